@@ -1,0 +1,121 @@
+//! The only place that asks what time it is.
+//!
+//! Everything else takes a [`Timestamp`] as an argument, so that windows, due times and expiry can be tested
+//! without waiting. Formats: RFC 3339 for programs, RFC 5322 3.3 for headers.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment in UTC, in whole milliseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+/// The latest moment that the calendar formats can show (end of the year 9999).
+const LATEST_MILLIS: u64 = 253_402_300_799_999;
+
+impl Timestamp {
+    /// `millis` milliseconds after the Unix epoch; beyond the year 9999 it is the end of that year.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(if millis > LATEST_MILLIS { LATEST_MILLIS } else { millis })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This moment and `duration` more.
+    pub fn after(self, duration: Duration) -> Self {
+        Self::from_millis(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// This moment less `duration`, at the earliest the epoch.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long it is since `earlier`; zero where that lies in the future.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// RFC 5322 3.3, in UTC: `Tue, 24 Nov 2026 16:05:28 +0000`.
+    pub fn to_rfc5322(self) -> String {
+        self.calendar().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+    }
+
+    /// Reads an RFC 3339 date and time.
+    ///
+    /// # Errors
+    /// The text is no RFC 3339 date-time, or lies before 1970.
+    pub fn parse_rfc3339(text: &str) -> Result<Self, String> {
+        let parsed: jiff::Timestamp =
+            text.parse().map_err(|_| format!("`{text}` is no RFC 3339 time such as 2026-11-24T16:05:28Z"))?;
+        u64::try_from(parsed.as_millisecond())
+            .map(Self::from_millis)
+            .map_err(|_| format!("`{text}` lies before 1970"))
+    }
+
+    fn calendar(self) -> jiff::Timestamp {
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds: `2026-11-24T16:05:28.123Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.calendar())
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What time it is now. A clock before 1970 counts as the epoch.
+pub fn now() -> Timestamp {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_formats_and_back() {
+        let moment = Timestamp::from_millis(1_795_536_328_123);
+        assert_eq!(moment.to_string(), "2026-11-24T16:05:28.123Z");
+        assert_eq!(moment.to_rfc5322(), "Tue, 24 Nov 2026 16:05:28 +0000");
+        assert_eq!(Timestamp::parse_rfc3339("2026-11-24T17:05:28.123+01:00"), Ok(moment));
+        assert!(Timestamp::parse_rfc3339("yesterday").is_err());
+        assert!(Timestamp::parse_rfc3339("1969-12-31T23:59:59Z").is_err());
+    }
+
+    #[test]
+    fn arithmetic_stays_within_the_calendar() {
+        let latest = Timestamp::from_millis(u64::MAX);
+        assert_eq!(latest.after(Duration::MAX), latest);
+        assert_eq!(latest.to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::default().before(Duration::from_secs(1)), Timestamp::default());
+        assert_eq!(Timestamp::default().since(latest), Duration::ZERO);
+    }
+}

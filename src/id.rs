@@ -1,0 +1,116 @@
+//! Session ids and quarantine ids: ULIDs, so that they sort by time of birth and fit a file name.
+//!
+//! 26 characters of Crockford's base 32; parsing is strict, since an id that came from an operator becomes part
+//! of a path. The time is an argument; the random part comes from the operating system.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use ulid::Ulid;
+
+use crate::clock::Timestamp;
+
+/// A text that is no id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an id has 26 characters of 0-9 and A-Z (without I, L, O, U)")]
+pub struct NotAnId;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Ulid);
+
+        impl $name {
+            /// A fresh id, born at `now`.
+            pub fn new(now: Timestamp) -> Self {
+                Self(Ulid::from_parts(now.as_millis(), random()))
+            }
+
+            /// When it was born.
+            pub fn born(&self) -> Timestamp {
+                Timestamp::from_millis(self.0.timestamp_ms())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                let id = Ulid::from_string(text).map_err(|_| NotAnId)?;
+                // One spelling an id: what is not written as we write it is not ours.
+                if id.to_string() == text { Ok(Self(id)) } else { Err(NotAnId) }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id! {
+    /// One client connection; every log line of the session carries it.
+    SessionId
+}
+id! {
+    /// One parked message; the name of its files.
+    QuarantineId
+}
+id! {
+    /// One mail of our own in the outbox; the name of its file.
+    OutboxId
+}
+
+/// 128 random bits. An operating system that has none to give yields zeros: ids then differ by time alone, and
+/// whoever makes a file under one refuses to overwrite.
+fn random() -> u128 {
+    let mut octets = [0; 16];
+    let _ = getrandom::fill(&mut octets);
+    u128::from_le_bytes(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_birth_and_survive_the_trip() {
+        let early = QuarantineId::new(Timestamp::from_millis(1_000));
+        let late = QuarantineId::new(Timestamp::from_millis(2_000));
+        assert!(early < late && early.to_string() < late.to_string());
+        assert_eq!(late.to_string().parse(), Ok(late));
+        assert_eq!(late.born(), Timestamp::from_millis(2_000));
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_refused() {
+        let lower = QuarantineId::new(Timestamp::from_millis(1_795_536_328_123)).to_string().to_lowercase();
+        for text in
+            ["", "../../etc/passwd", "01ARZ3NDEKTSV4RRFFQ69G5FA", "01ARZ3NDEKTSV4RRFFQ69G5FAVX", &lower]
+        {
+            assert_eq!(text.parse::<QuarantineId>(), Err(NotAnId), "{text}");
+        }
+    }
+}

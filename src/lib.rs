@@ -1,0 +1,16 @@
+//! Gatepost: an SMTP submission proxy that catches stolen accounts by their attempts to reach recipients that do not exist.
+#![allow(clippy::todo, unused)] // while the house is being built
+
+pub mod account;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod durable;
+pub mod guard;
+pub mod id;
+pub mod net;
+pub mod notify;
+pub mod quarantine;
+pub mod roster;
+pub mod smtp;
+pub mod upstream;

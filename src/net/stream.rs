@@ -1,0 +1,85 @@
+//! One stream type for plain TCP and TLS, server and client side.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Plain TCP or TLS over it.
+pub enum Stream {
+    /// Plain.
+    Plain(TcpStream),
+    /// We are the server.
+    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// We are the client.
+    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// Version and cipher suite of a TLS session, as logs and headers name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSession {
+    /// `TLSv1.3`
+    pub version: &'static str,
+    /// `TLS13_AES_256_GCM_SHA384`
+    pub cipher: String,
+}
+
+impl Stream {
+    /// How it is encrypted; `None` for plain TCP.
+    pub fn tls(&self) -> Option<TlsSession> {
+        let (version, suite) = match self {
+            Self::Plain(_) => return None,
+            Self::Server(stream) => {
+                (stream.get_ref().1.protocol_version(), stream.get_ref().1.negotiated_cipher_suite())
+            }
+            Self::Client(stream) => {
+                (stream.get_ref().1.protocol_version(), stream.get_ref().1.negotiated_cipher_suite())
+            }
+        };
+        let version = match version {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLS",
+        };
+        let cipher = suite.map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
+        Some(TlsSession { version, cipher })
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Server(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Client(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Server(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Client(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Server(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Client(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

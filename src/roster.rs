@@ -1,0 +1,114 @@
+//! Who is connected: the open sessions of each account, and how to end them.
+//!
+//! A session looks at its [`Ticket`] at each command; nothing is torn down in mid-command.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::account::Account;
+use crate::id::SessionId;
+
+/// Why a session is to end at its next command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// An operator said so: 421 4.7.0.
+    Kicked,
+    /// The account's line in the users file changed or went: 421 4.7.0, and a message under way is parked.
+    CredentialsChanged,
+}
+
+const STAY: u8 = 0;
+const KICKED: u8 = 1;
+const CREDENTIALS_CHANGED: u8 = 2;
+
+/// The open sessions of all accounts. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Roster {
+    sessions: Arc<Mutex<HashMap<Account, HashMap<SessionId, Arc<AtomicU8>>>>>,
+}
+
+/// One session's place in the roster; dropping it leaves.
+#[derive(Debug)]
+pub struct Ticket {
+    roster: Roster,
+    account: Account,
+    session: SessionId,
+    ending: Arc<AtomicU8>,
+}
+
+impl Roster {
+    /// A session of `account` opens.
+    pub fn enter(&self, account: &Account, session: SessionId) -> Ticket {
+        let ending = Arc::new(AtomicU8::new(STAY));
+        self.lock().entry(account.clone()).or_default().insert(session, Arc::clone(&ending));
+        Ticket { roster: self.clone(), account: account.clone(), session, ending }
+    }
+
+    /// How many sessions an account has open.
+    pub fn count(&self, account: &Account) -> usize {
+        self.lock().get(account).map_or(0, HashMap::len)
+    }
+
+    /// Asks all sessions of an account to end; says how many there are.
+    pub fn end(&self, account: &Account, ending: Ending) -> usize {
+        let mark = match ending {
+            Ending::Kicked => KICKED,
+            Ending::CredentialsChanged => CREDENTIALS_CHANGED,
+        };
+        let sessions = self.lock();
+        let Some(sessions) = sessions.get(account) else { return 0 };
+        for session in sessions.values() {
+            session.store(mark, Ordering::Release);
+        }
+        sessions.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Account, HashMap<SessionId, Arc<AtomicU8>>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Whether, and why, the session is to end.
+    pub fn ending(&self) -> Option<Ending> {
+        match self.ending.load(Ordering::Acquire) {
+            KICKED => Some(Ending::Kicked),
+            CREDENTIALS_CHANGED => Some(Ending::CredentialsChanged),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut sessions = self.roster.lock();
+        if let Some(of_account) = sessions.get_mut(&self.account) {
+            of_account.remove(&self.session);
+            if of_account.is_empty() {
+                sessions.remove(&self.account);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn sessions_come_go_and_are_ended() {
+        let roster = Roster::default();
+        let anna: Account = "anna".parse().unwrap();
+        let first = roster.enter(&anna, SessionId::new(Timestamp::from_millis(1)));
+        let second = roster.enter(&anna, SessionId::new(Timestamp::from_millis(2)));
+        assert_eq!(roster.count(&anna), 2);
+        drop(second);
+        assert_eq!((roster.count(&anna), first.ending()), (1, None));
+        assert_eq!(roster.end(&anna, Ending::Kicked), 1);
+        assert_eq!(first.ending(), Some(Ending::Kicked));
+        drop(first);
+        assert_eq!((roster.count(&anna), roster.end(&anna, Ending::Kicked)), (0, 0));
+    }
+}

@@ -1,0 +1,20 @@
+//! The words of the protocol, pure: no sockets, no state of a conversation, no policy.
+//!
+//! Bytes to values and back, strictly by the grammar of RFC 5321, 6531, 3461, 1870, 3030 and 4954. Whatever is
+//! forwarded is forwarded as it was written, so the values keep the text and never normalise it.
+
+pub mod command;
+pub mod extension;
+pub mod header;
+pub mod line;
+pub mod mail_data;
+pub mod parameter;
+pub mod path;
+pub mod reply;
+pub mod trace;
+
+pub use command::{Command, CommandError, MailCommand, RcptCommand};
+pub use extension::Extensions;
+pub use parameter::{Body, MailParameters, RcptParameters};
+pub use path::{ForwardPath, Mailbox, ReversePath};
+pub use reply::{Enhanced, Reply};
