@@ -47,10 +47,7 @@ impl Extensions {
         let Some(keyword) = words.next() else { return };
         match keyword.to_ascii_uppercase().as_str() {
             "PIPELINING" => self.pipelining = true,
-            "SIZE" => {
-                self.size =
-                    Some(words.next().and_then(|octets| octets.parse().ok()).filter(|&octets| octets > 0))
-            }
+            "SIZE" => self.size = Some(maximum(words.next())),
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtputf8 = true,
             "DSN" => self.dsn = true,
@@ -62,6 +59,11 @@ impl Extensions {
             _ => {}
         }
     }
+}
+
+/// RFC 1870 4: 0 says that there is no fixed maximum.
+fn maximum(value: Option<&str>) -> Option<u64> {
+    value?.parse().ok().filter(|&octets| octets > 0)
 }
 
 #[cfg(test)]
