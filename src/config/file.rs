@@ -53,8 +53,7 @@ pub(super) fn keys() -> Vec<Key> {
     let text = "[[listen]]";
     let (root, _) = DeTable::parse_recoverable(text);
     let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
-    let mut keys = findings.keys;
-    keys
+    findings.keys
 }
 
 /// Goes through all tables. What is wrong or not written has its default in the [`Config`], which is worth something
