@@ -4,6 +4,7 @@
 //! message, and is cleaned of control characters by the formatter (JSON) or here (text).
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tracing::{debug, error, info, warn};
 
@@ -167,4 +168,95 @@ pub fn release_failed(id: QuarantineId, why: &str) {
 /// A parked message had been kept for as long as the configuration says.
 pub fn expired(id: QuarantineId) {
     info!(quarantine_id = %id, "parked message expired and was removed");
+}
+
+/// The service is up.
+pub fn serving(version: &str, hostname: &str) {
+    info!(version, hostname, "gatepost is serving");
+}
+
+/// One socket is bound.
+pub fn listening(address: SocketAddr, tls: &str) {
+    info!(%address, tls, "listening");
+}
+
+/// `[::]` was asked for, and the machine has no IPv6.
+pub fn no_ipv6(address: SocketAddr) {
+    warn!(%address, "this machine has no IPv6: listening on 0.0.0.0 instead");
+}
+
+/// The system could not take a connection.
+pub fn accept_failed(address: SocketAddr, why: &str) {
+    error!(%address, why, "a connection could not be taken; raise the limit of file descriptors if they ran out");
+}
+
+/// A client was turned away.
+pub fn too_many_connections(client: SocketAddr) {
+    warn!(%client, "too many connections: client turned away");
+}
+
+/// A client did not get as far as TLS.
+pub fn handshake_failed(client: SocketAddr, why: &str) {
+    debug!(%client, why = clean(why), "TLS handshake failed");
+}
+
+/// A self-signed certificate was made.
+pub fn self_signed(certificate: &Path) {
+    warn!(certificate = %certificate.display(),
+        "NO CERTIFICATE WAS FOUND: a self-signed one was made; clients will not trust it. Put your own there, or set [tls]");
+}
+
+/// The upstream could not be asked what it offers.
+pub fn upstream_unreachable(address: &str, fault: &str) {
+    warn!(upstream = address, fault = clean(fault), "the upstream does not answer; clients get 451 4.4.1 until it does");
+}
+
+/// The upstream does not let us say who the client is.
+pub fn no_xclient(address: &str) {
+    warn!(upstream = address, "the upstream offers no XCLIENT: it will see every client as this machine; see `gatepost check`");
+}
+
+/// The users file was read anew.
+pub fn users_reloaded(users: usize, ended: &[String]) {
+    info!(users, ended = ended.join(","), "users file read anew; the sessions of changed users end");
+}
+
+/// A new users file is refused.
+pub fn users_refused(why: &str) {
+    error!(why = clean(why), "the new users file is refused; the old one stays in force");
+}
+
+/// Counts or blocks cannot be written.
+pub fn ledger_trouble(why: &str) {
+    error!(why = clean(why), "the ledger cannot be written; counts and blocks hold in memory, and writing is tried again each second");
+}
+
+/// They can again.
+pub fn ledger_recovered() {
+    info!("the ledger is written again");
+}
+
+/// 80 % of the quarantine are used.
+pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
+    warn!(messages, octets, max, "the quarantine is nearly full: release or delete, or raise [quarantine] max_size");
+}
+
+/// The upstream seems to accept everybody.
+pub fn blind(what: &str) {
+    error!(recipients = what,
+        "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`");
+}
+
+/// Nobody is let in any more.
+pub fn shutting_down(sessions: usize) {
+    info!(sessions, "shutting down: what is under way is finished first");
+}
+
+/// The end.
+pub fn stopped(left: usize) {
+    if left == 0 {
+        info!("stopped");
+    } else {
+        warn!(sessions = left, "stopped; these sessions did not finish within shutdown_timeout");
+    }
 }

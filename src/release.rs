@@ -14,7 +14,8 @@ use crate::clock::{self, Timestamp};
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
 use crate::parts::Parts;
-use crate::quarantine::envelope::{self, Recipient, RecipientState, Release, State};
+use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
+use crate::quarantine::schedule::next_try;
 use crate::quarantine::spool::{Claim, SpoolError};
 use crate::quarantine::Envelope;
 use crate::smtp::header::{Collected, HeaderCollector};
@@ -236,7 +237,7 @@ impl Releaser {
             .recipients
             .iter()
             .filter_map(|recipient| match &recipient.state {
-                RecipientState::Refused { reply, .. } if recipient.wants_failures() => Some((recipient, reply)),
+                RecipientState::Refused { reply, .. } if wants_failures(recipient) => Some((recipient, reply)),
                 _ => None,
             })
             .collect();
@@ -267,7 +268,7 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
     if let Some(release) = &mut envelope.release {
         release.tries += 1;
         // A try that is cut short by a crash is made again after the usual pause.
-        release.next = envelope::next_try(release.requested, release.tries, now).or(Some(now));
+        release.next = next_try(release.requested, release.tries, now).or(Some(now));
     }
 }
 
@@ -275,7 +276,7 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
 fn settle(envelope: &mut Envelope, tried: &Tried, now: Timestamp) -> Report {
     let any_delivered = envelope.any_delivered();
     let next = match &envelope.release {
-        Some(release) => envelope::next_try(release.requested, release.tries, now),
+        Some(release) => next_try(release.requested, release.tries, now),
         None => None,
     };
     if next.is_none() {
@@ -330,7 +331,7 @@ fn report(envelope: &Envelope, outcome: Outcome) -> Report {
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
     let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: envelope.parameters.clone() };
     let open: Vec<usize> = (0..envelope.recipients.len())
-        .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))
+        .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_pending))
         .collect();
     upstream.ask(Question::Mail(mail));
     let opened = reply_to(upstream.answer().await);
@@ -342,7 +343,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         }
         return Vec::new();
     }
-    for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_open()) {
+    for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_pending()) {
         upstream.ask(Question::Rcpt(RcptCommand {
             forward_path: recipient.forward_path.clone(),
             parameters: recipient.parameters.clone(),
@@ -359,6 +360,11 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         }
     }
     taken
+}
+
+/// Whether the sender wants to hear that this recipient failed: so by default (RFC 3461 4.1).
+fn wants_failures(recipient: &Recipient) -> bool {
+    recipient.parameters.notify.is_none_or(|notify| notify.failure)
 }
 
 fn reply_to(answer: Answer) -> Reply {

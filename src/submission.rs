@@ -147,7 +147,9 @@ impl Conversation {
                 return self.settle().await;
             }
             self.client.flush().await?;
-            match self.client.read_command(Some(deadline), self.shutdown_to_heed()).await {
+            // A client in mid-transaction is left alone until its next command.
+            let shutdown = self.session.transaction().is_none().then_some(&mut self.shutdown);
+            match self.client.read_command(Some(deadline), shutdown).await {
                 Ok(()) => {}
                 Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
                 Err(Lost::Interrupted) => return self.interrupted().await,
@@ -159,11 +161,6 @@ impl Conversation {
     fn command_deadline(&self) -> Instant {
         let idle = Instant::now() + self.parts.config.session.idle_timeout;
         self.admission.map_or(idle, |admission| admission.min(idle))
-    }
-
-    /// A client in mid-transaction is left alone until its next command.
-    fn shutdown_to_heed(&mut self) -> Option<&mut watch::Receiver<bool>> {
-        self.session.transaction().is_none().then_some(&mut self.shutdown)
     }
 
     /// The service is shutting down and the client is silent: its next command gets 421, or it gets it unasked.

@@ -455,14 +455,14 @@ impl Session {
         match self.pending.pop_front() {
             Some(Pending::Mail(command)) => {
                 let (reply, accepted, theirs) = match answered {
-                    Answered::Replied(reply) => (reply.clone(), reply.is_positive(), Some(reply)),
+                    Answered::Replied(reply) => (reply.clone(), reply.code / 100 == 2, Some(reply)),
                     Answered::Fault(fault) => (upstream_fault(fault), false, None),
                     Answered::Unasked | Answered::BrokenPath => (texts::UPSTREAM_UNAVAILABLE, false, None),
                 };
                 if accepted {
                     self.transaction = Some(Transaction::new(command, theirs, Bound::Upstream));
                 }
-                self.pass(&reply, out);
+                self.write(&reply, out);
             }
             Some(Pending::Rcpt(command)) => self.rcpt_answered(command, answered, view, out),
             Some(Pending::BrokenPath) => {
@@ -472,7 +472,7 @@ impl Session {
                 {
                     transaction.divert();
                 }
-                self.pass(&texts::NO_PATH, out);
+                self.write(&texts::NO_PATH, out);
             }
             // Never at the front: settled as soon as it gets there.
             Some(local @ (Pending::Unasked(_) | Pending::Said(_))) => self.pending.push_front(local),
@@ -483,10 +483,10 @@ impl Session {
 
     fn rcpt_answered(&mut self, command: RcptCommand, answered: Answered, view: &View<'_>, out: &mut Vec<u8>) {
         let Some(transaction) = &mut self.transaction else {
-            return self.pass(&texts::NEED_MAIL, out); // its MAIL was refused
+            return self.write(&texts::NEED_MAIL, out); // its MAIL was refused
         };
         let upstream = match answered {
-            Answered::Unasked if self.terms.refuse_blocked => return self.pass(&texts::BLOCKED, out),
+            Answered::Unasked if self.terms.refuse_blocked => return self.write(&texts::BLOCKED, out),
             Answered::Unasked | Answered::BrokenPath => {
                 return self.unasked(command, view, out);
             }
@@ -508,18 +508,18 @@ impl Session {
             upstream: upstream.ok(),
             accepted: told.code / 100 == 2,
         });
-        self.pass(&told, out);
+        self.write(&told, out);
     }
 
     fn unasked(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) {
         let Some(transaction) = &mut self.transaction else {
-            return self.pass(&texts::NEED_MAIL, out);
+            return self.write(&texts::NEED_MAIL, out);
         };
         let imitation =
             view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle);
         transaction.bound = Bound::Unasked;
         transaction.recipients.push(Recipient { command, upstream: None, accepted: true });
-        self.pass(&imitation.reply, out);
+        self.write(&imitation.reply, out);
     }
 
     /// Answers what waits at the front of the queue and needs nobody.

@@ -47,33 +47,37 @@ const NO_TRANSACTION: Rule = (|now| !now.in_transaction, &texts::IN_TRANSACTION)
 const NO_CHUNKS: Rule = (|now| !now.in_chunks, &texts::IN_CHUNKS);
 const RECIPIENTS: Rule = (|now| now.recipients > 0, &texts::NO_RECIPIENTS);
 
-/// What must hold for each command, in the order in which it is asked.
-const fn rules(verb: Verb) -> &'static [Rule] {
-    match verb {
-        Verb::StartTls => &[GREETED, (|now| !now.encrypted && now.can_encrypt, &texts::TLS_ALREADY)],
-        Verb::Auth => &[
-            (|now| now.encrypted, &texts::AUTH_IN_CLEAR),
-            GREETED,
-            (|now| now.can_authenticate, &texts::NO_AUTH),
-            (|now| !now.authenticated, &texts::AUTHENTICATED_ALREADY),
-            NO_TRANSACTION,
-        ],
-        Verb::Mail => &[
-            (|now| now.encrypted || now.relay_host, &texts::NEED_TLS),
-            GREETED,
-            (|now| now.authenticated || now.relay_host, &texts::NEED_AUTH),
-            NO_CHUNKS,
-            (|now| !now.in_transaction, &texts::NESTED_MAIL),
-        ],
-        Verb::Rcpt => &[TRANSACTION, NO_CHUNKS],
-        Verb::Data => &[TRANSACTION, NO_CHUNKS, RECIPIENTS],
-        Verb::Bdat => &[TRANSACTION, RECIPIENTS],
-    }
-}
+// What must hold for each command, in the order in which it is asked.
+const STARTTLS: &[Rule] = &[GREETED, (|now| !now.encrypted && now.can_encrypt, &texts::TLS_ALREADY)];
+const AUTH: &[Rule] = &[
+    (|now| now.encrypted, &texts::AUTH_IN_CLEAR),
+    GREETED,
+    (|now| now.can_authenticate, &texts::NO_AUTH),
+    (|now| !now.authenticated, &texts::AUTHENTICATED_ALREADY),
+    NO_TRANSACTION,
+];
+const MAIL: &[Rule] = &[
+    (|now| now.encrypted || now.relay_host, &texts::NEED_TLS),
+    GREETED,
+    (|now| now.authenticated || now.relay_host, &texts::NEED_AUTH),
+    NO_CHUNKS,
+    (|now| !now.in_transaction, &texts::NESTED_MAIL),
+];
+const RCPT: &[Rule] = &[TRANSACTION, NO_CHUNKS];
+const DATA: &[Rule] = &[TRANSACTION, NO_CHUNKS, RECIPIENTS];
+const BDAT: &[Rule] = &[TRANSACTION, RECIPIENTS];
 
 /// `None` where the command may be given now, else what it is answered with.
 pub(super) fn out_of_order(verb: Verb, now: &Situation) -> Option<&'static Reply> {
-    rules(verb).iter().find(|(holds, _)| !holds(now)).map(|(_, reply)| *reply)
+    let rules = match verb {
+        Verb::StartTls => STARTTLS,
+        Verb::Auth => AUTH,
+        Verb::Mail => MAIL,
+        Verb::Rcpt => RCPT,
+        Verb::Data => DATA,
+        Verb::Bdat => BDAT,
+    };
+    rules.iter().find(|(holds, _)| !holds(now)).map(|(_, reply)| *reply)
 }
 
 #[cfg(test)]
@@ -94,9 +98,9 @@ mod tests {
     const SECURE: Situation = Situation { greeted: true, encrypted: true, ..FRESH };
     const USER: Situation = Situation { authenticated: true, ..SECURE };
     const HOST: Situation = Situation { greeted: true, relay_host: true, ..FRESH };
-    const MAIL: Situation = Situation { in_transaction: true, ..USER };
-    const RCPT: Situation = Situation { recipients: 1, ..MAIL };
-    const CHUNKS: Situation = Situation { in_chunks: true, ..RCPT };
+    const OPENED: Situation = Situation { in_transaction: true, ..USER };
+    const ADDRESSED: Situation = Situation { recipients: 1, ..OPENED };
+    const CHUNKS: Situation = Situation { in_chunks: true, ..ADDRESSED };
 
     #[test]
     fn the_order_of_commands() {
@@ -121,18 +125,18 @@ mod tests {
             (Verb::Mail, USER, None),
             (Verb::Mail, HOST, None),
             (Verb::Mail, Situation { greeted: false, ..HOST }, Some("503 5.5.1")),
-            (Verb::Mail, MAIL, Some("503 5.5.1")),
+            (Verb::Mail, OPENED, Some("503 5.5.1")),
             (Verb::Rcpt, USER, Some("503 5.5.1")),
-            (Verb::Rcpt, MAIL, None),
+            (Verb::Rcpt, OPENED, None),
             (Verb::Data, USER, Some("503 5.5.1")),
-            (Verb::Data, MAIL, Some("554 5.5.1")),
-            (Verb::Data, RCPT, None),
+            (Verb::Data, OPENED, Some("554 5.5.1")),
+            (Verb::Data, ADDRESSED, None),
             // RFC 3030 2: DATA and BDAT cannot be mixed; no RCPT once BDAT has begun
             (Verb::Data, CHUNKS, Some("503 5.5.1")),
             (Verb::Rcpt, CHUNKS, Some("503 5.5.1")),
             (Verb::Mail, CHUNKS, Some("503 5.5.1")),
             (Verb::Bdat, USER, Some("503 5.5.1")),
-            (Verb::Bdat, MAIL, Some("554 5.5.1")),
+            (Verb::Bdat, OPENED, Some("554 5.5.1")),
             (Verb::Bdat, CHUNKS, None),
         ] {
             let answer = out_of_order(verb, &now)
