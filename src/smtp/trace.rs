@@ -227,6 +227,7 @@ mod tests {
             (PROTOCOL, r#""a> b"@c"#, true),
             (PROTOCOL, "\u{fc}@b", false), // an ASCII header (RFC 6532 is for UTF8SMTP)
             (utf8, "\u{fc}@b", true),
+            (PROTOCOL, &"a".repeat(MAX_PATH + 1), false),
             (utf8, "a\r\nb@c", false),
             (utf8, "a\u{85}b@c", false),
         ] {
