@@ -377,7 +377,9 @@ mod tests {
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(CommandError::ReversePath), "{line}");
         }
+        let long = format!("{}@example.org", "a".repeat(300));
         for (line, harvested) in [
+            (format!("RCPT TO:<{long}>").as_str(), Some(long.as_str())), // RFC 5321 4.5.3.1.3
             ("RCPT TO:", None),
             ("RCPT TO:a@b", None), // CONTRACT: missing brackets do not count
             ("RCPT TO:<a@b", None),

@@ -51,7 +51,7 @@ impl Scan {
 /// Scans what follows DATA.
 #[derive(Debug)]
 pub struct DotScanner {
-    /// Whether the next octet begins a line: after CRLF, or the first of all.
+    /// Whether a dot that comes next would begin a line: after CRLF, or as the first octet of all.
     at_line_start: bool,
     fault: Option<Fault>,
 }
@@ -90,8 +90,6 @@ impl DotScanner {
                 position = input.len();
                 break;
             };
-            // What stands in front of a CR at the end is consumed, so that this CR begins no line later.
-            self.at_line_start &= offset == 0;
             position += offset;
             match &input[position..] {
                 [b'\r', b'\n', ..] => {
@@ -368,6 +366,7 @@ mod tests {
             (".\r\n", "..\r\n.\r\n"),
             ("a\r\n.\r\nb\r\n", "a\r\n..\r\nb\r\n.\r\n"),
             ("a.b\r\n", "a.b\r\n.\r\n"),
+            ("a\n.b\r\n", "a\n.b\r\n.\r\n"), // a bare LF begins no line: whoever unstuffs takes no dot off
             ("\r\n", "\r\n.\r\n"),
         ] {
             let out = stuffed(&[content.as_bytes()]);
