@@ -16,6 +16,7 @@ pub mod parts;
 pub mod quarantine;
 pub mod release;
 pub mod roster;
+pub mod server;
 pub mod session;
 pub mod smtp;
 pub mod submission;
