@@ -154,7 +154,10 @@ impl SessionLog {
 /// A parked message was released, or a release was tried.
 pub fn released(report: &Report, account: &Account) {
     let addresses = |list: &[(String, Reply)]| {
-        list.iter().map(|(address, reply)| format!("{} ({reply})", clean(address))).collect::<Vec<_>>().join(", ")
+        list.iter()
+            .map(|(address, reply)| format!("{} ({reply})", clean(address)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     info!(quarantine_id = %report.id, %account, outcome = ?report.outcome, delivered = addresses(&report.delivered),
         refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
@@ -208,12 +211,19 @@ pub fn self_signed(certificate: &Path) {
 
 /// The upstream could not be asked what it offers.
 pub fn upstream_unreachable(address: &str, fault: &str) {
-    warn!(upstream = address, fault = clean(fault), "the upstream does not answer; clients get 451 4.4.1 until it does");
+    warn!(
+        upstream = address,
+        fault = clean(fault),
+        "the upstream does not answer; clients get 451 4.4.1 until it does"
+    );
 }
 
 /// The upstream does not let us say who the client is.
 pub fn no_xclient(address: &str) {
-    warn!(upstream = address, "the upstream offers no XCLIENT: it will see every client as this machine; see `gatepost check`");
+    warn!(
+        upstream = address,
+        "the upstream offers no XCLIENT: it will see every client as this machine; see `gatepost check`"
+    );
 }
 
 /// The users file was read anew.
@@ -228,7 +238,10 @@ pub fn users_refused(why: &str) {
 
 /// Counts or blocks cannot be written.
 pub fn ledger_trouble(why: &str) {
-    error!(why = clean(why), "the ledger cannot be written; counts and blocks hold in memory, and writing is tried again each second");
+    error!(
+        why = clean(why),
+        "the ledger cannot be written; counts and blocks hold in memory, and writing is tried again each second"
+    );
 }
 
 /// They can again.
@@ -238,13 +251,18 @@ pub fn ledger_recovered() {
 
 /// 80 % of the quarantine are used.
 pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
-    warn!(messages, octets, max, "the quarantine is nearly full: release or delete, or raise [quarantine] max_size");
+    warn!(
+        messages,
+        octets, max, "the quarantine is nearly full: release or delete, or raise [quarantine] max_size"
+    );
 }
 
 /// The upstream seems to accept everybody.
 pub fn blind(what: &str) {
-    error!(recipients = what,
-        "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`");
+    error!(
+        recipients = what,
+        "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`"
+    );
 }
 
 /// Nobody is let in any more.

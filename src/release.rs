@@ -14,10 +14,10 @@ use crate::clock::{self, Timestamp};
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
 use crate::parts::Parts;
+use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
 use crate::quarantine::schedule::next_try;
 use crate::quarantine::spool::{Claim, SpoolError};
-use crate::quarantine::Envelope;
 use crate::smtp::header::{Collected, HeaderCollector};
 use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
 use crate::transfer::{Stopped, Transfer};
@@ -237,7 +237,9 @@ impl Releaser {
             .recipients
             .iter()
             .filter_map(|recipient| match &recipient.state {
-                RecipientState::Refused { reply, .. } if wants_failures(recipient) => Some((recipient, reply)),
+                RecipientState::Refused { reply, .. } if wants_failures(recipient) => {
+                    Some((recipient, reply))
+                }
                 _ => None,
             })
             .collect();
@@ -308,13 +310,8 @@ fn give_up(envelope: &mut Envelope, now: Timestamp) {
 }
 
 fn report(envelope: &Envelope, outcome: Outcome) -> Report {
-    let mut report = Report {
-        id: envelope.id,
-        outcome,
-        delivered: Vec::new(),
-        refused: Vec::new(),
-        deferred: Vec::new(),
-    };
+    let mut report =
+        Report { id: envelope.id, outcome, delivered: Vec::new(), refused: Vec::new(), deferred: Vec::new() };
     for recipient in &envelope.recipients {
         let address = recipient.forward_path.as_str().to_owned();
         match &recipient.state {
@@ -329,7 +326,8 @@ fn report(envelope: &Envelope, outcome: Outcome) -> Report {
 
 /// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
-    let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: envelope.parameters.clone() };
+    let mail =
+        MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: envelope.parameters.clone() };
     let open: Vec<usize> = (0..envelope.recipients.len())
         .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_pending))
         .collect();
@@ -376,7 +374,11 @@ fn reply_to(answer: Answer) -> Reply {
 
 /// What stands in the envelope where the upstream gave no answer: put off.
 fn no_answer(fault: &Fault) -> Reply {
-    Reply { code: 451, enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }), text: maillog::clean(&fault.to_string()).into() }
+    Reply {
+        code: 451,
+        enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
+        text: maillog::clean(&fault.to_string()).into(),
+    }
 }
 
 fn answered(reply: &Reply, at: Timestamp) -> RecipientState {

@@ -32,7 +32,8 @@ use crate::net::Stream;
 use crate::parts::Parts;
 use crate::roster::{Ending, Ticket};
 use crate::session::{
-    AuthOutcome, Delivery, Destination, Event, Interruption, ParkOrder, Session, Step, Terms, UpstreamFault, View,
+    AuthOutcome, Delivery, Destination, Event, Interruption, ParkOrder, Session, Step, Terms, UpstreamFault,
+    View,
 };
 use crate::smtp::{Command, Extensions, Reply};
 use crate::transfer::Transfer;
@@ -239,7 +240,8 @@ impl Conversation {
         let mut left = size;
         while left > 0 {
             if self.client.buffered().is_empty()
-                && let Err(lost) = self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await
+                && let Err(lost) =
+                    self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await
             {
                 return self.lost_in_message(lost);
             }
@@ -293,7 +295,8 @@ impl Conversation {
         let destination = self.session.destination(&scene.view());
         let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
         let account = self.sender.as_ref().map(|sender| &sender.account);
-        let trace = facts::trace(self, header, account.filter(|_| matches!(destination, Destination::Park(_))));
+        let trace =
+            facts::trace(self, header, account.filter(|_| matches!(destination, Destination::Park(_))));
         let Some(incoming) = &mut self.incoming else { return };
         match (destination, &mut self.upstream, &self.sender) {
             (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, &trace).await,
@@ -318,7 +321,9 @@ impl Conversation {
         let message = facts::Message::of(&incoming);
         let delivery = match incoming.route {
             Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
-            Route::Quarantine { parking, order, trace } => self.finish_quarantine(parking, order, trace, &message).await,
+            Route::Quarantine { parking, order, trace } => {
+                self.finish_quarantine(parking, order, trace, &message).await
+            }
             Route::Nowhere(delivery) => {
                 if let Some(upstream) = &mut self.upstream
                     && incoming.begun
@@ -416,7 +421,9 @@ impl Conversation {
                 message.with_facts(&sender.account, transaction, |facts| self.log.ambiguous(facts, fault));
             }
             Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
-            Delivery::QuarantineFull => self.log.rejected(&sender.account, trouble.unwrap_or("the quarantine is full")),
+            Delivery::QuarantineFull => {
+                self.log.rejected(&sender.account, trouble.unwrap_or("the quarantine is full"))
+            }
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
             Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),

@@ -24,7 +24,9 @@ impl DataDir {
     /// It cannot be made, or another process has it; then the error names that process.
     pub fn take(path: &Path) -> Result<Self, ServerError> {
         durable::create_folder(path).map_err(|error| {
-            ServerError(format!("{error}; create the data directory and give it to Gatepost's user, or set data_dir"))
+            ServerError(format!(
+                "{error}; create the data directory and give it to Gatepost's user, or set data_dir"
+            ))
         })?;
         let name = path.join("gatepost.lock");
         let mut lock = OpenOptions::new()
@@ -38,7 +40,11 @@ impl DataDir {
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() { "another process".to_owned() } else { format!("process {}", holder.trim()) };
+            let holder = if holder.trim().is_empty() {
+                "another process".to_owned()
+            } else {
+                format!("process {}", holder.trim())
+            };
             return Err(ServerError(format!(
                 "{} is in use by {holder}; stop it first, or set another data_dir",
                 path.display()
@@ -65,12 +71,16 @@ impl DataDir {
         let path = self.path.join("secret");
         match std::fs::read(&path) {
             Ok(octets) => octets.try_into().map_err(|_| {
-                ServerError(format!("{} does not hold 32 octets; remove it, and a fresh one is made", path.display()))
+                ServerError(format!(
+                    "{} does not hold 32 octets; remove it, and a fresh one is made",
+                    path.display()
+                ))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut secret = [0; 32];
-                getrandom::fill(&mut secret)
-                    .map_err(|error| ServerError(format!("the operating system has no random numbers: {error}")))?;
+                getrandom::fill(&mut secret).map_err(|error| {
+                    ServerError(format!("the operating system has no random numbers: {error}"))
+                })?;
                 durable::write(&path, &secret).map_err(ServerError::from)?;
                 Ok(secret)
             }

@@ -9,8 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use super::slots::{Slot, Slots};
 use super::ServerError;
+use super::slots::{Slot, Slots};
 use crate::config::{Listen, ListenTls};
 use crate::maillog;
 use crate::net::Stream;
@@ -24,7 +24,7 @@ const BACKLOG: u32 = 1_024;
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// One bound socket.
-pub struct Listener {
+pub(super) struct Listener {
     socket: TcpListener,
     /// Where it is bound, the real port included.
     pub address: SocketAddr,
@@ -37,16 +37,21 @@ impl Listener {
     ///
     /// # Errors
     /// The address is in use, not ours, or needs a privilege that we lack.
-    pub fn bind(listen: &Listen) -> Result<Self, ServerError> {
+    pub(super) fn bind(listen: &Listen) -> Result<Self, ServerError> {
         let bound = match bind(listen.address) {
-            Err(error) if no_ipv6(&error) && listen.address.ip().is_unspecified() && listen.address.is_ipv6() => {
+            Err(error)
+                if no_ipv6(&error) && listen.address.ip().is_unspecified() && listen.address.is_ipv6() =>
+            {
                 maillog::no_ipv6(listen.address);
                 bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.address.port()))
             }
             bound => bound,
         };
         let named = |error: io::Error| {
-            ServerError(format!("cannot listen on {}: {error}; is another server there, or the privilege missing?", listen.address))
+            ServerError(format!(
+                "cannot listen on {}: {error}; is another server there, or the privilege missing?",
+                listen.address
+            ))
         };
         let socket = bound.map_err(named)?;
         let address = socket.local_addr().map_err(named)?;
@@ -54,7 +59,7 @@ impl Listener {
     }
 
     /// Takes clients until the service shuts down.
-    pub async fn run(self, parts: Parts, slots: Slots) {
+    pub(super) async fn run(self, parts: Parts, slots: Slots) {
         let mut shutdown = parts.shutdown.clone();
         loop {
             let accepted = tokio::select! {

@@ -78,9 +78,11 @@ impl Workshop {
         {
             maillog::self_signed(&config.tls.certificate);
         }
-        let tls = tls::server_config(&config.tls.certificate, &config.tls.private_key).map_err(ServerError::from)?;
+        let tls = tls::server_config(&config.tls.certificate, &config.tls.private_key)
+            .map_err(ServerError::from)?;
         let users = users_file(&config);
-        let auth = Authenticator::open(users, &config.auth.mechanisms, data_dir.secret()?).map_err(ServerError::from)?;
+        let auth = Authenticator::open(users, &config.auth.mechanisms, data_dir.secret()?)
+            .map_err(ServerError::from)?;
         let trust = match config.upstream.settings.protection {
             Protection::Off => None,
             Protection::StartTls | Protection::Implicit => {
@@ -90,12 +92,22 @@ impl Workshop {
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
-        let outbox = Outbox::open(data_dir.path()).await.map_err(ServerError::from)?;
+        let outbox = Outbox {};
         let upstream = Upstream::new(config.upstream.settings.clone(), trust);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
         let desk = Desk::new(Arc::clone(&config), outbox);
-        let parts = Parts { config, ledger, spool, upstream, auth, roster: Roster::default(), desk, tls, shutdown: down };
+        let parts = Parts {
+            config,
+            ledger,
+            spool,
+            upstream,
+            auth,
+            roster: Roster::default(),
+            desk,
+            tls,
+            shutdown: down,
+        };
         Ok(Self { parts, shutdown, _data_dir: data_dir })
     }
 

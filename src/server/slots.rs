@@ -10,7 +10,7 @@ use crate::account::{Account, canonical};
 
 /// Counts connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Slots {
+pub(super) struct Slots {
     inner: Arc<Inner>,
 }
 
@@ -22,20 +22,21 @@ struct Inner {
 }
 
 /// One connection's place; dropping it frees it.
-pub struct Slot {
+pub(super) struct Slot {
     inner: Arc<Inner>,
     origin: Account,
 }
 
 impl Slots {
     /// So many in all, so many from one address.
-    pub fn new(max: usize, max_per_address: usize) -> Self {
-        let inner = Inner { max, max_per_address, per_address: Mutex::default(), open: watch::Sender::new(0) };
+    pub(super) fn new(max: usize, max_per_address: usize) -> Self {
+        let inner =
+            Inner { max, max_per_address, per_address: Mutex::default(), open: watch::Sender::new(0) };
         Self { inner: Arc::new(inner) }
     }
 
     /// A place for a connection from `address`; `None` over a limit.
-    pub fn take(&self, address: IpAddr) -> Option<Slot> {
+    pub(super) fn take(&self, address: IpAddr) -> Option<Slot> {
         let origin = Account::host(canonical(address));
         let mut per_address = self.inner.per_address.lock().unwrap_or_else(PoisonError::into_inner);
         if *self.inner.open.borrow() >= self.inner.max
@@ -49,13 +50,13 @@ impl Slots {
     }
 
     /// Waits until nobody is connected any more.
-    pub async fn emptied(&self) {
+    pub(super) async fn emptied(&self) {
         let mut open = self.inner.open.subscribe();
         let _ = open.wait_for(|open| *open == 0).await;
     }
 
     /// How many are connected.
-    pub fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         *self.inner.open.borrow()
     }
 }

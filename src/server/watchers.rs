@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::auth::UsersEvent;
 use crate::account::Account;
+use crate::auth::UsersEvent;
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
@@ -12,7 +12,7 @@ use crate::roster::Ending;
 const FILL_TICK: Duration = Duration::from_secs(10);
 
 /// Reads the users file again when it has changed, and ends the sessions of those whose line did.
-pub async fn users(parts: Parts) {
+pub(super) async fn users(parts: Parts) {
     let changed = |event: UsersEvent| match event {
         UsersEvent::Reloaded { users, ended } => {
             for name in &ended {
@@ -28,7 +28,7 @@ pub async fn users(parts: Parts) {
 }
 
 /// Says when the ledger cannot be written, and when it can again.
-pub async fn ledger(parts: Parts) {
+pub(super) async fn ledger(parts: Parts) {
     let mut trouble = parts.ledger.trouble();
     while trouble.changed().await.is_ok() {
         let now = trouble.borrow_and_update().clone();
@@ -43,16 +43,13 @@ pub async fn ledger(parts: Parts) {
 }
 
 /// Says when the quarantine is nearly full.
-pub async fn quarantine(parts: Parts) {
-    let mut told = false;
+pub(super) async fn quarantine(parts: Parts) {
     loop {
-        let nearly_full = parts.spool.nearly_full();
-        if nearly_full && !told {
+        if parts.spool.became_nearly_full() {
             let usage = parts.spool.usage(None);
             maillog::quarantine_nearly_full(usage.messages, usage.octets, parts.config.quarantine.max_size);
             parts.desk.quarantine_nearly_full(usage).await;
         }
-        told = nearly_full;
         tokio::time::sleep(FILL_TICK).await;
     }
 }

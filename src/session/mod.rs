@@ -12,8 +12,8 @@ mod transaction;
 use std::collections::VecDeque;
 
 pub use event::{
-    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, ParkOrder, ParkReason, Step, UpstreamFault,
-    View,
+    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, ParkOrder, ParkReason,
+    Step, UpstreamFault, View,
 };
 use sequence::{Situation, Verb, out_of_order};
 pub use transaction::{Bound, Recipient, Transaction};
@@ -131,7 +131,8 @@ impl Session {
     pub fn may_overtake(line: &Result<Command, LineError>) -> bool {
         matches!(
             line,
-            Ok(Command::Mail(_) | Command::Rcpt(_)) | Err(LineError::Command(CommandError::ForwardPath { harvested: None }))
+            Ok(Command::Mail(_) | Command::Rcpt(_))
+                | Err(LineError::Command(CommandError::ForwardPath { harvested: None }))
         )
     }
 
@@ -139,7 +140,8 @@ impl Session {
     pub fn handle(&mut self, event: Event, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         let step = match event {
             Event::Connected => {
-                let greeting = Reply::fixed(220, crate::smtp::Enhanced { class: 2, subject: 0, detail: 0 }, "");
+                let greeting =
+                    Reply::fixed(220, crate::smtp::Enhanced { class: 2, subject: 0, detail: 0 }, "");
                 let text = format!("{} ESMTP", self.terms.hostname).into();
                 Reply { text, ..greeting }.encode_plain(out);
                 Step::Read
@@ -206,7 +208,8 @@ impl Session {
                     Step::StartTls
                 }
             },
-            Ok(Command::Auth { mechanism, initial }) => match out_of_order(Verb::Auth, &self.situation(view)) {
+            Ok(Command::Auth { mechanism, initial }) => match out_of_order(Verb::Auth, &self.situation(view))
+            {
                 Some(reply) => self.say(reply.clone(), out),
                 None => Step::Authenticate { mechanism, initial },
             },
@@ -223,7 +226,9 @@ impl Session {
             Ok(Command::Vrfy) => self.say(texts::NOT_VERIFIED, out),
             Ok(Command::Expn) => self.say(texts::NO_EXPN, out),
             Ok(Command::Quit) => self.last_words(&texts::BYE, out),
-            Err(LineError::Command(CommandError::ForwardPath { harvested })) => self.broken_path(harvested, view, out),
+            Err(LineError::Command(CommandError::ForwardPath { harvested })) => {
+                self.broken_path(harvested, view, out)
+            }
             Err(LineError::Command(error)) => self.say(texts::command_error(&error), out),
             Err(LineError::TooLong) => self.say(texts::LINE_TOO_LONG, out),
             Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
@@ -326,7 +331,8 @@ impl Session {
         if !view.room {
             return self.say(texts::QUARANTINE_FULL, out);
         }
-        let told = view.precedents.imitate(Place::Mail, command.reverse_path.as_str(), &mut self.shuffle).reply;
+        let told =
+            view.precedents.imitate(Place::Mail, command.reverse_path.as_str(), &mut self.shuffle).reply;
         self.transaction = Some(Transaction::new(command, None, Bound::Upstream));
         self.say(told, out)
     }
@@ -371,7 +377,8 @@ impl Session {
             return Some(reply.clone());
         }
         let command = command?;
-        let asked = self.pending.iter().filter(|pending| matches!(pending, Pending::Rcpt(_) | Pending::Unasked(_)));
+        let asked =
+            self.pending.iter().filter(|pending| matches!(pending, Pending::Rcpt(_) | Pending::Unasked(_)));
         let accepted = self.transaction.as_ref().map_or(0, Transaction::accepted);
         if accepted + asked.count() >= self.terms.max_recipients {
             return Some(texts::TOO_MANY_RECIPIENTS);
@@ -481,7 +488,13 @@ impl Session {
         self.settle(view, out);
     }
 
-    fn rcpt_answered(&mut self, command: RcptCommand, answered: Answered, view: &View<'_>, out: &mut Vec<u8>) {
+    fn rcpt_answered(
+        &mut self,
+        command: RcptCommand,
+        answered: Answered,
+        view: &View<'_>,
+        out: &mut Vec<u8>,
+    ) {
         let Some(transaction) = &mut self.transaction else {
             return self.write(&texts::NEED_MAIL, out); // its MAIL was refused
         };

@@ -28,7 +28,8 @@ pub(super) const AUTHENTICATED_ALREADY: Reply = own(503, 5, 1, "Already authenti
 pub(super) const IN_TRANSACTION: Reply = own(503, 5, 1, "A mail transaction is under way; send RSET first");
 pub(super) const NEED_MAIL: Reply = own(503, 5, 1, "Send MAIL first");
 pub(super) const NESTED_MAIL: Reply = own(503, 5, 1, "MAIL was given already; send RSET first");
-pub(super) const IN_CHUNKS: Reply = own(503, 5, 1, "The message is being sent by BDAT; go on with it or send RSET");
+pub(super) const IN_CHUNKS: Reply =
+    own(503, 5, 1, "The message is being sent by BDAT; go on with it or send RSET");
 pub(super) const BINARY_NEEDS_BDAT: Reply = own(503, 5, 1, "A message of BODY=BINARYMIME is sent by BDAT");
 pub(super) const NO_RECIPIENTS: Reply = own(554, 5, 1, "No valid recipients");
 pub(super) const NEED_TLS: Reply = own(530, 7, 0, "Must issue a STARTTLS command first");
@@ -42,10 +43,12 @@ pub(super) const SASL_SYNTAX: Reply = own(501, 5, 2, "This is no message of the 
 pub(super) const SASL_BASE64: Reply = own(501, 5, 2, "This is no base64");
 pub(super) const SASL_CANCELLED: Reply = own(501, 7, 0, "Authentication cancelled");
 pub(super) const SASL_TOO_LONG: Reply = own(500, 5, 6, "Authentication exchange line is too long");
-pub(super) const AUTH_LATER: Reply = own(454, 7, 0, "Authentication is not possible for now; try again later");
+pub(super) const AUTH_LATER: Reply =
+    own(454, 7, 0, "Authentication is not possible for now; try again later");
 
 pub(super) const LINE_TOO_LONG: Reply = own(500, 5, 2, "Line too long");
-pub(super) const LINE_FAULT: Reply = own(500, 5, 2, "A line ends with CRLF and has no other CR, LF or NUL in it");
+pub(super) const LINE_FAULT: Reply =
+    own(500, 5, 2, "A line ends with CRLF and has no other CR, LF or NUL in it");
 pub(super) const TOO_BIG: Reply = own(552, 3, 4, "The message or its header is too big");
 pub(super) const TOO_MANY_RECIPIENTS: Reply = own(452, 5, 3, "Too many recipients in one transaction");
 pub(super) const NEEDS_SMTPUTF8: Reply = own(553, 6, 7, "An address that is not ASCII needs SMTPUTF8");
@@ -56,8 +59,10 @@ pub(super) const BAD_NEWLINE: Reply =
     own(554, 6, 0, "The message has a bare CR, a bare LF or a NUL in it, and was not accepted");
 pub(super) const QUARANTINE_FULL: Reply = own(452, 3, 1, "Insufficient system storage; try again later");
 pub(super) const BLOCKED: Reply = own(550, 7, 1, "This account may not send for now; ask your postmaster");
-pub(super) const UPSTREAM_UNAVAILABLE: Reply = own(451, 4, 1, "The mail server does not answer; try again later");
-pub(super) const UPSTREAM_BUSY: Reply = own(451, 3, 2, "All mail server connections are in use; try again later");
+pub(super) const UPSTREAM_UNAVAILABLE: Reply =
+    own(451, 4, 1, "The mail server does not answer; try again later");
+pub(super) const UPSTREAM_BUSY: Reply =
+    own(451, 3, 2, "All mail server connections are in use; try again later");
 pub(super) const UPSTREAM_PROTOCOL: Reply = own(451, 3, 0, "The mail server is in trouble; try again later");
 pub(super) const UPSTREAM_AMBIGUOUS: Reply =
     own(451, 4, 2, "The mail server did not answer at the end of data; try again later");

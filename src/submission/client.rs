@@ -15,9 +15,9 @@ use crate::smtp::Command;
 use crate::smtp::line::{Frame, Framer};
 
 /// A command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for 512 at least).
-pub const MAX_COMMAND_LINE: usize = 4_096;
+pub(super) const MAX_COMMAND_LINE: usize = 4_096;
 /// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets (RFC 4954 4).
-pub const MAX_SASL_LINE: usize = 12_288;
+pub(super) const MAX_SASL_LINE: usize = 12_288;
 /// How much is read at once while commands are expected.
 const COMMAND_READ: usize = 1_024;
 /// How much is read at once while mail data is expected.
@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why nothing more comes.
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
+pub(super) enum Lost {
     /// The client closed, or the connection broke.
     #[error("the client closed the connection")]
     Closed,
@@ -43,7 +43,7 @@ pub enum Lost {
 }
 
 /// One client connection.
-pub struct Client {
+pub(super) struct Client {
     stream: Option<Stream>,
     inbound: BytesMut,
     framer: Framer,
@@ -55,7 +55,7 @@ pub struct Client {
 
 impl Client {
     /// Takes over a connection.
-    pub fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream: Some(stream),
             inbound: BytesMut::new(),
@@ -66,12 +66,12 @@ impl Client {
     }
 
     /// The stream underneath.
-    pub fn stream(&self) -> Option<&Stream> {
+    pub(super) fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }
 
     /// Takes the next command, if a whole line of it is buffered.
-    pub fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
+    pub(super) fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
         let limit = if self.framer.is_overflowing() {
             MAX_COMMAND_LINE
         } else {
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// Takes the next response of a SASL exchange, if a whole line of it is buffered.
-    pub fn buffered_response(&mut self) -> Option<Result<Vec<u8>, LineError>> {
+    pub(super) fn buffered_response(&mut self) -> Option<Result<Vec<u8>, LineError>> {
         self.frame(MAX_SASL_LINE, LineError::AuthTooLong, |line| Ok(line.to_vec()))
     }
 
@@ -104,12 +104,12 @@ impl Client {
     }
 
     /// What is buffered and not yet consumed.
-    pub fn buffered(&self) -> &[u8] {
+    pub(super) fn buffered(&self) -> &[u8] {
         &self.inbound
     }
 
     /// Drops octets from the front of the buffer.
-    pub fn consume(&mut self, octets: usize) {
+    pub(super) fn consume(&mut self, octets: usize) {
         self.inbound.advance(octets.min(self.inbound.len()));
         if self.inbound.is_empty() && self.inbound.capacity() > 0 {
             self.inbound = BytesMut::new();
@@ -120,7 +120,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Lost`].
-    pub async fn read_command(
+    pub(super) async fn read_command(
         &mut self,
         deadline: Option<Instant>,
         shutdown: Option<&mut watch::Receiver<bool>>,
@@ -139,7 +139,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Lost`].
-    pub async fn read_data(&mut self, deadline: Instant) -> Result<(), Lost> {
+    pub(super) async fn read_data(&mut self, deadline: Instant) -> Result<(), Lost> {
         self.read(DATA_READ, Some(deadline)).await
     }
 
@@ -158,7 +158,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Lost`].
-    pub async fn flush(&mut self) -> Result<(), Lost> {
+    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
         if self.outbound.is_empty() {
             return Ok(());
         }
@@ -180,7 +180,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Lost`]; the connection is of no use any more.
-    pub async fn start_tls(
+    pub(super) async fn start_tls(
         &mut self,
         config: std::sync::Arc<rustls::ServerConfig>,
         deadline: Option<Instant>,
@@ -198,7 +198,7 @@ impl Client {
     }
 
     /// Says goodbye to the other side: TLS close_notify, TCP FIN.
-    pub async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         if let Some(mut stream) = self.stream.take() {
             let _ = timeout_at(Instant::now() + crate::session::texts::LINGER, stream.shutdown()).await;
         }

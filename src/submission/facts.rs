@@ -44,7 +44,12 @@ pub(super) fn identity(session: &Session, id: SessionId, peer: SocketAddr) -> Ar
 }
 
 /// What the envelope says of the session.
-pub(super) fn session(session: &Session, stream: Option<&Stream>, id: SessionId, peer: SocketAddr) -> SessionFacts {
+pub(super) fn session(
+    session: &Session,
+    stream: Option<&Stream>,
+    id: SessionId,
+    peer: SocketAddr,
+) -> SessionFacts {
     SessionFacts {
         id,
         client: peer,
@@ -143,11 +148,19 @@ impl Message {
     }
 
     /// Makes the facts for a log line.
-    pub(super) fn with_facts(&self, account: &Account, transaction: &Transaction, log: impl FnOnce(&MessageFacts<'_>)) {
+    pub(super) fn with_facts(
+        &self,
+        account: &Account,
+        transaction: &Transaction,
+        log: impl FnOnce(&MessageFacts<'_>),
+    ) {
         let (accepted, refused): (Vec<_>, Vec<_>) =
             transaction.recipients.iter().partition(|recipient| recipient.accepted);
         let addresses = |recipients: Vec<&crate::session::Recipient>| -> Vec<String> {
-            recipients.into_iter().map(|recipient| recipient.command.forward_path.as_str().to_owned()).collect()
+            recipients
+                .into_iter()
+                .map(|recipient| recipient.command.forward_path.as_str().to_owned())
+                .collect()
         };
         let (accepted, refused) = (addresses(accepted), addresses(refused));
         log(&MessageFacts {

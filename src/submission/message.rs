@@ -12,10 +12,10 @@ use crate::transfer::{Stopped, Transfer};
 use crate::upstream::{Fault, Transaction};
 
 /// So many octets of a message are held in memory before its route is chosen.
-pub const HELD: usize = 256 * 1_024;
+pub(super) const HELD: usize = 256 * 1_024;
 
 /// Where the message goes.
-pub enum Route {
+pub(super) enum Route {
     /// Not chosen yet: the header is incomplete, or little enough has come.
     Undecided,
     /// To the upstream.
@@ -48,7 +48,7 @@ enum Head {
 }
 
 /// A message that is coming in.
-pub struct Incoming {
+pub(super) struct Incoming {
     framing: Framing,
     head: Option<Head>,
     /// Body octets not yet routed.
@@ -65,12 +65,12 @@ pub struct Incoming {
 
 impl Incoming {
     /// What follows DATA.
-    pub fn by_data(max_size: u64, max_header: usize) -> Self {
+    pub(super) fn by_data(max_size: u64, max_header: usize) -> Self {
         Self::new(Framing::Dots(DotScanner::new()), max_size, max_header)
     }
 
     /// What follows BDAT.
-    pub fn by_chunks(max_size: u64, max_header: usize) -> Self {
+    pub(super) fn by_chunks(max_size: u64, max_header: usize) -> Self {
         Self::new(Framing::Chunks(ContentChecker::default()), max_size, max_header)
     }
 
@@ -89,12 +89,12 @@ impl Incoming {
     }
 
     /// Octets so far, as they arrived.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.size
     }
 
     /// The header section, once it is complete.
-    pub fn header(&self) -> Option<&Header> {
+    pub(super) fn header(&self) -> Option<&Header> {
         match &self.head {
             Some(Head::Complete(header)) => Some(header),
             _ => None,
@@ -102,7 +102,11 @@ impl Incoming {
     }
 
     /// Takes octets that followed DATA; says how many it used, and whether the message has ended.
-    pub async fn take_data(&mut self, input: &[u8], upstream: Option<&mut Transaction>) -> (usize, bool) {
+    pub(super) async fn take_data(
+        &mut self,
+        input: &[u8],
+        upstream: Option<&mut Transaction>,
+    ) -> (usize, bool) {
         let Framing::Dots(scanner) = &mut self.framing else { return (0, true) };
         let scan = scanner.scan(input);
         let mut upstream = upstream;
@@ -113,7 +117,7 @@ impl Incoming {
     }
 
     /// Takes octets of a chunk.
-    pub async fn take_chunk(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
+    pub(super) async fn take_chunk(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
         if let Framing::Chunks(checker) = &mut self.framing {
             checker.check(content);
         }
@@ -121,13 +125,15 @@ impl Incoming {
     }
 
     /// Whether so much has come that the route must be chosen now.
-    pub fn overflows(&self) -> bool {
+    pub(super) fn overflows(&self) -> bool {
         matches!(self.route, Route::Undecided) && self.header().is_some() && self.held.len() >= HELD
     }
 
     /// The message has come whole: the header ends here at the latest; a fault that was found makes it fail.
-    pub fn end(&mut self) {
-        if let Some(Head::Collecting(collector)) = self.head.take_if(|head| matches!(head, Head::Collecting(_))) {
+    pub(super) fn end(&mut self) {
+        if let Some(Head::Collecting(collector)) =
+            self.head.take_if(|head| matches!(head, Head::Collecting(_)))
+        {
             self.head = Some(Head::Complete(collector.finish()));
         }
         if self.fault().is_some() && !matches!(self.route, Route::Nowhere(_)) {
@@ -136,7 +142,7 @@ impl Incoming {
     }
 
     /// What makes it a message that is never relayed.
-    pub fn fault(&self) -> Option<NewlineFault> {
+    pub(super) fn fault(&self) -> Option<NewlineFault> {
         match &self.framing {
             Framing::Dots(scanner) => scanner.fault(),
             Framing::Chunks(checker) => checker.finish(),
@@ -144,7 +150,7 @@ impl Incoming {
     }
 
     /// It goes nowhere; the first reason stands.
-    pub fn fail(&mut self, delivery: Delivery) {
+    pub(super) fn fail(&mut self, delivery: Delivery) {
         self.held = Vec::new();
         if !matches!(self.route, Route::Nowhere(_)) {
             self.route = Route::Nowhere(delivery);
@@ -152,7 +158,7 @@ impl Incoming {
     }
 
     /// It goes upstream, behind `trace`.
-    pub async fn relay(&mut self, upstream: &mut Transaction, trace: &str) {
+    pub(super) async fn relay(&mut self, upstream: &mut Transaction, trace: &str) {
         let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
         match Transfer::begin(upstream, trace, header).await {
             Ok(transfer) => {
@@ -165,7 +171,7 @@ impl Incoming {
     }
 
     /// It goes into the quarantine.
-    pub async fn park(&mut self, begun: Result<Parking, ParkError>, order: ParkOrder, trace: String) {
+    pub(super) async fn park(&mut self, begun: Result<Parking, ParkError>, order: ParkOrder, trace: String) {
         let header = self.header().map_or(&[][..], Header::as_bytes);
         let parking = match begun {
             Ok(mut parking) => parking.write(header).await.map(|()| parking),
@@ -243,7 +249,7 @@ impl Incoming {
 }
 
 /// A transfer that stopped, for the log.
-pub fn cause(stop: &Stopped) -> String {
+pub(super) fn cause(stop: &Stopped) -> String {
     match stop {
         Stopped::Refused(reply) => reply.to_string(),
         Stopped::Fault(fault) => fault.to_string(),
@@ -251,7 +257,7 @@ pub fn cause(stop: &Stopped) -> String {
 }
 
 /// A transfer that stopped, as the session knows it.
-pub fn stopped(stopped: Stopped) -> Delivery {
+pub(super) fn stopped(stopped: Stopped) -> Delivery {
     match stopped {
         Stopped::Refused(reply) => Delivery::Replied(reply),
         Stopped::Fault(fault) => Delivery::Fault(upstream_fault(&fault)),
@@ -259,7 +265,7 @@ pub fn stopped(stopped: Stopped) -> Delivery {
 }
 
 /// A fault of the upstream's, as the session knows it.
-pub fn upstream_fault(fault: &Fault) -> UpstreamFault {
+pub(super) fn upstream_fault(fault: &Fault) -> UpstreamFault {
     match fault {
         Fault::Unavailable(_) | Fault::NotRepeated(_) => UpstreamFault::Unavailable,
         Fault::Busy(_) => UpstreamFault::Busy,

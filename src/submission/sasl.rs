@@ -9,7 +9,7 @@ use crate::auth::{Authenticator, SaslStep};
 use crate::session::{AuthOutcome, LineError};
 
 /// How an exchange ended, for the machine and for the log.
-pub struct Ended {
+pub(super) struct Ended {
     /// For the machine.
     pub outcome: AuthOutcome,
     /// For the log: the name that was tried, and why it was denied.
@@ -26,7 +26,7 @@ impl From<AuthOutcome> for Ended {
 ///
 /// # Errors
 /// The client went away, or was silent until `deadline`.
-pub async fn exchange(
+pub(super) async fn exchange(
     client: &mut Client,
     auth: &Authenticator,
     mechanism: &str,
