@@ -78,6 +78,7 @@ mod tests {
         let combined = format!("a text\r\n{key}{}", certificate.replace('\n', "\r\n"));
         let truncated = &certificate[..certificate.len() / 2];
         // (content, certificates or the error's part, key or the error's part)
+        #[allow(clippy::type_complexity, reason = "a table")]
         let rows: [(&[u8], Result<usize, &str>, Result<(), &str>); 9] = [
             (certificate.as_bytes(), Ok(1), Err("no private key")),
             (chain.as_bytes(), Ok(2), Err("no private key")),
