@@ -5,6 +5,7 @@ pub mod account;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod desk;
 pub mod durable;
 pub mod guard;
