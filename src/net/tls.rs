@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+pub use super::trust::client_config;
+
 /// Why TLS cannot be set up; names the file and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -16,13 +18,5 @@ pub fn server_config(
     _certificate: &Path,
     _private_key: &Path,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    todo!()
-}
-
-/// The client's side: the system's trust anchors and those in `ca`.
-///
-/// # Errors
-/// `ca` is missing or holds no certificate.
-pub fn client_config(_ca: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
     todo!()
 }
