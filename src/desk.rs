@@ -27,6 +27,11 @@ impl Desk {
         todo!()
     }
 
+    /// What an operator should know of mail of ours that nobody takes.
+    pub fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Counts or blocks cannot be written.
     pub async fn ledger_trouble(&self, _why: &str) {
         todo!()

@@ -57,7 +57,12 @@ impl Connection {
 
     /// Sends the terminator and waits for the reply to the message, `patience` at most. The reply may be a refusal from
     /// before the end.
-    pub(super) async fn end(&mut self, terminator: &[u8], limit: Duration, patience: Duration) -> Result<Reply, Ending> {
+    pub(super) async fn end(
+        &mut self,
+        terminator: &[u8],
+        limit: Duration,
+        patience: Duration,
+    ) -> Result<Reply, Ending> {
         let content = self.outbox.len();
         self.outbox.extend_from_slice(terminator);
         if let Err(loss) = self.push(&[], content, limit).await {

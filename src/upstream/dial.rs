@@ -91,8 +91,9 @@ impl Dialer {
 
     async fn connect(&self) -> Result<TcpStream, Fault> {
         let Settings { host, port, .. } = &self.settings;
-        let unreachable =
-            |error: &dyn std::fmt::Display| Fault::Unavailable(format!("cannot reach {host}:{port}: {error}"));
+        let unreachable = |error: &dyn std::fmt::Display| {
+            Fault::Unavailable(format!("cannot reach {host}:{port}: {error}"))
+        };
         let addresses: Vec<SocketAddr> =
             lookup_host((host.as_str(), *port)).await.map_err(|error| unreachable(&error))?.collect();
         let deadline = Instant::now() + self.settings.connect_timeout;

@@ -316,7 +316,8 @@ impl Transaction {
             if self.connection.is_none() && self.not_repeated.is_none() {
                 self.connect().await?;
             }
-            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated {
+            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated
+            {
                 return Err(Fault::NotRepeated(why.clone()));
             }
             match self.ask_for_data().await {
