@@ -27,7 +27,8 @@ pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     }
     if anchors.is_empty() {
         return Err(TlsError(
-            "the system has no trust anchors: install ca-certificates, or name a PEM file with `ca`".to_owned(),
+            "the system has no trust anchors: install ca-certificates, or name a PEM file with `ca`"
+                .to_owned(),
         ));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

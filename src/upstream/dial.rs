@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -91,8 +90,9 @@ impl Dialer {
 
     async fn connect(&self) -> Result<TcpStream, Fault> {
         let Settings { host, port, .. } = &self.settings;
-        let unreachable =
-            |error: &dyn std::fmt::Display| Fault::Unavailable(format!("cannot reach {host}:{port}: {error}"));
+        let unreachable = |error: &dyn std::fmt::Display| {
+            Fault::Unavailable(format!("cannot reach {host}:{port}: {error}"))
+        };
         let addresses: Vec<SocketAddr> =
             lookup_host((host.as_str(), *port)).await.map_err(|error| unreachable(&error))?.collect();
         let deadline = Instant::now() + self.settings.connect_timeout;

@@ -155,7 +155,9 @@ impl Pool {
             state = self.lock();
         }
         state.idle.push_back(connection);
-        if !state.watched && let Ok(runtime) = Handle::try_current() {
+        if !state.watched
+            && let Ok(runtime) = Handle::try_current()
+        {
             state.watched = true;
             runtime.spawn(watch(Weak::clone(&self.own)));
         }

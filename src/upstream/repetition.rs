@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::connection::{Connection, Loss, MAX_BATCH};
-use crate::smtp::{MailCommand, RcptCommand, Reply};
+use crate::smtp::{MailCommand, RcptCommand};
 
 /// How a repetition went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +19,6 @@ pub(super) enum Repetition {
     RecipientRefused(String),
 }
 
-enum Command<'a> {
-    Mail(&'a MailCommand),
-    Rcpt(&'a RcptCommand),
-}
-
 /// Repeats MAIL and RCPTs, in batches where the upstream has PIPELINING.
 pub(super) async fn repeat(
     connection: &mut Connection,
@@ -32,61 +27,48 @@ pub(super) async fn repeat(
     limit: Duration,
 ) -> Result<Repetition, Loss> {
     connection.check_in_step()?;
-    let window = if connection.extensions.pipelining { MAX_BATCH } else { 1 };
+    let extensions = connection.extensions.clone();
+    if let Some(missing) = mail.missing_extension(&extensions) {
+        return Ok(Repetition::MailRefused(no_longer(missing)));
+    }
+    let window = if extensions.pipelining { MAX_BATCH } else { 1 };
     let mut outcome = Repetition::Whole;
-    let mut left = std::iter::once(Command::Mail(mail)).chain(recipients.iter().map(Command::Rcpt)).peekable();
-    while left.peek().is_some() {
-        let batch: Vec<_> = left.by_ref().take(window).collect();
-        let mut asked = Vec::with_capacity(batch.len());
-        for command in batch {
-            match queue(connection, &command) {
-                None => asked.push(command),
-                Some(missing) => {
-                    let why = format!("it does not offer {missing} any more");
-                    match command {
-                        Command::Mail(_) => return Ok(Repetition::MailRefused(why)),
-                        Command::Rcpt(_) => outcome = Repetition::RecipientRefused(why),
-                    }
-                }
+    mail.encode(&extensions, &mut connection.outbox);
+    let mut mail_open = true;
+    let mut in_flight = 1;
+    let mut left = recipients;
+    loop {
+        while in_flight < window
+            && let Some((rcpt, rest)) = left.split_first()
+        {
+            left = rest;
+            if let Some(missing) = rcpt.missing_extension(&extensions) {
+                outcome = Repetition::RecipientRefused(no_longer(missing));
+            } else {
+                rcpt.encode(&extensions, &mut connection.outbox);
+                in_flight += 1;
             }
         }
-        for command in asked {
+        if in_flight == 0 {
+            return Ok(outcome);
+        }
+        for _ in 0..std::mem::take(&mut in_flight) {
             let reply = connection.reply(limit).await?;
-            if reply.code / 100 == 3 {
-                return Err(Loss::Garbled(format!("a reply that answers neither MAIL nor RCPT: {reply}")));
-            }
-            if !reply.is_positive() {
-                connection.refusals += 1;
-                match command {
-                    Command::Mail(_) => return Ok(Repetition::MailRefused(refusal(&reply))),
-                    Command::Rcpt(_) => outcome = Repetition::RecipientRefused(refusal(&reply)),
+            match (reply.code / 100, std::mem::take(&mut mail_open)) {
+                (2, _) => continue,
+                (4 | 5, true) => return Ok(Repetition::MailRefused(reply.to_string())),
+                (4 | 5, false) => outcome = Repetition::RecipientRefused(reply.to_string()),
+                _ => {
+                    return Err(Loss::Garbled(format!(
+                        "a reply that answers neither MAIL nor RCPT: {reply}"
+                    )));
                 }
             }
-        }
-    }
-    Ok(outcome)
-}
-
-fn queue(connection: &mut Connection, command: &Command<'_>) -> Option<&'static str> {
-    let Connection { extensions, outbox, .. } = connection;
-    match command {
-        Command::Mail(mail) => {
-            let missing = mail.missing_extension(extensions);
-            if missing.is_none() {
-                mail.encode(extensions, outbox);
-            }
-            missing
-        }
-        Command::Rcpt(rcpt) => {
-            let missing = rcpt.missing_extension(extensions);
-            if missing.is_none() {
-                rcpt.encode(extensions, outbox);
-            }
-            missing
+            connection.refusals += 1;
         }
     }
 }
 
-fn refusal(reply: &Reply) -> String {
-    reply.to_string()
+fn no_longer(missing: &str) -> String {
+    format!("it does not offer {missing} any more")
 }

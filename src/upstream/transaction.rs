@@ -316,7 +316,8 @@ impl Transaction {
             if self.connection.is_none() && self.not_repeated.is_none() {
                 self.connect().await?;
             }
-            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated {
+            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated
+            {
                 return Err(Fault::NotRepeated(why.clone()));
             }
             match self.ask_for_data().await {
@@ -394,6 +395,7 @@ impl Transaction {
                 drop(connection.quit());
                 Ok(reply)
             }
+            Err(Ending::Refused(reply)) => Ok(reply),
             Err(Ending::Lost(loss)) => Err(loss.into()),
             Err(Ending::Ambiguous(loss)) => Err(match Fault::from(loss) {
                 Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),

@@ -110,7 +110,12 @@ mod tests {
     const POSTFIX: &[&str] =
         &["NAME", "ADDR", "PROTO", "HELO", "REVERSE_NAME", "PORT", "LOGIN", "DESTADDR", "DESTPORT"];
 
-    fn identity(address: &str, name: Option<&str>, helo: Option<&str>, login: Option<&str>) -> ClientIdentity {
+    fn identity(
+        address: &str,
+        name: Option<&str>,
+        helo: Option<&str>,
+        login: Option<&str>,
+    ) -> ClientIdentity {
         ClientIdentity {
             session: SessionId::new(Timestamp::default()),
             name: name.map(str::to_owned),
@@ -171,7 +176,10 @@ mod tests {
         let login = "u".repeat(200);
         // HELO goes, NAME and LOGIN stay
         let helo = line(&identity("192.0.2.7:1", Some(&host), Some(&long), Some(&login)), POSTFIX).unwrap();
-        assert!(helo.contains(&login) && helo.contains(&host) && helo.contains(" HELO=[UNAVAILABLE]"), "{helo}");
+        assert!(
+            helo.contains(&login) && helo.contains(&host) && helo.contains(" HELO=[UNAVAILABLE]"),
+            "{helo}"
+        );
         // NAME goes too
         let login = "u".repeat(400);
         let name = line(&identity("192.0.2.7:1", Some(&host), Some("pc"), Some(&login)), POSTFIX).unwrap();
