@@ -31,8 +31,10 @@ pub(super) enum Interruption {
     Lost(Loss),
 }
 
-/// The end of data got no reply.
+/// The end of data got no reply of its own.
 pub(super) enum Ending {
+    /// The upstream refused the message before it had all of it.
+    Refused(Reply),
     /// The upstream cannot have taken the message.
     Lost(Loss),
     /// The terminator may have gone out.
@@ -55,8 +57,7 @@ impl Connection {
         }
     }
 
-    /// Sends the terminator and waits for the reply to the message, `patience` at most. The reply may be a refusal from
-    /// before the end.
+    /// Sends the terminator and waits for the reply to the message, `patience` at most.
     pub(super) async fn end(
         &mut self,
         terminator: &[u8],
@@ -68,7 +69,7 @@ impl Connection {
         if let Err(loss) = self.push(&[], content, limit).await {
             let (begun, whole) = (self.sent > content, self.sent == self.outbox.len());
             return match self.early_reply(loss).await {
-                Interruption::Refused(reply) => Ok(reply),
+                Interruption::Refused(reply) => Err(Ending::Refused(reply)),
                 Interruption::Accepted(reply) if whole => Ok(reply),
                 Interruption::Accepted(reply) if begun => Err(Ending::Ambiguous(premature(&reply))),
                 Interruption::Accepted(reply) => Err(Ending::Lost(premature(&reply))),

@@ -395,6 +395,7 @@ impl Transaction {
                 drop(connection.quit());
                 Ok(reply)
             }
+            Err(Ending::Refused(reply)) => Ok(reply),
             Err(Ending::Lost(loss)) => Err(loss.into()),
             Err(Ending::Ambiguous(loss)) => Err(match Fault::from(loss) {
                 Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
