@@ -28,6 +28,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod desk;
 pub mod durable;
 pub mod guard;
