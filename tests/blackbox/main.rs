@@ -2,9 +2,28 @@
 //!
 //! Each test names the line of the contract that it proves. Those that need what tests/install installs are `#[ignore]`d with that
 //! reason, so that `cargo test` names them; `tests/run` runs all.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod assumptions;
+mod check;
+mod clients;
+mod commands;
+mod crash;
+mod demo;
+mod dialogue;
+mod load;
+mod quarantine;
+mod seed;
+mod smuggling;
+mod upstream;
+mod users;
+mod verifying;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -129,13 +129,18 @@ impl Mta {
 
     /// Waits until the account's Maildir holds `count` messages.
     pub(crate) fn expect_mail(&self, account: &str, count: usize) -> Vec<Vec<u8>> {
-        let found = wait_for(Duration::from_secs(30), || Some(self.mailbox(account)).filter(|m| m.len() >= count));
+        let found =
+            wait_for(Duration::from_secs(30), || Some(self.mailbox(account)).filter(|m| m.len() >= count));
         match found {
             Some(messages) => {
                 assert_eq!(messages.len(), count, "messages in the mailbox of {account}");
                 messages
             }
-            None => panic!("{count} messages for {account} did not come, {} did:\n{}", self.mailbox(account).len(), self.log()),
+            None => panic!(
+                "{count} messages for {account} did not come, {} did:\n{}",
+                self.mailbox(account).len(),
+                self.log()
+            ),
         }
     }
 
@@ -155,10 +160,6 @@ impl Mta {
                 Some(format!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text)))
             })
             .collect()
-    }
-
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
     }
 
     /// Ends it with all its processes, as a crash of the machine would.
@@ -209,16 +210,23 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
                 "smtpd_recipient_restrictions = check_recipient_access texthash:{d}/refusals, reject_unverified_recipient\n\
                  address_verify_poll_delay = 1s\n\
                  address_verify_poll_count = 10\n{}",
-                reject_code.map(|code| format!("unverified_recipient_reject_code = {code}\n")).unwrap_or_default()
+                reject_code
+                    .map(|code| format!("unverified_recipient_reject_code = {code}\n"))
+                    .unwrap_or_default()
             ),
         ),
     };
-    let refusals: String = REFUSALS.iter().map(|(name, reply)| format!("{name}@{domain} {reply}\n")).collect();
+    let refusals: String =
+        REFUSALS.iter().map(|(name, reply)| format!("{name}@{domain} {reply}\n")).collect();
     fs::write(dir.join("refusals"), refusals).unwrap();
     fs::write(dir.join("routes"), routes).unwrap();
     fs::create_dir_all(dir.join("sasl")).unwrap();
     // SASL must be on for XCLIENT LOGIN to mean anything, and Postfix then insists on a mechanism that it could offer.
-    fs::write(dir.join("sasl/smtpd.conf"), "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n").unwrap();
+    fs::write(
+        dir.join("sasl/smtpd.conf"),
+        "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n",
+    )
+    .unwrap();
     let main = format!(
         "compatibility_level = 3.6\n\
          queue_directory = {d}/queue\n\
@@ -277,7 +285,8 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
         "scache unix - - n - 1 scache",
         "postlog unix-dgram n - n - 1 postlogd",
     ];
-    fs::write(dir.join("master.cf"), format!("{address} inet n - n - - smtpd\n{}\n", services.join("\n"))).unwrap();
+    fs::write(dir.join("master.cf"), format!("{address} inet n - n - - smtpd\n{}\n", services.join("\n")))
+        .unwrap();
 }
 
 fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) -> String {
