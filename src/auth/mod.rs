@@ -3,13 +3,28 @@
 //! Never says whether a user exists: unknown user, wrong password and a wrong authorization identity take the same steps and
 //! the same work. Password work runs on blocking threads, a bounded number at once, never on an async worker.
 
+mod check;
+mod decoy;
+pub mod edit;
 pub mod exchange;
+mod sasl;
+mod scheme;
+mod scram;
 pub mod users;
+mod verifier;
+mod watch;
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+
 use crate::account::Account;
+use check::Checks;
+use decoy::Decoys;
+use users::{Problem, User, Users};
 
 pub use exchange::Exchange;
 
@@ -25,6 +40,17 @@ pub enum Mechanism {
     /// RFC 7677
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
+}
+
+impl Mechanism {
+    /// Its registered name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+        }
+    }
 }
 
 /// What one response of the client led to.
@@ -80,40 +106,153 @@ pub enum UsersError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// There is no user in it.
+    #[error("{path}: no user in it; `gatepost user add NAME` makes the first")]
+    Empty {
+        /// The file.
+        path: String,
+    },
+}
+
+impl UsersError {
+    fn io(path: &Path, cause: io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), cause }
+    }
+
+    fn line(path: &Path, Problem { line, text }: Problem) -> Self {
+        Self::Line { path: path.display().to_string(), line, problem: text }
+    }
 }
 
 /// Authenticates against the users file. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
-    // helper F
+    shared: Arc<Shared>,
+}
+
+/// What all exchanges share.
+struct Shared {
+    file: Option<PathBuf>,
+    /// As configured.
+    mechanisms: Vec<Mechanism>,
+    decoys: Decoys,
+    checks: Checks,
+    current: ArcSwap<Directory>,
+}
+
+/// One version of the users file, and what follows from it.
+struct Directory {
+    version: Version,
+    users: Users,
+    /// Of the configured mechanisms those that every user can use.
+    offered: Vec<Mechanism>,
+    line: Arc<str>,
+}
+
+/// Tells versions of the file apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// SHA-256 of the content.
+    Content([u8; 32]),
+    /// It could not be read.
+    Unreadable(io::ErrorKind),
 }
 
 impl Authenticator {
     /// Reads the users file (`None`: there are no users, only relay hosts). `secret` (32 octets, the same over restarts) makes decoys.
     ///
     /// # Errors
-    /// The file is missing or a line is wrong.
+    /// The file is missing, holds no user, or a line is wrong.
     pub fn open(
-        _users: Option<&Path>,
-        _mechanisms: &[Mechanism],
-        _secret: [u8; 32],
+        users: Option<&Path>,
+        mechanisms: &[Mechanism],
+        secret: [u8; 32],
     ) -> Result<Self, UsersError> {
-        todo!()
+        let directory = match users {
+            None => Directory::nobody(),
+            Some(path) => Directory::read(path, mechanisms).1?.with_users(path)?,
+        };
+        Ok(Self::with(directory, users, mechanisms, secret))
+    }
+
+    /// As [`Self::open`], for a server that has relay hosts as well: no file, or one without users, is no error, and
+    /// [`Self::watch`] finds the first user.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read, or a line is wrong.
+    pub fn open_if_there(
+        users: &Path,
+        mechanisms: &[Mechanism],
+        secret: [u8; 32],
+    ) -> Result<Self, UsersError> {
+        let directory = match Directory::read(users, mechanisms).1 {
+            Err(UsersError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                Directory::nobody()
+            }
+            read => read?,
+        };
+        Ok(Self::with(directory, Some(users), mechanisms, secret))
+    }
+
+    fn with(directory: Directory, file: Option<&Path>, mechanisms: &[Mechanism], secret: [u8; 32]) -> Self {
+        let shared = Shared {
+            file: file.map(Path::to_path_buf),
+            mechanisms: mechanisms.to_vec(),
+            decoys: Decoys::new(secret),
+            checks: Checks::new(),
+            current: ArcSwap::from_pointee(directory),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The mechanisms to offer, those that every user of the file can use, in the configured order: `PLAIN LOGIN`.
     /// Empty: AUTH is not offered.
     pub fn offered(&self) -> Arc<str> {
-        todo!()
+        Arc::clone(&self.shared.current.load().line)
     }
 
     /// Begins an exchange; `None` for a mechanism that is not offered (504 5.5.4).
-    pub fn exchange(&self, _mechanism: &str) -> Option<Exchange> {
-        todo!()
+    pub fn exchange(&self, mechanism: &str) -> Option<Exchange> {
+        let directory = self.shared.current.load_full();
+        let offered = &directory.offered;
+        let mechanism = *offered.iter().find(|offered| offered.name().eq_ignore_ascii_case(mechanism))?;
+        Some(Exchange::new(Arc::clone(&self.shared), directory, mechanism))
+    }
+}
+
+impl Directory {
+    fn nobody() -> Self {
+        let missing = Version::Unreadable(io::ErrorKind::NotFound);
+        Self { version: missing, users: Users::default(), offered: Vec::new(), line: "".into() }
     }
 
-    /// Watches the users file for as long as it is polled: one that has rested for a second is read again.
-    pub async fn watch(&self, _changed: impl Fn(UsersEvent) + Send) {
-        todo!()
+    /// Reads the file, and says which version it was even where that is broken.
+    fn read(path: &Path, mechanisms: &[Mechanism]) -> (Version, Result<Self, UsersError>) {
+        let content = match std::fs::read(path) {
+            Ok(content) => content,
+            Err(cause) => return (Version::Unreadable(cause.kind()), Err(UsersError::io(path, cause))),
+        };
+        let version = Version::Content(Sha256::digest(&content).into());
+        let read = Users::parse(&content).map_err(|problem| UsersError::line(path, problem)).map(|users| {
+            let offered = users.offered(mechanisms);
+            let names: Vec<_> = offered.iter().map(|mechanism| mechanism.name()).collect();
+            Self { version, users, line: names.join(" ").into(), offered }
+        });
+        (version, read)
+    }
+
+    /// Itself, unless there is nobody in it.
+    fn with_users(self, path: &Path) -> Result<Self, UsersError> {
+        if self.users.is_empty() {
+            Err(UsersError::Empty { path: path.display().to_string() })
+        } else {
+            Ok(self)
+        }
+    }
+
+    /// Who has this name, as it came or prepared (RFC 4013).
+    fn find(&self, name: &str) -> Option<&User> {
+        let as_it_came = self.users.get(name);
+        as_it_came.or_else(|| self.users.get(&sasl::prepared(name)?))
     }
 }

@@ -3,8 +3,15 @@
 //! An unknown key, a wrong type or an impossible value is a [`problem::Problem`] with file, line, key and what would be right.
 //! Nothing here asks the system for anything but the file (the host name and the clock are arguments).
 
+pub mod problem;
+pub mod units;
+
+mod file;
+mod section;
+mod value;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,6 +20,8 @@ use crate::auth::Mechanism;
 use crate::guard::ledger::Policy;
 use crate::quarantine::spool::Limits;
 use crate::upstream::Settings;
+
+pub use problem::{Problem, Problems};
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -47,6 +56,39 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Reads a file. `machine` is the machine's name, for an empty `hostname`.
+    ///
+    /// # Errors
+    /// All problems of the file at once; or that it cannot be read.
+    pub fn load(file: &Path, machine: &str) -> Result<Self, Problems> {
+        let octets = std::fs::read(file).map_err(|error| {
+            Problems::of_file(file, None, format!("cannot be read: {error}; is it the right --config FILE?"))
+        })?;
+        let text = str::from_utf8(&octets).map_err(|error| {
+            let line = 1 + octets.iter().take(error.valid_up_to()).filter(|octet| **octet == b'\n').count();
+            Problems::of_file(file, Some(line), "is not UTF-8 from this line on".to_owned())
+        })?;
+        Self::parse(text, file, machine)
+    }
+
+    /// Reads the text of a configuration file; relative paths in it are relative to the folder of `file`.
+    ///
+    /// # Errors
+    /// All problems of the text at once.
+    pub fn parse(text: &str, file: &Path, machine: &str) -> Result<Self, Problems> {
+        file::read(text, file, machine)
+    }
+}
+
+/// Every key that a configuration file can have, as `[table] key`; those before the first table have no `[table]`.
+pub fn keys() -> Vec<String> {
+    file::keys()
+        .into_iter()
+        .map(|key| format!("{} {}", key.table, key.name).trim_start().to_owned())
+        .collect()
+}
+
 /// One `[[listen]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
@@ -57,8 +99,7 @@ pub struct Listen {
 }
 
 /// `[[listen]] tls`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenTls {
     /// By STARTTLS.
     StartTls,
@@ -100,8 +141,7 @@ pub struct Auth {
 }
 
 /// `[limit] action`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// A blocked account's mail is parked without a word.
     Park,
@@ -149,8 +189,7 @@ pub struct Log {
 }
 
 /// `[log] format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, else JSON.
     Auto,
@@ -161,13 +200,16 @@ pub enum LogFormat {
 }
 
 /// `[log] level`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the five levels of every log")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
+    /// Something is lost or broken.
     Error,
+    /// Something needs a look.
     Warn,
+    /// What happens.
     Info,
+    /// And why.
     Debug,
+    /// Everything.
     Trace,
 }

@@ -1,7 +1,19 @@
 //! TLS configuration: the server's certificate towards clients, the trust anchors towards the upstream.
+//!
+//! TLS 1.2 (RFC 5246) and 1.3 (RFC 8446), provider aws-lc-rs named explicitly, so that no other one linked in by a
+//! dependency can take its place. Tickets are stateless (RFC 5077, RFC 8446 4.6.1): a session costs no memory once it is closed.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::pem;
+pub use super::trust::client_config;
 
 /// Why TLS cannot be set up; names the file and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -12,17 +24,184 @@ pub struct TlsError(pub String);
 ///
 /// # Errors
 /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
-pub fn server_config(
-    _certificate: &Path,
-    _private_key: &Path,
-) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    todo!()
+pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let served = Arc::new(ServedCertificate::open(certificate, private_key)?);
+    let ours = |cause: rustls::Error| TlsError(format!("TLS cannot be set up: {cause}"));
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(ours)?
+        .with_no_client_auth()
+        .with_cert_resolver(served);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(ours)?;
+    // One is enough for a mail program, which opens one connection at a time; each costs octets and CPU.
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
 }
 
-/// The client's side: the system's trust anchors and those in `ca`.
-///
-/// # Errors
-/// `ca` is missing or holds no certificate.
-pub fn client_config(_ca: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-    todo!()
+/// The provider of all cryptography of TLS in this program.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// The certificate that every handshake gets, exchangeable while the server runs: tickets outlive the exchange,
+/// because the configuration around it stays.
+pub struct ServedCertificate {
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl ServedCertificate {
+    /// Reads chain and key.
+    ///
+    /// # Errors
+    /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
+    pub fn open(certificate: &Path, private_key: &Path) -> Result<Self, TlsError> {
+        Ok(Self { current: ArcSwap::from_pointee(certified_key(certificate, private_key)?) })
+    }
+
+    /// Reads chain and key anew for the handshakes to come.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; then the old pair stays in force.
+    pub fn reload(&self, certificate: &Path, private_key: &Path) -> Result<(), TlsError> {
+        self.current.store(Arc::new(certified_key(certificate, private_key)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServedCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+impl fmt::Debug for ServedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServedCertificate")
+    }
+}
+
+fn certified_key(certificate: &Path, private_key: &Path) -> Result<CertifiedKey, TlsError> {
+    let chain = pem::certificates(certificate)?;
+    let key = pem::private_key(private_key)?;
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|cause| {
+        TlsError(format!("{}: {cause}; RSA, ECDSA and Ed25519 keys are", private_key.display()))
+    })?;
+    let pair = CertifiedKey::new(chain, key);
+    pair.keys_match().map_err(|cause| match cause {
+        rustls::Error::InconsistentKeys(_) => TlsError(format!(
+            "{}: this is not the key of the first certificate in {}; the server's own certificate comes first, then the chain",
+            private_key.display(),
+            certificate.display()
+        )),
+        cause => TlsError(format!("{}: the first certificate is unusable: {cause}", certificate.display())),
+    })?;
+    Ok(pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::super::self_signed::generate;
+    use super::*;
+
+    /// A pair on disk.
+    fn pair(folder: &Path, name: &str) -> (PathBuf, PathBuf, String) {
+        let (certificate, key) = generate(&["mail.example.org"]).unwrap();
+        let paths = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+        std::fs::write(&paths.0, &certificate).unwrap();
+        std::fs::write(&paths.1, key).unwrap();
+        (paths.0, paths.1, certificate)
+    }
+
+    fn client(
+        certificate: &str,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::ClientConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(rustls::pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
+            .unwrap();
+        rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+
+    /// A handshake in memory, and the ticket that follows it.
+    fn handshake(
+        server: &Arc<rustls::ServerConfig>,
+        client: &Arc<rustls::ClientConfig>,
+    ) -> Result<(rustls::HandshakeKind, rustls::ProtocolVersion), rustls::Error> {
+        let mut server = ServerConnection::new(Arc::clone(server))?;
+        let mut client = ClientConnection::new(Arc::clone(client), "mail.example.org".try_into().unwrap())?;
+        for _ in 0..8 {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut rest = wire.as_slice();
+            while !rest.is_empty() {
+                server.read_tls(&mut rest).unwrap();
+                server.process_new_packets()?;
+            }
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut rest = wire.as_slice();
+            while !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                client.process_new_packets()?;
+            }
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok((server.handshake_kind().unwrap(), server.protocol_version().unwrap()))
+    }
+
+    #[test]
+    fn both_versions_full_and_resumed() {
+        use rustls::HandshakeKind::{Full, Resumed};
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key, pem) = pair(folder.path(), "a");
+        let server = server_config(&certificate, &key).unwrap();
+        for (offered, version) in [
+            (&rustls::version::TLS12, rustls::ProtocolVersion::TLSv1_2),
+            (&rustls::version::TLS13, rustls::ProtocolVersion::TLSv1_3),
+        ] {
+            let client = Arc::new(client(&pem, &[offered]));
+            assert_eq!(handshake(&server, &client).unwrap(), (Full, version));
+            assert_eq!(handshake(&server, &client).unwrap(), (Resumed, version));
+        }
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, _, _) = pair(folder.path(), "a");
+        let (_, key, _) = pair(folder.path(), "b");
+        let error = server_config(&certificate, &key).unwrap_err().to_string();
+        assert!(
+            error.contains("b.key") && error.contains("a.crt") && error.contains("not the key"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_reload_changes_the_certificate_and_a_broken_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key, _) = pair(folder.path(), "a");
+        let (other, other_key, _) = pair(folder.path(), "b");
+        let served = ServedCertificate::open(&certificate, &key).unwrap();
+        let before = served.current.load_full();
+        assert!(served.reload(&other, &key).is_err());
+        assert!(Arc::ptr_eq(&before, &served.current.load_full()));
+        served.reload(&other, &other_key).unwrap();
+        assert_ne!(before.cert, served.current.load_full().cert);
+    }
 }

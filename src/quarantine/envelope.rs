@@ -1,11 +1,13 @@
 //! What is known of a parked message beside its octets: readable, versioned text (JSON), pure.
 //!
-//! A version that is newer than ours is refused with a sentence, an unknown key too: nothing is dropped in silence.
+//! A version that is newer than ours is refused with a sentence; a key that is unknown, missing or there twice is an
+//! error with line and column: nothing is dropped in silence. What release makes of an envelope stands in `progress`.
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+pub use super::schedule::next_try;
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::{QuarantineId, SessionId};
@@ -13,6 +15,9 @@ use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePat
 
 /// The version that this Gatepost writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
+/// The longest text that is written or read, in octets: 1,000 recipients, each with the longest reply
+/// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is taken from an upstream.
+pub const MAX_TEXT: usize = 64 * 1024 * 1024;
 
 /// One parked message's envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +40,7 @@ pub struct Envelope {
     /// Its parameters.
     pub parameters: MailParameters,
     /// What the upstream had said to MAIL, where it was asked.
+    #[serde(deserialize_with = "present")]
     pub mail_reply: Option<Reply>,
     /// Every RCPT that parsed, the refused ones too, in order.
     pub recipients: Vec<Recipient>,
@@ -43,16 +49,20 @@ pub struct Envelope {
     /// SHA-256 of the message as it arrived, lower-case hexadecimal.
     pub sha256: String,
     /// The Subject, decoded (RFC 2047), as it came otherwise: clean it before showing it.
+    #[serde(deserialize_with = "present")]
     pub subject: Option<String>,
     /// What is put in front at each transfer: Received, Date and Message-ID where missing, X-Authenticated-As.
     pub trace: String,
     /// The reply that the client got at the end of data.
     pub told: Reply,
     /// The made-up queue id in it.
+    #[serde(deserialize_with = "present")]
     pub told_queue_id: Option<String>,
     /// When it goes out by itself (probation).
+    #[serde(deserialize_with = "present")]
     pub due: Option<Timestamp>,
     /// Set from the first release on.
+    #[serde(deserialize_with = "present")]
     pub release: Option<Release>,
 }
 
@@ -65,14 +75,18 @@ pub struct SessionFacts {
     /// The client's address and port.
     pub client: SocketAddr,
     /// Its name, where it was looked up.
+    #[serde(deserialize_with = "present")]
     pub client_name: Option<String>,
     /// What it said at EHLO or HELO, cleaned.
+    #[serde(deserialize_with = "present")]
     pub helo: Option<String>,
     /// EHLO rather than HELO.
     pub extended: bool,
     /// The user name, where it authenticated.
+    #[serde(deserialize_with = "present")]
     pub login: Option<String>,
     /// The TLS version and cipher suite.
+    #[serde(deserialize_with = "present")]
     pub tls: Option<TlsFacts>,
 }
 
@@ -95,6 +109,7 @@ pub struct Recipient {
     /// Its parameters.
     pub parameters: RcptParameters,
     /// What the upstream said; `None` where it was not asked.
+    #[serde(deserialize_with = "present")]
     pub upstream: Option<Reply>,
     /// Where it stands.
     pub state: RecipientState,
@@ -102,7 +117,7 @@ pub struct Recipient {
 
 /// Where a recipient stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "state")]
+#[serde(rename_all = "lowercase", tag = "state", try_from = "StateText")]
 pub enum RecipientState {
     /// The client was told a refusal: never sent to.
     Rejected,
@@ -131,6 +146,43 @@ pub enum RecipientState {
     },
 }
 
+/// A [`RecipientState`] as it is read: what serde makes of a tagged enum would pass over keys that do not belong there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateText {
+    state: StateWord,
+    reply: Option<Reply>,
+    at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StateWord {
+    Rejected,
+    Pending,
+    Delivered,
+    Refused,
+    Deferred,
+}
+
+impl TryFrom<StateText> for RecipientState {
+    type Error = &'static str;
+
+    fn try_from(text: StateText) -> Result<Self, Self::Error> {
+        match (text.state, text.reply, text.at) {
+            (StateWord::Rejected, None, None) => Ok(Self::Rejected),
+            (StateWord::Pending, None, None) => Ok(Self::Pending),
+            (StateWord::Delivered, Some(reply), Some(at)) => Ok(Self::Delivered { reply, at }),
+            (StateWord::Refused, Some(reply), Some(at)) => Ok(Self::Refused { reply, at }),
+            (StateWord::Deferred, Some(reply), Some(at)) => Ok(Self::Deferred { reply, at }),
+            (StateWord::Rejected | StateWord::Pending, _, _) => {
+                Err("`reply` and `at` belong to no such state")
+            }
+            _ => Err("the state needs both `reply` and `at`"),
+        }
+    }
+}
+
 /// A release under way or failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +194,7 @@ pub struct Release {
     /// Tries so far.
     pub tries: u32,
     /// The next try; `None`: failed, waits for the operator.
+    #[serde(deserialize_with = "present")]
     pub next: Option<Timestamp>,
 }
 
@@ -171,6 +224,18 @@ pub enum EnvelopeError {
     /// Not our text.
     #[error("the envelope does not parse: {0}")]
     Syntax(String),
+    /// Beyond [`MAX_TEXT`].
+    #[error("the envelope has {octets} octets, more than {MAX_TEXT}")]
+    TooLong {
+        /// Its octets.
+        octets: u64,
+    },
+}
+
+impl From<serde_json::Error> for EnvelopeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Syntax(error.to_string())
+    }
 }
 
 impl Envelope {
@@ -184,15 +249,219 @@ impl Envelope {
     }
 
     /// As text.
-    pub fn encode(&self) -> String {
-        todo!()
+    ///
+    /// # Errors
+    /// [`EnvelopeError::TooLong`]
+    pub fn encode(&self) -> Result<String, EnvelopeError> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        within_bounds(&text)?;
+        Ok(text)
     }
 
     /// From text.
     ///
     /// # Errors
     /// It is newer, or no envelope.
-    pub fn decode(_text: &str) -> Result<Self, EnvelopeError> {
-        todo!()
+    pub fn decode(text: &str) -> Result<Self, EnvelopeError> {
+        within_bounds(text)?;
+        let read: Result<Self, _> = serde_json::from_str(text);
+        if let Ok(envelope) = &read
+            && envelope.version == VERSION
+        {
+            return Ok(read?);
+        }
+        // The version explains an unknown key better than the key does.
+        let Version { version } = serde_json::from_str(text)?;
+        if version > u64::from(VERSION) {
+            return Err(EnvelopeError::Newer { found: u32::try_from(version).unwrap_or(u32::MAX) });
+        }
+        read?;
+        Err(EnvelopeError::Syntax(format!("there is no version {version}")))
+    }
+}
+
+/// What every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
+fn within_bounds(text: &str) -> Result<(), EnvelopeError> {
+    if text.len() > MAX_TEXT { Err(EnvelopeError::TooLong { octets: text.len() as u64 }) } else { Ok(()) }
+}
+
+/// An optional value whose key must be there all the same; serde alone takes a missing key for `None`.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quarantine::sample;
+    use crate::smtp::parameter::{Body, Notify, Ret};
+    use crate::smtp::{Enhanced, Mailbox};
+    use proptest::prelude::*;
+
+    fn text() -> String {
+        sample::envelope(sample::id(1), b"content").encode().unwrap()
+    }
+
+    #[test]
+    fn the_version_comes_first_and_every_key_is_written() {
+        let text = text();
+        assert!(text.starts_with("{\n  \"version\": 1,\n  \"id\": \""), "{text}");
+        for key in ["due", "release", "client_name"] {
+            assert!(text.contains(&format!("\"{key}\": null")), "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_dropped_in_silence() {
+        let text = text();
+        let swap = |from: &str, to: &str| {
+            assert_eq!(text.matches(from).count(), 1, "{from}");
+            text.replace(from, to)
+        };
+        let pending = r#""state": "pending""#;
+        for (damaged, expected) in [
+            (swap("\"due\": null", "\"dew\": null"), "unknown field `dew`"),
+            (swap("  \"due\": null,\n", ""), "missing field `due`"),
+            (swap("\"due\": null", "\"due\": null, \"due\": null"), "duplicate field `due`"),
+            (swap("\"version\": 1,", ""), "missing field `version`"),
+            (swap("\"version\": 1", "\"version\": 1, \"version\": 2"), "duplicate field `version`"),
+            (swap("\"version\": 1", "\"version\": 0"), "no version 0"),
+            (swap("\"version\": 1", "\"version\": \"1\""), "invalid type"),
+            (swap("\"extended\": true", "\"extended\": 1"), "invalid type"),
+            (swap("\"cipher\":", "\"key\":"), "unknown field `key`"),
+            (swap(pending, r#""state": "posted""#), "unknown variant `posted`"),
+            (swap(pending, r#""state": "pending", "at": "2026-11-24T16:05:28Z""#), "belong to no such state"),
+            (swap(pending, r#""state": "delivered""#), "needs both `reply` and `at`"),
+            (swap(pending, r#""state": "pending", "since": 1"#), "unknown field `since`"),
+            (swap(pending, r#""state": "pending", "state": "pending""#), "duplicate field `state`"),
+            (swap("\"user:anna\"", "\"user: \""), "no blanks"),
+            (format!("{text}x"), "trailing characters"),
+            (text[..text.len() / 2].into(), "EOF"),
+            (String::new(), "EOF"),
+            ("\0\0\0\0".into(), "expected value"),
+            ("[".repeat(100_000), "invalid type"),
+        ] {
+            let Err(EnvelopeError::Syntax(told)) = Envelope::decode(&damaged) else {
+                panic!("taken: {damaged}");
+            };
+            assert!(told.contains(expected), "{told} / {expected}");
+            assert!(expected == "no version 0" || told.contains(" at line "), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_named_before_what_it_brings() {
+        for (version, found) in [("2", 2), ("4294967296", u32::MAX)] {
+            let newer =
+                text().replace("\"version\": 1", &format!("\"version\": {version}, \"colour\": \"red\""));
+            assert_eq!(Envelope::decode(&newer), Err(EnvelopeError::Newer { found }));
+        }
+        let alike = text().replace("\"version\": 1", "\"version\": 2");
+        assert_eq!(Envelope::decode(&alike), Err(EnvelopeError::Newer { found: 2 }));
+    }
+
+    #[test]
+    fn a_text_beyond_the_bound_is_not_looked_at() {
+        let octets = MAX_TEXT as u64 + 1;
+        let long = " ".repeat(MAX_TEXT + 1);
+        assert_eq!(Envelope::decode(&long), Err(EnvelopeError::TooLong { octets }));
+        let mut envelope = sample::envelope(sample::id(1), b"");
+        envelope.trace = long;
+        assert!(matches!(envelope.encode(), Err(EnvelopeError::TooLong { .. })));
+    }
+
+    #[test]
+    fn where_it_stands() {
+        let mut envelope = sample::envelope(sample::id(1), b"");
+        assert_eq!(envelope.state(), State::Parked);
+        let at = Timestamp::default();
+        for (next, state) in [(Some(at), State::Releasing), (None, State::Failed)] {
+            envelope.release = Some(Release { requested: at, quiet: false, tries: 1, next });
+            assert_eq!(envelope.state(), state);
+        }
+    }
+
+    fn replies() -> impl Strategy<Value = Reply> {
+        let enhanced = proptest::option::of((prop::sample::select(vec![2, 4, 5]), 0..1000_u16, 0..1000_u16));
+        (200..600_u16, enhanced, any::<String>()).prop_map(|(code, enhanced, text)| {
+            let enhanced = enhanced.map(|(class, subject, detail)| Enhanced { class, subject, detail });
+            Reply { code, enhanced, text: text.into() }
+        })
+    }
+
+    fn times() -> impl Strategy<Value = Timestamp> {
+        (0..=Timestamp::from_millis(u64::MAX).as_millis()).prop_map(Timestamp::from_millis)
+    }
+
+    fn states() -> impl Strategy<Value = RecipientState> {
+        (0..5, replies(), times()).prop_map(|(state, reply, at)| match state {
+            0 => RecipientState::Rejected,
+            1 => RecipientState::Pending,
+            2 => RecipientState::Delivered { reply, at },
+            3 => RecipientState::Refused { reply, at },
+            _ => RecipientState::Deferred { reply, at },
+        })
+    }
+
+    fn releases() -> impl Strategy<Value = Release> {
+        (times(), any::<bool>(), any::<u32>(), proptest::option::of(times()))
+            .prop_map(|(requested, quiet, tries, next)| Release { requested, quiet, tries, next })
+    }
+
+    proptest! {
+        #[test]
+        fn encode_and_decode_are_inverse(
+            free in any::<[String; 3]>(),
+            optional in any::<[Option<String>; 5]>(),
+            recipients in prop::collection::vec((proptest::option::of(replies()), states()), 0..5),
+            (release, due, told) in (proptest::option::of(releases()), proptest::option::of(times()), replies()),
+            size in any::<u64>(),
+            address in any::<(std::net::IpAddr, u16)>(),
+            mailbox in prop::sample::select(vec![
+                "anna@example.org", "\"a\\\"b c\"@[192.0.2.1]", "grüße@bücher.example", "x@[IPv6:2001:db8::1]",
+            ]),
+            body in prop::sample::select(vec![Body::SevenBit, Body::EightBitMime, Body::BinaryMime]),
+        ) {
+            let [reason, trace, cipher] = free;
+            let [client_name, helo, login, subject, told_queue_id] = optional;
+            let mut envelope = sample::envelope(sample::id(1), b"");
+            let mut recipient = envelope.recipients[0].clone();
+            let mailbox = Mailbox::parse(mailbox).unwrap();
+            envelope.reverse_path = ReversePath::Mailbox(mailbox.clone());
+            recipient.forward_path = ForwardPath::Mailbox(mailbox);
+            let notify = Notify { success: size % 2 == 0, failure: size % 3 == 0, delay: size % 5 == 0 };
+            recipient.parameters = RcptParameters {
+                notify: due.map(|_| notify), orcpt: due.map(|_| "rfc822;a+2Bb@example.org".into()),
+            };
+            envelope.parameters = MailParameters {
+                size: due.map(|_| size), body: due.map(|_| body), smtputf8: size % 7 == 0,
+                ret: due.map(|_| Ret::Hdrs), envid: due.map(|_| "x+2By".into()),
+            };
+            envelope.recipients = recipients
+                .into_iter()
+                .map(|(upstream, state)| Recipient { upstream, state, ..recipient.clone() })
+                .collect();
+            envelope.session = SessionFacts {
+                client: address.into(), client_name, helo, login, ..envelope.session
+            };
+            envelope.session.tls = (size % 2 == 0).then_some(TlsFacts { version: String::new(), cipher });
+            let envelope = Envelope { reason, trace, subject, told_queue_id, release, due, told, size, ..envelope };
+            let text = envelope.encode().unwrap();
+            prop_assert_eq!(Envelope::decode(&text), Ok(envelope));
+        }
+
+        #[test]
+        fn no_damage_makes_it_panic(at in any::<prop::sample::Index>(), octet in any::<u8>()) {
+            let mut octets = text().into_bytes();
+            let at = at.index(octets.len());
+            octets[at] = octet;
+            let _ = Envelope::decode(&String::from_utf8_lossy(&octets));
+        }
     }
 }

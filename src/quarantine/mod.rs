@@ -1,9 +1,21 @@
 //! The spool in which a blocked account's messages are parked.
 //!
-//! [`envelope`] is pure, versioned text; [`spool`] is files, fsync and rename.
+//! [`envelope`] is pure, versioned text, [`progress`] and [`schedule`] what a release reads off it; [`spool`] is
+//! files, fsync and rename, with a pure index in memory.
 
+mod claim;
 pub mod envelope;
+mod files;
+mod index;
+mod listing;
+mod parking;
+pub mod progress;
+mod sample;
+pub mod schedule;
+mod shared;
+mod space;
 pub mod spool;
+mod tests;
 
 pub use envelope::{Envelope, Recipient, RecipientState};
 pub use spool::Spool;

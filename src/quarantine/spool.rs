@@ -2,15 +2,30 @@
 //!
 //! The envelope's rename is the moment at which a message is parked: the message is written and fsynced before it, the folder
 //! after it. A message without an envelope was never acknowledged, and goes at the next start. Removal takes the envelope
-//! first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings and due times.
+//! first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings and due times. One
+//! process at a time has the folder open. What is not named like a parked message is left alone.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::envelope::{Envelope, EnvelopeError, State};
+pub use super::claim::{Claim, MessageReader};
+use super::envelope::{Envelope, State};
+pub use super::parking::Parking;
+use super::shared::{Held, Shared, blocking};
+use super::space::{FIRST_BOOKING, Space};
+use super::{claim, files, listing};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::durable::Folder;
 use crate::id::QuarantineId;
+
+/// The folder's name in the data directory.
+const FOLDER: &str = "quarantine";
+/// How long a command that is just looking may hold up a start.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How many expired messages are removed with one fsync.
+const EXPIRE_BATCH: usize = 256;
 
 /// `[quarantine]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +64,15 @@ pub enum SpoolError {
         /// Which.
         id: QuarantineId,
         /// Why.
-        cause: EnvelopeError,
+        cause: String,
     },
     /// A file could not be read, written or removed.
     #[error("{0}")]
     Io(String),
 }
 
-/// Which messages a listing wants.
+/// Which messages a listing wants. What cannot be read has no account, sender or subject, and is listed where none of them
+/// is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Of this account.
@@ -97,167 +113,140 @@ pub struct Usage {
 /// The quarantine. Cheap to clone.
 #[derive(Clone)]
 pub struct Spool {
-    // helper E
-}
-
-/// A message being parked. Dropping it leaves nothing behind.
-pub struct Parking {
-    // helper E
-}
-
-/// A message in hand, which nobody else can claim meanwhile. Dropping it puts it back as it is on disk.
-pub struct Claim {
-    // helper E
+    shared: Arc<Shared>,
 }
 
 impl Spool {
     /// Opens (or makes) `dir/quarantine`, reads all envelopes, removes what was never acknowledged.
     ///
     /// # Errors
-    /// The folder cannot be made or read.
-    pub async fn open(_dir: &Path, _limits: Limits) -> Result<Self, SpoolError> {
-        todo!()
+    /// The folder cannot be made or read, or another process has had it open for some seconds.
+    pub async fn open(dir: &Path, limits: Limits) -> Result<Self, SpoolError> {
+        let path = dir.join(FOLDER);
+        let opened = blocking(move || {
+            let folder = Folder::create(&path).map_err(|error| error.to_string())?;
+            let lock = files::lock(&folder, LOCK_WAIT)?;
+            let index = files::scan(&folder).map_err(|error| error.to_string())?;
+            let space = Space::of(&path);
+            Ok(Shared { folder: Arc::new(folder), limits, space, index: Mutex::new(index), _lock: lock })
+        });
+        let shared = opened.await.and_then(|opened| opened).map_err(SpoolError::Io)?;
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Whether a message of `account` of `size` octets (0: unknown) would fit; what MAIL of a blocked account asks.
+    /// Whether a message of `account` of `size` octets (0: unknown) would fit; what MAIL of a blocked account asks. Cheap.
     ///
     /// # Errors
-    /// [`ParkError::Full`]
-    pub fn room(&self, _account: &Account, _size: u64) -> Result<(), ParkError> {
-        todo!()
+    /// [`ParkError::Full`]; [`ParkError::Io`] where the file system does not say how much is free.
+    pub fn room(&self, account: &Account, size: u64) -> Result<(), ParkError> {
+        self.shared.index().fits(&self.shared.limits, account, size).map_err(ParkError::Full)?;
+        self.shared.space.check(size.max(FIRST_BOOKING))
     }
 
     /// Begins to park a message.
     ///
     /// # Errors
-    /// The quarantine is full, or the file cannot be made.
-    pub async fn begin(&self, _account: &Account, _now: Timestamp) -> Result<Parking, ParkError> {
-        todo!()
+    /// The quarantine is full.
+    pub async fn begin(&self, account: &Account, now: Timestamp) -> Result<Parking, ParkError> {
+        Parking::begin(&self.shared, account, now)
     }
 
     /// Claims a message.
     ///
     /// # Errors
     /// Unknown, claimed, unreadable.
-    pub async fn claim(&self, _id: QuarantineId) -> Result<Claim, SpoolError> {
-        todo!()
+    pub async fn claim(&self, id: QuarantineId) -> Result<Claim, SpoolError> {
+        Claim::take(&self.shared, id).await
     }
 
     /// A message's envelope, without claiming it.
     ///
     /// # Errors
     /// Unknown, unreadable.
-    pub async fn envelope(&self, _id: QuarantineId) -> Result<Envelope, SpoolError> {
-        todo!()
+    pub async fn envelope(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.load(id)).await.map_err(SpoolError::Io)?
     }
 
-    /// The message as it arrived, to read.
+    /// The message as it arrived, to read; that of an unreadable envelope too.
     ///
     /// # Errors
     /// Unknown, or not readable.
-    pub async fn message(&self, _id: QuarantineId) -> Result<tokio::fs::File, SpoolError> {
-        todo!()
+    pub async fn message(&self, id: QuarantineId) -> Result<MessageReader, SpoolError> {
+        if self.shared.index().state(id).is_none() {
+            return Err(SpoolError::Unknown(id.to_string()));
+        }
+        MessageReader::open(&self.shared, id).await
     }
 
-    /// The id that an operator means: an id, or the queue id that a client was told.
-    pub fn resolve(&self, _text: &str) -> Option<QuarantineId> {
-        todo!()
+    /// The id that an operator means: an id, or the queue id that a client was told, letter for letter. Of several messages
+    /// with the same queue id it is the newest.
+    pub fn resolve(&self, text: &str) -> Option<QuarantineId> {
+        let index = self.shared.index();
+        let id = text.parse().ok().filter(|id| index.state(*id).is_some());
+        id.or_else(|| index.told(text))
     }
 
     /// A page of messages, oldest first, behind `after`. Reads at most so many envelopes as it needs for `limit`.
-    pub async fn list(&self, _filter: &Filter, _after: Option<QuarantineId>, _limit: usize) -> Vec<Entry> {
-        todo!()
+    pub async fn list(&self, filter: &Filter, after: Option<QuarantineId>, limit: usize) -> Vec<Entry> {
+        listing::page(&self.shared, filter, after, limit).await
     }
 
     /// The ids of an account's messages (`None`: all), oldest first.
-    pub fn ids(&self, _account: Option<&Account>) -> Vec<QuarantineId> {
-        todo!()
+    pub fn ids(&self, account: Option<&Account>) -> Vec<QuarantineId> {
+        self.shared.index().page(account, None, None, usize::MAX)
     }
 
-    /// Removes a message for good.
+    /// Removes a message for good, an unreadable one too.
     ///
     /// # Errors
-    /// Unknown, claimed, or not removable.
-    pub async fn remove(&self, _id: QuarantineId) -> Result<(), SpoolError> {
-        todo!()
+    /// Unknown, claimed, or not removable; then it can be tried again.
+    pub async fn remove(&self, id: QuarantineId) -> Result<(), SpoolError> {
+        claim::remove(Arc::new(self.shared.hold(id)?)).await
     }
 
     /// What an account (`None`: all) has in the quarantine.
-    pub fn usage(&self, _account: Option<&Account>) -> Usage {
-        todo!()
+    pub fn usage(&self, account: Option<&Account>) -> Usage {
+        self.shared.index().usage(account)
     }
 
-    /// Messages whose next try or due time has come.
-    pub fn due(&self, _now: Timestamp) -> Vec<(QuarantineId, State)> {
-        todo!()
+    /// How much of `max_size` is taken, 0 to 1.
+    pub fn fill_level(&self) -> f64 {
+        self.shared.index().fill_level(&self.shared.limits)
     }
 
-    /// When the next one comes due.
+    /// Whether it has come to 80 % of `max_size` since this was last asked: true once, and again only after it fell below 70 %.
+    pub fn became_nearly_full(&self) -> bool {
+        self.shared.index().became_nearly_full(&self.shared.limits)
+    }
+
+    /// Messages whose next try or due time has come, the longest due first; without those that are claimed.
+    pub fn due(&self, now: Timestamp) -> Vec<(QuarantineId, State)> {
+        self.shared.index().due(now)
+    }
+
+    /// When the next one comes due; without those that are claimed.
     pub fn next_due(&self) -> Option<Timestamp> {
-        todo!()
+        self.shared.index().next_due()
     }
 
-    /// Removes parked messages older than `expire_after`; says which.
-    pub async fn expire(&self, _now: Timestamp) -> Vec<QuarantineId> {
-        todo!()
-    }
-}
-
-impl Parking {
-    /// The id that it will have.
-    pub fn id(&self) -> QuarantineId {
-        todo!()
-    }
-
-    /// Appends octets of the message as it arrived.
-    ///
-    /// # Errors
-    /// It does not fit, or the disk fails.
-    pub async fn write(&mut self, _content: &[u8]) -> Result<(), ParkError> {
-        todo!()
-    }
-
-    /// Octets so far, and their SHA-256 in hexadecimal.
-    pub fn digest(&self) -> (u64, String) {
-        todo!()
-    }
-
-    /// Makes message and envelope durable. Only after this may the client be told 250.
-    ///
-    /// # Errors
-    /// It could not be made durable; nothing is left behind.
-    pub async fn commit(self, _envelope: &Envelope) -> Result<(), ParkError> {
-        todo!()
-    }
-}
-
-impl Claim {
-    /// Its envelope.
-    pub fn envelope(&self) -> &Envelope {
-        todo!()
-    }
-
-    /// The message as it arrived, from its first octet.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub async fn message(&self) -> Result<tokio::fs::File, SpoolError> {
-        todo!()
-    }
-
-    /// Writes a changed envelope, durably, and keeps the claim.
-    ///
-    /// # Errors
-    /// It could not be written; the old one is still in force.
-    pub async fn update(&mut self, _envelope: Envelope) -> Result<(), SpoolError> {
-        todo!()
-    }
-
-    /// Removes the message: all are answered.
-    ///
-    /// # Errors
-    /// The files could not be removed.
-    pub async fn finish(self) -> Result<(), SpoolError> {
-        todo!()
+    /// Removes parked messages older than `expire_after`; says which. One that cannot be removed stays for the next time.
+    pub async fn expire(&self, now: Timestamp) -> Vec<QuarantineId> {
+        let Some(age) = self.shared.limits.expire_after else { return Vec::new() };
+        let mut expired = Vec::new();
+        loop {
+            let old = self.shared.index().parked_before(now.before(age), EXPIRE_BATCH);
+            let held: Vec<Held> = old.into_iter().filter_map(|id| self.shared.hold(id).ok()).collect();
+            let shared = Arc::clone(&self.shared);
+            let removed = blocking(move || {
+                let ids: Vec<_> = held.iter().map(|held| held.id).collect();
+                let gone = ids.iter().zip(shared.remove(&ids)).filter(|(_, outcome)| outcome.is_ok());
+                gone.map(|(id, _)| *id).collect::<Vec<_>>()
+            });
+            match removed.await {
+                Ok(gone) if !gone.is_empty() => expired.extend(gone),
+                _ => return expired,
+            }
+        }
     }
 }

@@ -28,8 +28,98 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// Reads the reply to EHLO.
-    pub fn from_ehlo(_reply: &Reply) -> Self {
-        todo!()
+    /// Reads the reply to EHLO. A refusal offers nothing.
+    pub fn from_ehlo(reply: &Reply) -> Self {
+        let mut offered = Self::default();
+        if !reply.is_positive() {
+            return offered;
+        }
+        // ehlo-ok-rsp: the first line is the greeting, whatever it looks like.
+        for line in reply.lines().skip(1) {
+            offered.add(line);
+        }
+        offered
+    }
+
+    fn add(&mut self, line: &str) {
+        // `KEYWORD=value` is how servers wrote it before RFC 1869 was out.
+        let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
+        let Some(keyword) = words.next() else { return };
+        match keyword.to_ascii_uppercase().as_str() {
+            "PIPELINING" => self.pipelining = true,
+            "SIZE" => self.size = Some(maximum(words.next())),
+            "8BITMIME" => self.eight_bit_mime = true,
+            "SMTPUTF8" => self.smtputf8 = true,
+            "DSN" => self.dsn = true,
+            "CHUNKING" => self.chunking = true,
+            "BINARYMIME" => self.binary_mime = true,
+            "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
+            "STARTTLS" => self.starttls = true,
+            "XCLIENT" => self.xclient = words.map(str::to_ascii_uppercase).collect(),
+            _ => {}
+        }
+    }
+}
+
+/// RFC 1870 4: 0 says that there is no fixed maximum.
+fn maximum(value: Option<&str>) -> Option<u64> {
+    value?.parse().ok().filter(|&octets| octets > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(octets: &[u8]) -> Extensions {
+        let (reply, taken) = Reply::parse(octets).unwrap().unwrap();
+        assert_eq!(taken, octets.len());
+        Extensions::from_ehlo(&reply)
+    }
+
+    #[test]
+    fn postfix() {
+        let offered = read(
+            b"250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n\
+            250-XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT\r\n\
+            250-AUTH PLAIN LOGIN\r\n250-AUTH=PLAIN LOGIN\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n\
+            250-SMTPUTF8\r\n250 CHUNKING\r\n",
+        );
+        let attributes = "NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT";
+        assert_eq!(
+            offered,
+            Extensions {
+                pipelining: true,
+                size: Some(Some(10_240_000)),
+                eight_bit_mime: true,
+                smtputf8: true,
+                dsn: true,
+                chunking: true,
+                binary_mime: false,
+                enhanced_status_codes: true,
+                starttls: true,
+                xclient: attributes.split(' ').map(str::to_owned).collect(),
+            }
+        );
+    }
+
+    #[test]
+    fn oddities() {
+        assert_eq!(read(b"250 PIPELINING\r\n"), Extensions::default()); // a greeting
+        assert_eq!(read(b"550-no\r\n550 PIPELINING\r\n"), Extensions::default());
+        for (line, size) in [
+            ("SIZE", Some(None)),
+            ("size 0", Some(None)),
+            ("Size 1000", Some(Some(1000))),
+            ("SIZE=1000", Some(Some(1000))),
+            ("SIZE 99999999999999999999999", Some(None)),
+            ("SIZEABLE 1000", None),
+            ("", None),
+        ] {
+            assert_eq!(read(format!("250-hi\r\n250 {line}\r\n").as_bytes()).size, size, "{line}");
+        }
+        assert_eq!(
+            read(b"250-hi\r\n250-pipelining\r\n250 binarymime\r\n"),
+            Extensions { pipelining: true, binary_mime: true, ..Extensions::default() }
+        );
     }
 }

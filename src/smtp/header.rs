@@ -3,10 +3,22 @@
 //!
 //! The scan is tolerant, since devices write bad headers: a line that is no field and no continuation ends nothing.
 
+use memchr::memchr;
+use memchr::memmem;
+
 /// Collects content until the empty line that ends the header section.
 #[derive(Debug)]
 pub struct HeaderCollector {
-    // buffer, limit: helper A
+    octets: Vec<u8>,
+    limit: usize,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Collecting,
+    Complete,
+    TooLong,
 }
 
 /// What a push did.
@@ -24,19 +36,46 @@ pub enum Collected {
 }
 
 impl HeaderCollector {
-    /// For a header section of at most `limit` octets.
-    pub fn new(_limit: usize) -> Self {
-        todo!()
+    /// For a header section of at most `limit` octets, its empty line included.
+    pub const fn new(limit: usize) -> Self {
+        Self { octets: Vec::new(), limit, state: State::Collecting }
     }
 
     /// Takes the next octets of the content (unstuffed).
-    pub fn push(&mut self, _content: &[u8]) -> Collected {
-        todo!()
+    pub fn push(&mut self, content: &[u8]) -> Collected {
+        match self.state {
+            State::Collecting => {}
+            State::Complete => return Collected::Complete { taken: 0 },
+            State::TooLong => return Collected::TooLong,
+        }
+        let before = self.octets.len();
+        let room = self.limit - before;
+        self.octets.extend_from_slice(&content[..content.len().min(room)]);
+        if let Some(end) = self.end_from(before) {
+            self.octets.truncate(end);
+            self.state = State::Complete;
+            return Collected::Complete { taken: end - before };
+        }
+        if content.len() > room {
+            self.state = State::TooLong;
+            return Collected::TooLong;
+        }
+        Collected::More
+    }
+
+    /// The length with the empty line, if that ends behind the first `seen` octets.
+    fn end_from(&self, seen: usize) -> Option<usize> {
+        if self.octets.starts_with(b"\r\n") {
+            return Some(2);
+        }
+        // Up to three octets of CRLF CRLF have been there before.
+        let from = seen.saturating_sub(3);
+        memmem::find(&self.octets[from..], b"\r\n\r\n").map(|at| from + at + 4)
     }
 
     /// Ends it: at the empty line, or where the message ended without one.
     pub fn finish(self) -> Header {
-        todo!()
+        Header { octets: self.octets }
     }
 }
 
@@ -54,18 +93,203 @@ impl Header {
 
     /// The unfolded value of the first field of that name (without regard to case), blanks at both ends off; octets
     /// that are no UTF-8 become U+FFFD.
-    pub fn value(&self, _name: &str) -> Option<String> {
-        todo!()
+    pub fn value(&self, name: &str) -> Option<String> {
+        let field = self.fields().find(|field| field.is_named(name))?;
+        // RFC 5322 2.2.3: unfolding takes the CRLF off and leaves the blank behind it.
+        let unfolded: Vec<u8> =
+            field.value().iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
+        Some(String::from_utf8_lossy(&unfolded).trim_matches([' ', '\t']).to_owned())
     }
 
     /// How many fields of that name there are.
-    pub fn count(&self, _name: &str) -> usize {
-        todo!()
+    pub fn count(&self, name: &str) -> usize {
+        self.fields().filter(|field| field.is_named(name)).count()
     }
 
-    /// The header section without the fields of these names: borrowed slices of it, in order. `X-Foo :` (a blank before the
-    /// colon, RFC 5322 4.5) is the same name.
-    pub fn without(&self, _names: &[&str]) -> Vec<&[u8]> {
-        todo!()
+    /// The header section without the fields of these names: borrowed slices of it, in order, none of them empty.
+    /// `X-Foo :` (a blank before the colon, RFC 5322 4.5) is the same name.
+    pub fn without(&self, names: &[&str]) -> Vec<&[u8]> {
+        let mut kept = Vec::new();
+        let (mut begin, mut end) = (0, 0);
+        for field in self.fields() {
+            let next = end + field.0.len();
+            if names.iter().any(|name| field.is_named(name)) {
+                kept.push(&self.octets[begin..end]);
+                begin = next;
+            }
+            end = next;
+        }
+        kept.push(&self.octets[begin..]);
+        kept.retain(|slice| !slice.is_empty());
+        kept
+    }
+
+    /// The fields, and whatever stands between them as if it were one, without a gap.
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let mut rest = &self.octets[..];
+        std::iter::from_fn(move || {
+            let mut length = line_length(rest);
+            while matches!(rest.get(length), Some(b' ' | b'\t')) {
+                length += line_length(&rest[length..]);
+            }
+            let (field, after) = rest.split_at(length);
+            rest = after;
+            (!field.is_empty()).then_some(Field(field))
+        })
+    }
+}
+
+/// The length of the first line with its LF. A bare LF, which only BODY=BINARYMIME lets through, ends a line too: what
+/// the next server may take for a field of ours is dropped.
+fn line_length(octets: &[u8]) -> usize {
+    memchr(b'\n', octets).map_or(octets.len(), |lf| lf + 1)
+}
+
+/// A field with its continuation lines; or a line that is none.
+#[derive(Clone, Copy)]
+struct Field<'a>(&'a [u8]);
+
+impl<'a> Field<'a> {
+    fn colon(self) -> usize {
+        memchr(b':', self.0).unwrap_or(self.0.len())
+    }
+
+    fn is_named(self, name: &str) -> bool {
+        let colon = self.colon();
+        colon < self.0.len() && self.0[..colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// What follows the colon.
+    fn value(self) -> &'a [u8] {
+        self.0.get(self.colon() + 1..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn collect(pieces: &[&[u8]], limit: usize) -> (HeaderCollector, Result<Option<usize>, ()>) {
+        let mut collector = HeaderCollector::new(limit);
+        let mut before = 0;
+        for piece in pieces {
+            match collector.push(piece) {
+                Collected::More => before += piece.len(),
+                Collected::Complete { taken } => return (collector, Ok(Some(before + taken))),
+                Collected::TooLong => return (collector, Err(())),
+            }
+        }
+        (collector, Ok(None))
+    }
+
+    fn header(text: &str) -> Header {
+        collect(&[text.as_bytes()], usize::MAX).0.finish()
+    }
+
+    #[test]
+    fn where_it_ends() {
+        for (content, limit, expected) in [
+            ("A: 1\r\n\r\nbody\r\n\r\n", 100, Ok(Some(8))),
+            ("\r\nbody", 100, Ok(Some(2))), // no header at all
+            ("A: 1\r\n", 100, Ok(None)),    // the message may end here
+            ("", 100, Ok(None)),
+            ("A: 1\n\nB: 2\r\n\r\n", 100, Ok(Some(14))), // CRLF alone ends lines
+            ("A: 1\r\n \r\nB: 2\r\n\r\n", 100, Ok(Some(17))), // a line of blanks is no empty line
+            ("A: 1\r\n\r\nbody", 8, Ok(Some(8))),
+            ("A: 1\r\n\r\nbody", 7, Err(())),
+            ("A: 12\r\n", 7, Ok(None)),
+            ("A: 12\r\nB", 7, Err(())),
+            ("\r\nbody", 1, Err(())),
+        ] {
+            let (collector, end) = collect(&[content.as_bytes()], limit);
+            assert_eq!(end, expected, "{content:?}");
+            if let Ok(end) = end {
+                let end = end.unwrap_or(content.len());
+                assert_eq!(collector.finish().as_bytes(), &content.as_bytes()[..end], "{content:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn once_over_it_stays_over() {
+        let mut collector = HeaderCollector::new(8);
+        assert_eq!(collector.push(b"A: 1234\r\n"), Collected::TooLong);
+        assert_eq!(collector.push(b"\r\n"), Collected::TooLong);
+        let mut collector = HeaderCollector::new(8);
+        assert_eq!(collector.push(b"A: 1\r\n\r\n"), Collected::Complete { taken: 8 });
+        assert_eq!(collector.push(b"body"), Collected::Complete { taken: 0 });
+        assert_eq!(collector.finish().as_bytes(), b"A: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn values() {
+        let header = header(
+            "From someone@example.org Tue Nov 24 16:05:28 2026\r\nSubject: first\r\n  and\r\n\tlast \r\nsubject: second\r\n\
+            no field, no continuation\r\nX-Blank \t: a:b\r\nX-Empty:\r\nX-Latin: gr\r\nMessage-ID:\r\n <1@a>\r\n\r\n",
+        );
+        for (name, value, count) in [
+            ("Subject", Some("first  and\tlast"), 2),
+            ("SUBJECT", Some("first  and\tlast"), 2),
+            ("x-blank", Some("a:b"), 1),
+            ("X-Empty", Some(""), 1),
+            ("Message-ID", Some("<1@a>"), 1),
+            ("From", None, 0), // the mbox line is none
+            ("no field, no continuation", None, 0),
+            ("", None, 0),
+        ] {
+            assert_eq!(header.value(name).as_deref(), value, "{name}");
+            assert_eq!(header.count(name), count, "{name}");
+        }
+        let latin = collect(&[b"Subject: gr\xfcn\r\n\r\n"], 100).0.finish();
+        assert_eq!(latin.value("subject").as_deref(), Some("gr\u{fffd}n"));
+    }
+
+    #[test]
+    fn dropping_fields() {
+        for (text, expected) in [
+            ("A: 1\r\nX: 2\r\nB: 3\r\n\r\n", &["A: 1\r\n", "B: 3\r\n\r\n"][..]),
+            ("x: 1\r\n 2\r\n\t3\r\nA: 1\r\n", &["A: 1\r\n"]), // with its continuation lines
+            ("A: 1\r\nX \t: 2\r\n\r\n", &["A: 1\r\n", "\r\n"]), // RFC 5322 4.5
+            ("X: 1\r\nY: 2\r\nX: 3\r\n\r\n", &["\r\n"]),
+            ("X: 1\r\nA: 2\r\n X: 3\r\n\r\n", &["A: 2\r\n X: 3\r\n\r\n"]), // a continuation is no field
+            ("XX: 1\r\nX\r\n\r\n", &["XX: 1\r\nX\r\n\r\n"]),
+            ("A: 1\nX: 2\r\nB: 3\r\n\r\n", &["A: 1\n", "B: 3\r\n\r\n"]),
+            ("X: 1", &[]),
+            ("", &[]),
+            ("\r\n", &["\r\n"]),
+        ] {
+            let header = header(text);
+            let kept: Vec<&str> = header
+                .without(&["X", "Y"])
+                .into_iter()
+                .map(|slice| std::str::from_utf8(slice).unwrap())
+                .collect();
+            assert_eq!(kept, expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_collects_the_same(words in prop::collection::vec(prop::sample::select(&["\r\n", "\r", "\n", "A: ", "b"][..]), 0..12), cuts: Vec<prop::sample::Index>, limit in 0..20usize) {
+            let content = words.concat().into_bytes();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(content.len() + 1)).collect();
+            cuts.extend([0, content.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &content[cut[0]..cut[1]]).collect();
+            let (split, split_end) = collect(&pieces, limit);
+            let (whole, whole_end) = collect(&[&content], limit);
+            prop_assert_eq!(split_end, whole_end);
+            prop_assert_eq!(split.octets, whole.octets);
+        }
+
+        #[test]
+        fn what_is_kept_has_none_of_them_and_all_else(words in prop::collection::vec(prop::sample::select(&["\r\n", "X", "x: 1\r\n", "A: 2\r\n", " ", ":", "\t"][..]), 0..12)) {
+            let header = Header { octets: words.concat().into_bytes() };
+            let kept = Header { octets: header.without(&["X"]).concat() };
+            prop_assert_eq!(kept.count("X"), 0);
+            prop_assert_eq!(kept.count("A"), header.count("A"));
+            prop_assert_eq!(header.without(&[]).concat(), header.as_bytes());
+        }
     }
 }

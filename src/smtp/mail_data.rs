@@ -4,7 +4,9 @@
 //! server takes for an end and the next does not is how messages are smuggled. Lines may have any length.
 //!
 //! A scanner never copies: it says how much of the buffer is mail data in wire form and where in it the stuffed dots
-//! are. What may yet turn out to be the end (CR, CRLF., ...) it leaves unconsumed in the caller's buffer.
+//! are. What may yet turn out to be the end (CR, `.`, `.` CR) it leaves unconsumed in the caller's buffer.
+
+use memchr::{memchr_iter, memchr3};
 
 /// Why a message cannot be relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,72 +36,413 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// The content (unstuffed) as slices of `input`, which must be what was scanned.
-    pub fn content<'a>(&'a self, _input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        std::iter::empty() // todo
+    /// The content (unstuffed) as slices of `input`, which must be what was scanned. No slice is empty.
+    pub fn content<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let mut begin = 0;
+        let ends = self.stuffed.iter().copied().chain([self.wire]);
+        ends.filter_map(move |end| {
+            let slice = input.get(begin..end);
+            begin = end + 1;
+            slice.filter(|slice| !slice.is_empty())
+        })
     }
 }
 
 /// Scans what follows DATA.
 #[derive(Debug)]
 pub struct DotScanner {
-    // at_line_start, fault: helper A
+    /// Whether a dot that comes next would begin a line: after CRLF, or as the first octet of all.
+    at_line_start: bool,
+    fault: Option<Fault>,
+}
+
+impl Default for DotScanner {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl DotScanner {
     /// Before the first octet.
-    pub fn new() -> Self {
-        todo!()
+    pub const fn new() -> Self {
+        Self { at_line_start: true, fault: None }
     }
 
     /// Looks at `input`: all octets not yet consumed, in order. After a fault it goes on to look for the end.
-    pub fn scan(&mut self, _input: &[u8]) -> Scan {
-        todo!()
+    ///
+    /// Nothing is consumed from an empty `input`, and from one that holds just what cannot be decided yet.
+    pub fn scan(&mut self, input: &[u8]) -> Scan {
+        let mut stuffed = Vec::new();
+        let mut position = 0;
+        loop {
+            let rest = &input[position..];
+            if self.at_line_start && rest.first() == Some(&b'.') {
+                match rest {
+                    [_, b'\r', b'\n', ..] => {
+                        return Scan { wire: position, consumed: position + 3, stuffed, ended: true };
+                    }
+                    [_] | [_, b'\r'] => break,
+                    _ => stuffed.push(position),
+                }
+            }
+            let Some(offset) = memchr3(b'\r', b'\n', 0, rest) else {
+                self.at_line_start &= rest.is_empty();
+                position = input.len();
+                break;
+            };
+            position += offset;
+            match &input[position..] {
+                [b'\r', b'\n', ..] => {
+                    position += 2;
+                    self.at_line_start = true;
+                }
+                [b'\r'] => break,
+                [octet, ..] => {
+                    self.fault = self.fault.or(Some(fault_of(*octet)));
+                    position += 1;
+                    self.at_line_start = false;
+                }
+                [] => break,
+            }
+        }
+        Scan { wire: position, consumed: position, stuffed, ended: false }
     }
 
     /// The first fault so far. A message with one must not be relayed.
-    pub fn fault(&self) -> Option<Fault> {
-        todo!()
+    pub const fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+}
+
+const fn fault_of(octet: u8) -> Fault {
+    match octet {
+        b'\r' => Fault::BareCr,
+        b'\n' => Fault::BareLf,
+        _ => Fault::Nul,
     }
 }
 
 /// Checks content that came by BDAT (where the length, not a dot, ends it) for the same faults, over any splits.
 #[derive(Debug, Default)]
 pub struct ContentChecker {
-    // last octet was CR, fault: helper A
+    after_cr: bool,
+    fault: Option<Fault>,
 }
 
 impl ContentChecker {
     /// Looks at the next octets.
-    pub fn check(&mut self, _octets: &[u8]) {
-        todo!()
+    pub fn check(&mut self, octets: &[u8]) {
+        if self.fault.is_some() || octets.is_empty() {
+            return;
+        }
+        let mut rest = octets;
+        if std::mem::take(&mut self.after_cr) {
+            match octets {
+                [b'\n', after @ ..] => rest = after,
+                _ => self.fault = Some(Fault::BareCr),
+            }
+        }
+        while let Some(offset) = memchr3(b'\r', b'\n', 0, rest) {
+            match &rest[offset..] {
+                [b'\r', b'\n', after @ ..] => rest = after,
+                [b'\r'] => {
+                    self.after_cr = true;
+                    return;
+                }
+                [octet, ..] => {
+                    self.fault = self.fault.or(Some(fault_of(*octet)));
+                    return;
+                }
+                [] => return,
+            }
+        }
     }
 
     /// The first fault, where no octet follows any more (a CR at the very end is bare).
     pub fn finish(&self) -> Option<Fault> {
-        todo!()
+        self.fault.or_else(|| self.after_cr.then_some(Fault::BareCr))
     }
 }
 
 /// Dot-stuffs content for DATA, over any splits, and writes the terminator.
 #[derive(Debug)]
 pub struct DotStuffer {
-    // position in a line: helper A
+    position: Position,
+}
+
+/// Where in a line the next octet will stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Start,
+    AfterCr,
+    Inside,
+}
+
+impl Default for DotStuffer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl DotStuffer {
     /// Before the first octet.
-    pub fn new() -> Self {
-        todo!()
+    pub const fn new() -> Self {
+        Self { position: Position::Start }
     }
 
     /// Appends `content` to `out`, stuffed.
-    pub fn stuff(&mut self, _content: &[u8], _out: &mut Vec<u8>) {
-        todo!()
+    pub fn stuff(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        let Some(last) = content.len().checked_sub(1) else { return };
+        out.reserve(content.len());
+        if self.position == Position::Start && content[0] == b'.' {
+            out.push(b'.');
+        }
+        let follows_cr = |lf: usize| match lf.checked_sub(1) {
+            Some(before) => content[before] == b'\r',
+            None => self.position == Position::AfterCr,
+        };
+        let mut copied = 0;
+        for lf in memchr_iter(b'\n', content) {
+            if content.get(lf + 1) == Some(&b'.') && follows_cr(lf) {
+                out.extend_from_slice(&content[copied..=lf]);
+                out.push(b'.');
+                copied = lf + 1;
+            }
+        }
+        out.extend_from_slice(&content[copied..]);
+        self.position = match content[last] {
+            b'\n' if follows_cr(last) => Position::Start,
+            b'\r' => Position::AfterCr,
+            _ => Position::Inside,
+        };
     }
 
     /// Appends the terminator: `.CRLF` where the content ended with CRLF or is empty, else `CRLF.CRLF`.
-    pub fn finish(self, _out: &mut Vec<u8>) {
-        todo!()
+    pub fn finish(self, out: &mut Vec<u8>) {
+        if self.position != Position::Start {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a scanner made of the pieces.
+    #[derive(Debug, Default, PartialEq)]
+    struct Outcome {
+        content: Vec<u8>,
+        wire: Vec<u8>,
+        ended: bool,
+        fault: Option<Fault>,
+        left: Vec<u8>,
+    }
+
+    fn scan(pieces: &[&[u8]]) -> Outcome {
+        let mut scanner = DotScanner::new();
+        let mut outcome = Outcome::default();
+        for piece in pieces {
+            outcome.left.extend_from_slice(piece);
+            if outcome.ended {
+                continue;
+            }
+            let scan = scanner.scan(&outcome.left);
+            assert!(scan.stuffed.is_sorted() && scan.stuffed.iter().all(|&dot| dot < scan.wire));
+            outcome.content.extend(scan.content(&outcome.left).flatten());
+            outcome.wire.extend_from_slice(&outcome.left[..scan.wire]);
+            outcome.ended = scan.ended;
+            outcome.left.drain(..scan.consumed);
+            assert!(outcome.ended || outcome.left.len() <= 2, "held back: {:?}", outcome.left);
+        }
+        outcome.fault = scanner.fault();
+        outcome
+    }
+
+    /// `octets` cut at the `cuts`.
+    fn pieces<'a>(octets: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(octets.len() + 1)).collect();
+        cuts.extend([0, octets.len()]);
+        cuts.sort_unstable();
+        cuts.windows(2).map(|cut| &octets[cut[0]..cut[1]]).collect()
+    }
+
+    fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {
+        let (mut stuffer, mut out) = (DotStuffer::new(), Vec::new());
+        for piece in pieces {
+            stuffer.stuff(piece, &mut out);
+        }
+        stuffer.finish(&mut out);
+        out
+    }
+
+    fn checked(pieces: &[&[u8]]) -> Option<Fault> {
+        let mut checker = ContentChecker::default();
+        pieces.iter().for_each(|piece| checker.check(piece));
+        checker.finish()
+    }
+
+    #[test]
+    fn ends() {
+        for (input, content, left) in [
+            (".\r\n", "", ""), // an empty message
+            ("\r\n.\r\n", "\r\n", ""),
+            ("a\r\n.\r\nQUIT\r\n", "a\r\n", "QUIT\r\n"),
+            ("..\r\n.\r\n", ".\r\n", ""), // RFC 5321 4.5.2
+            (".a\r\n...\r\n.\r\n", "a\r\n..\r\n", ""),
+            ("a.\r\n.b.\r\n\r\n..\r\n.\r\n.\r\n", "a.\r\nb.\r\n\r\n.\r\n", ".\r\n"),
+        ] {
+            let outcome = scan(&[input.as_bytes()]);
+            assert!(outcome.ended, "{input:?}");
+            assert_eq!(outcome.content.escape_ascii().to_string(), content.escape_default().to_string());
+            assert_eq!(outcome.left, left.as_bytes(), "{input:?}");
+            assert_eq!(outcome.fault, None, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decided_is_held_back() {
+        for (input, wire) in [
+            ("", 0),
+            (".", 0),
+            (".\r", 0),
+            ("a\r", 1),
+            ("a\r\n", 3),
+            ("a\r\n.", 3),
+            ("a\r\n.\r", 3),
+            ("a.", 2),
+            ("a.\r", 2),
+        ] {
+            let scan = DotScanner::new().scan(input.as_bytes());
+            assert_eq!((scan.wire, scan.consumed, scan.ended), (wire, wire, false), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn smuggling() {
+        // What some server has taken for an end of the data. None is one, each is a fault (CVE-2023-51764 and its kin).
+        for (fake, fault) in [
+            ("\n.\n", Fault::BareLf),
+            ("\n.\r\n", Fault::BareLf),
+            ("\r\n.\n", Fault::BareLf),
+            ("\r.\r", Fault::BareCr),
+            ("\r.\n", Fault::BareCr),
+            ("\r.\r\n", Fault::BareCr),
+            ("\r\n.\r", Fault::BareCr),
+            ("\n.\r", Fault::BareLf),
+            ("\r\r\n.\r\r\n", Fault::BareCr),
+            ("\r\n.\r\r\n", Fault::BareCr),
+            ("\n\n.\r\n", Fault::BareLf),
+            ("\r\n\0.\r\n", Fault::Nul),
+            ("\r\n.\0\r\n", Fault::Nul),
+            ("\r\n.\r\0\n", Fault::BareCr),
+            ("\r\0\n.\r\n", Fault::BareCr),
+            ("\0\r\n.\0", Fault::Nul),
+        ] {
+            for before in ["", "a", "a\r\n"] {
+                let input = format!("{before}{fake}MAIL FROM:<a@b>\r\n.\r\n");
+                let outcome = scan(&[input.as_bytes()]);
+                assert!(outcome.ended, "{input:?}");
+                assert_eq!(outcome.left, b"", "{input:?} ended too early");
+                assert_eq!(outcome.fault, Some(fault), "{input:?}");
+            }
+        }
+        // Dots that are just dots.
+        for input in ["a.\r\nb\r\n", "a .\r\n", "\r\n .\r\n", "\r\n..\r\n", "\r\n.a\r\n", "\r\n. \r\n"] {
+            let outcome = scan(&[input.as_bytes()]);
+            assert!(!outcome.ended && outcome.fault.is_none() && outcome.left.is_empty(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn stuffing() {
+        for (content, expected) in [
+            ("", ".\r\n"),
+            ("a", "a\r\n.\r\n"),
+            ("a\r\n", "a\r\n.\r\n"),
+            (".", "..\r\n.\r\n"),
+            (".\r\n", "..\r\n.\r\n"),
+            ("a\r\n.\r\nb\r\n", "a\r\n..\r\nb\r\n.\r\n"),
+            ("a.b\r\n", "a.b\r\n.\r\n"),
+            ("a\n.b\r\n", "a\n.b\r\n.\r\n"), // a bare LF begins no line: whoever unstuffs takes no dot off
+            ("\r\n", "\r\n.\r\n"),
+        ] {
+            let out = stuffed(&[content.as_bytes()]);
+            assert_eq!(out.escape_ascii().to_string(), expected.escape_default().to_string());
+        }
+    }
+
+    #[test]
+    fn faults_of_bdat() {
+        for (content, expected) in [
+            ("", None),
+            ("a\r\n.\r\nb", None), // a dot means nothing here
+            ("a\r", Some(Fault::BareCr)),
+            ("a\rb\n", Some(Fault::BareCr)),
+            ("a\n\0", Some(Fault::BareLf)),
+            ("\0\n", Some(Fault::Nul)),
+        ] {
+            assert_eq!(checked(&[content.as_bytes()]), expected, "{content:?}");
+        }
+    }
+
+    fn faultless() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(&["\r\n", ".", "a", "..", "bc"][..]), 0..24)
+            .prop_map(|words| words.concat().into_bytes())
+    }
+
+    fn anything() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(
+            prop::sample::select(&["\r\n", "\r\n.", ".\r\n", ".", "\r", "\n", "\0", "a"][..]),
+            0..24,
+        )
+        .prop_map(|words| words.concat().into_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn scanning_undoes_stuffing(content in faultless(), cuts: Vec<prop::sample::Index>, later: Vec<prop::sample::Index>) {
+            let wire = stuffed(&pieces(&content, &cuts));
+            prop_assert_eq!(&wire, &stuffed(&[&content]));
+            let outcome = scan(&pieces(&wire, &later));
+            prop_assert!(outcome.ended && outcome.left.is_empty());
+            prop_assert_eq!(outcome.fault, None);
+            prop_assert_eq!(&outcome.wire, &wire[..wire.len() - 3]);
+            let mut expected = content;
+            if !expected.is_empty() && !expected.ends_with(b"\r\n") {
+                expected.extend_from_slice(b"\r\n");
+            }
+            prop_assert_eq!(outcome.content, expected);
+        }
+
+        #[test]
+        fn any_split_scans_the_same(input in anything(), cuts: Vec<prop::sample::Index>) {
+            prop_assert_eq!(scan(&pieces(&input, &cuts)), scan(&[&input]));
+        }
+
+        #[test]
+        fn the_end_is_the_first_crlf_dot_crlf(input in anything()) {
+            let framed = [b"\r\n", &input[..]].concat();
+            let expected = framed.windows(5).position(|window| window == b"\r\n.\r\n").map(|at| at + 3);
+            let outcome = scan(&[&input]);
+            prop_assert_eq!(outcome.ended.then(|| input.len() - outcome.left.len()), expected);
+            // Passed on as it is, it cannot end earlier for the upstream either.
+            let wire = [&outcome.wire[..], b".\r\n"].concat();
+            if outcome.ended {
+                prop_assert_eq!(scan(&[&wire]).left, b"");
+            }
+        }
+
+        #[test]
+        fn any_split_checks_the_same(content in anything(), cuts: Vec<prop::sample::Index>) {
+            prop_assert_eq!(checked(&pieces(&content, &cuts)), checked(&[&content]));
+            let stuffed = stuffed(&[&content]);
+            // A CR at the very end is bare; stuffing ends its line.
+            if !content.ends_with(b"\r") {
+                prop_assert_eq!(scan(&[&stuffed]).fault, checked(&[&content]));
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod extension;
+mod grammar;
 pub mod header;
 pub mod line;
 pub mod mail_data;
@@ -12,6 +13,7 @@ pub mod parameter;
 pub mod path;
 pub mod reply;
 pub mod trace;
+pub mod xtext;
 
 pub use command::{Command, CommandError, MailCommand, RcptCommand};
 pub use extension::Extensions;

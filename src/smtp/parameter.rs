@@ -3,7 +3,18 @@
 //! SIZE (RFC 1870), BODY (6152, 3030), SMTPUTF8 (6531), RET, ENVID, NOTIFY, ORCPT (3461), AUTH (4954: parsed and
 //! never passed on). xtext is checked and kept encoded.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use super::{CommandError, Extensions, grammar, xtext};
+
+/// The longest ENVID, in characters once decoded (RFC 3461 4.4).
+const MAX_ENVID: usize = 100;
+/// The longest ORCPT, in characters as written (RFC 3461 4.2).
+const MAX_ORCPT: usize = 500;
+/// The most digits of a SIZE (RFC 1870 3).
+const MAX_SIZE_DIGITS: usize = 20;
 
 /// `BODY=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,4 +75,219 @@ pub struct RcptParameters {
     pub notify: Option<Notify>,
     /// `ORCPT=`, type and xtext as they were written.
     pub orcpt: Option<String>,
+}
+
+/// As it is written after `BODY=`.
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SevenBit => "7BIT",
+            Self::EightBitMime => "8BITMIME",
+            Self::BinaryMime => "BINARYMIME",
+        })
+    }
+}
+
+/// As it is written after `RET=`.
+impl fmt::Display for Ret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "FULL",
+            Self::Hdrs => "HDRS",
+        })
+    }
+}
+
+/// As it is written after `NOTIFY=`.
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
+        let mut separator = "";
+        for (_, name) in named.into_iter().filter(|(wanted, _)| *wanted) {
+            write!(f, "{separator}{name}")?;
+            separator = ",";
+        }
+        if separator.is_empty() { f.write_str("NEVER") } else { Ok(()) }
+    }
+}
+
+impl MailParameters {
+    /// Reads what follows the path: nothing, or a blank and parameters.
+    pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
+        let mut parameters = Self::default();
+        let (mut smtputf8, mut auth) = (None, None);
+        for (keyword, value) in keywords(text) {
+            match keyword.to_ascii_uppercase().as_str() {
+                "SIZE" => once(&mut parameters.size, "SIZE", value.and_then(size))?,
+                "BODY" => once(&mut parameters.body, "BODY", value.and_then(body))?,
+                "SMTPUTF8" => once(&mut smtputf8, "SMTPUTF8", value.is_none().then_some(()))?,
+                "RET" => once(&mut parameters.ret, "RET", value.and_then(ret))?,
+                "ENVID" => once(&mut parameters.envid, "ENVID", value.and_then(envid))?,
+                "AUTH" => once(&mut auth, "AUTH", value.and_then(submitter))?,
+                _ => return Err(CommandError::Parameter),
+            }
+        }
+        parameters.smtputf8 = smtputf8.is_some();
+        Ok(parameters)
+    }
+
+    /// The first extension that is needed to pass all of them on and that `upstream` has not.
+    pub(super) fn missing_extension(&self, upstream: &Extensions) -> Option<&'static str> {
+        let binary = self.body == Some(Body::BinaryMime);
+        let needed = [
+            (self.smtputf8 && !upstream.smtputf8, "SMTPUTF8"),
+            (self.body == Some(Body::EightBitMime) && !upstream.eight_bit_mime, "8BITMIME"),
+            (binary && !upstream.binary_mime, "BINARYMIME"),
+            (binary && !upstream.chunking, "CHUNKING"),
+            ((self.ret.is_some() || self.envid.is_some()) && !upstream.dsn, "DSN"),
+        ];
+        needed.into_iter().find_map(|(missing, name)| missing.then_some(name))
+    }
+
+    /// Those that `upstream` knows, each with a blank in front.
+    pub(super) fn encode(&self, upstream: &Extensions) -> String {
+        let mut out = String::new();
+        if let Some(size) = self.size.filter(|_| upstream.size.is_some()) {
+            out += &format!(" SIZE={size}");
+        }
+        let body_known = |body: &Body| match body {
+            // 7BIT is what holds without BODY (RFC 6152 3), so that leaving it out loses nothing.
+            Body::SevenBit | Body::EightBitMime => upstream.eight_bit_mime,
+            Body::BinaryMime => upstream.binary_mime && upstream.chunking,
+        };
+        if let Some(body) = self.body.filter(body_known) {
+            out += &format!(" BODY={body}");
+        }
+        if self.smtputf8 && upstream.smtputf8 {
+            out += " SMTPUTF8";
+        }
+        if let Some(ret) = self.ret.filter(|_| upstream.dsn) {
+            out += &format!(" RET={ret}");
+        }
+        if let Some(envid) = self.envid.as_ref().filter(|_| upstream.dsn) {
+            out += &format!(" ENVID={envid}");
+        }
+        out
+    }
+}
+
+impl RcptParameters {
+    /// As [`MailParameters::parse`].
+    pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
+        let mut parameters = Self::default();
+        for (keyword, value) in keywords(text) {
+            match keyword.to_ascii_uppercase().as_str() {
+                "NOTIFY" => once(&mut parameters.notify, "NOTIFY", value.and_then(notify))?,
+                "ORCPT" => once(&mut parameters.orcpt, "ORCPT", value.and_then(orcpt))?,
+                _ => return Err(CommandError::Parameter),
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// As [`MailParameters::missing_extension`].
+    pub(super) fn missing_extension(&self, upstream: &Extensions) -> Option<&'static str> {
+        if (self.notify.is_some() || self.orcpt.is_some()) && !upstream.dsn {
+            return Some("DSN");
+        }
+        let utf8 = self.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii());
+        (utf8 && !upstream.smtputf8).then_some("SMTPUTF8")
+    }
+
+    /// As [`MailParameters::encode`].
+    pub(super) fn encode(&self, upstream: &Extensions) -> String {
+        let mut out = String::new();
+        if let Some(notify) = self.notify.filter(|_| upstream.dsn) {
+            out += &format!(" NOTIFY={notify}");
+        }
+        let orcpt_known = |orcpt: &&String| upstream.dsn && (upstream.smtputf8 || orcpt.is_ascii());
+        if let Some(orcpt) = self.orcpt.as_ref().filter(orcpt_known) {
+            out += &format!(" ORCPT={orcpt}");
+        }
+        out
+    }
+}
+
+/// `keyword` or `keyword=value` each.
+fn keywords(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    text.split(' ').filter(|word| !word.is_empty()).map(|word| match word.split_once('=') {
+        Some((keyword, value)) => (keyword, Some(value)),
+        None => (word, None),
+    })
+}
+
+/// Sets what was not set yet.
+fn once<T>(slot: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), CommandError> {
+    match (&slot, value) {
+        (None, Some(value)) => {
+            *slot = Some(value);
+            Ok(())
+        }
+        _ => Err(CommandError::ParameterValue(name)),
+    }
+}
+
+/// More than an u64 holds is more than any limit: the largest.
+fn size(text: &str) -> Option<u64> {
+    let digits =
+        matches!(text.len(), 1..=MAX_SIZE_DIGITS) && text.bytes().all(|octet| octet.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+fn body(text: &str) -> Option<Body> {
+    match text.to_ascii_uppercase().as_str() {
+        "7BIT" => Some(Body::SevenBit),
+        "8BITMIME" => Some(Body::EightBitMime),
+        "BINARYMIME" => Some(Body::BinaryMime),
+        _ => None,
+    }
+}
+
+fn ret(text: &str) -> Option<Ret> {
+    match text.to_ascii_uppercase().as_str() {
+        "FULL" => Some(Ret::Full),
+        "HDRS" => Some(Ret::Hdrs),
+        _ => None,
+    }
+}
+
+fn notify(text: &str) -> Option<Notify> {
+    let mut notify = Notify { success: false, failure: false, delay: false };
+    if text.eq_ignore_ascii_case("NEVER") {
+        return Some(notify);
+    }
+    for event in text.split(',') {
+        match event.to_ascii_uppercase().as_str() {
+            "SUCCESS" => notify.success = true,
+            "FAILURE" => notify.failure = true,
+            "DELAY" => notify.delay = true,
+            _ => return None,
+        }
+    }
+    Some(notify)
+}
+
+fn envid(text: &str) -> Option<String> {
+    let decoded = xtext::decode(text)?;
+    // RFC 3461 4.4: printable (graphic and white space) characters from the US-ASCII repertoire.
+    let printable = decoded.iter().all(|octet| matches!(octet, b'\t' | b' '..=b'~'));
+    (printable && matches!(decoded.len(), 1..=MAX_ENVID)).then(|| text.to_owned())
+}
+
+fn orcpt(text: &str) -> Option<String> {
+    let (kind, address) = text.split_once(';')?;
+    let valid = if kind.eq_ignore_ascii_case("utf-8") {
+        // RFC 6533 3: UTF-8 as it is, or ASCII with \x{...}; the blanks and controls are out already.
+        !address.contains(['+', '='])
+    } else {
+        // Decoded it goes into DSNs, where a CRLF would begin a field of the sender's choice.
+        xtext::decode(address).is_some_and(|address| address.iter().all(|octet| matches!(octet, b' '..=b'~')))
+    };
+    (valid && grammar::is_atom(kind) && kind.is_ascii() && !address.is_empty() && text.len() <= MAX_ORCPT)
+        .then(|| text.to_owned())
+}
+
+/// `AUTH=`: a mailbox in xtext, or `<>`. Whom we relay for is ours to say, so that it is dropped (RFC 4954 5).
+fn submitter(text: &str) -> Option<()> {
+    (!text.is_empty() && (text == "<>" || xtext::decode(text).is_some())).then_some(())
 }

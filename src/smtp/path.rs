@@ -8,6 +8,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::grammar;
+
+/// The longest path, in octets, brackets included (RFC 5321 4.5.3.1.3).
+///
+/// The 64 octets of a local-part (4.5.3.1.1) are what a server must take at least; more is in honest use (reply
+/// tokens, VERP, SRS), and 4.5.3.1 asks for no limits where none are needed, so the path's limit alone holds.
+pub const MAX_PATH: usize = 256;
+
 /// `local-part@domain` or `local-part@[address literal]`, checked and kept verbatim, without angle brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
@@ -46,7 +54,7 @@ pub enum PathError {
     /// An `@`, but not the grammar of RFC 5321 4.1.2 and RFC 6531 3.3.
     #[error("no mailbox of RFC 5321")]
     Syntax,
-    /// Over the 64 octets of a local-part, 255 of a domain or 256 of a path (RFC 5321 4.5.3.1).
+    /// Over [`MAX_PATH`].
     #[error("longer than RFC 5321 4.5.3.1 allows")]
     TooLong,
 }
@@ -56,8 +64,32 @@ impl Mailbox {
     ///
     /// # Errors
     /// See [`PathError`]; never [`PathError::NoBrackets`].
-    pub fn parse(_text: &str) -> Result<Self, PathError> {
-        todo!()
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        if !text.contains('@') {
+            return Err(PathError::NoDomain);
+        }
+        if text.len() + "<>".len() > MAX_PATH {
+            return Err(PathError::TooLong);
+        }
+        let at = grammar::local_part(text).ok_or(PathError::Syntax)?;
+        if !grammar::is_domain_or_literal(&text[at + 1..]) {
+            return Err(PathError::Syntax);
+        }
+        Ok(Self { text: text.into(), at })
+    }
+
+    /// Reads what stands between the brackets of a path; a source route is dropped.
+    fn parse_routed(text: &str) -> Result<Self, PathError> {
+        if !text.starts_with('@') {
+            return Self::parse(text);
+        }
+        // A-d-l = At-domain *( "," At-domain ); no Domain has a colon, so that the first one ends it.
+        let (route, mailbox) = text.split_once(':').ok_or(PathError::Syntax)?;
+        let is_at_domain = |hop: &str| hop.strip_prefix('@').is_some_and(grammar::is_domain);
+        if !route.split(',').all(is_at_domain) || !mailbox.contains('@') {
+            return Err(PathError::Syntax);
+        }
+        Self::parse(mailbox)
     }
 
     /// As it was written.
@@ -81,7 +113,47 @@ impl Mailbox {
     }
 }
 
+/// Splits `<path>rest` into `path` and `rest`. The path ends at the first `>` that no quoted string holds.
+///
+/// # Errors
+/// [`PathError::NoBrackets`] alone.
+pub(super) fn split_brackets(text: &str) -> Result<(&str, &str), PathError> {
+    let inner = text.strip_prefix('<').ok_or(PathError::NoBrackets)?;
+    // Quotes that do not pair hide the bracket; then the first one of all is the end of what is no path anyway.
+    let end = unquoted_bracket(inner).or_else(|| inner.find('>')).ok_or(PathError::NoBrackets)?;
+    Ok((&inner[..end], &inner[end + 1..]))
+}
+
+fn unquoted_bracket(text: &str) -> Option<usize> {
+    let mut quoted = false;
+    let mut octets = text.bytes().enumerate();
+    while let Some((offset, octet)) = octets.next() {
+        match octet {
+            b'"' => quoted = !quoted,
+            b'\\' if quoted => {
+                octets.next();
+            }
+            b'>' if !quoted => return Some(offset),
+            _ => {}
+        }
+    }
+    None
+}
+
 impl ReversePath {
+    /// Reads what stands between the brackets; a source route is dropped.
+    ///
+    /// # Errors
+    /// See [`PathError`]; never [`PathError::NoBrackets`].
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        if text.is_empty() { Ok(Self::Null) } else { Mailbox::parse_routed(text).map(Self::Mailbox) }
+    }
+
+    /// Whether it can be sent without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.as_str().is_ascii()
+    }
+
     /// The address without brackets; `""` for the null reverse-path.
     pub fn as_str(&self) -> &str {
         match self {
@@ -92,6 +164,22 @@ impl ReversePath {
 }
 
 impl ForwardPath {
+    /// Reads what stands between the brackets; a source route is dropped.
+    ///
+    /// # Errors
+    /// See [`PathError`]; never [`PathError::NoBrackets`]. All but [`PathError::NoDomain`] have an `@` in them.
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        if text.eq_ignore_ascii_case("postmaster") {
+            return Ok(Self::Postmaster(text.into()));
+        }
+        Mailbox::parse_routed(text).map(Self::Mailbox)
+    }
+
+    /// Whether it can be sent without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.as_str().is_ascii()
+    }
+
     /// The address without brackets.
     pub fn as_str(&self) -> &str {
         match self {
@@ -170,5 +258,99 @@ impl Serialize for ForwardPath {
 impl<'de> Deserialize<'de> for ForwardPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn mailboxes() {
+        let longest = format!("{}@example.org", "a".repeat(MAX_PATH - 2 - 12));
+        for (text, expected) in [
+            ("anna@example.org", Ok(("anna", "example.org"))),
+            ("Anna@EXAMPLE.org", Ok(("Anna", "EXAMPLE.org"))), // kept as written
+            (r#""a@b"@example.org"#, Ok((r#""a@b""#, "example.org"))),
+            (r#""foo> ORCPT=x"@example.org"#, Ok((r#""foo> ORCPT=x""#, "example.org"))),
+            ("anna@[192.0.2.1]", Ok(("anna", "[192.0.2.1]"))),
+            ("anna@[IPv6:::1]", Ok(("anna", "[IPv6:::1]"))),
+            (&longest, Ok((&longest[..242], "example.org"))), // 4.5.3.1: no limit of its own for the local-part
+            (&format!("a{longest}"), Err(PathError::TooLong)),
+            ("anna", Err(PathError::NoDomain)),
+            ("", Err(PathError::NoDomain)),
+            ("anna@", Err(PathError::Syntax)),
+            ("@example.org", Err(PathError::Syntax)),
+            ("a@b@example.org", Err(PathError::Syntax)),
+            ("anna@example.org.", Err(PathError::Syntax)),
+            (" anna@example.org", Err(PathError::Syntax)),
+            ("anna@example.org ", Err(PathError::Syntax)),
+            ("<anna@example.org>", Err(PathError::Syntax)),
+            ("anna@exam_ple.org", Err(PathError::Syntax)),
+            ("anna\r\n@example.org", Err(PathError::Syntax)),
+            (r#""a@b""#, Err(PathError::Syntax)), // an @, though none that separates
+        ] {
+            let parsed = Mailbox::parse(text);
+            assert_eq!(
+                parsed.as_ref().map(|m| (m.local_part(), m.domain())),
+                expected.as_ref().copied(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for (text, expected) in [
+            ("@a,@b.example:anna@example.org", Ok("anna@example.org")), // RFC 5321 C
+            ("@a:anna@example.org", Ok("anna@example.org")),
+            (r#"@a:":"@example.org"#, Ok(r#"":"@example.org"#)),
+            ("PostMaster", Ok("PostMaster")),
+            ("postmaster@example.org", Ok("postmaster@example.org")),
+            ("@a:postmaster", Err(PathError::Syntax)),
+            ("@a,b:anna@example.org", Err(PathError::Syntax)),
+            ("@a,:anna@example.org", Err(PathError::Syntax)),
+            ("@:anna@example.org", Err(PathError::Syntax)),
+            ("@a", Err(PathError::Syntax)),
+            ("postmaster2", Err(PathError::NoDomain)),
+            ("", Err(PathError::NoDomain)),
+        ] {
+            let parsed = ForwardPath::parse(text);
+            assert_eq!(parsed.as_ref().map(ForwardPath::as_str), expected.as_ref().copied(), "{text}");
+        }
+        assert_eq!(ReversePath::parse(""), Ok(ReversePath::Null));
+        assert_eq!(ReversePath::parse("postmaster"), Err(PathError::NoDomain));
+    }
+
+    #[test]
+    fn brackets() {
+        for (text, expected) in [
+            ("<a@b>", Ok(("a@b", ""))),
+            ("<a@b> SIZE=1", Ok(("a@b", " SIZE=1"))),
+            (r#"<"a> \"b"@c> X"#, Ok((r#""a> \"b"@c"#, " X"))),
+            (r#"<"a\\"@c>"b">"#, Ok((r#""a\\"@c"#, r#""b">"#))),
+            (r#"<a"b@c> X"#, Ok((r#"a"b@c"#, " X"))),
+            ("<<a@b>>", Ok(("<a@b", ">"))),
+            ("<>", Ok(("", ""))),
+            ("a@b", Err(PathError::NoBrackets)),
+            ("<a@b", Err(PathError::NoBrackets)),
+            (" <a@b>", Err(PathError::NoBrackets)),
+            ("", Err(PathError::NoBrackets)),
+        ] {
+            assert_eq!(split_brackets(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_a_path_reads_back_and_stays_one_line(text in r#"[ab@."\\<>\[\]: ü\r\n\x00]{0,12}|[a-c"]{1,3}@[a-c.]{1,3}"#) {
+            if let Ok(path) = ForwardPath::parse(&text) {
+                prop_assert!(!path.as_str().chars().any(char::is_control));
+                prop_assert_eq!(path.as_str().parse(), Ok(path.clone()));
+                let written = format!("{path} NOTIFY=NEVER");
+                prop_assert_eq!(split_brackets(&written), Ok((path.as_str(), " NOTIFY=NEVER")));
+            }
+        }
     }
 }

@@ -3,14 +3,16 @@
 
 use std::net::IpAddr;
 
-use crate::account::Account;
+use super::path::MAX_PATH;
+use super::xtext;
+use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
 use crate::id::SessionId;
 
 /// What `Received:` says.
 #[derive(Debug, Clone)]
 pub struct Received<'a> {
-    /// What the client called itself, cleaned.
+    /// What the client called itself, as it said it: it is cleaned here.
     pub helo: Option<&'a str>,
     /// Where it connected from; `None` hides it.
     pub client: Option<IpAddr>,
@@ -22,7 +24,7 @@ pub struct Received<'a> {
     pub tls: Option<(&'a str, &'a str)>,
     /// The id by which our log knows it.
     pub session: SessionId,
-    /// The recipient, where there is just one (RFC 5321 7.2: never with more than one).
+    /// The recipient without brackets, where there is just one (RFC 5321 7.2: never with more than one).
     pub only_recipient: Option<&'a str>,
     /// When.
     pub when: Timestamp,
@@ -41,26 +43,60 @@ pub struct Protocol {
     pub smtputf8: bool,
 }
 
+/// The longest name of a host (RFC 5321 4.5.3.1.2).
+const MAX_HOST: usize = 255;
+
 impl Protocol {
-    /// `ESMTPSA`, `UTF8SMTPS`, ...
-    pub fn name(self) -> &'static str {
-        todo!()
+    /// `ESMTPSA`, `UTF8SMTPS`, ... Without EHLO it is `SMTP`: the registry has no name for more.
+    pub const fn name(self) -> &'static str {
+        match (self.smtputf8, self.tls, self.authenticated) {
+            (true, true, true) => "UTF8SMTPSA",
+            (true, true, false) => "UTF8SMTPS",
+            (true, false, true) => "UTF8SMTPA",
+            (true, false, false) => "UTF8SMTP",
+            _ if !self.extended => "SMTP",
+            (false, true, true) => "ESMTPSA",
+            (false, true, false) => "ESMTPS",
+            (false, false, true) => "ESMTPA",
+            (false, false, false) => "ESMTP",
+        }
     }
 }
 
 /// The whole field, folded, with its last CRLF. Never a line over 998 octets, never a character that could end it.
-pub fn received(_received: &Received<'_>) -> String {
-    todo!()
+pub fn received(received: &Received<'_>) -> String {
+    let mut out = String::from("Received: ");
+    if let Some(client) = received.client {
+        let literal = address_literal(client);
+        // Extended-Domain = address-literal FWS "(" TCP-info ")" where it did not say its name.
+        let helo = received.helo.map(host).filter(|helo| !helo.is_empty());
+        out += &format!("from {} ({literal})\r\n\t", helo.as_deref().unwrap_or(&literal));
+    }
+    out += &format!("by {} with {}", host(received.hostname), received.protocol.name());
+    if let Some((version, cipher)) = received.tls {
+        out += &format!("\r\n\t({} {})", atom(version), atom(cipher));
+    }
+    out += &format!("\r\n\tid {}", received.session);
+    let printable = |recipient: &&str| {
+        recipient.len() <= MAX_PATH
+            && !recipient.contains(char::is_control)
+            && (recipient.is_ascii() || received.protocol.smtputf8)
+    };
+    if let Some(recipient) = received.only_recipient.filter(printable) {
+        out += &format!("\r\n\tfor <{recipient}>");
+    }
+    out += &format!(";\r\n\t{}\r\n", received.when.to_rfc5322());
+    out
 }
 
 /// `Date: ...` CRLF.
-pub fn date(_when: Timestamp) -> String {
-    todo!()
+pub fn date(when: Timestamp) -> String {
+    format!("Date: {}\r\n", when.to_rfc5322())
 }
 
 /// `Message-ID: <ID@hostname>` CRLF.
-pub fn message_id(_session: SessionId, _serial: u32, _hostname: &str) -> String {
-    todo!()
+pub fn message_id(session: SessionId, serial: u32, hostname: &str) -> String {
+    format!("Message-ID: <{session}.{serial}@{}>\r\n", host(hostname))
 }
 
 /// The name of the field that [`origin`] writes for users.
@@ -69,6 +105,178 @@ pub const AUTHENTICATED_AS: &str = "X-Authenticated-As";
 pub const RELAYED_FROM: &str = "X-Relayed-From";
 
 /// `X-Authenticated-As: NAME` or `X-Relayed-From: HOST` CRLF; a name that is not printable ASCII in xtext (RFC 3461 4).
-pub fn origin(_account: &Account) -> String {
-    todo!()
+pub fn origin(account: &Account) -> String {
+    match account.kind() {
+        Kind::User(name) if name.bytes().all(|octet| octet.is_ascii_graphic()) => {
+            format!("{AUTHENTICATED_AS}: {name}\r\n")
+        }
+        Kind::User(name) => format!("{AUTHENTICATED_AS}: {}\r\n", xtext::encode(name.as_bytes())),
+        Kind::Host(address) => format!("{RELAYED_FROM}: {address}\r\n"),
+    }
+}
+
+/// RFC 5321 4.1.3
+fn address_literal(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => format!("[{v4}]"),
+        IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
+    }
+}
+
+/// A domain or address literal, or what is left of something else once it cannot break the field.
+fn host(text: &str) -> String {
+    clean(text, ".-[]:_")
+}
+
+fn atom(text: &str) -> String {
+    clean(text, ".-_")
+}
+
+/// Letters, digits and the `others` stay; all else becomes `?`.
+fn clean(text: &str, others: &str) -> String {
+    let stays = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    text.chars().take(MAX_HOST).map(|c| if stays(c) { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::header::HeaderCollector;
+    use proptest::prelude::*;
+
+    const WHEN: Timestamp = Timestamp::from_millis(1_795_536_328_123);
+
+    const PROTOCOL: Protocol = Protocol { extended: true, tls: true, authenticated: true, smtputf8: false };
+
+    fn everything(session: SessionId) -> Received<'static> {
+        Received {
+            helo: Some("client.example"),
+            client: Some("192.0.2.1".parse().unwrap()),
+            hostname: "mail.example.org",
+            protocol: PROTOCOL,
+            tls: Some(("TLSv1.3", "TLS13_AES_256_GCM_SHA384")),
+            session,
+            only_recipient: Some("anna@example.org"),
+            when: WHEN,
+        }
+    }
+
+    #[test]
+    fn the_received_field() {
+        let id = SessionId::new(WHEN);
+        let all = everything(id);
+        assert_eq!(
+            received(&all),
+            format!(
+                "Received: from client.example ([192.0.2.1])\r\n\tby mail.example.org with ESMTPSA\r\n\
+                \t(TLSv1.3 TLS13_AES_256_GCM_SHA384)\r\n\tid {id}\r\n\tfor <anna@example.org>;\r\n\
+                \tTue, 24 Nov 2026 16:05:28 +0000\r\n"
+            )
+        );
+        let hidden = Received { client: None, tls: None, only_recipient: None, ..all };
+        assert_eq!(
+            received(&hidden),
+            format!(
+                "Received: by mail.example.org with ESMTPSA\r\n\tid {id};\r\n\tTue, 24 Nov 2026 16:05:28 +0000\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn where_it_came_from() {
+        let session = SessionId::new(WHEN);
+        for (helo, client, expected) in [
+            (Some("[192.0.2.7]"), "192.0.2.1", "from [192.0.2.7] ([192.0.2.1])"),
+            (Some("[IPv6:::1]"), "2001:db8::1", "from [IPv6:::1] ([IPv6:2001:db8::1])"),
+            (Some("x"), "::ffff:192.0.2.1", "from x ([192.0.2.1])"),
+            (Some("Anna's (PC)\r\nBcc: <x>"), "192.0.2.1", "from Anna?s??PC???Bcc:??x? ([192.0.2.1])"),
+            (Some("b\u{fc}cher"), "192.0.2.1", "from b?cher ([192.0.2.1])"),
+            (Some(""), "192.0.2.1", "from [192.0.2.1] ([192.0.2.1])"),
+            (None, "192.0.2.1", "from [192.0.2.1] ([192.0.2.1])"),
+        ] {
+            let field =
+                received(&Received { helo, client: Some(client.parse().unwrap()), ..everything(session) });
+            assert_eq!(field.lines().next(), Some(format!("Received: {expected}").as_str()));
+        }
+    }
+
+    #[test]
+    fn transmission_types() {
+        let protocol =
+            |extended, tls, authenticated, smtputf8| Protocol { extended, tls, authenticated, smtputf8 };
+        for (protocol, expected) in [
+            (protocol(true, true, true, false), "ESMTPSA"), // RFC 3848
+            (protocol(true, true, false, false), "ESMTPS"),
+            (protocol(true, false, true, false), "ESMTPA"),
+            (protocol(true, false, false, false), "ESMTP"),
+            (protocol(false, false, false, false), "SMTP"),
+            (protocol(false, true, false, false), "SMTP"),
+            (protocol(true, true, true, true), "UTF8SMTPSA"), // RFC 6531 4.3
+            (protocol(true, true, false, true), "UTF8SMTPS"),
+            (protocol(true, false, true, true), "UTF8SMTPA"),
+            (protocol(true, false, false, true), "UTF8SMTP"),
+        ] {
+            assert_eq!(protocol.name(), expected);
+        }
+    }
+
+    #[test]
+    fn the_recipient() {
+        let utf8 = Protocol { smtputf8: true, ..PROTOCOL };
+        for (protocol, recipient, shown) in [
+            (PROTOCOL, r#""a> b"@c"#, true),
+            (PROTOCOL, "\u{fc}@b", false), // an ASCII header (RFC 6532 is for UTF8SMTP)
+            (utf8, "\u{fc}@b", true),
+            (PROTOCOL, &"a".repeat(MAX_PATH + 1), false),
+            (utf8, "a\r\nb@c", false),
+            (utf8, "a\u{85}b@c", false),
+        ] {
+            let all = everything(SessionId::new(WHEN));
+            let field = received(&Received { only_recipient: Some(recipient), protocol, ..all });
+            assert_eq!(field.contains(&format!("\tfor <{recipient}>;")), shown, "{recipient:?}");
+            assert_eq!(field.contains("for"), shown, "{recipient:?}");
+        }
+    }
+
+    #[test]
+    fn the_other_fields() {
+        let session = SessionId::new(WHEN);
+        assert_eq!(date(WHEN), "Date: Tue, 24 Nov 2026 16:05:28 +0000\r\n");
+        assert_eq!(
+            message_id(session, 2, "mail.example.org"),
+            format!("Message-ID: <{session}.2@mail.example.org>\r\n")
+        );
+        for (account, expected) in [
+            ("anna@example.org", "X-Authenticated-As: anna@example.org\r\n"),
+            ("anna+x=y", "X-Authenticated-As: anna+x=y\r\n"),
+            ("gr\u{fc}n+x", "X-Authenticated-As: gr+C3+BCn+2Bx\r\n"),
+            ("host:192.0.2.1", "X-Relayed-From: 192.0.2.1\r\n"),
+            ("host:2001:db8:1:2:3::", "X-Relayed-From: 2001:db8:1:2::\r\n"), // an account is the /64
+        ] {
+            assert_eq!(origin(&account.parse().unwrap()), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_ends_the_field(helo: String, recipient: String, version: String, hostname: String, smtputf8: bool, long in 0..5000usize) {
+            let protocol = Protocol { smtputf8, ..PROTOCOL };
+            let helo = helo + &"x".repeat(long);
+            let field = received(&Received {
+                helo: Some(&helo),
+                only_recipient: Some(&recipient),
+                tls: Some((&version, &version)),
+                hostname: &hostname,
+                protocol,
+                ..everything(SessionId::new(WHEN))
+            });
+            for line in field.strip_suffix("\r\n").unwrap().split("\r\n") {
+                prop_assert!(line.len() <= 998);
+                prop_assert!(!line.chars().any(|c| c.is_control() && c != '\t'));
+            }
+            let mut header = HeaderCollector::new(usize::MAX);
+            header.push(field.as_bytes());
+            prop_assert!(header.finish().without(&["Received"]).is_empty());
+        }
+    }
 }

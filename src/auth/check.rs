@@ -1,0 +1,92 @@
+//! Password checks: slow by intention, hence on blocking threads, and a bounded number at once.
+//!
+//! The bound is one core less than there are, so that mail flows while passwords are guessed; it bounds the memory of
+//! Argon2id too. Whether a password is right is all that leaves here: a cache of recent successes would sit in front.
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::sasl::prepared;
+use super::scheme::Secret;
+
+/// RFC 4616 2 asks for 255 octets at least; the time of SHA-crypt grows with the length, so there is an end to it.
+pub(super) const MAX_PASSWORD: usize = 1024;
+
+/// A password in the forms in which it may have been hashed.
+pub(super) type Forms = Vec<Zeroizing<Vec<u8>>>;
+
+/// Those who made the hash may have prepared the password (RFC 4616 2 and SCRAM clients do, `doveadm pw` does not),
+/// and so may the mail program that sends it: prepared first, then as it came.
+pub(super) fn forms(password: &[u8]) -> Forms {
+    if password.len() > MAX_PASSWORD {
+        return vec![Zeroizing::default()];
+    }
+    let mut forms = Vec::with_capacity(2);
+    if let Some(prepared) = std::str::from_utf8(password).ok().and_then(prepared)
+        && prepared.as_bytes() != password
+    {
+        forms.push(Zeroizing::new(prepared.as_bytes().to_vec()));
+    }
+    forms.push(Zeroizing::new(password.to_vec()));
+    forms
+}
+
+/// Bounds the checks that run at once.
+pub(super) struct Checks {
+    permits: Arc<Semaphore>,
+}
+
+impl Checks {
+    pub(super) fn new() -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        Self { permits: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+    }
+
+    /// Whether the secret is the hash of one of the forms. An empty password never is. A check that has begun keeps
+    /// its place until it is done, even if nobody waits for it any more.
+    pub(super) async fn matches(&self, secret: Arc<Secret>, forms: Forms) -> bool {
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return false };
+        let check = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            match &*secret {
+                Secret::Usable(hash) => forms.iter().any(|form| hash.matches(form) && !form.is_empty()),
+                Secret::Unusable { .. } => false,
+            }
+        });
+        check.await.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forms_of_a_password() {
+        let long = "x".repeat(MAX_PASSWORD + 1);
+        for (password, expected) in [
+            (&b"correct horse"[..], &[&b"correct horse"[..]][..]),
+            ("\u{aa}".as_bytes(), &[b"a", "\u{aa}".as_bytes()]),
+            ("\u{1f511}".as_bytes(), &["\u{1f511}".as_bytes()]),
+            (b"Gr\xf6\xdfe", &[b"Gr\xf6\xdfe"]),
+            (b"", &[b""]),
+            (long.as_bytes(), &[b""]),
+        ] {
+            let found: Vec<_> = forms(password).iter().map(|form| form.to_vec()).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_password_is_never_right() {
+        // crypt('', '$5$rounds=1000$abcdefgh') of libxcrypt.
+        let secret =
+            Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap();
+        let Secret::Usable(hash) = &secret else { panic!("unusable") };
+        assert!(hash.matches(b""));
+        assert!(!Checks::new().matches(Arc::new(secret), forms(b"")).await);
+    }
+}

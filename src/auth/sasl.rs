@@ -1,0 +1,173 @@
+//! rsasl at arm's length: one session, one step at a time, a panic is an error like another.
+//!
+//! Nothing here waits. Who a client claims to be comes out as a [`Claim`]; for the password mechanisms it is still to be
+//! verified, for SCRAM the proof was right. RFC 4422, 4616, 5802, draft-murchison-sasl-login.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rsasl::callback::{Context, Request, SessionCallback, SessionData};
+use rsasl::mechanisms::scram::properties::ScramStoredPassword;
+use rsasl::prelude::{Mechname, SASLConfig, SASLServer, SessionError, Validation};
+use rsasl::property::{AuthId, Password};
+use rsasl::validate::{Validate, ValidationError};
+use zeroize::Zeroizing;
+
+use super::Mechanism;
+use super::verifier::Verifier;
+
+/// What rsasl found that the client claims. For SCRAM that there is one means that the proof was right.
+pub(super) struct Claim {
+    /// The authentication identity; SCRAM leaves it escaped.
+    pub(super) name: String,
+    /// Empty for SCRAM. PLAIN has prepared it (SASLprep) where it is UTF-8.
+    pub(super) password: Zeroizing<Vec<u8>>,
+}
+
+/// Ties rsasl's session to [`Claim`].
+struct Claims;
+
+impl Validation for Claims {
+    type Value = Claim;
+}
+
+/// The message is none, or rsasl panicked. The session is gone: one that failed must not be stepped again.
+#[derive(Debug)]
+pub(super) struct Refused;
+
+/// What a step led to.
+pub(super) struct Stepped {
+    /// To be continued.
+    pub(super) session: Session,
+    /// For the client.
+    pub(super) output: Vec<u8>,
+    /// There once the exchange is over, and only if it ended well: rsasl calls a SCRAM exchange with a wrong proof
+    /// finished as well.
+    pub(super) claim: Option<Claim>,
+}
+
+/// An exchange in rsasl's hands.
+pub(super) struct Session(Box<rsasl::prelude::Session<Claims>>);
+
+/// Answers rsasl's questions.
+struct Answers {
+    /// SCRAM: the name as the message spells it, and its verifier.
+    scram: Option<(String, Verifier)>,
+}
+
+impl Session {
+    /// A session of PLAIN or LOGIN.
+    pub(super) fn password(mechanism: Mechanism) -> Result<Self, Refused> {
+        Self::start(mechanism, None)
+    }
+
+    /// A session of SCRAM-SHA-256 for just this name, as the client-first-message spells it.
+    pub(super) fn scram(escaped: &str, verifier: Verifier) -> Result<Self, Refused> {
+        Self::start(Mechanism::ScramSha256, Some((escaped.to_owned(), verifier)))
+    }
+
+    fn start(mechanism: Mechanism, scram: Option<(String, Verifier)>) -> Result<Self, Refused> {
+        let config =
+            SASLConfig::builder().with_defaults().with_callback(Answers { scram }).map_err(|_| Refused)?;
+        let name = Mechname::parse(mechanism.name().as_bytes()).map_err(|_| Refused)?;
+        let session = SASLServer::<Claims>::new(config).start_suggested(name).map_err(|_| Refused)?;
+        Ok(Self(Box::new(session)))
+    }
+
+    /// One step. Takes the session and gives it back, so that none that failed can be used again.
+    pub(super) fn step(mut self, input: Option<&[u8]>) -> Result<Stepped, Refused> {
+        let mut output = Vec::new();
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.0.step(input, &mut output)));
+        match stepped {
+            Ok(Ok(_)) => {
+                let claim = self.0.validation();
+                Ok(Stepped { session: self, output, claim })
+            }
+            Ok(Err(_)) | Err(_) => Err(Refused),
+        }
+    }
+}
+
+impl SessionCallback for Answers {
+    fn callback(
+        &self,
+        _session: &SessionData,
+        context: &Context<'_>,
+        request: &mut Request<'_>,
+    ) -> Result<(), SessionError> {
+        if let Some((escaped, verifier)) = &self.scram
+            && context.get_ref::<AuthId>() == Some(escaped)
+        {
+            request.satisfy::<ScramStoredPassword<'_>>(&ScramStoredPassword::new(
+                verifier.iterations,
+                &verifier.salt,
+                &verifier.stored_key,
+                &verifier.server_key,
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn validate(
+        &self,
+        _session: &SessionData,
+        context: &Context<'_>,
+        validate: &mut Validate<'_>,
+    ) -> Result<(), ValidationError> {
+        let name = context.get_ref::<AuthId>().ok_or(ValidationError::MissingRequiredProperty)?;
+        let password = context.get_ref::<Password>().unwrap_or_default();
+        validate.with::<Claims, _>(|| {
+            Ok(Claim { name: name.to_owned(), password: Zeroizing::new(password.to_vec()) })
+        })?;
+        Ok(())
+    }
+}
+
+/// SASLprep (RFC 4013) of a name or a password; `None` where the text cannot be prepared (a control character, a
+/// character that Unicode 3.2 does not know) or nothing is left of it. rsasl keeps its SASLprep to itself: its PLAIN
+/// is the way to it.
+pub(super) fn prepared(text: &str) -> Option<Zeroizing<String>> {
+    // RFC 4013 changes and prohibits nothing in printable ASCII.
+    if !text.is_empty() && text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+        return Some(Zeroizing::new(text.to_owned()));
+    }
+    let message = Zeroizing::new(format!("\0-\0{text}"));
+    let claim = Session::password(Mechanism::Plain).ok()?.step(Some(message.as_bytes())).ok()?.claim?;
+    let text = std::str::from_utf8(&claim.password).ok()?;
+    Some(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saslprep() {
+        // RFC 4013 3, the last two rows but for the emoji and the empty string, which PLAIN refuses.
+        for (text, expected) in [
+            ("I\u{ad}X", Some("IX")),
+            ("user", Some("user")),
+            ("USER", Some("USER")),
+            ("\u{aa}", Some("a")),
+            ("\u{2168}", Some("IX")),
+            ("\u{7}", None),
+            ("\u{627}1", None),
+            ("a\0b", None),
+            ("\u{ad}", None),
+            ("\u{1f511}", None),
+            ("", None),
+            ("Gro\u{308}ße", Some("Größe")),
+            ("a\u{a0}b", Some("a b")),
+        ] {
+            assert_eq!(prepared(text).as_ref().map(|text| text.as_str()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_inside_rsasl_is_an_error() {
+        let verifier = Verifier::new(b"x").unwrap();
+        for message in ["n,,", "n,,n", "n,a,n=alice,r=abc", "n,,n=alice,r"] {
+            let session = Session::scram("alice", verifier.clone()).unwrap();
+            assert!(session.step(Some(message.as_bytes())).is_err(), "{message}");
+        }
+    }
+}

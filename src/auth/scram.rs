@@ -1,0 +1,141 @@
+//! The guard in front of rsasl's SCRAM: what it lets through has the shape that rsasl 2.3.1 takes for granted.
+//!
+//! rsasl slices the parts of a message without looking at their length, and panics on a crafted one, before any
+//! password is known. It also leaves names escaped. RFC 5802 5.1 and 7. Pure; the cryptography stays with rsasl.
+
+/// What a client-first-message says of who it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ClientFirst<'a> {
+    /// The name as it stands in the message.
+    pub(super) escaped: &'a str,
+    /// The authentication identity.
+    pub(super) name: String,
+    /// The authorization identity, where there is one.
+    pub(super) authzid: Option<String>,
+}
+
+/// Reads a client-first-message of a mechanism without channel binding; `None` where it is none.
+pub(super) fn client_first(message: &[u8]) -> Option<ClientFirst<'_>> {
+    let mut parts = message.split(|octet| *octet == b',');
+    // RFC 5802 6: `p=` asks for channel binding, which only a -PLUS mechanism can give; `y`: the client could do it.
+    if !matches!(parts.next()?, b"n" | b"y") {
+        return None;
+    }
+    let authzid = match parts.next()? {
+        [] => None,
+        part => Some(unescape(value(b'a', part)?)?),
+    };
+    // `m=` here announces an extension that must be understood: there is none that is.
+    let escaped = value(b'n', parts.next()?)?;
+    value(b'r', parts.next()?)?;
+    let extensions_have_names = parts.all(|part| part.get(1) == Some(&b'='));
+    extensions_have_names.then_some(())?;
+    Some(ClientFirst { escaped, name: unescape(escaped)?, authzid })
+}
+
+/// Whether it is a client-final-message that rsasl can take.
+pub(super) fn is_client_final(message: &[u8]) -> bool {
+    let parts: Vec<_> = message.split(|octet| *octet == b',').collect();
+    let is_proof = |part: &[u8]| part.starts_with(b"p=");
+    let [first @ .., last] = parts.as_slice() else { return false };
+    first.len() >= 2
+        && is_proof(last)
+        && first.iter().all(|part| part.get(1) == Some(&b'=') && !is_proof(part))
+}
+
+/// Behind `NAME=`; UTF-8, not empty.
+fn value(name: u8, part: &[u8]) -> Option<&str> {
+    match part {
+        [first, b'=', value @ ..] if *first == name && !value.is_empty() => std::str::from_utf8(value).ok(),
+        _ => None,
+    }
+}
+
+/// RFC 5802 5.1: `,` is written `=2C`, `=` is written `=3D`, and any other use of `=` fails the authentication.
+fn unescape(text: &str) -> Option<String> {
+    let mut pieces = text.split('=');
+    let mut name = pieces.next()?.to_owned();
+    for piece in pieces {
+        let (octet, rest) = match (piece.strip_prefix("2C"), piece.strip_prefix("3D")) {
+            (Some(rest), _) => (',', rest),
+            (_, Some(rest)) => ('=', rest),
+            _ => return None,
+        };
+        name.push(octet);
+        name.push_str(rest);
+    }
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn client_first_messages() {
+        for (message, expected) in [
+            ("n,,n=alice,r=abc", Some(("alice", None))),
+            ("y,,n=alice,r=abc", Some(("alice", None))),
+            ("n,a=bob,n=alice,r=abc", Some(("alice", Some("bob")))),
+            ("n,,n=a=2Cb=3Dc=3D,r=abc", Some(("a,b=c=", None))),
+            ("n,a=x=2Cy,n=alice,r=abc", Some(("alice", Some("x,y")))),
+            ("n,,n=alice,r=abc,x=y,z=", Some(("alice", None))),
+            // Those that make rsasl panic.
+            ("n,,", None),
+            ("n,,n", None),
+            ("n,a,n=alice,r=abc", None),
+            ("n,,n=alice,r", None),
+            ("n,,n=alice,", None),
+            ("n,,n=alice,r=abc,", None),
+            ("n,a=,n=alice,r=abc", None),
+            ("n,,n=,r=abc", None),
+            ("n,,n=alice,r=", None),
+            // Channel binding, a mandatory extension, another flag.
+            ("p=tls-exporter,,n=alice,r=abc", None),
+            ("n,,m=x,n=alice,r=abc", None),
+            ("x,,n=alice,r=abc", None),
+            (",,n=alice,r=abc", None),
+            // RFC 5802 5.1: lower-case digits, an open end, any other octet.
+            ("n,,n=a=2cb,r=abc", None),
+            ("n,,n=a=,r=abc", None),
+            ("n,,n=a=41,r=abc", None),
+            ("", None),
+            ("n", None),
+        ] {
+            let read = client_first(message.as_bytes());
+            let read = read.as_ref().map(|first| (first.name.as_str(), first.authzid.as_deref()));
+            assert_eq!(read, expected, "{message}");
+        }
+        assert_eq!(client_first(b"n,,n=\xff,r=abc"), None);
+    }
+
+    #[test]
+    fn client_final_messages() {
+        for (message, expected) in [
+            ("c=biws,r=abc,p=AAAA", true),
+            ("c=biws,r=abc,x=y,p=", true),
+            // Those that make rsasl panic.
+            ("c", false),
+            ("c=biws,r", false),
+            ("c=biws,r=abc,p=AAAA,", false),
+            ("c=biws,r=abc,,p=AAAA", false),
+            ("c=biws,r=abc,x,p=AAAA", false),
+            ("c=biws,r=abc,p=AAAA,p=AAAA", false),
+            ("c=biws,p=AAAA", false),
+            ("p=AAAA", false),
+            ("", false),
+        ] {
+            assert_eq!(is_client_final(message.as_bytes()), expected, "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn unescape_undoes_escape(name in "\\PC{0,20}") {
+            let escaped = name.replace('=', "=3D").replace(',', "=2C");
+            prop_assert_eq!(unescape(&escaped), Some(name));
+        }
+    }
+}

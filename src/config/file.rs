@@ -1,0 +1,398 @@
+//! The configuration file: every key that it can have, its default, and what is possible.
+//!
+//! The defaults are those of `config.toml` at the root of the repository; a test compares the two. A new key is one
+//! line here, a new table one function.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use super::problem::{Problem, Problems, near};
+use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of};
+use super::{
+    Action, Auth, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Notify, Session, Tls, Upstream, value,
+};
+use crate::auth::Mechanism;
+use crate::guard::ledger::{Count, Policy};
+use crate::quarantine::spool::Limits;
+use crate::upstream::{Protection, Settings};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+const MECHANISMS: [(&str, Mechanism); 3] =
+    [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login), ("SCRAM-SHA-256", Mechanism::ScramSha256)];
+
+/// Reads a whole file.
+pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Problems> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let (config, mut findings) = interpret(text, root.get_ref(), file, machine);
+    let leftovers = std::mem::take(&mut findings.leftovers);
+    let keys = if leftovers.is_empty() { Vec::new() } else { keys() };
+    findings.problems.extend(leftovers.iter().map(|left| unknown_key(left, &keys)));
+    findings.problems = with_syntax(text, findings.problems, &errors);
+    if findings.problems.is_empty() {
+        return Ok(config);
+    }
+    findings.problems.sort_by_key(|problem| problem.line);
+    Err(Problems { file: file.to_owned(), list: findings.problems })
+}
+
+/// Every key that a file can have.
+pub(super) fn keys() -> Vec<Key> {
+    // A table that may be there any number of times has to be there once to be asked for its keys.
+    let text = "[[listen]]";
+    let (root, _) = DeTable::parse_recoverable(text);
+    let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
+    findings.keys
+}
+
+/// Goes through all tables. What is wrong or not written has its default in the [`Config`], which is worth something
+/// only where there is no problem among the findings.
+fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &str) -> (Config, Findings) {
+    let mut findings = Findings::default();
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut top = Section::new(text, "", Some(root), 0);
+
+    let hostname = hostname(&mut top, machine);
+    let data_dir = folder.join(top.text("data_dir", "/var/lib/gatepost".to_owned(), path));
+    let listen = listeners(&mut top, &mut findings);
+    let tls = tls(top.table("tls", "[tls]"), folder, &mut findings);
+    let upstream = upstream(top.table("upstream", "[upstream]"), folder, &hostname, &listen, &mut findings);
+    let (relay_hosts, hosts_meant) = relay(top.table("relay", "[relay]"), &mut findings);
+    let auth = auth(top.table("auth", "[auth]"), folder, hosts_meant, &mut findings);
+    let (policy, action) = limit(top.table("limit", "[limit]"), &mut findings);
+    let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
+    let notify = notify(top.table("notify", "[notify]"), &hostname, &mut findings);
+    let session = session(top.table("session", "[session]"), &mut findings);
+    let log = log(top.table("log", "[log]"), &mut findings);
+    top.finish(&mut findings);
+
+    let config = Config {
+        file: Some(file.to_owned()),
+        hostname,
+        data_dir,
+        listen,
+        tls,
+        upstream,
+        auth,
+        relay_hosts,
+        policy,
+        action,
+        quarantine,
+        notify,
+        session,
+        log,
+    };
+    (config, findings)
+}
+
+fn hostname(top: &mut Section<'_>, machine: &str) -> String {
+    let written = top.text("hostname", String::new(), |text| match text {
+        "" => Ok(String::new()),
+        name => value::domain(name).map(|_| name.to_owned()),
+    });
+    if !written.is_empty() || !top.sound(&["hostname"]) {
+        return written;
+    }
+    if value::domain(machine).is_err() {
+        let machine = machine.escape_debug();
+        top.problem(
+            "hostname",
+            format!("a domain name such as mail.example.org; the machine's own, `{machine}`, is none"),
+        );
+    }
+    machine.to_owned()
+}
+
+fn listeners(top: &mut Section<'_>, findings: &mut Findings) -> Vec<Listen> {
+    let any = |port| (std::net::Ipv6Addr::UNSPECIFIED, port).into();
+    if !top.has("listen") {
+        // Asked all the same, since that is how a key becomes known.
+        top.tables("listen", "[[listen]]");
+        return vec![
+            Listen { address: any(587), tls: ListenTls::StartTls },
+            Listen { address: any(465), tls: ListenTls::Implicit },
+        ];
+    }
+    let mut listeners: Vec<Listen> = Vec::new();
+    let tables = top.tables("listen", "[[listen]]");
+    if tables.is_empty() && top.sound(&["listen"]) {
+        top.problem(
+            "listen",
+            "at least one [[listen]], or none of this key for the default ports 587 and 465",
+        );
+    }
+    for mut table in tables {
+        let address = table.text("address", any(0), value::listener);
+        let tls = table.choice(
+            "tls",
+            ListenTls::StartTls,
+            &[("starttls", ListenTls::StartTls), ("implicit", ListenTls::Implicit)],
+        );
+        if !table.has("address") {
+            table.problem("address", "missing: an IP address and a port such as [::]:587");
+        } else if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
+            table.problem("address", "an address that no other [[listen]] has");
+        }
+        table.finish(findings);
+        listeners.push(Listen { address, tls });
+    }
+    listeners
+}
+
+fn tls(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Tls {
+    const CERTIFICATE: &str = "certs/server.crt";
+    const PRIVATE_KEY: &str = "certs/server.key";
+    let certificate = folder.join(section.text("certificate", CERTIFICATE.to_owned(), path));
+    let private_key = folder.join(section.text("private_key", PRIVATE_KEY.to_owned(), path));
+    section.finish(findings);
+    let may_generate = certificate == folder.join(CERTIFICATE) && private_key == folder.join(PRIVATE_KEY);
+    Tls { certificate, private_key, may_generate }
+}
+
+fn upstream(
+    mut section: Section<'_>,
+    folder: &Path,
+    hostname: &str,
+    listen: &[Listen],
+    findings: &mut Findings,
+) -> Upstream {
+    let (host, port) = section.text("address", ("127.0.0.1".to_owned(), 25), value::host_and_port);
+    let literal = host.parse::<std::net::IpAddr>().ok();
+    if let Some(ip) = literal.filter(|ip| listen.iter().any(|listener| reaches(*ip, port, listener))) {
+        let own = std::net::SocketAddr::new(ip, port);
+        section.problem("address", format!("the MTA behind Gatepost; at {own} Gatepost itself listens"));
+    }
+    let protection = section.choice(
+        "tls",
+        Protection::Off,
+        &[("off", Protection::Off), ("starttls", Protection::StartTls), ("implicit", Protection::Implicit)],
+    );
+    let tls_name = section.text("tls_name", String::new(), |text| match text {
+        "" => Ok(String::new()),
+        name => value::certificate_name(name),
+    });
+    let nameless = tls_name.is_empty() && literal.is_some() && protection != Protection::Off;
+    if nameless && section.sound(&["address", "tls", "tls_name"]) {
+        section.problem("tls_name", "the name in the upstream's certificate, since address is an IP address");
+    }
+    let ca = section.text("ca", String::new(), |text| Ok(text.to_owned()));
+    let settings = Settings {
+        tls_name: if tls_name.is_empty() { host.clone() } else { tls_name },
+        host,
+        port,
+        protection,
+        hostname: hostname.to_owned(),
+        xclient: section.flag("xclient", true),
+        connect_timeout: section.duration("connect_timeout", 30 * SECOND, SECOND..=HOUR),
+        timeout: section.duration("timeout", 150 * SECOND, SECOND..=HOUR),
+        data_timeout: section.duration("data_timeout", 10 * MINUTE, SECOND..=HOUR),
+        max_connections: section.whole("max_connections", 90, 1..=100_000),
+    };
+    let mut domains = section.list("domains", Vec::new(), value::domain);
+    if domains.is_empty() {
+        domains = own_domains(hostname);
+    }
+    let canary = section.list("canary", Vec::new(), value::domain);
+    section.finish(findings);
+    Upstream { settings, ca: (!ca.is_empty()).then(|| folder.join(ca)), domains, canary }
+}
+
+/// Whether a connection to `ip` and `port` of this machine would end at `listener`.
+fn reaches(ip: std::net::IpAddr, port: u16, listener: &Listen) -> bool {
+    let at = listener.address.ip();
+    port == listener.address.port() && (at == ip || (at.is_unspecified() && ip.is_loopback()))
+}
+
+/// The host name, and that without its first label where at least two labels are left.
+fn own_domains(hostname: &str) -> Vec<String> {
+    let hostname = hostname.to_ascii_lowercase();
+    let parent = hostname.split_once('.').map(|(_, rest)| rest).filter(|rest| rest.contains('.'));
+    let parent = parent.map(str::to_owned);
+    std::iter::once(hostname).chain(parent).collect()
+}
+
+/// The networks, and whether there were meant to be some: one that does not parse was meant too.
+fn relay(mut section: Section<'_>, findings: &mut Findings) -> (Vec<IpNet>, bool) {
+    let hosts = section.list("hosts", Vec::new(), value::network);
+    let meant = !hosts.is_empty() || !section.sound(&["hosts"]);
+    section.finish(findings);
+    (hosts, meant)
+}
+
+fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &mut Findings) -> Auth {
+    let mut seen: Vec<Mechanism> = Vec::new();
+    let mechanisms =
+        section.list("mechanisms", MECHANISMS.map(|(_, mechanism)| mechanism).to_vec(), |text| {
+            let found = MECHANISMS.iter().find(|(name, _)| *name == text).map(|(_, mechanism)| *mechanism);
+            match found {
+                Some(again) if seen.contains(&again) => Err("each mechanism once".to_owned()),
+                Some(mechanism) => {
+                    seen.push(mechanism);
+                    Ok(mechanism)
+                }
+                None => Err(one_of(&MECHANISMS)),
+            }
+        });
+    if mechanisms.is_empty() && !hosts_meant && section.sound(&["mechanisms"]) {
+        section.problem(
+            "mechanisms",
+            format!("at least one of {}, since without [relay] hosts nobody could send", one_of(&MECHANISMS)),
+        );
+    }
+    let users = folder.join(section.text("users", "users".to_owned(), path));
+    section.finish(findings);
+    Auth { mechanisms, users }
+}
+
+fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action) {
+    let policy = Policy {
+        invalid_recipients: section.whole("invalid_recipients", 100, 1..=10_000),
+        period: section.duration("period", HOUR, SECOND..=30 * DAY),
+        count: section.choice(
+            "count",
+            Count::Distinct,
+            &[("distinct", Count::Distinct), ("attempts", Count::Attempts)],
+        ),
+        observe: section.flag("observe", false),
+        exempt: section.list("exempt", Vec::new(), value::account).into_iter().collect(),
+    };
+    let action =
+        section.choice("action", Action::Park, &[("park", Action::Park), ("refuse", Action::Refuse)]);
+    section.finish(findings);
+    (policy, action)
+}
+
+fn quarantine(mut section: Section<'_>, findings: &mut Findings) -> Limits {
+    let limits = Limits {
+        max_size: section.size("max_size", 10 * GIB, KIB..=1024 * TIB),
+        max_size_per_account: section.size("max_size_per_account", GIB, KIB..=1024 * TIB),
+        expire_after: section.text("expire_after", Some(30 * DAY), |text| match text {
+            "never" => Ok(None),
+            _ => match super::units::duration(text) {
+                Some(duration) if duration >= MINUTE && duration <= 36_500 * DAY => Ok(Some(duration)),
+                Some(_) => Err("a duration from 1m to 36500d, or \"never\"".to_owned()),
+                None => Err(format!("{}, or \"never\"", super::units::DURATION)),
+            },
+        }),
+    };
+    section.finish(findings);
+    limits
+}
+
+fn notify(mut section: Section<'_>, hostname: &str, findings: &mut Findings) -> Notify {
+    let to = section.list("to", Vec::new(), value::mailbox);
+    let from = section.text("from", String::new(), |text| match text {
+        "" => Ok(String::new()),
+        address => value::mailbox(address),
+    });
+    section.finish(findings);
+    Notify { to, from: if from.is_empty() { format!("gatepost@{hostname}") } else { from } }
+}
+
+fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
+    let max_header_size = section.size("max_header_size", 256 * KIB, KIB..=64 * MIB);
+    let session = Session {
+        max_connections: section.whole("max_connections", 10_000, 1..=1_000_000),
+        max_connections_per_ip: section.whole("max_connections_per_ip", 100, 1..=1_000_000),
+        // RFC 5321 4.5.3.1.7: at least 64K octets.
+        max_message_size: section.size("max_message_size", 50 * MIB, 64 * KIB..=TIB),
+        max_header_size: usize::try_from(max_header_size).unwrap_or(usize::MAX),
+        max_recipients: section.whole("max_recipients", 1_000, 1..=100_000),
+        idle_timeout: section.duration("idle_timeout", 5 * MINUTE, SECOND..=DAY),
+        auth_timeout: section.duration("auth_timeout", MINUTE, SECOND..=DAY),
+        shutdown_timeout: section.duration("shutdown_timeout", 30 * SECOND, Duration::ZERO..=HOUR),
+    };
+    section.finish(findings);
+    session
+}
+
+fn log(mut section: Section<'_>, findings: &mut Findings) -> Log {
+    let log = Log {
+        format: section.choice(
+            "format",
+            LogFormat::Auto,
+            &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)],
+        ),
+        level: section.choice(
+            "level",
+            LogLevel::Info,
+            &[
+                ("error", LogLevel::Error),
+                ("warn", LogLevel::Warn),
+                ("info", LogLevel::Info),
+                ("debug", LogLevel::Debug),
+                ("trace", LogLevel::Trace),
+            ],
+        ),
+    };
+    section.finish(findings);
+    log
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('\0') {
+        Err("the path of a file".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// The problem of a key that nobody knows; says where it belongs, or what it was probably meant to be.
+fn unknown_key(left: &Leftover, keys: &[Key]) -> Problem {
+    let is_table = |name: &str| keys.iter().any(|key| key.table.trim_matches(['[', ']']) == name);
+    let alike = |key: &&Key| key.table == left.table && is_table(key.name) == left.is_table;
+    let alike: Vec<&str> = keys.iter().filter(alike).map(|key| key.name).collect();
+    let elsewhere = keys.iter().find(|key| key.name == left.name && !left.is_table);
+    let kind = if left.is_table { "table" } else { "key" };
+    let remedy = match (elsewhere, near(&left.name, alike.iter().copied())) {
+        (Some(Key { table: "", .. }), _) => {
+            "unknown here; it stands at the top of the file, before the first [table]".to_owned()
+        }
+        (Some(Key { table, .. }), _) => format!("unknown here; it belongs to {table}"),
+        (None, Some(name)) if left.is_table => format!("unknown table; did you mean [{name}]?"),
+        (None, Some(name)) => format!("unknown key; did you mean {name}?"),
+        (None, None) => format!("unknown {kind}; there are {}", alike.join(", ")),
+    };
+    let name = if left.is_table { format!("[{}]", left.name) } else { left.name.clone() };
+    let subject = if left.table.is_empty() { name } else { format!("{} {name}", left.table) };
+    Problem { line: Some(left.line), subject, remedy }
+}
+
+/// Adds what breaks the syntax, one problem a line, and takes away what is no more than a consequence of it.
+fn with_syntax(text: &str, mut problems: Vec<Problem>, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let mut broken: Vec<Problem> = Vec::new();
+    for error in errors {
+        let problem = syntax(text, error);
+        if broken.iter().all(|other| other.line != problem.line) {
+            broken.push(problem);
+        }
+    }
+    // Behind a broken header nobody knows which table a key belongs to.
+    let header =
+        broken.iter().filter(|problem| problem.subject.starts_with('[')).map(|problem| problem.line).min();
+    problems.retain(|problem| {
+        broken.iter().all(|other| other.line != problem.line)
+            && header.is_none_or(|header| problem.line < header)
+    });
+    problems.append(&mut broken);
+    problems
+}
+
+/// Something that is not TOML; shown with the whole line, since it may have no key.
+fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+    let line = error.span().map(|span| line_of(text, span.start));
+    let written = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default().trim();
+    let remedy = error.message().lines().collect::<Vec<_>>().join(", ");
+    Problem { line, subject: excerpt(written), remedy }
+}

@@ -1,0 +1,335 @@
+//! One table of the file as it was written: takes keys out of it, one by one, and notes what is wrong with each.
+//!
+//! The reader goes on behind a problem, with the default in the key's place, so that all problems are found at once.
+//! Whoever reads the keys thereby says which ones there are: what is left over is unknown.
+
+use std::fmt::Display;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::Problem;
+use super::units;
+
+/// The most characters of a value that a problem shows.
+const SHOWN: usize = 60;
+
+/// A key that a table can have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// `""`, `[limit]`, `[[listen]]`
+    pub(super) table: &'static str,
+    /// Its name.
+    pub(super) name: &'static str,
+}
+
+/// A key that is written and that nobody asked for.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    pub(super) line: usize,
+    pub(super) table: &'static str,
+    pub(super) name: String,
+    pub(super) is_table: bool,
+}
+
+/// What was found out about a file so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) problems: Vec<Problem>,
+    pub(super) keys: Vec<Key>,
+    pub(super) leftovers: Vec<Leftover>,
+}
+
+/// One table, or the absence of one: then every key has its default.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    text: &'a str,
+    title: &'static str,
+    table: Option<&'a DeTable<'a>>,
+    /// Where the table begins.
+    start: usize,
+    asked: Vec<&'static str>,
+    unsound: Vec<&'static str>,
+    problems: Vec<Problem>,
+}
+
+/// What a value should have been.
+pub(super) type Remedy = String;
+
+impl<'a> Section<'a> {
+    pub(super) fn new(
+        text: &'a str,
+        title: &'static str,
+        table: Option<&'a DeTable<'a>>,
+        start: usize,
+    ) -> Self {
+        Self { text, title, table, start, asked: Vec::new(), unsound: Vec::new(), problems: Vec::new() }
+    }
+
+    /// The keys that nobody asked for are unknown.
+    pub(super) fn finish(self, findings: &mut Findings) {
+        for (name, value) in self.table.into_iter().flatten() {
+            if !self.asked.contains(&name.get_ref().as_ref()) {
+                findings.leftovers.push(Leftover {
+                    line: line_of(self.text, name.span().start),
+                    table: self.title,
+                    name: name.get_ref().to_string(),
+                    is_table: self.title.is_empty() && is_tables(value.get_ref()),
+                });
+            }
+        }
+        findings.keys.extend(self.asked.iter().map(|name| Key { table: self.title, name }));
+        findings.problems.extend(self.problems);
+    }
+
+    /// Whether the key is written.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(name))
+    }
+
+    /// Whether none of these keys has a problem: only then can they be judged together.
+    pub(super) fn sound(&self, names: &[&str]) -> bool {
+        !names.iter().any(|name| self.unsound.contains(name))
+    }
+
+    /// A problem with a key, or with the table where the key is missing.
+    pub(super) fn problem(&mut self, name: &'static str, remedy: impl Into<Remedy>) {
+        let found = self.table.and_then(|table| table.get_key_value(name));
+        let (at, written) = match found {
+            Some((key, value)) => (key.span().start, Some(value.span())),
+            None => (self.start, None),
+        };
+        self.note(name, at, written, " = ", remedy.into());
+    }
+
+    /// A key's value by `read`, which says what would have been right; the default where it is not written or wrong.
+    pub(super) fn value<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        read: impl FnOnce(&DeValue<'a>) -> Result<T, Remedy>,
+    ) -> T {
+        match self.take(name).map(|value| read(value.get_ref())) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(remedy)) => {
+                self.problem(name, remedy);
+                default
+            }
+        }
+    }
+
+    /// A text, read further by `read`.
+    pub(super) fn text<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        read: impl FnOnce(&str) -> Result<T, Remedy>,
+    ) -> T {
+        self.value(name, default, |value| match value.as_str() {
+            Some(text) => read(text),
+            // Whoever left the quotes off learns what stands between them.
+            None => Err(read("")
+                .err()
+                .map_or_else(|| "a text in quotes".to_owned(), |remedy| format!("{remedy}, in quotes"))),
+        })
+    }
+
+    /// One of the words of a list.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        choices: &[(&'static str, T)],
+    ) -> T {
+        self.text(name, default, |text| {
+            choices
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, value)| *value)
+                .ok_or_else(|| one_of(choices))
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        self.value(name, default, |value| value.as_bool().ok_or_else(|| "true or false".to_owned()))
+    }
+
+    /// A whole number within a range.
+    pub(super) fn whole<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: TryFrom<i128> + PartialOrd + Display,
+    {
+        self.value(name, default, |value| {
+            value
+                .as_integer()
+                .and_then(|number| i128::from_str_radix(number.as_str(), number.radix()).ok())
+                .and_then(|number| T::try_from(number).ok())
+                .filter(|number| range.contains(number))
+                .ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    /// A duration within a range.
+    pub(super) fn duration(
+        &mut self,
+        name: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        self.text(name, default, |text| {
+            within(units::duration(text), &range, "a duration", units::DURATION, |duration| {
+                units::show_duration(*duration)
+            })
+        })
+    }
+
+    /// A size in octets within a range.
+    pub(super) fn size(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.text(name, default, |text| {
+            within(units::size(text), &range, "a size", units::SIZE, |octets| units::show_size(*octets))
+        })
+    }
+
+    /// A list of texts, each read further by `read`. A wrong element is a problem of its own, and left out.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        default: Vec<T>,
+        mut read: impl FnMut(&str) -> Result<T, Remedy>,
+    ) -> Vec<T> {
+        let Some(value) = self.take(name) else { return default };
+        let Some(elements) = value.get_ref().as_array() else {
+            self.problem(name, r#"a list of texts such as ["...", "..."], or []"#);
+            return default;
+        };
+        let mut list = Vec::new();
+        for element in elements {
+            match element.get_ref().as_str().map_or_else(|| Err("a text in quotes".to_owned()), &mut read) {
+                Ok(item) => list.push(item),
+                Err(remedy) => self.note(name, element.span().start, Some(element.span()), ": ", remedy),
+            }
+        }
+        list
+    }
+
+    /// A table within this one, which is the whole file.
+    pub(super) fn table(&mut self, name: &'static str, title: &'static str) -> Section<'a> {
+        let Some(value) = self.take(name) else { return Section::new(self.text, title, None, 0) };
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.misshapen(
+                name,
+                format!("{title} on a line of its own, once, and its keys on the lines below"),
+            );
+        }
+        Section::new(self.text, title, table, value.span().start)
+    }
+
+    /// Tables of the same name, `[[name]]`; none where there is no such key.
+    pub(super) fn tables(&mut self, name: &'static str, title: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.take(name) else { return Vec::new() };
+        let tables: Option<Vec<_>> = value.get_ref().as_array().and_then(|elements| {
+            elements
+                .iter()
+                .map(|element| {
+                    let table = element.get_ref().as_table()?;
+                    Some(Section::new(self.text, title, Some(table), element.span().start))
+                })
+                .collect()
+        });
+        tables.unwrap_or_else(|| {
+            self.misshapen(name, format!("{title}, in double brackets, above the keys of each"));
+            Vec::new()
+        })
+    }
+
+    /// A problem with something that is no table, or the wrong kind of table; the latter is shown by its header.
+    fn misshapen(&mut self, name: &'static str, remedy: Remedy) {
+        self.problem(name, remedy);
+        let Some(value) = self.table.and_then(|table| table.get(name)) else { return };
+        let written = self.text.get(value.span()).unwrap_or_default();
+        if let Some(problem) = self.problems.last_mut().filter(|_| is_tables(value.get_ref())) {
+            problem.subject = excerpt(written);
+        }
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.asked.push(name);
+        self.table.and_then(|table| table.get(name))
+    }
+
+    fn note(
+        &mut self,
+        name: &'static str,
+        at: usize,
+        written: Option<Range<usize>>,
+        joint: &str,
+        remedy: Remedy,
+    ) {
+        let mut subject = String::from(self.title);
+        if !subject.is_empty() {
+            subject.push(' ');
+        }
+        subject.push_str(name);
+        // A table's span is its header: that is in the subject already.
+        if let Some(written) = written.and_then(|span| self.text.get(span)).filter(|text| !text.is_empty()) {
+            subject.push_str(joint);
+            subject.push_str(&excerpt(written));
+        }
+        self.problems.push(Problem { line: Some(line_of(self.text, at)), subject, remedy });
+        self.unsound.push(name);
+    }
+}
+
+/// The line, from 1, in which the octet at `offset` stands.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|octet| *octet == b'\n').count()
+}
+
+/// `a, b or c`
+pub(super) fn one_of<T>(choices: &[(&'static str, T)]) -> String {
+    match choices {
+        [] => String::new(),
+        [(only, _)] => format!("\"{only}\""),
+        [first @ .., (last, _)] => {
+            let first: Vec<String> = first.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            format!("{} or \"{last}\"", first.join(", "))
+        }
+    }
+}
+
+fn within<T: PartialOrd>(
+    value: Option<T>,
+    range: &RangeInclusive<T>,
+    noun: &str,
+    example: &str,
+    show: impl Fn(&T) -> String,
+) -> Result<T, Remedy> {
+    match value {
+        Some(value) if range.contains(&value) => Ok(value),
+        Some(_) => Err(format!("{noun} from {} to {}", show(range.start()), show(range.end()))),
+        None => Err(example.to_owned()),
+    }
+}
+
+fn is_tables(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(elements) => elements.iter().any(|element| element.get_ref().is_table()),
+        _ => false,
+    }
+}
+
+/// The first line of what is written, at most [`SHOWN`] characters, without control characters.
+pub(super) fn excerpt(written: &str) -> String {
+    let line = written.lines().next().unwrap_or_default();
+    let mut shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if shown.len() < written.len() {
+        shown.push_str("...");
+    }
+    shown
+}

@@ -1,0 +1,363 @@
+//! The control API's questions and answers: what travels over the socket, and what `--json` prints.
+//!
+//! A command is one [`Request`]; it is answered by any number of [`Answer`]s, one JSON object a line, as they come
+//! about. The keys of the answers are promised to the outside: they may be added to, never renamed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::guard::ledger::{BlockedBy, Record};
+use crate::id::QuarantineId;
+use crate::quarantine::Envelope;
+use crate::quarantine::envelope::{RecipientState, State};
+use crate::quarantine::spool::{self, Filter};
+
+/// One command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// The accounts with an invalid recipient in the window or a block.
+    Status,
+    /// Blocks by hand.
+    Block {
+        /// Whom.
+        account: Account,
+        /// Why; shown by `status`.
+        reason: Option<String>,
+    },
+    /// Lifts a block, and forgets the window.
+    Unblock {
+        /// Whose.
+        account: Account,
+        /// Releases all of its parked messages too.
+        release: bool,
+        /// Ends its open sessions too.
+        kick: bool,
+    },
+    /// Ends an account's open sessions at their next command.
+    Kick {
+        /// Whose.
+        account: Account,
+    },
+    /// Parked messages, oldest first.
+    List {
+        /// Which.
+        filter: Wanted,
+        /// At the most; `None`: all.
+        limit: Option<usize>,
+    },
+    /// One message's envelope.
+    Envelope {
+        /// Its id, or the queue id that the client was told.
+        id: String,
+        /// What for.
+        purpose: Purpose,
+    },
+    /// Relays messages after all.
+    Release {
+        /// Which.
+        which: Selection,
+        /// The sender is not told of refused recipients.
+        quiet: bool,
+    },
+    /// Removes messages for good.
+    Delete {
+        /// Which.
+        which: Selection,
+    },
+    /// Leaves an audit line about a command that needs nothing else of `serve`.
+    Audit {
+        /// The command, such as `user add`.
+        done: String,
+        /// What it was done to.
+        object: String,
+        /// What came of it.
+        outcome: String,
+    },
+}
+
+/// Which messages of the quarantine a list is to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Of this account.
+    pub account: Option<Account>,
+    /// Whose reverse-path contains this, without regard to case.
+    pub sender: Option<String>,
+    /// Whose subject contains this, without regard to case.
+    pub subject: Option<String>,
+    /// Parked at or after this.
+    pub since: Option<Timestamp>,
+}
+
+impl From<Wanted> for Filter {
+    fn from(wanted: Wanted) -> Self {
+        let Wanted { account, sender, subject, since } = wanted;
+        Self { account, sender, subject, since }
+    }
+}
+
+/// Messages to be released or deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// These, by id or by the queue id that the client was told.
+    Ids(Vec<String>),
+    /// All of an account.
+    Account(Account),
+    /// All.
+    All,
+}
+
+/// Why somebody looks into a message; the audit line says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// `quarantine show`
+    Show,
+    /// `quarantine show --raw`
+    Raw,
+    /// `quarantine export`
+    Export,
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To `status`.
+    Account(AccountStatus),
+    /// To `block`, `unblock`, `kick`.
+    Changed(Changed),
+    /// To `quarantine list`.
+    Entry(Entry),
+    /// To `quarantine show` and `quarantine export`.
+    Envelope(Box<Envelope>),
+    /// To `quarantine release`: one message.
+    Released(Released),
+    /// To `quarantine delete`: one message.
+    Deleted(Deleted),
+    /// Something that the operator should know, whatever was asked.
+    Warning(String),
+    /// It failed, or failed for one of several things; why, and what to do.
+    Failure(String),
+}
+
+/// What an account is up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountState {
+    /// Invalid recipients in the window, no more.
+    Counting,
+    /// What it sends goes out with a delay.
+    Probation,
+    /// What it sends is parked.
+    Blocked,
+}
+
+/// One account, as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountStatus {
+    /// Whose.
+    pub account: Account,
+    /// Where it stands.
+    pub state: AccountState,
+    /// In the window.
+    pub invalid_recipients: u32,
+    /// With so many it is blocked.
+    pub limit: u32,
+    /// Within this.
+    pub period_seconds: u64,
+    /// The first attempt in the window.
+    pub first: Option<Timestamp>,
+    /// The last attempt.
+    pub last: Option<Timestamp>,
+    /// Since when it is blocked.
+    pub blocked_at: Option<Timestamp>,
+    /// By what.
+    pub blocked_by: Option<BlockedBy>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Its messages in the quarantine.
+    pub parked: u64,
+    /// Its open sessions.
+    pub sessions: usize,
+    /// Until when what it sends is delayed.
+    pub probation_until: Option<Timestamp>,
+}
+
+impl AccountStatus {
+    /// From what the ledger, the quarantine and the roster know, and the limit of this account.
+    pub fn new(record: Record, limit: super::operations::Limit, parked: u64, sessions: usize) -> Self {
+        let (blocked_at, blocked_by, reason) = match record.block {
+            Some(block) => (Some(block.at), Some(block.by), block.reason),
+            None => (None, None, None),
+        };
+        Self {
+            account: record.account,
+            state: if blocked_at.is_some() { AccountState::Blocked } else { AccountState::Counting },
+            invalid_recipients: record.invalid_recipients,
+            limit: limit.invalid_recipients,
+            period_seconds: limit.period.as_secs(),
+            first: record.first,
+            last: record.last,
+            blocked_at,
+            blocked_by,
+            reason,
+            parked,
+            sessions,
+            probation_until: None,
+        }
+    }
+}
+
+/// What was done to an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// `block`
+    Blocked,
+    /// `unblock`
+    Unblocked,
+    /// `kick`
+    Kicked,
+}
+
+/// A change to an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Whose.
+    pub account: Account,
+    /// What was done.
+    pub done: Deed,
+    /// False where it was so already.
+    pub changed: bool,
+    /// Its open sessions.
+    pub sessions: usize,
+    /// Whether those were told to end.
+    pub kicked: bool,
+    /// Its messages in the quarantine.
+    pub parked: u64,
+}
+
+/// One message, as `quarantine list` shows it. What is not known of an unreadable one is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which.
+    pub id: QuarantineId,
+    /// When its end of data came.
+    pub time: Timestamp,
+    /// Who sent it.
+    pub account: Option<Account>,
+    /// The reverse-path; `""` is the null one.
+    pub sender: Option<String>,
+    /// The forward-paths that the client was told 250 for.
+    pub recipients: Vec<String>,
+    /// Octets.
+    pub size: u64,
+    /// Decoded, not cleaned.
+    pub subject: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// Why it was parked; of an unreadable one, why it is.
+    pub reason: String,
+    /// When it goes out by itself.
+    pub due: Option<Timestamp>,
+}
+
+impl From<spool::Entry> for Entry {
+    fn from(entry: spool::Entry) -> Self {
+        match entry {
+            spool::Entry::Message(envelope) => Self::from(*envelope),
+            spool::Entry::Unreadable { id, size, cause } => Self {
+                id,
+                time: id.born(),
+                account: None,
+                sender: None,
+                recipients: Vec::new(),
+                size,
+                subject: None,
+                state: State::Unreadable,
+                reason: cause,
+                due: None,
+            },
+        }
+    }
+}
+
+impl From<Envelope> for Entry {
+    fn from(envelope: Envelope) -> Self {
+        let state = envelope.state();
+        let told_250 = |state: &RecipientState| !matches!(state, RecipientState::Rejected);
+        Self {
+            id: envelope.id,
+            time: envelope.parked,
+            account: Some(envelope.account),
+            sender: Some(envelope.reverse_path.as_str().to_owned()),
+            recipients: envelope
+                .recipients
+                .iter()
+                .filter(|recipient| told_250(&recipient.state))
+                .map(|recipient| recipient.forward_path.as_str().to_owned())
+                .collect(),
+            size: envelope.size,
+            subject: envelope.subject,
+            state,
+            reason: envelope.reason,
+            due: envelope.due,
+        }
+    }
+}
+
+/// What became of a release at its first try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseOutcome {
+    /// All are answered, and somebody got it: it left the quarantine.
+    Released,
+    /// Some are put off; `serve` goes on trying.
+    Releasing,
+    /// Nobody ever took it: it stays, whole.
+    Failed,
+}
+
+/// The release of one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Which.
+    pub id: QuarantineId,
+    /// What became of it.
+    pub outcome: ReleaseOutcome,
+    /// Those who got it, now or in an earlier try.
+    pub delivered: Vec<Answered>,
+    /// Those who were refused for good.
+    pub refused: Vec<Answered>,
+    /// Those who will be tried again.
+    pub deferred: Vec<Answered>,
+}
+
+/// One recipient, and what the upstream said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The forward-path.
+    pub recipient: String,
+    /// The upstream's reply, on one line.
+    pub reply: String,
+}
+
+/// The removal of one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Which.
+    pub id: QuarantineId,
+    /// Always `deleted`; what could not be is a failure.
+    pub outcome: DeleteOutcome,
+}
+
+/// See [`Deleted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeleteOutcome {
+    /// It is gone.
+    Deleted,
+}

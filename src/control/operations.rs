@@ -1,0 +1,435 @@
+//! What each command does, over ledger, quarantine and roster; the same inside `serve` and, while that is down, in the
+//! command's own process.
+//!
+//! Answers go out as they come about, through a bounded channel: 100,000 of them are never in memory at once. Each
+//! operation leaves an audit line. What else it needs of the program around it is the [`Host`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::api::{
+    AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Purpose, ReleaseOutcome, Released,
+    Request, Selection, Wanted,
+};
+use super::audit::{Actor, AuditLine};
+use crate::account::Account;
+use crate::clock;
+use crate::guard::Ledger;
+use crate::guard::ledger::Change;
+use crate::id::QuarantineId;
+use crate::quarantine::{Envelope, Spool};
+use crate::roster::{Ending, Roster};
+
+/// So many accounts or messages are in memory at once.
+const PAGE: usize = 200;
+/// So many messages are released at once: an upstream that is silent must not hold up all the others.
+const RELEASES_AT_ONCE: usize = 8;
+/// So much of a message is read at once.
+const READ_AT_ONCE: usize = 64 * 1024;
+/// So many answers, or pieces of a message, wait for a reader that is slow.
+const WAITING: usize = 16;
+/// The longest reason for a block, in characters.
+const MAX_REASON: usize = 500;
+
+/// When an account is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// So many invalid recipients.
+    pub invalid_recipients: u32,
+    /// Within this.
+    pub period: Duration,
+}
+
+/// A future of a trait's method.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The program around the operations: `serve`, or a command's own process.
+pub trait Host: Send + Sync + 'static {
+    /// Leaves an audit line.
+    fn audit(&self, line: &AuditLine);
+
+    /// The limit that an account has.
+    fn limit(&self, account: &Account) -> Limit;
+
+    /// What `status` warns of: notices that nobody takes, a ledger that cannot be written, a blind upstream.
+    fn warnings(&self) -> Vec<String>;
+
+    /// Releases a message.
+    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>>;
+}
+
+/// Where the answers of one command go. Whoever does not want any more of them drops the other end.
+pub type Answers = mpsc::Receiver<Answer>;
+/// The octets of one message.
+pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
+
+/// The reader of the answers is gone.
+struct Gone;
+
+/// The operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Operations {
+    ledger: Ledger,
+    spool: Spool,
+    roster: Roster,
+    host: Arc<dyn Host>,
+}
+
+/// One command under way.
+struct Command<'a> {
+    operations: &'a Operations,
+    actor: &'a Actor,
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Operations {
+    /// Over these parts.
+    pub fn new(ledger: Ledger, spool: Spool, roster: Roster, host: Arc<dyn Host>) -> Self {
+        Self { ledger, spool, roster, host }
+    }
+
+    /// Performs a command, whether or not anybody listens to the end.
+    pub fn perform(&self, request: Request, actor: Actor) -> Answers {
+        let (answers, listener) = mpsc::channel(WAITING);
+        let operations = self.clone();
+        tokio::spawn(async move {
+            let command = Command { operations: &operations, actor: &actor, answers };
+            // A listener that went away wanted no more of a list; everything else goes on without one.
+            let _ = command.perform(request).await;
+        });
+        listener
+    }
+
+    /// A message octet for octet as it arrived.
+    ///
+    /// # Errors
+    /// There is no such message, or it cannot be read.
+    pub async fn message(&self, id: &str, purpose: Purpose, actor: &Actor) -> Result<Octets, String> {
+        let found = self.open(id).await;
+        // `show` has asked for the envelope before, and left its line then.
+        if purpose != Purpose::Show {
+            self.audit(actor, audited_as(purpose), id, outcome_of(&found));
+        }
+        let mut file = found?;
+        let (octets, reader) = mpsc::channel(WAITING);
+        tokio::spawn(async move {
+            loop {
+                let mut piece = vec![0; READ_AT_ONCE];
+                let read = file.read(&mut piece).await;
+                let end = !matches!(read, Ok(1..));
+                let item = match read {
+                    Ok(0) => return,
+                    Ok(length) => {
+                        piece.truncate(length);
+                        Ok(Bytes::from(piece))
+                    }
+                    Err(error) => Err(format!("the message cannot be read: {error}")),
+                };
+                if octets.send(item).await.is_err() || end {
+                    return;
+                }
+            }
+        });
+        Ok(reader)
+    }
+
+    async fn open(&self, id: &str) -> Result<crate::quarantine::spool::MessageReader, String> {
+        let id = self.resolve(id)?;
+        self.spool.message(id).await.map_err(|error| error.to_string())
+    }
+
+    fn resolve(&self, id: &str) -> Result<QuarantineId, String> {
+        self.spool.resolve(id).ok_or_else(|| {
+            format!(
+                "no message {} is in the quarantine; `gatepost quarantine list` shows those that are",
+                shown(id)
+            )
+        })
+    }
+
+    fn audit(&self, actor: &Actor, command: &str, object: &str, outcome: &str) {
+        self.host.audit(&AuditLine::new(actor, command, object, outcome, clock::now()));
+    }
+
+    fn parked(&self, account: &Account) -> u64 {
+        self.spool.usage(Some(account)).messages
+    }
+}
+
+impl Command<'_> {
+    async fn perform(&self, request: Request) -> Result<(), Gone> {
+        match request {
+            Request::Status => self.status().await,
+            Request::Block { account, reason } => self.block(account, reason).await,
+            Request::Unblock { account, release, kick } => self.unblock(account, release, kick).await,
+            Request::Kick { account } => self.kick(account).await,
+            Request::List { filter, limit } => self.list(filter, limit).await,
+            Request::Envelope { id, purpose } => self.envelope(&id, purpose).await,
+            Request::Release { which, quiet } => self.release(which, quiet).await,
+            Request::Delete { which } => self.delete(which).await,
+            Request::Audit { done, object, outcome } => {
+                self.audit(&done, &object, &outcome);
+                Ok(())
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<(), Gone> {
+        self.audit("status", "all accounts", "done");
+        for warning in self.operations.host.warnings() {
+            self.say(Answer::Warning(warning)).await?;
+        }
+        let mut after = None;
+        loop {
+            let page = match self.operations.ledger.records(after.as_ref(), PAGE, clock::now()).await {
+                Ok(page) => page,
+                Err(error) => return self.fail(error.to_string()).await,
+            };
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.account.clone());
+            for record in page {
+                let limit = self.operations.host.limit(&record.account);
+                let parked = self.operations.parked(&record.account);
+                let sessions = self.operations.roster.count(&record.account);
+                self.say(Answer::Account(AccountStatus::new(record, limit, parked, sessions))).await?;
+            }
+        }
+    }
+
+    async fn block(&self, account: Account, reason: Option<String>) -> Result<(), Gone> {
+        let reason = reason.map(|text| text.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
+        let reason: Option<String> = reason.filter(|text: &String| !text.is_empty());
+        let made = self.operations.ledger.block(&account, reason.as_deref(), clock::now()).await;
+        let outcome = match (&made, &reason) {
+            (Ok(Change::Made), Some(reason)) => format!("done: {reason}"),
+            (Ok(Change::Made), None) => "done".to_owned(),
+            (Ok(Change::WasSo), _) => "was blocked already".to_owned(),
+            (Err(error), _) => format!("failed: {error}"),
+        };
+        self.audit("block", account.as_str(), &outcome);
+        let changed = self.changed(account, Deed::Blocked, matches!(made, Ok(Change::Made)));
+        self.report(changed, made.err().map(|error| error.to_string())).await
+    }
+
+    async fn unblock(&self, account: Account, release: bool, kick: bool) -> Result<(), Gone> {
+        let made = self.operations.ledger.unblock(&account, clock::now()).await;
+        let outcome = match &made {
+            Ok(Change::Made) => "done".to_owned(),
+            Ok(Change::WasSo) => "was not blocked".to_owned(),
+            Err(error) => format!("failed: {error}"),
+        };
+        self.audit("unblock", account.as_str(), &outcome);
+        let mut changed = self.changed(account.clone(), Deed::Unblocked, matches!(made, Ok(Change::Made)));
+        if kick {
+            changed.sessions = self.end_sessions(&account);
+            changed.kicked = true;
+        }
+        let _ = self.report(changed, made.err().map(|error| error.to_string())).await;
+        if release { self.release(Selection::Account(account), false).await } else { Ok(()) }
+    }
+
+    async fn kick(&self, account: Account) -> Result<(), Gone> {
+        let sessions = self.end_sessions(&account);
+        let mut changed = self.changed(account, Deed::Kicked, sessions > 0);
+        changed.sessions = sessions;
+        changed.kicked = true;
+        self.say(Answer::Changed(changed)).await
+    }
+
+    fn end_sessions(&self, account: &Account) -> usize {
+        let sessions = self.operations.roster.end(account, Ending::Kicked);
+        self.audit("kick", account.as_str(), &format!("{sessions} open sessions told to end"));
+        sessions
+    }
+
+    fn changed(&self, account: Account, done: Deed, changed: bool) -> Changed {
+        let sessions = self.operations.roster.count(&account);
+        let parked = self.operations.parked(&account);
+        Changed { account, done, changed, sessions, kicked: false, parked }
+    }
+
+    async fn report(&self, changed: Changed, trouble: Option<String>) -> Result<(), Gone> {
+        self.say(Answer::Changed(changed)).await?;
+        match trouble {
+            Some(trouble) => self.fail(trouble).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn list(&self, filter: Wanted, limit: Option<usize>) -> Result<(), Gone> {
+        self.audit("quarantine list", &describe(&filter), "done");
+        let filter = filter.into();
+        let mut left = limit.unwrap_or(usize::MAX);
+        let mut after = None;
+        while left > 0 {
+            let page = self.operations.spool.list(&filter, after, left.min(PAGE)).await;
+            left -= page.len().min(left);
+            let entries: Vec<Entry> = page.into_iter().map(Entry::from).collect();
+            let Some(last) = entries.last() else { break };
+            after = Some(last.id);
+            for entry in entries {
+                self.say(Answer::Entry(entry)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn envelope(&self, id: &str, purpose: Purpose) -> Result<(), Gone> {
+        let found = self.find(id).await;
+        if purpose == Purpose::Show {
+            self.audit(audited_as(purpose), id, outcome_of(&found));
+        }
+        match found {
+            Ok(envelope) => self.say(Answer::Envelope(Box::new(envelope))).await,
+            Err(failure) => self.fail(failure).await,
+        }
+    }
+
+    async fn find(&self, id: &str) -> Result<Envelope, String> {
+        let id = self.operations.resolve(id)?;
+        self.operations.spool.envelope(id).await.map_err(|error| error.to_string())
+    }
+
+    async fn release(&self, which: Selection, quiet: bool) -> Result<(), Gone> {
+        let command = if quiet { "quarantine release --quiet" } else { "quarantine release" };
+        let mut under_way = JoinSet::new();
+        for id in self.select(command, which).await {
+            if under_way.len() >= RELEASES_AT_ONCE {
+                self.released(command, under_way.join_next().await).await;
+            }
+            let host = Arc::clone(&self.operations.host);
+            under_way.spawn(async move { (id, host.release(id, quiet).await) });
+        }
+        while !under_way.is_empty() {
+            self.released(command, under_way.join_next().await).await;
+        }
+        Ok(())
+    }
+
+    async fn released(
+        &self,
+        command: &str,
+        done: Option<Result<(QuarantineId, Result<Released, String>), tokio::task::JoinError>>,
+    ) {
+        let (id, outcome) = match done {
+            Some(Ok(done)) => done,
+            Some(Err(error)) => {
+                let _ = self.fail(format!("a release broke off: {error}")).await;
+                return;
+            }
+            None => return,
+        };
+        let word = match &outcome {
+            Ok(released) => match released.outcome {
+                ReleaseOutcome::Released => "released",
+                ReleaseOutcome::Releasing => "releasing",
+                ReleaseOutcome::Failed => "failed",
+            },
+            Err(failure) => failure,
+        };
+        self.audit(command, &id.to_string(), word);
+        // The decision stands, and the next message is to go too, whether or not anybody listens.
+        let _ = match outcome {
+            Ok(released) => self.say(Answer::Released(released)).await,
+            Err(failure) => self.fail(failure).await,
+        };
+    }
+
+    async fn delete(&self, which: Selection) -> Result<(), Gone> {
+        for id in self.select("quarantine delete", which).await {
+            let removed = self.operations.spool.remove(id).await.map_err(|error| error.to_string());
+            self.audit("quarantine delete", &id.to_string(), outcome_of(&removed));
+            let _ = match removed {
+                Ok(()) => self.say(Answer::Deleted(Deleted { id, outcome: DeleteOutcome::Deleted })).await,
+                Err(failure) => self.fail(failure).await,
+            };
+        }
+        Ok(())
+    }
+
+    /// The ids of a selection; those that name nothing are failures.
+    async fn select(&self, command: &str, which: Selection) -> Vec<QuarantineId> {
+        let names = match which {
+            Selection::Account(account) => {
+                let ids = self.operations.spool.ids(Some(&account));
+                self.audit(command, account.as_str(), &format!("{} messages", ids.len()));
+                return ids;
+            }
+            Selection::All => {
+                let ids = self.operations.spool.ids(None);
+                self.audit(command, "all", &format!("{} messages", ids.len()));
+                return ids;
+            }
+            Selection::Ids(names) => names,
+        };
+        let mut ids = Vec::new();
+        for name in names {
+            match self.operations.resolve(&name) {
+                // The same message by its id and by the queue id.
+                Ok(id) if ids.contains(&id) => {}
+                Ok(id) => ids.push(id),
+                Err(failure) => {
+                    self.audit(command, &name, "unknown");
+                    let _ = self.fail(failure).await;
+                }
+            }
+        }
+        ids
+    }
+
+    async fn say(&self, answer: Answer) -> Result<(), Gone> {
+        self.answers.send(answer).await.map_err(|_| Gone)
+    }
+
+    async fn fail(&self, why: String) -> Result<(), Gone> {
+        self.say(Answer::Failure(why)).await
+    }
+
+    fn audit(&self, command: &str, object: &str, outcome: &str) {
+        self.operations.audit(self.actor, command, object, outcome);
+    }
+}
+
+fn audited_as(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Show => "quarantine show",
+        Purpose::Raw => "quarantine show --raw",
+        Purpose::Export => "quarantine export",
+    }
+}
+
+fn outcome_of<T>(outcome: &Result<T, String>) -> &str {
+    match outcome {
+        Ok(_) => "done",
+        Err(failure) => failure,
+    }
+}
+
+/// What an operator wrote for an id, fit for a message.
+fn shown(id: &str) -> String {
+    id.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A filter in the words of the command line.
+fn describe(filter: &Wanted) -> String {
+    let mut words = Vec::new();
+    if let Some(account) = &filter.account {
+        words.push(format!("--account {account}"));
+    }
+    if let Some(sender) = &filter.sender {
+        words.push(format!("--sender {sender}"));
+    }
+    if let Some(subject) = &filter.subject {
+        words.push(format!("--subject {subject}"));
+    }
+    if let Some(since) = filter.since {
+        words.push(format!("--since {since}"));
+    }
+    if words.is_empty() { "all".to_owned() } else { words.join(" ") }
+}

@@ -1,0 +1,3 @@
+//! `gatepost demo`: the story on loopback.
+
+pub mod practice;

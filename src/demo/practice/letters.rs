@@ -1,0 +1,153 @@
+//! What the practice MTA took, in bounded memory: the latest letters, of each its beginning.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::smtp::header::{Collected, HeaderCollector};
+
+/// Letters that are kept.
+const MAX_LETTERS: usize = 200;
+/// Octets of a letter that are kept.
+pub(super) const MAX_KEPT: usize = 64 * 1_024;
+
+/// One message that was taken.
+#[derive(Debug, Clone, Default)]
+pub struct Letter {
+    /// The id that its sender was told.
+    pub queue_id: String,
+    /// The user name that XCLIENT gave.
+    pub login: Option<String>,
+    /// `MAIL FROM:` without brackets.
+    pub reverse_path: String,
+    /// `RCPT TO:` without brackets, those taken alone.
+    pub recipients: Vec<String>,
+    /// The message, of a long one its beginning.
+    pub content: Vec<u8>,
+    /// Octets of all of it.
+    pub size: u64,
+}
+
+impl Letter {
+    /// Whether one of its recipients has this address.
+    pub fn is_to(&self, address: &str) -> bool {
+        self.recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(address))
+    }
+
+    /// A header field's value as written, unfolded.
+    pub fn field(&self, name: &str) -> Option<String> {
+        let mut collector = HeaderCollector::new(MAX_KEPT);
+        match collector.push(&self.content) {
+            Collected::TooLong => None,
+            Collected::More | Collected::Complete { .. } => collector.finish().value(name),
+        }
+    }
+}
+
+/// The latest letters. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Letters {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    kept: Mutex<VecDeque<Letter>>,
+    /// How many have come.
+    total: watch::Sender<u64>,
+}
+
+impl Default for Letters {
+    fn default() -> Self {
+        Self { shared: Arc::new(Shared { kept: Mutex::default(), total: watch::Sender::new(0) }) }
+    }
+}
+
+impl Letters {
+    pub(super) fn add(&self, letter: Letter) {
+        let mut kept = self.kept();
+        if kept.len() == MAX_LETTERS {
+            kept.pop_front();
+        }
+        kept.push_back(letter);
+        drop(kept);
+        self.shared.total.send_modify(|total| *total += 1);
+    }
+
+    /// How many have come, those no longer kept included.
+    pub fn total(&self) -> u64 {
+        *self.shared.total.borrow()
+    }
+
+    /// The latest of those kept that `wanted` is true for.
+    pub fn find(&self, wanted: impl Fn(&Letter) -> bool) -> Option<Letter> {
+        self.kept().iter().rev().find(|letter| wanted(letter)).cloned()
+    }
+
+    /// How many of those kept `wanted` is true for.
+    pub fn count(&self, wanted: impl Fn(&Letter) -> bool) -> usize {
+        self.kept().iter().filter(|letter| wanted(letter)).count()
+    }
+
+    /// As [`Self::find`], and waits for it so long.
+    pub async fn wait_for(&self, patience: Duration, wanted: impl Fn(&Letter) -> bool) -> Option<Letter> {
+        let mut total = self.shared.total.subscribe();
+        let arrived = async {
+            loop {
+                total.borrow_and_update();
+                if let Some(letter) = self.find(&wanted) {
+                    return Some(letter);
+                }
+                total.changed().await.ok()?;
+            }
+        };
+        timeout(patience, arrived).await.ok().flatten()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Letter>> {
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(queue_id: &str) -> Letter {
+        Letter { queue_id: queue_id.to_owned(), ..Letter::default() }
+    }
+
+    #[test]
+    fn the_oldest_go() {
+        let letters = Letters::default();
+        for number in 0..=MAX_LETTERS {
+            letters.add(letter(&number.to_string()));
+        }
+        assert_eq!((letters.total(), letters.count(|_| true)), (MAX_LETTERS as u64 + 1, MAX_LETTERS));
+        assert!(letters.find(|letter| letter.queue_id == "0").is_none());
+        assert!(letters.find(|letter| letter.queue_id == "1").is_some());
+    }
+
+    #[tokio::test]
+    async fn waiting_ends() {
+        let letters = Letters::default();
+        let none = letters.wait_for(Duration::from_millis(1), |letter| letter.queue_id == "A");
+        assert!(none.await.is_none());
+        let (found, ()) = tokio::join!(
+            letters.wait_for(Duration::from_secs(60), |letter| letter.queue_id == "A"),
+            async { letters.add(letter("A")) }
+        );
+        assert_eq!(found.unwrap().queue_id, "A");
+    }
+
+    #[test]
+    fn fields() {
+        let content = b"Subject: a\r\n b\r\nTo: c\r\n\r\nFrom: body\r\n".to_vec();
+        let letter = Letter { content, ..Letter::default() };
+        assert_eq!(letter.field("subject").as_deref(), Some("a b"));
+        assert_eq!(letter.field("From"), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! What an upstream's reply to RCPT says: does the recipient exist? (CONTRACT, Classification)
+//!
+//! Only an outcome that says *this mailbox does not exist* counts against anyone. A reply that quotes another is
+//! judged by the innermost quoted one alone ([`quoted`]); what texts mean stands in tables ([`phrases`]). In doubt a
+//! reply does not count: an honest user is never blocked for somebody else's policy.
+//!
+//! RFC 5321 4.2 and 4.3.2, enhanced status codes of RFC 3463 and 7505. Time and memory are linear in the text, of
+//! which only the first [`MAX_TEXT`] octets are looked at.
+
+mod phrases;
+mod quoted;
+
+use crate::smtp::{Enhanced, Reply};
+use phrases::{Phrases, has_any};
+use quoted::Quoted;
+
+/// What a probe found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 2yz: the upstream takes the recipient.
+    Accepted,
+    /// A permanent "no such recipient": the only one that counts.
+    NoSuchRecipient,
+    /// Refused for any other reason, for now or for good.
+    OtherRefusal,
+}
+
+/// How much of a reply's text is judged, in octets: sixteen of RFC 5321's longest lines.
+const MAX_TEXT: usize = 8 * 1024;
+
+/// Judges one reply to RCPT.
+pub fn classify(reply: &Reply) -> Outcome {
+    if (200..300).contains(&reply.code) {
+        return Outcome::Accepted;
+    }
+    let text = phrases::without_addresses(&reply.text, MAX_TEXT);
+    let quoted = quoted::innermost(reply, &text);
+    // A phrase may run over the end of a line.
+    let [whole, said] = [&text, quoted.text].map(|text| text.replace('\n', " "));
+    if says_no_such_recipient(&quoted, &whole, &said) {
+        Outcome::NoSuchRecipient
+    } else {
+        Outcome::OtherRefusal
+    }
+}
+
+/// `whole` is the text of all, `said` that of the innermost reply.
+fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
+    if !reply.answers_rcpt() || reply.is_quoted() && has_any(whole, phrases::ABOUT_THE_SENDER) {
+        return false;
+    }
+    if has_any(whole, phrases::DENIES_RELAYING) {
+        return false;
+    }
+    if let Some(reason) = postfix_reason(said) {
+        return is_postfix_for_no_such_recipient(reason);
+    }
+    if !reply.is_permanent() || has_any(said, phrases::GIVES_NO_REASON) {
+        return false;
+    }
+    if NAMED_EXCEPTIONS.iter().any(|named| named.matches(reply, said)) {
+        return true;
+    }
+    match reply.enhanced.or_else(|| quoted::hashed(said)) {
+        Some(Enhanced { class: 5, subject: 1, detail: 1 | 2 | 3 | 6 | 10 }) => true,
+        None | Some(Enhanced { class: 5, subject: 0 | 1, detail: 0 }) => {
+            matches!(reply.code, Some(550 | 551 | 553)) && !is_about_something_else(said)
+        }
+        Some(_) => false,
+    }
+}
+
+/// What Postfix's `reject_unverified_recipient` found out; where it is not a reply, it is Postfix's own reason
+/// (smtpd_check.c, `reject_unverified_address`).
+fn postfix_reason(text: &str) -> Option<&str> {
+    ["unverified address: ", "undeliverable address: "]
+        .iter()
+        .find_map(|marker| text.rfind(marker).and_then(|at| text.get(at + marker.len()..)))
+}
+
+fn is_postfix_for_no_such_recipient(reason: &str) -> bool {
+    let reason = reason.trim_start();
+    phrases::POSTFIX_UNKNOWN_USER.iter().any(|begin| reason.starts_with(begin))
+        || (reason.contains("host not found") && !reason.contains("try again"))
+}
+
+/// Policy, reputation, authentication, the sender, or the state of a mailbox that does exist.
+fn is_about_something_else(text: &str) -> bool {
+    let mut text = text.to_owned();
+    for phrase in phrases::INNOCENT {
+        text = text.replace(phrase, "");
+    }
+    let tables: [Phrases; 5] = [
+        phrases::SENDER,
+        phrases::POLICY,
+        phrases::REPUTATION,
+        phrases::AUTHENTICATION,
+        phrases::MAILBOX_EXISTS,
+    ];
+    tables.into_iter().any(|table| has_any(&text, table))
+}
+
+/// A reply whose codes say something else than its sender means.
+struct Named {
+    code: u16,
+    /// `None`: whatever it is.
+    enhanced: Option<Enhanced>,
+    /// All of them, in this order.
+    text: &'static [&'static str],
+}
+
+const NAMED_EXCEPTIONS: &[Named] = &[
+    // Exchange Online, Directory Based Edge Blocking
+    Named {
+        code: 550,
+        enhanced: Some(Enhanced { class: 5, subject: 4, detail: 1 }),
+        text: &["recipient address rejected: access denied"],
+    },
+    // Outlook.com
+    Named {
+        code: 550,
+        enhanced: Some(Enhanced { class: 5, subject: 5, detail: 0 }),
+        text: &["mailbox unavailable", "s2017062302"],
+    },
+    // Yahoo since 2019
+    Named { code: 552, enhanced: None, text: &["mailbox not found"] },
+    // Yahoo before
+    Named { code: 554, enhanced: None, text: &["doesn't have a", "account"] },
+];
+
+impl Named {
+    fn matches(&self, reply: &Quoted<'_>, said: &str) -> bool {
+        if reply.code != Some(self.code) || self.enhanced.is_some() && reply.enhanced != self.enhanced {
+            return false;
+        }
+        let mut rest = said;
+        self.text.iter().all(|part| match rest.split_once(part) {
+            Some((_, behind)) => {
+                rest = behind;
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

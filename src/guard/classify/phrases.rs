@@ -1,0 +1,270 @@
+//! What the texts of replies mean: tables of phrases, each with the software that says it.
+//!
+//! All in lower case. A phrase matches from the begin of a word on (`block` in `blocked`, not in `unblock`). The
+//! addresses in a text are taken out first: a local-part `antispam` says nothing.
+
+/// Phrases of one meaning.
+pub(super) type Phrases = &'static [&'static str];
+
+/// Denies relaying, whatever its codes say. `User unknown in relay recipient table` (Postfix) has none of these.
+pub(super) const DENIES_RELAYING: Phrases = &[
+    "relay access denied",           // Postfix; Exchange Online
+    "relaying denied",               // Sendmail, Cisco
+    "relay denied",                  // Gmail
+    "relay not permitted",           // Exim
+    "relaying not permitted",        //
+    "relay not allowed",             // Stalwart
+    "relay is not allowed",          // Mimecast
+    "relaying not allowed",          // MDaemon
+    "relaying is not allowed",       //
+    "relay prohibited",              //
+    "relaying prohibited",           // CommuniGate
+    "relay rejected",                // Domino
+    "unable to relay",               // Exchange
+    "do not relay",                  // Sendmail: we do not relay
+    "don't relay",                   //
+    "does not relay",                //
+    "cannot relay",                  //
+    "no longer relays",              // apache.org
+    "no relaying",                   //
+    "open relay",                    // Mimecast: open relay not allowed
+    "insecure mail relay",           //
+    "configured to relay",           // This system is not configured to relay mail
+    "allowed to relay",              // cPanel's Exim: isn't allowed to relay
+    "permitted to relay",            // cPanel's Exim: is not permitted to relay through this server
+    "authorized to relay",           //
+    "relaying mail to",              // Relaying mail to ... is not allowed
+    "credentials for relay",         // Gmail: invalid credentials for relay
+    "required for relay",            // MDaemon: authentication is required for relay
+    "rcpthosts",                     // qmail: that domain isn't in my list of allowed rcpthosts
+    "not a gateway",                 // IMail: not local host, not a gateway
+    "i cannot deliver mail for",     // Haraka, where no plugin allowed it, which is how it denies relaying
+    "is not allowed from your host", // Haraka, rcpt_to.host_list_base
+    "to send to a non-local e-mail", // MailEnable: requires authentication when attempting to send to ...
+    "local user only",               // Coremail
+    "we don't handle mail for",      //
+];
+
+/// Begins Postfix's own reason, given without a reply, where it knows that the user does not exist.
+pub(super) const POSTFIX_UNKNOWN_USER: Phrases = &[
+    "unknown user: \"", // local(8), virtual(8)
+    "user unknown",     // trivial-rewrite(8) by way of error(8): User unknown in virtual alias table
+];
+
+/// Says no, and not why.
+pub(super) const GIVES_NO_REASON: Phrases = &[
+    "callout verification failure", // Exim: Previous (cached) callout verification failure
+    "callout verification failed",  // Exim, where no reply follows: connection dropped
+    "earlier callout reused",       // Exim
+    "earlier verification reused",  // Exim
+    "verify callout",               // Exim: Could not complete recipient verify callout
+    "address verification in progress", // Postfix, verify(8)
+];
+
+/// The reply that is quoted was about the sender's address: a sender callout.
+pub(super) const ABOUT_THE_SENDER: Phrases = &[
+    "sender address rejected",                 // Postfix, reject_unverified_sender
+    "sender verify fail",                      // Exim
+    "sender verification fail",                //
+    "verification failed for <",               // Exim, in front of Called:, Sent:, Response:
+    "callback setup failed while verifying <", // Exim
+    "postmaster verification failed",          // Exim
+];
+
+/// Contains what elsewhere speaks of policy, and does not.
+pub(super) const INNOCENT: Phrases = &[
+    "mailbox name not allowed", // RFC 5321 4.2.3 of 553, for example IONOS
+];
+
+/// The sender: its address, host, name or connection.
+pub(super) const SENDER: Phrases = &[
+    "sender",                // Exim: Sender verify failed; and everybody
+    "mail from",             //
+    "return path",           //
+    "return-path",           //
+    "reverse path",          //
+    "reverse-path",          //
+    "from address",          //
+    "envelope from",         // Mimecast
+    "header from",           // Mimecast
+    "purported responsible", // Exchange: can't determine Purported Responsible Address
+    "expediteur",            // Orange
+    "emetteur",              // Orange
+    "resource record",       // GMX: invalid DNS MX or A/AAAA resource record
+    "reverse dns",           //
+    "rdns",                  //
+    "ptr record",            //
+    "helo",                  //
+    "ehlo",                  //
+    "your host",             //
+    "your server",           //
+    "your mail server",      //
+    "your ip",               //
+    "your domain",           //
+    "client host",           // Postfix
+    "client ip",             // Exchange Online: domain mismatches client ip
+    "ip address",            //
+    "sending ip",            //
+    "bounces",               // {no bounces allowed}
+    "batv",                  // MDaemon, SonicWall
+];
+
+/// The receiver's rules.
+pub(super) const POLICY: Phrases = &[
+    "policy",                     // Denied by policy
+    "policies",                   // Mimecast: email rejected due to security policies
+    "administrative prohibition", // Exim, deny without a message; Mimecast
+    "administratively",           //
+    "prohibited",                 //
+    "denied",                     // Access denied
+    "forbidden",                  //
+    "not allowed",                // Mimecast: Host network not allowed
+    "not permitted",              //
+    "not authorized",             // Exchange: RESOLVER.RST.NotAuthorized
+    "not authorised",             //
+    "unauthorized",               //
+    "restricted",                 // Coremail
+    "restriction",                //
+    "violation",                  // Protocol violation
+    "refuses",                    // qmail: recipient refuses to accept your mail
+    "preferences",                // Facebook: Refused due to recipient preferences
+    "subscriber",                 // lists
+    "members-only",               // lists
+    "not a member",               // lists
+    "message content",            //
+    "mail content",               // QQ: Mail content denied
+    "virus",                      //
+    "message size",               //
+    "size limit",                 //
+    "too large",                  //
+    "too big",                    //
+    "utf8",                       // Exim: no support for SMTPUTF8
+    "internationali",             // Exim: no support for internationalised mailbox name
+];
+
+/// Reputation and rate.
+pub(super) const REPUTATION: Phrases = &[
+    "spam",            // Spamhaus, SpamCop too
+    "block",           // blocked using ..., blocklist; Barracuda: (...:blocked)
+    "blacklist",       //
+    "black list",      //
+    "denylist",        //
+    "banned",          // Exchange Online: banned sending IP
+    "listed at",       //
+    "listed by",       //
+    "listed in http",  //
+    "is listed",       //
+    "rbl",             //
+    "dnsbl",           //
+    "reputation",      //
+    "abus",            // abuse, abusive; SFR: Abus detecte
+    "suspicious",      //
+    "suspected",       // QQ: Suspected bounce attacks
+    "unsolicited",     //
+    "bulk",            //
+    "complaint",       //
+    "greylist",        //
+    "graylist",        //
+    "rate limit",      //
+    "rate-limit",      //
+    "ratelimit",       //
+    "at a rate",       // Gmail: is receiving mail at a rate that ...
+    "frequency",       // QQ: Ip frequency limited
+    "throttl",         //
+    "too many",        //
+    "too fast",        //
+    "excessive",       //
+    "try again later", // GMX: Failure sending mail. Try again later
+    "try later",       //
+    "temporar",        // temporary, temporarily
+    "mi:",             // 163.com: MI:SPF, MI:DMC
+    "dt:spm",          // 163.com
+    "go away",         //
+];
+
+/// Authentication of the client, the message or the channel.
+pub(super) const AUTHENTICATION: Phrases = &[
+    "authent",         // authentication, authenticate
+    "unauthent",       // Unauthenticated senders not allowed
+    "smtp auth",       //
+    "not logged in",   // Postfix
+    "spf",             //
+    "dkim",            //
+    "dmarc",           //
+    "starttls",        //
+    "encryption",      //
+    "requires tls",    // Mimecast
+    "tls required",    //
+    "security reason", //
+];
+
+/// What the enhanced codes 5.2.x say, in words: there is such a mailbox.
+pub(super) const MAILBOX_EXISTS: Phrases = &[
+    "quota",              //
+    "overquota",          //
+    "over-quota",         //
+    "mailbox full",       //
+    "mailbox is full",    // cPanel's Exim
+    "full mailbox",       //
+    "mailfolder is full", // Oracle
+    "storage",            // exceeded storage allocation
+    "disk space",         //
+    "diskspace",          //
+    "disk full",          //
+    "disabled",           //
+    "suspended",          // Coremail: User suspended
+    "locked",             // Coremail: User locked
+    "frozen",             // i.ua: Mailbox is frozen
+    "inactive",           // everyone.net: Account inactive
+    "not active",         // hMailServer: Account is not active
+    "deactivated",        //
+    "hangup",             // Coremail: User hangup
+];
+
+/// Is one of the phrases in the text, from the begin of a word on?
+pub(super) fn has_any(text: &str, phrases: Phrases) -> bool {
+    phrases.iter().any(|phrase| {
+        text.match_indices(phrase).any(|(at, _)| {
+            let before = at.checked_sub(1).and_then(|before| text.as_bytes().get(before));
+            !before.is_some_and(u8::is_ascii_alphanumeric)
+        })
+    })
+}
+
+/// The longest local-part in front of an `@` that is taken out (RFC 5321 4.5.3.1.1 has 64 octets).
+const MAX_LOCAL_PART: usize = 256;
+
+/// The first `limit` octets of `text` in lower case, without the addresses in it.
+pub(super) fn without_addresses(text: &str, limit: usize) -> String {
+    let octets = text.as_bytes();
+    let octets = octets.get(..limit).unwrap_or(octets);
+    let mut out: Vec<u8> = Vec::with_capacity(octets.len());
+    let mut rest = octets.iter().peekable();
+    while let Some(octet) = rest.next() {
+        if *octet != b'@' {
+            out.push(octet.to_ascii_lowercase());
+            continue;
+        }
+        out.truncate(out.len() - local_part_length(&out));
+        while rest.next_if(|octet| is_domain(**octet)).is_some() {}
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// How much of the end of `out` is a local-part, quoted or not.
+fn local_part_length(out: &[u8]) -> usize {
+    let back = || out.iter().rev().take(MAX_LOCAL_PART);
+    match out {
+        [.., b'"'] => back().skip(1).position(|octet| *octet == b'"').map_or(1, |inside| inside + 2),
+        _ => back().take_while(|octet| is_local(**octet)).count(),
+    }
+}
+
+/// RFC 5322 3.2.3 atext, the dot, and RFC 6531's non-ASCII; the colon and all brackets end it.
+fn is_local(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&*+-/=?^_`{|}~.".contains(&octet) || !octet.is_ascii()
+}
+
+fn is_domain(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.') || !octet.is_ascii()
+}

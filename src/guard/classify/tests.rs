@@ -1,0 +1,212 @@
+//! The table of real replies, and what no reply may do.
+
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const REPLIES: &str = include_str!("../../../tests/corpus/replies.txt");
+
+struct Record {
+    line: usize,
+    outcome: Outcome,
+    software: String,
+    reply: Reply,
+}
+
+fn records() -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut lines = REPLIES.lines().enumerate().peekable();
+    while let Some((number, line)) = lines.next() {
+        let Some(head) = line.strip_prefix("= ") else {
+            assert!(line.is_empty() || line.starts_with('#'), "line {}: {line}", number + 1);
+            continue;
+        };
+        let [outcome, software, _evidence] = head.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("line {}: {line}", number + 1)
+        };
+        let outcome = match outcome {
+            "counts" => Outcome::NoSuchRecipient,
+            "other" => Outcome::OtherRefusal,
+            "taken" => Outcome::Accepted,
+            _ => panic!("line {}: {outcome}", number + 1),
+        };
+        let mut wire = String::new();
+        while let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with(|c: char| c.is_ascii_digit()))
+        {
+            wire.push_str(line);
+            wire.push_str("\r\n");
+        }
+        records.push(Record { line: number + 1, outcome, software: software.to_owned(), reply: read(&wire) });
+    }
+    records
+}
+
+fn read(wire: &str) -> Reply {
+    let (reply, length) = Reply::parse(wire.as_bytes()).unwrap().unwrap();
+    assert_eq!(length, wire.len(), "{wire}");
+    reply
+}
+
+fn judge(line: &str) -> Outcome {
+    classify(&read(&format!("{line}\r\n")))
+}
+
+#[test]
+fn real_replies() {
+    let records = records();
+    let wrong: Vec<String> = records
+        .iter()
+        .filter(|record| classify(&record.reply) != record.outcome)
+        .map(|r| format!("line {}: {} should be {:?}: {:?}", r.line, r.software, r.outcome, r.reply))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), records.len(), wrong.join("\n"));
+    // The issue asks for 100, 20 of them wrapped.
+    let quotes = |record: &&Record| {
+        let text = phrases::without_addresses(&record.reply.text, MAX_TEXT);
+        quoted::innermost(&record.reply, &text).is_quoted()
+    };
+    let wrapped = records.iter().filter(quotes).count();
+    assert!(records.len() >= 110 && wrapped >= 25, "{} records, {wrapped} wrapped", records.len());
+}
+
+#[test]
+fn the_rules_of_the_contract() {
+    use Outcome::{Accepted, NoSuchRecipient, OtherRefusal};
+    for (line, expected, why) in [
+        ("250 2.1.5 Ok", Accepted, "2yz"),
+        ("252 2.1.5 said: 550 5.1.1 User unknown", Accepted, "2yz, whatever it says"),
+        ("354 go on", OtherRefusal, "no answer to RCPT"),
+        ("550 5.1.1 x", NoSuchRecipient, "the five codes"),
+        ("554 5.1.2 x", NoSuchRecipient, "the five codes"),
+        ("501 5.1.3 x", NoSuchRecipient, "the five codes"),
+        ("551 5.1.6 x", NoSuchRecipient, "the five codes"),
+        ("556 5.1.10 x", NoSuchRecipient, "the five codes"),
+        ("550 5.1.4 User unknown", OtherRefusal, "ambiguous is not among them"),
+        ("550 5.1.8 User unknown", OtherRefusal, "the sender's domain"),
+        ("550 5.1.100 User unknown", OtherRefusal, "nor is this"),
+        ("550 5.2.1 User unknown", OtherRefusal, "5.2.x"),
+        ("550 5.3.0 User unknown", OtherRefusal, "5.3.x"),
+        ("550 5.4.1 Access denied", OtherRefusal, "another 5.4.1"),
+        ("550 5.5.0 mailbox unavailable", OtherRefusal, "another 5.5.0"),
+        ("550 5.7.1 User unknown", OtherRefusal, "5.7.x"),
+        ("450 5.1.1 User unknown", OtherRefusal, "not permanent; the code is the text's"),
+        ("450 4.1.1 User unknown", OtherRefusal, "not permanent"),
+        ("550 4.1.1 User unknown", NoSuchRecipient, "550 without an enhanced code of its class"),
+        ("550 User unknown", NoSuchRecipient, "no enhanced code"),
+        ("550 5.0.0 User unknown", NoSuchRecipient, "an empty one"),
+        ("551 5.1.0 User not local; please try <a@example.org>", NoSuchRecipient, "an empty one"),
+        ("553 5.1.0 Recipient rejected", NoSuchRecipient, "rejected alone is no policy"),
+        ("554 User unknown", OtherRefusal, "a code that is not among the three"),
+        ("552 User unknown", OtherRefusal, "a code that is not among the three"),
+        ("550", NoSuchRecipient, "no text, so none about policy"),
+        ("550 5.0.0 Blocked by Spamhaus", OtherRefusal, "reputation"),
+        ("550 5.1.0 Authentication required", OtherRefusal, "authentication"),
+        ("550 Sender verify failed", OtherRefusal, "the sender"),
+        ("550 5.1.1 Relaying denied", OtherRefusal, "outweighs every code"),
+        ("550 RELAY NOT PERMITTED", OtherRefusal, "in any case"),
+        (
+            "551 5.5.0 Requested action not taken: mailbox unavailable (S2017062302)",
+            OtherRefusal,
+            "code and text",
+        ),
+        ("550 doesn't have a yahoo.com account", NoSuchRecipient, "550 anyway"),
+        (
+            "554 5.0.0 This user doesn't have a example.com account",
+            NoSuchRecipient,
+            "whatever its enhanced code",
+        ),
+        ("554 account? doesn't have a", OtherRefusal, "in this order"),
+    ] {
+        assert_eq!(judge(line), expected, "{line} ({why})");
+    }
+}
+
+#[test]
+fn the_innermost_reply_alone() {
+    use Outcome::{NoSuchRecipient, OtherRefusal};
+    for (line, expected, why) in [
+        ("450 4.1.1 host a said: 550 5.1.1 b", NoSuchRecipient, "the code in front says nothing"),
+        ("550 5.1.1 host a said: 450 4.1.1 b", OtherRefusal, "nor does it here"),
+        ("550 5.1.1 host a said: 550 5.2.2 b", OtherRefusal, "another reason"),
+        ("450 4.1.1 host a said: 550 User unknown", NoSuchRecipient, "no enhanced code within"),
+        ("450 4.1.1 host a said: 550 blocked", OtherRefusal, "and a policy"),
+        (
+            "450 4.1.1 blocked hosts said: 550 User unknown",
+            NoSuchRecipient,
+            "the policy is not the inner one's",
+        ),
+        ("450 4.1.1 host a said: 5.1.1 User unknown", NoSuchRecipient, "only an enhanced code within"),
+        ("550 5.1.1 host a said: 4.1.1 later", OtherRefusal, "only an enhanced code within"),
+        ("550 User unknown (Foo 5.0.7)", NoSuchRecipient, "a version is no code"),
+        ("550 User unknown: 4.4.4.4", NoSuchRecipient, "an address is no code"),
+        ("550 5.1.1 host a[192.0.2.1]:587 b", NoSuchRecipient, "a port is no code"),
+        ("450 x said: 550 y said: 450 z said: 550 5.1.1 a", NoSuchRecipient, "any depth"),
+        ("450 x said: 550 5.1.1 y (in reply to end of DATA command)", OtherRefusal, "an answer to DATA"),
+        ("450 x said: 550 5.1.1 y (in reply to RC", NoSuchRecipient, "cut"),
+        ("450 x said: 550-a 550-5.7.1 b", OtherRefusal, "two replies: the enhanced code differs"),
+        ("450 x said: 550-5.1.1 a 550-5.1.1 b: 550 blocked", NoSuchRecipient, "one reply of three lines"),
+        ("450 x said: 550-blocked: 550 for user unknown", OtherRefusal, "one reply of two lines"),
+        ("450 x said: 550-user unknown: 554 5.7.1 y", OtherRefusal, "two replies: the code differs"),
+    ] {
+        assert_eq!(judge(line), expected, "{line} ({why})");
+    }
+}
+
+#[test]
+fn addresses_say_nothing() {
+    for line in [
+        "550 <antispam@example.com>: User unknown",
+        "550 sender-policy@blocked.example.com User unknown",
+        "550 <\"relaying denied: 550 5.7.1 x\"@example.com> User unknown",
+        "450 x said: 550 <blocked@spam.example>... User unknown",
+        "550 5.1.1 <relay-not-permitted@example.com> User unknown",
+    ] {
+        assert_eq!(judge(line), Outcome::NoSuchRecipient, "{line}");
+    }
+    assert_eq!(judge("550 (a@example.com:blocked)"), Outcome::OtherRefusal);
+}
+
+#[test]
+fn a_long_hostile_text_is_judged_in_linear_time() {
+    let long = |part: &str| Reply { code: 550, enhanced: None, text: Cow::Owned(part.repeat(200_000)) };
+    let begin = std::time::Instant::now();
+    for part in
+        ["\"@", "550 ", "550-", ": 550 5.1.1 ", " ", "said: ", "#5.1.1", "@a", "\n", "é@", "(in reply to "]
+    {
+        classify(&long(part));
+    }
+    // Some milliseconds each, in a debug build too; quadratic time would take minutes.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(code in 200u16..600, text in any::<String>()) {
+        let reply = Reply { code, enhanced: None, text: Cow::Owned(text) };
+        let outcome = classify(&reply);
+        prop_assert_eq!(outcome == Outcome::Accepted, code < 300);
+    }
+
+    #[test]
+    fn no_mixture_of_its_own_words_panics(
+        words in proptest::collection::vec(prop_oneof![
+            Just("550"), Just("450"), Just("5.1.1"), Just("4.2.0"), Just("said:"), Just("was:"), Just("\n"), Just("-"),
+            Just(" "), Just("@"), Just("\""), Just("<"), Just("(in reply to "), Just("unverified address: "),
+            Just("response to \""), Just("é"), Just("#"), Just("host not found"), Just("->"),
+        ], 0..40),
+    ) {
+        let reply = Reply { code: 550, enhanced: None, text: Cow::Owned(words.concat()) };
+        classify(&reply);
+    }
+
+    /// Case does not matter.
+    #[test]
+    fn case_says_nothing(index in any::<prop::sample::Index>()) {
+        let records = records();
+        let record = index.get(&records);
+        let shout = Reply { text: Cow::Owned(record.reply.text.to_ascii_uppercase()), ..record.reply.clone() };
+        prop_assert_eq!(classify(&shout), record.outcome, "line {}", record.line);
+    }
+}

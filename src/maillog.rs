@@ -1,0 +1,297 @@
+//! The mail log: one method an event, one line a call, never a password.
+//!
+//! Every line of a session carries its session id. What a client or an upstream wrote goes into fields alone, never into the
+//! message, and is cleaned of control characters by the formatter (JSON) or here (text).
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tracing::{debug, error, info, warn};
+
+use crate::account::Account;
+use crate::control::AuditLine;
+use crate::id::{QuarantineId, SessionId};
+use crate::release::Report;
+use crate::smtp::Reply;
+
+/// The lines of one session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLog {
+    id: SessionId,
+    client: SocketAddr,
+}
+
+/// What a line about a message says.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageFacts<'a> {
+    /// Who is responsible.
+    pub account: &'a Account,
+    /// `MAIL FROM:`, without brackets.
+    pub sender: &'a str,
+    /// Its Message-ID, with brackets.
+    pub message_id: Option<&'a str>,
+    /// Recipients that the client was told 250 for.
+    pub accepted: &'a [&'a str],
+    /// All others.
+    pub refused: &'a [&'a str],
+    /// Octets, as it arrived.
+    pub size: u64,
+}
+
+/// Text from outside for a log line: control characters and bidirectional overrides become `?`.
+pub fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
+            c if c.is_control() => '?',
+            c => c,
+        })
+        .collect()
+}
+
+fn list(addresses: &[&str]) -> String {
+    let cleaned: Vec<String> = addresses.iter().map(|address| clean(address)).collect();
+    cleaned.join(",")
+}
+
+impl SessionLog {
+    /// For one session.
+    pub fn new(id: SessionId, client: SocketAddr) -> Self {
+        Self { id, client }
+    }
+
+    /// A client connected.
+    pub fn connected(&self, tls: bool, relay_host: bool) {
+        debug!(session = %self.id, client = %self.client, tls, relay_host, "connected");
+    }
+
+    /// TLS is up.
+    pub fn encrypted(&self, version: &str, cipher: &str) {
+        debug!(session = %self.id, client = %self.client, version, cipher, "encrypted");
+    }
+
+    /// The client sent credentials on cleartext.
+    pub fn credentials_exposed(&self) {
+        warn!(session = %self.id, client = %self.client,
+            "credentials exposed: AUTH on an unencrypted connection was refused; the password may have been overheard");
+    }
+
+    /// A user logged in.
+    pub fn authenticated(&self, account: &Account, mechanism: &str) {
+        info!(session = %self.id, client = %self.client, %account, mechanism, "authenticated");
+    }
+
+    /// A log-in failed.
+    pub fn authentication_failed(&self, mechanism: &str, name: Option<&str>, why: &str) {
+        let user = name.map(clean);
+        warn!(session = %self.id, client = %self.client, mechanism, user, why, "authentication failed");
+    }
+
+    /// The upstream answered a RCPT.
+    pub fn probed(&self, account: &Account, recipient: &str, reply: &Reply) {
+        let recipient = clean(recipient);
+        if reply.is_positive() {
+            debug!(session = %self.id, %account, recipient, reply = %reply, "recipient accepted");
+        } else {
+            info!(session = %self.id, %account, recipient, reply = %reply, "recipient refused");
+        }
+    }
+
+    /// An invalid recipient counted.
+    pub fn counted(&self, account: &Account, recipient: &str, count: u32, limit: u32) {
+        info!(session = %self.id, %account, recipient = clean(recipient), count, limit, "invalid recipient");
+    }
+
+    /// The account is blocked now.
+    pub fn blocked(&self, account: &Account, recipient: &str, limit: u32) {
+        warn!(session = %self.id, client = %self.client, %account, recipient = clean(recipient), limit,
+            "account blocked: it reached the limit of invalid recipients; its mail is parked from now on");
+    }
+
+    /// The account would be blocked, were it not observed or exempt.
+    pub fn would_block(&self, account: &Account, limit: u32) {
+        warn!(session = %self.id, client = %self.client, %account, limit,
+            "account would have been blocked: it reached the limit of invalid recipients, but is observed or exempt");
+    }
+
+    /// The upstream gave no answer.
+    pub fn upstream_failed(&self, what: &str, fault: &str) {
+        warn!(session = %self.id, client = %self.client, at = what, fault = clean(fault), "upstream failed");
+    }
+
+    /// The upstream took the message, or refused it at its end.
+    pub fn relayed(&self, facts: &MessageFacts<'_>, reply: &Reply) {
+        let what = if reply.is_positive() { "message relayed" } else { "message refused by the upstream" };
+        info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
+            message_id = facts.message_id.map(clean), accepted = list(facts.accepted), refused = list(facts.refused),
+            size = facts.size, reply = %reply, "{what}");
+    }
+
+    /// The upstream did not answer at the end of data.
+    pub fn ambiguous(&self, facts: &MessageFacts<'_>, fault: &str) {
+        error!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
+            message_id = facts.message_id.map(clean), accepted = list(facts.accepted), fault = clean(fault),
+            "no reply to the end of data: the message may have been accepted; the client was told to try again");
+    }
+
+    /// A message is in the quarantine.
+    pub fn parked(&self, facts: &MessageFacts<'_>, id: QuarantineId, told: Option<&str>, why: &str) {
+        info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
+            message_id = facts.message_id.map(clean), accepted = list(facts.accepted), refused = list(facts.refused),
+            size = facts.size, quarantine_id = %id, told_queue_id = told, why, "message parked");
+    }
+
+    /// A message was not taken, by our own decision.
+    pub fn rejected(&self, account: &Account, why: &str) {
+        info!(session = %self.id, client = %self.client, %account, why, "message not accepted");
+    }
+
+    /// The session is over.
+    pub fn disconnected(&self, why: &str) {
+        debug!(session = %self.id, client = %self.client, why = clean(why), "disconnected");
+    }
+}
+
+/// A parked message was released, or a release was tried.
+pub fn released(report: &Report, account: &Account) {
+    let addresses = |list: &[(String, Reply)]| {
+        list.iter()
+            .map(|(address, reply)| format!("{} ({reply})", clean(address)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    info!(quarantine_id = %report.id, %account, outcome = ?report.outcome, delivered = addresses(&report.delivered),
+        refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
+}
+
+/// A release that is due could not be tried.
+pub fn release_failed(id: QuarantineId, why: &str) {
+    warn!(quarantine_id = %id, why = clean(why), "release could not be tried");
+}
+
+/// A parked message had been kept for as long as the configuration says.
+pub fn expired(id: QuarantineId) {
+    info!(quarantine_id = %id, "parked message expired and was removed");
+}
+
+/// The service is up.
+pub fn serving(version: &str, hostname: &str) {
+    info!(version, hostname, "gatepost is serving");
+}
+
+/// One socket is bound.
+pub fn listening(address: SocketAddr, tls: &str) {
+    info!(%address, tls, "listening");
+}
+
+/// `[::]` was asked for, and the machine has no IPv6.
+pub fn no_ipv6(address: SocketAddr) {
+    warn!(%address, "this machine has no IPv6: listening on 0.0.0.0 instead");
+}
+
+/// The system could not take a connection.
+pub fn accept_failed(address: SocketAddr, why: &str) {
+    error!(%address, why, "a connection could not be taken; raise the limit of file descriptors if they ran out");
+}
+
+/// A client was turned away.
+pub fn too_many_connections(client: SocketAddr) {
+    warn!(%client, "too many connections: client turned away");
+}
+
+/// A client did not get as far as TLS.
+pub fn handshake_failed(client: SocketAddr, why: &str) {
+    debug!(%client, why = clean(why), "TLS handshake failed");
+}
+
+/// A self-signed certificate was made.
+pub fn self_signed(certificate: &Path) {
+    warn!(certificate = %certificate.display(),
+        "NO CERTIFICATE WAS FOUND: a self-signed one was made; clients will not trust it. Put your own there, or set [tls]");
+}
+
+/// The upstream could not be asked what it offers.
+pub fn upstream_unreachable(address: &str, fault: &str) {
+    warn!(
+        upstream = address,
+        fault = clean(fault),
+        "the upstream does not answer; clients get 451 4.4.1 until it does"
+    );
+}
+
+/// The upstream does not let us say who the client is.
+pub fn no_xclient(address: &str) {
+    warn!(
+        upstream = address,
+        "the upstream offers no XCLIENT: it will see every client as this machine; see `gatepost check`"
+    );
+}
+
+/// The users file was read anew.
+pub fn users_reloaded(users: usize, ended: &[String]) {
+    info!(users, ended = ended.join(","), "users file read anew; the sessions of changed users end");
+}
+
+/// A new users file is refused.
+pub fn users_refused(why: &str) {
+    error!(why = clean(why), "the new users file is refused; the old one stays in force");
+}
+
+/// Counts or blocks cannot be written.
+pub fn ledger_trouble(why: &str) {
+    error!(
+        why = clean(why),
+        "the ledger cannot be written; counts and blocks hold in memory, and writing is tried again each second"
+    );
+}
+
+/// They can again.
+pub fn ledger_recovered() {
+    info!("the ledger is written again");
+}
+
+/// 80 % of the quarantine are used.
+pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
+    warn!(
+        messages,
+        octets, max, "the quarantine is nearly full: release or delete, or raise [quarantine] max_size"
+    );
+}
+
+/// The upstream seems to accept everybody.
+pub fn blind(what: &str) {
+    error!(
+        recipients = what,
+        "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`"
+    );
+}
+
+/// Nobody is let in any more.
+pub fn shutting_down(sessions: usize) {
+    info!(sessions, "shutting down: what is under way is finished first");
+}
+
+/// The end.
+pub fn stopped(left: usize) {
+    if left == 0 {
+        info!("stopped");
+    } else {
+        warn!(sessions = left, "stopped; these sessions did not finish within shutdown_timeout");
+    }
+}
+
+/// A command of an operator's.
+pub fn audit(line: &AuditLine) {
+    info!(time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
+        "operator");
+}
+
+/// Lines of commands given while the service was down could not be read.
+pub fn audit_lines_left(why: &str) {
+    error!(why = clean(why), "audit lines of commands given while gatepost was down could not be logged");
+}
+
+/// The control socket failed.
+pub fn control_failed(why: &str) {
+    error!(why = clean(why), "the control socket failed; commands cannot reach this process any more");
+}

@@ -1,0 +1,36 @@
+//! The parts that both mail paths are made of, wired once by the server (or the demo) and shared by all sessions.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::guard::Ledger;
+use crate::quarantine::Spool;
+use crate::roster::Roster;
+use crate::upstream::Upstream;
+
+/// Everything that a session, a release or the control API works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Counts and blocks.
+    pub ledger: Ledger,
+    /// Parked messages.
+    pub spool: Spool,
+    /// The MTA.
+    pub upstream: Upstream,
+    /// Who may log in.
+    pub auth: Authenticator,
+    /// Who is connected.
+    pub roster: Roster,
+    /// Who is told.
+    pub desk: Desk,
+    /// Our certificate towards clients.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Turns true when the service shuts down.
+    pub shutdown: watch::Receiver<bool>,
+}

@@ -1,0 +1,118 @@
+//! A parked message in the hand of a release.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::envelope::Envelope;
+use super::files;
+use super::index::Record;
+use super::shared::{Held, Shared, blocking};
+use super::spool::SpoolError;
+use crate::id::QuarantineId;
+
+/// The most of a message that a reader has in memory, octets.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// A message in hand, which nobody else can claim meanwhile. Dropping it puts it back as it is on disk.
+pub struct Claim {
+    held: Arc<Held>,
+    envelope: Envelope,
+}
+
+/// A message as it arrived, to read from its first octet.
+#[derive(Debug)]
+pub struct MessageReader(tokio::fs::File);
+
+impl MessageReader {
+    pub(super) async fn open(shared: &Shared, id: QuarantineId) -> Result<Self, SpoolError> {
+        let path = shared.folder.path().join(files::message_name(id));
+        match tokio::fs::File::open(&path).await {
+            Ok(mut file) => {
+                file.set_max_buf_size(READ_AHEAD);
+                Ok(Self(file))
+            }
+            // Removed meanwhile.
+            Err(_) if shared.index().state(id).is_none() => Err(SpoolError::Unknown(id.to_string())),
+            Err(cause) => Err(SpoolError::Io(format!("cannot open {}: {cause}", path.display()))),
+        }
+    }
+}
+
+impl AsyncRead for MessageReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl Claim {
+    pub(super) async fn take(shared: &Arc<Shared>, id: QuarantineId) -> Result<Self, SpoolError> {
+        let held = shared.hold(id)?;
+        blocking(move || {
+            let envelope = held.shared.load(id)?;
+            Ok(Self { held: Arc::new(held), envelope })
+        })
+        .await
+        .map_err(SpoolError::Io)?
+    }
+
+    /// Its envelope.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The message as it arrived, from its first octet.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub async fn message(&self) -> Result<MessageReader, SpoolError> {
+        MessageReader::open(&self.held.shared, self.held.id).await
+    }
+
+    /// Writes a changed envelope, durably, and keeps the claim. Once begun it is seen through, even if the caller goes away.
+    ///
+    /// # Errors
+    /// It could not be written, or is not that of this message: the old one is still in force. (Where the very last step
+    /// failed, the fsync of the folder, the new one may be found after a crash.)
+    pub async fn update(&mut self, envelope: Envelope) -> Result<(), SpoolError> {
+        let id = self.held.id;
+        let what_stays = |envelope: &Envelope| (envelope.version, envelope.id, envelope.size);
+        if what_stays(&envelope) != what_stays(&self.envelope)
+            || envelope.account != self.envelope.account
+            || envelope.sha256 != self.envelope.sha256
+        {
+            return Err(SpoolError::Io(format!("the envelope is not that of {id}")));
+        }
+        let text = envelope.encode().map_err(|cause| SpoolError::Io(format!("message {id}: {cause}")))?;
+        let record = Record::of(&envelope);
+        let held = Arc::clone(&self.held);
+        let written = blocking(move || {
+            held.shared.folder.write(files::envelope_name(id), text.as_bytes())?;
+            held.shared.put_if_there(id, record);
+            Ok::<_, crate::durable::DurableError>(())
+        });
+        written.await.map_err(SpoolError::Io)?.map_err(|error| SpoolError::Io(error.to_string()))?;
+        self.envelope = envelope;
+        Ok(())
+    }
+
+    /// Removes the message: all are answered. Once begun it is seen through, even if the caller goes away.
+    ///
+    /// # Errors
+    /// The files could not be removed; it can be tried again by [`Spool::remove`](super::Spool::remove).
+    pub async fn finish(self) -> Result<(), SpoolError> {
+        remove(self.held).await
+    }
+}
+
+/// Removes a message in hand.
+pub(super) async fn remove(held: Arc<Held>) -> Result<(), SpoolError> {
+    let outcomes = blocking(move || held.shared.remove(&[held.id])).await.map_err(SpoolError::Io)?;
+    outcomes.into_iter().collect::<Result<(), _>>().map_err(SpoolError::Io)
+}

@@ -1,0 +1,402 @@
+//! What is known of every parked message without reading it: about 100 octets each; pure.
+//!
+//! Answers sizes, limits, due times and pages, and holds the claims. What is being received counts as reserved, so that
+//! messages that come at once cannot pass a limit together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use super::envelope::{Envelope, State};
+use super::spool::{Limits, Usage};
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::id::QuarantineId;
+
+/// The part of `max_size` from which on the quarantine is nearly full (CONTRACT: notice at 80 %).
+const NOTICE_SHARE: f64 = 0.8;
+/// The part below which it must have fallen before that is worth a second word.
+const QUIET_SHARE: f64 = 0.7;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    /// `None` where the envelope cannot be read.
+    account: Option<Account>,
+    size: u64,
+    parked: Timestamp,
+    state: State,
+    /// The next try or the due time.
+    due: Option<Timestamp>,
+    told: Option<Box<str>>,
+    claimed: bool,
+}
+
+impl Record {
+    pub(super) fn of(envelope: &Envelope) -> Self {
+        Self {
+            account: Some(envelope.account.clone()),
+            size: envelope.size,
+            parked: envelope.parked,
+            state: envelope.state(),
+            due: envelope.release.as_ref().map_or(envelope.due, |release| release.next),
+            told: envelope.told_queue_id.as_deref().map(Into::into),
+            claimed: false,
+        }
+    }
+
+    /// One whose envelope cannot be read; `size`: octets of its message file.
+    pub(super) fn unreadable(id: QuarantineId, size: u64) -> Self {
+        Self {
+            account: None,
+            size,
+            parked: id.born(),
+            state: State::Unreadable,
+            due: None,
+            told: None,
+            claimed: false,
+        }
+    }
+}
+
+/// Why a message cannot be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Unknown,
+    Claimed,
+}
+
+#[derive(Debug, Default)]
+struct Holding {
+    usage: Usage,
+    /// Octets of messages that are being received.
+    reserved: u64,
+}
+
+impl Holding {
+    fn octets(&self) -> u64 {
+        self.usage.octets.saturating_add(self.reserved)
+    }
+
+    fn add(&mut self, size: u64) {
+        self.usage.messages += 1;
+        self.usage.octets = self.usage.octets.saturating_add(size);
+    }
+
+    fn subtract(&mut self, size: u64) {
+        self.usage.messages = self.usage.messages.saturating_sub(1);
+        self.usage.octets = self.usage.octets.saturating_sub(size);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.usage.messages == 0 && self.reserved == 0
+    }
+}
+
+/// All messages.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    records: BTreeMap<QuarantineId, Record>,
+    accounts: HashMap<Account, Holding>,
+    total: Holding,
+    /// Of those that nobody has claimed.
+    due: BTreeSet<(Timestamp, QuarantineId)>,
+    noticed: bool,
+}
+
+impl Index {
+    /// Whether `octets` more of `account` fit; without any, whether one more would.
+    pub(super) fn fits(&self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
+        let fits = |holding: u64, limit: u64| holding.saturating_add(octets.max(1)) <= limit;
+        let of_account = self.accounts.get(account).map_or(0, Holding::octets);
+        if !fits(self.total.octets(), limits.max_size) {
+            return Err(format!("max_size, {} octets, is reached", limits.max_size));
+        }
+        if !fits(of_account, limits.max_size_per_account) {
+            return Err(format!(
+                "max_size_per_account, {} octets, is reached by {account}",
+                limits.max_size_per_account
+            ));
+        }
+        Ok(())
+    }
+
+    /// Sets `octets` aside for a message that is being received.
+    pub(super) fn reserve(&mut self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
+        if octets == 0 {
+            return Ok(());
+        }
+        self.fits(limits, account, octets)?;
+        self.total.reserved += octets;
+        self.accounts.entry(account.clone()).or_default().reserved += octets;
+        Ok(())
+    }
+
+    /// Gives back what was set aside.
+    pub(super) fn unreserve(&mut self, account: &Account, octets: u64) {
+        self.total.reserved = self.total.reserved.saturating_sub(octets);
+        if let Some(holding) = self.accounts.get_mut(account) {
+            holding.reserved = holding.reserved.saturating_sub(octets);
+            if holding.is_empty() {
+                self.accounts.remove(account);
+            }
+        }
+    }
+
+    /// Adds a message, or puts what is known now in place of what was; a claim stays.
+    pub(super) fn put(&mut self, id: QuarantineId, mut record: Record) {
+        record.claimed = self.remove(id).is_some_and(|old| old.claimed);
+        self.total.add(record.size);
+        if let Some(account) = record.account.take() {
+            let entry = self.accounts.entry(account);
+            // All messages of an account share one allocation.
+            record.account = Some(entry.key().clone());
+            entry.or_default().add(record.size);
+        }
+        if let Some(due) = record.due.filter(|_| !record.claimed) {
+            self.due.insert((due, id));
+        }
+        self.records.insert(id, record);
+    }
+
+    /// Takes a message off.
+    pub(super) fn remove(&mut self, id: QuarantineId) -> Option<Record> {
+        let record = self.records.remove(&id)?;
+        self.total.subtract(record.size);
+        if let Some(account) = &record.account
+            && let Some(holding) = self.accounts.get_mut(account)
+        {
+            holding.subtract(record.size);
+            if holding.is_empty() {
+                self.accounts.remove(account);
+            }
+        }
+        if let Some(due) = record.due {
+            self.due.remove(&(due, id));
+        }
+        Some(record)
+    }
+
+    /// Gives a message into one hand.
+    pub(super) fn claim(&mut self, id: QuarantineId) -> Result<(), Refusal> {
+        let record = self.records.get_mut(&id).ok_or(Refusal::Unknown)?;
+        if record.claimed {
+            return Err(Refusal::Claimed);
+        }
+        record.claimed = true;
+        if let Some(due) = record.due {
+            self.due.remove(&(due, id));
+        }
+        Ok(())
+    }
+
+    /// Takes it back; one that is gone meanwhile stays gone.
+    pub(super) fn unclaim(&mut self, id: QuarantineId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.claimed = false;
+            if let Some(due) = record.due {
+                self.due.insert((due, id));
+            }
+        }
+    }
+
+    pub(super) fn state(&self, id: QuarantineId) -> Option<State> {
+        self.records.get(&id).map(|record| record.state)
+    }
+
+    pub(super) fn size(&self, id: QuarantineId) -> Option<u64> {
+        self.records.get(&id).map(|record| record.size)
+    }
+
+    /// The newest message for which a client was told `queue_id`.
+    pub(super) fn told(&self, queue_id: &str) -> Option<QuarantineId> {
+        let mut newest_first = self.records.iter().rev();
+        newest_first.find(|(_, record)| record.told.as_deref() == Some(queue_id)).map(|(id, _)| *id)
+    }
+
+    /// The first `count` ids behind `after`, of `account` and parked at or after `since` where these are given.
+    pub(super) fn page(
+        &self,
+        account: Option<&Account>,
+        since: Option<Timestamp>,
+        after: Option<QuarantineId>,
+        count: usize,
+    ) -> Vec<QuarantineId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records
+            .range((from, Bound::Unbounded))
+            .filter(|(_, record)| account.is_none_or(|account| record.account.as_ref() == Some(account)))
+            .filter(|(_, record)| since.is_none_or(|since| record.parked >= since))
+            .map(|(id, _)| *id)
+            .take(count)
+            .collect()
+    }
+
+    /// Those that nobody has claimed and whose time has come, the longest due first.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<(QuarantineId, State)> {
+        let come = self.due.iter().take_while(|(due, _)| *due <= now);
+        come.filter_map(|(_, id)| Some((*id, self.state(*id)?))).collect()
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Up to `count` that wait for an operator, unclaimed, parked before `before`.
+    pub(super) fn parked_before(&self, before: Timestamp, count: usize) -> Vec<QuarantineId> {
+        // None is parked before it is born.
+        let old = self.records.iter().take_while(|(id, _)| id.born() < before);
+        old.filter(|(_, record)| record.state == State::Parked && !record.claimed && record.parked < before)
+            .map(|(id, _)| *id)
+            .take(count)
+            .collect()
+    }
+
+    pub(super) fn usage(&self, account: Option<&Account>) -> Usage {
+        match account {
+            None => self.total.usage,
+            Some(account) => self.accounts.get(account).map_or_else(Usage::default, |holding| holding.usage),
+        }
+    }
+
+    /// How much of `max_size` is taken, 0 to 1.
+    pub(super) fn fill_level(&self, limits: &Limits) -> f64 {
+        // Precise to a millionth for every size below 2^53 octets.
+        #[allow(clippy::cast_precision_loss)]
+        let level = self.total.octets() as f64 / limits.max_size.max(1) as f64;
+        level.min(1.0)
+    }
+
+    /// Whether it has become nearly full since the last time that this was asked.
+    pub(super) fn became_nearly_full(&mut self, limits: &Limits) -> bool {
+        let level = self.fill_level(limits);
+        let news = level >= NOTICE_SHARE && !self.noticed;
+        self.noticed = level >= if self.noticed { QUIET_SHARE } else { NOTICE_SHARE };
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quarantine::envelope::Release;
+    use crate::quarantine::sample::{envelope, id};
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn limits() -> Limits {
+        Limits { max_size: 100, max_size_per_account: 60, expire_after: None }
+    }
+
+    fn account(name: &str) -> Account {
+        name.parse().unwrap()
+    }
+
+    fn record(name: &str, size: usize) -> Record {
+        Record { account: Some(account(name)), ..Record::of(&envelope(id(1), &vec![0; size])) }
+    }
+
+    #[test]
+    fn usage_follows_what_is_put_and_removed() {
+        let mut index = Index::default();
+        let (one, two, three) = (id(1), id(2), id(3));
+        index.put(one, record("anna", 10));
+        index.put(two, record("bert", 20));
+        index.put(three, Record::unreadable(three, 5));
+        index.put(one, record("anna", 10));
+        let usage = |messages, octets| Usage { messages, octets };
+        assert_eq!(index.usage(None), usage(3, 35));
+        assert_eq!(index.usage(Some(&account("anna"))), usage(1, 10));
+        assert_eq!(index.page(Some(&account("bert")), None, None, 9), [two]);
+        assert_eq!(index.page(None, None, Some(one), 9), [two, three]);
+        assert_eq!(index.page(None, Some(at(2)), None, 9), [three], "the sample was parked at 1");
+        index.remove(one);
+        assert_eq!(index.remove(one), None);
+        assert_eq!(index.usage(Some(&account("anna"))), usage(0, 0));
+        assert_eq!(index.usage(None), usage(2, 25));
+        assert_eq!(index.accounts.len(), 1);
+    }
+
+    #[test]
+    fn reservations_count_against_both_limits() {
+        let (anna, bert) = (account("anna"), account("bert"));
+        let mut index = Index::default();
+        index.put(id(1), record("anna", 30));
+        assert!(index.reserve(&limits(), &anna, 31).unwrap_err().contains("per_account"));
+        index.reserve(&limits(), &anna, 30).unwrap();
+        assert!(index.fits(&limits(), &anna, 0).is_err(), "not one octet more");
+        index.fits(&limits(), &bert, 0).unwrap();
+        assert!(index.reserve(&limits(), &bert, 41).unwrap_err().contains("max_size,"));
+        index.reserve(&limits(), &bert, 40).unwrap();
+        assert!(index.fits(&limits(), &account("carl"), 0).is_err());
+        index.unreserve(&anna, 30);
+        index.unreserve(&bert, 40);
+        assert_eq!((index.total.reserved, index.accounts.len()), (0, 1));
+        assert!(index.fits(&limits(), &anna, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_claim_is_one_hand_and_hides_what_is_due() {
+        let mut index = Index::default();
+        let (one, two) = (id(1), id(2));
+        let mut releasing = envelope(two, b"");
+        releasing.due = Some(at(1));
+        releasing.release = Some(Release { requested: at(0), quiet: false, tries: 1, next: Some(at(7)) });
+        index.put(one, Record { due: Some(at(9)), ..record("anna", 1) });
+        index.put(two, Record::of(&releasing));
+        assert_eq!(index.next_due(), Some(at(7)));
+        assert_eq!(index.due(at(8)), [(two, State::Releasing)]);
+        assert_eq!(index.due(at(9)), [(two, State::Releasing), (one, State::Parked)]);
+        index.claim(two).unwrap();
+        assert_eq!(index.claim(two), Err(Refusal::Claimed));
+        assert_eq!(index.claim(id(3)), Err(Refusal::Unknown));
+        assert_eq!((index.due(at(9)), index.next_due()), (vec![(one, State::Parked)], Some(at(9))));
+        releasing.release.as_mut().unwrap().next = Some(at(20));
+        index.put(two, Record::of(&releasing));
+        assert_eq!(index.claim(two), Err(Refusal::Claimed), "a change keeps the claim");
+        index.unclaim(two);
+        index.remove(one);
+        index.unclaim(one);
+        assert_eq!((index.due(at(9)), index.next_due()), (vec![], Some(at(20))));
+    }
+
+    #[test]
+    fn only_what_waits_for_an_operator_expires() {
+        let mut index = Index::default();
+        let ids = [id(1), id(2), id(3), id(4), id(5)];
+        for (place, id) in ids.iter().enumerate() {
+            let parked = at(place as u64 + 1);
+            index.put(*id, Record { parked, ..record("anna", 1) });
+        }
+        index.claim(ids[0]).unwrap();
+        index.put(ids[1], Record { state: State::Failed, ..record("anna", 1) });
+        index.put(ids[2], Record::unreadable(ids[2], 1));
+        assert_eq!(index.parked_before(at(5), 9), [ids[3]]);
+        assert_eq!(index.parked_before(at(6), 9), [ids[3], ids[4]]);
+    }
+
+    #[test]
+    fn the_newest_of_those_with_one_told_id() {
+        let mut index = Index::default();
+        let (one, two) = (id(1), id(2));
+        index.put(one, record("anna", 1));
+        index.put(two, record("anna", 1));
+        assert_eq!(index.told("4F2A91B0C3"), Some(two));
+        assert_eq!(index.told("4F2A91B0C"), None);
+    }
+
+    #[test]
+    fn nearly_full_is_said_once_a_time() {
+        let mut index = Index::default();
+        let limits = Limits { max_size_per_account: 100, ..limits() };
+        for (octets, expected) in
+            [(79, false), (80, true), (90, false), (75, false), (85, false), (69, false), (80, true)]
+        {
+            index.put(id(1), record("anna", octets));
+            assert_eq!(index.became_nearly_full(&limits), expected, "{octets}");
+            let kept = index.records.keys().next().copied().unwrap();
+            index.remove(kept);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How far the release of a message has come, read off its envelope; pure.
+//!
+//! CONTRACT, Release: a recipient is answered once it was delivered or refused for good; the others are tried again.
+
+use super::envelope::{Envelope, Recipient, RecipientState};
+use crate::smtp::{ForwardPath, Reply};
+
+/// What the upstream has said so far of those who were to get the message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome<'a> {
+    /// Taken, in this release or an earlier one.
+    pub delivered: Vec<Answer<'a>>,
+    /// Refused for good.
+    pub refused: Vec<Answer<'a>>,
+    /// Put off at the last try.
+    pub deferred: Vec<Answer<'a>>,
+}
+
+/// One recipient's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Who.
+    pub recipient: &'a ForwardPath,
+    /// The upstream's reply.
+    pub reply: &'a Reply,
+}
+
+impl Recipient {
+    /// Whether the message is still to be sent to it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, RecipientState::Pending | RecipientState::Deferred { .. })
+    }
+
+    /// Whether its sender wants to hear of a failure: the default of NOTIFY (RFC 3461 4.1).
+    pub fn wants_failures(&self) -> bool {
+        self.parameters.notify.is_none_or(|notify| notify.failure)
+    }
+}
+
+impl Envelope {
+    /// The recipients that the message is still to be sent to, each with its place in `recipients`.
+    pub fn pending(&self) -> impl Iterator<Item = (usize, &Recipient)> {
+        self.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_open())
+    }
+
+    /// Whether the upstream ever took the message for somebody.
+    pub fn any_delivered(&self) -> bool {
+        self.recipients.iter().any(|recipient| matches!(recipient.state, RecipientState::Delivered { .. }))
+    }
+
+    /// The answers so far, in the order of RCPT.
+    pub fn outcome(&self) -> Outcome<'_> {
+        let mut outcome = Outcome::default();
+        for recipient in &self.recipients {
+            let (list, reply) = match &recipient.state {
+                RecipientState::Rejected | RecipientState::Pending => continue,
+                RecipientState::Delivered { reply, .. } => (&mut outcome.delivered, reply),
+                RecipientState::Refused { reply, .. } => (&mut outcome.refused, reply),
+                RecipientState::Deferred { reply, .. } => (&mut outcome.deferred, reply),
+            };
+            list.push(Answer { recipient: &recipient.forward_path, reply });
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::quarantine::sample::{envelope, id, reply};
+    use crate::smtp::parameter::Notify;
+
+    #[test]
+    fn who_wants_failures() {
+        let mut recipient = envelope(id(1), b"").recipients.remove(0);
+        let never = Notify { success: false, failure: false, delay: false };
+        for (notify, expected) in [
+            (None, true),
+            (Some(never), false),
+            (Some(Notify { success: true, ..never }), false),
+            (Some(Notify { failure: true, ..never }), true),
+        ] {
+            recipient.parameters.notify = notify;
+            assert_eq!(recipient.wants_failures(), expected, "{notify:?}");
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_place() {
+        let (reply, at) = (reply(), Timestamp::default());
+        let states = [
+            RecipientState::Rejected,
+            RecipientState::Pending,
+            RecipientState::Delivered { reply: reply.clone(), at },
+            RecipientState::Refused { reply: reply.clone(), at },
+            RecipientState::Deferred { reply: reply.clone(), at },
+        ];
+        let mut envelope = envelope(id(1), b"");
+        let recipient = envelope.recipients[0].clone();
+        envelope.recipients = states.map(|state| Recipient { state, ..recipient.clone() }).into();
+        let pending: Vec<_> = envelope.pending().map(|(place, _)| place).collect();
+        assert_eq!(pending, [1, 4]);
+        assert!(envelope.any_delivered());
+        let answer = vec![Answer { recipient: &recipient.forward_path, reply: &reply }];
+        let expected = Outcome { delivered: answer.clone(), refused: answer.clone(), deferred: answer };
+        assert_eq!(envelope.outcome(), expected);
+        envelope.recipients.truncate(2);
+        assert!(!envelope.any_delivered());
+        assert_eq!(envelope.outcome(), Outcome::default());
+    }
+}

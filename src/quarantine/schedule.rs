@@ -1,0 +1,83 @@
+//! When a release is tried again; pure.
+//!
+//! CONTRACT, Release: after 5, 10, 20, 40, then every 60 minutes for 5 days, counted from the decision.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How long after the first, second, ... try the next one comes; behind the last, [`EVERY`].
+const FIRST_DELAYS: [Duration; 4] = [minutes(5), minutes(10), minutes(20), minutes(40)];
+/// How long after every further try.
+const EVERY: Duration = minutes(60);
+/// How long after the decision there are tries at all (RFC 5321 4.5.4.1: at least 4 to 5 days).
+pub const GIVE_UP_AFTER: Duration = minutes(5 * 24 * 60);
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+/// The next try of a release that was `requested` then and tried `tries` times, the last time just `now`. The last
+/// try of all comes at the very end of the five days; `None`: they are over, and who is not answered counts as refused.
+pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Option<Timestamp> {
+    let end = requested.after(GIVE_UP_AFTER);
+    if now >= end {
+        return None;
+    }
+    let delay = match tries.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(index) => {
+            usize::try_from(index).ok().and_then(|i| FIRST_DELAYS.get(i)).copied().unwrap_or(EVERY)
+        }
+    };
+    Some(now.after(delay).min(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        const DAYS: u64 = 24 * 60;
+        let at = |minute: u64| Timestamp::default().after(minutes(10_000 + minute));
+        for (tries, minute, expected) in [
+            (0, 0, Some(0)),
+            (1, 0, Some(5)),
+            (2, 5, Some(15)),
+            (3, 15, Some(35)),
+            (4, 35, Some(75)),
+            (5, 75, Some(135)),
+            (6, 135, Some(195)),
+            (u32::MAX, 195, Some(255)),
+            (100, 5 * DAYS - 61, Some(5 * DAYS - 1)),
+            // A last try at the end, rather than an hour without one.
+            (100, 5 * DAYS - 30, Some(5 * DAYS)),
+            (100, 5 * DAYS, None),
+            // Gatepost was down, and made its last try late.
+            (2, 9 * DAYS, None),
+        ] {
+            assert_eq!(
+                next_try(at(0), tries, at(minute)),
+                expected.map(at),
+                "try {tries} at minute {minute}"
+            );
+        }
+        let stepped_back = at(0).before(minutes(60));
+        assert_eq!(
+            next_try(at(0), 1, stepped_back),
+            Some(stepped_back.after(minutes(5))),
+            "the clock went back"
+        );
+    }
+
+    #[test]
+    fn five_days_have_about_120_tries() {
+        let requested = Timestamp::from_millis(1_795_536_328_123);
+        let (mut now, mut tries) = (requested, 0);
+        while let Some(next) = next_try(requested, tries, now) {
+            (now, tries) = (next, tries + 1);
+        }
+        assert_eq!((now, tries), (requested.after(GIVE_UP_AFTER), 124));
+    }
+}

@@ -1,0 +1,98 @@
+//! What the parts of the spool share: the folder, the index, the limits; and the way to a blocking thread.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::envelope::{Envelope, State};
+use super::files::{self, LoadError};
+use super::index::{Index, Record, Refusal};
+use super::space::Space;
+use super::spool::{Limits, SpoolError};
+use crate::durable::Folder;
+use crate::id::QuarantineId;
+
+pub(super) struct Shared {
+    pub(super) folder: Arc<Folder>,
+    pub(super) limits: Limits,
+    pub(super) space: Arc<Space>,
+    pub(super) index: Mutex<Index>,
+    /// Keeps other processes out.
+    pub(super) _lock: File,
+}
+
+impl Shared {
+    /// The index; never held across an await or a disk access.
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads an envelope; blocking.
+    pub(super) fn load(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
+        let Some(state) = self.index().state(id) else { return Err(SpoolError::Unknown(id.to_string())) };
+        match files::load(&self.folder, id) {
+            Ok(envelope) => {
+                // Somebody has mended it, or the disk did not answer when it was read first.
+                if state == State::Unreadable {
+                    self.put_if_there(id, Record::of(&envelope));
+                }
+                Ok(envelope)
+            }
+            // Removed meanwhile.
+            Err(_) if self.index().state(id).is_none() => Err(SpoolError::Unknown(id.to_string())),
+            Err(LoadError::Unreadable(cause)) => Err(SpoolError::Unreadable { id, cause }),
+            Err(LoadError::Io(cause)) => Err(SpoolError::Io(cause)),
+        }
+    }
+
+    /// Puts what is known now in place of what was.
+    pub(super) fn put_if_there(&self, id: QuarantineId, record: Record) {
+        let mut index = self.index();
+        if index.state(id).is_some() {
+            index.put(id, record);
+        }
+    }
+
+    /// Takes a message in hand.
+    pub(super) fn hold(self: &Arc<Self>, id: QuarantineId) -> Result<Held, SpoolError> {
+        match self.index().claim(id) {
+            Ok(()) => Ok(Held { shared: Arc::clone(self), id }),
+            Err(Refusal::Unknown) => Err(SpoolError::Unknown(id.to_string())),
+            Err(Refusal::Claimed) => Err(SpoolError::Claimed(id)),
+        }
+    }
+
+    /// Removes messages for good, which the caller holds; blocking. Each has its own outcome.
+    pub(super) fn remove(&self, ids: &[QuarantineId]) -> Vec<Result<(), String>> {
+        let outcomes = files::remove(&self.folder, ids);
+        let mut index = self.index();
+        for (id, outcome) in ids.iter().zip(&outcomes) {
+            if outcome.is_ok() {
+                index.remove(*id);
+            }
+        }
+        outcomes
+    }
+}
+
+/// A message in hand. It travels with the work on its files, so that nobody else claims it before that is over, even if
+/// whoever asked for the work is gone.
+pub(super) struct Held {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: QuarantineId,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.index().unclaim(self.id);
+    }
+}
+
+/// Runs disk work on a blocking thread, to its end even where nobody waits for it any more.
+///
+/// # Errors
+/// It panicked, or the program is ending.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("work on the disk did not end: {error}"))
+}

@@ -1,0 +1,164 @@
+//! Room on the file system: what is parked must not take the last of it, since the database and the outbox live there too.
+//!
+//! Whoever writes books before. What was booked and not yet written counts as taken, so that many who write at once
+//! cannot pass the floor together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::spool::ParkError;
+
+/// The part of the file system that stays free.
+const FLOOR_SHARE: u64 = 100;
+/// The least that stays free, octets: a segment of the database and a few mails.
+const FLOOR_LEAST: u64 = 16 * 1024 * 1024;
+/// The most.
+const FLOOR_MOST: u64 = 1024 * 1024 * 1024;
+/// On a tiny file system no more than this part stays free.
+const FLOOR_SHARE_MOST: u64 = 4;
+/// What a message books at first, octets: a small one and its envelope.
+pub(super) const FIRST_BOOKING: u64 = 16 * 1024;
+/// How much is booked at a time once a message has outgrown its first booking, octets.
+const STEP: u64 = 4 * 1024 * 1024;
+
+/// The file system of a folder.
+#[derive(Debug)]
+pub(super) struct Space {
+    folder: PathBuf,
+    booked: AtomicU64,
+}
+
+/// Octets that may be written. What is left of it at the end goes back.
+#[derive(Debug)]
+pub(super) struct Booking {
+    space: Arc<Space>,
+    left: u64,
+}
+
+impl Space {
+    pub(super) fn of(folder: &Path) -> Arc<Self> {
+        Arc::new(Self { folder: folder.into(), booked: AtomicU64::new(0) })
+    }
+
+    /// Whether `octets` could be booked. One system call, which reads no disk.
+    pub(super) fn check(&self, octets: u64) -> Result<(), ParkError> {
+        let free = self.free()?;
+        fits(self.booked.load(Ordering::Relaxed), octets, free).map(drop).ok_or_else(|| self.full())
+    }
+
+    /// Books the first `octets` of a message.
+    pub(super) fn book(self: &Arc<Self>, octets: u64) -> Result<Booking, ParkError> {
+        let mut booking = Booking { space: Arc::clone(self), left: 0 };
+        booking.add(octets)?;
+        Ok(booking)
+    }
+
+    /// Octets that may still be written before the floor is reached.
+    fn free(&self) -> Result<u64, ParkError> {
+        let found = rustix::fs::statvfs(&self.folder).map_err(|cause| {
+            let cause = std::io::Error::from(cause);
+            ParkError::Io(format!("cannot ask how much is free in {}: {cause}", self.folder.display()))
+        })?;
+        let (total, free) =
+            (found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize));
+        Ok(free.saturating_sub(floor(total)))
+    }
+
+    fn full(&self) -> ParkError {
+        ParkError::Full(format!("the file system of {} has too little room left", self.folder.display()))
+    }
+}
+
+impl Booking {
+    /// Sees to it that `octets` more may be written.
+    pub(super) fn cover(&mut self, octets: u64) -> Result<(), ParkError> {
+        match octets.checked_sub(self.left) {
+            None | Some(0) => Ok(()),
+            // The step is for those who stream; at the edge what is needed will do.
+            Some(missing) => self.add(missing.max(STEP)).or_else(|_| self.add(missing)),
+        }
+    }
+
+    /// `octets` were written: the file system itself counts them now.
+    pub(super) fn written(&mut self, octets: u64) {
+        let octets = octets.min(self.left);
+        self.left -= octets;
+        self.space.booked.fetch_sub(octets, Ordering::Relaxed);
+    }
+
+    fn add(&mut self, octets: u64) -> Result<(), ParkError> {
+        let free = self.space.free()?;
+        let outcome = self
+            .space
+            .booked
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |booked| fits(booked, octets, free));
+        if outcome.is_err() {
+            return Err(self.space.full());
+        }
+        self.left += octets;
+        Ok(())
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        self.space.booked.fetch_sub(self.left, Ordering::Relaxed);
+    }
+}
+
+/// What is booked afterwards; `None` where it does not fit.
+fn fits(booked: u64, octets: u64, free: u64) -> Option<u64> {
+    booked.checked_add(octets).filter(|wanted| *wanted <= free)
+}
+
+/// What stays free on a file system of `total` octets.
+fn floor(total: u64) -> u64 {
+    (total / FLOOR_SHARE).clamp(FLOOR_LEAST, FLOOR_MOST).min(total / FLOOR_SHARE_MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor() {
+        const MIB: u64 = 1024 * 1024;
+        for (total, expected) in [
+            (0, 0),
+            (8 * MIB, 2 * MIB),
+            (64 * MIB, 16 * MIB),
+            (1024 * MIB, 16 * MIB),
+            (10_000 * MIB, 100 * MIB),
+            (10_000_000 * MIB, 1024 * MIB),
+        ] {
+            assert_eq!(floor(total), expected, "{total}");
+        }
+    }
+
+    #[test]
+    fn bookings_add_up_and_go_back() {
+        let home = tempfile::tempdir().unwrap();
+        let space = Space::of(home.path());
+        let mut one = space.book(1000).unwrap();
+        let two = space.book(500).unwrap();
+        one.cover(1000).unwrap();
+        one.written(400);
+        assert_eq!(space.booked.load(Ordering::Relaxed), 1100);
+        one.cover(601).unwrap();
+        assert_eq!(space.booked.load(Ordering::Relaxed), 1100 + STEP);
+        drop(one);
+        assert_eq!(space.booked.load(Ordering::Relaxed), 500);
+        assert!(matches!(space.book(u64::MAX - 1000), Err(ParkError::Full(_))));
+        assert!(matches!(space.check(u64::MAX), Err(ParkError::Full(_))));
+        space.check(1).unwrap();
+        drop(two);
+        assert_eq!(space.booked.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_not_a_full_one() {
+        let space = Space::of(Path::new("/nowhere"));
+        assert!(matches!(space.check(1), Err(ParkError::Io(_))));
+    }
+}

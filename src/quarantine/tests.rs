@@ -1,0 +1,486 @@
+//! The spool on a real disk: what is acknowledged is there, what is not leaves nothing, nothing hides anything.
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::envelope::{Release, State};
+use super::parking::BUFFER;
+use super::sample::{self, sha256};
+use super::spool::{Entry, Filter, Limits, ParkError, Parking, Spool, SpoolError, Usage};
+use super::{Envelope, files};
+use crate::account::Account;
+use crate::clock::{self, Timestamp};
+use crate::durable::TEMP_PREFIX;
+use crate::id::QuarantineId;
+
+mod crash;
+mod full_disk;
+mod throughput;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn limits() -> Limits {
+    Limits { max_size: 1 << 40, max_size_per_account: 1 << 40, expire_after: None }
+}
+
+fn anna() -> Account {
+    "anna".parse().unwrap()
+}
+
+async fn open(home: &Path) -> Spool {
+    Spool::open(home, limits()).await.unwrap()
+}
+
+async fn spool() -> (tempfile::TempDir, Spool) {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    (home, spool)
+}
+
+/// The envelope that fits what was written.
+fn envelope(parking: &Parking, account: &Account) -> Envelope {
+    let (size, sha256) = parking.digest();
+    Envelope { size, sha256, account: account.clone(), ..sample::envelope(parking.id(), b"") }
+}
+
+async fn park_as(spool: &Spool, account: &Account, content: &[u8]) -> Result<QuarantineId, ParkError> {
+    let mut parking = spool.begin(account, clock::now()).await?;
+    for piece in content.chunks(10_000) {
+        parking.write(piece).await?;
+    }
+    let (id, envelope) = (parking.id(), envelope(&parking, account));
+    parking.commit(&envelope).await?;
+    Ok(id)
+}
+
+async fn park(spool: &Spool, content: &[u8]) -> QuarantineId {
+    park_as(spool, &anna(), content).await.unwrap()
+}
+
+async fn content(mut reader: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut octets = Vec::new();
+    reader.read_to_end(&mut octets).await.unwrap();
+    octets
+}
+
+fn folder(home: &Path) -> PathBuf {
+    home.join("quarantine")
+}
+
+/// What is in the folder beside the lock.
+fn names(home: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder(home)).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lock")
+        .collect()
+}
+
+fn pair(id: QuarantineId) -> [String; 2] {
+    [files::envelope_name(id), files::message_name(id)]
+}
+
+async fn eventually(mut condition: impl FnMut() -> bool) {
+    tokio::time::timeout(DEADLINE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .expect("it did not come about in time");
+}
+
+#[tokio::test]
+async fn a_parked_message_is_there_as_it_arrived() {
+    let (home, spool) = spool().await;
+    for size in [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 5 * BUFFER + 7] {
+        let octets: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        for piece in octets.chunks(50_021) {
+            parking.write(piece).await.unwrap();
+        }
+        assert_eq!(parking.digest(), (size as u64, sha256(&octets)));
+        let (id, envelope) = (parking.id(), envelope(&parking, &anna()));
+        let before = spool.usage(None);
+        assert!(spool.envelope(id).await.is_err(), "nobody sees it before it is parked");
+        parking.commit(&envelope).await.unwrap();
+        assert_eq!(names(home.path()), pair(id).into());
+        for name in pair(id) {
+            let found = std::fs::metadata(folder(home.path()).join(name)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o7777, 0o600);
+        }
+        assert_eq!(spool.envelope(id).await.unwrap(), envelope);
+        assert_eq!(content(spool.message(id).await.unwrap()).await, octets);
+        assert_eq!(spool.usage(None).octets, before.octets + size as u64);
+        spool.remove(id).await.unwrap();
+        assert_eq!(names(home.path()), [].into());
+        assert_eq!(spool.remove(id).await, Err(SpoolError::Unknown(id.to_string())));
+    }
+    assert_eq!(std::fs::metadata(folder(home.path())).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(spool.usage(None), Usage::default());
+}
+
+#[tokio::test]
+async fn what_is_dropped_or_refused_leaves_nothing_behind() {
+    let (home, spool) = spool().await;
+    for size in [100, 3 * BUFFER] {
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        parking.write(&vec![b'x'; size]).await.unwrap();
+        let good = envelope(&parking, &anna());
+        for other in [
+            Envelope { id: sample::id(1), ..good.clone() },
+            Envelope { size: good.size + 1, ..good.clone() },
+            Envelope { sha256: sha256(b"other"), ..good.clone() },
+            Envelope { account: "bert".parse().unwrap(), ..good.clone() },
+            Envelope { version: 2, ..good.clone() },
+        ] {
+            let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+            parking.write(&vec![b'x'; size]).await.unwrap();
+            let id = if other.id == good.id { parking.id() } else { other.id };
+            let error = parking.commit(&Envelope { id, ..other }).await.unwrap_err();
+            assert!(matches!(error, ParkError::Io(_)), "{error}");
+        }
+        drop(parking);
+    }
+    eventually(|| names(home.path()).is_empty()).await;
+    assert_eq!((spool.usage(None), spool.fill_level()), (Usage::default(), 0.0));
+}
+
+#[tokio::test]
+async fn a_folder_that_went_away_is_an_error_and_loses_nobody_else_anything() {
+    let (home, spool) = spool().await;
+    let kept = park(&spool, b"kept").await;
+    let mut small = spool.begin(&anna(), clock::now()).await.unwrap();
+    let mut big = spool.begin(&anna(), clock::now()).await.unwrap();
+    small.write(b"small").await.unwrap();
+    let moved = home.path().join("moved");
+    std::fs::rename(folder(home.path()), &moved).unwrap();
+    assert!(matches!(spool.begin(&anna(), clock::now()).await, Err(ParkError::Io(_))));
+    assert!(matches!(spool.claim(kept).await.map(drop), Err(SpoolError::Unreadable { .. })));
+    std::fs::rename(&moved, folder(home.path())).unwrap();
+    // A folder takes the place of the envelope.
+    std::fs::create_dir(folder(home.path()).join(files::envelope_name(small.id()))).unwrap();
+    let of_small = envelope(&small, &anna());
+    let small_id = small.id();
+    assert!(matches!(small.commit(&of_small).await, Err(ParkError::Io(_))));
+    std::fs::remove_dir(folder(home.path()).join(files::envelope_name(small_id))).unwrap();
+    big.write(&vec![0; 3 * BUFFER]).await.unwrap();
+    let of_big = envelope(&big, &anna());
+    big.commit(&of_big).await.unwrap();
+    assert_eq!(spool.claim(kept).await.unwrap().envelope().size, 4);
+    assert_eq!(spool.usage(None).messages, 2);
+    assert_eq!(names(home.path()).len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_come_at_once_never_pass_the_limits() {
+    let home = tempfile::tempdir().unwrap();
+    let (of_all, of_one) = (20 * 4096, 12 * 4096);
+    let limits = Limits { max_size: of_all, max_size_per_account: of_one, expire_after: None };
+    let spool = Spool::open(home.path(), limits).await.unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|task| {
+            let (spool, account) = (spool.clone(), ["anna", "bert"][task % 2].parse::<Account>().unwrap());
+            tokio::spawn(async move { park_as(&spool, &account, &[b'x'; 4096]).await })
+        })
+        .collect();
+    let mut parked = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => parked += 1,
+            Err(error) => assert!(matches!(&error, ParkError::Full(_)), "{error}"),
+        }
+        assert!(spool.usage(None).octets <= of_all && spool.usage(Some(&anna())).octets <= of_one);
+    }
+    assert_eq!(parked, 20);
+    assert_eq!(spool.usage(None), Usage { messages: 20, octets: of_all });
+    assert!(matches!(spool.room(&anna(), 0), Err(ParkError::Full(_))));
+    assert!(matches!(spool.begin(&anna(), clock::now()).await, Err(ParkError::Full(_))));
+    assert!(spool.became_nearly_full() && !spool.became_nearly_full());
+    spool.remove(spool.ids(Some(&anna()))[0]).await.unwrap();
+    spool.room(&anna(), 4096).unwrap();
+    assert!(matches!(spool.room(&anna(), 4097), Err(ParkError::Full(_))));
+    park_as(&spool, &anna(), &[b'x'; 4097]).await.unwrap_err();
+    park_as(&spool, &anna(), &[b'x'; 4096]).await.unwrap();
+    eventually(|| names(home.path()).len() == 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_claim_one_wins() {
+    let (_home, spool) = spool().await;
+    let id = park(&spool, b"content").await;
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let spool = spool.clone();
+            tokio::spawn(async move { spool.claim(id).await })
+        })
+        .collect();
+    let mut won = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(claim) => won.push(claim),
+            Err(error) => assert_eq!(error, SpoolError::Claimed(id)),
+        }
+    }
+    assert_eq!(won.len(), 1);
+    assert_eq!(spool.remove(id).await, Err(SpoolError::Claimed(id)));
+    drop(won);
+    let claim = spool.claim(id).await.unwrap();
+    assert_eq!(content(claim.message().await.unwrap()).await, b"content");
+    claim.finish().await.unwrap();
+    assert_eq!(spool.claim(id).await.map(drop), Err(SpoolError::Unknown(id.to_string())));
+}
+
+fn releasing(envelope: &Envelope, next: Option<Timestamp>) -> Envelope {
+    let release = Release { requested: envelope.parked, quiet: false, tries: 1, next };
+    Envelope { release: Some(release), ..envelope.clone() }
+}
+
+#[tokio::test]
+async fn a_change_is_durable_and_known_at_once() {
+    let (home, spool) = spool().await;
+    let id = park(&spool, b"content").await;
+    let at = Timestamp::from_millis(5_000);
+    let mut claim = spool.claim(id).await.unwrap();
+    let changed = releasing(claim.envelope(), Some(at));
+    claim.update(changed.clone()).await.unwrap();
+    assert_eq!(claim.envelope(), &changed);
+    assert_eq!((spool.next_due(), spool.due(at)), (None, vec![]), "it is in hand");
+    for other in [
+        Envelope { id: sample::id(1), ..changed.clone() },
+        Envelope { size: 1, ..changed.clone() },
+        Envelope { sha256: String::new(), ..changed.clone() },
+        Envelope { account: "bert".parse().unwrap(), ..changed.clone() },
+    ] {
+        assert!(matches!(claim.update(other).await, Err(SpoolError::Io(_))));
+    }
+    drop(claim);
+    assert_eq!((spool.next_due(), spool.due(at)), (Some(at), vec![(id, State::Releasing)]));
+    drop(spool);
+    let spool = open(home.path()).await;
+    assert_eq!(spool.envelope(id).await.unwrap(), changed);
+    assert_eq!(spool.due(at), [(id, State::Releasing)]);
+    assert_eq!(names(home.path()), pair(id).into());
+}
+
+#[tokio::test]
+async fn who_goes_away_in_the_middle_of_a_change_lets_nobody_see_the_old_one() {
+    let (_home, spool) = spool().await;
+    let id = park(&spool, b"content").await;
+    let mut claim = spool.claim(id).await.unwrap();
+    let changed = releasing(claim.envelope(), None);
+    tokio::select! {
+        biased;
+        _ = claim.update(changed.clone()) => panic!("it was to be interrupted"),
+        () = std::future::ready(()) => {}
+    }
+    drop(claim);
+    let claim = tokio::time::timeout(DEADLINE, async {
+        loop {
+            match spool.claim(id).await {
+                Ok(claim) => return claim,
+                Err(error) => assert_eq!(error, SpoolError::Claimed(id)),
+            }
+        }
+    });
+    assert_eq!(claim.await.unwrap().envelope(), &changed);
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_written_leaves_the_message_where_it_is() {
+    let (home, spool) = spool().await;
+    let id = park(&spool, b"content").await;
+    let mut claim = spool.claim(id).await.unwrap();
+    let path = folder(home.path()).join(files::envelope_name(id));
+    let aside = home.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let changed = releasing(claim.envelope(), None);
+    assert!(matches!(claim.update(changed).await, Err(SpoolError::Io(_))));
+    assert_eq!(claim.envelope().release, None);
+    assert!(matches!(claim.finish().await, Err(SpoolError::Io(_))));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(names(home.path()), pair(id).into());
+    spool.claim(id).await.unwrap().finish().await.unwrap();
+    assert_eq!((names(home.path()), spool.usage(None)), ([].into(), Usage::default()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_listed_and_hides_nothing() {
+    let (home, spool) = spool().await;
+    let mut ids = Vec::new();
+    for content in ["good", "no message", "no JSON", "newer", "renamed", "a folder"] {
+        ids.push(park(&spool, content.as_bytes()).await);
+    }
+    drop(spool);
+    let in_folder = |name: &str| folder(home.path()).join(name);
+    let envelope_of = |place: usize| in_folder(&files::envelope_name(ids[place]));
+    std::fs::remove_file(in_folder(&files::message_name(ids[1]))).unwrap();
+    std::fs::write(envelope_of(2), "{").unwrap();
+    let newer = std::fs::read_to_string(envelope_of(3)).unwrap().replace("\"version\": 1", "\"version\": 9");
+    std::fs::write(envelope_of(3), newer).unwrap();
+    std::fs::copy(envelope_of(0), envelope_of(4)).unwrap();
+    std::fs::remove_file(envelope_of(5)).unwrap();
+    std::fs::create_dir(envelope_of(5)).unwrap();
+    let orphan = files::message_name(sample::id(7));
+    let temporary = format!("{TEMP_PREFIX}1-1");
+    let foreign = ["README", "x.message", "01ARZ3NDEKTSV4RRFFQ69G5FAV.bak", "lost+found"];
+    for name in [&orphan, &temporary].into_iter().map(String::as_str).chain(foreign) {
+        std::fs::write(in_folder(name), "x").unwrap();
+    }
+    let spool = open(home.path()).await;
+    let found = names(home.path());
+    assert!(!found.contains(&orphan) && !found.contains(&temporary));
+    assert!(foreign.iter().all(|name| found.contains(*name)));
+    let entries = spool.list(&Filter::default(), None, 99).await;
+    let mut listed: Vec<_> = entries
+        .iter()
+        .map(|entry| match entry {
+            Entry::Message(envelope) => (envelope.id, envelope.size, "good"),
+            Entry::Unreadable { id, size, cause } => (*id, *size, cause.as_str()),
+        })
+        .collect();
+    listed.sort_by_key(|(id, ..)| ids.iter().position(|known| known == id));
+    let expected = [
+        (4, "good"),
+        (0, "message file is missing"),
+        (7, "does not parse: EOF"),
+        (5, "version 9; this Gatepost knows up to 1"),
+        (7, "envelope is that of 0"),
+        (8, "Is a directory"),
+    ];
+    assert_eq!(listed.len(), expected.len());
+    for ((id, size, cause), (place, (expected_size, expected))) in
+        listed.iter().zip(expected.iter().enumerate())
+    {
+        assert_eq!((*id, *size), (ids[place], *expected_size), "{cause}");
+        assert!(cause.contains(expected), "{cause} / {expected}");
+    }
+    let of_anna = Filter { account: Some(anna()), ..Filter::default() };
+    assert_eq!(spool.list(&of_anna, None, 99).await.len(), 1);
+    assert_eq!(spool.usage(None), Usage { messages: 6, octets: 31 });
+    assert!(matches!(spool.claim(ids[2]).await.map(drop), Err(SpoolError::Unreadable { .. })));
+    assert_eq!(content(spool.message(ids[2]).await.unwrap()).await, b"no JSON");
+    spool.remove(ids[2]).await.unwrap();
+    assert_eq!(spool.list(&Filter::default(), None, 99).await.len(), 5);
+    // Mended by hand, it can be had without a restart.
+    let mended = Envelope { size: 7, sha256: sha256(b"renamed"), ..sample::envelope(ids[4], b"") };
+    std::fs::write(envelope_of(4), mended.encode().unwrap()).unwrap();
+    spool.claim(ids[4]).await.unwrap();
+    assert_eq!(spool.usage(Some(&anna())).messages, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_give_each_once_while_others_come_and_go() {
+    let (home, spool) = spool().await;
+    drop(spool);
+    let born = |millis: u64| Timestamp::from_millis(1_000_000 + millis);
+    let ids: BTreeSet<_> = (0..2000).map(|place| QuarantineId::new(born(place / 3))).collect();
+    for id in &ids {
+        let envelope = Envelope { size: 0, sha256: sha256(b""), ..sample::envelope(*id, b"") };
+        std::fs::write(folder(home.path()).join(files::envelope_name(*id)), envelope.encode().unwrap())
+            .unwrap();
+        std::fs::write(folder(home.path()).join(files::message_name(*id)), b"").unwrap();
+    }
+    let spool = open(home.path()).await;
+    let (mut seen, mut after, mut others) = (Vec::<QuarantineId>::new(), None, Vec::new());
+    loop {
+        others.push(park(&spool, b"comes").await);
+        if others.len() > 5 {
+            spool.remove(others.remove(0)).await.unwrap();
+        }
+        let page = spool.list(&Filter::default(), after, 100).await;
+        let page_ids: Vec<_> = page
+            .iter()
+            .map(|entry| match entry {
+                Entry::Message(envelope) => envelope.id,
+                Entry::Unreadable { cause, .. } => panic!("{cause}"),
+            })
+            .collect();
+        after = page_ids.last().copied();
+        seen.extend(page_ids.iter().filter(|id| ids.contains(id)));
+        if page.len() < 100 {
+            break;
+        }
+    }
+    assert!(seen.into_iter().eq(ids));
+    assert_eq!(spool.list(&Filter::default(), None, 0).await.len(), 0);
+}
+
+#[tokio::test]
+async fn filters() {
+    let (_home, spool) = spool().await;
+    let base = Timestamp::from_millis(1_000_000);
+    let mut ids = Vec::new();
+    for (place, (name, subject)) in
+        [("anna", Some("Grüße aus Köln")), ("bert", Some("Invoice 12")), ("anna", None)]
+            .into_iter()
+            .enumerate()
+    {
+        let account: Account = name.parse().unwrap();
+        let born = base.after(Duration::from_secs(place as u64));
+        let parking = spool.begin(&account, born).await.unwrap();
+        let parked = born.after(Duration::from_secs(60));
+        let subject = subject.map(str::to_owned);
+        let envelope = Envelope { subject, parked, ..envelope(&parking, &account) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    let filter = Filter::default;
+    for (filter, expected) in [
+        (filter(), &[0, 1, 2][..]),
+        (Filter { account: Some(anna()), ..filter() }, &[0, 2]),
+        (Filter { account: Some("carl".parse().unwrap()), ..filter() }, &[]),
+        (Filter { subject: Some("GRÜSSE".into()), ..filter() }, &[]),
+        (Filter { subject: Some("GRÜ".into()), ..filter() }, &[0]),
+        (Filter { subject: Some("voice".into()), ..filter() }, &[1]),
+        (Filter { subject: Some(String::new()), ..filter() }, &[0, 1, 2]),
+        (Filter { sender: Some("x".into()), ..filter() }, &[]),
+        (Filter { since: Some(base.after(Duration::from_secs(61))), ..filter() }, &[1, 2]),
+        (Filter { since: Some(base.after(Duration::from_secs(63))), ..filter() }, &[]),
+    ] {
+        let found = spool.list(&filter, None, 9).await;
+        let found = found.iter().map(|entry| match entry {
+            Entry::Message(envelope) => envelope.id,
+            Entry::Unreadable { id, .. } => *id,
+        });
+        assert!(found.eq(expected.iter().map(|place| ids[*place])), "{filter:?}");
+    }
+    assert_eq!(spool.resolve(&ids[1].to_string()), Some(ids[1]));
+    assert_eq!(spool.resolve("4F2A91B0C3"), ids.last().copied());
+    assert_eq!(spool.resolve("4f2a91b0c3"), None);
+    assert_eq!(spool.resolve(&sample::id(1).to_string()), None);
+    assert_eq!(spool.ids(Some(&anna())), [ids[0], ids[2]]);
+}
+
+#[tokio::test]
+async fn only_what_waits_expires() {
+    let home = tempfile::tempdir().unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let limits = Limits { expire_after: Some(day), ..limits() };
+    let spool = Spool::open(home.path(), limits).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        ids.push(park(&spool, b"content").await);
+    }
+    ids.sort();
+    let mut failed = spool.claim(ids[0]).await.unwrap();
+    let changed = releasing(failed.envelope(), None);
+    failed.update(changed).await.unwrap();
+    drop(failed);
+    let claimed = spool.claim(ids[1]).await.unwrap();
+    assert_eq!(spool.expire(clock::now()).await, []);
+    let later = clock::now().after(day + Duration::from_secs(60));
+    let mut expired = spool.expire(later).await;
+    expired.sort();
+    assert_eq!(expired, ids[2..]);
+    drop(claimed);
+    assert_eq!(spool.expire(later).await, [ids[1]]);
+    assert_eq!(spool.ids(None), [ids[0]]);
+}

@@ -1,0 +1,404 @@
+//! THE MAIL PATH OUT: claim a parked message, transfer it upstream, finish or put back.
+//!
+//! A release is a decision; from then on it is Gatepost's to see it through. The decision is on disk before the first try; a
+//! recipient that is answered for good is taken off durably; the message goes when all are answered. A crash in between may
+//! send twice (with the same Message-ID), and never loses.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use crate::clock::{self, Timestamp};
+use crate::id::{QuarantineId, SessionId};
+use crate::maillog;
+use crate::parts::Parts;
+use crate::quarantine::Envelope;
+use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
+use crate::quarantine::progress;
+use crate::quarantine::schedule::next_try;
+use crate::quarantine::spool::{Claim, SpoolError};
+use crate::smtp::header::{Collected, HeaderCollector};
+use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
+use crate::transfer::{Stopped, Transfer};
+use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
+
+/// How often due messages are looked for, at the least.
+const TICK: Duration = Duration::from_secs(5);
+/// How often messages are looked for that have expired.
+const EXPIRY_TICK: Duration = Duration::from_secs(60);
+/// So much of a message is read at once.
+const READ_AT_ONCE: usize = 64 * 1_024;
+
+/// What became of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// All are answered, at least one took it: it has left the quarantine.
+    Released,
+    /// Some are put off: it will be tried again.
+    Releasing,
+    /// Nobody took it: it stays for the operator.
+    Failed,
+}
+
+/// What one try did, over all recipients that the client was told 250 for.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which message.
+    pub id: QuarantineId,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Who took it, and the upstream's reply.
+    pub delivered: Vec<(String, Reply)>,
+    /// Who refused it for good.
+    pub refused: Vec<(String, Reply)>,
+    /// Who put it off.
+    pub deferred: Vec<(String, Reply)>,
+}
+
+/// Whose decision a try is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    /// An operator's, now. `quiet`: the sender is not told of refused recipients.
+    Operator { quiet: bool },
+    /// One made before, whose time has come again.
+    Earlier,
+}
+
+/// How a try ended for those recipients that were still open.
+enum Tried {
+    /// Each has an answer of its own.
+    Answered,
+    /// The upstream refused the content itself.
+    ContentRefused,
+}
+
+/// Sends parked messages on their way.
+#[derive(Clone)]
+pub struct Releaser {
+    parts: Parts,
+}
+
+impl Releaser {
+    /// With these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Releases a message: tries at once, and says how that went.
+    ///
+    /// # Errors
+    /// It is unknown, unreadable, in another's hands, or its envelope cannot be written; then nothing was sent.
+    pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
+        self.attempt(id, Decision::Operator { quiet }).await
+    }
+
+    /// Tries again what is due and removes what has expired, for as long as it is polled.
+    pub async fn run(&self) {
+        let mut expiry = tokio::time::Instant::now();
+        loop {
+            for (id, state) in self.parts.spool.due(clock::now()) {
+                if state == State::Releasing
+                    && let Err(error) = self.attempt(id, Decision::Earlier).await
+                {
+                    maillog::release_failed(id, &error.to_string());
+                }
+            }
+            if expiry.elapsed() >= EXPIRY_TICK {
+                expiry = tokio::time::Instant::now();
+                for id in self.parts.spool.expire(clock::now()).await {
+                    maillog::expired(id);
+                }
+            }
+            tokio::time::sleep(self.pause()).await;
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let until_due = self.parts.spool.next_due().map(|due| due.since(clock::now()));
+        until_due.map_or(TICK, |wait| wait.clamp(Duration::from_millis(100), TICK))
+    }
+
+    async fn attempt(&self, id: QuarantineId, decision: Decision) -> Result<Report, SpoolError> {
+        let mut claim = self.parts.spool.claim(id).await?;
+        let mut envelope = claim.envelope().clone();
+        let now = clock::now();
+        decide(&mut envelope, decision, now);
+        claim.update(envelope.clone()).await?;
+        let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
+        let report = settle(&mut envelope, &tried, now);
+        claim.update(envelope.clone()).await?;
+        maillog::released(&report, &envelope.account);
+        if report.outcome == Outcome::Released {
+            self.tell_sender(&envelope).await?;
+            claim.finish().await?;
+        }
+        Ok(report)
+    }
+
+    /// One try: asks for each open recipient, sends the message to those that are taken, notes each answer.
+    async fn try_open_recipients(
+        &self,
+        claim: &Claim,
+        envelope: &mut Envelope,
+        now: Timestamp,
+    ) -> Result<Tried, SpoolError> {
+        let identity = identity(envelope, now);
+        let session = identity.session;
+        let mut upstream = self.parts.upstream.transaction(identity);
+        let taken = ask(&mut upstream, envelope, now).await;
+        let tried = if taken.is_empty() {
+            Ok(Tried::Answered)
+        } else {
+            self.send(claim, envelope, &mut upstream, &taken, now).await
+        };
+        upstream.abandon();
+        self.parts.upstream.end_session(session);
+        tried
+    }
+
+    async fn send(
+        &self,
+        claim: &Claim,
+        envelope: &mut Envelope,
+        upstream: &mut Transaction,
+        taken: &[usize],
+        now: Timestamp,
+    ) -> Result<Tried, SpoolError> {
+        let (reply, content) = match self.stream(claim, envelope, upstream).await? {
+            Ok(reply) => (reply, true),
+            Err(Stopped::Refused(reply)) => (reply, false),
+            Err(Stopped::Fault(fault)) => {
+                upstream.abort_data();
+                (no_answer(&fault), false)
+            }
+        };
+        let refused = reply.is_permanent();
+        for index in taken {
+            if let Some(recipient) = envelope.recipients.get_mut(*index) {
+                recipient.state = answered(&reply, now);
+            }
+        }
+        Ok(if refused && content { Tried::ContentRefused } else { Tried::Answered })
+    }
+
+    /// Streams the message upstream; the inner result is the upstream's doing, the outer one our own disk's.
+    async fn stream(
+        &self,
+        claim: &Claim,
+        envelope: &Envelope,
+        upstream: &mut Transaction,
+    ) -> Result<Result<Reply, Stopped>, SpoolError> {
+        let mut message = claim.message().await?;
+        let mut header = HeaderCollector::new(usize::MAX);
+        let mut buffer = vec![0; READ_AT_ONCE];
+        let mut body = Vec::new();
+        let read_failed = |error: std::io::Error| SpoolError::Io(format!("message {}: {error}", envelope.id));
+        loop {
+            let octets = message.read(&mut buffer).await.map_err(read_failed)?;
+            let piece = buffer.get(..octets).unwrap_or_default();
+            if octets == 0 {
+                break;
+            }
+            if let Collected::Complete { taken } = header.push(piece) {
+                body.extend_from_slice(piece.get(taken..).unwrap_or_default());
+                break;
+            }
+        }
+        let mut transfer = match Transfer::begin(upstream, &envelope.trace, &header.finish()).await {
+            Ok(transfer) => transfer,
+            Err(stop) => return Ok(Err(stop)),
+        };
+        if let Err(stop) = transfer.push(upstream, &body).await {
+            return Ok(Err(stop));
+        }
+        loop {
+            let octets = match message.read(&mut buffer).await {
+                Ok(octets) => octets,
+                Err(error) => {
+                    upstream.abort_data();
+                    return Err(read_failed(error));
+                }
+            };
+            if octets == 0 {
+                return Ok(transfer.finish(upstream).await);
+            }
+            if let Err(stop) = transfer.push(upstream, buffer.get(..octets).unwrap_or_default()).await {
+                return Ok(Err(stop));
+            }
+        }
+    }
+
+    /// One DSN for all recipients that were refused for good, where the sender wants to know.
+    async fn tell_sender(&self, envelope: &Envelope) -> Result<(), SpoolError> {
+        let quiet = envelope.release.as_ref().is_some_and(|release| release.quiet);
+        let refused: Vec<(&Recipient, &Reply)> = envelope
+            .recipients
+            .iter()
+            .filter_map(|recipient| match &recipient.state {
+                RecipientState::Refused { reply, .. } if recipient.wants_failures() => {
+                    Some((recipient, reply))
+                }
+                _ => None,
+            })
+            .collect();
+        if quiet || refused.is_empty() || envelope.reverse_path.as_str().is_empty() {
+            return Ok(());
+        }
+        self.parts.desk.bounce(envelope, &refused).await.map_err(SpoolError::Io)
+    }
+}
+
+/// Notes the decision. A message that had failed starts over, whole.
+fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
+    let failed = envelope.state() == State::Failed;
+    if let Decision::Operator { quiet } = decision {
+        if failed {
+            for recipient in &mut envelope.recipients {
+                if matches!(recipient.state, RecipientState::Refused { .. }) {
+                    recipient.state = RecipientState::Pending;
+                }
+            }
+        }
+        let requested = match &envelope.release {
+            Some(release) if !failed => release.requested,
+            _ => now,
+        };
+        envelope.release = Some(Release { requested, quiet, tries: 0, next: Some(now) });
+    }
+    if let Some(release) = &mut envelope.release {
+        release.tries += 1;
+        // A try that is cut short by a crash is made again after the usual pause.
+        release.next = next_try(release.requested, release.tries, now).or(Some(now));
+    }
+}
+
+/// What the try amounts to; written into the envelope.
+fn settle(envelope: &mut Envelope, tried: &Tried, now: Timestamp) -> Report {
+    let any_delivered = envelope.any_delivered();
+    let next = match &envelope.release {
+        Some(release) => next_try(release.requested, release.tries, now),
+        None => None,
+    };
+    if next.is_none() {
+        give_up(envelope, now);
+    }
+    let open = envelope.pending().count() > 0;
+    let outcome = if matches!(tried, Tried::ContentRefused) && !any_delivered {
+        Outcome::Failed
+    } else if open {
+        Outcome::Releasing
+    } else if any_delivered {
+        Outcome::Released
+    } else {
+        Outcome::Failed
+    };
+    if let Some(release) = &mut envelope.release {
+        release.next = if outcome == Outcome::Releasing { next } else { None };
+    }
+    report(envelope, outcome)
+}
+
+/// The five days are over: what is still open counts as refused.
+fn give_up(envelope: &mut Envelope, now: Timestamp) {
+    for recipient in &mut envelope.recipients {
+        if let RecipientState::Deferred { reply, .. } = &recipient.state {
+            recipient.state = RecipientState::Refused { reply: reply.clone(), at: now };
+        }
+    }
+}
+
+fn report(envelope: &Envelope, outcome: Outcome) -> Report {
+    let so_far = envelope.outcome();
+    let owned = |answers: Vec<progress::Answer<'_>>| {
+        answers
+            .into_iter()
+            .map(|answer| (answer.recipient.as_str().to_owned(), answer.reply.clone()))
+            .collect()
+    };
+    Report {
+        id: envelope.id,
+        outcome,
+        delivered: owned(so_far.delivered),
+        refused: owned(so_far.refused),
+        deferred: owned(so_far.deferred),
+    }
+}
+
+/// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
+async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
+    let mail =
+        MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: envelope.parameters.clone() };
+    let open: Vec<usize> = (0..envelope.recipients.len())
+        .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))
+        .collect();
+    upstream.ask(Question::Mail(mail));
+    let opened = reply_to(upstream.answer().await);
+    if opened.code / 100 != 2 {
+        for index in open {
+            if let Some(recipient) = envelope.recipients.get_mut(index) {
+                recipient.state = answered(&opened, now);
+            }
+        }
+        return Vec::new();
+    }
+    for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_open()) {
+        upstream.ask(Question::Rcpt(RcptCommand {
+            forward_path: recipient.forward_path.clone(),
+            parameters: recipient.parameters.clone(),
+        }));
+    }
+    let mut taken = Vec::new();
+    for index in open {
+        let reply = reply_to(upstream.answer().await);
+        let Some(recipient) = envelope.recipients.get_mut(index) else { continue };
+        if reply.code / 100 == 2 {
+            taken.push(index);
+        } else {
+            recipient.state = answered(&reply, now);
+        }
+    }
+    taken
+}
+
+fn reply_to(answer: Answer) -> Reply {
+    match answer {
+        Answer::Replied(reply) => reply,
+        Answer::None(fault) => no_answer(&fault),
+    }
+}
+
+/// What stands in the envelope where the upstream gave no answer: put off.
+fn no_answer(fault: &Fault) -> Reply {
+    Reply {
+        code: 451,
+        enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
+        text: maillog::clean(&fault.to_string()).into(),
+    }
+}
+
+fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
+    let reply = reply.clone();
+    if reply.code / 100 == 2 {
+        RecipientState::Delivered { reply, at }
+    } else if reply.is_permanent() {
+        RecipientState::Refused { reply, at }
+    } else {
+        RecipientState::Deferred { reply, at }
+    }
+}
+
+/// The identity of the session that brought the message; its connections are this try's alone.
+fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
+    let facts = &envelope.session;
+    Arc::new(ClientIdentity {
+        session: SessionId::new(now),
+        name: facts.client_name.clone(),
+        address: SocketAddr::new(crate::account::canonical(facts.client.ip()), facts.client.port()),
+        helo: facts.helo.clone(),
+        extended: facts.extended,
+        login: facts.login.clone(),
+    })
+}

@@ -1,0 +1,109 @@
+//! The data directory: private, ours alone while we run, with the secret that outlives restarts.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::ServerError;
+use crate::durable;
+
+/// A data directory that no other process uses. Dropping it lets go.
+pub struct DataDir {
+    path: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes it where it is not (mode 0700), and takes it.
+    ///
+    /// # Errors
+    /// It cannot be made, or another process has it; then the error names that process.
+    pub fn take(path: &Path) -> Result<Self, ServerError> {
+        durable::create_folder(path).map_err(|error| {
+            ServerError(format!(
+                "{error}; create the data directory and give it to Gatepost's user, or set data_dir"
+            ))
+        })?;
+        let name = path.join("gatepost.lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&name)
+            .map_err(|error| ServerError(format!("{}: {error}", name.display())))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            let _ = lock.read_to_string(&mut holder);
+            let holder = if holder.trim().is_empty() {
+                "another process".to_owned()
+            } else {
+                format!("process {}", holder.trim())
+            };
+            return Err(ServerError(format!(
+                "{} is in use by {holder}; stop it first, or set another data_dir",
+                path.display()
+            )));
+        }
+        let noted = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        noted.map_err(|error| ServerError(format!("{}: {error}", name.display())))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// 32 random octets, the same over restarts: what decoys for unknown users are made of.
+    ///
+    /// # Errors
+    /// It cannot be read, is not 32 octets long, or cannot be made.
+    pub fn secret(&self) -> Result<[u8; 32], ServerError> {
+        let path = self.path.join("secret");
+        match std::fs::read(&path) {
+            Ok(octets) => octets.try_into().map_err(|_| {
+                ServerError(format!(
+                    "{} does not hold 32 octets; remove it, and a fresh one is made",
+                    path.display()
+                ))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| {
+                    ServerError(format!("the operating system has no random numbers: {error}"))
+                })?;
+                durable::write(&path, &secret).map_err(ServerError::from)?;
+                Ok(secret)
+            }
+            Err(error) => Err(ServerError(format!("{}: {error}", path.display()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_and_one_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let first = DataDir::take(&path).expect("free");
+        let secret = first.secret().expect("made");
+        let Err(error) = DataDir::take(&path) else { panic!("taken twice") };
+        assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(first);
+        assert_eq!(DataDir::take(&path).expect("free again").secret().expect("kept"), secret);
+        std::fs::write(path.join("secret"), b"short").unwrap();
+        assert!(DataDir::take(&path).expect("free").secret().is_err());
+    }
+}

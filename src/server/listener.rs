@@ -1,0 +1,134 @@
+//! Sockets that take clients: bound as configured, limited in number, closed when the service shuts down.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
+
+use super::ServerError;
+use super::slots::{Slot, Slots};
+use crate::config::{Listen, ListenTls};
+use crate::maillog;
+use crate::net::Stream;
+use crate::parts::Parts;
+use crate::session::texts;
+use crate::submission;
+
+/// Connections that the kernel keeps until we take them.
+const BACKLOG: u32 = 1_024;
+/// How long to wait after the system has refused a connection for want of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// One bound socket.
+pub(super) struct Listener {
+    socket: TcpListener,
+    /// Where it is bound, the real port included.
+    pub address: SocketAddr,
+    /// How TLS begins.
+    pub tls: ListenTls,
+}
+
+impl Listener {
+    /// Binds. `[::]` takes IPv4 too; on a machine without IPv6 it becomes `0.0.0.0`.
+    ///
+    /// # Errors
+    /// The address is in use, not ours, or needs a privilege that we lack.
+    pub(super) fn bind(listen: &Listen) -> Result<Self, ServerError> {
+        let bound = match bind(listen.address) {
+            Err(error)
+                if no_ipv6(&error) && listen.address.ip().is_unspecified() && listen.address.is_ipv6() =>
+            {
+                maillog::no_ipv6(listen.address);
+                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.address.port()))
+            }
+            bound => bound,
+        };
+        let named = |error: io::Error| {
+            ServerError(format!(
+                "cannot listen on {}: {error}; is another server there, or the privilege missing?",
+                listen.address
+            ))
+        };
+        let socket = bound.map_err(named)?;
+        let address = socket.local_addr().map_err(named)?;
+        Ok(Self { socket, address, tls: listen.tls })
+    }
+
+    /// Takes clients until the service shuts down.
+    pub(super) async fn run(self, parts: Parts, slots: Slots) {
+        let mut shutdown = parts.shutdown.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = shutdown.wait_for(|down| *down) => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let slot = slots.take(peer.ip());
+                    let (parts, tls) = (parts.clone(), self.tls);
+                    tokio::spawn(admit(parts, stream, peer, tls, slot));
+                }
+                Err(error) => {
+                    // EMFILE, ENFILE, ENOMEM: those that are connected go on.
+                    maillog::accept_failed(self.address, &error.to_string());
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+        || code == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error())
+}
+
+async fn admit(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: ListenTls, slot: Option<Slot>) {
+    let connected = Instant::now();
+    let Some(_slot) = slot else {
+        maillog::too_many_connections(peer);
+        return turn_away(stream, tls).await;
+    };
+    // Replies are whole writes; waiting to join them costs 40 ms each.
+    let _ = stream.set_nodelay(true);
+    let stream = match tls {
+        ListenTls::StartTls => Stream::Plain(stream),
+        ListenTls::Implicit => {
+            let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(&parts.tls)).accept(stream);
+            match timeout(parts.config.session.auth_timeout, handshake).await {
+                Ok(Ok(stream)) => Stream::Server(Box::new(stream)),
+                Ok(Err(error)) => return maillog::handshake_failed(peer, &error.to_string()),
+                Err(_) => return maillog::handshake_failed(peer, "timed out"),
+            }
+        }
+    };
+    Box::pin(submission::serve(parts, stream, peer, connected)).await;
+}
+
+/// Over a limit of connections: 421 in place of the greeting; on an implicit listener nothing, since TLS is not up.
+async fn turn_away(mut stream: TcpStream, tls: ListenTls) {
+    if tls == ListenTls::StartTls {
+        let mut reply = Vec::new();
+        texts::TOO_MANY_CONNECTIONS.encode(&mut reply);
+        let _ = timeout(texts::LINGER, async {
+            stream.write_all(&reply).await?;
+            stream.shutdown().await
+        })
+        .await;
+    }
+}

@@ -1,0 +1,256 @@
+//! Wiring: a configuration becomes parts, parts become accept loops; and how it all ends.
+//!
+//! Decides nothing about mail. What keeps the start from going on is one sentence that names the thing and the cure.
+
+mod data_dir;
+mod host;
+mod listener;
+mod slots;
+mod watchers;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use data_dir::DataDir;
+pub use host::PartsHost;
+use listener::Listener;
+use slots::Slots;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::auth::Authenticator;
+use crate::config::{Config, ListenTls};
+use crate::control::socket::ControlSocket;
+use crate::control::{Operations, audit, routes};
+use crate::desk::Desk;
+use crate::guard::Ledger;
+use crate::maillog;
+use crate::net::{self_signed, tls};
+use crate::notify::outbox::Outbox;
+use crate::parts::Parts;
+use crate::quarantine::Spool;
+use crate::release::Releaser;
+use crate::roster::Roster;
+use crate::upstream::{Protection, Upstream};
+
+/// How long the start waits to learn what the upstream offers, before clients are let in.
+const FIRST_CONTACT: Duration = Duration::from_secs(3);
+/// How often the upstream is asked anew what it offers.
+const CONTACT_EVERY: Duration = Duration::from_secs(60);
+/// How long idle upstream connections may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why the service did not start or went down.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ServerError(pub String);
+
+impl ServerError {
+    fn from<E: std::fmt::Display>(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The parts without the sockets: what a command needs that works while the service does not run.
+pub struct Workshop {
+    /// The parts.
+    pub parts: Parts,
+    shutdown: watch::Sender<bool>,
+    _data_dir: DataDir,
+}
+
+/// The service, bound and ready to take clients.
+pub struct Server {
+    workshop: Workshop,
+    listeners: Vec<Listener>,
+    control: ControlSocket,
+}
+
+impl Workshop {
+    /// Takes the data directory and makes all parts.
+    ///
+    /// # Errors
+    /// Whatever keeps one of them from being made.
+    pub async fn open(config: Config) -> Result<Self, ServerError> {
+        let data_dir = DataDir::take(&config.data_dir)?;
+        if config.tls.may_generate
+            && self_signed::ensure(&config.tls.certificate, &config.tls.private_key, &config.hostname)
+                .map_err(ServerError::from)?
+        {
+            maillog::self_signed(&config.tls.certificate);
+        }
+        let tls = tls::server_config(&config.tls.certificate, &config.tls.private_key)
+            .map_err(ServerError::from)?;
+        let users = users_file(&config);
+        let auth = Authenticator::open(users, &config.auth.mechanisms, data_dir.secret()?)
+            .map_err(ServerError::from)?;
+        let trust = match config.upstream.settings.protection {
+            Protection::Off => None,
+            Protection::StartTls | Protection::Implicit => {
+                Some(tls::client_config(config.upstream.ca.as_deref()).map_err(ServerError::from)?)
+            }
+        };
+        let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
+        let spool =
+            Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
+        let outbox = Outbox {};
+        let upstream = Upstream::new(config.upstream.settings.clone(), trust);
+        let (shutdown, down) = watch::channel(false);
+        let config = Arc::new(config);
+        let desk = Desk::new(Arc::clone(&config), outbox);
+        let parts = Parts {
+            config,
+            ledger,
+            spool,
+            upstream,
+            auth,
+            roster: Roster::default(),
+            desk,
+            tls,
+            shutdown: down,
+        };
+        Ok(Self { parts, shutdown, _data_dir: data_dir })
+    }
+
+    /// The operations of the control API over these parts; their audit lines go to `audit`.
+    pub fn operations(&self, audit: host::Audit) -> Operations {
+        let Parts { ledger, spool, roster, .. } = self.parts.clone();
+        Operations::new(ledger, spool, roster, Arc::new(PartsHost::new(self.parts.clone(), audit)))
+    }
+
+    /// Writes what is pending.
+    pub async fn close(self) {
+        let _ = timeout(GOODBYE, self.parts.upstream.close()).await;
+        self.parts.ledger.close().await;
+    }
+}
+
+/// A missing users file stops the start, unless there are relay hosts to serve.
+fn users_file(config: &Config) -> Option<&Path> {
+    let file = config.auth.users.as_path();
+    if file.exists() || config.relay_hosts.is_empty() { Some(file) } else { None }
+}
+
+impl Server {
+    /// Makes all parts and binds all sockets; no client is taken yet.
+    ///
+    /// # Errors
+    /// Whatever keeps the service from starting.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let listen = config.listen.clone();
+        let workshop = Workshop::open(config).await?;
+        let listeners = listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let control = ControlSocket::bind(&workshop.parts.config.data_dir)
+            .map_err(|error| ServerError(format!("the control socket cannot be made: {error}")))?;
+        Ok(Self { workshop, listeners, control })
+    }
+
+    /// Where the listeners are bound, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    /// The parts, for those who drive them beside the clients.
+    pub fn parts(&self) -> &Parts {
+        &self.workshop.parts
+    }
+
+    /// Takes clients until `until` is done, then lets what is under way finish.
+    pub async fn run(self, until: impl Future<Output = ()>) {
+        let Self { workshop, listeners, control } = self;
+        let parts = workshop.parts.clone();
+        let session = &parts.config.session;
+        let slots = Slots::new(session.max_connections, session.max_connections_per_ip);
+        greet_upstream(&parts, FIRST_CONTACT).await;
+        let mut beside = watch_over(&parts);
+        let operations = workshop.operations(Box::new(maillog::audit));
+        if let Err(error) = audit::log_pending(&parts.config.data_dir, maillog::audit) {
+            maillog::audit_lines_left(&error.to_string());
+        }
+        let mut down = parts.shutdown.clone();
+        beside.spawn(async move {
+            let end = async move {
+                let _ = down.wait_for(|down| *down).await;
+            };
+            if let Err(error) = routes::serve(control, operations, end).await {
+                maillog::control_failed(&error.to_string());
+            }
+        });
+        for listener in listeners {
+            let tls = match listener.tls {
+                ListenTls::StartTls => "starttls",
+                ListenTls::Implicit => "implicit",
+            };
+            maillog::listening(listener.address, tls);
+            tokio::spawn(listener.run(parts.clone(), slots.clone()));
+        }
+        maillog::serving(env!("CARGO_PKG_VERSION"), &parts.config.hostname);
+        until.await;
+        maillog::shutting_down(slots.open());
+        let _ = workshop.shutdown.send(true);
+        let _ = timeout(session.shutdown_timeout, slots.emptied()).await;
+        let left = slots.open();
+        beside.shutdown().await;
+        workshop.close().await;
+        maillog::stopped(left);
+    }
+}
+
+/// The tasks that run beside the sessions.
+fn watch_over(parts: &Parts) -> JoinSet<()> {
+    let mut beside = JoinSet::new();
+    beside.spawn(watchers::users(parts.clone()));
+    beside.spawn(watchers::ledger(parts.clone()));
+    beside.spawn(watchers::quarantine(parts.clone()));
+    let releaser = Releaser::new(parts.clone());
+    beside.spawn(async move { releaser.run().await });
+    let desk = parts.desk.clone();
+    beside.spawn(async move { desk.run().await });
+    let parts = parts.clone();
+    beside.spawn(async move {
+        loop {
+            tokio::time::sleep(CONTACT_EVERY).await;
+            greet_upstream(&parts, parts.config.upstream.settings.connect_timeout).await;
+        }
+    });
+    beside
+}
+
+/// Learns what the upstream offers, and says what is amiss.
+async fn greet_upstream(parts: &Parts, patience: Duration) {
+    let settings = &parts.config.upstream.settings;
+    let address = format!("{}:{}", settings.host, settings.port);
+    let knew = parts.upstream.offers().is_some();
+    match timeout(patience, parts.upstream.learn(None)).await {
+        Ok(Ok(offers)) => {
+            if !knew && settings.xclient && offers.xclient.is_empty() {
+                maillog::no_xclient(&address);
+            }
+        }
+        Ok(Err(fault)) => maillog::upstream_unreachable(&address, &fault.to_string()),
+        Err(_) => maillog::upstream_unreachable(&address, "no answer in time"),
+    }
+}
+
+/// `gatepost serve`: until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The service could not start.
+pub async fn serve(config: Config) -> Result<(), ServerError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::from)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::from)?;
+    let server = Server::start(config).await?;
+    server
+        .run(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! What can happen to a session, and what it asks its driver to do: the two types between the pure machine and the
+//! loop with the sockets (submission.rs).
+
+use crate::account::Account;
+use crate::guard::mimicry::Precedents;
+use crate::smtp::{Command, CommandError, Extensions, MailCommand, RcptCommand, Reply};
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The client is connected (over TLS on an implicit listener).
+    Connected,
+    /// A line came.
+    Line(Result<Command, LineError>),
+    /// TLS is up after STARTTLS.
+    TlsEstablished,
+    /// The SASL exchange is over.
+    Authenticated(AuthOutcome),
+    /// The oldest question that was asked has its answer.
+    Answered(Answered),
+    /// A chunk that does not end the message has come, of so many octets.
+    ChunkReceived(u64),
+    /// A chunk that could not be kept was thrown away.
+    ChunkDiscarded,
+    /// The message is where it belongs, or nowhere.
+    Delivered(Delivery),
+    /// Nothing came in time.
+    TimedOut,
+    /// The service is shutting down and the client is silent.
+    Interrupted,
+}
+
+/// A line that is no command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineError {
+    /// By its text.
+    Command(CommandError),
+    /// Over 4,096 octets.
+    TooLong,
+    /// An AUTH command over 12,288 octets.
+    AuthTooLong,
+    /// A bare CR, a bare LF or a NUL.
+    Fault,
+}
+
+/// How a SASL exchange ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthOutcome {
+    /// It is this account.
+    Success(Account),
+    /// It is not: the same whatever the reason.
+    Denied,
+    /// No message of the mechanism.
+    Malformed,
+    /// No base64.
+    BadBase64,
+    /// A response over 12,288 octets.
+    TooLong,
+    /// The client sent `*`.
+    Cancelled,
+    /// The mechanism is not offered.
+    NotOffered,
+    /// Not now.
+    Later,
+}
+
+/// Why there is no reply of the upstream's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamFault {
+    /// 451 4.4.1
+    Unavailable,
+    /// 451 4.3.2
+    Busy,
+    /// 451 4.3.0
+    Protocol,
+    /// 451 4.4.2
+    Ambiguous,
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone)]
+pub enum Answered {
+    /// The upstream's own reply.
+    Replied(Reply),
+    /// It gave none.
+    Fault(UpstreamFault),
+    /// It was not asked after all, since the account had been blocked by the time its turn came.
+    Unasked,
+    /// A broken path was counted (or did not count).
+    BrokenPath,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// The upstream's reply to the end of data, whatever it is.
+    Replied(Reply),
+    /// It is in the quarantine, durably.
+    Parked,
+    /// It was to be refused, and is gone.
+    Refused,
+    /// The upstream failed.
+    Fault(UpstreamFault),
+    /// A bare CR, a bare LF, a NUL.
+    BadNewline,
+    /// Over `max_message_size` or `max_header_size`.
+    TooBig,
+    /// It does not fit into the quarantine, or could not be made durable there.
+    QuarantineFull,
+}
+
+/// What the driver is to do next. Replies that have become ready were appended to its buffer already.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Take the next line.
+    Read,
+    /// Flush and close.
+    Close,
+    /// Flush, drop what was buffered, shake hands.
+    StartTls,
+    /// Hold a SASL exchange.
+    Authenticate {
+        /// Upper case.
+        mechanism: String,
+        /// As it stood in the command.
+        initial: Option<String>,
+    },
+    /// Ask, without waiting for the answer.
+    Ask(Ask),
+    /// Flush (354 is in the buffer) and take the message up to its end-of-data.
+    ReceiveData,
+    /// Take so many octets of the message.
+    ReceiveChunk {
+        /// Octets.
+        size: u64,
+        /// Whether they end the message.
+        last: bool,
+    },
+    /// Throw so many octets away.
+    DiscardChunk(u64),
+}
+
+/// A question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// To the upstream.
+    Mail(MailCommand),
+    /// To the upstream, counting the answer.
+    Rcpt(RcptCommand),
+    /// To the guard alone: a path that is none counts.
+    BrokenPath(Vec<u8>),
+}
+
+/// Where a message goes, now that it (or as much of it as is held in memory) has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Upstream.
+    Relay,
+    /// Into the quarantine.
+    Park(ParkOrder),
+    /// Nowhere, and the client will be told so.
+    Refuse,
+}
+
+/// What the envelope has to know of the reply that the client will get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkOrder {
+    /// The 250.
+    pub told: Reply,
+    /// The made-up queue id in it.
+    pub told_queue_id: Option<String>,
+    /// Why it is parked.
+    pub reason: ParkReason,
+}
+
+/// Why a message is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParkReason {
+    /// The account is blocked.
+    Blocked,
+    /// A recipient was answered unasked while the account was blocked.
+    AnsweredUnasked,
+    /// The account's credentials changed while the message was under way.
+    CredentialsChanged,
+}
+
+/// Why a session is to end at its next command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// An operator ended it, or its credentials changed: 421 4.7.0
+    Ended,
+    /// The service shuts down: 421 4.3.2
+    ShuttingDown,
+}
+
+/// The world at the moment of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Whether the account is blocked.
+    pub blocked: bool,
+    /// Whether the quarantine has room (asked only where the account is blocked).
+    pub room: bool,
+    /// Whether the account's credentials changed since it logged in.
+    pub credentials_changed: bool,
+    /// Whether the session is to end at its next command.
+    pub interruption: Option<Interruption>,
+    /// The upstream's last replies.
+    pub precedents: &'a Precedents,
+    /// What the upstream offers, as far as it is known.
+    pub upstream: Option<&'a Extensions>,
+    /// The SASL mechanisms to offer; empty: none.
+    pub mechanisms: &'a str,
+}

@@ -1,0 +1,611 @@
+//! One client's conversation as a state machine without I/O: an event in, a step out.
+//!
+//! `handle` is never async, never logs, never reads a clock; replies that have become ready are appended to the caller's
+//! buffer, in command order. A step may ask the upstream without waiting: the machine keeps the commands that are
+//! not answered yet. It never holds mail data. Order rules stand in [`sequence`], reply texts in [`texts`].
+
+mod event;
+mod sequence;
+pub mod texts;
+mod transaction;
+
+use std::collections::VecDeque;
+
+pub use event::{
+    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, ParkOrder, ParkReason,
+    Step, UpstreamFault, View,
+};
+use sequence::{Situation, Verb, out_of_order};
+pub use transaction::{Bound, Recipient, Transaction};
+
+use crate::account::Account;
+use crate::guard::mimicry::{Place, Shuffle};
+use crate::smtp::{Body, Command, CommandError, Extensions, MailCommand, RcptCommand, Reply};
+
+/// A session ends with its so-manieth error (CONTRACT, SMTP).
+pub const MAX_ERRORS: u32 = 10;
+
+/// What a session needs to know of the configuration and of its connection.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Our name.
+    pub hostname: String,
+    /// TLS is up from the first octet.
+    pub implicit_tls: bool,
+    /// The client may send without AUTH.
+    pub relay_host: bool,
+    /// Octets of one message, at the most.
+    pub max_message_size: u64,
+    /// Recipients of one transaction, at the most.
+    pub max_recipients: usize,
+    /// Whether a blocked account's mail is refused rather than parked.
+    pub refuse_blocked: bool,
+}
+
+/// What the client said at EHLO or HELO, and what it was offered.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// Its name for itself.
+    pub name: String,
+    /// EHLO rather than HELO.
+    pub extended: bool,
+    /// What of the upstream's was in our reply.
+    offered: Extensions,
+}
+
+/// A command that is not answered yet.
+#[derive(Debug)]
+enum Pending {
+    /// The upstream is asked.
+    Mail(MailCommand),
+    /// The upstream is asked.
+    Rcpt(RcptCommand),
+    /// The guard is asked.
+    BrokenPath,
+    /// Nobody is asked, but what came before must be answered first.
+    Unasked(RcptCommand),
+    /// Likewise, and the reply is known.
+    Said(Reply),
+}
+
+/// One client's conversation.
+#[derive(Debug)]
+pub struct Session {
+    terms: Terms,
+    encrypted: bool,
+    hello: Option<Hello>,
+    user: Option<Account>,
+    transaction: Option<Transaction>,
+    pending: VecDeque<Pending>,
+    /// The 250 that the message which is being parked will get.
+    told: Option<Reply>,
+    errors: u32,
+    closing: bool,
+    shuffle: Shuffle,
+}
+
+impl Session {
+    /// A client has connected. `seed` makes the shapes of made-up queue ids.
+    pub fn new(terms: Terms, seed: u64) -> Self {
+        Self {
+            encrypted: terms.implicit_tls,
+            terms,
+            hello: None,
+            user: None,
+            transaction: None,
+            pending: VecDeque::new(),
+            told: None,
+            errors: 0,
+            closing: false,
+            shuffle: Shuffle::new(seed),
+        }
+    }
+
+    /// The transaction under way.
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    /// What the client called itself.
+    pub fn hello(&self) -> Option<&Hello> {
+        self.hello.as_ref()
+    }
+
+    /// The user who logged in.
+    pub fn user(&self) -> Option<&Account> {
+        self.user.as_ref()
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// Whether the upstream is needed for the transaction under way: it is open there, or on its way there.
+    pub fn needs_upstream(&self) -> bool {
+        self.pending.iter().any(|pending| matches!(pending, Pending::Mail(_)))
+            || self.transaction.as_ref().is_some_and(|transaction| transaction.bound == Bound::Upstream)
+    }
+
+    /// Whether `line` may be handled while questions are open. All others wait until those are answered.
+    pub fn may_overtake(line: &Result<Command, LineError>) -> bool {
+        matches!(
+            line,
+            Ok(Command::Mail(_) | Command::Rcpt(_))
+                | Err(LineError::Command(CommandError::ForwardPath { harvested: None }))
+        )
+    }
+
+    /// Takes one event; appends the replies that are ready to `out`; says what is to be done next.
+    pub fn handle(&mut self, event: Event, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        let step = match event {
+            Event::Connected => {
+                let greeting =
+                    Reply::fixed(220, crate::smtp::Enhanced { class: 2, subject: 0, detail: 0 }, "");
+                let text = format!("{} ESMTP", self.terms.hostname).into();
+                Reply { text, ..greeting }.encode_plain(out);
+                Step::Read
+            }
+            Event::Line(line) => self.line(line, view, out),
+            Event::TlsEstablished => {
+                // RFC 3207 4.2: the server forgets what it learned before.
+                self.encrypted = true;
+                self.hello = None;
+                self.user = None;
+                self.transaction = None;
+                Step::Read
+            }
+            Event::Authenticated(outcome) => self.authenticated(outcome, out),
+            Event::Answered(answered) => {
+                self.answered(answered, view, out);
+                Step::Read
+            }
+            Event::ChunkReceived(octets) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.in_chunks = true;
+                }
+                self.say(texts::chunk_received(octets), out)
+            }
+            Event::ChunkDiscarded => self.refused_chunk(out),
+            Event::Delivered(delivery) => self.delivered(delivery, out),
+            Event::TimedOut => self.last_words(&texts::TIMED_OUT, out),
+            Event::Interrupted => self.last_words(&texts::SHUTTING_DOWN, out),
+        };
+        if self.closing { Step::Close } else { step }
+    }
+
+    /// Decides where the message goes: asked once a message, as late as may be, so that a block that comes while it is
+    /// received still holds.
+    pub fn destination(&mut self, view: &View<'_>) -> Destination {
+        let Some(transaction) = &mut self.transaction else { return Destination::Refuse };
+        let reason = match transaction.bound {
+            Bound::Unasked => ParkReason::AnsweredUnasked,
+            Bound::Quarantine => ParkReason::Blocked,
+            Bound::Upstream if view.blocked && self.terms.refuse_blocked => return Destination::Refuse,
+            Bound::Upstream if view.blocked => ParkReason::Blocked,
+            Bound::Upstream if view.credentials_changed => ParkReason::CredentialsChanged,
+            Bound::Upstream => return Destination::Relay,
+        };
+        transaction.divert();
+        let imitation = view.precedents.imitate(Place::EndOfData, "", &mut self.shuffle);
+        self.told = Some(imitation.reply.clone());
+        Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
+    }
+
+    fn line(&mut self, line: Result<Command, LineError>, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        match view.interruption {
+            Some(Interruption::Ended) => return self.last_words(&texts::ENDED, out),
+            Some(Interruption::ShuttingDown) => return self.last_words(&texts::SHUTTING_DOWN, out),
+            None => {}
+        }
+        match line {
+            Ok(Command::Ehlo(name)) => self.hello_said(name, true, view, out),
+            Ok(Command::Helo(name)) => self.hello_said(name, false, view, out),
+            Ok(Command::StartTls) => match out_of_order(Verb::StartTls, &self.situation(view)) {
+                Some(reply) => self.say(reply.clone(), out),
+                None => {
+                    self.say(texts::READY_FOR_TLS, out);
+                    Step::StartTls
+                }
+            },
+            Ok(Command::Auth { mechanism, initial }) => match out_of_order(Verb::Auth, &self.situation(view))
+            {
+                Some(reply) => self.say(reply.clone(), out),
+                None => Step::Authenticate { mechanism, initial },
+            },
+            Ok(Command::Mail(command)) => self.mail(command, view, out),
+            Ok(Command::Rcpt(command)) => self.rcpt(command, view, out),
+            Ok(Command::Data) => self.data(view, out),
+            Ok(Command::Bdat { size, last }) => self.bdat(size, last, view),
+            Ok(Command::Rset) => {
+                self.transaction = None;
+                self.say(texts::OK, out)
+            }
+            Ok(Command::Noop) => self.say(texts::OK, out),
+            Ok(Command::Help) => self.say(texts::HELP, out),
+            Ok(Command::Vrfy) => self.say(texts::NOT_VERIFIED, out),
+            Ok(Command::Expn) => self.say(texts::NO_EXPN, out),
+            Ok(Command::Quit) => self.last_words(&texts::BYE, out),
+            Err(LineError::Command(CommandError::ForwardPath { harvested })) => {
+                self.broken_path(harvested, view, out)
+            }
+            Err(LineError::Command(error)) => self.say(texts::command_error(&error), out),
+            Err(LineError::TooLong) => self.say(texts::LINE_TOO_LONG, out),
+            Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
+            Err(LineError::Fault) => self.say(texts::LINE_FAULT, out),
+        }
+    }
+
+    fn situation(&self, view: &View<'_>) -> Situation {
+        Situation {
+            greeted: self.hello.is_some(),
+            encrypted: self.encrypted,
+            can_encrypt: !self.terms.implicit_tls,
+            can_authenticate: !view.mechanisms.is_empty(),
+            authenticated: self.user.is_some(),
+            relay_host: self.terms.relay_host,
+            in_transaction: self.transaction.is_some()
+                || self.pending.iter().any(|pending| matches!(pending, Pending::Mail(_))),
+            in_chunks: self.transaction.as_ref().is_some_and(|transaction| transaction.in_chunks),
+            recipients: self.transaction.as_ref().map_or(0, Transaction::accepted),
+        }
+    }
+
+    fn hello_said(&mut self, name: String, extended: bool, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        // RFC 5321 4.1.4: EHLO in mid-session resets as RSET does.
+        self.transaction = None;
+        let offered = view.upstream.cloned().unwrap_or_default();
+        let mut text = self.terms.hostname.clone();
+        if extended {
+            for keyword in self.keywords(&offered, view.mechanisms) {
+                text.push('\n');
+                text.push_str(&keyword);
+            }
+        }
+        self.hello = Some(Hello { name, extended, offered });
+        Reply { code: 250, enhanced: None, text: text.into() }.encode_plain(out);
+        Step::Read
+    }
+
+    /// What EHLO offers: our own, and what the upstream has.
+    fn keywords(&self, upstream: &Extensions, mechanisms: &str) -> Vec<String> {
+        let mut keywords = vec!["PIPELINING".to_owned(), format!("SIZE {}", self.max_size(upstream))];
+        if !self.encrypted {
+            keywords.push("STARTTLS".to_owned());
+        }
+        // CONTRACT: never in the EHLO reply on cleartext.
+        if self.encrypted && !mechanisms.is_empty() {
+            keywords.push(format!("AUTH {mechanisms}"));
+        }
+        keywords.push("ENHANCEDSTATUSCODES".to_owned());
+        for (offered, keyword) in
+            [(upstream.eight_bit_mime, "8BITMIME"), (upstream.dsn, "DSN"), (upstream.smtputf8, "SMTPUTF8")]
+        {
+            if offered {
+                keywords.push(keyword.to_owned());
+            }
+        }
+        keywords.push("CHUNKING".to_owned());
+        keywords
+    }
+
+    /// The smaller of our own maximum and the upstream's, in octets (RFC 1870 3).
+    fn max_size(&self, upstream: &Extensions) -> u64 {
+        match upstream.size {
+            Some(Some(theirs)) if theirs > 0 => theirs.min(self.terms.max_message_size),
+            _ => self.terms.max_message_size,
+        }
+    }
+
+    fn authenticated(&mut self, outcome: AuthOutcome, out: &mut Vec<u8>) -> Step {
+        let reply = match outcome {
+            AuthOutcome::Success(account) => {
+                self.user = Some(account);
+                texts::AUTHENTICATED
+            }
+            AuthOutcome::Denied => texts::BAD_CREDENTIALS,
+            AuthOutcome::Malformed => texts::SASL_SYNTAX,
+            AuthOutcome::BadBase64 => texts::SASL_BASE64,
+            AuthOutcome::TooLong => texts::SASL_TOO_LONG,
+            AuthOutcome::Cancelled => texts::SASL_CANCELLED,
+            AuthOutcome::NotOffered => texts::NO_SUCH_MECHANISM,
+            AuthOutcome::Later => texts::AUTH_LATER,
+        };
+        self.say(reply, out)
+    }
+
+    fn mail(&mut self, command: MailCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        if let Some(reply) = out_of_order(Verb::Mail, &self.situation(view)) {
+            return self.say(reply.clone(), out);
+        }
+        if let Some(reply) = self.unacceptable_mail(&command) {
+            return self.say(reply, out);
+        }
+        if !view.blocked {
+            self.pending.push_back(Pending::Mail(command.clone()));
+            return Step::Ask(Ask::Mail(command));
+        }
+        if self.terms.refuse_blocked {
+            return self.say(texts::BLOCKED, out);
+        }
+        if !view.room {
+            return self.say(texts::QUARANTINE_FULL, out);
+        }
+        let told =
+            view.precedents.imitate(Place::Mail, command.reverse_path.as_str(), &mut self.shuffle).reply;
+        self.transaction = Some(Transaction::new(command, None, Bound::Upstream));
+        self.say(told, out)
+    }
+
+    /// What is wrong with MAIL, given what was offered.
+    fn unacceptable_mail(&self, command: &MailCommand) -> Option<Reply> {
+        let offered = &self.hello.as_ref()?.offered;
+        let parameters = &command.parameters;
+        if parameters.size.is_some_and(|size| size > self.max_size(offered)) {
+            return Some(texts::TOO_BIG);
+        }
+        let not_offered = (parameters.smtputf8 && !offered.smtputf8)
+            || (parameters.body == Some(Body::EightBitMime) && !offered.eight_bit_mime)
+            || parameters.body == Some(Body::BinaryMime)
+            || ((parameters.ret.is_some() || parameters.envid.is_some()) && !offered.dsn);
+        if not_offered {
+            return Some(texts::PARAMETER_UNKNOWN);
+        }
+        // RFC 6531 3.2, 3.7.4.2
+        (!command.reverse_path.as_str().is_ascii() && !parameters.smtputf8).then_some(texts::NEEDS_SMTPUTF8)
+    }
+
+    fn rcpt(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        if let Some(reply) = self.unacceptable_rcpt(Some(&command), view) {
+            return self.say_to_rcpt(reply, out);
+        }
+        if !view.blocked {
+            self.pending.push_back(Pending::Rcpt(command.clone()));
+            return Step::Ask(Ask::Rcpt(command));
+        }
+        if self.terms.refuse_blocked {
+            return self.say_to_rcpt(texts::BLOCKED, out);
+        }
+        self.pending.push_back(Pending::Unasked(command));
+        self.settle(view, out);
+        Step::Read
+    }
+
+    /// What is wrong with RCPT (`None`: with one whose path is none), short of asking.
+    fn unacceptable_rcpt(&self, command: Option<&RcptCommand>, view: &View<'_>) -> Option<Reply> {
+        if let Some(reply) = out_of_order(Verb::Rcpt, &self.situation(view)) {
+            return Some(reply.clone());
+        }
+        let command = command?;
+        let asked =
+            self.pending.iter().filter(|pending| matches!(pending, Pending::Rcpt(_) | Pending::Unasked(_)));
+        let accepted = self.transaction.as_ref().map_or(0, Transaction::accepted);
+        if accepted + asked.count() >= self.terms.max_recipients {
+            return Some(texts::TOO_MANY_RECIPIENTS);
+        }
+        if !command.forward_path.as_str().is_ascii() && !self.declared_smtputf8() {
+            return Some(texts::NEEDS_SMTPUTF8);
+        }
+        let dsn = self.hello.as_ref().is_some_and(|hello| hello.offered.dsn);
+        let uses_dsn = command.parameters.notify.is_some() || command.parameters.orcpt.is_some();
+        (uses_dsn && !dsn).then_some(texts::PARAMETER_UNKNOWN)
+    }
+
+    /// Whether the MAIL to which a RCPT now belongs had SMTPUTF8.
+    fn declared_smtputf8(&self) -> bool {
+        let on_its_way = self.pending.iter().rev().find_map(|pending| match pending {
+            Pending::Mail(mail) => Some(mail),
+            _ => None,
+        });
+        let mail = on_its_way.or_else(|| self.transaction.as_ref().map(|transaction| &transaction.mail));
+        mail.is_some_and(|mail| mail.parameters.smtputf8)
+    }
+
+    fn broken_path(&mut self, harvested: Option<Vec<u8>>, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        if let Some(reply) = self.unacceptable_rcpt(None, view) {
+            return self.say_to_rcpt(reply, out);
+        }
+        match harvested {
+            Some(octets) if !view.blocked => {
+                self.pending.push_back(Pending::BrokenPath);
+                Step::Ask(Ask::BrokenPath(octets))
+            }
+            _ => self.say_to_rcpt(texts::NO_PATH, out),
+        }
+    }
+
+    fn data(&mut self, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        if let Some(reply) = out_of_order(Verb::Data, &self.situation(view)) {
+            return self.say(reply.clone(), out);
+        }
+        let binary = self
+            .transaction
+            .as_ref()
+            .is_some_and(|transaction| transaction.mail.parameters.body == Some(Body::BinaryMime));
+        if binary {
+            return self.say(texts::BINARY_NEEDS_BDAT, out); // RFC 3030 3
+        }
+        self.say(texts::GO_AHEAD, out);
+        Step::ReceiveData
+    }
+
+    fn bdat(&mut self, size: u64, last: bool, view: &View<'_>) -> Step {
+        // RFC 3030 2: the octets come whatever the answer is.
+        if out_of_order(Verb::Bdat, &self.situation(view)).is_some() {
+            return Step::DiscardChunk(size);
+        }
+        Step::ReceiveChunk { size, last }
+    }
+
+    fn refused_chunk(&mut self, out: &mut Vec<u8>) -> Step {
+        let reply = if self.transaction.is_none() { texts::NEED_MAIL } else { texts::NO_RECIPIENTS };
+        self.say(reply, out)
+    }
+
+    fn delivered(&mut self, delivery: Delivery, out: &mut Vec<u8>) -> Step {
+        self.transaction = None;
+        let told = self.told.take();
+        match delivery {
+            Delivery::Replied(reply) => self.pass(&reply, out),
+            // The order to park made it; a message parked without one would be a fault of the driver's.
+            Delivery::Parked => self.pass(&told.unwrap_or(texts::OK), out),
+            Delivery::Refused => self.say(texts::BLOCKED, out),
+            Delivery::Fault(fault) => self.say(upstream_fault(fault), out),
+            Delivery::BadNewline => self.say(texts::BAD_NEWLINE, out),
+            Delivery::TooBig => self.say(texts::TOO_BIG, out),
+            Delivery::QuarantineFull => self.say(texts::QUARANTINE_FULL, out),
+        }
+    }
+
+    /// The oldest question has its answer: its reply and those that waited behind it become ready.
+    fn answered(&mut self, answered: Answered, view: &View<'_>, out: &mut Vec<u8>) {
+        match self.pending.pop_front() {
+            Some(Pending::Mail(command)) => {
+                let (reply, accepted, theirs) = match answered {
+                    Answered::Replied(reply) => (reply.clone(), reply.code / 100 == 2, Some(reply)),
+                    Answered::Fault(fault) => (upstream_fault(fault), false, None),
+                    Answered::Unasked | Answered::BrokenPath => (texts::UPSTREAM_UNAVAILABLE, false, None),
+                };
+                if accepted {
+                    self.transaction = Some(Transaction::new(command, theirs, Bound::Upstream));
+                }
+                self.write(&reply, out);
+            }
+            Some(Pending::Rcpt(command)) => self.rcpt_answered(command, answered, view, out),
+            Some(Pending::BrokenPath) => {
+                if view.blocked
+                    && !self.terms.refuse_blocked
+                    && let Some(transaction) = &mut self.transaction
+                {
+                    transaction.divert();
+                }
+                self.write(&texts::NO_PATH, out);
+            }
+            // Never at the front: settled as soon as it gets there.
+            Some(local @ (Pending::Unasked(_) | Pending::Said(_))) => self.pending.push_front(local),
+            None => {}
+        }
+        self.settle(view, out);
+    }
+
+    fn rcpt_answered(
+        &mut self,
+        command: RcptCommand,
+        answered: Answered,
+        view: &View<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(transaction) = &mut self.transaction else {
+            return self.write(&texts::NEED_MAIL, out); // its MAIL was refused
+        };
+        let upstream = match answered {
+            Answered::Unasked if self.terms.refuse_blocked => return self.write(&texts::BLOCKED, out),
+            Answered::Unasked | Answered::BrokenPath => {
+                return self.unasked(command, view, out);
+            }
+            Answered::Replied(reply) => Ok(reply),
+            Answered::Fault(fault) => Err(upstream_fault(fault)),
+        };
+        // CONTRACT: the crossing RCPT, and any answer that comes after the block, is shown as 250.
+        let covered = view.blocked && !self.terms.refuse_blocked;
+        let told = if covered {
+            transaction.divert();
+            view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle).reply
+        } else {
+            match &upstream {
+                Ok(reply) | Err(reply) => reply.clone(),
+            }
+        };
+        transaction.recipients.push(Recipient {
+            command,
+            upstream: upstream.ok(),
+            accepted: told.code / 100 == 2,
+        });
+        self.write(&told, out);
+    }
+
+    fn unasked(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) {
+        let Some(transaction) = &mut self.transaction else {
+            return self.write(&texts::NEED_MAIL, out);
+        };
+        let imitation =
+            view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle);
+        transaction.bound = Bound::Unasked;
+        transaction.recipients.push(Recipient { command, upstream: None, accepted: true });
+        self.write(&imitation.reply, out);
+    }
+
+    /// Answers what waits at the front of the queue and needs nobody.
+    fn settle(&mut self, view: &View<'_>, out: &mut Vec<u8>) {
+        while !self.closing {
+            match self.pending.pop_front() {
+                Some(Pending::Said(reply)) => self.write(&reply, out),
+                Some(Pending::Unasked(command)) => self.unasked(command, view, out),
+                Some(asked) => return self.pending.push_front(asked),
+                None => return,
+            }
+        }
+    }
+
+    /// A reply of our own to RCPT: never an error of the session (CONTRACT: "none in answer to RCPT").
+    fn say_to_rcpt(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
+        if self.pending.is_empty() {
+            self.write(&reply, out);
+        } else {
+            self.pending.push_back(Pending::Said(reply));
+        }
+        Step::Read
+    }
+
+    /// A reply of our own.
+    fn say(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
+        let reply = self.reckon(reply);
+        if self.pending.is_empty() {
+            self.write(&reply, out);
+        } else {
+            self.pending.push_back(Pending::Said(reply));
+        }
+        Step::Read
+    }
+
+    /// Counts it where it is an error; the last one that is borne becomes a 421.
+    fn reckon(&mut self, reply: Reply) -> Reply {
+        if reply.is_permanent() {
+            self.errors += 1;
+        }
+        if self.errors >= MAX_ERRORS && reply.is_permanent() { texts::TOO_MANY_ERRORS } else { reply }
+    }
+
+    /// A reply that is not ours to count: the upstream's, or one that looks like it.
+    fn pass(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
+        self.write(reply, out);
+        Step::Read
+    }
+
+    fn write(&mut self, reply: &Reply, out: &mut Vec<u8>) {
+        // RFC 5321 4.2.1: after 421 the server closes, whoever said it.
+        if reply.code == 421 || reply.code == 221 {
+            self.closing = true;
+        }
+        reply.encode(out);
+    }
+
+    /// One reply, and the end.
+    fn last_words(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
+        self.write(reply, out);
+        self.closing = true;
+        Step::Close
+    }
+}
+
+fn upstream_fault(fault: UpstreamFault) -> Reply {
+    match fault {
+        UpstreamFault::Unavailable => texts::UPSTREAM_UNAVAILABLE,
+        UpstreamFault::Busy => texts::UPSTREAM_BUSY,
+        UpstreamFault::Protocol => texts::UPSTREAM_PROTOCOL,
+        UpstreamFault::Ambiguous => texts::UPSTREAM_AMBIGUOUS,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Every reply that is Gatepost's own: code, enhanced status code (RFC 3463, 5248) and text, in one place.
+//!
+//! CONTRACT, SMTP fixes the codes. The texts say what to do, and the same thing to a blocked account as to any other.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::smtp::{CommandError, Enhanced, Reply};
+
+const fn own(code: u16, subject: u16, detail: u16, text: &'static str) -> Reply {
+    Reply::fixed(code, Enhanced { class: (code / 100) as u8, subject, detail }, text)
+}
+
+pub(super) const BYE: Reply = own(221, 0, 0, "Bye");
+pub(super) const OK: Reply = own(250, 0, 0, "Ok");
+pub(super) const READY_FOR_TLS: Reply = own(220, 0, 0, "Ready to start TLS");
+pub(super) const HELP: Reply = own(214, 0, 0, "See RFC 5321 and RFC 6409");
+pub(super) const NOT_VERIFIED: Reply = own(252, 1, 5, "Send some mail, I'll try my best");
+pub(super) const NO_EXPN: Reply = own(502, 5, 1, "EXPN is not implemented");
+pub(super) const AUTHENTICATED: Reply = own(235, 7, 0, "Authentication successful");
+/// RFC 5321 4.2.1: 354 has no enhanced status code (RFC 2034 3).
+pub(super) const GO_AHEAD: Reply =
+    Reply { code: 354, enhanced: None, text: Cow::Borrowed("End data with <CR><LF>.<CR><LF>") };
+
+pub(super) const SAY_HELLO: Reply = own(503, 5, 1, "Send EHLO first");
+pub(super) const TLS_ALREADY: Reply = own(503, 5, 1, "TLS is active already");
+pub(super) const AUTHENTICATED_ALREADY: Reply = own(503, 5, 1, "Already authenticated");
+pub(super) const IN_TRANSACTION: Reply = own(503, 5, 1, "A mail transaction is under way; send RSET first");
+pub(super) const NEED_MAIL: Reply = own(503, 5, 1, "Send MAIL first");
+pub(super) const NESTED_MAIL: Reply = own(503, 5, 1, "MAIL was given already; send RSET first");
+pub(super) const IN_CHUNKS: Reply =
+    own(503, 5, 1, "The message is being sent by BDAT; go on with it or send RSET");
+pub(super) const BINARY_NEEDS_BDAT: Reply = own(503, 5, 1, "A message of BODY=BINARYMIME is sent by BDAT");
+pub(super) const NO_RECIPIENTS: Reply = own(554, 5, 1, "No valid recipients");
+pub(super) const NEED_TLS: Reply = own(530, 7, 0, "Must issue a STARTTLS command first");
+pub(super) const NEED_AUTH: Reply = own(530, 7, 0, "Authentication required");
+/// Historical in RFC 4954, and the most exact that there is.
+pub(super) const AUTH_IN_CLEAR: Reply = own(538, 7, 11, "Encryption required: send STARTTLS before AUTH");
+pub(super) const NO_AUTH: Reply = own(502, 5, 1, "AUTH is not offered here");
+pub(super) const NO_SUCH_MECHANISM: Reply = own(504, 5, 4, "This SASL mechanism is not offered");
+pub(super) const BAD_CREDENTIALS: Reply = own(535, 7, 8, "Authentication credentials invalid");
+pub(super) const SASL_SYNTAX: Reply = own(501, 5, 2, "This is no message of the SASL mechanism");
+pub(super) const SASL_BASE64: Reply = own(501, 5, 2, "This is no base64");
+pub(super) const SASL_CANCELLED: Reply = own(501, 7, 0, "Authentication cancelled");
+pub(super) const SASL_TOO_LONG: Reply = own(500, 5, 6, "Authentication exchange line is too long");
+pub(super) const AUTH_LATER: Reply =
+    own(454, 7, 0, "Authentication is not possible for now; try again later");
+
+pub(super) const LINE_TOO_LONG: Reply = own(500, 5, 2, "Line too long");
+pub(super) const LINE_FAULT: Reply =
+    own(500, 5, 2, "A line ends with CRLF and has no other CR, LF or NUL in it");
+pub(super) const TOO_BIG: Reply = own(552, 3, 4, "The message or its header is too big");
+pub(super) const TOO_MANY_RECIPIENTS: Reply = own(452, 5, 3, "Too many recipients in one transaction");
+pub(super) const NEEDS_SMTPUTF8: Reply = own(553, 6, 7, "An address that is not ASCII needs SMTPUTF8");
+pub(super) const NO_PATH: Reply = own(501, 1, 3, "Bad recipient address syntax");
+pub(super) const PARAMETER_UNKNOWN: Reply = own(555, 5, 4, "A parameter of MAIL or RCPT is not offered here");
+
+pub(super) const BAD_NEWLINE: Reply =
+    own(554, 6, 0, "The message has a bare CR, a bare LF or a NUL in it, and was not accepted");
+pub(super) const QUARANTINE_FULL: Reply = own(452, 3, 1, "Insufficient system storage; try again later");
+pub(super) const BLOCKED: Reply = own(550, 7, 1, "This account may not send for now; ask your postmaster");
+pub(super) const UPSTREAM_UNAVAILABLE: Reply =
+    own(451, 4, 1, "The mail server does not answer; try again later");
+pub(super) const UPSTREAM_BUSY: Reply =
+    own(451, 3, 2, "All mail server connections are in use; try again later");
+pub(super) const UPSTREAM_PROTOCOL: Reply = own(451, 3, 0, "The mail server is in trouble; try again later");
+pub(super) const UPSTREAM_AMBIGUOUS: Reply =
+    own(451, 4, 2, "The mail server did not answer at the end of data; try again later");
+
+pub(super) const TOO_MANY_ERRORS: Reply = own(421, 7, 0, "Too many errors; closing the connection");
+/// In place of the greeting, over a limit of connections (server/).
+pub const TOO_MANY_CONNECTIONS: Reply = own(421, 7, 0, "Too many connections; try again later");
+pub(super) const ENDED: Reply = own(421, 7, 0, "This session has been ended; log in again");
+pub(super) const TIMED_OUT: Reply = own(421, 4, 2, "Timed out; closing the connection");
+pub(super) const SHUTTING_DOWN: Reply = own(421, 3, 2, "The service is shutting down; try again later");
+
+/// What a line is answered with that is no command.
+pub(super) fn command_error(error: &CommandError) -> Reply {
+    match error {
+        CommandError::Unknown => own(500, 5, 1, "Unknown command"),
+        CommandError::Character => own(500, 5, 2, "A command has printable characters only"),
+        CommandError::Arguments(right) => own(501, 5, 4, right),
+        CommandError::ReversePath => own(501, 1, 7, "Bad sender address syntax"),
+        CommandError::ForwardPath { .. } => NO_PATH,
+        CommandError::Parameter => PARAMETER_UNKNOWN,
+        CommandError::ParameterValue(name) => {
+            let mut reply = own(501, 5, 4, "");
+            reply.text = Cow::Owned(format!("Bad value of parameter {name}"));
+            reply
+        }
+    }
+}
+
+/// RFC 5321 4.2.5: an accepted chunk (RFC 3030 2).
+pub(super) fn chunk_received(octets: u64) -> Reply {
+    let mut reply = OK;
+    reply.text = Cow::Owned(format!("{octets} octets received"));
+    reply
+}
+
+/// How long a client that met a limit of connections should be left with its 421 before the connection is torn down.
+pub const LINGER: Duration = Duration::from_secs(1);

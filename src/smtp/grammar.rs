@@ -1,0 +1,189 @@
+//! Recognisers for the terminals of RFC 5321 4.1.2, with the UTF-8 of RFC 6531 3.3: local-parts, domains, address literals.
+//!
+//! They say whether a text is one, never change it. A U-label is any label of letters, digits, hyphens and visible
+//! non-ASCII characters: whether IDNA2008 would have it is for the upstream to say.
+
+use std::net::Ipv6Addr;
+
+/// The longest label of the DNS, in octets (RFC 1035 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// The length in octets of the local-part at the front of `text`, up to its `@`; `None` where there is none.
+pub(super) fn local_part(text: &str) -> Option<usize> {
+    if text.starts_with('"') {
+        let length = quoted_string(text)?;
+        return text[length..].starts_with('@').then_some(length);
+    }
+    let length = text.find('@')?;
+    text[..length].split('.').all(is_atom).then_some(length)
+}
+
+/// `Atom`
+pub(super) fn is_atom(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_atext)
+}
+
+/// `atext` (RFC 5322 3.2.3), RFC 6531 3.3: `=/ UTF8-non-ascii`.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_visible_non_ascii(c)
+}
+
+/// C1 control characters are UTF8-non-ascii by the letter; no address has one, and terminals obey them.
+fn is_visible_non_ascii(c: char) -> bool {
+    !c.is_ascii() && !c.is_control()
+}
+
+/// The length of the `Quoted-string` at the front of `text`, quotes included.
+fn quoted_string(text: &str) -> Option<usize> {
+    let mut chars = text.char_indices().skip(1);
+    while let Some((offset, c)) = chars.next() {
+        match c {
+            '"' => return Some(offset + 1),
+            // quoted-pairSMTP = %d92 %d32-126
+            '\\' => {
+                chars.next().filter(|(_, c)| matches!(c, ' '..='~'))?;
+            }
+            ' '..='~' => {}
+            c if is_visible_non_ascii(c) => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// `Domain`, or an address literal with its brackets.
+pub(super) fn is_domain_or_literal(text: &str) -> bool {
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(is_literal),
+        None => is_domain(text),
+    }
+}
+
+/// `Domain`: no dot at its end, no underscore.
+pub(super) fn is_domain(text: &str) -> bool {
+    text.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    let characters = label
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '-' || (is_visible_non_ascii(c) && !c.is_whitespace()));
+    // The length of a U-label is that of its A-label, which only IDNA could tell.
+    let length = !label.is_empty() && (label.len() <= MAX_LABEL || !label.is_ascii());
+    characters && length && !label.starts_with('-') && !label.ends_with('-')
+}
+
+/// What stands between the brackets of `address-literal` (RFC 5321 4.1.3).
+fn is_literal(text: &str) -> bool {
+    match text.split_once(':') {
+        None => is_ipv4(text),
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6") => address.parse::<Ipv6Addr>().is_ok(),
+        // General-address-literal = Standardized-tag ":" 1*dcontent
+        Some((tag, content)) => {
+            tag.ends_with(|c: char| c.is_ascii_alphanumeric())
+                && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+                && !content.is_empty()
+                && content.chars().all(|c| matches!(c, '!'..='Z' | '^'..='~'))
+        }
+    }
+}
+
+/// `Snum 3("." Snum)`; unlike the standard library's, the grammar has leading zeros.
+fn is_ipv4(text: &str) -> bool {
+    let is_snum = |part: &str| {
+        matches!(part.len(), 1..=3)
+            && part.bytes().all(|octet| octet.is_ascii_digit())
+            && part.parse::<u8>().is_ok()
+    };
+    text.split('.').count() == 4 && text.split('.').all(is_snum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains() {
+        let longest_label = "a".repeat(63);
+        for (text, expected) in [
+            ("example.org", true),
+            ("EXAMPLE", true),
+            ("xn--bcher-kva.example", true),
+            ("3com.example", true),
+            ("192.0.2.1", true),           // the grammar does not ask for letters
+            ("b\u{fc}cher.example", true), // RFC 6531 3.3: sub-domain =/ U-label
+            ("\u{4f8b}\u{3048}.jp", true),
+            (&format!("{longest_label}.org"), true),
+            (&format!("{longest_label}a.org"), false), // RFC 1035 2.3.4
+            ("", false),
+            ("example.org.", false),
+            (".example.org", false),
+            ("a..b", false),
+            ("-a.org", false),
+            ("a-.org", false),
+            ("a_b.org", false), // Let-dig and hyphens alone
+            ("a b.org", false),
+            ("a\u{a0}b.org", false),
+            ("a\u{85}b.org", false),
+            ("a@b", false),
+            ("[example.org]", false),
+        ] {
+            assert_eq!(is_domain(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn address_literals() {
+        for (text, expected) in [
+            ("[192.0.2.1]", true),
+            ("[192.000.002.001]", true), // Snum = 1*3DIGIT
+            ("[IPv6:2001:db8::1]", true),
+            ("[ipv6:::ffff:192.0.2.1]", true), // literal text of an ABNF has no case
+            ("[x-tag:!content]", true),
+            ("[192.0.2.256]", false),
+            ("[192.0.2]", false),
+            ("[192.0.2.1.1]", false),
+            ("[192.0.2.+1]", false),
+            ("[192.0.2.1", false),
+            ("[]", false),
+            ("[2001:db8::1]x", false),
+            ("[IPv6:2001:db8::g]", false),
+            ("[IPv6:fe80::1%eth0]", false),
+            ("[x-:a]", false), // Ldh-str ends with Let-dig
+            ("[x:]", false),
+            ("[x:a b]", false),
+            ("[x:a]]", false),
+            ("[:a]", false),
+        ] {
+            assert_eq!(is_domain_or_literal(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn local_parts() {
+        for (text, expected) in [
+            ("a@b", Some(1)),
+            ("a.b+c!#$%&'*+-/=?^_`{|}~@b", Some(24)),
+            ("gr\u{fc}n@b", Some(5)),
+            (r#""a b"@c"#, Some(5)),
+            (r#""a\"@\\"@c"#, Some(8)),
+            (r#"""@c"#, Some(2)), // *QcontentSMTP
+            (r#"">"@c"#, Some(3)),
+            ("a", None),
+            ("@b", None),
+            (".a@b", None),
+            ("a.@b", None),
+            ("a..b@c", None),
+            ("a b@c", None),
+            ("a<b@c", None),
+            ("a\"b\"@c", None),
+            (r#""a"b@c"#, None),
+            (r#""a".b@c"#, None), // obs-local-part of RFC 5322, not of 5321
+            (r#""a@c"#, None),
+            ("\"a\\\u{fc}\"@c", None), // quoted-pairSMTP is ASCII
+            ("\"a\tb\"@c", None),
+        ] {
+            assert_eq!(local_part(text), expected, "{text}");
+        }
+    }
+}

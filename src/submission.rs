@@ -1,0 +1,505 @@
+//! THE MAIL PATH IN: drives one client's session from its first octet to the last reply.
+//!
+//! A loop: do what the machine's step asks (read a line, start TLS, authenticate, ask, receive, relay or park), turn the
+//! outcome into the next event. What may be said when, and what is replied, is the machine's (session/); how octets come
+//! and go is [`client`]'s; what a message is made of while it comes in is [`message`]'s; how a probe counts is [`probe`]'s.
+
+mod client;
+mod facts;
+mod message;
+mod probe;
+mod sasl;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use client::{Client, Lost};
+use message::{Incoming, Route, stopped};
+use probe::Asked;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::account::{Account, canonical};
+use crate::clock;
+use crate::config::Action;
+use crate::guard::ledger::Relayed;
+use crate::guard::mimicry::{Place, Precedents};
+use crate::guard::{Standing, Watch};
+use crate::id::SessionId;
+use crate::maillog::SessionLog;
+use crate::net::Stream;
+use crate::parts::Parts;
+use crate::roster::{Ending, Ticket};
+use crate::session::{
+    AuthOutcome, Delivery, Destination, Event, Interruption, ParkOrder, Session, Step, Terms, UpstreamFault,
+    View,
+};
+use crate::smtp::{Command, Extensions, Reply};
+use crate::transfer::Transfer;
+use crate::upstream::Transaction;
+
+/// How long a client without a transaction may stay silent once the service shuts down, before it gets its 421 unasked.
+const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The account that a session is for.
+struct Sender {
+    account: Account,
+    watch: Watch,
+    ticket: Ticket,
+}
+
+/// One client's conversation: the machine and all that it moves.
+struct Conversation {
+    parts: Parts,
+    id: SessionId,
+    peer: SocketAddr,
+    log: SessionLog,
+    client: Client,
+    session: Session,
+    sender: Option<Sender>,
+    /// Questions that have no answer yet, in order.
+    asked: VecDeque<Asked>,
+    upstream: Option<Transaction>,
+    incoming: Option<Incoming>,
+    /// Until when a client must have logged in (a relay host: have said its first command).
+    admission: Option<Instant>,
+    shutdown: watch::Receiver<bool>,
+    /// Messages so far, for Message-IDs.
+    messages: u32,
+}
+
+/// Serves one client to the end of its session. `stream` is TLS already on an implicit listener.
+pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: Instant) {
+    let id = SessionId::new(clock::now());
+    let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
+    let log = SessionLog::new(id, peer);
+    let relay_host = parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));
+    log.connected(stream.tls().is_some(), relay_host);
+    let terms = Terms {
+        hostname: parts.config.hostname.clone(),
+        implicit_tls: stream.tls().is_some(),
+        relay_host,
+        max_message_size: parts.config.session.max_message_size,
+        max_recipients: parts.config.session.max_recipients,
+        refuse_blocked: parts.config.action == Action::Refuse,
+    };
+    let mut conversation = Conversation {
+        id,
+        peer,
+        log,
+        client: Client::new(stream),
+        session: Session::new(terms, facts::seed()),
+        sender: None,
+        asked: VecDeque::new(),
+        upstream: None,
+        incoming: None,
+        admission: Some(connected + parts.config.session.auth_timeout),
+        shutdown: parts.shutdown.clone(),
+        messages: 0,
+        parts,
+    };
+    if relay_host {
+        conversation.becomes(Account::host(peer.ip())).await;
+    }
+    let ended = conversation.run().await;
+    log.disconnected(&ended.as_ref().err().map_or_else(|| "said goodbye".to_owned(), Lost::to_string));
+    conversation.parts.upstream.end_session(id);
+    conversation.client.close().await;
+}
+
+impl Conversation {
+    async fn run(&mut self) -> Result<(), Lost> {
+        let mut step = self.handle(Event::Connected);
+        loop {
+            self.give_back_upstream();
+            step = match step {
+                Step::Read => self.next().await?,
+                Step::Close => return self.client.flush().await,
+                Step::StartTls => self.start_tls().await?,
+                Step::Authenticate { mechanism, initial } => {
+                    self.authenticate(&mechanism, initial.as_deref()).await?
+                }
+                Step::Ask(ask) => self.ask(ask).await?,
+                Step::ReceiveData => self.receive_data().await?,
+                Step::ReceiveChunk { size, last } => self.receive_chunk(size, last).await?,
+                Step::DiscardChunk(size) => self.discard_chunk(size).await?,
+            };
+        }
+    }
+
+    /// The next thing that happens while no message is coming in: a command, an answer, or that none came in time.
+    async fn next(&mut self) -> Result<Step, Lost> {
+        let deadline = self.command_deadline();
+        loop {
+            if let Some(line) = self.client.buffered_command() {
+                if !Session::may_overtake(&line) && self.settle_all().await? == Step::Close {
+                    return Ok(Step::Close);
+                }
+                if matches!(line, Ok(Command::Auth { .. })) && !self.session.encrypted() {
+                    self.log.credentials_exposed();
+                }
+                if self.sender.is_some() {
+                    self.admission = None;
+                }
+                return Ok(self.handle(Event::Line(line)));
+            }
+            if !self.asked.is_empty() {
+                return self.settle().await;
+            }
+            self.client.flush().await?;
+            // A client in mid-transaction is left alone until its next command.
+            let shutdown = self.session.transaction().is_none().then_some(&mut self.shutdown);
+            match self.client.read_command(Some(deadline), shutdown).await {
+                Ok(()) => {}
+                Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
+                Err(Lost::Interrupted) => return self.interrupted().await,
+                Err(lost) => return Err(lost),
+            }
+        }
+    }
+
+    fn command_deadline(&self) -> Instant {
+        let idle = Instant::now() + self.parts.config.session.idle_timeout;
+        self.admission.map_or(idle, |admission| admission.min(idle))
+    }
+
+    /// The service is shutting down and the client is silent: its next command gets 421, or it gets it unasked.
+    async fn interrupted(&mut self) -> Result<Step, Lost> {
+        match self.client.read_command(Some(Instant::now() + SHUTDOWN_GRACE), None).await {
+            Ok(()) | Err(Lost::TimedOut) => Ok(self.handle(Event::Interrupted)),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    async fn start_tls(&mut self) -> Result<Step, Lost> {
+        self.client.flush().await?;
+        let deadline = self.command_deadline();
+        self.client.start_tls(Arc::clone(&self.parts.tls), Some(deadline)).await?;
+        if let Some(tls) = self.client.stream().and_then(Stream::tls) {
+            self.log.encrypted(tls.version, &tls.cipher);
+        }
+        Ok(self.handle(Event::TlsEstablished))
+    }
+
+    async fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> Result<Step, Lost> {
+        let deadline = self.command_deadline();
+        let exchange = sasl::exchange(&mut self.client, &self.parts.auth, mechanism, initial, deadline).await;
+        let ended = match exchange {
+            Ok(ended) => ended,
+            Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
+            Err(lost) => return Err(lost),
+        };
+        if let Some((name, why)) = &ended.denied {
+            self.log.authentication_failed(mechanism, name.as_deref(), why);
+        }
+        if let AuthOutcome::Success(account) = &ended.outcome {
+            self.log.authenticated(account, mechanism);
+            self.becomes(account.clone()).await;
+            self.admission = None;
+        }
+        Ok(self.handle(Event::Authenticated(ended.outcome)))
+    }
+
+    async fn becomes(&mut self, account: Account) {
+        let watch = self.parts.ledger.watch(&account, clock::now()).await;
+        let ticket = self.parts.roster.enter(&account, self.id);
+        self.sender = Some(Sender { account, watch, ticket });
+    }
+
+    async fn receive_data(&mut self) -> Result<Step, Lost> {
+        self.client.flush().await?;
+        let session = &self.parts.config.session;
+        self.incoming = Some(Incoming::by_data(session.max_message_size, session.max_header_size));
+        self.receive_rest().await
+    }
+
+    /// Takes mail data until it ends, or until so much has come that its route must be chosen.
+    async fn receive_rest(&mut self) -> Result<Step, Lost> {
+        let idle = self.parts.config.session.idle_timeout;
+        loop {
+            let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
+            let (consumed, ended) = incoming.take_data(self.client.buffered(), self.upstream.as_mut()).await;
+            self.client.consume(consumed);
+            if ended {
+                return self.message_ended().await;
+            }
+            if incoming.overflows() {
+                self.choose_route().await;
+            }
+            if let Err(lost) = self.client.read_data(Instant::now() + idle).await {
+                return self.lost_in_message(lost);
+            }
+        }
+    }
+
+    async fn receive_chunk(&mut self, size: u64, last: bool) -> Result<Step, Lost> {
+        let session = &self.parts.config.session;
+        let (max_size, max_header) = (session.max_message_size, session.max_header_size);
+        self.incoming.get_or_insert_with(|| Incoming::by_chunks(max_size, max_header));
+        let mut left = size;
+        while left > 0 {
+            if self.client.buffered().is_empty()
+                && let Err(lost) =
+                    self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await
+            {
+                return self.lost_in_message(lost);
+            }
+            let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
+            let buffered = self.client.buffered();
+            let take = buffered.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            incoming.take_chunk(&buffered[..take], self.upstream.as_mut()).await;
+            self.client.consume(take);
+            left -= take as u64;
+            if incoming.overflows() {
+                self.choose_route().await;
+            }
+        }
+        if last {
+            return self.message_ended().await;
+        }
+        match self.incoming.take_if(|incoming| matches!(incoming.route, Route::Nowhere(_))) {
+            Some(Incoming { route: Route::Nowhere(delivery), .. }) => Ok(self.delivered(delivery)),
+            _ => Ok(self.handle(Event::ChunkReceived(size))),
+        }
+    }
+
+    async fn discard_chunk(&mut self, size: u64) -> Result<Step, Lost> {
+        let mut left = size;
+        while left > 0 {
+            if self.client.buffered().is_empty() {
+                self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await?;
+            }
+            let take = self.client.buffered().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.client.consume(take);
+            left -= take as u64;
+        }
+        Ok(self.handle(Event::ChunkDiscarded))
+    }
+
+    fn lost_in_message(&mut self, lost: Lost) -> Result<Step, Lost> {
+        if self.incoming.take().is_some_and(|incoming| incoming.begun)
+            && let Some(upstream) = &mut self.upstream
+        {
+            upstream.abort_data();
+        }
+        match lost {
+            Lost::TimedOut => Ok(self.handle(Event::TimedOut)),
+            lost => Err(lost),
+        }
+    }
+
+    /// Asks the machine where the message goes, and takes it there as far as it has come.
+    async fn choose_route(&mut self) {
+        let scene = Scene::of(self);
+        let destination = self.session.destination(&scene.view());
+        let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
+        let account = self.sender.as_ref().map(|sender| &sender.account);
+        let trace =
+            facts::trace(self, header, account.filter(|_| matches!(destination, Destination::Park(_))));
+        let Some(incoming) = &mut self.incoming else { return };
+        match (destination, &mut self.upstream, &self.sender) {
+            (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, &trace).await,
+            (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
+            (Destination::Park(order), _, Some(sender)) => {
+                let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
+                incoming.park(begun, order, trace).await;
+            }
+            (Destination::Park(_) | Destination::Refuse, ..) => incoming.fail(Delivery::Refused),
+        }
+    }
+
+    /// All of the message has come: choose its route if that is not done yet, else bring it to its end there.
+    async fn message_ended(&mut self) -> Result<Step, Lost> {
+        let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
+        incoming.end();
+        if matches!(incoming.route, Route::Undecided) {
+            self.choose_route().await;
+        }
+        let Some(incoming) = self.incoming.take() else { return Ok(Step::Read) };
+        self.messages += 1;
+        let message = facts::Message::of(&incoming);
+        let delivery = match incoming.route {
+            Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
+            Route::Quarantine { parking, order, trace } => {
+                self.finish_quarantine(parking, order, trace, &message).await
+            }
+            Route::Nowhere(delivery) => {
+                if let Some(upstream) = &mut self.upstream
+                    && incoming.begun
+                {
+                    upstream.abort_data();
+                }
+                self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
+                delivery
+            }
+            Route::Undecided => Delivery::Refused,
+        };
+        Ok(self.delivered(delivery))
+    }
+
+    async fn finish_upstream(&mut self, transfer: Transfer, message: &facts::Message) -> Delivery {
+        let Some(upstream) = &mut self.upstream else { return Delivery::Fault(UpstreamFault::Unavailable) };
+        let reply = match transfer.finish(upstream).await {
+            Ok(reply) => reply,
+            Err(stop) => {
+                let trouble = message::cause(&stop);
+                let delivery = stopped(stop);
+                self.report_failure(&delivery, Some(&trouble), message);
+                return delivery;
+            }
+        };
+        self.took(&reply, message);
+        Delivery::Replied(reply)
+    }
+
+    /// The upstream answered the end of data.
+    fn took(&mut self, reply: &Reply, message: &facts::Message) {
+        self.parts.ledger.learn(Place::EndOfData, "", reply);
+        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
+        if reply.is_positive() {
+            let reply = reply.to_string();
+            let message_id = message.message_id.clone();
+            sender.watch.relayed(Relayed { at: clock::now(), reply, message_id });
+        }
+        message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
+    }
+
+    async fn finish_quarantine(
+        &mut self,
+        parking: crate::quarantine::spool::Parking,
+        order: ParkOrder,
+        trace: String,
+        message: &facts::Message,
+    ) -> Delivery {
+        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
+            return Delivery::QuarantineFull;
+        };
+        let (size, sha256) = parking.digest();
+        let envelope = crate::quarantine::Envelope {
+            version: crate::quarantine::envelope::VERSION,
+            id: parking.id(),
+            account: sender.account.clone(),
+            parked: clock::now(),
+            reason: facts::reason(order.reason, sender.watch.block()),
+            session: facts::session(&self.session, self.client.stream(), self.id, self.peer),
+            reverse_path: transaction.mail.reverse_path.clone(),
+            parameters: transaction.mail.parameters.clone(),
+            mail_reply: transaction.mail_reply.clone(),
+            recipients: facts::recipients(transaction),
+            size,
+            sha256,
+            subject: message.subject.clone(),
+            trace,
+            told: order.told,
+            told_queue_id: order.told_queue_id,
+            due: None,
+            release: None,
+        };
+        match parking.commit(&envelope).await {
+            Ok(()) => {
+                message.with_facts(&sender.account, transaction, |facts| {
+                    self.log.parked(facts, envelope.id, envelope.told_queue_id.as_deref(), &envelope.reason);
+                });
+                Delivery::Parked
+            }
+            Err(error) => {
+                self.log.rejected(&sender.account, &error.to_string());
+                Delivery::QuarantineFull
+            }
+        }
+    }
+
+    fn report_failure(&self, delivery: &Delivery, trouble: Option<&str>, message: &facts::Message) {
+        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
+        match delivery {
+            Delivery::Replied(reply) => {
+                message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
+            }
+            Delivery::Fault(UpstreamFault::Ambiguous) => {
+                let fault = trouble.unwrap_or_default();
+                message.with_facts(&sender.account, transaction, |facts| self.log.ambiguous(facts, fault));
+            }
+            Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
+            Delivery::QuarantineFull => {
+                self.log.rejected(&sender.account, trouble.unwrap_or("the quarantine is full"))
+            }
+            Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
+            Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
+            Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),
+            Delivery::Parked => {}
+        }
+    }
+
+    fn delivered(&mut self, delivery: Delivery) -> Step {
+        self.handle(Event::Delivered(delivery))
+    }
+
+    /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.
+    fn give_back_upstream(&mut self) {
+        if self.session.transaction().is_none()
+            && self.incoming.take().is_some_and(|incoming| incoming.begun)
+            && let Some(upstream) = &mut self.upstream
+        {
+            upstream.abort_data(); // RSET or EHLO between two chunks
+        }
+        if self.asked.is_empty()
+            && !self.session.needs_upstream()
+            && let Some(upstream) = self.upstream.take()
+        {
+            upstream.abandon();
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Step {
+        let scene = Scene::of(self);
+        self.session.handle(event, &scene.view(), &mut self.client.outbound)
+    }
+}
+
+/// What the machine sees of the world, held for one event.
+struct Scene {
+    blocked: bool,
+    room: bool,
+    credentials_changed: bool,
+    interruption: Option<Interruption>,
+    precedents: Arc<Precedents>,
+    upstream: Option<Arc<Extensions>>,
+    mechanisms: Arc<str>,
+}
+
+impl Scene {
+    fn of(conversation: &Conversation) -> Self {
+        let parts = &conversation.parts;
+        let sender = conversation.sender.as_ref();
+        let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
+        let room = !blocked || sender.is_some_and(|sender| parts.spool.room(&sender.account, 0).is_ok());
+        let ending = sender.and_then(|sender| sender.ticket.ending());
+        let interruption = if ending.is_some() {
+            Some(Interruption::Ended)
+        } else {
+            conversation.shutdown.borrow().then_some(Interruption::ShuttingDown)
+        };
+        Self {
+            blocked,
+            room,
+            credentials_changed: ending == Some(Ending::CredentialsChanged),
+            interruption,
+            precedents: parts.ledger.precedents(),
+            upstream: parts.upstream.offers(),
+            mechanisms: parts.auth.offered(),
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            blocked: self.blocked,
+            room: self.room,
+            credentials_changed: self.credentials_changed,
+            interruption: self.interruption,
+            precedents: &self.precedents,
+            upstream: self.upstream.as_deref(),
+            mechanisms: &self.mechanisms,
+        }
+    }
+}

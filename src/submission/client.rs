@@ -1,0 +1,210 @@
+//! The client's octets: buffered lines in, whole replies out, every wait with a deadline.
+//!
+//! The buffers grow on demand and are handed back when they are empty, since most connections are idle.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::net::Stream;
+use crate::session::LineError;
+use crate::smtp::Command;
+use crate::smtp::line::{Frame, Framer};
+
+/// A command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for 512 at least).
+pub(super) const MAX_COMMAND_LINE: usize = 4_096;
+/// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets (RFC 4954 4).
+pub(super) const MAX_SASL_LINE: usize = 12_288;
+/// How much is read at once while commands are expected.
+const COMMAND_READ: usize = 1_024;
+/// How much is read at once while mail data is expected.
+const DATA_READ: usize = 32 * 1_024;
+/// How long the client may take no octet of a reply before it counts as gone.
+const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Why nothing more comes.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    /// The client closed, or the connection broke.
+    #[error("the client closed the connection")]
+    Closed,
+    /// Nothing, or not enough, in time.
+    #[error("timed out")]
+    TimedOut,
+    /// The service is shutting down.
+    #[error("the service is shutting down")]
+    Interrupted,
+    /// The connection failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// One client connection.
+pub(super) struct Client {
+    stream: Option<Stream>,
+    inbound: BytesMut,
+    framer: Framer,
+    /// Replies not yet sent.
+    pub outbound: Vec<u8>,
+    /// Inside an over-long line: whether it began as AUTH does.
+    overlong_auth: bool,
+}
+
+impl Client {
+    /// Takes over a connection.
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream: Some(stream),
+            inbound: BytesMut::new(),
+            framer: Framer::default(),
+            outbound: Vec::new(),
+            overlong_auth: false,
+        }
+    }
+
+    /// The stream underneath.
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_ref()
+    }
+
+    /// Takes the next command, if a whole line of it is buffered.
+    pub(super) fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
+        let limit = if self.framer.is_overflowing() {
+            MAX_COMMAND_LINE
+        } else {
+            self.overlong_auth = begins_as_auth(&self.inbound);
+            if self.overlong_auth { MAX_SASL_LINE } else { MAX_COMMAND_LINE }
+        };
+        let too_long = if self.overlong_auth { LineError::AuthTooLong } else { LineError::TooLong };
+        self.frame(limit, too_long, |line| Command::parse(line).map_err(LineError::Command))
+    }
+
+    /// Takes the next response of a SASL exchange, if a whole line of it is buffered.
+    pub(super) fn buffered_response(&mut self) -> Option<Result<Vec<u8>, LineError>> {
+        self.frame(MAX_SASL_LINE, LineError::AuthTooLong, |line| Ok(line.to_vec()))
+    }
+
+    fn frame<T>(
+        &mut self,
+        limit: usize,
+        too_long: LineError,
+        take: impl FnOnce(&[u8]) -> Result<T, LineError>,
+    ) -> Option<Result<T, LineError>> {
+        let (found, consumed) = match self.framer.frame(&self.inbound, limit) {
+            Frame::Incomplete { consumed } => (None, consumed),
+            Frame::Line { line, consumed } => (Some(take(line)), consumed),
+            Frame::TooLong { consumed } => (Some(Err(too_long)), consumed),
+            Frame::Faulty { consumed } => (Some(Err(LineError::Fault)), consumed),
+        };
+        self.consume(consumed);
+        found
+    }
+
+    /// What is buffered and not yet consumed.
+    pub(super) fn buffered(&self) -> &[u8] {
+        &self.inbound
+    }
+
+    /// Drops octets from the front of the buffer.
+    pub(super) fn consume(&mut self, octets: usize) {
+        self.inbound.advance(octets.min(self.inbound.len()));
+        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
+            self.inbound = BytesMut::new();
+        }
+    }
+
+    /// Waits for more octets of a command. `shutdown` turning true ends the wait, where given.
+    ///
+    /// # Errors
+    /// See [`Lost`].
+    pub(super) async fn read_command(
+        &mut self,
+        deadline: Option<Instant>,
+        shutdown: Option<&mut watch::Receiver<bool>>,
+    ) -> Result<(), Lost> {
+        let read = self.read(COMMAND_READ, deadline);
+        match shutdown {
+            None => read.await,
+            Some(shutdown) => tokio::select! {
+                read = read => read,
+                _ = shutdown.wait_for(|down| *down) => Err(Lost::Interrupted),
+            },
+        }
+    }
+
+    /// Waits for more octets of mail data.
+    ///
+    /// # Errors
+    /// See [`Lost`].
+    pub(super) async fn read_data(&mut self, deadline: Instant) -> Result<(), Lost> {
+        self.read(DATA_READ, Some(deadline)).await
+    }
+
+    async fn read(&mut self, at_once: usize, deadline: Option<Instant>) -> Result<(), Lost> {
+        let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
+        self.inbound.reserve(at_once);
+        let read = stream.read_buf(&mut self.inbound);
+        let octets = match deadline {
+            Some(deadline) => timeout_at(deadline, read).await.map_err(|_| Lost::TimedOut)??,
+            None => read.await?,
+        };
+        if octets == 0 { Err(Lost::Closed) } else { Ok(()) }
+    }
+
+    /// Sends all replies that are ready, in one write.
+    ///
+    /// # Errors
+    /// See [`Lost`].
+    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
+        if self.outbound.is_empty() {
+            return Ok(());
+        }
+        let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
+        let send = async {
+            stream.write_all(&self.outbound).await?;
+            stream.flush().await
+        };
+        timeout_at(Instant::now() + WRITE_TIMEOUT, send).await.map_err(|_| Lost::TimedOut)??;
+        self.outbound.clear();
+        if self.outbound.capacity() > MAX_COMMAND_LINE {
+            self.outbound = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Shakes hands as the server, after STARTTLS. What the client sent behind STARTTLS in cleartext is thrown away:
+    /// it was never protected, and may be an attacker's (RFC 3207 5; CVE-2011-0411).
+    ///
+    /// # Errors
+    /// See [`Lost`]; the connection is of no use any more.
+    pub(super) async fn start_tls(
+        &mut self,
+        config: std::sync::Arc<rustls::ServerConfig>,
+        deadline: Option<Instant>,
+    ) -> Result<(), Lost> {
+        self.inbound = BytesMut::new();
+        self.framer = Framer::default();
+        let Some(Stream::Plain(tcp)) = self.stream.take() else { return Err(Lost::Closed) };
+        let handshake = tokio_rustls::TlsAcceptor::from(config).accept(tcp);
+        let stream = match deadline {
+            Some(deadline) => timeout_at(deadline, handshake).await.map_err(|_| Lost::TimedOut)??,
+            None => handshake.await?,
+        };
+        self.stream = Some(Stream::Server(Box::new(stream)));
+        Ok(())
+    }
+
+    /// Says goodbye to the other side: TLS close_notify, TCP FIN.
+    pub(super) async fn close(mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            let _ = timeout_at(Instant::now() + crate::session::texts::LINGER, stream.shutdown()).await;
+        }
+    }
+}
+
+fn begins_as_auth(octets: &[u8]) -> bool {
+    octets.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+}

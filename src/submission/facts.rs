@@ -1,0 +1,184 @@
+//! What is known of a session and its message, in the shapes that headers, envelopes, XCLIENT and the log want.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::message::Incoming;
+use crate::account::{Account, Kind};
+use crate::clock;
+use crate::config::Config;
+use crate::guard::ledger::Block;
+use crate::id::SessionId;
+use crate::maillog::MessageFacts;
+use crate::net::Stream;
+use crate::quarantine::envelope::{Recipient, RecipientState, SessionFacts, TlsFacts};
+use crate::session::{ParkReason, Session, Transaction};
+use crate::smtp::header::Header;
+use crate::smtp::trace::{self, Protocol, Received};
+use crate::upstream::ClientIdentity;
+
+/// A seed for the shapes of made-up queue ids.
+pub(super) fn seed() -> u64 {
+    let mut octets = [0; 8];
+    let _ = getrandom::fill(&mut octets);
+    u64::from_le_bytes(octets)
+}
+
+fn login(session: &Session) -> Option<String> {
+    session.user().and_then(|account| match account.kind() {
+        Kind::User(name) => Some(name.to_owned()),
+        Kind::Host(_) => None,
+    })
+}
+
+/// What XCLIENT tells the upstream.
+pub(super) fn identity(session: &Session, id: SessionId, peer: SocketAddr) -> Arc<ClientIdentity> {
+    Arc::new(ClientIdentity {
+        session: id,
+        name: None,
+        address: peer,
+        helo: session.hello().map(|hello| hello.name.clone()),
+        extended: session.hello().is_some_and(|hello| hello.extended),
+        login: login(session),
+    })
+}
+
+/// What the envelope says of the session.
+pub(super) fn session(
+    session: &Session,
+    stream: Option<&Stream>,
+    id: SessionId,
+    peer: SocketAddr,
+) -> SessionFacts {
+    SessionFacts {
+        id,
+        client: peer,
+        client_name: None,
+        helo: session.hello().map(|hello| hello.name.clone()),
+        extended: session.hello().is_some_and(|hello| hello.extended),
+        login: login(session),
+        tls: stream
+            .and_then(Stream::tls)
+            .map(|tls| TlsFacts { version: tls.version.to_owned(), cipher: tls.cipher }),
+    }
+}
+
+/// What the envelope says of the recipients.
+pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
+    let recipient = |recipient: &crate::session::Recipient| Recipient {
+        forward_path: recipient.command.forward_path.clone(),
+        parameters: recipient.command.parameters.clone(),
+        upstream: recipient.upstream.clone(),
+        state: if recipient.accepted { RecipientState::Pending } else { RecipientState::Rejected },
+    };
+    transaction.recipients.iter().map(recipient).collect()
+}
+
+/// Why a message is parked, in words.
+pub(super) fn reason(reason: ParkReason, block: Option<Block>) -> String {
+    match (reason, block) {
+        (ParkReason::Blocked, Some(Block { reason: Some(text), .. })) => format!("account blocked: {text}"),
+        (ParkReason::Blocked, _) => "account blocked".to_owned(),
+        (ParkReason::AnsweredUnasked, _) => {
+            "account blocked when a recipient was given; the upstream was not asked about it".to_owned()
+        }
+        (ParkReason::CredentialsChanged, _) => {
+            "the account's credentials changed while the message was under way".to_owned()
+        }
+    }
+}
+
+/// The fields in front of the message; with the origin for one that is parked by `account`.
+pub(super) fn trace(conversation: &super::Conversation, header: &Header, parked: Option<&Account>) -> String {
+    let super::Conversation { session, parts, id, peer, messages, client, .. } = conversation;
+    let config: &Config = &parts.config;
+    let now = clock::now();
+    let tls = client.stream().and_then(Stream::tls);
+    let hello = session.hello();
+    let transaction = session.transaction();
+    let only_recipient = transaction.and_then(|transaction| {
+        let mut accepted = transaction.recipients.iter().filter(|recipient| recipient.accepted);
+        match (accepted.next(), accepted.next()) {
+            (Some(recipient), None) => Some(recipient.command.forward_path.as_str()),
+            _ => None,
+        }
+    });
+    let mut fields = trace::received(&Received {
+        helo: hello.map(|hello| hello.name.as_str()),
+        client: Some(peer.ip()),
+        hostname: &config.hostname,
+        protocol: Protocol {
+            extended: hello.is_some_and(|hello| hello.extended),
+            tls: tls.is_some(),
+            authenticated: session.user().is_some(),
+            smtputf8: transaction.is_some_and(|transaction| transaction.mail.parameters.smtputf8),
+        },
+        tls: tls.as_ref().map(|tls| (tls.version, tls.cipher.as_str())),
+        session: *id,
+        only_recipient,
+        when: now,
+    });
+    if let Some(account) = parked {
+        fields.push_str(&trace::origin(account));
+    }
+    if header.count("Date") == 0 {
+        fields.push_str(&trace::date(now));
+    }
+    if header.count("Message-ID") == 0 {
+        fields.push_str(&trace::message_id(*id, *messages, &config.hostname));
+    }
+    fields
+}
+
+/// What the log and the envelope want to know of a message that has come.
+pub(super) struct Message {
+    size: u64,
+    /// With brackets.
+    pub(super) message_id: Option<String>,
+    /// Decoded (RFC 2047).
+    pub(super) subject: Option<String>,
+}
+
+impl Message {
+    /// Of a message whose header is complete.
+    pub(super) fn of(incoming: &Incoming) -> Self {
+        let value = |name| incoming.header().and_then(|header| header.value(name));
+        let subject = value("Subject").map(|raw| decoded(&raw));
+        Self { size: incoming.size(), message_id: value("Message-ID"), subject }
+    }
+
+    /// Makes the facts for a log line.
+    pub(super) fn with_facts(
+        &self,
+        account: &Account,
+        transaction: &Transaction,
+        log: impl FnOnce(&MessageFacts<'_>),
+    ) {
+        let (accepted, refused): (Vec<_>, Vec<_>) =
+            transaction.recipients.iter().partition(|recipient| recipient.accepted);
+        let addresses = |recipients: Vec<&crate::session::Recipient>| -> Vec<String> {
+            recipients
+                .into_iter()
+                .map(|recipient| recipient.command.forward_path.as_str().to_owned())
+                .collect()
+        };
+        let (accepted, refused) = (addresses(accepted), addresses(refused));
+        log(&MessageFacts {
+            account,
+            sender: transaction.mail.reverse_path.as_str(),
+            message_id: self.message_id.as_deref(),
+            accepted: &accepted.iter().map(String::as_str).collect::<Vec<_>>(),
+            refused: &refused.iter().map(String::as_str).collect::<Vec<_>>(),
+            size: self.size,
+        });
+    }
+}
+
+/// The words of an RFC 2047 header value.
+fn decoded(raw: &str) -> String {
+    let line = format!("Subject: {raw}\r\n");
+    match mailparse::parse_header(line.as_bytes()) {
+        Ok((header, _)) => header.get_value(),
+        Err(_) => raw.to_owned(),
+    }
+}

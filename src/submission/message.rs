@@ -1,0 +1,275 @@
+//! A message while it comes in: what it is made of, how much of it is held, and the route that it takes.
+//!
+//! Up to [`HELD`] octets are received before the route is chosen, so that a slow client holds no upstream connection and
+//! a block that comes meanwhile still counts; all that follows is streamed in constant memory. After a failure the rest is
+//! read and thrown away, since the client does not listen before its end of data.
+
+use crate::quarantine::spool::{ParkError, Parking};
+use crate::session::{Delivery, ParkOrder, UpstreamFault};
+use crate::smtp::header::{Collected, Header, HeaderCollector};
+use crate::smtp::mail_data::{ContentChecker, DotScanner, Fault as NewlineFault};
+use crate::transfer::{Stopped, Transfer};
+use crate::upstream::{Fault, Transaction};
+
+/// So many octets of a message are held in memory before its route is chosen.
+pub(super) const HELD: usize = 256 * 1_024;
+
+/// Where the message goes.
+pub(super) enum Route {
+    /// Not chosen yet: the header is incomplete, or little enough has come.
+    Undecided,
+    /// To the upstream.
+    Upstream(Transfer),
+    /// To the quarantine.
+    Quarantine {
+        /// The file.
+        parking: Parking,
+        /// What the client will be told.
+        order: ParkOrder,
+        /// What is put in front at each transfer.
+        trace: String,
+    },
+    /// Nowhere: it has failed.
+    Nowhere(Delivery),
+}
+
+/// How the end of the message is told.
+enum Framing {
+    /// DATA.
+    Dots(DotScanner),
+    /// BDAT.
+    Chunks(ContentChecker),
+}
+
+/// The header section.
+enum Head {
+    Collecting(HeaderCollector),
+    Complete(Header),
+}
+
+/// A message that is coming in.
+pub(super) struct Incoming {
+    framing: Framing,
+    head: Option<Head>,
+    /// Body octets not yet routed.
+    held: Vec<u8>,
+    size: u64,
+    max_size: u64,
+    /// Where it goes.
+    pub route: Route,
+    /// Whether mail data has been begun upstream.
+    pub begun: bool,
+    /// For the log: why it failed.
+    pub trouble: Option<String>,
+}
+
+impl Incoming {
+    /// What follows DATA.
+    pub(super) fn by_data(max_size: u64, max_header: usize) -> Self {
+        Self::new(Framing::Dots(DotScanner::new()), max_size, max_header)
+    }
+
+    /// What follows BDAT.
+    pub(super) fn by_chunks(max_size: u64, max_header: usize) -> Self {
+        Self::new(Framing::Chunks(ContentChecker::default()), max_size, max_header)
+    }
+
+    fn new(framing: Framing, max_size: u64, max_header: usize) -> Self {
+        let head = Some(Head::Collecting(HeaderCollector::new(max_header)));
+        Self {
+            framing,
+            head,
+            held: Vec::new(),
+            size: 0,
+            max_size,
+            route: Route::Undecided,
+            begun: false,
+            trouble: None,
+        }
+    }
+
+    /// Octets so far, as they arrived.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The header section, once it is complete.
+    pub(super) fn header(&self) -> Option<&Header> {
+        match &self.head {
+            Some(Head::Complete(header)) => Some(header),
+            _ => None,
+        }
+    }
+
+    /// Takes octets that followed DATA; says how many it used, and whether the message has ended.
+    pub(super) async fn take_data(
+        &mut self,
+        input: &[u8],
+        upstream: Option<&mut Transaction>,
+    ) -> (usize, bool) {
+        let Framing::Dots(scanner) = &mut self.framing else { return (0, true) };
+        let scan = scanner.scan(input);
+        let mut upstream = upstream;
+        for content in scan.content(input) {
+            self.take(content, upstream.as_deref_mut()).await;
+        }
+        (scan.consumed, scan.ended)
+    }
+
+    /// Takes octets of a chunk.
+    pub(super) async fn take_chunk(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
+        if let Framing::Chunks(checker) = &mut self.framing {
+            checker.check(content);
+        }
+        self.take(content, upstream).await;
+    }
+
+    /// Whether so much has come that the route must be chosen now.
+    pub(super) fn overflows(&self) -> bool {
+        matches!(self.route, Route::Undecided) && self.header().is_some() && self.held.len() >= HELD
+    }
+
+    /// The message has come whole: the header ends here at the latest; a fault that was found makes it fail.
+    pub(super) fn end(&mut self) {
+        if let Some(Head::Collecting(collector)) =
+            self.head.take_if(|head| matches!(head, Head::Collecting(_)))
+        {
+            self.head = Some(Head::Complete(collector.finish()));
+        }
+        if self.fault().is_some() && !matches!(self.route, Route::Nowhere(_)) {
+            self.fail(Delivery::BadNewline);
+        }
+    }
+
+    /// What makes it a message that is never relayed.
+    pub(super) fn fault(&self) -> Option<NewlineFault> {
+        match &self.framing {
+            Framing::Dots(scanner) => scanner.fault(),
+            Framing::Chunks(checker) => checker.finish(),
+        }
+    }
+
+    /// It goes nowhere; the first reason stands.
+    pub(super) fn fail(&mut self, delivery: Delivery) {
+        self.held = Vec::new();
+        if !matches!(self.route, Route::Nowhere(_)) {
+            self.route = Route::Nowhere(delivery);
+        }
+    }
+
+    /// It goes upstream, behind `trace`.
+    pub(super) async fn relay(&mut self, upstream: &mut Transaction, trace: &str) {
+        let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
+        match Transfer::begin(upstream, trace, header).await {
+            Ok(transfer) => {
+                self.begun = true;
+                self.route = Route::Upstream(transfer);
+                self.drain(Some(upstream)).await;
+            }
+            Err(stop) => self.stop(stop),
+        }
+    }
+
+    /// It goes into the quarantine.
+    pub(super) async fn park(&mut self, begun: Result<Parking, ParkError>, order: ParkOrder, trace: String) {
+        let header = self.header().map_or(&[][..], Header::as_bytes);
+        let parking = match begun {
+            Ok(mut parking) => parking.write(header).await.map(|()| parking),
+            Err(error) => Err(error),
+        };
+        match parking {
+            Ok(parking) => {
+                self.route = Route::Quarantine { parking, order, trace };
+                self.drain(None).await;
+            }
+            Err(error) => self.not_parked(&error),
+        }
+    }
+
+    async fn drain(&mut self, upstream: Option<&mut Transaction>) {
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            self.forward(&held, upstream).await;
+        }
+    }
+
+    fn stop(&mut self, stop: Stopped) {
+        self.trouble = Some(cause(&stop));
+        self.fail(stopped(stop));
+    }
+
+    fn not_parked(&mut self, error: &ParkError) {
+        self.trouble = Some(error.to_string());
+        self.fail(Delivery::QuarantineFull);
+    }
+
+    async fn take(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
+        self.size = self.size.saturating_add(content.len() as u64);
+        if matches!(self.route, Route::Nowhere(_)) {
+            return;
+        }
+        if self.size > self.max_size {
+            return self.fail(Delivery::TooBig);
+        }
+        let body = match &mut self.head {
+            Some(Head::Collecting(collector)) => match collector.push(content) {
+                Collected::More => return,
+                Collected::TooLong => return self.fail(Delivery::TooBig),
+                Collected::Complete { taken } => {
+                    if let Some(Head::Collecting(collector)) = self.head.take() {
+                        self.head = Some(Head::Complete(collector.finish()));
+                    }
+                    content.get(taken..).unwrap_or_default()
+                }
+            },
+            _ => content,
+        };
+        if matches!(self.route, Route::Undecided) {
+            self.held.extend_from_slice(body);
+        } else {
+            self.forward(body, upstream).await;
+        }
+    }
+
+    async fn forward(&mut self, body: &[u8], upstream: Option<&mut Transaction>) {
+        match (&mut self.route, upstream) {
+            (Route::Upstream(transfer), Some(upstream)) => {
+                if let Err(stop) = transfer.push(upstream, body).await {
+                    self.stop(stop);
+                }
+            }
+            (Route::Quarantine { parking, .. }, _) => {
+                if let Err(error) = parking.write(body).await {
+                    self.not_parked(&error);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A transfer that stopped, for the log.
+pub(super) fn cause(stop: &Stopped) -> String {
+    match stop {
+        Stopped::Refused(reply) => reply.to_string(),
+        Stopped::Fault(fault) => fault.to_string(),
+    }
+}
+
+/// A transfer that stopped, as the session knows it.
+pub(super) fn stopped(stopped: Stopped) -> Delivery {
+    match stopped {
+        Stopped::Refused(reply) => Delivery::Replied(reply),
+        Stopped::Fault(fault) => Delivery::Fault(upstream_fault(&fault)),
+    }
+}
+
+/// A fault of the upstream's, as the session knows it.
+pub(super) fn upstream_fault(fault: &Fault) -> UpstreamFault {
+    match fault {
+        Fault::Unavailable(_) | Fault::NotRepeated(_) => UpstreamFault::Unavailable,
+        Fault::Busy(_) => UpstreamFault::Busy,
+        Fault::Protocol(_) | Fault::MissingExtension(_) => UpstreamFault::Protocol,
+        Fault::Ambiguous(_) => UpstreamFault::Ambiguous,
+    }
+}

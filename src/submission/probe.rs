@@ -1,0 +1,224 @@
+//! Questions and their answers: what goes upstream, how much of it at once, and what an answer counts.
+//!
+//! A RCPT is asked only with leave of the guard, so that those in flight over all sessions of an account plus its count never
+//! exceed its limit. An invalid recipient is durable in the ledger before its reply goes to the client.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use super::client::Lost;
+use super::message::upstream_fault;
+use super::{Conversation, facts};
+use crate::clock;
+use crate::guard::ledger::{Attempt, Reservation, Verdict};
+use crate::guard::mimicry::Place;
+use crate::guard::{Outcome, classify};
+use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
+use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
+use crate::upstream::{Answer, Question};
+
+/// A question without an answer.
+pub(super) enum Asked {
+    /// The upstream was asked.
+    Mail {
+        /// The reverse-path's address.
+        address: String,
+    },
+    /// The upstream was asked.
+    Rcpt {
+        /// Whom about.
+        path: ForwardPath,
+        /// The guard's leave, given back with the answer.
+        leave: Reservation,
+    },
+    /// The account was blocked before its turn came.
+    Unasked,
+    /// Counted already.
+    BrokenPath,
+}
+
+impl Conversation {
+    /// Asks, without waiting for the answer (though maybe for the guard's leave to ask).
+    pub(super) async fn ask(&mut self, ask: Ask) -> Result<Step, Lost> {
+        match ask {
+            Ask::Mail(command) => {
+                self.open(command);
+                Ok(Step::Read)
+            }
+            Ask::Rcpt(command) => self.ask_rcpt(command).await,
+            Ask::BrokenPath(octets) => self.ask_broken_path(&octets).await,
+        }
+    }
+
+    fn open(&mut self, command: MailCommand) {
+        let identity = facts::identity(&self.session, self.id, self.peer);
+        let mut upstream = self.parts.upstream.transaction(identity);
+        self.asked.push_back(Asked::Mail { address: command.reverse_path.as_str().to_owned() });
+        upstream.ask(Question::Mail(command));
+        self.upstream = Some(upstream);
+    }
+
+    async fn ask_rcpt(&mut self, command: RcptCommand) -> Result<Step, Lost> {
+        let (step, leave) = self.leave_to_ask().await?;
+        let Some(leave) = leave else {
+            self.asked.push_back(Asked::Unasked);
+            return Ok(step);
+        };
+        if !self.reopened().await {
+            // Not asked, and so answered as what it is: no answer of the upstream's.
+            self.asked.push_back(Asked::Rcpt { path: command.forward_path, leave });
+            return Ok(step);
+        }
+        if let Some(upstream) = &mut self.upstream {
+            self.asked.push_back(Asked::Rcpt { path: command.forward_path.clone(), leave });
+            upstream.ask(Question::Rcpt(command));
+        }
+        Ok(step)
+    }
+
+    /// Makes sure that the transaction is open upstream: MAIL was answered unasked while the account was blocked, and it no
+    /// longer is. `false` where the upstream does not take it.
+    async fn reopened(&mut self) -> bool {
+        let Some(transaction) = self.session.transaction() else { return self.upstream.is_some() };
+        if self.upstream.is_some() {
+            return true;
+        }
+        let identity = facts::identity(&self.session, self.id, self.peer);
+        let mut upstream = self.parts.upstream.transaction(identity);
+        upstream.ask(Question::Mail(transaction.mail.clone()));
+        match upstream.answer().await {
+            Answer::Replied(reply) if reply.is_positive() => {
+                self.upstream = Some(upstream);
+                true
+            }
+            Answer::Replied(reply) => {
+                self.log.upstream_failed("MAIL", &reply.to_string());
+                false
+            }
+            Answer::None(fault) => {
+                self.log.upstream_failed("MAIL", &fault.to_string());
+                false
+            }
+        }
+    }
+
+    async fn ask_broken_path(&mut self, octets: &[u8]) -> Result<Step, Lost> {
+        let (step, leave) = self.leave_to_ask().await?;
+        if leave.is_some() {
+            let shown = String::from_utf8_lossy(octets).into_owned();
+            self.count(&shown, octets).await;
+        }
+        self.asked.push_back(Asked::BrokenPath);
+        Ok(step)
+    }
+
+    /// The guard's leave to have one more RCPT in flight; `None` where the account is blocked. Where all of it is taken by
+    /// questions of this session, those are answered first.
+    async fn leave_to_ask(&mut self) -> Result<(Step, Option<Reservation>), Lost> {
+        let at_once = self.sender.as_ref().and_then(|sender| sender.watch.try_reserve(1, clock::now()));
+        if let Some(leave) = at_once
+            && leave.granted() > 0
+        {
+            return Ok((Step::Read, Some(leave)));
+        }
+        let step = self.settle_all().await?;
+        let Some(sender) = &self.sender else { return Ok((step, None)) };
+        Ok((step, sender.watch.reserve(1, clock::now()).await))
+    }
+
+    /// Waits for all answers.
+    pub(super) async fn settle_all(&mut self) -> Result<Step, Lost> {
+        let mut step = Step::Read;
+        while !self.asked.is_empty() && step != Step::Close {
+            step = self.settle().await?;
+        }
+        Ok(step)
+    }
+
+    /// Waits for the oldest answer, counts it, and passes it on.
+    pub(super) async fn settle(&mut self) -> Result<Step, Lost> {
+        let answered = match self.asked.pop_front() {
+            Some(Asked::Mail { address }) => {
+                let answer = self.answer("MAIL").await?;
+                if let Answered::Replied(reply) = &answer {
+                    self.parts.ledger.learn(Place::Mail, &address, reply);
+                }
+                answer
+            }
+            Some(Asked::Rcpt { path, leave }) => {
+                let answer = self.answer("RCPT").await?;
+                if let Answered::Replied(reply) = &answer {
+                    self.judge(&path, reply).await;
+                }
+                drop(leave);
+                answer
+            }
+            Some(Asked::Unasked) => Answered::Unasked,
+            Some(Asked::BrokenPath) => Answered::BrokenPath,
+            None => return Ok(Step::Read),
+        };
+        Ok(self.handle(Event::Answered(answered)))
+    }
+
+    /// The upstream's next answer. Replies that are ready do not wait for one that is not.
+    async fn answer(&mut self, what: &str) -> Result<Answered, Lost> {
+        let Some(upstream) = &mut self.upstream else {
+            return Ok(Answered::Fault(UpstreamFault::Unavailable));
+        };
+        let answer = {
+            let mut answer = pin!(upstream.answer());
+            match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
+                    self.client.flush().await?;
+                    answer.await
+                }
+            }
+        };
+        Ok(match answer {
+            Answer::Replied(reply) => Answered::Replied(reply),
+            Answer::None(fault) => {
+                self.log.upstream_failed(what, &fault.to_string());
+                Answered::Fault(upstream_fault(&fault))
+            }
+        })
+    }
+
+    /// What the upstream said of a recipient: logged, tallied, and counted if that recipient does not exist.
+    async fn judge(&mut self, path: &ForwardPath, reply: &Reply) {
+        self.parts.ledger.learn(Place::Rcpt, path.as_str(), reply);
+        if let Some(sender) = &self.sender {
+            self.log.probed(&sender.account, path.as_str(), reply);
+        }
+        let foreign = path.domain().is_some_and(|domain| {
+            !self.parts.config.upstream.domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
+        });
+        let blindness = self.parts.ledger.tally(foreign, !reply.is_positive(), clock::now());
+        if let Some(blindness) = blindness {
+            self.parts.desk.blind(blindness).await;
+        }
+        if classify(reply) == Outcome::NoSuchRecipient {
+            self.count(path.as_str(), path.comparison_key().as_bytes()).await;
+        }
+    }
+
+    /// One invalid recipient: durable when this returns; the abuse desk's mail too, if it was the one too many.
+    async fn count(&mut self, shown: &str, key: &[u8]) {
+        let Some(sender) = &self.sender else { return };
+        let attempt = Attempt { address: shown, key, client: self.peer.ip(), now: clock::now() };
+        let limit = self.parts.config.policy.invalid_recipients;
+        match sender.watch.count(attempt).await {
+            Verdict::Counted { count } => self.log.counted(&sender.account, shown, count, limit),
+            Verdict::Repeated | Verdict::Blocked => {}
+            Verdict::Crossed(record) => {
+                self.log.blocked(&sender.account, shown, limit);
+                self.parts.desk.blocked(&record, self.parts.roster.count(&sender.account)).await;
+            }
+            Verdict::WouldBlock(record) => {
+                self.log.would_block(&sender.account, limit);
+                self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The SASL exchange on the wire (RFC 4954 4): base64 lines between the client and [`auth`](crate::auth).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::Instant;
+
+use super::client::{Client, Lost};
+use crate::auth::{Authenticator, SaslStep};
+use crate::session::{AuthOutcome, LineError};
+
+/// How an exchange ended, for the machine and for the log.
+pub(super) struct Ended {
+    /// For the machine.
+    pub outcome: AuthOutcome,
+    /// For the log: the name that was tried, and why it was denied.
+    pub denied: Option<(Option<String>, &'static str)>,
+}
+
+impl From<AuthOutcome> for Ended {
+    fn from(outcome: AuthOutcome) -> Self {
+        Self { outcome, denied: None }
+    }
+}
+
+/// Holds the exchange that AUTH began.
+///
+/// # Errors
+/// The client went away, or was silent until `deadline`.
+pub(super) async fn exchange(
+    client: &mut Client,
+    auth: &Authenticator,
+    mechanism: &str,
+    initial: Option<&str>,
+    deadline: Instant,
+) -> Result<Ended, Lost> {
+    let Some(mut exchange) = auth.exchange(mechanism) else { return Ok(AuthOutcome::NotOffered.into()) };
+    let mut response = match initial {
+        None => None,
+        Some("=") => Some(Vec::new()), // RFC 4954 4: an empty initial response
+        Some(text) => match STANDARD.decode(text) {
+            Ok(octets) => Some(octets),
+            Err(_) => return Ok(AuthOutcome::BadBase64.into()),
+        },
+    };
+    loop {
+        match exchange.step(response.as_deref()).await {
+            SaslStep::Challenge(octets) => {
+                client.outbound.extend_from_slice(b"334 ");
+                client.outbound.extend_from_slice(STANDARD.encode(octets).as_bytes());
+                client.outbound.extend_from_slice(b"\r\n");
+                client.flush().await?;
+            }
+            SaslStep::Success(account) => return Ok(AuthOutcome::Success(account).into()),
+            SaslStep::Denied { name, why } => {
+                return Ok(Ended { outcome: AuthOutcome::Denied, denied: Some((name, why)) });
+            }
+            SaslStep::Malformed => return Ok(AuthOutcome::Malformed.into()),
+        }
+        let line = loop {
+            match client.buffered_response() {
+                Some(Ok(line)) => break line,
+                Some(Err(LineError::AuthTooLong)) => return Ok(AuthOutcome::TooLong.into()),
+                Some(Err(_)) => return Ok(AuthOutcome::BadBase64.into()),
+                None => client.read_command(Some(deadline), None).await?,
+            }
+        };
+        if line == b"*" {
+            return Ok(AuthOutcome::Cancelled.into());
+        }
+        match STANDARD.decode(&line) {
+            Ok(octets) => response = Some(octets),
+            Err(_) => return Ok(AuthOutcome::BadBase64.into()),
+        }
+    }
+}

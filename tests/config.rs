@@ -1,0 +1,174 @@
+//! The documented default configuration and the code agree; every bad configuration is refused with the exact words
+//! that its folder in `bad_configs` expects.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gatepost::config::{Config, keys};
+
+const MACHINE: &str = "mail.example.org";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("/etc/gatepost/config.toml"), MACHINE)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn the_documented_defaults_are_those_of_an_empty_file() {
+    let documented = fs::read_to_string(root().join("config.toml")).unwrap();
+    assert_eq!(format!("{:#?}", parse(&documented)), format!("{:#?}", parse("")));
+}
+
+#[test]
+fn every_key_is_documented_and_no_other() {
+    let documented: toml::Table = fs::read_to_string(root().join("config.toml")).unwrap().parse().unwrap();
+    let mut written = BTreeSet::new();
+    for (name, value) in &documented {
+        match value {
+            toml::Value::Table(table) => written.extend(table.keys().map(|key| format!("[{name}] {key}"))),
+            toml::Value::Array(tables) if tables.iter().any(toml::Value::is_table) => {
+                for table in tables.iter().filter_map(toml::Value::as_table) {
+                    written.extend(table.keys().map(|key| format!("[[{name}]] {key}")));
+                }
+            }
+            _ => {
+                written.insert(name.clone());
+            }
+        }
+    }
+    let tables: Vec<&String> =
+        documented.iter().filter(|(_, v)| v.is_table()).map(|(name, _)| name).collect();
+    let known: BTreeSet<String> =
+        keys().into_iter().filter(|key| !tables.contains(&key) && key != "listen").collect();
+    assert_eq!(written, known);
+}
+
+#[test]
+fn a_comment_stands_above_every_key() {
+    let documented = fs::read_to_string(root().join("config.toml")).unwrap();
+    let mut listeners = 0;
+    let mut above = "";
+    for line in documented.lines() {
+        listeners += usize::from(line == "[[listen]]");
+        // The second listener repeats the keys of the first.
+        if line.contains(" = ") && !line.starts_with('#') && listeners != 2 {
+            assert!(above.starts_with('#'), "nothing says why one would change `{line}`");
+        }
+        if line.starts_with("[tls]") {
+            listeners = 0;
+        }
+        above = line;
+    }
+}
+
+#[test]
+fn bad_configurations() {
+    let mut count = 0;
+    let mut wrong = Vec::new();
+    for folder in fs::read_dir(root().join("tests/bad_configs")).unwrap() {
+        let folder = folder.unwrap().path();
+        let text = fs::read_to_string(folder.join("config.toml")).unwrap();
+        let expected = fs::read_to_string(folder.join("expected")).unwrap_or_default();
+        let machine = if folder.ends_with("machine_without_a_name") { "my_machine" } else { MACHINE };
+        let found = match Config::parse(&text, Path::new("config.toml"), machine) {
+            Ok(_) => "no problem".to_owned(),
+            Err(problems) => problems.to_string(),
+        };
+        if found.trim_end() != expected.trim_end() {
+            wrong.push(format!("{}\nexpected:\n{expected}\nfound:\n{found}\n", folder.display()));
+        }
+        count += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count >= 25, "{count} bad configurations");
+}
+
+#[test]
+fn what_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("config.toml");
+    let problem = Config::load(&missing, MACHINE).unwrap_err().to_string();
+    assert!(
+        problem.starts_with(&format!("{}: cannot be read: No such file", missing.display())),
+        "{problem}"
+    );
+    fs::write(&missing, b"# one\nhostname = \"\xff\"\n").unwrap();
+    let problem = Config::load(&missing, MACHINE).unwrap_err().to_string();
+    assert_eq!(problem, format!("{}:2: is not UTF-8 from this line on", missing.display()));
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = parse("data_dir = \"data\"\n[auth]\nusers = \"/srv/users\"\n[upstream]\nca = \"own.pem\"\n");
+    assert_eq!(config.data_dir, Path::new("/etc/gatepost/data"));
+    assert_eq!(config.auth.users, Path::new("/srv/users"));
+    assert_eq!(config.upstream.ca.as_deref(), Some(Path::new("/etc/gatepost/own.pem")));
+    assert_eq!(config.tls.certificate, Path::new("/etc/gatepost/certs/server.crt"));
+}
+
+#[test]
+fn a_pair_is_made_at_the_two_default_paths_alone() {
+    for (tls, expected) in [
+        ("", true),
+        ("certificate = \"certs/server.crt\"\nprivate_key = \"./certs/server.key\"", true),
+        ("certificate = \"/etc/gatepost/certs/server.crt\"", true),
+        ("certificate = \"mine.crt\"", false),
+        ("private_key = \"mine.key\"", false),
+    ] {
+        assert_eq!(parse(&format!("[tls]\n{tls}\n")).tls.may_generate, expected, "{tls}");
+    }
+}
+
+#[test]
+fn what_follows_from_the_host_name() {
+    for (hostname, domains, from) in [
+        ("", &["mail.example.org", "example.org"][..], "gatepost@mail.example.org"),
+        ("MX.Example.com", &["mx.example.com", "example.com"], "gatepost@MX.Example.com"),
+        // One label would be a top-level domain.
+        ("example.org", &["example.org"], "gatepost@example.org"),
+        ("localhost", &["localhost"], "gatepost@localhost"),
+    ] {
+        let config = parse(&format!("hostname = \"{hostname}\"\n"));
+        assert_eq!(config.upstream.domains, domains, "{hostname}");
+        assert_eq!(config.notify.from, from);
+    }
+    let config = parse("[upstream]\ndomains = [\"Example.NET\"]\n[notify]\nfrom = \"abuse@example.net\"\n");
+    assert_eq!(config.upstream.domains, ["example.net"]);
+    assert_eq!(config.notify.from, "abuse@example.net");
+}
+
+#[test]
+fn the_name_in_the_upstreams_certificate() {
+    for (upstream, name) in [
+        ("address = \"mx.example.org:25\"\ntls = \"starttls\"", "mx.example.org"),
+        ("address = \"192.0.2.1:25\"\ntls = \"implicit\"\ntls_name = \"mx.example.org\"", "mx.example.org"),
+        ("address = \"[2001:db8::1]:25\"", "2001:db8::1"),
+    ] {
+        assert_eq!(
+            parse(&format!("[upstream]\n{upstream}\n")).upstream.settings.tls_name,
+            name,
+            "{upstream}"
+        );
+    }
+}
+
+#[test]
+fn listeners_that_are_written_replace_the_defaults() {
+    let config = parse("[[listen]]\naddress = \"127.0.0.1:0\"\n");
+    let addresses: Vec<String> = config.listen.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(addresses, ["127.0.0.1:0"]);
+    assert_eq!(parse("").listen.len(), 2);
+}
+
+#[test]
+fn relay_hosts_alone_are_enough() {
+    let config =
+        parse("[auth]\nmechanisms = []\n[relay]\nhosts = [\"::ffff:192.0.2.0/120\", \"2001:db8::1\"]\n");
+    let hosts: Vec<String> = config.relay_hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["192.0.2.0/24", "2001:db8::1/128"]);
+}
