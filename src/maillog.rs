@@ -9,6 +9,7 @@ use std::path::Path;
 use tracing::{debug, error, info, warn};
 
 use crate::account::Account;
+use crate::control::AuditLine;
 use crate::id::{QuarantineId, SessionId};
 use crate::release::Report;
 use crate::smtp::Reply;
@@ -277,4 +278,20 @@ pub fn stopped(left: usize) {
     } else {
         warn!(sessions = left, "stopped; these sessions did not finish within shutdown_timeout");
     }
+}
+
+/// A command of an operator's.
+pub fn audit(line: &AuditLine) {
+    info!(time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
+        "operator");
+}
+
+/// Lines of commands given while the service was down could not be read.
+pub fn audit_lines_left(why: &str) {
+    error!(why = clean(why), "audit lines of commands given while gatepost was down could not be logged");
+}
+
+/// The control socket failed.
+pub fn control_failed(why: &str) {
+    error!(why = clean(why), "the control socket failed; commands cannot reach this process any more");
 }

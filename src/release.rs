@@ -16,6 +16,7 @@ use crate::maillog;
 use crate::parts::Parts;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
+use crate::quarantine::progress;
 use crate::quarantine::schedule::next_try;
 use crate::quarantine::spool::{Claim, SpoolError};
 use crate::smtp::header::{Collected, HeaderCollector};
@@ -237,7 +238,7 @@ impl Releaser {
             .recipients
             .iter()
             .filter_map(|recipient| match &recipient.state {
-                RecipientState::Refused { reply, .. } if wants_failures(recipient) => {
+                RecipientState::Refused { reply, .. } if recipient.wants_failures() => {
                     Some((recipient, reply))
                 }
                 _ => None,
@@ -310,18 +311,20 @@ fn give_up(envelope: &mut Envelope, now: Timestamp) {
 }
 
 fn report(envelope: &Envelope, outcome: Outcome) -> Report {
-    let mut report =
-        Report { id: envelope.id, outcome, delivered: Vec::new(), refused: Vec::new(), deferred: Vec::new() };
-    for recipient in &envelope.recipients {
-        let address = recipient.forward_path.as_str().to_owned();
-        match &recipient.state {
-            RecipientState::Delivered { reply, .. } => report.delivered.push((address, reply.clone())),
-            RecipientState::Refused { reply, .. } => report.refused.push((address, reply.clone())),
-            RecipientState::Deferred { reply, .. } => report.deferred.push((address, reply.clone())),
-            RecipientState::Pending | RecipientState::Rejected => {}
-        }
+    let so_far = envelope.outcome();
+    let owned = |answers: Vec<progress::Answer<'_>>| {
+        answers
+            .into_iter()
+            .map(|answer| (answer.recipient.as_str().to_owned(), answer.reply.clone()))
+            .collect()
+    };
+    Report {
+        id: envelope.id,
+        outcome,
+        delivered: owned(so_far.delivered),
+        refused: owned(so_far.refused),
+        deferred: owned(so_far.deferred),
     }
-    report
 }
 
 /// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
@@ -329,7 +332,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
     let mail =
         MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: envelope.parameters.clone() };
     let open: Vec<usize> = (0..envelope.recipients.len())
-        .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_pending))
+        .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))
         .collect();
     upstream.ask(Question::Mail(mail));
     let opened = reply_to(upstream.answer().await);
@@ -341,7 +344,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         }
         return Vec::new();
     }
-    for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_pending()) {
+    for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_open()) {
         upstream.ask(Question::Rcpt(RcptCommand {
             forward_path: recipient.forward_path.clone(),
             parameters: recipient.parameters.clone(),
@@ -358,11 +361,6 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         }
     }
     taken
-}
-
-/// Whether the sender wants to hear that this recipient failed: so by default (RFC 3461 4.1).
-fn wants_failures(recipient: &Recipient) -> bool {
-    recipient.parameters.notify.is_none_or(|notify| notify.failure)
 }
 
 fn reply_to(answer: Answer) -> Reply {

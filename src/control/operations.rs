@@ -139,7 +139,7 @@ impl Operations {
         Ok(reader)
     }
 
-    async fn open(&self, id: &str) -> Result<tokio::fs::File, String> {
+    async fn open(&self, id: &str) -> Result<crate::quarantine::spool::MessageReader, String> {
         let id = self.resolve(id)?;
         self.spool.message(id).await.map_err(|error| error.to_string())
     }

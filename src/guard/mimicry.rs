@@ -1,11 +1,14 @@
 //! The 250 of a parked message looks like the upstream's own (CONTRACT, SMTP: a block does not show).
 //!
 //! Keeps what the upstream last said at the three places where a blocked account is answered unasked, and makes a new
-//! reply of it: the address exchanged, every word that is a queue id replaced by a random one of the same shape.
+//! reply of it: the address exchanged, every word that is a queue id replaced by a random one of the same shape. Pure:
+//! randomness comes from a [`Shuffle`] that the caller seeds. Does not know when somebody is blocked.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::smtp::Reply;
+use crate::smtp::{Enhanced, Reply};
 
 /// Where a reply stands in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +24,9 @@ pub enum Place {
 /// A 250 that the upstream gave, and the address that it was about (the null reverse-path and end of data: `""`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Precedent {
-    /// What it said.
+    /// What it said; ASCII alone.
     pub reply: Reply,
-    /// The address that MAIL or RCPT had named, without brackets.
+    /// The address that MAIL or RCPT had named, without brackets; ASCII alone.
     pub address: String,
 }
 
@@ -43,11 +46,12 @@ pub struct Precedents {
 pub struct Imitation {
     /// What the client is told.
     pub reply: Reply,
-    /// The made-up queue id in it (the first word that was exchanged), for the envelope and the log.
+    /// The made-up queue id in it, for the envelope and the log: the first word that was exchanged, one in angle
+    /// brackets (a Message-ID, which Exchange repeats) only where there is no other.
     pub queue_id: Option<String>,
 }
 
-/// Random numbers for shapes; seeded by the caller, so that this file stays pure.
+/// Random numbers for shapes (SplitMix64); seeded by the caller, so that this file stays pure. Not for secrets.
 #[derive(Debug)]
 pub struct Shuffle {
     state: u64,
@@ -58,17 +62,420 @@ impl Shuffle {
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One character of a short alphabet, which is not empty.
+    fn one_of(&mut self, alphabet: &[u8]) -> char {
+        let index = usize::try_from(self.next() % alphabet.len().max(1) as u64).unwrap_or_default();
+        alphabet.get(index).copied().map_or('0', char::from)
+    }
+
+    /// A word of the same shape: each digit, capital and small letter stays one; so does a hexadecimal word.
+    fn shape(&mut self, word: &str) -> String {
+        let hexadecimal = word.bytes().all(|octet| octet == b'-' || octet.is_ascii_hexdigit());
+        let letters = if hexadecimal { ..6 } else { ..26 };
+        word.chars()
+            .map(|c| match c {
+                '0'..='9' => self.one_of(b"0123456789"),
+                'A'..='Z' => self.one_of(&CAPITALS[letters]),
+                'a'..='z' => self.one_of(&SMALL_LETTERS[letters]),
+                other => other,
+            })
+            .collect()
+    }
 }
+
+const CAPITALS: &[u8; 26] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const SMALL_LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+
+/// A longer text is no precedent, in octets: no MTA says so much at these places.
+const MAX_TEXT: usize = 4096;
 
 impl Precedents {
     /// The 250 for `address` at `place`.
-    pub fn imitate(&self, _place: Place, _address: &str, _shuffle: &mut Shuffle) -> Imitation {
-        todo!()
+    pub fn imitate(&self, place: Place, address: &str, shuffle: &mut Shuffle) -> Imitation {
+        let Some(precedent) = self.at(place) else { return default_reply(place, shuffle) };
+        let mut text = String::with_capacity(precedent.reply.text.len() + address.len());
+        let mut ids: [Option<String>; 2] = [None, None];
+        for piece in Pieces::of(place, &precedent.reply.text, &precedent.address) {
+            match piece {
+                Piece::Address => text.extend(address.chars().map(|c| if c.is_control() { '?' } else { c })),
+                Piece::Text(same) => text.push_str(same),
+                Piece::Id(word) => {
+                    let made_up = shuffle.shape(word);
+                    text.push_str(&made_up);
+                    let [outside, within] = &mut ids;
+                    let in_brackets = text.rfind('<') > text.rfind('>');
+                    (if in_brackets { within } else { outside }).get_or_insert(made_up);
+                }
+            }
+        }
+        let reply = Reply { text: Cow::Owned(text), ..precedent.reply.clone() };
+        Imitation { reply, queue_id: ids.into_iter().flatten().next() }
     }
 
     /// Takes note of a reply; `true` where it changed anything but the words that [`Self::imitate`] exchanges anyway.
-    /// Replies other than 250 are not precedents.
-    pub fn learn(&mut self, _place: Place, _address: &str, _reply: &Reply) -> bool {
-        todo!()
+    /// Replies other than 250 are not precedents. Allocates only where it notes something down, or outside ASCII.
+    pub fn learn(&mut self, place: Place, address: &str, reply: &Reply) -> bool {
+        if reply.code != 250 || reply.text.len() > MAX_TEXT {
+            return false;
+        }
+        let (text, address) = (ascii(&reply.text), ascii(address));
+        let known = self.at(place).is_some_and(|known| {
+            known.reply.enhanced == reply.enhanced
+                && Pieces::of(place, &known.reply.text, &known.address)
+                    .same_form(Pieces::of(place, &text, &address))
+        });
+        if known {
+            return false;
+        }
+        let reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text.into_owned()) };
+        let precedent = Precedent { reply, address: address.into_owned() };
+        *match place {
+            Place::Mail => &mut self.mail,
+            Place::Rcpt => &mut self.rcpt,
+            Place::EndOfData => &mut self.end_of_data,
+        } = Some(precedent);
+        true
+    }
+
+    fn at(&self, place: Place) -> Option<&Precedent> {
+        match place {
+            Place::Mail => self.mail.as_ref(),
+            Place::Rcpt => self.rcpt.as_ref(),
+            Place::EndOfData => self.end_of_data.as_ref(),
+        }
+    }
+}
+
+/// What Postfix says, for want of a precedent.
+fn default_reply(place: Place, shuffle: &mut Shuffle) -> Imitation {
+    let enhanced = |subject, detail| Enhanced { class: 2, subject, detail };
+    match place {
+        Place::Mail => Imitation { reply: Reply::fixed(250, enhanced(1, 0), "Ok"), queue_id: None },
+        Place::Rcpt => Imitation { reply: Reply::fixed(250, enhanced(1, 5), "Ok"), queue_id: None },
+        Place::EndOfData => {
+            // A short queue id of Postfix: five hexadecimal digits of the time, and the inode's five or six.
+            let length = if shuffle.next() & 1 == 0 { 10 } else { 11 };
+            let id: String = (0..length).map(|_| shuffle.one_of(b"0123456789ABCDEF")).collect();
+            let text = Cow::Owned(format!("Ok: queued as {id}"));
+            Imitation { reply: Reply { code: 250, enhanced: Some(enhanced(0, 0)), text }, queue_id: Some(id) }
+        }
+    }
+}
+
+/// The text as it would reach a client: each character outside ASCII as `?` (`Reply::encode`).
+fn ascii(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
+}
+
+/// What a reply's text is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece<'a> {
+    /// The address that it is about.
+    Address,
+    /// A queue id, or what looks like one.
+    Id(&'a str),
+    /// Another word, or one character between words.
+    Text(&'a str),
+}
+
+/// Takes the text of a reply to pieces; all of them together are the text.
+struct Pieces<'a> {
+    text: &'a str,
+    /// `None`: the reply is about none.
+    address: Option<&'a str>,
+    at: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn of(place: Place, text: &'a str, address: &'a str) -> Self {
+        // `<>` in a reply to MAIL is where the address of another MAIL would stand (Sendmail: `<>... Sender ok`).
+        let address = Some(address).filter(|address| !address.is_empty() || place == Place::Mail);
+        Self { text, address, at: 0 }
+    }
+
+    fn same_form(mut self, mut other: Pieces<'_>) -> bool {
+        loop {
+            match (self.next(), other.next()) {
+                (None, None) => return true,
+                (Some(Piece::Id(_)), Some(Piece::Id(_))) => {}
+                (one, another) if one == another => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Does the address stand here, as a whole?
+    fn is_address(&self, address: &str) -> bool {
+        let (before, here) = (self.text.get(..self.at), self.text.get(self.at..));
+        let (before, here) = (before.unwrap_or_default(), here.unwrap_or_default());
+        if address.is_empty() {
+            return before.ends_with('<') && here.starts_with('>');
+        }
+        let Some((found, behind)) = here.split_at_checked(address.len()) else { return false };
+        let ends = match behind.as_bytes() {
+            [b'.', next, ..] => !next.is_ascii_alphanumeric(),
+            [next, ..] => !is_word(*next),
+            [] => true,
+        };
+        found.eq_ignore_ascii_case(address) && ends && !before.ends_with(['.', '+', '_', '@'])
+    }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        if let Some(address) = self.address
+            && self.is_address(address)
+        {
+            self.at += address.len();
+            if address.is_empty() {
+                self.address = None; // it has no length: once is enough
+            }
+            return Some(Piece::Address);
+        }
+        let rest = self.text.get(self.at..)?;
+        let word = rest.bytes().take_while(|octet| is_word(*octet)).count();
+        let length = if word > 0 { word } else { rest.chars().next()?.len_utf8() };
+        self.at += length;
+        let piece = rest.get(..length)?;
+        Some(if is_id(piece) { Piece::Id(piece) } else { Piece::Text(piece) })
+    }
+}
+
+fn is_word(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || octet == b'-'
+}
+
+/// CONTRACT: a word with a digit in it and at least six characters, or five digits.
+fn is_id(word: &str) -> bool {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    digits >= 1 && word.len() >= 6 || digits == 5
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(wire: &str) -> Reply {
+        Reply::parse(wire.as_bytes()).unwrap().unwrap().0
+    }
+
+    fn learned(place: Place, address: &str, wire: &str) -> Precedents {
+        let mut precedents = Precedents::default();
+        assert!(precedents.learn(place, address, &read(wire)));
+        precedents
+    }
+
+    /// `9`, `A`, `a` for digits, capitals and small letters.
+    fn shape(text: &str) -> String {
+        text.chars()
+            .map(|c| match c {
+                '0'..='9' => '9',
+                'A'..='Z' => 'A',
+                'a'..='z' => 'a',
+                other => other,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_address_is_exchanged() {
+        use Place::{Mail, Rcpt};
+        for (place, old, wire, new, expected, software) in [
+            (Rcpt, "old@example.org", "250 2.1.5 Ok\r\n", "new@example.com", "2.1.5 Ok", "Postfix"),
+            (Rcpt, "old@example.org", "250 Accepted\r\n", "new@example.com", "Accepted", "Exim"),
+            (
+                Rcpt,
+                "old@Example.org",
+                "250 2.1.5 <OLD@example.org>... Recipient ok\r\n",
+                "new@example.com",
+                "2.1.5 <new@example.com>... Recipient ok",
+                "Sendmail",
+            ),
+            (
+                Mail,
+                "old@example.org",
+                "250 2.1.0 old@example.org... Sender ok\r\n",
+                "new@example.com",
+                "2.1.0 new@example.com... Sender ok",
+                "Sendmail, without brackets",
+            ),
+            (Mail, "", "250 2.1.0 <>... Sender ok\r\n", "a@b.c", "2.1.0 <a@b.c>... Sender ok", "null before"),
+            (Mail, "a@b.c", "250 2.1.0 <a@b.c>... Sender ok\r\n", "", "2.1.0 <>... Sender ok", "null now"),
+            (
+                Rcpt,
+                "a@b.c",
+                "250 <ba@b.c> <a@b.cd> <a@b.c.d> <x.a@b.c> a@b.c.\r\n",
+                "n",
+                "<ba@b.c> <a@b.cd> <a@b.c.d> <x.a@b.c> n.",
+                "as a whole",
+            ),
+            (Rcpt, "a@b.c", "250-a@b.c\r\n250 a@b.c ok\r\n", "n@m", "n@m / n@m ok", "on each line"),
+            (
+                Rcpt,
+                "old12345@example.org",
+                "250 <old12345@example.org>\r\n",
+                "new67890@example.com",
+                "<new67890@example.com>",
+                "it is no queue id",
+            ),
+            (
+                Rcpt,
+                "a@b.c",
+                "250 <a@b.c>\r\n",
+                "x\r\n250 y@b.c",
+                "<x??250 y@b.c>",
+                "nothing in it makes a line",
+            ),
+            (Rcpt, "ü@b.c", "250 <ü@b.c> ok ü\r\n", "ö@b.c", "<ö@b.c> ok ?", "RFC 6531; sent as ?@b.c"),
+        ] {
+            let imitation = learned(place, old, wire).imitate(place, new, &mut Shuffle::new(1));
+            assert_eq!(imitation.reply.to_string(), format!("250 {expected}"), "{software}");
+        }
+    }
+
+    #[test]
+    fn queue_ids_are_made_up() {
+        for (wire, id, software) in [
+            ("250 2.0.0 Ok: queued as 4D489100508D\r\n", "4D489100508D", "Postfix"),
+            ("250 2.0.0 Ok: queued as 4XyZqr0kLMz9sTw\r\n", "4XyZqr0kLMz9sTw", "Postfix, long ids"),
+            ("250 OK id=1tFabc-000000001Ab-2cD3\r\n", "1tFabc-000000001Ab-2cD3", "Exim"),
+            ("250 2.0.0 4AOGJfBC012345 Message accepted for delivery\r\n", "4AOGJfBC012345", "Sendmail"),
+            ("250 ok 1349174460 qp 13230 by mx1.example.org\r\n", "1349174460", "qmail"),
+            (
+                "250 2.6.0 <0f1e2d3c@mx.example.org> [InternalId=4398046511106, Hostname=x] Queued mail for delivery\r\n",
+                "4398046511106",
+                "Exchange, which repeats the Message-ID",
+            ),
+            ("250 2.6.0 <0f1e2d3c@mx.example.org> Queued mail for delivery\r\n", "0f1e2d3c", "an older one"),
+            ("250 2.0.0: 1a2b3c4d Message accepted for delivery\r\n", "1a2b3c4d", "OpenSMTPD"),
+            ("250 Queued (0.204 seconds)\r\n", "", "hMailServer: a time is none"),
+            ("250 2.0.0 Ok: queued as abcdef\r\n", "", "no digit in it"),
+            ("250 2.0.0 Ok 12345 and 1234 and a1234\r\n", "12345", "five digits"),
+        ] {
+            let precedents = learned(Place::EndOfData, "", wire);
+            let mut shuffle = Shuffle::new(7);
+            let one = precedents.imitate(Place::EndOfData, "", &mut shuffle);
+            let another = precedents.imitate(Place::EndOfData, "", &mut shuffle);
+            assert_eq!(one.queue_id.as_deref().map_or(String::new(), shape), shape(id), "{software}");
+            assert_eq!(shape(&one.reply.text), shape(&read(wire).text), "{software}");
+            assert_eq!(one == another, id.is_empty(), "{software}: each has its own");
+            if let Some(made_up) = &one.queue_id {
+                assert_ne!(made_up, id, "{software}");
+                assert!(one.reply.text.contains(made_up.as_str()), "{software}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_hexadecimal_stays_so() {
+        let precedents = learned(Place::EndOfData, "", "250 2.0.0 0F00BA and 0f-00ba and 0g00ba\r\n");
+        let mut shuffle = Shuffle::new(3);
+        for _ in 0..100 {
+            let text = precedents.imitate(Place::EndOfData, "", &mut shuffle).reply.text;
+            let [one, _, other, _, _] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
+            assert!(one.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b)), "{text}");
+            assert!(
+                other.bytes().all(|b| b.is_ascii_digit() || b == b'-' || (b'a'..=b'f').contains(&b)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn before_there_was_one_it_is_postfix() {
+        let mut shuffle = Shuffle::new(0);
+        let nothing = Precedents::default();
+        assert_eq!(nothing.imitate(Place::Mail, "a@b", &mut shuffle).reply.to_string(), "250 2.1.0 Ok");
+        assert_eq!(nothing.imitate(Place::Rcpt, "a@b", &mut shuffle).reply.to_string(), "250 2.1.5 Ok");
+        let imitation = nothing.imitate(Place::EndOfData, "", &mut shuffle);
+        let id = imitation.queue_id.unwrap();
+        assert_eq!(imitation.reply.to_string(), format!("250 2.0.0 Ok: queued as {id}"));
+        assert!(
+            (10..=11).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+        );
+    }
+
+    #[test]
+    fn only_another_form_is_news() {
+        let mut precedents = learned(Place::Rcpt, "a@b.c", "250 2.1.5 <a@b.c>... Recipient ok\r\n");
+        for (address, wire, news, why) in [
+            ("x@y.z", "250 2.1.5 <X@y.z>... Recipient ok\r\n", false, "another address"),
+            ("x@y.z", "250 2.1.5 <x@y.z>... Recipient OK\r\n", true, "another text"),
+            ("x@y.z", "250 2.1.5 <x@y.z>... Recipient OK\r\n", false, "the same"),
+            ("x@y.z", "250 2.1.0 <x@y.z>... Recipient OK\r\n", true, "another enhanced code"),
+            ("x@y.z", "250 <x@y.z>... Recipient OK\r\n", true, "none"),
+            ("x@y.z", "250 queued 4D489100508D\r\n", true, "another text"),
+            ("x@y.z", "250 queued 123456\r\n", false, "another queue id"),
+            ("x@y.z", "250 queued ü 1234567\r\n", true, "another text"),
+            ("x@y.z", "250 queued ü 1234567\r\n", false, "the same, outside ASCII"),
+            ("x@y.z", "251 will forward\r\n", false, "not 250"),
+            ("x@y.z", "550 5.1.1 no\r\n", false, "not 250"),
+        ] {
+            assert_eq!(precedents.learn(Place::Rcpt, address, &read(wire)), news, "{wire} ({why})");
+        }
+        assert_eq!((precedents.mail, precedents.end_of_data), (None, None));
+    }
+
+    prop_compose! {
+        fn text()(
+            words in proptest::collection::vec(prop_oneof![
+                "[A-Za-z0-9-]{1,12}", "[0-9A-F]{6,11}", Just("a@b.c".to_owned()), Just("<A@B.c>".to_owned()),
+                "[ -~]{0,9}", Just("ü".to_owned()),
+            ], 0..8),
+            lines in any::<bool>(),
+        ) -> String {
+            words.join(if lines { "\n" } else { " " })
+        }
+    }
+
+    proptest! {
+        /// The same lines of the same words, each of the same shape; what goes over the wire is one reply.
+        #[test]
+        fn the_form_is_kept(text in text(), seed in any::<u64>()) {
+            let reply = Reply { code: 250, enhanced: None, text: Cow::Owned(text.clone()) };
+            let mut precedents = Precedents::default();
+            prop_assert!(precedents.learn(Place::Rcpt, "a@b.c", &reply));
+            let imitation = precedents.imitate(Place::Rcpt, "x@y.z", &mut Shuffle::new(seed));
+            prop_assert_eq!(shape(&imitation.reply.text).to_lowercase(), shape(&ascii(&text)).to_lowercase());
+            prop_assert!(!precedents.learn(Place::Rcpt, "x@y.z", &imitation.reply), "its own imitation is no news");
+
+            let mut wire = Vec::new();
+            imitation.reply.encode(&mut wire);
+            let (parsed, length) = Reply::parse(&wire).unwrap().unwrap();
+            prop_assert_eq!(length, wire.len());
+            prop_assert_eq!(parsed.lines().count(), text.split('\n').count());
+        }
+
+        #[test]
+        fn the_pieces_are_the_text(text in any::<String>(), address in any::<String>()) {
+            for place in [Place::Mail, Place::Rcpt, Place::EndOfData] {
+                let mut found = 0;
+                let glued: String = Pieces::of(place, &text, &address)
+                    .map(|piece| match piece {
+                        Piece::Address => { found += 1; address.as_str() }
+                        Piece::Id(text) | Piece::Text(text) => text,
+                    })
+                    .collect();
+                prop_assert!(glued.eq_ignore_ascii_case(&text));
+                prop_assert!(found <= text.len() + 1);
+            }
+        }
     }
 }

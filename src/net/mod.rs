@@ -4,5 +4,6 @@ pub mod pem;
 pub mod self_signed;
 pub mod stream;
 pub mod tls;
+pub mod trust;
 
 pub use stream::Stream;

@@ -1,6 +1,9 @@
 //! One stream type for plain TCP and TLS, server and client side.
+//!
+//! It passes through what the streams inside do, vectored writes included; it owns no buffer, no time-out and no
+//! protocol. Who holds one has said already which side of TLS it is on.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -65,6 +68,22 @@ impl AsyncWrite for Stream {
             Self::Server(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Client(stream) => Pin::new(stream).poll_write(cx, buf),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Server(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Client(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

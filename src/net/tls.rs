@@ -13,6 +13,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::pem;
+pub use super::trust::client_config;
 
 /// Why TLS cannot be set up; names the file and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +37,6 @@ pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<rustl
     // One is enough for a mail program, which opens one connection at a time; each costs octets and CPU.
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
-}
-
-/// The client's side: the system's trust anchors and those in `ca`.
-///
-/// # Errors
-/// `ca` is missing or holds no certificate.
-pub fn client_config(_ca: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-    todo!()
 }
 
 /// The provider of all cryptography of TLS in this program.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use super::schedule::next_try;
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::{QuarantineId, SessionId};
@@ -299,6 +300,8 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 mod tests {
     use super::*;
     use crate::quarantine::sample;
+    use crate::smtp::parameter::{Body, Notify, Ret};
+    use crate::smtp::{Enhanced, Mailbox};
     use proptest::prelude::*;
 
     fn text() -> String {
@@ -385,10 +388,10 @@ mod tests {
     }
 
     fn replies() -> impl Strategy<Value = Reply> {
-        (200..600_u16, any::<String>()).prop_map(|(code, text)| Reply {
-            code,
-            enhanced: None,
-            text: text.into(),
+        let enhanced = proptest::option::of((prop::sample::select(vec![2, 4, 5]), 0..1000_u16, 0..1000_u16));
+        (200..600_u16, enhanced, any::<String>()).prop_map(|(code, enhanced, text)| {
+            let enhanced = enhanced.map(|(class, subject, detail)| Enhanced { class, subject, detail });
+            Reply { code, enhanced, text: text.into() }
         })
     }
 
@@ -420,11 +423,26 @@ mod tests {
             (release, due, told) in (proptest::option::of(releases()), proptest::option::of(times()), replies()),
             size in any::<u64>(),
             address in any::<(std::net::IpAddr, u16)>(),
+            mailbox in prop::sample::select(vec![
+                "anna@example.org", "\"a\\\"b c\"@[192.0.2.1]", "grüße@bücher.example", "x@[IPv6:2001:db8::1]",
+            ]),
+            body in prop::sample::select(vec![Body::SevenBit, Body::EightBitMime, Body::BinaryMime]),
         ) {
             let [reason, trace, cipher] = free;
             let [client_name, helo, login, subject, told_queue_id] = optional;
             let mut envelope = sample::envelope(sample::id(1), b"");
-            let recipient = envelope.recipients[0].clone();
+            let mut recipient = envelope.recipients[0].clone();
+            let mailbox = Mailbox::parse(mailbox).unwrap();
+            envelope.reverse_path = ReversePath::Mailbox(mailbox.clone());
+            recipient.forward_path = ForwardPath::Mailbox(mailbox);
+            let notify = Notify { success: size % 2 == 0, failure: size % 3 == 0, delay: size % 5 == 0 };
+            recipient.parameters = RcptParameters {
+                notify: due.map(|_| notify), orcpt: due.map(|_| "rfc822;a+2Bb@example.org".into()),
+            };
+            envelope.parameters = MailParameters {
+                size: due.map(|_| size), body: due.map(|_| body), smtputf8: size % 7 == 0,
+                ret: due.map(|_| Ret::Hdrs), envid: due.map(|_| "x+2By".into()),
+            };
             envelope.recipients = recipients
                 .into_iter()
                 .map(|(upstream, state)| Recipient { upstream, state, ..recipient.clone() })

@@ -141,7 +141,7 @@ impl Parking {
             buffer.clear();
             Ok((file, buffer))
         });
-        let (file, buffer) = written.await.map_err(ParkError::Io)?.map_err(failure)?;
+        let (file, buffer) = written.await.map_err(ParkError::Io)?.map_err(|error| failure(&error))?;
         self.booking.written(BUFFER as u64);
         (self.draft.0, self.buffer) = (Some(file), buffer);
         Ok(())
@@ -174,7 +174,7 @@ impl Parking {
             drop(booking);
             Ok(())
         });
-        parked.await.map_err(ParkError::Io)?.map_err(failure)
+        parked.await.map_err(ParkError::Io)?.map_err(|error| failure(&error))
     }
 
     /// What would make it unreadable later is said while the client still has the message.
@@ -196,6 +196,6 @@ fn grow(buffer: &mut Vec<u8>, more: usize) {
     }
 }
 
-fn failure(error: DurableError) -> ParkError {
+fn failure(error: &DurableError) -> ParkError {
     if error.is_full() { ParkError::Full(error.to_string()) } else { ParkError::Io(error.to_string()) }
 }

@@ -27,15 +27,20 @@ pub struct Answer<'a> {
 
 impl Recipient {
     /// Whether the message is still to be sent to it.
-    pub fn is_pending(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         matches!(self.state, RecipientState::Pending | RecipientState::Deferred { .. })
+    }
+
+    /// Whether its sender wants to hear of a failure: the default of NOTIFY (RFC 3461 4.1).
+    pub fn wants_failures(&self) -> bool {
+        self.parameters.notify.is_none_or(|notify| notify.failure)
     }
 }
 
 impl Envelope {
     /// The recipients that the message is still to be sent to, each with its place in `recipients`.
     pub fn pending(&self) -> impl Iterator<Item = (usize, &Recipient)> {
-        self.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_pending())
+        self.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_open())
     }
 
     /// Whether the upstream ever took the message for somebody.
@@ -64,6 +69,22 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::quarantine::sample::{envelope, id, reply};
+    use crate::smtp::parameter::Notify;
+
+    #[test]
+    fn who_wants_failures() {
+        let mut recipient = envelope(id(1), b"").recipients.remove(0);
+        let never = Notify { success: false, failure: false, delay: false };
+        for (notify, expected) in [
+            (None, true),
+            (Some(never), false),
+            (Some(Notify { success: true, ..never }), false),
+            (Some(Notify { failure: true, ..never }), true),
+        ] {
+            recipient.parameters.notify = notify;
+            assert_eq!(recipient.wants_failures(), expected, "{notify:?}");
+        }
+    }
 
     #[test]
     fn each_state_has_its_place() {

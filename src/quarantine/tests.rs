@@ -20,6 +20,7 @@ use crate::id::QuarantineId;
 
 mod crash;
 mod full_disk;
+mod throughput;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

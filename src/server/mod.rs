@@ -3,6 +3,7 @@
 //! Decides nothing about mail. What keeps the start from going on is one sentence that names the thing and the cure.
 
 mod data_dir;
+mod host;
 mod listener;
 mod slots;
 mod watchers;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use data_dir::DataDir;
+pub use host::PartsHost;
 use listener::Listener;
 use slots::Slots;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +24,8 @@ use tokio::time::timeout;
 
 use crate::auth::Authenticator;
 use crate::config::{Config, ListenTls};
+use crate::control::socket::ControlSocket;
+use crate::control::{Operations, audit, routes};
 use crate::desk::Desk;
 use crate::guard::Ledger;
 use crate::maillog;
@@ -37,6 +41,8 @@ use crate::upstream::{Protection, Upstream};
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
 /// How often the upstream is asked anew what it offers.
 const CONTACT_EVERY: Duration = Duration::from_secs(60);
+/// How often as long as it never answered: until then clients are offered less than there is.
+const CONTACT_ANEW: Duration = Duration::from_secs(2);
 /// How long idle upstream connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -63,6 +69,7 @@ pub struct Workshop {
 pub struct Server {
     workshop: Workshop,
     listeners: Vec<Listener>,
+    control: ControlSocket,
 }
 
 impl Workshop {
@@ -111,6 +118,12 @@ impl Workshop {
         Ok(Self { parts, shutdown, _data_dir: data_dir })
     }
 
+    /// The operations of the control API over these parts; their audit lines go to `audit`.
+    pub fn operations(&self, audit: host::Audit) -> Operations {
+        let Parts { ledger, spool, roster, .. } = self.parts.clone();
+        Operations::new(ledger, spool, roster, Arc::new(PartsHost::new(self.parts.clone(), audit)))
+    }
+
     /// Writes what is pending.
     pub async fn close(self) {
         let _ = timeout(GOODBYE, self.parts.upstream.close()).await;
@@ -133,7 +146,9 @@ impl Server {
         let listen = config.listen.clone();
         let workshop = Workshop::open(config).await?;
         let listeners = listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { workshop, listeners })
+        let control = ControlSocket::bind(&workshop.parts.config.data_dir)
+            .map_err(|error| ServerError(format!("the control socket cannot be made: {error}")))?;
+        Ok(Self { workshop, listeners, control })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -148,12 +163,25 @@ impl Server {
 
     /// Takes clients until `until` is done, then lets what is under way finish.
     pub async fn run(self, until: impl Future<Output = ()>) {
-        let Self { workshop, listeners } = self;
+        let Self { workshop, listeners, control } = self;
         let parts = workshop.parts.clone();
         let session = &parts.config.session;
         let slots = Slots::new(session.max_connections, session.max_connections_per_ip);
         greet_upstream(&parts, FIRST_CONTACT).await;
         let mut beside = watch_over(&parts);
+        let operations = workshop.operations(Box::new(maillog::audit));
+        if let Err(error) = audit::log_pending(&parts.config.data_dir, maillog::audit) {
+            maillog::audit_lines_left(&error.to_string());
+        }
+        let mut down = parts.shutdown.clone();
+        beside.spawn(async move {
+            let end = async move {
+                let _ = down.wait_for(|down| *down).await;
+            };
+            if let Err(error) = routes::serve(control, operations, end).await {
+                maillog::control_failed(&error.to_string());
+            }
+        });
         for listener in listeners {
             let tls = match listener.tls {
                 ListenTls::StartTls => "starttls",
@@ -187,7 +215,8 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
     let parts = parts.clone();
     beside.spawn(async move {
         loop {
-            tokio::time::sleep(CONTACT_EVERY).await;
+            let known = parts.upstream.offers().is_some();
+            tokio::time::sleep(if known { CONTACT_EVERY } else { CONTACT_ANEW }).await;
             greet_upstream(&parts, parts.config.upstream.settings.connect_timeout).await;
         }
     });

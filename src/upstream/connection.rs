@@ -1,1 +1,286 @@
-//! One connection to the upstream: TCP, TLS, greeting, EHLO, XCLIENT; commands out, replies in, each with its timeout.
+//! One connection to the upstream: commands out, replies in, each with its time limit.
+//!
+//! It knows octets and replies, not transactions. What an upstream sends is read into a bounded buffer that is freed
+//! while the connection is idle, and parsed by `smtp::Reply` alone. A 421 means the same as the end of the connection
+//! (RFC 5321 3.8), wherever it comes. RFC 5321 4.2, 4.5.3.2; RFC 2920.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::slot::Slot;
+use super::{ClientIdentity, Fault};
+use crate::net::Stream;
+use crate::smtp::reply::MAX_REPLY;
+use crate::smtp::{Extensions, Reply};
+
+/// A connection is replaced after so many refusals: Postfix slows down after 10 errors (`smtpd_soft_error_limit`) and
+/// hangs up after 20 (`smtpd_hard_error_limit`).
+pub const MAX_REFUSALS: u32 = 8;
+/// Commands in flight at once. So many replies fit the kernel's buffers, so that neither side waits for the other to
+/// read (RFC 2920 3.1).
+pub(super) const MAX_BATCH: usize = 64;
+/// Transactions on one connection; Exim hangs up after 1000 (`smtp_accept_max_per_connection`), and Postfix counts 100
+/// RSETs for errors (`smtpd_junk_command_limit`).
+const MAX_TRANSACTIONS: u32 = 100;
+/// The service is closing (RFC 5321 3.8).
+const CLOSING: u16 = 421;
+/// For the reply to a RSET that nobody waited for; with none by then, a fresh connection is quicker.
+const OWED_REPLY_PATIENCE: Duration = Duration::from_secs(5);
+/// Read at once; an EHLO reply, or those to a batch.
+const READ_CHUNK: usize = 2048;
+
+/// Why a connection is of no more use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The upstream closed it, or is about to (421).
+    Closed(String),
+    /// No reply within this time.
+    Silent(Duration),
+    /// It sent what is no SMTP.
+    Garbled(String),
+}
+
+impl From<Loss> for Fault {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Closed(why) => Self::Unavailable(why),
+            Loss::Silent(limit) => Self::Unavailable(format!("the upstream was silent for {limit:?}")),
+            Loss::Garbled(what) => Self::Protocol(what),
+        }
+    }
+}
+
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    slot: Slot,
+    pub(super) inbox: Vec<u8>,
+    pub(super) outbox: Vec<u8>,
+    /// How much of `outbox` has gone out.
+    pub(super) sent: usize,
+    /// What the last EHLO reply offered.
+    pub(super) extensions: Extensions,
+    /// Whom XCLIENT named: it serves this one alone.
+    pub(super) identity: Option<Arc<ClientIdentity>>,
+    /// 4yz and 5yz replies to commands of transactions.
+    pub(super) refusals: u32,
+    transactions: u32,
+    /// Replies to come for which nobody waits.
+    owed: u32,
+    /// Since when no transaction uses it.
+    pub(super) idle_since: Instant,
+    /// When mail data last went out.
+    pub(super) written_at: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, slot: Slot) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            slot,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            sent: 0,
+            extensions: Extensions::default(),
+            identity: None,
+            refusals: 0,
+            transactions: 0,
+            owed: 0,
+            idle_since: now,
+            written_at: now,
+        }
+    }
+
+    /// Whether a transaction before this one used it: then it may have died in between, through nobody's fault.
+    pub(super) fn is_reused(&self) -> bool {
+        self.transactions > 0
+    }
+
+    /// Whether it may serve that client.
+    pub(super) fn may_serve(&self, identity: &ClientIdentity) -> bool {
+        self.identity.as_deref().is_none_or(|own| own == identity)
+    }
+
+    /// The command goes out with the next wait for a reply.
+    pub(super) fn queue(&mut self, line: &[u8]) {
+        self.outbox.extend_from_slice(line);
+    }
+
+    /// The next reply but 421, which is a loss.
+    pub(super) async fn reply(&mut self, limit: Duration) -> Result<Reply, Loss> {
+        let reply = self.any_reply(limit).await?;
+        if reply.code == CLOSING { Err(Loss::Closed(reply.to_string())) } else { Ok(reply) }
+    }
+
+    /// Sends what is queued and waits for the next reply, at most `limit` for each.
+    pub(super) async fn any_reply(&mut self, limit: Duration) -> Result<Reply, Loss> {
+        let sent = self.send_queued(limit).await;
+        if let Err(Loss::Silent(limit)) = sent {
+            return Err(Loss::Silent(limit));
+        }
+        if let Some(reply) = self.buffered_reply()? {
+            return Ok(reply);
+        }
+        match timeout(limit, self.read_reply()).await {
+            // Why it could not be written is seldom as telling as what the upstream said before it went.
+            Ok(Err(Loss::Closed(why))) => Err(sent.err().unwrap_or(Loss::Closed(why))),
+            Ok(outcome) => outcome,
+            Err(_) => Err(Loss::Silent(limit)),
+        }
+    }
+
+    async fn send_queued(&mut self, limit: Duration) -> Result<(), Loss> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let writing = async {
+            while self.sent < self.outbox.len() {
+                match self.stream.write(&self.outbox[self.sent..]).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => self.sent += written,
+                }
+            }
+            self.stream.flush().await
+        };
+        let outcome = timeout(limit, writing).await;
+        if outcome.is_ok() {
+            self.outbox.clear();
+            self.sent = 0;
+        }
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Loss::Closed(format!("the connection to the upstream broke: {error}"))),
+            Err(_) => Err(Loss::Silent(limit)),
+        }
+    }
+
+    async fn read_reply(&mut self) -> Result<Reply, Loss> {
+        loop {
+            self.inbox.reserve(READ_CHUNK);
+            match self.stream.read_buf(&mut self.inbox).await {
+                Ok(0) => return Err(Loss::Closed("the upstream closed the connection".to_owned())),
+                Ok(_) => {}
+                Err(error) => {
+                    return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
+                }
+            }
+            if let Some(reply) = self.buffered_reply()? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    fn buffered_reply(&mut self) -> Result<Option<Reply>, Loss> {
+        match Reply::parse(&self.inbox) {
+            Ok(Some((reply, length))) => {
+                self.inbox.drain(..length.min(self.inbox.len()));
+                Ok(Some(reply))
+            }
+            Ok(None) if self.inbox.len() <= MAX_REPLY => Ok(None),
+            Ok(None) => Err(Loss::Garbled(format!("a reply of more than {MAX_REPLY} octets"))),
+            Err(error) => Err(Loss::Garbled(error.to_string())),
+        }
+    }
+
+    /// Whether a reply (or what will be none) can be had without waiting.
+    pub(super) fn has_reply(&mut self) -> bool {
+        let complete = |inbox: &[u8]| !inbox.is_empty() && !matches!(Reply::parse(inbox), Ok(None));
+        complete(&self.inbox) || (self.poll_read(&mut no_waiting()).is_ready() && complete(&self.inbox))
+    }
+
+    /// Octets that answer nothing: the next reply would be taken for that to another command.
+    pub(super) fn check_in_step(&mut self) -> Result<(), Loss> {
+        match self.buffered_reply()? {
+            None if self.inbox.is_empty() => Ok(()),
+            Some(reply) if reply.code == CLOSING => Err(Loss::Closed(reply.to_string())),
+            _ => Err(Loss::Garbled("a reply to nothing".to_owned())),
+        }
+    }
+
+    /// One attempt to read more into the inbox; 0 is the end.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.inbox.reserve(READ_CHUNK);
+        pin!(self.stream.read_buf(&mut self.inbox)).poll(cx)
+    }
+
+    /// RSET, for the reply to which nobody waits: it is read before the next use.
+    pub(super) fn reset(&mut self) {
+        self.queue(b"RSET\r\n");
+        self.owed += 1;
+        self.send_without_waiting();
+    }
+
+    /// Before it is used again: takes the replies owed, and looks whether it is still there. Whatever can be read
+    /// from an idle connection is its end.
+    pub(super) async fn is_alive(&mut self) -> bool {
+        while self.owed > 0 {
+            match self.reply(OWED_REPLY_PATIENCE).await {
+                Ok(reply) if reply.is_positive() => self.owed -= 1,
+                _ => return false,
+            }
+        }
+        self.inbox.is_empty() && self.poll_read(&mut no_waiting()).is_pending()
+    }
+
+    /// Whether a further transaction may use it.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < MAX_TRANSACTIONS
+    }
+
+    /// The transaction is over: memory goes back, and the time that nobody uses it begins.
+    pub(super) fn rest(&mut self) {
+        self.transactions += 1;
+        self.idle_since = Instant::now();
+        if self.inbox.is_empty() {
+            self.inbox = Vec::new();
+        }
+        if self.outbox.is_empty() {
+            self.outbox = Vec::new();
+        }
+    }
+
+    /// QUIT without waiting for its reply; the place becomes free.
+    pub(super) fn quit(mut self) -> Slot {
+        self.queue(b"QUIT\r\n");
+        self.send_without_waiting();
+        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut no_waiting());
+        self.slot
+    }
+
+    /// To be made into another connection.
+    pub(super) fn into_parts(self) -> (Stream, Slot) {
+        (self.stream, self.slot)
+    }
+
+    /// Closes it as it stands.
+    pub(super) fn discard(self) -> Slot {
+        self.slot
+    }
+
+    /// As much of what is queued as the kernel takes now; errors show at the next reply.
+    fn send_without_waiting(&mut self) {
+        let cx = &mut no_waiting();
+        while self.sent < self.outbox.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.outbox[self.sent..]) {
+                Poll::Ready(Ok(written)) if written > 0 => self.sent += written,
+                _ => return,
+            }
+        }
+        if Pin::new(&mut self.stream).poll_flush(cx).is_ready() {
+            self.outbox.clear();
+            self.sent = 0;
+        }
+    }
+}
+
+/// To poll once what is not going to be awaited.
+fn no_waiting() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}

@@ -2,6 +2,8 @@
 //!
 //! One [`Transaction`] upstream for one of a client's. Commands are asked without waiting and answered in order; a connection
 //! that the upstream closes in mid-transaction is replaced, the accepted part repeated, without the caller noticing.
+//! Replies go back as they came: what they mean for a client or an account is decided elsewhere. RFC 5321, 2920, 3207;
+//! Postfix XCLIENT_README.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,9 +12,23 @@ use std::time::Duration;
 use crate::id::SessionId;
 use crate::smtp::{Extensions, MailCommand, RcptCommand, Reply};
 
-pub mod connection;
-pub mod pool;
+mod connection;
+mod content;
+mod dial;
+mod pool;
+mod repetition;
+mod shared;
+mod slot;
 pub mod transaction;
+mod xclient;
+
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod tests;
+
+use pool::{IDLE_LIMIT, PATIENCE};
+use shared::Shared;
 
 pub use transaction::Transaction;
 
@@ -113,40 +129,44 @@ pub enum Fault {
 /// The upstream and the connections to it. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
-    // helper D
+    shared: Arc<Shared>,
 }
 
 impl Upstream {
     /// Makes ready; connects to nothing yet. `tls` is needed unless `settings.protection` is off.
-    pub fn new(_settings: Settings, _tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        todo!()
+    pub fn new(settings: Settings, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        Self { shared: Arc::new(Shared::new(settings, tls, PATIENCE, IDLE_LIMIT)) }
     }
 
     /// What the upstream offered last (before XCLIENT); `None` as long as it never answered.
     pub fn offers(&self) -> Option<Arc<Extensions>> {
-        todo!()
+        self.shared.offers.load_full()
     }
 
     /// Connects, reads greeting and EHLO, and keeps what is offered for [`Self::offers`]. With `identity` also as far as XCLIENT.
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn learn(&self, _identity: Option<Arc<ClientIdentity>>) -> Result<Extensions, Fault> {
-        todo!()
+    pub async fn learn(&self, identity: Option<Arc<ClientIdentity>>) -> Result<Extensions, Fault> {
+        let slot = self.shared.pool.place().await?;
+        let mut connection = Box::pin(self.shared.open(slot, identity.as_ref())).await?;
+        let extensions = std::mem::take(&mut connection.extensions);
+        drop(connection.quit());
+        Ok(extensions)
     }
 
     /// A transaction on behalf of a client. Needs no connection before its first answer.
-    pub fn transaction(&self, _identity: Arc<ClientIdentity>) -> Transaction {
-        todo!()
+    pub fn transaction(&self, identity: Arc<ClientIdentity>) -> Transaction {
+        Transaction::new(Arc::clone(&self.shared), identity)
     }
 
-    /// The session is over: closes its connections.
-    pub fn end_session(&self, _session: SessionId) {
-        todo!()
+    /// The session is over: closes its connections. Its transactions must have been dropped.
+    pub fn end_session(&self, session: SessionId) {
+        self.shared.pool.end_session(session);
     }
 
-    /// Closes all idle connections with QUIT.
+    /// Closes all idle connections with QUIT, and those in use as soon as their transactions are over.
     pub async fn close(&self) {
-        todo!()
+        self.shared.pool.close();
     }
 }

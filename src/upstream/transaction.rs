@@ -1,36 +1,306 @@
 //! One mail transaction with the upstream, over as many connections as it takes.
+//!
+//! Questions are asked ahead and answered in order. A connection that goes is replaced, what had been accepted is
+//! repeated there (repetition.rs), and what had not been answered is asked again. It decides what an end of the
+//! connection means, never what a reply means. RFC 5321 3.3, 3.8; RFC 2920 3.1.
 
-use super::{Answer, Fault, Question};
-use crate::smtp::{Extensions, Reply};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// A connection is replaced after so many refusals: Postfix slows down after 10 errors (`smtpd_soft_error_limit`) and
-/// hangs up after 20 (`smtpd_hard_error_limit`).
-pub const MAX_REFUSALS: u32 = 8;
+pub use super::connection::MAX_REFUSALS;
+use super::connection::{Connection, Loss, MAX_BATCH};
+use super::content::{Ending, Interruption};
+use super::repetition::{Repetition, repeat};
+use super::shared::Shared;
+use super::slot::Slot;
+use super::{Answer, ClientIdentity, Fault, Question};
+use crate::smtp::{Extensions, MailCommand, RcptCommand, Reply};
+
+/// How far the transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// MAIL and RCPT.
+    Envelope,
+    /// DATA has been sent, or part of what follows it: whatever goes wrong now, the connection must be cut.
+    Content,
+    /// Nothing more can come.
+    Over,
+}
 
 /// One mail transaction. Dropping it gives the connection back, or closes it where data is under way.
 pub struct Transaction {
-    // helper D
+    upstream: Arc<Shared>,
+    identity: Arc<ClientIdentity>,
+    stage: Stage,
+    connection: Option<Box<Connection>>,
+    /// The place of a connection that was lost, for the one that replaces it.
+    spare: Option<Slot>,
+    /// Not yet answered, oldest first.
+    questions: VecDeque<Question>,
+    /// How many of them are on their way.
+    in_flight: usize,
+    /// How many of them get the fault beside it, unasked.
+    doomed: Option<(usize, Fault)>,
+    mail: Option<MailCommand>,
+    accepted: Vec<RcptCommand>,
+    /// What a fresh connection refused of it.
+    not_repeated: Option<Repetition>,
+    /// Recipients are refused in this transaction.
+    dirty: bool,
+    /// The connection in use stands in for one that was lost before it answered all that it was asked.
+    replacement: bool,
+    /// RCPTs that the connection in use answered.
+    answered: usize,
 }
 
 impl Transaction {
+    pub(super) fn new(upstream: Arc<Shared>, identity: Arc<ClientIdentity>) -> Self {
+        Self {
+            upstream,
+            identity,
+            stage: Stage::Envelope,
+            connection: None,
+            spare: None,
+            questions: VecDeque::new(),
+            in_flight: 0,
+            doomed: None,
+            mail: None,
+            accepted: Vec::new(),
+            not_repeated: None,
+            dirty: false,
+            replacement: false,
+            answered: 0,
+        }
+    }
+
     /// Queues a question; it goes out with the next [`Self::answer`], all queued ones in one write where the upstream has PIPELINING.
-    pub fn ask(&mut self, _question: Question) {
-        todo!()
+    pub fn ask(&mut self, question: Question) {
+        self.questions.push_back(question);
     }
 
     /// Questions not yet answered.
     pub fn outstanding(&self) -> usize {
-        todo!()
+        self.questions.len()
     }
 
     /// The answer to the oldest question. Must not be called with none outstanding (then: a `Fault::Protocol`).
+    ///
+    /// Cancel-safe: what was not answered is answered by the next call.
     pub async fn answer(&mut self) -> Answer {
-        todo!()
+        loop {
+            if let Some(fault) = self.foregone() {
+                self.questions.pop_front();
+                return Answer::None(fault);
+            }
+            if self.in_flight == 0 {
+                if let Err(fault) = self.make_ready().await {
+                    self.doom(fault);
+                    continue;
+                }
+                match self.send_batch() {
+                    Ok(None) => {}
+                    Ok(Some(missing)) => {
+                        self.questions.pop_front();
+                        return Answer::None(Fault::MissingExtension(missing));
+                    }
+                    Err(loss) => {
+                        if let Some(answer) = self.lose(loss) {
+                            return answer;
+                        }
+                        continue;
+                    }
+                }
+            }
+            if let Some(answer) = self.next_answer().await {
+                return answer;
+            }
+        }
     }
 
     /// What the connection in use offers (after XCLIENT), where there is one.
     pub fn extensions(&self) -> Option<&Extensions> {
-        todo!()
+        self.connection.as_ref().map(|connection| &connection.extensions)
+    }
+
+    /// Whether the oldest question has its answer without being asked.
+    fn foregone(&mut self) -> Option<Fault> {
+        if let Some((left, fault)) = self.doomed.take() {
+            if left > 1 {
+                self.doomed = Some((left - 1, fault.clone()));
+            }
+            return Some(fault);
+        }
+        let Some(question) = self.questions.front() else {
+            return Some(Fault::Protocol("there is no question to answer".to_owned()));
+        };
+        if self.in_flight > 0 {
+            return None;
+        }
+        if self.stage != Stage::Envelope {
+            return Some(Fault::Protocol("the transaction takes no more questions".to_owned()));
+        }
+        match (question, &self.mail, &self.not_repeated) {
+            (Question::Mail(_), Some(_), _) => Some(Fault::Protocol("a second MAIL".to_owned())),
+            (Question::Rcpt(_), None, _) => Some(Fault::Unavailable("MAIL was not accepted".to_owned())),
+            (_, _, Some(Repetition::MailRefused(why))) => Some(Fault::Unavailable(why.clone())),
+            _ => None,
+        }
+    }
+
+    /// All that is outstanding gets this fault.
+    fn doom(&mut self, fault: Fault) {
+        self.spare = None;
+        self.in_flight = 0;
+        if !self.questions.is_empty() {
+            self.doomed = Some((self.questions.len(), fault));
+        }
+    }
+
+    /// A connection on which the transaction stands as far as it was accepted, with room for refusals.
+    async fn make_ready(&mut self) -> Result<(), Fault> {
+        if let Some(worn) = self.connection.take_if(|connection| connection.refusals >= MAX_REFUSALS) {
+            self.spare = Some(worn.quit());
+            self.replacement = false;
+        }
+        if self.connection.is_none() {
+            self.connect().await?;
+        }
+        match &self.not_repeated {
+            Some(Repetition::MailRefused(why)) => Err(Fault::Unavailable(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection, and on it what had been accepted.
+    async fn connect(&mut self) -> Result<(), Fault> {
+        self.answered = 0;
+        let mut connection = match self.spare.take() {
+            Some(slot) => Box::pin(self.upstream.open(slot, Some(&self.identity))).await?,
+            None => Box::pin(self.upstream.connection(&self.identity)).await?,
+        };
+        if let Some(mail) = &self.mail {
+            let limit = self.upstream.settings().timeout;
+            // What cannot be relayed any more needs no recipients.
+            let recipients = if self.not_repeated.is_some() { &[] } else { self.accepted.as_slice() };
+            let mut outcome = repeat(&mut connection, mail, recipients, limit).await;
+            if matches!(outcome, Err(Loss::Closed(_))) && connection.is_reused() {
+                let slot = connection.discard();
+                connection = Box::pin(self.upstream.open(slot, Some(&self.identity))).await?;
+                outcome = repeat(&mut connection, mail, recipients, limit).await;
+            }
+            match outcome? {
+                Repetition::Whole => {}
+                Repetition::MailRefused(why) => {
+                    self.not_repeated = Some(Repetition::MailRefused(why));
+                    drop(connection.quit());
+                    return Ok(());
+                }
+                refused @ Repetition::RecipientRefused(_) => self.not_repeated = Some(refused),
+            }
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Queues as many questions as may be in flight; names the extension that the first of them lacks.
+    fn send_batch(&mut self) -> Result<Option<&'static str>, Loss> {
+        let Some(connection) = &mut self.connection else {
+            return Err(Loss::Closed("there is no connection".to_owned()));
+        };
+        connection.check_in_step()?;
+        let window = if !connection.extensions.pipelining {
+            1
+        } else if self.dirty || connection.refusals > 0 {
+            // Each may be refused, and the connection must not see more refusals than it can bear.
+            usize::try_from(MAX_REFUSALS.saturating_sub(connection.refusals)).unwrap_or(1).max(1)
+        } else {
+            MAX_BATCH
+        };
+        for question in self.questions.iter().take(window) {
+            let extensions = &connection.extensions;
+            let missing = match question {
+                Question::Mail(mail) => mail.missing_extension(extensions),
+                Question::Rcpt(rcpt) => rcpt.missing_extension(extensions),
+            };
+            if missing.is_some() {
+                if self.in_flight == 0 {
+                    return Ok(missing);
+                }
+                break;
+            }
+            match question {
+                Question::Mail(mail) => mail.encode(extensions, &mut connection.outbox),
+                Question::Rcpt(rcpt) => rcpt.encode(extensions, &mut connection.outbox),
+            }
+            self.in_flight += 1;
+        }
+        Ok(None)
+    }
+
+    /// The answer to the oldest question in flight; `None` where it is to be asked anew.
+    async fn next_answer(&mut self) -> Option<Answer> {
+        let limit = self.upstream.settings().timeout;
+        let connection = self.connection.as_mut()?;
+        if connection.refusals >= MAX_REFUSALS && self.mail.is_some() && !connection.has_reply() {
+            // From here on the upstream would answer slower and slower: the rest goes over a fresh connection.
+            self.in_flight = 0;
+            return None;
+        }
+        match connection.reply(limit).await {
+            Ok(reply) => self.settle(reply),
+            Err(loss) => self.lose(loss),
+        }
+    }
+
+    fn settle(&mut self, reply: Reply) -> Option<Answer> {
+        if reply.code / 100 == 3 {
+            return self.lose(Loss::Garbled(format!("a reply that answers neither MAIL nor RCPT: {reply}")));
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let question = self.questions.pop_front()?;
+        if matches!(question, Question::Rcpt(_)) {
+            self.answered += 1;
+        }
+        if !reply.is_positive() {
+            self.dirty = true;
+            if let Some(connection) = &mut self.connection {
+                connection.refusals += 1;
+            }
+            return Some(Answer::Replied(reply));
+        }
+        match question {
+            Question::Mail(mail) => self.mail = Some(mail),
+            Question::Rcpt(rcpt) if self.mail.is_some() => self.accepted.push(rcpt),
+            Question::Rcpt(_) => {}
+        }
+        Some(Answer::Replied(reply))
+    }
+
+    /// The connection is of no more use. Either the oldest question is answered by that, or all that is outstanding is
+    /// doomed, or asked again over a fresh connection.
+    fn lose(&mut self, loss: Loss) -> Option<Answer> {
+        let lost = self.connection.take()?;
+        self.in_flight = 0;
+        let why = match loss {
+            Loss::Closed(why) => why,
+            loss => {
+                self.questions.pop_front();
+                return Some(Answer::None(loss.into()));
+            }
+        };
+        let first = matches!(self.questions.front(), Some(Question::Mail(_)));
+        let again = if first {
+            lost.is_reused()
+        } else {
+            self.mail.is_some() && (self.answered > 0 || !self.replacement)
+        };
+        if again {
+            self.replacement = !first;
+            self.spare = Some(lost.discard());
+        } else {
+            self.doom(Fault::Unavailable(why));
+        }
+        None
     }
 
     /// Sends DATA and waits for 354 (repeating the transaction on a fresh connection where the old one is gone).
@@ -38,32 +308,135 @@ impl Transaction {
     /// # Errors
     /// `Ok(Some(reply))`: the upstream refused DATA with this.
     pub async fn begin_data(&mut self) -> Result<Option<Reply>, Fault> {
-        todo!()
+        if self.stage != Stage::Envelope || !self.questions.is_empty() || self.accepted.is_empty() {
+            return Err(Fault::Protocol("DATA needs an accepted recipient, and no question open".to_owned()));
+        }
+        let mut last_attempt = false;
+        loop {
+            if self.connection.is_none() && self.not_repeated.is_none() {
+                self.connect().await?;
+            }
+            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated
+            {
+                return Err(Fault::NotRepeated(why.clone()));
+            }
+            match self.ask_for_data().await {
+                Ok(outcome) => return Ok(outcome),
+                Err(loss) => {
+                    self.stage = Stage::Envelope;
+                    self.spare = self.connection.take().map(|lost| lost.discard());
+                    if last_attempt || !matches!(loss, Loss::Closed(_)) {
+                        self.spare = None;
+                        return Err(loss.into());
+                    }
+                    last_attempt = true;
+                }
+            }
+        }
+    }
+
+    async fn ask_for_data(&mut self) -> Result<Option<Reply>, Loss> {
+        let limit = self.upstream.settings().timeout;
+        let Some(connection) = &mut self.connection else {
+            return Err(Loss::Closed("there is no connection".to_owned()));
+        };
+        connection.check_in_step()?;
+        connection.queue(b"DATA\r\n");
+        self.stage = Stage::Content;
+        let reply = connection.reply(limit).await?;
+        match reply.code {
+            354 => Ok(None),
+            400.. => {
+                connection.refusals += 1;
+                self.stage = Stage::Envelope;
+                Ok(Some(reply))
+            }
+            _ => Err(Loss::Garbled(format!("a reply that does not answer DATA: {reply}"))),
+        }
     }
 
     /// Sends mail data in wire form (dot-stuffed), as much as there is, without the terminator.
     ///
+    /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
+    ///
     /// # Errors
     /// The connection is gone; where the upstream said why before it went, `Ok(Some(reply))`.
-    pub async fn write_data(&mut self, _wire: &[u8]) -> Result<Option<Reply>, Fault> {
-        todo!()
+    pub async fn write_data(&mut self, wire: &[u8]) -> Result<Option<Reply>, Fault> {
+        let limit = self.upstream.settings().timeout;
+        // While it is taken out, dropping the future cuts the connection.
+        let mut connection = self.connection_in_data()?;
+        match connection.put(wire, limit).await {
+            Ok(()) => {
+                self.connection = Some(connection);
+                Ok(None)
+            }
+            Err(Interruption::Refused(reply)) => Ok(Some(reply)),
+            Err(Interruption::Accepted(_)) => Err(Fault::Protocol("a positive reply in mid-data".to_owned())),
+            Err(Interruption::Lost(loss)) => Err(loss.into()),
+        }
     }
 
     /// Sends the terminator given (`.CRLF` or `CRLF.CRLF`) and waits for the reply.
     ///
     /// # Errors
     /// [`Fault::Ambiguous`] once the terminator may have gone out.
-    pub async fn finish_data(&mut self, _terminator: &[u8]) -> Result<Reply, Fault> {
-        todo!()
+    pub async fn finish_data(&mut self, terminator: &[u8]) -> Result<Reply, Fault> {
+        let settings = self.upstream.settings();
+        let (limit, patience) = (settings.timeout, settings.data_timeout);
+        let mut connection = self.connection_in_data()?;
+        self.stage = Stage::Over;
+        match connection.end(terminator, limit, patience).await {
+            Ok(reply) if reply.is_positive() => {
+                self.upstream.pool.give_back(connection);
+                Ok(reply)
+            }
+            // It may have been said in mid-data, and another be on its way: no further transaction here.
+            Ok(reply) => {
+                drop(connection.quit());
+                Ok(reply)
+            }
+            Err(Ending::Refused(reply)) => Ok(reply),
+            Err(Ending::Lost(loss)) => Err(loss.into()),
+            Err(Ending::Ambiguous(loss)) => Err(match Fault::from(loss) {
+                Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
+                fault => fault,
+            }),
+        }
+    }
+
+    fn connection_in_data(&mut self) -> Result<Box<Connection>, Fault> {
+        if self.stage != Stage::Content {
+            return Err(Fault::Protocol("mail data before DATA".to_owned()));
+        }
+        self.connection
+            .take()
+            .ok_or_else(|| Fault::Unavailable("the connection was lost in mid-data".to_owned()))
     }
 
     /// Drops the connection before the end of data: what was sent is never taken for a message.
     pub fn abort_data(&mut self) {
-        todo!()
+        self.stage = Stage::Over;
+        drop(self.connection.take());
     }
 
     /// RSET: the connection stays for the session's next transaction.
     pub fn abandon(self) {
-        todo!()
+        drop(self);
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if self.stage != Stage::Envelope {
+            drop(connection);
+        } else if self.in_flight > 0 || !connection.is_reusable() {
+            drop(connection.quit());
+        } else {
+            if self.mail.is_some() {
+                connection.reset();
+            }
+            self.upstream.pool.give_back(connection);
+        }
     }
 }

@@ -14,3 +14,16 @@
 mod support;
 
 mod assumptions;
+mod check;
+mod clients;
+mod commands;
+mod crash;
+mod demo;
+mod dialogue;
+mod load;
+mod quarantine;
+mod seed;
+mod smuggling;
+mod upstream;
+mod users;
+mod verifying;

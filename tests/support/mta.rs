@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -160,10 +160,6 @@ impl Mta {
                 Some(format!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text)))
             })
             .collect()
-    }
-
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
     }
 
     /// Ends it with all its processes, as a crash of the machine would.

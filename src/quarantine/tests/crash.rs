@@ -84,7 +84,7 @@ fn killed_after(home: &Path, time: Duration) -> Vec<(String, QuarantineId, Strin
         said.push((word.to_owned(), id, hash.to_owned()));
         Some(())
     };
-    while let Some(line) = lines.next() {
+    for line in lines.by_ref() {
         if parse(&line).is_some() {
             break;
         }

@@ -1,0 +1,212 @@
+//! The accounts in memory: those in use, blocked, or with something that the disk does not have yet.
+//!
+//! An entry is in the map before its part of the disk is read, so there is one for each account at most. An account that nobody uses
+//! leaves at once, unless it has messages that memory alone knows: a thief whose program connects anew for each
+//! message is to have them in his record. Such accounts stay for an hour, and in bounded number.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Block;
+use super::entry::{Entry, State};
+use crate::account::Account;
+
+/// How long an account stays for the sake of its messages.
+const IDLE: Duration = Duration::from_secs(3600);
+/// How many messages those accounts may have in all, at some 250 octets each; beyond, the longest idle leave.
+const IDLE_MESSAGES: usize = 40_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: BTreeMap<Account, Arc<Entry>>,
+    /// By how long they have been idle, the longest first.
+    idle: BTreeMap<u64, Idle>,
+    last_idle: u64,
+    idle_messages: usize,
+}
+
+#[derive(Debug)]
+struct Idle {
+    since: Instant,
+    messages: usize,
+    entry: Arc<Entry>,
+}
+
+impl Accounts {
+    /// Those that are blocked.
+    pub(super) fn of(blocks: Vec<(Account, Block)>) -> Self {
+        let entries = blocks.into_iter().map(|(account, block)| {
+            let entry = Arc::new(Entry::blocked(&account, block));
+            (account, entry)
+        });
+        Self { inner: Mutex::new(Inner { entries: entries.collect(), ..Inner::default() }) }
+    }
+
+    /// The entry of `account`, held by one more.
+    pub(super) fn hold(&self, account: &Account) -> Arc<Entry> {
+        let mut inner = self.lock();
+        let entry =
+            inner.entries.entry(account.clone()).or_insert_with(|| Arc::new(Entry::new(account))).clone();
+        let mut state = entry.lock();
+        state.holders += 1;
+        if let Some(place) = state.idle.take() {
+            inner.no_more_idle(place);
+        }
+        drop(state);
+        entry
+    }
+
+    /// The entry of `account`, if it is in memory.
+    pub(super) fn find(&self, account: &Account) -> Option<Arc<Entry>> {
+        self.lock().entries.get(account).cloned()
+    }
+
+    /// The first `most` entries behind `after`, by account.
+    pub(super) fn page(&self, after: Option<&Account>, most: usize) -> Vec<Arc<Entry>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let inner = self.lock();
+        inner
+            .entries
+            .range::<Account, _>((from, Bound::Unbounded))
+            .take(most)
+            .map(|(_, entry)| entry.clone())
+            .collect()
+    }
+
+    /// Calls `visit` with each entry.
+    pub(super) fn each(&self, visit: impl FnMut(&Arc<Entry>)) {
+        self.lock().entries.values().for_each(visit);
+    }
+
+    /// One holder fewer; `leave` as [`Self::settle`].
+    pub(super) fn release(&self, entry: &Arc<Entry>, leave: impl FnMut(&Arc<Entry>, &mut State)) {
+        entry.lock().holders -= 1;
+        self.settle(entry, leave);
+    }
+
+    /// Lets an entry go that nobody needs any more. Others that have been idle for the longest may have to go
+    /// with it: `leave` is told before, and may keep one by making it dirty.
+    pub(super) fn settle(&self, entry: &Arc<Entry>, mut leave: impl FnMut(&Arc<Entry>, &mut State)) {
+        let mut inner = self.lock();
+        let mut state = entry.lock();
+        if !state.is_idle() || state.idle.is_some() || !inner.has(entry) {
+            return;
+        }
+        let messages = state.unwritten_messages();
+        if messages == 0 {
+            inner.entries.remove(&entry.account);
+            return;
+        }
+        inner.last_idle += 1;
+        let place = inner.last_idle;
+        state.idle = Some(place);
+        drop(state);
+        inner.idle.insert(place, Idle { since: Instant::now(), messages, entry: entry.clone() });
+        inner.idle_messages += messages;
+        while inner.idle_messages > IDLE_MESSAGES && inner.dismiss(&mut leave) {}
+    }
+
+    /// Lets those go that have been idle for long.
+    pub(super) fn dismiss_idle(&self, now: Instant, mut leave: impl FnMut(&Arc<Entry>, &mut State)) {
+        let mut inner = self.lock();
+        let due = |idle: &Idle| now.saturating_duration_since(idle.since) >= IDLE;
+        while inner.idle.first_key_value().is_some_and(|(_, idle)| due(idle)) {
+            inner.dismiss(&mut leave);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn no_more_idle(&mut self, place: u64) {
+        if let Some(idle) = self.idle.remove(&place) {
+            self.idle_messages -= idle.messages;
+        }
+    }
+
+    /// The longest idle one goes, or is kept by `leave` for its writing; `false` where there is none.
+    fn dismiss(&mut self, leave: &mut impl FnMut(&Arc<Entry>, &mut State)) -> bool {
+        let Some((_, idle)) = self.idle.pop_first() else { return false };
+        self.idle_messages -= idle.messages;
+        let mut state = idle.entry.lock();
+        state.idle = None;
+        leave(&idle.entry, &mut state);
+        if state.is_idle() {
+            self.entries.remove(&idle.entry.account);
+        }
+        true
+    }
+
+    /// Whether the entry has not left before: another may have taken its place.
+    fn has(&self, entry: &Arc<Entry>) -> bool {
+        self.entries.get(&entry.account).is_some_and(|held| Arc::ptr_eq(held, entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Relayed;
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn message() -> Relayed {
+        Relayed { at: Timestamp::from_millis(1), reply: "250 2.0.0 Ok: queued as 1".into(), message_id: None }
+    }
+
+    fn account(text: &str) -> Account {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn who_leaves_when() {
+        let accounts = Accounts::default();
+        let (a, b) = (accounts.hold(&account("a")), accounts.hold(&account("b")));
+        let second = accounts.hold(&account("a"));
+        assert!(Arc::ptr_eq(&a, &second), "one entry an account");
+
+        accounts.release(&a, |_, _| {});
+        assert!(accounts.find(&a.account).is_some(), "somebody holds it still");
+        accounts.release(&a, |_, _| {});
+        assert!(accounts.find(&a.account).is_none());
+
+        b.lock().relayed(message());
+        accounts.release(&b, |_, _| {});
+        assert!(accounts.find(&b.account).is_some(), "for the sake of its message");
+        accounts.dismiss_idle(Instant::now(), |_, _| unreachable!("its time has not come"));
+        let again = accounts.hold(&b.account);
+        assert!(Arc::ptr_eq(&b, &again));
+        accounts.dismiss_idle(Instant::now() + IDLE, |_, _| unreachable!("it is in use"));
+        accounts.release(&b, |_, _| {});
+
+        // Kept for its messages to be written: then it goes with the next to settle it.
+        accounts.dismiss_idle(Instant::now() + IDLE, |_, state| state.write_messages());
+        assert!(accounts.find(&b.account).is_some());
+        let mut asked = 0;
+        accounts.dismiss_idle(Instant::now() + IDLE, |_, _| asked += 1);
+        assert_eq!(asked, 0, "it is not idle, it is waiting to be written");
+    }
+
+    #[test]
+    fn idle_accounts_are_bounded() {
+        let accounts = Accounts::default();
+        let most = IDLE_MESSAGES / 50;
+        for n in 0..most + 10 {
+            let entry = accounts.hold(&account(&format!("user-{n:05}")));
+            (0..50).for_each(|_| entry.lock().relayed(message()));
+            accounts.release(&entry, |_, _| {});
+        }
+        assert_eq!(accounts.page(None, usize::MAX).len(), most);
+        assert!(accounts.find(&account("user-00009")).is_none(), "the longest idle went");
+        assert!(accounts.find(&account("user-00010")).is_some());
+    }
+}

@@ -1,0 +1,106 @@
+//! The recipients of a day (UTC): how many were probed, how many refused, and whether the upstream seems to be blind.
+//!
+//! Pure. Counts are kept over restarts; after a crash they are as of seconds before it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Blindness;
+use super::entry::day_of;
+use crate::clock::Timestamp;
+
+/// So many recipients of a day without a single refusal are suspicious (CONTRACT, Classification).
+const SUSPICIOUS: u64 = 1000;
+
+/// One day's counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Day {
+    day: u64,
+    everybody: Tally,
+    foreign: Tally,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Tally {
+    probed: u64,
+    refused: u64,
+    /// Whether the first [`SUSPICIOUS`] met no refusal, and whether that was said.
+    blind: bool,
+    said: bool,
+}
+
+impl Day {
+    /// Takes note of one recipient.
+    pub(super) fn count(&mut self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
+        let today = day_of(now);
+        // Sessions on both sides of midnight are not to begin the day twice.
+        if today > self.day || today + 1 < self.day {
+            *self = Self { day: today, ..Self::default() };
+        }
+        self.everybody.count(refused);
+        if foreign {
+            self.foreign.count(refused);
+        }
+        if self.everybody.say() {
+            Some(Blindness::Everybody)
+        } else {
+            self.foreign.say().then_some(Blindness::Foreign)
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, refused: bool) {
+        self.probed += 1;
+        self.refused += u64::from(refused);
+        self.blind |= self.probed == SUSPICIOUS && self.refused == 0;
+    }
+
+    /// Says it once.
+    fn say(&mut self) -> bool {
+        self.blind && !std::mem::replace(&mut self.said, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: u64 = 86_400_000 / 2;
+
+    fn at(day: u64) -> Timestamp {
+        Timestamp::from_millis(day * 86_400_000 + NOON)
+    }
+
+    fn run(day: &mut Day, n: usize, foreign: bool, refused: bool, now: Timestamp) -> Vec<(usize, Blindness)> {
+        (1..=n).filter_map(|i| day.count(foreign, refused, now).map(|said| (i, said))).collect()
+    }
+
+    #[test]
+    fn blindness_is_said_once_a_day_and_kind() {
+        let mut day = Day::default();
+        assert_eq!(run(&mut day, 5000, false, false, at(1)), [(1000, Blindness::Everybody)]);
+        assert_eq!(run(&mut day, 5000, true, false, at(1)), [(1000, Blindness::Foreign)]);
+        // Both at once: one after the other.
+        assert_eq!(
+            run(&mut day, 5000, true, false, at(2)),
+            [(1000, Blindness::Everybody), (1001, Blindness::Foreign)]
+        );
+        // One refusal among the first thousand: the upstream sees.
+        assert_eq!(run(&mut day, 999, false, false, at(3)), []);
+        assert_eq!(run(&mut day, 1, false, true, at(3)), []);
+        assert_eq!(run(&mut day, 5000, false, false, at(3)), []);
+        // It refuses its own, but nobody else.
+        assert_eq!(run(&mut day, 1, false, true, at(4)), []);
+        assert_eq!(run(&mut day, 5000, true, false, at(4)), [(1000, Blindness::Foreign)]);
+    }
+
+    #[test]
+    fn a_session_on_the_other_side_of_midnight() {
+        let mut day = Day::default();
+        assert_eq!(run(&mut day, 998, false, false, at(5)), []);
+        assert_eq!(run(&mut day, 1, false, false, at(4)), []);
+        assert_eq!(run(&mut day, 1, false, false, at(5)), [(1, Blindness::Everybody)]);
+        // A clock that was days ahead: the day begins anew.
+        assert_eq!(run(&mut day, 1000, false, false, at(2)), [(1000, Blindness::Everybody)]);
+    }
+}

@@ -1,0 +1,197 @@
+//! Counts and blocks, durable.
+//!
+//! Memory answers, the disk remembers: each account in use has one entry under its own lock; what changes is written
+//! and flushed (sled's flush, then fdatasync, since the former is no fsync) before [`Watch::count`] returns. One
+//! writer thread batches the flushes of all sessions. Where writing fails the state holds in memory and is tried again
+//! each second. A recipient that exists costs no disk access. No type of sled's appears in the interface; `store`
+//! alone names it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::mimicry::{Place, Precedents};
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::smtp::Reply;
+
+mod accounts;
+mod day;
+mod entry;
+mod pages;
+mod rows;
+mod shared;
+mod store;
+mod terms;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writer;
+
+use shared::Shared;
+use writer::Writer;
+
+pub use super::window::Count;
+pub use terms::{
+    Attempt, Blindness, Block, BlockedBy, Change, LedgerError, Policy, RELAYED, Record, Relayed, SAMPLES,
+    Sample, Standing, Verdict,
+};
+pub use view::{Reservation, Watch};
+
+/// How long closing waits for the disk.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Counts and blocks of all accounts. Cheap to clone. When the last clone and the last [`Watch`] go it closes.
+#[derive(Clone)]
+pub struct Ledger {
+    handle: Arc<Handle>,
+}
+
+/// What the writer's thread does not hold, so that it ends when nobody else is left.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        self.shared.wait_closed(CLOSE_TIMEOUT);
+    }
+}
+
+impl Ledger {
+    /// Opens `dir/ledger` (making it where it is not), heals what a kill during an earlier open left, and starts the
+    /// writer. `dir/ledger.lock` keeps other processes out, and tells them who is in. Blocks.
+    ///
+    /// # Errors
+    /// In use, broken, newer, or not writable.
+    pub fn open(dir: &Path, policy: Policy) -> Result<Self, LedgerError> {
+        let shared = Arc::new(Shared::open(dir, policy)?);
+        let writer = Writer::new(shared.clone());
+        std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || writer.run())
+            .map_err(|error| LedgerError::Write(format!("its thread does not start: {error}")))?;
+        Ok(Self { handle: Arc::new(Handle { shared }) })
+    }
+
+    /// A session's view of `account`.
+    pub async fn watch(&self, account: &Account, now: Timestamp) -> Watch {
+        let shared = self.shared();
+        shared.tell_time(now);
+        let watch = Watch::new(self.clone(), shared.accounts.hold(account));
+        shared.loaded(watch.entry(), now).await;
+        watch
+    }
+
+    /// Blocks by hand. `Ok(Change::WasSo)` for an account that is blocked.
+    ///
+    /// # Errors
+    /// It holds in memory, but could not be written (yet).
+    pub async fn block(
+        &self,
+        account: &Account,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Change, LedgerError> {
+        let watch = self.watch(account, now).await;
+        let (made, written) = {
+            let mut state = watch.entry().lock();
+            (state.block_by_hand(reason, now), self.shared().queue.submit(watch.entry(), &mut state))
+        };
+        self.changed(&watch, made, written).await
+    }
+
+    /// Lifts a block and forgets the window. `Ok(Change::WasSo)` for an account that is not blocked; its window is
+    /// forgotten all the same.
+    ///
+    /// # Errors
+    /// As [`Self::block`].
+    pub async fn unblock(&self, account: &Account, now: Timestamp) -> Result<Change, LedgerError> {
+        let watch = self.watch(account, now).await;
+        let (made, written) = {
+            let mut state = watch.entry().lock();
+            (state.unblock(), self.shared().queue.submit(watch.entry(), &mut state))
+        };
+        self.changed(&watch, made, written).await
+    }
+
+    async fn changed(
+        &self,
+        watch: &Watch,
+        made: bool,
+        written: writer::Waiting,
+    ) -> Result<Change, LedgerError> {
+        self.shared().written(watch.entry(), written).await.map_err(LedgerError::Write)?;
+        Ok(if made { Change::Made } else { Change::WasSo })
+    }
+
+    /// What is known of one account; `None` for one with neither an attempt in the window nor a block.
+    pub async fn record(&self, account: &Account, now: Timestamp) -> Option<Record> {
+        let (shared, account) = (self.handle.shared.clone(), account.clone());
+        let look = move || {
+            let period = shared.policy.load().period;
+            let entry = shared.accounts.find(&account);
+            pages::record(&shared, &account, entry, now, period).ok().flatten()
+        };
+        spawn_blocking(look).await.ok().flatten()
+    }
+
+    /// A page of the accounts with an attempt in the window or a block, by name, behind `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn records(
+        &self,
+        after: Option<&Account>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Record>, LedgerError> {
+        let (shared, after) = (self.handle.shared.clone(), after.cloned());
+        spawn_blocking(move || pages::records(&shared, after, limit, now).map_err(LedgerError::Read))
+            .await
+            .unwrap_or_else(|error| Err(LedgerError::Read(error.to_string())))
+    }
+
+    /// The upstream's last replies.
+    pub fn precedents(&self) -> Arc<Precedents> {
+        self.shared().precedents.load_full()
+    }
+
+    /// Takes note of an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without waiting.
+    pub fn learn(&self, place: Place, address: &str, reply: &Reply) {
+        self.shared().learn(place, address, reply);
+    }
+
+    /// Takes note of one probed recipient of the day (UTC); once a day and kind says that the first 1,000 met no
+    /// refusal.
+    pub fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
+        self.shared().tally(foreign, refused, now)
+    }
+
+    /// Why the last write failed; `None` while all is written. Changes are announced.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.shared().trouble.subscribe()
+    }
+
+    /// Changes the policy of all accounts from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.shared().policy.store(Arc::new(policy));
+        // A higher limit frees those who wait.
+        self.shared().accounts.each(|entry| entry.freed.notify_waiters());
+    }
+
+    /// Writes all that is pending and closes; waits 5 s for that at most. What is counted later holds in memory alone.
+    pub async fn close(&self) {
+        let shared = self.handle.shared.clone();
+        shared.queue.close();
+        let _ = spawn_blocking(move || shared.wait_closed(CLOSE_TIMEOUT)).await;
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+}

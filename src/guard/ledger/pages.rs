@@ -1,0 +1,115 @@
+//! Records of accounts over disk and memory, in order, page by page.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::rows;
+use super::store::{Store, Tree};
+use super::{Record, Shared};
+use crate::account::Account;
+use crate::clock::Timestamp;
+
+/// So many accounts are looked at in one step, whether there is something to say of them or not.
+const STEP: usize = 256;
+
+/// The first account behind `after` that has rows in `tree`.
+pub(super) fn next_account(
+    store: &Store,
+    tree: Tree,
+    after: Option<&Account>,
+) -> Result<Option<Account>, String> {
+    let mut from = after.map(rows::end_key).unwrap_or_default();
+    loop {
+        let range = (Bound::Included(from.as_slice()), Bound::Unbounded);
+        let Some((key, _)) = store.scan(tree, range, 1)?.pop() else { return Ok(None) };
+        match rows::parse_key(&key) {
+            Some((account, _)) => return Ok(Some(account)),
+            // None of ours: the next.
+            None => {
+                from = key;
+                from.push(0);
+            }
+        }
+    }
+}
+
+/// The first `limit` accounts behind `after` of which there is something to say. Holds no more than a page of
+/// them and of [`STEP`] others. Blocks.
+pub(super) fn records(
+    shared: &Shared,
+    after: Option<Account>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Record>, String> {
+    let period = shared.policy.load().period;
+    let mut records = Vec::new();
+    let mut cursor = after;
+    while records.len() < limit {
+        let (accounts, last) = step(shared, cursor.as_ref())?;
+        for (account, entry) in accounts {
+            if let Some(record) = record(shared, &account, entry, now, period)? {
+                records.push(record);
+            }
+            if records.len() >= limit {
+                break;
+            }
+        }
+        match last {
+            Some(last) => cursor = Some(last),
+            None => break,
+        }
+    }
+    Ok(records)
+}
+
+/// The record of one account, if there is something to say of it. Blocks.
+pub(super) fn record(
+    shared: &Shared,
+    account: &Account,
+    entry: Option<Arc<Entry>>,
+    now: Timestamp,
+    period: std::time::Duration,
+) -> Result<Option<Record>, String> {
+    let entry = match entry {
+        Some(entry) => entry,
+        None => {
+            // For this look alone: it does not come into memory.
+            Arc::new(Entry::read(account, rows::read(&shared.store, account)?, now))
+        }
+    };
+    entry.load(&shared.store, now);
+    let state = entry.lock();
+    Ok(state.is_notable(now, period).then(|| state.record(account, now, period)))
+}
+
+type Accounts = BTreeMap<Account, Option<Arc<Entry>>>;
+
+/// The next accounts, and the last of them if more may follow.
+fn step(shared: &Shared, after: Option<&Account>) -> Result<(Accounts, Option<Account>), String> {
+    let entries = shared.accounts.page(after, STEP);
+    let mut accounts = Accounts::new();
+    // Behind the last entry of a full page there may be more in memory: the disk's wait for the next step.
+    let mut end =
+        (entries.len() == STEP).then(|| entries.last().map(|entry| entry.account.clone())).flatten();
+    let mut cursor = after.cloned();
+    for looked in 1.. {
+        let Some(account) = next_account(&shared.store, Tree::Attempts, cursor.as_ref())? else { break };
+        if end.as_ref().is_some_and(|end| account > *end) {
+            break;
+        }
+        accounts.insert(account.clone(), None);
+        if looked == STEP {
+            end = Some(account);
+            break;
+        }
+        cursor = Some(account);
+    }
+    for entry in entries {
+        if end.as_ref().is_none_or(|end| entry.account <= *end) {
+            accounts.insert(entry.account.clone(), Some(entry));
+        }
+    }
+    Ok((accounts, end))
+}

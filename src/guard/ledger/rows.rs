@@ -1,0 +1,318 @@
+//! What the database's keys and values say: one small row for each attempt and each relayed message.
+//!
+//! A count writes what is new and removes what has left the window, however large the window is; rows stay far below the size
+//! at which sled makes files of them. A row's key is the account, an octet 0 (which no account's name holds) and a
+//! sequence number, so that rows sort by account and then by age; the account's own row has no number.
+//! Values: a version octet, then postcard.
+
+use std::net::IpAddr;
+use std::ops::{Bound, Range};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::store::{Edit, Pair, Store, Tree};
+use super::{Block, BlockedBy, RELAYED, Relayed, Sample};
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::guard::window::{MAX_LIMIT, Mark};
+
+/// How values are written.
+const VERSION: u8 = 1;
+/// Texts from outside are cut to so many octets: 64 + `@` + 255 (RFC 5321 4.5.3.1) fit.
+const MAX_TEXT: usize = 320;
+/// A reply is cut to so many octets; the queue id stands at its beginning.
+const MAX_REPLY: usize = 512;
+
+/// One counted attempt; of older ones alone the mark is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AttemptRow {
+    pub(super) mark: Mark,
+    pub(super) sample: Option<(String, IpAddr)>,
+}
+
+/// What is known of an account apart from its attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AccountRow {
+    /// The last day, since the Unix epoch, on which the account would have been blocked.
+    pub(super) would_block_day: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RelayedRow {
+    at: u64,
+    reply: String,
+    message_id: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlockRow {
+    at: u64,
+    by: BlockedBy,
+    reason: Option<String>,
+}
+
+/// All that the disk has of an account, each list the oldest first, with the rows' numbers.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) account: AccountRow,
+    pub(super) attempts: Vec<(u64, AttemptRow)>,
+    pub(super) relayed: Vec<(u64, Relayed)>,
+}
+
+impl Stored {
+    /// Removes it all.
+    pub(super) fn removals(&self, account: &Account) -> Vec<Edit> {
+        let removal = |tree, key| Edit { tree, key, value: None };
+        let attempts = self.attempts.iter().map(|(number, _)| (Tree::Attempts, row_key(account, *number)));
+        let relayed = self.relayed.iter().map(|(number, _)| (Tree::Relayed, row_key(account, *number)));
+        let own = std::iter::once((Tree::Attempts, account_key(account)));
+        own.chain(attempts).chain(relayed).map(|(tree, key)| removal(tree, key)).collect()
+    }
+}
+
+/// Which rows of a list that grows at its end and is cut at its front are on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// No row below is on the disk.
+    low: u64,
+    /// All rows below are on the disk, unless they were removed.
+    written: u64,
+    /// No row from here on is on the disk: below, a failed write may have left some.
+    attempted: u64,
+    /// The number of the next row.
+    next: u64,
+}
+
+/// How far a commit takes an [`Extent`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    low: u64,
+    next: u64,
+}
+
+impl Extent {
+    /// Rows of this range were found on the disk.
+    pub(super) fn found(rows: Range<u64>) -> Self {
+        Self { low: rows.start, written: rows.end, attempted: rows.end, next: rows.end }
+    }
+
+    /// The list grew by one.
+    pub(super) fn push(&mut self) {
+        self.next += 1;
+    }
+
+    /// The last so many rows are no more what the disk has.
+    pub(super) fn changed(&mut self, last: usize) {
+        self.written = self.written.min(self.first(last));
+    }
+
+    /// The rows to write, where the list holds so many.
+    pub(super) fn unwritten(&self, held: usize) -> Range<u64> {
+        self.written.max(self.first(held))..self.next
+    }
+
+    /// The rows to remove.
+    pub(super) fn outlived(&self, held: usize) -> Range<u64> {
+        self.low..self.attempted.min(self.first(held))
+    }
+
+    /// A commit begins.
+    pub(super) fn attempt(&mut self, held: usize) -> Reach {
+        self.attempted = self.attempted.max(self.next);
+        Reach { low: self.first(held), next: self.next }
+    }
+
+    /// It is over, and went well.
+    pub(super) fn reached(&mut self, reach: Reach) {
+        self.low = self.low.max(reach.low);
+        self.written = self.written.max(reach.next);
+    }
+
+    fn first(&self, held: usize) -> u64 {
+        self.next.saturating_sub(held as u64)
+    }
+}
+
+/// The key of an account's own row.
+pub(super) fn account_key(account: &Account) -> Vec<u8> {
+    let mut key = account.as_str().as_bytes().to_vec();
+    key.push(0);
+    key
+}
+
+/// The key of one of an account's numbered rows.
+pub(super) fn row_key(account: &Account, number: u64) -> Vec<u8> {
+    let mut key = account_key(account);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Of a row's key the account, and the row's number if it has one.
+pub(super) fn parse_key(key: &[u8]) -> Option<(Account, Option<u64>)> {
+    let end = key.iter().position(|octet| *octet == 0)?;
+    let account = std::str::from_utf8(&key[..end]).ok()?.parse().ok()?;
+    let number = match &key[end + 1..] {
+        [] => None,
+        number => Some(u64::from_be_bytes(number.try_into().ok()?)),
+    };
+    Some((account, number))
+}
+
+/// Sorts behind all rows of the account, and before those of the next.
+pub(super) fn end_key(account: &Account) -> Vec<u8> {
+    let mut key = account.as_str().as_bytes().to_vec();
+    key.push(1);
+    key
+}
+
+/// Writes a value.
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Nothing that is written here can fail to be: no maps of unknown length, no foreign Serialize.
+    postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
+}
+
+/// Reads a value; `None` where it is none of ours.
+pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+    let (version, rest) = value.split_first()?;
+    (*version == VERSION).then(|| postcard::from_bytes(rest).ok()).flatten()
+}
+
+/// Sets, or lifts, an account's block.
+pub(super) fn block_edit(account: &Account, block: Option<&Block>) -> Edit {
+    let value = block.map(|block| {
+        encode(&BlockRow { at: block.at.as_millis(), by: block.by, reason: block.reason.clone() })
+    });
+    Edit { tree: Tree::Blocks, key: account.as_str().into(), value }
+}
+
+/// All blocks. One that does not read is a block all the same.
+pub(super) fn blocks(store: &Store) -> Result<Vec<(Account, Block)>, String> {
+    let pairs = store.scan(Tree::Blocks, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
+    let parse = |(key, value): Pair| {
+        let account = std::str::from_utf8(&key).ok()?.parse().ok()?;
+        let block = match decode::<BlockRow>(&value) {
+            Some(row) => Block { at: Timestamp::from_millis(row.at), by: row.by, reason: row.reason },
+            None => Block { at: Timestamp::default(), by: BlockedBy::Operator, reason: None },
+        };
+        Some((account, block))
+    };
+    Ok(pairs.into_iter().filter_map(parse).collect())
+}
+
+/// Writes a relayed message.
+pub(super) fn relayed_edit(account: &Account, number: u64, message: &Relayed) -> Edit {
+    let row = RelayedRow {
+        at: message.at.as_millis(),
+        reply: message.reply.clone(),
+        message_id: message.message_id.clone(),
+    };
+    Edit { tree: Tree::Relayed, key: row_key(account, number), value: Some(encode(&row)) }
+}
+
+/// All that the disk has of `account`.
+pub(super) fn read(store: &Store, account: &Account) -> Result<Stored, String> {
+    let (start, end) = (account_key(account), end_key(account));
+    let range = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+    let mut stored = Stored::default();
+    // Rows beyond the window await removal: a crash left them, or the limit was lowered.
+    for (key, value) in store.scan(Tree::Attempts, range, 2 * MAX_LIMIT as usize)? {
+        match parse_key(&key) {
+            Some((_, None)) => stored.account = decode(&value).unwrap_or_default(),
+            Some((_, Some(number))) => stored.attempts.extend(decode(&value).map(|row| (number, row))),
+            None => {}
+        }
+    }
+    for (key, value) in store.scan(Tree::Relayed, range, 4 * RELAYED)? {
+        if let (Some((_, Some(number))), Some(row)) = (parse_key(&key), decode::<RelayedRow>(&value)) {
+            let at = Timestamp::from_millis(row.at);
+            stored.relayed.push((number, Relayed { at, reply: row.reply, message_id: row.message_id }));
+        }
+    }
+    Ok(stored)
+}
+
+/// A sample as it is kept.
+pub(super) fn sample(at: Timestamp, address: &str, client: IpAddr) -> Sample {
+    Sample { at, address: cut(address, MAX_TEXT), client }
+}
+
+/// A relayed message as it is kept.
+pub(super) fn relayed(message: Relayed) -> Relayed {
+    let message_id = message.message_id.map(|id| cut(&id, MAX_TEXT));
+    Relayed { at: message.at, reply: cut(&message.reply, MAX_REPLY), message_id }
+}
+
+fn cut(text: &str, octets: usize) -> String {
+    text[..text.floor_char_boundary(octets)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::guard::window::Key;
+
+    #[test]
+    fn keys_sort_by_account_and_age() {
+        let account = |text: &str| text.parse::<Account>().unwrap();
+        let (a, b) = (account("a"), account("a!"));
+        let keys = [
+            account_key(&a),
+            row_key(&a, 0),
+            row_key(&a, 255),
+            row_key(&a, 256),
+            end_key(&a),
+            account_key(&b),
+        ];
+        assert!(keys.is_sorted());
+        assert_eq!(parse_key(&keys[0]), Some((a.clone(), None)));
+        assert_eq!(parse_key(&keys[3]), Some((a, Some(256))));
+        assert_eq!(parse_key(b"user:a"), None);
+        assert_eq!(parse_key(b"user:a\x00123"), None);
+    }
+
+    #[test]
+    fn the_largest_row_is_far_below_a_page() {
+        let address = format!("{}€", "x".repeat(MAX_TEXT - 1));
+        let kept = sample(Timestamp::from_millis(u64::MAX), &address, "2001:db8::1".parse().unwrap());
+        assert_eq!(kept.address.len(), MAX_TEXT - 1, "cut between characters");
+        let row =
+            AttemptRow { mark: Mark::new(kept.at, Key::of(b"a")), sample: Some((kept.address, kept.client)) };
+        let value = encode(&row);
+        assert!(value.len() < 400, "{}", value.len());
+        assert_eq!(decode::<AttemptRow>(&value), Some(row));
+        assert_eq!(decode::<AttemptRow>(&[2, 0, 0]), None, "another version");
+        assert_eq!(decode::<AttemptRow>(&[]), None);
+    }
+
+    proptest! {
+        /// However commits succeed, fail half-way or come late: after one that went well the disk has what memory has.
+        #[test]
+        fn the_disk_follows(steps in prop::collection::vec((0u8..6, 0usize..4), 0..60)) {
+            let (mut extent, mut disk) = (Extent::default(), std::collections::BTreeSet::new());
+            let mut held = 0usize;
+            for (step, n) in steps.into_iter().chain([(3, 0)]) {
+                match step {
+                    0 | 1 => { extent.push(); held += 1; }
+                    2 => held = held.saturating_sub(n),
+                    3 | 4 => {
+                        // 4: it fails after n rows.
+                        let most = if step == 3 { usize::MAX } else { n };
+                        let (write, remove) = (extent.unwritten(held), extent.outlived(held));
+                        let reach = extent.attempt(held);
+                        disk.extend(write.take(most));
+                        remove.take(most).for_each(|row| { disk.remove(&row); });
+                        if step == 3 {
+                            extent.reached(reach);
+                            let memory: std::collections::BTreeSet<u64> = (extent.first(held)..extent.next).collect();
+                            prop_assert_eq!(&disk, &memory);
+                        }
+                    }
+                    _ => held = 0,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What sessions and the writer share.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::accounts::Accounts;
+use super::day::Day;
+use super::entry::{Entry, State};
+use super::pages;
+use super::rows;
+use super::store::{Store, Tree};
+use super::writer::{DAY, PRECEDENTS, Queue, Waiting, Written};
+use super::{Blindness, LedgerError, Policy};
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::guard::mimicry::{Place, Precedents};
+use crate::smtp::Reply;
+
+/// How long a client waits for the disk. Longer, and its reply goes out as if the write had failed.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Shared {
+    pub(super) store: Arc<Store>,
+    pub(super) queue: Queue,
+    pub(super) accounts: Accounts,
+    pub(super) policy: ArcSwap<Policy>,
+    pub(super) precedents: ArcSwap<Precedents>,
+    /// The precedents with every reply taken note of, also those that are as good as the one before.
+    learned: Mutex<Precedents>,
+    pub(super) precedents_changed: AtomicBool,
+    day: Mutex<Day>,
+    pub(super) day_changed: AtomicBool,
+    pub(super) trouble: watch::Sender<Option<String>>,
+    /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the counts of others
+    /// look old for ever.
+    now: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn open(dir: &Path, policy: Policy) -> Result<Self, LedgerError> {
+        let store = Store::open(dir)?;
+        match Self::of(store, policy) {
+            Ok(shared) => Ok(shared),
+            Err(cause) => Err(LedgerError::Broken { path: dir.join("ledger").display().to_string(), cause }),
+        }
+    }
+
+    fn of(store: Store, policy: Policy) -> Result<Self, String> {
+        let accounts = Accounts::of(rows::blocks(&store)?);
+        let precedents: Precedents = value(&store, PRECEDENTS)?;
+        let day = value(&store, DAY)?;
+        Ok(Self {
+            store: Arc::new(store),
+            queue: Queue::default(),
+            accounts,
+            policy: ArcSwap::from_pointee(policy),
+            precedents: ArcSwap::from_pointee(precedents.clone()),
+            learned: Mutex::new(precedents),
+            precedents_changed: AtomicBool::new(false),
+            day: Mutex::new(day),
+            day_changed: AtomicBool::new(false),
+            trouble: watch::Sender::new(None),
+            now: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn tell_time(&self, now: Timestamp) {
+        self.now.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now.load(Ordering::Relaxed))
+    }
+
+    /// Returns once `entry` has what the disk has of it.
+    pub(super) async fn loaded(&self, entry: &Arc<Entry>, now: Timestamp) {
+        if !entry.is_loaded() {
+            let (entry, store) = (entry.clone(), self.store.clone());
+            let _ = spawn_blocking(move || entry.load(&store, now)).await;
+        }
+    }
+
+    /// Returns once a change is on the disk, or known not to be for now.
+    pub(super) async fn written(&self, entry: &Arc<Entry>, waiting: Waiting) -> Written {
+        match timeout(WRITE_TIMEOUT, waiting).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(_)) => Err("the ledger is closed".into()),
+            Err(_) => {
+                let why = format!("the disk has not answered for {} s", WRITE_TIMEOUT.as_secs());
+                entry.show_unwritten();
+                self.tell_trouble(Some(&why));
+                let store = self.store.clone();
+                spawn_blocking(move || store.poke());
+                Err(why)
+            }
+        }
+    }
+
+    pub(super) fn tell_trouble(&self, why: Option<&String>) {
+        self.trouble.send_if_modified(|trouble| {
+            let changed = trouble.as_ref() != why;
+            if changed {
+                *trouble = why.cloned();
+            }
+            changed
+        });
+    }
+
+    pub(super) fn wait_closed(&self, most: Duration) {
+        if !self.queue.wait_closed(most) {
+            self.store.poke();
+            self.queue.wait_closed(Duration::from_secs(1));
+        }
+    }
+
+    /// One holder of `entry` fewer.
+    pub(super) fn release(&self, entry: &Arc<Entry>) {
+        self.accounts.release(entry, |entry, state| self.leave(entry, state));
+    }
+
+    /// Lets `entry` go if nobody needs it any more.
+    pub(super) fn settle(&self, entry: &Arc<Entry>) {
+        self.accounts.settle(entry, |entry, state| self.leave(entry, state));
+    }
+
+    /// Lets the entries go that nobody has needed for long.
+    pub(super) fn dismiss_idle(&self, now: Instant) {
+        self.accounts.dismiss_idle(now, |entry, state| self.leave(entry, state));
+    }
+
+    /// An entry is about to leave memory: the messages of an account that has come to notice are written before.
+    fn leave(&self, entry: &Arc<Entry>, state: &mut State) {
+        if state.is_notable(self.now(), self.policy.load().period) {
+            state.write_messages();
+            self.queue.submit_idly(entry, state);
+        }
+    }
+
+    pub(super) fn learn(&self, place: Place, address: &str, reply: &Reply) {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if learned.learn(place, address, reply) {
+            self.precedents.store(Arc::new(learned.clone()));
+            drop(learned);
+            self.nudge(&self.precedents_changed);
+        }
+    }
+
+    pub(super) fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
+        let said = self.day().count(foreign, refused, now);
+        self.nudge(&self.day_changed);
+        said
+    }
+
+    pub(super) fn day(&self) -> MutexGuard<'_, Day> {
+        self.day.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nudge(&self, changed: &AtomicBool) {
+        if !changed.swap(true, Ordering::AcqRel) {
+            self.queue.nudge();
+        }
+    }
+
+    /// Looks at the first account behind `after` that has rows in `tree`, and removes them if there is nothing to say of it any
+    /// more. Its name, and how many rows were looked at; `None` where there is no such account. The writer's alone.
+    pub(super) fn sweep_next(&self, tree: Tree, after: Option<&Account>) -> Option<(Account, usize)> {
+        let account = pages::next_account(&self.store, tree, after).ok()??;
+        if self.accounts.find(&account).is_some() {
+            return Some((account, 1));
+        }
+        let stored = rows::read(&self.store, &account).ok()?;
+        let edits = stored.removals(&account);
+        let looked = edits.len();
+        let now = self.now();
+        let entry = Entry::read(&account, stored, now);
+        if !entry.lock().is_worth_keeping(now, self.policy.load().period) {
+            self.store.apply(&edits).ok()?;
+        }
+        Some((account, looked))
+    }
+}
+
+fn value<T: DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, String> {
+    Ok(store.value(Tree::Meta, key)?.and_then(|value| rows::decode(&value)).unwrap_or_default())
+}

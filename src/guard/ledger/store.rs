@@ -1,0 +1,298 @@
+//! The database: the only file that names sled.
+//!
+//! Keys and values are octets here; what they mean is `rows`' business. Three things that sled leaves to us (0.34.7): its flush is no
+//! fsync (sled#1452), so `sync` adds one; a kill during an open leaves a half-written snapshot that no later open
+//! survives (sled#1533), so `open` clears it away; after a failed write it refuses all further ones, so `reopen`.
+//! Pages over 128 KiB go into files that are never fsynced: sixteen values share a page, so none may exceed 7 KiB.
+
+use std::fs::{DirBuilder, File};
+use std::io::{Read, Write};
+use std::ops::Bound;
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::LedgerError;
+
+/// What the database's version says; each change of keys or values that an older Gatepost would misread raises it.
+const SCHEMA: u32 = 1;
+const SCHEMA_KEY: &[u8] = b"schema";
+/// Octets of pages that sled keeps in memory.
+const CACHE: u64 = 16 << 20;
+/// How often sled writes by itself what nobody waits for.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How long closing may take: a database whose disk has failed must not hold up the end of the process.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The kinds of key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tree {
+    /// Counted attempts, and what else is known of accounts.
+    Attempts,
+    /// Messages that the upstream took.
+    Relayed,
+    /// Blocks.
+    Blocks,
+    /// The version, and single values.
+    Meta,
+}
+
+/// One key's new value; `None` removes it.
+#[derive(Debug)]
+pub(super) struct Edit {
+    pub(super) tree: Tree,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
+/// The database of one data folder, held against other processes while it is open.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    lock: Mutex<Option<File>>,
+    /// `None` once it is closed, or while it does not open again.
+    opened: RwLock<Option<Opened>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    db: sled::Db,
+    attempts: sled::Tree,
+    relayed: sled::Tree,
+    blocks: sled::Tree,
+    meta: sled::Tree,
+    /// sled's file once more, for the fsync.
+    file: File,
+}
+
+impl Store {
+    /// Opens `dir/ledger`, and makes it where it is missing.
+    pub(super) fn open(dir: &Path) -> Result<Self, LedgerError> {
+        let path = dir.join("ledger");
+        let shown = path.display().to_string();
+        let broken = |cause: String| LedgerError::Broken { path: shown.clone(), cause };
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| broken(e.to_string()))?;
+        let lock = lock(&dir.join("ledger.lock"), &broken)?;
+        match open(&path).map_err(&broken)? {
+            Found::Ours(opened) => {
+                Ok(Self { path, lock: Mutex::new(Some(lock)), opened: RwLock::new(Some(opened)) })
+            }
+            Found::Newer(found) => Err(LedgerError::Newer { path: shown, found, known: SCHEMA }),
+        }
+    }
+
+    /// Opens the database anew after a failed write: what was not synced may be gone.
+    pub(super) fn reopen(&self) -> Result<(), String> {
+        let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = slot.take() {
+            let_go(opened);
+        }
+        match open(&self.path)? {
+            Found::Ours(opened) => *slot = Some(opened),
+            Found::Newer(found) => return Err(format!("its version became {found}")),
+        }
+        Ok(())
+    }
+
+    /// Closes the database, and lets other processes have it.
+    pub(super) fn close(&self) {
+        let opened = self.opened.write().unwrap_or_else(PoisonError::into_inner).take();
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if opened.is_none_or(let_go) {
+            lock.inspect(unlock);
+        } else {
+            // sled holds its files still: so do we, to the end of the process.
+            std::mem::forget(lock);
+        }
+    }
+
+    /// Makes changes, in this order. They are durable after the next `sync`, or in a while.
+    pub(super) fn apply(&self, changes: &[Edit]) -> Result<(), String> {
+        self.with(|opened| {
+            for Edit { tree, key, value } in changes {
+                match value {
+                    Some(value) => opened.tree(*tree).insert(key, value.as_slice())?,
+                    None => opened.tree(*tree).remove(key)?,
+                };
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns when all changes that were applied are durable.
+    pub(super) fn sync(&self) -> Result<(), String> {
+        self.with(|opened| {
+            opened.db.flush()?;
+            opened.file.sync_data()?;
+            Ok(())
+        })
+    }
+
+    /// Wakes a `sync` that waits for a write that has failed: sled does not always tell it, but does when
+    /// somebody else comes to write.
+    pub(super) fn poke(&self) {
+        let _ = self.with(|opened| opened.meta.insert(b"poke", b"").map(drop));
+    }
+
+    /// The value of a key.
+    pub(super) fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        self.with(|opened| Ok(opened.tree(tree).get(key)?.map(|value| value.to_vec())))
+    }
+
+    /// The first `most` pairs of a range, by key. Ends at the first error: sled repeats it for ever.
+    pub(super) fn scan(
+        &self,
+        tree: Tree,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        most: usize,
+    ) -> Result<Vec<Pair>, String> {
+        self.with(|opened| {
+            let pairs = opened.tree(tree).range::<&[u8], _>(range).take(most);
+            pairs.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    /// sled panics where a file is not as it expects: for us that is an error like any other.
+    fn with<T>(&self, work: impl FnOnce(&Opened) -> sled::Result<T>) -> Result<T, String> {
+        let guard: RwLockReadGuard<'_, _> = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = guard.as_ref().ok_or("the database is closed")?;
+        caught(|| work(opened))
+    }
+}
+
+impl Opened {
+    fn tree(&self, tree: Tree) -> &sled::Tree {
+        match tree {
+            Tree::Attempts => &self.attempts,
+            Tree::Relayed => &self.relayed,
+            Tree::Blocks => &self.blocks,
+            Tree::Meta => &self.meta,
+        }
+    }
+}
+
+enum Found {
+    Ours(Opened),
+    Newer(u32),
+}
+
+fn open(path: &Path) -> Result<Found, String> {
+    heal(path).map_err(|error| error.to_string())?;
+    caught(|| {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE)
+            .flush_every_ms(u64::try_from(FLUSH_EVERY.as_millis()).ok())
+            .mode(sled::Mode::LowSpace);
+        let db = config.open()?;
+        let file = File::open(path.join("db"))?;
+        let meta = db.open_tree("meta")?;
+        let version = match meta.get(SCHEMA_KEY)? {
+            Some(value) => <[u8; 4]>::try_from(value.as_ref()).map_or(u32::MAX, u32::from_be_bytes),
+            None => {
+                meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes())?;
+                SCHEMA
+            }
+        };
+        if version > SCHEMA {
+            return Ok(Found::Newer(version));
+        }
+        let opened = Opened {
+            attempts: db.open_tree("attempts")?,
+            relayed: db.open_tree("relayed")?,
+            blocks: db.open_tree("blocks")?,
+            meta,
+            file,
+            db,
+        };
+        opened.db.flush()?;
+        opened.file.sync_all()?;
+        // The names of new files are durable when their folders are.
+        File::open(path)?.sync_all()?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(Found::Ours(opened))
+    })
+}
+
+/// Removes what a kill during an open left, which sled would take for its newest snapshot (sled#1533).
+fn heal(path: &Path) -> std::io::Result<()> {
+    for file in std::fs::read_dir(path)? {
+        let file = file?;
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn caught<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(text.unwrap_or("sled panicked").to_owned())
+        }
+    }
+}
+
+/// Drops a database, and says whether sled let go of its file in time. On a thread of its own, since sled waits for its own threads
+/// for ever, were they to have died.
+fn let_go(opened: Opened) -> bool {
+    let (done, gone) = mpsc::channel();
+    let spawned = std::thread::Builder::new().name("ledger-close".into()).spawn(move || {
+        let Opened { db, attempts, relayed, blocks, meta, file } = opened;
+        let _ = catch_unwind(AssertUnwindSafe(|| drop((attempts, relayed, blocks, meta, db))));
+        // A task of sled's may hold the file for a moment yet, and with it the lock that the next open needs.
+        let _ = flock(&file, FlockOperation::LockExclusive);
+        unlock(&file);
+        let _ = done.send(());
+    });
+    spawned.is_ok() && gone.recv_timeout(CLOSE_TIMEOUT).is_ok()
+}
+
+/// Not left to the end of the file: a child process between fork and exec has it too.
+fn unlock(file: &File) {
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+fn lock(path: &Path, broken: &dyn Fn(String) -> LedgerError) -> Result<File, LedgerError> {
+    let failed = |error: std::io::Error| broken(format!("{}: {error}", path.display()));
+    let options = File::options().read(true).write(true).create(true).truncate(false).clone();
+    let mut file = options.open(path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = file.take(32).read_to_string(&mut text);
+            Err(LedgerError::InUse { path: path.display().to_string(), pid: text.trim().parse().ok() })
+        }
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Whether sled by itself opens a database.
+    pub(in super::super) fn sled_opens(path: &Path) -> Result<(), String> {
+        caught(|| sled::open(path).map(drop))
+    }
+}

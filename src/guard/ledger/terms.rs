@@ -1,0 +1,208 @@
+//! The words in which the ledger is asked and answers.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::guard::window::{Count, MAX_LIMIT, Rule};
+
+/// When an account is blocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The Nth invalid recipient within `period` blocks.
+    pub invalid_recipients: u32,
+    /// How long an attempt counts.
+    pub period: Duration,
+    /// What counts.
+    pub count: Count,
+    /// Count, but never block by itself.
+    pub observe: bool,
+    /// Accounts that are never blocked automatically.
+    pub exempt: HashSet<Account>,
+}
+
+impl Policy {
+    /// The rule of the window.
+    pub fn rule(&self) -> Rule {
+        Rule { limit: self.invalid_recipients.clamp(1, MAX_LIMIT), period: self.period, count: self.count }
+    }
+
+    /// Whether the limit blocks `account`.
+    pub fn blocks(&self, account: &Account) -> bool {
+        !self.observe && !self.exempt.contains(account)
+    }
+}
+
+/// May this account's recipients be asked about?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Yes.
+    Open,
+    /// No: what it sends is parked.
+    Blocked,
+}
+
+/// Who or what blocked an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockedBy {
+    /// The limit.
+    Limit,
+    /// An operator, by hand.
+    Operator,
+    /// The sequential test.
+    Detection,
+}
+
+/// A block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Since when.
+    pub at: Timestamp,
+    /// By what.
+    pub by: BlockedBy,
+    /// What the operator said, or the limit that was reached.
+    pub reason: Option<String>,
+}
+
+/// One attempt to reach a recipient that does not exist.
+#[derive(Debug, Clone)]
+pub struct Attempt<'a> {
+    /// As the client wrote it, cleaned; for the sample in the notice.
+    pub address: &'a str,
+    /// Equal for attempts that `Count::Distinct` takes for the same: the comparison key, or a broken path's octets.
+    pub key: &'a [u8],
+    /// Where the client connected from.
+    pub client: IpAddr,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What an attempt did.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// It counts; so many are in the window now.
+    Counted {
+        /// This one included. Never more than the limit, also where the account is observed or exempt.
+        count: u32,
+    },
+    /// The same address was counted within the period.
+    Repeated,
+    /// It crossed the limit: the account is blocked now, by this very attempt. Just one attempt gets this.
+    Crossed(Box<Record>),
+    /// It reached the limit of an account that is observed or exempt; at most once an account and day.
+    WouldBlock(Box<Record>),
+    /// The account was blocked meanwhile.
+    Blocked,
+}
+
+/// A message that the upstream took, for the postmaster to clear from its queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// When.
+    pub at: Timestamp,
+    /// The upstream's final reply, in which its queue id stands.
+    pub reply: String,
+    /// The message's Message-ID.
+    pub message_id: Option<String>,
+}
+
+/// One counted attempt in a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at: Timestamp,
+    /// The address.
+    pub address: String,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// How many samples, and how many relayed messages, an account's record keeps: the latest.
+pub const SAMPLES: usize = 20;
+/// See [`SAMPLES`].
+pub const RELAYED: usize = 50;
+
+/// All that is known of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Whose.
+    pub account: Account,
+    /// Invalid recipients in the window; of a blocked account, in the window as the block found it.
+    pub invalid_recipients: u32,
+    /// The first attempt in the window.
+    pub first: Option<Timestamp>,
+    /// The last attempt.
+    pub last: Option<Timestamp>,
+    /// The block, if any.
+    pub block: Option<Block>,
+    /// The latest counted attempts.
+    pub samples: Vec<Sample>,
+    /// The latest messages that the upstream took.
+    pub relayed: Vec<Relayed>,
+}
+
+/// Whether a change changed anything ("what is so already is done").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It did.
+    Made,
+    /// It was so already.
+    WasSo,
+}
+
+/// A day's recipients met no refusal: the upstream seems to accept everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blindness {
+    /// All recipients.
+    Everybody,
+    /// Those at domains other than its own.
+    Foreign,
+}
+
+/// Why the ledger could not be opened or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process has it open.
+    #[error("{path} is in use by {}", holder(*.pid))]
+    InUse {
+        /// The lock file.
+        path: String,
+        /// The other's process id, as far as it is known.
+        pid: Option<u32>,
+    },
+    /// It does not open.
+    #[error("the database {path} does not open: {cause}")]
+    Broken {
+        /// The database folder.
+        path: String,
+        /// What sled says.
+        cause: String,
+    },
+    /// It was written by a newer Gatepost.
+    #[error(
+        "the database {path} has version {found}; this Gatepost knows up to {known}. Use a newer Gatepost"
+    )]
+    Newer {
+        /// The database folder.
+        path: String,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// It could not be read.
+    #[error("the ledger could not be read: {0}")]
+    Read(String),
+    /// A change could not be written.
+    #[error("the ledger could not be written: {0}")]
+    Write(String),
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
+}

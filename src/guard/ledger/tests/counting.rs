@@ -1,0 +1,219 @@
+//! Verdicts, reservations, blocks and what they do to each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+#[tokio::test]
+async fn the_nth_crosses_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(3));
+    let watch = ledger.watch(&account("anna"), at(0)).await;
+    let mut verdicts = Vec::new();
+    for (address, now) in [
+        ("a@x", 0),
+        ("a@x", 1),
+        ("b@x", HOUR - 1),
+        ("c@x", HOUR), // a@x counts no more
+        ("b@x", HOUR + 1),
+        ("d@x", HOUR + 2),
+        ("e@x", HOUR + 3),
+    ] {
+        verdicts.push(word(&count(&watch, address, at(now)).await));
+    }
+    assert_eq!(verdicts, ["1", "repeated", "2", "2", "repeated", "crossed 3", "blocked"]);
+
+    // The block found it so, and a day later it is still seen so.
+    let record = watch.record(at(30 * HOUR));
+    assert_eq!(record.invalid_recipients, 3);
+    assert_eq!((record.first, record.last), (Some(at(HOUR - 1)), Some(at(HOUR + 2))));
+    let addresses: Vec<&str> = record.samples.iter().map(|sample| sample.address.as_str()).collect();
+    assert_eq!(addresses, ["b@x", "c@x", "d@x"]);
+    let block = watch.block().unwrap();
+    assert_eq!(block.by, BlockedBy::Limit);
+    assert_eq!(block.reason.as_deref(), Some("3 invalid recipients within 1h"));
+    assert_eq!(watch.standing(), Standing::Blocked);
+}
+
+#[tokio::test]
+async fn observed_and_exempt_accounts_are_never_blocked_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let exempt = account("newsletter");
+    for (name, policy) in [
+        ("anna", Policy { observe: true, ..policy(2) }),
+        ("newsletter", Policy { exempt: [exempt.clone()].into(), ..policy(2) }),
+    ] {
+        let ledger = open(dir.path(), policy.clone());
+        let watch = ledger.watch(&account(name), at(0)).await;
+        let mut verdicts = Vec::new();
+        for n in 0..4 {
+            verdicts.push(word(&count(&watch, &format!("{n}@x"), at(n)).await));
+        }
+        assert_eq!(verdicts, ["1", "would block 2", "2", "2"]);
+        let all = watch.try_reserve(500, at(5)).unwrap();
+        assert_eq!(all.granted(), 500);
+        drop((all, watch));
+        soon(ledger.close()).await;
+
+        // Once a day, over a restart; on the next day again.
+        let ledger = open(dir.path(), policy);
+        let watch = ledger.watch(&account(name), at(0)).await;
+        assert_eq!(word(&count(&watch, "5@x", at(6)).await), "2");
+        assert_eq!(word(&count(&watch, "6@x", at(20 * HOUR)).await), "1");
+        assert_eq!(word(&count(&watch, "7@x", at(20 * HOUR)).await), "would block 2");
+
+        // A block by hand holds for everyone.
+        let blocked = soon(ledger.block(watch.account(), Some("called in"), at(20 * HOUR))).await.unwrap();
+        assert_eq!(blocked, Change::Made);
+        assert!(watch.try_reserve(1, at(20 * HOUR)).is_none());
+        assert_eq!(word(&count(&watch, "8@x", at(20 * HOUR)).await), "blocked");
+        let block = watch.block().unwrap();
+        assert_eq!((block.by, block.reason.as_deref()), (BlockedBy::Operator, Some("called in")));
+    }
+}
+
+#[tokio::test]
+async fn what_is_so_already_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(5));
+    let anna = account("anna");
+    let watch = ledger.watch(&anna, at(0)).await;
+    count(&watch, "a@x", at(0)).await;
+    assert_eq!(soon(ledger.unblock(&anna, at(1))).await.unwrap(), Change::WasSo);
+    assert_eq!(watch.record(at(1)).invalid_recipients, 0, "the window is forgotten all the same");
+    assert_eq!(soon(ledger.block(&anna, None, at(2))).await.unwrap(), Change::Made);
+    assert_eq!(soon(ledger.block(&anna, Some("again"), at(3))).await.unwrap(), Change::WasSo);
+    assert_eq!(watch.block().unwrap().reason, None);
+    assert_eq!(soon(ledger.unblock(&anna, at(4))).await.unwrap(), Change::Made);
+    assert_eq!((watch.standing(), watch.block()), (Standing::Open, None));
+    assert_eq!(word(&count(&watch, "a@x", at(5)).await), "1");
+    assert!(soon(ledger.record(&account("nobody"), at(6))).await.is_none());
+}
+
+#[tokio::test]
+async fn who_waits_is_woken() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), Policy { period: Duration::from_millis(300), ..policy(3) });
+    let watch = ledger.watch(&account("anna"), at(0)).await;
+    let other = ledger.watch(&account("anna"), at(0)).await;
+
+    // In part, as far as there is room.
+    let mut first = soon(watch.reserve(2, at(0))).await.unwrap();
+    let second = soon(other.reserve(5, at(0))).await.unwrap();
+    assert_eq!((first.granted(), second.granted()), (2, 1));
+    assert_eq!(other.try_reserve(1, at(0)).unwrap().granted(), 0);
+
+    // By one that is given back,
+    let (third, ()) =
+        soon(async { tokio::join!(other.reserve(1, at(0)), async { first.release_one() }) }).await;
+    assert_eq!(third.unwrap().granted(), 1);
+    // by one that expires,
+    drop(first);
+    count(&watch, "a@x", at(10)).await;
+    count(&watch, "b@x", at(10)).await;
+    let fourth = soon(other.reserve(1, at(20))).await.unwrap();
+    assert_eq!(fourth.granted(), 1, "second is still in flight");
+    // by a higher limit,
+    count(&watch, "c@x", at(1000)).await;
+    assert_eq!(other.try_reserve(1, at(1000)).unwrap().granted(), 0);
+    let raise = async { ledger.set_policy(policy(4)) };
+    let (fifth, ()) = soon(async { tokio::join!(other.reserve(1, at(1000)), raise) }).await;
+    assert_eq!(fifth.as_ref().map(Reservation::granted), Some(1));
+    // and by a block, with nothing.
+    let block = async { ledger.block(&account("anna"), None, at(1001)).await.unwrap() };
+    let (sixth, _) = soon(async { tokio::join!(other.reserve(1, at(1001)), block) }).await;
+    assert!(sixth.is_none());
+    drop((second, fourth, fifth));
+}
+
+#[tokio::test]
+async fn a_lower_limit_lets_one_ask_and_the_next_crosses() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(10));
+    let watch = ledger.watch(&account("anna"), at(0)).await;
+    for n in 0..8 {
+        count(&watch, &format!("{n}@x"), at(n)).await;
+    }
+    ledger.set_policy(policy(5));
+    let one = soon(watch.reserve(3, at(10))).await.unwrap();
+    assert_eq!(one.granted(), 1);
+    assert_eq!(watch.try_reserve(1, at(10)).unwrap().granted(), 0);
+    assert_eq!(word(&count(&watch, "new@x", at(10)).await), "crossed 5");
+    drop(one);
+    assert!(soon(watch.reserve(1, at(11))).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_sessions_of_one_account() {
+    const LIMIT: usize = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(LIMIT as u32));
+    // RCPTs in flight and counted, as seen from outside.
+    let taken = Arc::new(AtomicUsize::new(0));
+    let sessions: Vec<_> = (0..100)
+        .map(|session| {
+            let (ledger, taken) = (ledger.clone(), taken.clone());
+            tokio::spawn(async move {
+                let watch = ledger.watch(&account("anna"), at(0)).await;
+                let (mut counted, mut crossed) = (Vec::new(), 0);
+                for round in 0.. {
+                    let Some(mut leave) = watch.reserve(1 + round % 7, at(round as u64)).await else { break };
+                    let now = taken.fetch_add(leave.granted(), Ordering::SeqCst) + leave.granted();
+                    assert!(now <= LIMIT, "{now} in flight or counted");
+                    for n in 0..leave.granted() {
+                        tokio::task::yield_now().await;
+                        if (round + n) % 3 == 0 {
+                            taken.fetch_sub(1, Ordering::SeqCst);
+                        } else {
+                            match count(&watch, &format!("{session}-{round}-{n}@x"), at(round as u64)).await {
+                                Verdict::Counted { count } => counted.push(count as usize),
+                                Verdict::Crossed(record) => {
+                                    assert_eq!(record.invalid_recipients as usize, LIMIT);
+                                    crossed += 1;
+                                }
+                                other => panic!("{other:?}"),
+                            }
+                        }
+                        leave.release_one();
+                    }
+                }
+                assert_eq!(watch.standing(), Standing::Blocked);
+                (counted, crossed)
+            })
+        })
+        .collect();
+    let (mut counted, mut crossed) = (Vec::new(), 0);
+    for session in sessions {
+        let (mut some, one) = soon(session).await.unwrap();
+        counted.append(&mut some);
+        crossed += one;
+    }
+    counted.sort_unstable();
+    assert_eq!(crossed, 1);
+    assert_eq!(counted, (1..LIMIT).collect::<Vec<_>>(), "each number once");
+}
+
+#[tokio::test]
+async fn the_messages_of_a_program_that_connects_anew_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(2));
+    let anna = account("anna");
+    for n in 0..60 {
+        let watch = ledger.watch(&anna, at(n)).await;
+        watch.relayed(Relayed {
+            at: at(n),
+            reply: format!("250 2.0.0 Ok: queued as {n}"),
+            message_id: Some(format!("<{n}@x>")),
+        });
+    }
+    let watch = ledger.watch(&anna, at(100)).await;
+    count(&watch, "a@x", at(100)).await;
+    let Verdict::Crossed(record) = count(&watch, "b@x", at(101)).await else { panic!("not crossed") };
+    assert_eq!(record.relayed.len(), RELAYED);
+    assert_eq!(record.relayed[0].reply, "250 2.0.0 Ok: queued as 10");
+    drop(watch);
+    soon(ledger.close()).await;
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(soon(ledger.record(&anna, at(102))).await, Some(*record), "the same after a restart");
+}

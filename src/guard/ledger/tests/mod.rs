@@ -1,0 +1,59 @@
+//! The ledger as its callers see it, on a real database.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+mod counting;
+mod durability;
+mod listing;
+mod trouble;
+
+/// Noon of some day, so that no test crosses midnight.
+const NOON: u64 = 20_000 * 86_400_000 + 43_200_000;
+const HOUR: u64 = 3_600_000;
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(NOON + millis)
+}
+
+fn account(text: &str) -> Account {
+    text.parse().unwrap()
+}
+
+fn policy(limit: u32) -> Policy {
+    Policy {
+        invalid_recipients: limit,
+        period: Duration::from_secs(3600),
+        count: Count::Distinct,
+        observe: false,
+        exempt: std::collections::HashSet::new(),
+    }
+}
+
+fn open(dir: &Path, policy: Policy) -> Ledger {
+    Ledger::open(dir, policy).unwrap()
+}
+
+/// What a test waits for comes soon, or never.
+async fn soon<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("within 20 s")
+}
+
+async fn count(watch: &Watch, address: &str, now: Timestamp) -> Verdict {
+    let client = "192.0.2.1".parse().unwrap();
+    soon(watch.count(Attempt { address, key: address.as_bytes(), client, now })).await
+}
+
+/// The verdict in a word, for tables.
+fn word(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Counted { count } => count.to_string(),
+        Verdict::Repeated => "repeated".into(),
+        Verdict::Crossed(record) => format!("crossed {}", record.invalid_recipients),
+        Verdict::WouldBlock(record) => format!("would block {}", record.invalid_recipients),
+        Verdict::Blocked => "blocked".into(),
+    }
+}

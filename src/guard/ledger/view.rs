@@ -1,0 +1,165 @@
+//! A session's view of its account, and its leave to ask.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep};
+
+use super::entry::{Durability, Entry};
+use super::{Attempt, Block, Ledger, Record, Relayed, Standing, Verdict};
+use crate::account::Account;
+use crate::clock::Timestamp;
+
+/// One session's view of its account. While one exists the account's entry stays in memory.
+pub struct Watch {
+    ledger: Ledger,
+    entry: Arc<Entry>,
+}
+
+/// Leave to have so many RCPTs of the account in flight; dropping it gives them back.
+#[must_use]
+pub struct Reservation {
+    ledger: Ledger,
+    entry: Arc<Entry>,
+    granted: usize,
+    in_flight: usize,
+}
+
+impl Watch {
+    /// Of an entry that this holds from now on, and that is loaded.
+    pub(super) fn new(ledger: Ledger, entry: Arc<Entry>) -> Self {
+        Self { ledger, entry }
+    }
+
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// Whose.
+    pub fn account(&self) -> &Account {
+        &self.entry.account
+    }
+
+    /// Open or blocked, as of now. Takes no lock.
+    pub fn standing(&self) -> Standing {
+        self.entry.standing()
+    }
+
+    /// The block, if any.
+    pub fn block(&self) -> Option<Block> {
+        self.entry.block()
+    }
+
+    /// Leave for up to `wanted` (at least 1) RCPTs. Those in flight over all sessions plus the count never exceed the limit;
+    /// waits until at least one is free. `None` as soon as the account is blocked. An account that is observed or exempt
+    /// always gets all. May be dropped at any time.
+    pub async fn reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
+        let since = Instant::now();
+        loop {
+            // Before the attempt, so that nothing is missed that comes between it and the wait.
+            let mut freed = std::pin::pin!(self.entry.freed.notified());
+            freed.as_mut().enable();
+            let now = now.after(since.elapsed());
+            let reservation = self.try_reserve(wanted.max(1), now)?;
+            if reservation.granted() > 0 {
+                return Some(reservation);
+            }
+            let expiry = {
+                let policy = self.ledger.shared().policy.load();
+                self.entry.lock().next_expiry(now, &policy)
+            };
+            match expiry {
+                Some(expiry) => tokio::select! {
+                    () = freed => {}
+                    () = sleep(expiry) => {}
+                },
+                None => freed.await,
+            }
+        }
+    }
+
+    /// The same without waiting: `granted()` may be 0.
+    pub fn try_reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
+        if self.standing() == Standing::Blocked {
+            return None;
+        }
+        let policy = self.ledger.shared().policy.load();
+        let granted = self.entry.lock().grant(&self.entry.account, wanted, now, &policy);
+        Some(Reservation {
+            ledger: self.ledger.clone(),
+            entry: self.entry.clone(),
+            granted,
+            in_flight: granted,
+        })
+    }
+
+    /// Counts an invalid recipient; returns when it is durable, or known not to be for now (`Ledger::trouble` says so).
+    /// To be awaited to its end: who drops it has counted, but loses the verdict, which nobody else gets.
+    pub async fn count(&self, attempt: Attempt<'_>) -> Verdict {
+        let shared = self.ledger.shared();
+        shared.tell_time(attempt.now);
+        let (verdict, waiting) = {
+            let policy = shared.policy.load();
+            let mut state = self.entry.lock();
+            let (verdict, durability) = state.attempt(&self.entry.account, &attempt, &policy);
+            let awaited = durability == Durability::Awaited;
+            (verdict, awaited.then(|| shared.queue.submit(&self.entry, &mut state)))
+        };
+        if let Some(waiting) = waiting {
+            // Where it could not be written the state holds in memory, and so does the verdict.
+            let _ = shared.written(&self.entry, waiting).await;
+        }
+        verdict
+    }
+
+    /// Takes note of a message that the upstream took: in memory, written with the next attempt.
+    pub fn relayed(&self, message: Relayed) {
+        self.entry.lock().relayed(message);
+    }
+
+    /// What is known of the account.
+    pub fn record(&self, now: Timestamp) -> Record {
+        let period = self.ledger.shared().policy.load().period;
+        self.entry.lock().record(&self.entry.account, now, period)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ledger.shared().release(&self.entry);
+    }
+}
+
+impl Reservation {
+    /// How many RCPTs may be asked, those included that were given back since.
+    pub fn granted(&self) -> usize {
+        self.granted
+    }
+
+    /// Gives one back: its answer has come (after it was counted, where it counts).
+    pub fn release_one(&mut self) {
+        self.give_back(1);
+    }
+
+    fn give_back(&mut self, n: usize) {
+        let n = n.min(self.in_flight);
+        if n == 0 {
+            return;
+        }
+        self.in_flight -= n;
+        let settled = {
+            let mut state = self.entry.lock();
+            state.in_flight -= n;
+            state.in_flight == 0 && state.holders == 0
+        };
+        self.entry.freed.notify_waiters();
+        if settled {
+            self.ledger.shared().settle(&self.entry);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_back(self.in_flight);
+    }
+}

@@ -1,0 +1,70 @@
+//! What the control API needs of the program around it: the log, the limits, warnings, and releases.
+
+use crate::account::Account;
+use crate::control::api::{Answered, ReleaseOutcome, Released};
+use crate::control::operations::Pending;
+use crate::control::{AuditLine, Host, Limit};
+use crate::id::QuarantineId;
+use crate::maillog;
+use crate::parts::Parts;
+use crate::release::{Outcome, Releaser, Report};
+use crate::smtp::Reply;
+
+/// Where a command's audit line goes.
+pub type Audit = Box<dyn Fn(&AuditLine) + Send + Sync>;
+
+/// `serve`, or a command's own process, around the operations.
+pub struct PartsHost {
+    parts: Parts,
+    releaser: Releaser,
+    audit: Audit,
+}
+
+impl PartsHost {
+    /// Around these parts; audit lines go to `audit`.
+    pub fn new(parts: Parts, audit: Audit) -> Self {
+        Self { releaser: Releaser::new(parts.clone()), parts, audit }
+    }
+}
+
+impl Host for PartsHost {
+    fn audit(&self, line: &AuditLine) {
+        (self.audit)(line);
+    }
+
+    fn limit(&self, _account: &Account) -> Limit {
+        let policy = &self.parts.config.policy;
+        Limit { invalid_recipients: policy.invalid_recipients, period: policy.period }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.parts.desk.warnings();
+        if let Some(why) = self.parts.ledger.trouble().borrow().as_ref() {
+            warnings.push(format!("counts and blocks cannot be written ({why}); they hold in memory"));
+        }
+        warnings
+    }
+
+    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>> {
+        Box::pin(async move {
+            self.releaser.release(id, quiet).await.map(released).map_err(|error| error.to_string())
+        })
+    }
+}
+
+fn released(report: Report) -> Released {
+    let answered = |list: Vec<(String, Reply)>| {
+        list.into_iter().map(|(recipient, reply)| Answered { recipient, reply: reply.to_string() }).collect()
+    };
+    Released {
+        id: report.id,
+        outcome: match report.outcome {
+            Outcome::Released => ReleaseOutcome::Released,
+            Outcome::Releasing => ReleaseOutcome::Releasing,
+            Outcome::Failed => ReleaseOutcome::Failed,
+        },
+        delivered: answered(report.delivered),
+        refused: answered(report.refused),
+        deferred: answered(report.deferred),
+    }
+}

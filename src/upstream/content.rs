@@ -1,0 +1,160 @@
+//! Mail data on a connection: out as it comes, with an eye on what the upstream says meanwhile.
+//!
+//! Small pieces are put together, so that a short message goes out in one write with its end. A reply in mid-data can
+//! only be a refusal (552, 421): it is told at once, and the connection is of no more use. RFC 5321 4.1.1.4, 4.5.3.2.5.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, timeout};
+
+use super::connection::{Connection, Loss};
+use crate::smtp::Reply;
+
+/// Pieces up to this many octets in all are put together.
+const GATHER: usize = 8 * 1024;
+/// Nothing is held back for longer than this once more comes: the upstream must not time out for our thrift.
+const GATHER_TIME: Duration = Duration::from_secs(1);
+/// How long a reply that has begun in mid-data may take to arrive whole.
+const EARLY_REPLY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Mail data did not go out.
+pub(super) enum Interruption {
+    /// The upstream refuses the message already.
+    Refused(Reply),
+    /// It says that all is well with a message whose end it cannot have seen.
+    Accepted(Reply),
+    /// The connection is gone.
+    Lost(Loss),
+}
+
+/// The end of data got no reply of its own.
+pub(super) enum Ending {
+    /// The upstream refused the message before it had all of it.
+    Refused(Reply),
+    /// The upstream cannot have taken the message.
+    Lost(Loss),
+    /// The terminator may have gone out.
+    Ambiguous(Loss),
+}
+
+impl Connection {
+    /// Sends mail data, or keeps it for a moment. Gives up after `limit` without progress.
+    pub(super) async fn put(&mut self, wire: &[u8], limit: Duration) -> Result<(), Interruption> {
+        if self.outbox.len() + wire.len() <= GATHER && self.written_at.elapsed() < GATHER_TIME {
+            self.outbox.extend_from_slice(wire);
+            return Ok(());
+        }
+        match self.push(wire, usize::MAX, limit).await {
+            Ok(()) => Ok(()),
+            Err(loss) => Err(match self.early_reply(loss).await {
+                Interruption::Accepted(reply) => Interruption::Lost(premature(&reply)),
+                interruption => interruption,
+            }),
+        }
+    }
+
+    /// Sends the terminator and waits for the reply to the message, `patience` at most.
+    pub(super) async fn end(
+        &mut self,
+        terminator: &[u8],
+        limit: Duration,
+        patience: Duration,
+    ) -> Result<Reply, Ending> {
+        let content = self.outbox.len();
+        self.outbox.extend_from_slice(terminator);
+        if let Err(loss) = self.push(&[], content, limit).await {
+            let (begun, whole) = (self.sent > content, self.sent == self.outbox.len());
+            return match self.early_reply(loss).await {
+                Interruption::Refused(reply) => Err(Ending::Refused(reply)),
+                Interruption::Accepted(reply) if whole => Ok(reply),
+                Interruption::Accepted(reply) if begun => Err(Ending::Ambiguous(premature(&reply))),
+                Interruption::Accepted(reply) => Err(Ending::Lost(premature(&reply))),
+                Interruption::Lost(loss) if begun => Err(Ending::Ambiguous(loss)),
+                Interruption::Lost(loss) => Err(Ending::Lost(loss)),
+            };
+        }
+        match self.any_reply(patience).await {
+            Ok(reply) if reply.code / 100 == 3 => {
+                Err(Ending::Ambiguous(Loss::Garbled(format!("a reply that answers no end of data: {reply}"))))
+            }
+            Ok(reply) => Ok(reply),
+            Err(loss) => Err(Ending::Ambiguous(loss)),
+        }
+    }
+
+    /// Writes what is kept and then `wire`, until the kernel has all of it. Nothing may be said by the upstream before
+    /// more than `content` octets of what is kept are out.
+    async fn push(&mut self, mut wire: &[u8], content: usize, limit: Duration) -> Result<(), Loss> {
+        loop {
+            let step = std::future::poll_fn(|cx| self.poll_push(cx, &mut wire, content));
+            let step = timeout(limit, step).await;
+            match step {
+                Ok(Ok(Progress::Written)) => {}
+                Ok(Ok(Progress::Flushed)) => {
+                    self.outbox.clear();
+                    self.sent = 0;
+                    self.written_at = Instant::now();
+                    return Ok(());
+                }
+                Ok(Err(error)) => {
+                    return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
+                }
+                Err(_) => return Err(Loss::Silent(limit)),
+            }
+        }
+    }
+
+    fn poll_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut &[u8],
+        content: usize,
+    ) -> Poll<io::Result<Progress>> {
+        if self.sent <= content && (!self.inbox.is_empty() || self.poll_read(cx).is_ready()) {
+            return Poll::Ready(Err(io::Error::other("the upstream did not wait for the end of data")));
+        }
+        let kept = &self.outbox[self.sent..];
+        if kept.is_empty() && wire.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            return Poll::Ready(Ok(Progress::Flushed));
+        }
+        let pieces = [IoSlice::new(kept), IoSlice::new(wire)];
+        let kept = kept.len();
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &pieces))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.sent += written.min(kept);
+        *wire = wire.get(written.saturating_sub(kept)..).unwrap_or_default();
+        Poll::Ready(Ok(Progress::Written))
+    }
+
+    /// What the upstream said before it broke off, else why it is gone.
+    async fn early_reply(&mut self, loss: Loss) -> Interruption {
+        // What was not written must not go out now.
+        self.outbox.clear();
+        self.sent = 0;
+        if matches!(loss, Loss::Silent(_)) {
+            return Interruption::Lost(loss);
+        }
+        match self.any_reply(EARLY_REPLY_PATIENCE).await {
+            Ok(reply) if reply.is_positive() => Interruption::Accepted(reply),
+            Ok(reply) => Interruption::Refused(reply),
+            Err(Loss::Garbled(what)) => Interruption::Lost(Loss::Garbled(what)),
+            Err(_) => Interruption::Lost(loss),
+        }
+    }
+}
+
+fn premature(reply: &Reply) -> Loss {
+    Loss::Garbled(format!("a positive reply in mid-data: {reply}"))
+}
+
+enum Progress {
+    Written,
+    Flushed,
+}

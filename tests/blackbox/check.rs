@@ -1,0 +1,117 @@
+//! CONTRACT, Commands: what `check` finds, and its exit status.
+
+use crate::support::gatepost::{Gatepost, Setup};
+use crate::support::mta::{DOMAIN, FOREIGN, Foreign, Kind, Mta};
+use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
+
+/// Exit status and everything that was said.
+fn check(gatepost: &Gatepost) -> (i32, String) {
+    let finished = gatepost.run(&["check"]);
+    (finished.status.code().unwrap(), format!("{}{}", finished.stdout, finished.stderr).to_lowercase())
+}
+
+fn expect(gatepost: &Gatepost, status: i32, words: &[&str]) {
+    let (found, text) = check(gatepost);
+    assert_eq!(found, status, "exit status of check:\n{text}");
+    for word in words {
+        assert!(text.contains(word), "no `{word}` in\n{text}");
+    }
+}
+
+/// Exit 0 with a warning: no canary, no `[notify] to`.
+#[test]
+#[ignore = "needs tests/install: Postfix"]
+fn a_good_postfix_passes_with_warnings() {
+    let mta = Mta::postfix();
+    expect(&Setup::new(mta.address).write(), 0, &["canary", "notify"]);
+    expect(&Setup::new(mta.address).relay().write(), 0, &["canary", "notify"]);
+}
+
+/// Exit 0 with a warning: no XCLIENT offered.
+#[test]
+#[ignore = "needs tests/install: Exim"]
+fn a_good_exim_passes_with_warnings() {
+    let mta = Mta::exim();
+    expect(&Setup::new(mta.address).write(), 0, &["xclient"]);
+}
+
+/// Exit 1: blind at a canary domain: a Postfix that takes foreign mail from its users without asking.
+#[test]
+#[ignore = "needs tests/install: Postfix"]
+fn a_postfix_that_does_not_verify_is_blind_at_foreign_domains() {
+    let mta = Mta::postfix();
+    expect(
+        &Setup::new(mta.address).set("upstream.canary", vec!["canary.example"]).write(),
+        1,
+        &["canary.example"],
+    );
+    let behind = Mta::start(Kind::Postfix, FOREIGN, Foreign::Unrouted);
+    let verifying =
+        Mta::start(Kind::Postfix, DOMAIN, Foreign::Verified { by: behind.address, reject_code: None });
+    expect(
+        &Setup::new(verifying.address)
+            .set("upstream.canary", vec![FOREIGN])
+            .notify("abuse@mta.example")
+            .write(),
+        0,
+        &[],
+    );
+}
+
+/// Exit 1: mail refused to relay hosts: they are not in the Postfix's `mynetworks`.
+#[test]
+#[ignore = "needs tests/install: Postfix"]
+fn a_relay_network_that_postfix_does_not_know_is_found() {
+    let mta = Mta::postfix();
+    expect(&Setup::new(mta.address).set("relay.hosts", vec!["192.0.2.0/24"]).write(), 1, &["relay"]);
+}
+
+#[test]
+fn findings_that_would_keep_it_from_working() {
+    // The upstream is not there.
+    expect(&Setup::new(crate::support::free_address()).write(), 1, &["upstream"]);
+
+    // It says 250 to everybody.
+    let blind =
+        Scripted::with(|asked| if asked.verb == "RCPT" { Answer::reply("250 2.1.5 Ok") } else { None });
+    expect(&Setup::new(blind.address).write(), 1, &["mta.example"]);
+
+    // It refuses XCLIENT though it offers it.
+    let mut extensions = EXTENSIONS.to_vec();
+    extensions.push("XCLIENT NAME ADDR PORT PROTO HELO LOGIN");
+    let refusing = Scripted::offering(extensions, |asked| {
+        if asked.verb == "XCLIENT" { Answer::reply("550 5.7.0 not you") } else { None }
+    });
+    expect(&Setup::new(refusing.address).write(), 1, &["xclient"]);
+
+    // It denies relaying.
+    let denying = Scripted::with(|asked| match asked.verb {
+        "RCPT" if !asked.path().ends_with("@mta.example") => Answer::reply("554 5.7.1 Relay access denied"),
+        _ => None,
+    });
+    expect(&Setup::new(denying.address).write(), 1, &["relay"]);
+
+    // No certificate where one is named.
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("tls.certificate", "not-there.pem").write();
+    expect(&gatepost, 1, &["not-there.pem"]);
+}
+
+/// A hash of an unknown scheme shuts out that user alone; `check` names it. And: a mechanism that some user could not use is not
+/// offered, and `check` says which user.
+#[test]
+fn users_with_hashes_that_do_not_serve_are_named() {
+    let upstream = Scripted::with(|asked| match asked.verb {
+        "RCPT" if asked.path().contains("example.com") => Answer::reply("250 2.1.5 Ok"),
+        "RCPT" => Answer::reply("550 5.1.1 unknown"),
+        _ => None,
+    });
+    let gatepost = Setup::new(upstream.address).user_line("odd:{NO-SUCH-SCHEME}xyz\n").write();
+    expect(&gatepost, 0, &["odd"]);
+    let bcrypt = "crypted:{BLF-CRYPT}$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe\n";
+    let mut gatepost = Setup::new(upstream.address).user_line(bcrypt).write();
+    expect(&gatepost, 0, &["crypted", "scram"]);
+    gatepost.start();
+    let ehlo = crate::support::smtp::Smtp::secured(gatepost.starttls).ehlo();
+    assert!(ehlo.text().contains("PLAIN") && !ehlo.text().contains("SCRAM"), "{}", ehlo.text());
+}

@@ -1,0 +1,355 @@
+//! CONTRACT, Commands and Release: the quarantine and the way out of it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+
+use crate::support::gatepost::{Gatepost, Setup};
+use crate::support::scripted::{Answer, Scripted};
+use crate::support::smtp::message;
+use crate::support::{PATIENCE, contains, wait_for};
+
+fn blocked(upstream: &Scripted) -> Gatepost {
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    gatepost
+}
+
+fn park(gatepost: &Gatepost, subject: &str, recipients: &[&str]) -> String {
+    gatepost.login("alice").submit("alice@mta.example", recipients, &message(subject));
+    let parked = gatepost.parked();
+    let object = parked.iter().find(|object| object["subject"] == subject).expect("it is listed");
+    object["id"].as_str().unwrap().to_owned()
+}
+
+fn gone(gatepost: &Gatepost, id: &str) -> bool {
+    gatepost.parked().iter().all(|object| object["id"] != id)
+}
+
+/// `quarantine list [--account] [--sender] [--subject] [--since] [--limit]`
+#[test]
+fn list_finds_and_orders() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    gatepost.run(&["block", "bob"]).expect(0);
+    for subject in ["first invoice", "Second INVOICE", "third"] {
+        park(&gatepost, subject, &["carol@mta.example", "dave@mta.example"]);
+    }
+    gatepost.login("bob").submit("", &["carol@mta.example"], &message("of bob"));
+    let find = |filter: &[&str]| -> Vec<String> {
+        let found = gatepost.json_lines(&[&["quarantine", "list"], filter].concat());
+        found.iter().map(|object| object["subject"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(find(&[]), ["first invoice", "Second INVOICE", "third", "of bob"], "oldest first");
+    assert_eq!(find(&["--account", "bob"]), ["of bob"]);
+    assert_eq!(find(&["--subject", "Invoice"]), ["first invoice", "Second INVOICE"]);
+    assert_eq!(find(&["--sender", "ALICE@"]), ["first invoice", "Second INVOICE", "third"]);
+    assert_eq!(find(&["--limit", "2"]), ["first invoice", "Second INVOICE"]);
+    assert_eq!(find(&["--since", "1h"]).len(), 4);
+    assert_eq!(find(&["--since", "2099-01-01T00:00:00Z"]), [""; 0]);
+    let objects = gatepost.parked();
+    let keys = ["id", "time", "account", "sender", "recipients", "size", "subject", "state", "reason", "due"];
+    assert!(keys.iter().all(|key| objects[0].get(key).is_some()), "{}", objects[0]);
+    assert_eq!(objects[3]["sender"], "", "the null reverse-path");
+    assert!(objects[0]["due"].is_null());
+    let table = gatepost.run(&["quarantine", "list"]).expect(0).stdout;
+    assert!(table.contains("first invoice") && table.contains("alice"), "{table}");
+}
+
+/// A file that does not parse is reported by `quarantine list`, and does not hide the others.
+#[test]
+fn an_unreadable_envelope_hides_nothing() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    let first = park(&gatepost, "first", &["bob@mta.example"]);
+    park(&gatepost, "second", &["bob@mta.example"]);
+    let mut spoilt = 0;
+    let mut folders = vec![gatepost.data_dir()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().contains(&first)
+                && std::fs::read(&path).is_ok_and(|text| text.starts_with(b"{"))
+            {
+                std::fs::write(&path, b"{ \"version\": 1, broken").unwrap();
+                spoilt += 1;
+            }
+        }
+    }
+    assert_eq!(spoilt, 1, "one envelope was found and spoilt");
+    let listed = gatepost.parked();
+    let states: Vec<_> =
+        listed.iter().map(|object| (object["subject"].as_str(), object["state"].as_str().unwrap())).collect();
+    assert!(states.contains(&(Some("second"), "parked")), "{states:?}");
+    assert!(states.iter().any(|(_, state)| *state == "unreadable"), "{states:?}");
+}
+
+/// `quarantine show ID [--raw]`: the safe preview has no control characters in it, whatever the message has.
+#[test]
+fn show_is_safe_to_look_at() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    let nasty = b"Subject: \x1b]0;owned\x07 =?utf-8?Q?=1B[31m=E2=80=AEred?=\r\nFrom: x\r\n\r\n\x1b[2J\x1b[H\x07 wiped\r\n";
+    gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], nasty);
+    let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+    for arguments in [&["quarantine", "show", &id][..], &["quarantine", "list"]] {
+        let shown = gatepost.run(arguments).expect(0).stdout;
+        let harmful = shown
+            .chars()
+            .find(|c| (c.is_control() && *c != '\n' && *c != '\t') || ('\u{202a}'..='\u{202e}').contains(c));
+        assert_eq!(harmful, None, "{arguments:?}: {shown:?}");
+    }
+    let raw = gatepost.run(&["quarantine", "show", &id, "--raw"]).expect(0);
+    assert_eq!(raw.stdout.as_bytes(), nasty);
+}
+
+/// `quarantine export`: the message as it arrived, its envelope and session as JSON, and a SHA-256 manifest.
+#[test]
+fn export_is_evidence() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    let ids = [park(&gatepost, "one", &["bob@mta.example"]), park(&gatepost, "two", &["bob@mta.example"])];
+    let output = gatepost.folder().join("evidence");
+    gatepost.run(&["quarantine", "export", &ids[0], &ids[1], "--output", output.to_str().unwrap()]).expect(0);
+    let mut files: Vec<_> = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let contents: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    for subject in ["one", "two"] {
+        assert!(contents.contains(&message(subject)), "no file is the message as it arrived: {files:?}");
+    }
+    let parsed = contents.iter().filter_map(|octets| serde_json::from_slice::<Value>(octets).ok());
+    assert_eq!(parsed.filter(|value| value.to_string().contains("user:alice")).count(), 2, "{files:?}");
+    // The manifest is what sha256sum checks.
+    let manifest = files
+        .iter()
+        .find(|file| file.to_string_lossy().to_lowercase().contains("sha256"))
+        .expect("a manifest");
+    let mut sha256sum = std::process::Command::new("sha256sum");
+    let checked =
+        crate::support::program::run(sha256sum.arg("-c").arg(manifest).current_dir(&output), b"").expect(0);
+    assert_eq!(checked.stdout.lines().count(), 4, "{}", checked.stdout);
+}
+
+/// `quarantine delete`: removes for good, by id and by account.
+#[test]
+fn delete_removes_for_good() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    let ids = [park(&gatepost, "one", &["bob@mta.example"]), park(&gatepost, "two", &["bob@mta.example"])];
+    park(&gatepost, "three", &["bob@mta.example"]);
+    gatepost.run(&["quarantine", "delete", &ids[0]]).expect(0);
+    assert!(gone(&gatepost, &ids[0]));
+    gatepost.run(&["quarantine", "show", &ids[0]]).expect(1);
+    gatepost.run(&["quarantine", "delete", "--account", "alice"]).expect(0);
+    assert_eq!(gatepost.parked().len(), 0);
+    assert_eq!(upstream.taken(), []);
+}
+
+/// CONTRACT, Release: all answered and at least one taken: released, with one DSN for those refused; unless `--quiet`.
+#[test]
+fn release_with_refused_recipients_tells_the_sender_once() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    let id = park(&gatepost, "mixed", &["bob@mta.example", "nobody-1@mta.example", "nobody-2@mta.example"]);
+    let result = gatepost.run(&["quarantine", "release", &id, "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!((&result["id"], &result["outcome"]), (&json!(id), &json!("released")));
+    assert_eq!(result["delivered"][0]["recipient"], "bob@mta.example");
+    assert_eq!(result["refused"].as_array().unwrap().len(), 2);
+    assert!(result["refused"][0]["reply"].as_str().unwrap().starts_with("550 5.1.1"), "{result}");
+    assert_eq!(result["deferred"], json!([]));
+    assert!(gone(&gatepost, &id));
+    let taken = upstream.expect_taken(2);
+    assert_eq!(taken[0].recipients, ["RCPT TO:<bob@mta.example>"]);
+    assert!(contains(&taken[0].message(), b"X-Authenticated-As: alice\r\n"));
+    assert!(taken[0].message().ends_with(&message("mixed")));
+    let report = &taken[1];
+    assert!(report.mail.starts_with("MAIL FROM:<>"), "{}", report.mail);
+    assert_eq!(report.recipients.len(), 1);
+    assert!(report.recipients[0].starts_with("RCPT TO:<alice@mta.example>"));
+    for words in ["nobody-1@mta.example", "nobody-2@mta.example", "message/delivery-status", "5.1.1"] {
+        assert!(contains(&report.message(), words.as_bytes()), "no {words} in the DSN");
+    }
+    let quiet = park(&gatepost, "quiet", &["bob@mta.example", "nobody-1@mta.example"]);
+    gatepost.run(&["quarantine", "release", &quiet, "--quiet"]).expect(0);
+    let id = park(&gatepost, "last", &["bob@mta.example"]);
+    gatepost.run(&["quarantine", "release", &id]).expect(0);
+    assert_eq!(upstream.expect_taken(4).len(), 4, "mixed, its DSN, quiet, last");
+}
+
+/// CONTRACT, Release: nobody was ever taken and all refused: failed; it stays whole, can be released again; nothing is sent.
+#[test]
+fn release_that_fails_keeps_the_message() {
+    let accepts = Arc::new(Mutex::new(false));
+    let switch = Arc::clone(&accepts);
+    let upstream = Scripted::with(move |asked| match asked.verb {
+        "." if !*switch.lock().unwrap() => Answer::reply("554 5.7.1 looks like spam"),
+        _ => None,
+    });
+    let gatepost = blocked(&upstream);
+    let refused = park(&gatepost, "all refused", &["nobody-1@mta.example"]);
+    let content = park(&gatepost, "content refused", &["bob@mta.example"]);
+    for id in [&refused, &content] {
+        let finished = gatepost.run(&["quarantine", "release", id, "--json"]).expect(1);
+        assert_eq!(finished.json_lines()[0]["outcome"], "failed");
+    }
+    let states: Vec<Value> = gatepost.parked().into_iter().map(|object| object["state"].clone()).collect();
+    assert_eq!(states, ["failed", "failed"]);
+    *accepts.lock().unwrap() = true;
+    gatepost.run(&["quarantine", "release", &content]).expect(0);
+    let taken = upstream.expect_taken(1);
+    assert_eq!(taken.len(), 1, "no DSN");
+    assert!(taken[0].message().ends_with(&message("content refused")));
+    assert_eq!(
+        gatepost.run(&["quarantine", "show", &refused, "--raw"]).expect(0).stdout.as_bytes(),
+        message("all refused")
+    );
+}
+
+/// CONTRACT, Release: some deferred: `releasing`; it stays with just those recipients; a restart forgets nothing.
+#[test]
+fn release_keeps_the_deferred_alone() {
+    let upstream = Scripted::with(|asked| match asked.verb {
+        "RCPT" if asked.path().starts_with("later") => Answer::reply("451 4.2.1 come back later"),
+        _ => None,
+    });
+    let mut gatepost = blocked(&upstream);
+    let id = park(&gatepost, "partly", &["bob@mta.example", "later@mta.example"]);
+    let result = gatepost.run(&["quarantine", "release", &id, "--json"]).expect(1).json_lines().remove(0);
+    assert_eq!(result["outcome"], "releasing");
+    assert_eq!(
+        (result["delivered"].as_array().unwrap().len(), result["deferred"].as_array().unwrap().len()),
+        (1, 1)
+    );
+    assert!(gatepost.terminate().success());
+    gatepost.start();
+    assert_eq!(gatepost.parked()[0]["state"], "releasing");
+    gatepost.run(&["quarantine", "release", &id]);
+    let bob = upstream.lines("RCPT TO:<bob@");
+    assert_eq!(bob.len(), 1, "who was taken is not sent to again: {bob:?}");
+    assert!(upstream.lines("RCPT TO:<later@").len() >= 2);
+}
+
+/// CONTRACT, Release: a message is claimed, so that two releases at once send it once.
+#[test]
+fn two_releases_at_once_send_it_once() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    for number in 0..10 {
+        park(&gatepost, &format!("number {number}"), &["bob@mta.example"]);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| gatepost.run(&["quarantine", "release", "--all"]));
+        }
+    });
+    assert!(wait_for(PATIENCE, || Some(()).filter(|()| gatepost.parked().is_empty())).is_some());
+    assert_eq!(upstream.taken().len(), 10);
+}
+
+/// CONTRACT, Release: a release goes upstream with the XCLIENT of the session that brought it.
+#[test]
+fn a_release_carries_the_senders_xclient() {
+    let mut extensions = crate::support::scripted::EXTENSIONS.to_vec();
+    extensions.push("XCLIENT NAME ADDR PORT PROTO HELO LOGIN");
+    let upstream = Scripted::offering(extensions, |_| None);
+    let gatepost = blocked(&upstream);
+    let id = park(&gatepost, "released", &["bob@mta.example"]);
+    gatepost.run(&["quarantine", "release", &id]).expect(0);
+    upstream.expect_taken(1);
+    let lines = upstream.lines("XCLIENT");
+    assert!(
+        lines.iter().any(|line| line.contains("LOGIN=alice") && line.contains("HELO=client.example")),
+        "{lines:?}"
+    );
+}
+
+/// CONTRACT, SMTP: quarantine full: 452 4.3.1: at the end of data when this message would not fit; `[quarantine] max_size_per_account`.
+#[test]
+fn a_full_quarantine_says_so() {
+    for key in ["quarantine.max_size", "quarantine.max_size_per_account"] {
+        let upstream = Scripted::start();
+        let gatepost = Setup::new(upstream.address)
+            .set("session.max_message_size", "64KiB")
+            .set(key, "150KiB")
+            .notify("abuse@mta.example")
+            .start();
+        gatepost.run(&["block", "alice"]).expect(0);
+        let big = [b"Subject: big\r\n\r\n".to_vec(), b"0123456789\r\n".repeat(5_000)].concat();
+        let mut client = gatepost.login("alice");
+        client.submit("alice@mta.example", &["bob@mta.example"], &big);
+        client.submit("alice@mta.example", &["bob@mta.example"], &big);
+        let mail = client.ask("MAIL FROM:<alice@mta.example>");
+        if mail.code == 250 {
+            client.expect("RCPT TO:<bob@mta.example>", 250);
+            assert!(client.data(&big, 452).text().starts_with("452 4.3.1"));
+        } else {
+            assert!(mail.text().starts_with("452 4.3.1"), "{}", mail.text());
+        }
+        assert_eq!(gatepost.parked().len(), 2, "{key}");
+        // Others are served as ever.
+        gatepost.login("bob").submit("bob@mta.example", &["carol@mta.example"], &message("not full"));
+        // Room is used again.
+        gatepost.run(&["quarantine", "delete", "--account", "alice"]).expect(0);
+        client.expect("RSET", 250);
+        client.submit("alice@mta.example", &["bob@mta.example"], &big);
+        assert_eq!(gatepost.parked().len(), 1, "{key}");
+    }
+}
+
+/// CONTRACT, `expire_after`: parked messages alone.
+#[test]
+fn parked_messages_expire() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("quarantine.expire_after", "2s").start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("short-lived"));
+    assert_eq!(gatepost.parked().len(), 1);
+    let expired =
+        wait_for(std::time::Duration::from_secs(90), || Some(()).filter(|()| gatepost.parked().is_empty()));
+    assert!(expired.is_some(), "it is still there");
+    assert_eq!(upstream.taken(), [], "nothing bounces to the sender");
+}
+
+/// CONTRACT, Headers: Received (RFC 3848), Date and Message-ID where missing (RFC 6409), made once, at arrival.
+#[test]
+fn trace_headers_are_made_once() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).relay().start();
+    let bare = b"Subject: bare\r\n\r\nno date, no id\r\n";
+    gatepost.login("bob").submit("bob@mta.example", &["carol@mta.example"], bare);
+    gatepost.relay().submit("bob@mta.example", &["carol@mta.example"], &message("full"));
+    let taken = upstream.expect_taken(2);
+    let text = |index: usize| String::from_utf8(taken[index].message()).unwrap();
+    assert!(text(0).starts_with("Received: from ") && text(0).contains("with ESMTPSA"), "{}", text(0));
+    assert_eq!(
+        (text(0).matches("\r\nDate: ").count(), text(0).matches("\r\nMessage-ID: <").count()),
+        (1, 1),
+        "{}",
+        text(0)
+    );
+    assert!(!text(0).contains("X-Authenticated-As"), "relayed mail is not marked: {}", text(0));
+    assert!(text(1).contains("with ESMTP "), "{}", text(1));
+    let full = text(1);
+    assert_eq!(
+        (full.matches("\r\nDate: ").count(), full.matches("\r\nMessage-ID: ").count()),
+        (1, 1),
+        "{full}"
+    );
+
+    gatepost.run(&["block", "bob"]).expect(0);
+    gatepost.login("bob").submit("bob@mta.example", &["carol@mta.example"], bare);
+    let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(gatepost.parked()[0]["size"], bare.len());
+    gatepost.run(&["quarantine", "release", &id]).expect(0);
+    let released = String::from_utf8(upstream.expect_taken(3)[2].message()).unwrap();
+    assert!(
+        released.contains("\r\nDate: ")
+            && released.contains("\r\nMessage-ID: <")
+            && released.ends_with("no date, no id\r\n"),
+        "{released}"
+    );
+    assert!(released.contains("X-Authenticated-As: bob\r\n"), "{released}");
+}
