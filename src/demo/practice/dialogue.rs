@@ -62,7 +62,8 @@ impl Dialogue {
     }
 
     pub(super) fn greet(&self, out: &mut Vec<u8>) {
-        Reply { code: 220, enhanced: None, text: format!("{NAME} ESMTP practice MTA").into() }.encode_plain(out);
+        Reply { code: 220, enhanced: None, text: format!("{NAME} ESMTP practice MTA").into() }
+            .encode_plain(out);
     }
 
     pub(super) fn timed_out(&self, out: &mut Vec<u8>) {
@@ -223,17 +224,21 @@ impl Dialogue {
     fn data(&mut self, out: &mut Vec<u8>) {
         match &self.envelope {
             None => say(out, 503, "5.5.1", "Error: need RCPT command"),
-            Some(envelope) if envelope.recipients.is_empty() => say(out, 554, "5.5.1", "Error: no valid recipients"),
+            Some(envelope) if envelope.recipients.is_empty() => {
+                say(out, 554, "5.5.1", "Error: no valid recipients")
+            }
             Some(_) => {
                 self.expecting = Expecting::Content { scanner: DotScanner::new(), kept: Vec::new(), size: 0 };
-                Reply { code: 354, enhanced: None, text: "End data with <CR><LF>.<CR><LF>".into() }.encode(out);
+                Reply { code: 354, enhanced: None, text: "End data with <CR><LF>.<CR><LF>".into() }
+                    .encode(out);
             }
         }
     }
 
     fn end_of_data(&mut self, out: &mut Vec<u8>) {
         let commands = Expecting::Commands(Framer::default());
-        let Expecting::Content { scanner, kept, size } = std::mem::replace(&mut self.expecting, commands) else {
+        let Expecting::Content { scanner, kept, size } = std::mem::replace(&mut self.expecting, commands)
+        else {
             return;
         };
         let Some(envelope) = self.envelope.take() else { return };
@@ -337,12 +342,17 @@ mod tests {
 
     #[test]
     fn one_command_each() {
-        let unknown = "550 5.1.1 <adda@example.org>: Recipient address rejected: User unknown in local recipient table";
+        let unknown =
+            "550 5.1.1 <adda@example.org>: Recipient address rejected: User unknown in local recipient table";
         let mail = "MAIL FROM:<>\r\n";
         for (before, command, reply) in [
             ("", "MAIL FROM:<x@example.net> SIZE=1000 BODY=8BITMIME RET=HDRS ENVID=a", "250 2.1.0 Ok"),
             ("", "MAIL FROM:<x@example.net> SIZE=99999999", "552 5.3.4 Message size exceeds fixed limit"),
-            ("", "MAIL FROM:<gr\u{fc}n@example.org>", "553 5.6.7 Must declare SMTPUTF8 to send unicode address"),
+            (
+                "",
+                "MAIL FROM:<gr\u{fc}n@example.org>",
+                "553 5.6.7 Must declare SMTPUTF8 to send unicode address",
+            ),
             ("", "RCPT TO:<ada@example.org>", "503 5.5.1 Error: need MAIL command"),
             ("", "DATA", "503 5.5.1 Error: need RCPT command"),
             ("", "BDAT 0 LAST", "502 5.5.1 Error: command not implemented"),
@@ -381,7 +391,9 @@ mod tests {
             let letter = dialogue.letters.find(|_| true).unwrap();
             assert_eq!((letter.content.as_slice(), letter.size), (&b".x\r\n\r\n"[..], 6), "{at}");
             assert_eq!((letter.login.as_deref(), letter.reverse_path.as_str()), (Some("ada+x"), ""));
-            assert!(out.ends_with(format!("250 2.0.0 Ok: queued as {}\r\n250 2.0.0 Ok\r\n", letter.queue_id).as_bytes()));
+            assert!(out.ends_with(
+                format!("250 2.0.0 Ok: queued as {}\r\n250 2.0.0 Ok\r\n", letter.queue_id).as_bytes()
+            ));
         }
     }
 
@@ -396,10 +408,19 @@ mod tests {
         assert_eq!((letter.content.len(), letter.size), (MAX_KEPT, long.len() as u64));
         // One line more than allowed.
         let huge = lines.repeat(usize::try_from(MAX_SIZE).unwrap() / 1_000 + 1);
-        assert_eq!(replies(&mut dialogue, &format!("{begin}{huge}.\r\n"))[3], "552 5.3.4 Error: message file too big");
-        assert_eq!(replies(&mut dialogue, &format!("{begin}a\nb\r\n.\r\n"))[3], "554 5.6.0 Error: a bare LF in the message");
+        assert_eq!(
+            replies(&mut dialogue, &format!("{begin}{huge}.\r\n"))[3],
+            "552 5.3.4 Error: message file too big"
+        );
+        assert_eq!(
+            replies(&mut dialogue, &format!("{begin}a\nb\r\n.\r\n"))[3],
+            "554 5.6.0 Error: a bare LF in the message"
+        );
         assert_eq!(dialogue.letters.total(), 1);
         // The transaction is over either way.
-        assert_eq!(replies(&mut dialogue, "RCPT TO:<ada@example.org>\r\n"), ["503 5.5.1 Error: need MAIL command"]);
+        assert_eq!(
+            replies(&mut dialogue, "RCPT TO:<ada@example.org>\r\n"),
+            ["503 5.5.1 Error: need MAIL command"]
+        );
     }
 }

@@ -136,10 +136,10 @@ mod tests {
         let letters = Letters::default();
         let none = letters.wait_for(Duration::from_millis(1), |letter| letter.queue_id == "A");
         assert!(none.await.is_none());
-        let (found, ()) = tokio::join!(
-            letters.wait_for(Duration::from_secs(60), |letter| letter.queue_id == "A"),
-            async { letters.add(letter("A")) }
-        );
+        let (found, ()) =
+            tokio::join!(letters.wait_for(Duration::from_secs(60), |letter| letter.queue_id == "A"), async {
+                letters.add(letter("A"))
+            });
         assert_eq!(found.unwrap().queue_id, "A");
     }
 

@@ -117,7 +117,9 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     async fn practice() -> Practice {
-        Practice::start(Directory::new(&["example.org"], &["ada@example.org", "bob@example.org"])).await.unwrap()
+        Practice::start(Directory::new(&["example.org"], &["ada@example.org", "bob@example.org"]))
+            .await
+            .unwrap()
     }
 
     /// Sends all, reads to the end.
@@ -152,12 +154,22 @@ mod tests {
         )
         .await;
         let lines: Vec<_> = replies.lines().filter(|line| line.as_bytes()[3] == b' ').collect();
-        let starts = ["220 ", "250 ", "250 2.1.0 ", "250 2.1.5 ", "550 5.1.1 <no@", "354 ", "250 2.0.0 Ok: queued as ", "221 "];
+        let starts = [
+            "220 ",
+            "250 ",
+            "250 2.1.0 ",
+            "250 2.1.5 ",
+            "550 5.1.1 <no@",
+            "354 ",
+            "250 2.0.0 Ok: queued as ",
+            "221 ",
+        ];
         assert_eq!(lines.len(), starts.len(), "{replies}");
         for (line, start) in lines.iter().zip(starts) {
             assert!(line.starts_with(start), "{line}");
         }
-        let letter = practice.letters().wait_for(DEADLINE, |letter| letter.is_to("ada@example.org")).await.unwrap();
+        let letter =
+            practice.letters().wait_for(DEADLINE, |letter| letter.is_to("ada@example.org")).await.unwrap();
         assert_eq!(letter.content, b"Subject: hi\r\n\r\n.one\r\n");
         assert!(lines[6].ends_with(&letter.queue_id));
     }
