@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -306,6 +307,20 @@ impl Temporary {
     /// They could not be written; the file is of no use any more.
     pub fn write(&mut self, content: &[u8]) -> Result<(), DurableError> {
         self.file.write_all(content).map_err(|cause| DurableError::new("write", self.path(), cause))
+    }
+
+    /// Gives it the owner, group and mode of a file that it is going to replace.
+    ///
+    /// # Errors
+    /// Only root may give a file away.
+    pub fn take_after(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
+        let failed = |cause| DurableError::new("keep owner and mode in", self.path(), cause);
+        let own = self.file.metadata().map_err(failed)?;
+        if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+            fchown(&self.file, Some(other.uid()), Some(other.gid())).map_err(failed)?;
+        }
+        // Behind the owner: nobody else ever has the rights that are meant for them.
+        self.file.set_permissions(other.permissions()).map_err(failed)
     }
 
     /// Brings its content to disk, after which it may be renamed.

@@ -75,7 +75,7 @@ impl Exchange {
             }
             (State::ScramSeen { name, account }, Some([]) | None) => Ok(self.success(&name, account)),
             (State::LoginName(_) | State::LoginPassword(_) | State::ScramFinal { .. }, None)
-            | (State::ScramSeen { .. } | State::Over, _) => Err(Refused),
+            | (State::ScramSeen { .. } | State::Over, _) => Err(Refused::Message),
         };
         stepped.unwrap_or(SaslStep::Malformed)
     }
@@ -91,10 +91,10 @@ impl Exchange {
         let (Some(authzid), Some(name), Some(password), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Refused);
+            return Err(Refused::Message);
         };
-        let authzid = std::str::from_utf8(authzid).map_err(|_| Refused)?;
-        let name = std::str::from_utf8(name).map_err(|_| Refused)?;
+        let authzid = std::str::from_utf8(authzid).map_err(|_| Refused::Message)?;
+        let name = std::str::from_utf8(name).map_err(|_| Refused::Message)?;
         // What rsasl refuses now cannot be prepared (SASLprep), or is empty. RFC 4616 2 lets the verification fail
         // then; we verify what came all the same, since a password with an emoji may well have been hashed.
         let claim =
@@ -121,16 +121,16 @@ impl Exchange {
     }
 
     async fn login_password(&self, session: Session, password: &[u8]) -> Result<SaslStep, Refused> {
-        let claim = session.step(Some(password))?.claim.ok_or(Refused)?;
+        let claim = session.step(Some(password))?.claim.ok_or(Refused::Message)?;
         Ok(self.verify(&claim.name, None, &claim.password).await)
     }
 
     fn scram_first(&mut self, message: &[u8]) -> Result<SaslStep, Refused> {
-        let first = scram::client_first(message).ok_or(Refused)?;
+        let first = scram::client_first(message).ok_or(Refused::Message)?;
         let users = &self.directory.users;
         let verifier = match self.directory.find(&first.name).and_then(User::hash) {
             Some(Hash::Scram(verifier)) => verifier.clone(),
-            _ => self.shared.decoys.verifier(&first.name, users).ok_or(Refused)?,
+            _ => self.shared.decoys.verifier(&first.name, users).ok_or(Refused::Message)?,
         };
         let Stepped { session, output, .. } = Session::scram(first.escaped, verifier)?.step(Some(message))?;
         self.ask(State::ScramFinal { session, name: first.name, authzid: first.authzid }, output)
@@ -144,7 +144,7 @@ impl Exchange {
         message: &[u8],
     ) -> Result<SaslStep, Refused> {
         if !scram::is_client_final(message) {
-            return Err(Refused);
+            return Err(Refused::Message);
         }
         let Stepped { output, claim, .. } = session.step(Some(message))?;
         // Our signature proves that the password was right: it must not go out unless the client is let in.
@@ -206,4 +206,292 @@ fn denied(name: &str, why: &'static str) -> SaslStep {
     }
     let clean: String = name[..end].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     SaslStep::Denied { name: Some(clean).filter(|name| !name.is_empty()), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use sha2::{Digest as _, Sha256};
+
+    use super::super::verifier::{Verifier, mac};
+    use super::super::{Authenticator, UsersEvent};
+    use super::*;
+
+    const ALL: [Mechanism; 3] = [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256];
+    /// doveadm pw -s SCRAM-SHA-256 -p 'correct horse'
+    const SCRAM: &str = "{SCRAM-SHA-256}4096,BTObTyn3847hjgwpF6xmpg==,hICkXYOhkZAjOWibsPoUGumQEKoIPoFdrCXC53tcLaw=,wm74XKUVBf/JUfbA0NoS+gD5UcZLm6fele6BCJrEq08=";
+    /// doveadm pw -s SHA256-CRYPT -r 1000 -p 'correct horse'
+    const CRYPT: &str = "$5$rounds=1000$8g3bLFkL5Aut2SOi$GLcj/dD3LUBe6HsKOb/.Md/0lurit91j96ihy0vhx/2";
+
+    fn authenticator(content: &str) -> Authenticator {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        Authenticator::open(Some(file.path()), &ALL, [7; 32]).unwrap()
+    }
+
+    fn scram_users() -> Authenticator {
+        authenticator(&format!("Anna@example.org:{SCRAM}\nbob:{SCRAM}\na,b=c:{SCRAM}\nout:{{SSHA}}x\n"))
+    }
+
+    /// The steps of an exchange, as short texts; `-` is no initial response.
+    async fn played(authenticator: &Authenticator, mechanism: &str, responses: &[&[u8]]) -> Vec<String> {
+        let mut exchange = authenticator.exchange(mechanism).unwrap();
+        let mut steps = Vec::new();
+        for response in responses {
+            steps.push(text(&exchange.step(Some(*response).filter(|response| *response != b"-")).await));
+        }
+        steps
+    }
+
+    fn text(step: &SaslStep) -> String {
+        match step {
+            SaslStep::Challenge(octets) => format!("334 {}", String::from_utf8_lossy(octets)),
+            SaslStep::Success(account) => format!("235 {account}"),
+            SaslStep::Denied { name, why } => format!("535 {}: {why}", name.as_deref().unwrap_or("-")),
+            SaslStep::Malformed => "501".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn plain() {
+        let authenticator = scram_users();
+        let long = format!("\0bob\0{}", "x".repeat(check::MAX_PASSWORD + 1));
+        for (message, expected) in [
+            ("\0bob\0correct horse", "235 user:bob"),
+            // As the file spells it.
+            ("\0ANNA@example.org\0correct horse", "235 user:Anna@example.org"),
+            // RFC 4013: prepared.
+            ("\0b\u{ad}ob\0correct horse", "235 user:bob"),
+            ("\0bob\0correct\u{a0}horse", "235 user:bob"),
+            // RFC 4616 2: the authorization identity.
+            ("bob\0bob\0correct horse", "235 user:bob"),
+            ("BOB\0bob\0correct horse", "235 user:bob"),
+            ("anna@EXAMPLE.org\0Anna@example.org\0correct horse", "235 user:Anna@example.org"),
+            ("Anna@example.org\0bob\0correct horse", "535 bob: authorization identity"),
+            ("root\0bob\0correct horse", "535 bob: authorization identity"),
+            ("root\0bob\0wrong", "535 bob: wrong password"),
+            ("\0bob\0wrong", "535 bob: wrong password"),
+            ("\0bob\0Correct horse", "535 bob: wrong password"),
+            ("\0bob\0", "535 bob: wrong password"),
+            (&long, "535 bob: wrong password"),
+            ("\0carl\0correct horse", "535 carl: unknown user"),
+            ("carl\0carl\0correct horse", "535 carl: unknown user"),
+            ("\0\0correct horse", "535 -: unknown user"),
+            ("\0c\u{1b}[31m\0x", "535 c\u{fffd}[31m: unknown user"),
+            ("\0out\0x", "535 out: the user's hash cannot be used"),
+            ("", "501"),
+            ("bob", "501"),
+            ("\0bob", "501"),
+            ("bob\0correct horse", "501"),
+            ("\0bob\0correct\0horse", "501"),
+        ] {
+            assert_eq!(
+                played(&authenticator, "PLAIN", &[message.as_bytes()]).await,
+                [expected],
+                "{message:?}"
+            );
+            let steps = played(&authenticator, "plain", &[b"-", message.as_bytes()]).await;
+            assert_eq!(steps, ["334 ", expected], "{message:?}");
+        }
+        assert_eq!(played(&authenticator, "PLAIN", &[b"\0b\xff\0x"]).await, ["501"]);
+    }
+
+    #[tokio::test]
+    async fn login() {
+        let authenticator = scram_users();
+        let (name, password) = ("334 Username:", "334 Password:");
+        for (responses, expected) in [
+            (&["-", "bob", "correct horse"][..], &[name, password, "235 user:bob"][..]),
+            (&["bob", "correct horse"], &[password, "235 user:bob"]),
+            (&["BOB", "correct\u{a0}horse"], &[password, "235 user:bob"]),
+            (&["-", "bob", "wrong"], &[name, password, "535 bob: wrong password"]),
+            (&["carl", "correct horse"], &[password, "535 carl: unknown user"]),
+            (&["out", "x"], &[password, "535 out: the user's hash cannot be used"]),
+            (&["", ""], &[password, "535 -: unknown user"]),
+            (&["bob", ""], &[password, "535 bob: wrong password"]),
+            (&["bob", "correct horse", "again"], &[password, "235 user:bob", "501"]),
+            (&["bob", "wrong", "correct horse"], &[password, "535 bob: wrong password", "501"]),
+        ] {
+            let responses: Vec<_> = responses.iter().map(|response| response.as_bytes()).collect();
+            assert_eq!(played(&authenticator, "LOGIN", &responses).await, expected);
+        }
+        assert_eq!(played(&authenticator, "LOGIN", &[b"b\xff"]).await, ["501"]);
+    }
+
+    #[tokio::test]
+    async fn passwords_of_all_schemes() {
+        // Latin-1 octets; what SASLprep refuses; what it changes.
+        for (hashed, sent) in [
+            (&b"Gr\xf6\xdfe"[..], &b"Gr\xf6\xdfe"[..]),
+            ("\u{1f511}".as_bytes(), "\u{1f511}".as_bytes()),
+            ("\u{fb01}sh".as_bytes(), "\u{fb01}sh".as_bytes()),
+            (b"fish", "\u{fb01}sh".as_bytes()),
+        ] {
+            let authenticator =
+                authenticator(&format!("bob:{{SCRAM-SHA-256}}{}\n", Verifier::new(hashed).unwrap()));
+            assert_eq!(
+                played(&authenticator, "PLAIN", &[&[b"\0bob\0", sent].concat()]).await,
+                ["235 user:bob"]
+            );
+            assert_eq!(played(&authenticator, "LOGIN", &[b"bob", sent]).await[1], "235 user:bob");
+        }
+        let crypt = authenticator(&format!("bob:{CRYPT}\n"));
+        assert_eq!(&*crypt.offered(), "PLAIN LOGIN");
+        assert!(crypt.exchange("SCRAM-SHA-256").is_none() && crypt.exchange("EXTERNAL").is_none());
+        assert_eq!(played(&crypt, "PLAIN", &[b"\0bob\0correct horse"]).await, ["235 user:bob"]);
+        assert_eq!(played(&crypt, "PLAIN", &[b"\0carl\0correct horse"]).await, ["535 carl: unknown user"]);
+    }
+
+    /// A client of RFC 5802, as small as can be.
+    struct Client {
+        header: &'static str,
+        escaped: &'static str,
+        password: &'static str,
+    }
+
+    impl Client {
+        fn bare(&self) -> String {
+            format!("n={},r=rOprNGfwEbeRWgbNEkqO", self.escaped)
+        }
+
+        fn first(&self) -> String {
+            format!("{}{}", self.header, self.bare())
+        }
+
+        /// The client-final-message, and the signature to be expected.
+        fn last(&self, challenge: &str) -> (String, String) {
+            let part = |name: &str| challenge.split(',').find_map(|part| part.strip_prefix(name)).unwrap();
+            let (nonce, salt, iterations) = (part("r="), part("s="), part("i="));
+            assert!(nonce.starts_with("rOprNGfwEbeRWgbNEkqO") && nonce.len() > 30, "{nonce}");
+            let salt = STANDARD.decode(salt).unwrap();
+            // Hi() of RFC 5802 2.2
+            let mut round = mac(self.password.as_bytes(), &[&salt, &[0, 0, 0, 1]]);
+            let mut salted = round;
+            for _ in 1..iterations.parse::<u32>().unwrap() {
+                round = mac(self.password.as_bytes(), &[&round]);
+                salted.iter_mut().zip(round).for_each(|(octet, more)| *octet ^= more);
+            }
+            let without_proof = format!("c={},r={nonce}", STANDARD.encode(self.header));
+            let message = format!("{},{challenge},{without_proof}", self.bare());
+            let client_key = mac(&salted, &[b"Client Key"]);
+            let signature = mac(&Sha256::digest(client_key), &[message.as_bytes()]);
+            let proof: Vec<_> = client_key.iter().zip(signature).map(|(key, octet)| key ^ octet).collect();
+            let server = mac(&mac(&salted, &[b"Server Key"]), &[message.as_bytes()]);
+            (
+                format!("{without_proof},p={}", STANDARD.encode(proof)),
+                format!("334 v={}", STANDARD.encode(server)),
+            )
+        }
+    }
+
+    #[tokio::test]
+    async fn scram() {
+        let authenticator = scram_users();
+        let (right, wrong) = ("correct horse", "wrong horse");
+        for (header, escaped, password, expected) in [
+            ("n,,", "bob", right, "235 user:bob"),
+            ("y,,", "bob", right, "235 user:bob"),
+            ("n,,", "anna@EXAMPLE.ORG", right, "235 user:Anna@example.org"),
+            ("n,,", "a=2Cb=3Dc", right, "235 user:a,b=c"),
+            ("n,a=bob,", "bob", right, "235 user:bob"),
+            ("n,a=A=2Cb=3Dc,", "a=2Cb=3Dc", right, "235 user:a,b=c"),
+            ("n,a=root,", "bob", right, "535 bob: authorization identity"),
+            ("n,a=root,", "bob", wrong, "535 bob: wrong password"),
+            ("n,,", "bob", wrong, "535 bob: wrong password"),
+            ("n,,", "carl", right, "535 carl: unknown user"),
+            ("n,a=carl,", "carl", right, "535 carl: unknown user"),
+            ("n,,", "out", right, "535 out: the user's hash cannot be used"),
+        ] {
+            let client = Client { header, escaped, password };
+            let mut exchange = authenticator.exchange("SCRAM-SHA-256").unwrap();
+            if header == "n,," {
+                assert_eq!(text(&exchange.step(None).await), "334 ");
+            }
+            let challenge = text(&exchange.step(Some(client.first().as_bytes())).await);
+            let (last, signature) = client.last(challenge.strip_prefix("334 ").unwrap());
+            let mut outcome = text(&exchange.step(Some(last.as_bytes())).await);
+            if expected.starts_with("235") {
+                assert_eq!(outcome, signature);
+                outcome = text(&exchange.step(Some(b"")).await);
+            }
+            assert_eq!(outcome, expected, "{header}{escaped} {password}");
+            assert_eq!(text(&exchange.step(Some(b"")).await), "501");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_makes_rsasl_panic_is_malformed() {
+        let authenticator = scram_users();
+        for message in [
+            "n,,",
+            "n,,n",
+            "n,a,n=bob,r=abc",
+            "n,,n=bob,r",
+            "n,a=,n=bob,r=abc",
+            "p=tls-unique,,n=bob,r=abc",
+            "",
+        ] {
+            let steps = played(&authenticator, "SCRAM-SHA-256", &[message.as_bytes()]).await;
+            assert_eq!(steps, ["501"], "{message}");
+        }
+        for message in ["c", "c=biws,r", "c=biws,r=abc,p=AAAA,", "c=biws,r=abc,p", ""] {
+            let steps =
+                played(&authenticator, "SCRAM-SHA-256", &[b"n,,n=bob,r=abc", message.as_bytes()]).await;
+            assert_eq!(steps[1], "501", "{message}");
+        }
+        // A well-formed proof that is none.
+        for (name, why) in [("bob", "535 bob: wrong password"), ("carl", "535 carl: unknown user")] {
+            let steps = played(
+                &authenticator,
+                "SCRAM-SHA-256",
+                &[format!("n,,n={name},r=abc").as_bytes(), b"c=biws,r=abc,p=AAAA"],
+            )
+            .await;
+            assert_eq!(steps[1], why);
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_do_not_tell_who_is_there() {
+        let authenticator = scram_users();
+        let probe = async |name: &str| {
+            let step = played(&authenticator, "SCRAM-SHA-256", &[format!("n,,n={name},r=abc").as_bytes()])
+                .await
+                .remove(0);
+            let (nonce, rest) = step.split_once(',').unwrap();
+            (nonce.len(), rest.to_owned())
+        };
+        let (known, unknown, other) = (probe("bob").await, probe("carl").await, probe("dora").await);
+        assert_eq!(unknown, probe("carl").await);
+        assert_eq!(unknown, probe("CARL").await);
+        assert_eq!(known, probe("BOB").await);
+        assert_ne!(unknown, other);
+        // Salts of the same length, the same iteration count.
+        assert_eq!(known.0, unknown.0);
+        assert_eq!(known.1.len(), unknown.1.len());
+        assert_eq!(known.1.rsplit(',').next(), unknown.1.rsplit(',').next());
+    }
+
+    #[tokio::test]
+    async fn who_changed_meanwhile_is_not_let_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        std::fs::write(&path, format!("bob:{SCRAM}\nanna:{SCRAM}\n")).unwrap();
+        let authenticator = Authenticator::open(Some(&path), &ALL, [7; 32]).unwrap();
+        let mut exchanges = Vec::new();
+        for name in ["bob", "anna"] {
+            let mut exchange = authenticator.exchange("LOGIN").unwrap();
+            exchange.step(Some(name.as_bytes())).await;
+            exchanges.push(exchange);
+        }
+        std::fs::write(&path, format!("bob:{CRYPT}\nanna:{SCRAM}:1000\n")).unwrap();
+        let event = authenticator.replace(Directory::read(&path, &ALL).1.unwrap());
+        assert!(matches!(event, UsersEvent::Reloaded { users: 2, ended } if ended == ["bob"]));
+        let mut outcomes = Vec::new();
+        for mut exchange in exchanges {
+            outcomes.push(text(&exchange.step(Some(b"correct horse")).await));
+        }
+        assert_eq!(outcomes, ["535 bob: the user's line has changed meanwhile", "235 user:anna"]);
+    }
 }

@@ -94,7 +94,7 @@ pub enum UsersError {
         /// The file.
         path: String,
         /// Why.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// A line is wrong.
     #[error("{path}:{line}: {problem}")]

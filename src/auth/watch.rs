@@ -15,10 +15,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Authenticator, Directory, UsersEvent, Version};
 
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_millis(400);
-/// How long it must have been as it is, so that one that is just being written is not read by halves.
-const REST: Duration = Duration::from_secs(1);
+/// How fast the watch is.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// How often the file is looked at.
+    look: Duration,
+    /// How long it must have been as it is, so that one that is just being written is not read by halves.
+    rest: Duration,
+}
+
+const PACE: Pace = Pace { look: Duration::from_millis(400), rest: Duration::from_secs(1) };
 
 /// A file as `stat` sees it; every write and every replacement shows in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,8 +41,12 @@ type Look = Result<Sight, io::ErrorKind>;
 impl Authenticator {
     /// Watches the users file for as long as it is polled: one that has rested for a second is read again.
     pub async fn watch(&self, changed: impl Fn(UsersEvent) + Send) {
+        self.watch_at(PACE, changed).await;
+    }
+
+    async fn watch_at(&self, pace: Pace, changed: impl Fn(UsersEvent) + Send) {
         let Some(path) = self.shared.file.clone() else { return pending().await };
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(pace.look);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut version = self.shared.current.load().version;
         // Not taken from the first reading: the file may have changed in the same tick of its clock. The version tells.
@@ -54,7 +64,7 @@ impl Authenticator {
                 _ => Instant::now(),
             };
             resting = Some((look, since));
-            if since.elapsed() < REST {
+            if since.elapsed() < pace.rest {
                 continue;
             }
             let authenticator = self.clone();
@@ -86,7 +96,7 @@ impl Authenticator {
     }
 
     /// Puts new users in force.
-    fn replace(&self, directory: Directory) -> UsersEvent {
+    pub(super) fn replace(&self, directory: Directory) -> UsersEvent {
         let directory = Arc::new(directory);
         let old = self.shared.current.swap(Arc::clone(&directory));
         UsersEvent::Reloaded { users: directory.users.len(), ended: old.users.ended(&directory.users) }
@@ -109,4 +119,123 @@ fn look(path: &Path) -> Look {
         modified: (seen.mtime(), seen.mtime_nsec()),
         changed: (seen.ctime(), seen.ctime_nsec()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::super::Mechanism;
+    use super::*;
+
+    const CRYPT: &str = "$5$rounds=1000$8g3bLFkL5Aut2SOi$GLcj/dD3LUBe6HsKOb/.Md/0lurit91j96ihy0vhx/2";
+    const OTHER: &str = "$5$4sp6L1kB/3848sxR$23Qr1Il2kfH4pgmstUQMpTgXJRtUcp4LrK0.qSArT99";
+    /// A rest long enough for a write on a busy machine.
+    const BRISK: Pace = Pace { look: Duration::from_millis(20), rest: Duration::from_millis(300) };
+    /// Far more than a look and a rest.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// The next event as text; `None`: a look and two rests pass without one.
+    async fn next(events: &mut mpsc::UnboundedReceiver<UsersEvent>, deadline: Duration) -> Option<String> {
+        timeout(deadline, events.recv()).await.ok().map(|event| match event.unwrap() {
+            UsersEvent::Reloaded { users, ended } => format!("{users} {}", ended.join(" ")),
+            UsersEvent::Refused(why) => why,
+        })
+    }
+
+    #[tokio::test]
+    async fn the_file_through_its_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let text = |anna: &str, bob: &str| format!("anna:{anna}\nbob:{bob}\n");
+        std::fs::write(&path, text(CRYPT, CRYPT)).unwrap();
+        let authenticator = Authenticator::open(Some(&path), &[Mechanism::Plain], [7; 32]).unwrap();
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let watcher = authenticator.clone();
+        let watch =
+            tokio::spawn(async move { watcher.watch_at(BRISK, |event| sender.send(event).unwrap()).await });
+        let silence = BRISK.look + 2 * BRISK.rest;
+
+        // Nothing has changed since it was opened, even where it was touched.
+        std::fs::write(&path, text(CRYPT, CRYPT)).unwrap();
+        assert_eq!(next(&mut events, silence).await, None);
+        // In place, with the same length.
+        std::fs::write(&path, text(CRYPT, &CRYPT.replace("hx/2", "hx/3"))).unwrap();
+        assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "2 bob");
+        // By a rename.
+        std::fs::write(folder.path().join("new"), text(OTHER, &CRYPT.replace("hx/2", "hx/3"))).unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "2 anna");
+        // Broken, once; then empty, gone, and back as it was.
+        std::fs::write(&path, "anna:x\nbob\n").unwrap();
+        let refused = next(&mut events, DEADLINE).await.unwrap();
+        assert!(refused.contains("users:2: no `:`"), "{refused}");
+        assert_eq!(next(&mut events, silence).await, None);
+        std::fs::write(&path, "# nobody\n").unwrap();
+        assert!(next(&mut events, DEADLINE).await.unwrap().contains("users: no user in it"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(next(&mut events, DEADLINE).await.unwrap().contains("users: No such file"));
+        assert_eq!(&*authenticator.offered(), "PLAIN");
+        std::fs::write(&path, format!("anna:{OTHER}\n")).unwrap();
+        assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 bob");
+        watch.abort();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_being_written_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let authenticator = Authenticator::open_if_there(&path, &[Mechanism::Plain], [7; 32]).unwrap();
+        assert_eq!(&*authenticator.offered(), "");
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let watcher = authenticator.clone();
+        let watch = tokio::spawn(async move { watcher.watch(|event| sender.send(event).unwrap()).await });
+        // Never at rest for a second: each of these versions would be refused.
+        for _ in 0..6 {
+            std::fs::write(&path, "anna:$5$").unwrap();
+            assert_eq!(next(&mut events, PACE.rest / 4).await, None);
+        }
+        std::fs::write(&path, format!("anna:{CRYPT}")).unwrap();
+        assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 ");
+        assert_eq!(&*authenticator.offered(), "PLAIN");
+        watch.abort();
+    }
+
+    #[test]
+    fn what_a_start_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let opened = |strict: bool| {
+            let opened = if strict {
+                Authenticator::open(Some(&path), &[Mechanism::Plain], [7; 32])
+            } else {
+                Authenticator::open_if_there(&path, &[Mechanism::Plain], [7; 32])
+            };
+            opened.map(|authenticator| authenticator.offered().to_string()).map_err(|cause| cause.to_string())
+        };
+        for (content, strict, lenient) in [
+            (None, Err("users: No such file"), Ok("")),
+            (Some("# nobody\n"), Err("users: no user in it; `gatepost user add NAME`"), Ok("")),
+            (Some("anna\n"), Err("users:1: no `:`"), Err("users:1: no `:`")),
+            (Some("anna:!\n"), Ok(""), Ok("")),
+            (
+                Some("anna:$5$4sp6L1kB/3848sxR$23Qr1Il2kfH4pgmstUQMpTgXJRtUcp4LrK0.qSArT99\n"),
+                Ok("PLAIN"),
+                Ok("PLAIN"),
+            ),
+        ] {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            for (found, expected) in [(opened(true), strict), (opened(false), lenient)] {
+                match (&found, expected) {
+                    (Ok(offered), Ok(expected)) => assert_eq!(offered, expected),
+                    (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+                    _ => panic!("{content:?}: {found:?}"),
+                }
+            }
+        }
+        assert_eq!(&*Authenticator::open(None, &[Mechanism::Plain], [7; 32]).unwrap().offered(), "");
+    }
 }

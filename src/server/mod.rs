@@ -41,6 +41,8 @@ use crate::upstream::{Protection, Upstream};
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
 /// How often the upstream is asked anew what it offers.
 const CONTACT_EVERY: Duration = Duration::from_secs(60);
+/// How often as long as it never answered: until then clients are offered less than there is.
+const CONTACT_ANEW: Duration = Duration::from_secs(2);
 /// How long idle upstream connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -213,7 +215,8 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
     let parts = parts.clone();
     beside.spawn(async move {
         loop {
-            tokio::time::sleep(CONTACT_EVERY).await;
+            let known = parts.upstream.offers().is_some();
+            tokio::time::sleep(if known { CONTACT_EVERY } else { CONTACT_ANEW }).await;
             greet_upstream(&parts, parts.config.upstream.settings.connect_timeout).await;
         }
     });

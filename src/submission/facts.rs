@@ -77,9 +77,11 @@ pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
 /// Why a message is parked, in words.
 pub(super) fn reason(reason: ParkReason, block: Option<Block>) -> String {
     match (reason, block) {
-        (ParkReason::Blocked, Some(Block { reason: Some(text), .. })) => format!("account blocked: {text}"),
-        (ParkReason::Blocked, _) => "account blocked".to_owned(),
-        (ParkReason::AnsweredUnasked, _) => {
+        (ParkReason::Blocked | ParkReason::AnsweredUnasked, Some(Block { reason: Some(text), .. })) => {
+            format!("account blocked: {text}")
+        }
+        (ParkReason::Blocked, _) | (ParkReason::AnsweredUnasked, Some(_)) => "account blocked".to_owned(),
+        (ParkReason::AnsweredUnasked, None) => {
             "account blocked when a recipient was given; the upstream was not asked about it".to_owned()
         }
         (ParkReason::CredentialsChanged, _) => {

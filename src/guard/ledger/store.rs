@@ -106,9 +106,9 @@ impl Store {
     pub(super) fn close(&self) {
         let opened = self.opened.write().unwrap_or_else(PoisonError::into_inner).take();
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(opened) = opened
-            && !let_go(opened)
-        {
+        if opened.is_none_or(let_go) {
+            lock.inspect(unlock);
+        } else {
             // sled holds its files still: so do we, to the end of the process.
             std::mem::forget(lock);
         }
@@ -258,9 +258,15 @@ fn let_go(opened: Opened) -> bool {
         let _ = catch_unwind(AssertUnwindSafe(|| drop((attempts, relayed, blocks, meta, db))));
         // A task of sled's may hold the file for a moment yet, and with it the lock that the next open needs.
         let _ = flock(&file, FlockOperation::LockExclusive);
+        unlock(&file);
         let _ = done.send(());
     });
     spawned.is_ok() && gone.recv_timeout(CLOSE_TIMEOUT).is_ok()
+}
+
+/// Not left to the end of the file: a child process between fork and exec has it too.
+fn unlock(file: &File) {
+    let _ = flock(file, FlockOperation::Unlock);
 }
 
 fn lock(path: &Path, broken: &dyn Fn(String) -> LedgerError) -> Result<File, LedgerError> {

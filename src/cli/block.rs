@@ -1,0 +1,120 @@
+//! `gatepost block` and `gatepost unblock`: by hand.
+
+use super::account::as_filed;
+use super::gate::{Gate, Need};
+use super::output::{Failed, Output};
+use super::release::{self, Tally};
+use super::text::count;
+use super::Format;
+use crate::account::Account;
+use crate::config::Config;
+use crate::control::api::{Answer, Changed, Deed, Request};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct BlockArguments {
+    /// NAME, user:NAME or host:ADDRESS
+    account: Account,
+    /// Why; `status` shows it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct UnblockArguments {
+    /// NAME, user:NAME or host:ADDRESS
+    account: Account,
+    /// Release all of its parked messages too
+    #[arg(long)]
+    release: bool,
+    /// End its open sessions too
+    #[arg(long)]
+    kick: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) async fn block(arguments: BlockArguments, config: &Config) -> Result<(), Failed> {
+    let account = as_filed(arguments.account, config);
+    let request = Request::Block { account, reason: arguments.reason };
+    change(arguments.format, config, Need::Records, request).await
+}
+
+pub(super) async fn unblock(arguments: UnblockArguments, config: &Config) -> Result<(), Failed> {
+    let account = as_filed(arguments.account, config);
+    let need = if arguments.release { Need::Upstream } else { Need::Records };
+    let request = Request::Unblock { account, release: arguments.release, kick: arguments.kick };
+    change(arguments.format, config, need, request).await
+}
+
+/// Asks for a change, and says what came of it. With `--json` one object: of the releases, the numbers.
+pub(super) async fn change(
+    format: Format,
+    config: &Config,
+    need: Need,
+    request: Request,
+) -> Result<(), Failed> {
+    let mut output = format.output();
+    let mut gate = Gate::open(config, need).await?;
+    let mut replies = gate.ask(request).await?;
+    let mut done = None;
+    let mut tally = Tally::default();
+    while let Some(answer) = replies.next().await {
+        match answer {
+            Answer::Changed(changed) if output.is_json() => done = Some(changed),
+            Answer::Changed(changed) => tell(&mut output, &changed)?,
+            Answer::Released(released) => {
+                tally.add(&released);
+                if !output.is_json() {
+                    release::tell(&mut output, &released)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(changed) = done {
+        output.object(&Report { changed, released: tally.released, releasing: tally.releasing, failed: tally.failed })?;
+    }
+    output.flush()?;
+    gate.close().await;
+    replies.verdict()?;
+    tally.verdict()
+}
+
+/// What `--json` prints of a change.
+#[derive(serde::Serialize)]
+struct Report {
+    #[serde(flatten)]
+    changed: Changed,
+    released: u64,
+    releasing: u64,
+    failed: u64,
+}
+
+fn tell(output: &mut Output, changed: &Changed) -> Result<(), Failed> {
+    let account = &changed.account;
+    let sessions = u64::try_from(changed.sessions).unwrap_or(u64::MAX);
+    let what = match (changed.done, changed.changed) {
+        (Deed::Blocked, true) => format!("{account} is blocked: what it sends from now on is parked."),
+        (Deed::Blocked, false) => format!("{account} was blocked already."),
+        (Deed::Unblocked, true) => {
+            format!("{account} is no longer blocked, and its invalid recipients are forgotten.")
+        }
+        (Deed::Unblocked, false) => format!("{account} was not blocked; its invalid recipients are forgotten."),
+        (Deed::Kicked, _) => format!("{account}:"),
+    };
+    let sessions = match (sessions, changed.kicked) {
+        (0, _) => "No session of it is open.".to_owned(),
+        (number, true) => {
+            format!("{} of it end at their next command.", count(number, "open session"))
+        }
+        (number, false) => format!("{} of it. `gatepost kick {account}` ends them.", count(number, "open session")),
+    };
+    output.line(&format!("{what} {sessions}"))?;
+    if changed.parked > 0 && changed.done != Deed::Kicked {
+        let parked = count(changed.parked, "message");
+        output.line(&format!("{parked} of it in the quarantine: gatepost quarantine list --account {account}"))?;
+    }
+    Ok(())
+}

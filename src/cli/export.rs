@@ -1,0 +1,232 @@
+//! `gatepost quarantine export`: evidence. For each message `ID.eml`, octet for octet as it arrived, `ID.json`, its
+//! envelope and session, and a line for each in `SHA256SUMS`, which `sha256sum -c` checks.
+//!
+//! Nothing that is there is overwritten with anything else. A message whose octets are not those that arrived is
+//! refused: evidence that was tampered with is none.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::Format;
+use super::gate::{Gate, Need};
+use super::output::{self, Failed};
+use super::show::envelope;
+use crate::config::Config;
+use crate::control::api::Purpose;
+use crate::durable::{self, Existing, Folder};
+use crate::id::QuarantineId;
+use crate::quarantine::Envelope;
+
+/// The manifest.
+const MANIFEST: &str = "SHA256SUMS";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Ids, or the queue ids that the clients were told
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    /// The folder; made, for your eyes only, where it is not there
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What was written of one message.
+#[derive(Serialize)]
+struct Exported {
+    id: QuarantineId,
+    message: PathBuf,
+    envelope: PathBuf,
+    size: u64,
+    sha256: String,
+}
+
+pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
+    let mut output = arguments.format.output();
+    let mut gate = Gate::open(config, Need::Records).await?;
+    durable::create_folder(&arguments.output).map_err(|error| Failed::because(error.to_string()))?;
+    let folder = Folder::open(&arguments.output).map_err(|error| Failed::because(error.to_string()))?;
+    let folder = Arc::new(folder);
+    let mut verdict = Ok(());
+    for id in &arguments.ids {
+        let exported = match export(&mut gate, id, &folder).await {
+            Ok(exported) => exported,
+            Err(Failed::Because(why)) => {
+                output::complain(&why);
+                verdict = Err(Failed::Told);
+                continue;
+            }
+            Err(Failed::Told) => {
+                verdict = Err(Failed::Told);
+                continue;
+            }
+            Err(gone) => return Err(gone),
+        };
+        if output.is_json() {
+            output.object(&exported)?;
+        } else {
+            output.line(&format!("{}: {}", exported.id, exported.message.display()))?;
+        }
+    }
+    output.flush()?;
+    gate.close().await;
+    verdict
+}
+
+async fn export(gate: &mut Gate, id: &str, folder: &Arc<Folder>) -> Result<Exported, Failed> {
+    let envelope = envelope(gate, id, Purpose::Export).await?;
+    let id = envelope.id;
+    let (message, text) = (format!("{id}.eml"), format!("{id}.json"));
+    let sha256 = write_message(gate, &envelope, folder, &message).await?;
+    let mut json = serde_json::to_vec_pretty(&*envelope).map_err(|error| Failed::because(error.to_string()))?;
+    json.push(b'\n');
+    let of_envelope = hexadecimal(&Sha256::digest(&json));
+    let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
+    file.write(&json).map_err(|error| Failed::because(error.to_string()))?;
+    keep(file, folder, &text, &of_envelope)?;
+    note(folder, [(message.clone(), sha256.clone()), (text.clone(), of_envelope)])?;
+    let path = folder.path();
+    Ok(Exported { id, message: path.join(message), envelope: path.join(text), size: envelope.size, sha256 })
+}
+
+/// Streams the message to disk, and says what it hashes to.
+async fn write_message(
+    gate: &mut Gate,
+    envelope: &Envelope,
+    folder: &Arc<Folder>,
+    name: &str,
+) -> Result<String, Failed> {
+    let mut octets = gate.message(&envelope.id.to_string(), Purpose::Export).await?;
+    let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
+    let mut hash = Sha256::new();
+    while let Some(piece) = octets.recv().await {
+        let piece = piece.map_err(Failed::because)?;
+        hash.update(&piece);
+        file.write(&piece).map_err(|error| Failed::because(error.to_string()))?;
+    }
+    let sha256 = hexadecimal(&hash.finalize());
+    if sha256 != envelope.sha256 {
+        return Err(Failed::because(format!(
+            "message {} is not what arrived: its SHA-256 is {sha256}, and was {}; see the disk",
+            envelope.id, envelope.sha256
+        )));
+    }
+    keep(file, folder, name, &sha256)?;
+    Ok(sha256)
+}
+
+/// Gives a file its name, unless one with other content has it.
+fn keep(
+    file: durable::Temporary,
+    folder: &Arc<Folder>,
+    name: &str,
+    sha256: &str,
+) -> Result<(), Failed> {
+    let path = folder.path().join(name);
+    if path.exists() {
+        let there = hash_file(&path).map_err(|error| Failed::because(format!("{}: {error}", path.display())))?;
+        if there == sha256 {
+            return Ok(());
+        }
+        return Err(Failed::because(format!(
+            "{} is there already, with other content; export to another folder",
+            path.display()
+        )));
+    }
+    file.sync()
+        .and_then(|file| file.rename(name, Existing::Keep))
+        .and_then(|()| folder.sync())
+        .map_err(|error| Failed::because(error.to_string()))
+}
+
+/// Adds lines to the manifest; those of other files stay.
+fn note(folder: &Arc<Folder>, sums: [(String, String); 2]) -> Result<(), Failed> {
+    let path = folder.path().join(MANIFEST);
+    let before = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Failed::because(format!("{}: {error}", path.display()))),
+    };
+    folder.write(MANIFEST, manifest(&before, sums).as_bytes()).map_err(|error| Failed::because(error.to_string()))
+}
+
+fn manifest(before: &str, sums: [(String, String); 2]) -> String {
+    let mut lines: BTreeMap<String, String> = before
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(sum, name)| (name.to_owned(), sum.to_owned()))
+        .collect();
+    lines.extend(sums);
+    lines.into_iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect()
+}
+
+fn hash_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            length => hash.update(piece.get(..length).unwrap_or_default()),
+        }
+    }
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Arc<Folder>) {
+        let folder = tempfile::tempdir().unwrap();
+        let open = Arc::new(Folder::open(folder.path()).unwrap());
+        (folder, open)
+    }
+
+    fn put(folder: &Arc<Folder>, content: &[u8]) -> Result<(), Failed> {
+        let mut file = folder.temporary().unwrap();
+        file.write(content).unwrap();
+        keep(file, folder, "a.eml", &hexadecimal(&Sha256::digest(content)))
+    }
+
+    #[test]
+    fn the_same_again_is_fine_and_something_else_is_not() {
+        let (path, folder) = folder();
+        put(&folder, b"one").unwrap();
+        put(&folder, b"one").unwrap();
+        assert!(matches!(put(&folder, b"two"), Err(Failed::Because(why)) if why.contains("other content")));
+        assert_eq!(std::fs::read(path.path().join("a.eml")).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(path.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn the_manifest_grows() {
+        let sums = |name: &str| [(format!("{name}.eml"), "aa".to_owned()), (format!("{name}.json"), "bb".to_owned())];
+        let once = manifest("", sums("1"));
+        assert_eq!(once, "aa  1.eml\nbb  1.json\n");
+        assert_eq!(manifest(&once, sums("1")), once);
+        assert_eq!(manifest(&once, sums("2")), "aa  1.eml\nbb  1.json\naa  2.eml\nbb  2.json\n");
+    }
+
+    #[test]
+    fn sha256sum_agrees() {
+        let (path, folder) = folder();
+        put(&folder, b"one").unwrap();
+        let sum = hash_file(&path.path().join("a.eml")).unwrap();
+        note(&folder, [("a.eml".to_owned(), sum.clone()), ("b.json".to_owned(), sum)]).unwrap();
+        std::fs::copy(path.path().join("a.eml"), path.path().join("b.json")).unwrap();
+        let checked =
+            std::process::Command::new("sha256sum").args(["-c", MANIFEST]).current_dir(path.path()).output().unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+    }
+}

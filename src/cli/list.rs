@@ -1,0 +1,94 @@
+//! `gatepost quarantine list`: parked messages, oldest first.
+
+use super::account::as_filed;
+use super::gate::{Gate, Need};
+use super::output::Failed;
+use super::table::Table;
+use super::text::{moment, size};
+use super::{Format, time};
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::control::api::{Answer, Entry, Request, Wanted};
+use crate::quarantine::envelope::State;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Only those of this account: NAME, user:NAME or host:ADDRESS
+    #[arg(long)]
+    account: Option<Account>,
+    /// Only those whose sender has this in it
+    #[arg(long, value_name = "PART")]
+    sender: Option<String>,
+    /// Only those whose subject has this in it
+    #[arg(long, value_name = "PART")]
+    subject: Option<String>,
+    /// Only those parked since then: 2026-11-24T16:05:28Z, or a duration ago such as 2h
+    #[arg(long, value_name = "TIME", value_parser = time::since)]
+    since: Option<Timestamp>,
+    /// At most so many, the oldest
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Failed> {
+    let Arguments { account, sender, subject, since, limit, format } = arguments;
+    let account = account.map(|account| as_filed(account, config));
+    let mut output = format.output();
+    let mut gate = Gate::open(config, Need::Records).await?;
+    let filter = Wanted { account, sender, subject, since };
+    let mut replies = gate.ask(Request::List { filter, limit }).await?;
+    let mut table = Table::new([
+        ("ID", 26),
+        ("TIME", 20),
+        ("ACCOUNT", 30),
+        ("SENDER", 30),
+        ("RECIPIENTS", 36),
+        ("SIZE", 10),
+        ("STATE", 10),
+        ("SUBJECT", 50),
+    ]);
+    while let Some(answer) = replies.next().await {
+        let Answer::Entry(entry) = answer else { continue };
+        if output.is_json() {
+            output.object(&entry)?;
+        } else {
+            table.row(&mut output, row(entry))?;
+        }
+    }
+    if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() {
+        output.line("No such message is in the quarantine.")?;
+    }
+    output.flush()?;
+    gate.close().await;
+    replies.verdict()
+}
+
+fn row(entry: Entry) -> [String; 8] {
+    let subject = match (entry.subject, entry.state) {
+        (Some(subject), _) => subject,
+        (None, State::Unreadable) => entry.reason,
+        (None, _) => String::new(),
+    };
+    [
+        entry.id.to_string(),
+        moment(entry.time),
+        entry.account.map(|account| account.to_string()).unwrap_or_default(),
+        entry.sender.map(|sender| format!("<{sender}>")).unwrap_or_default(),
+        match entry.recipients.as_slice() {
+            [] => String::new(),
+            [only] => only.clone(),
+            [first, others @ ..] => format!("{first} +{}", others.len()),
+        },
+        size(entry.size),
+        match entry.state {
+            State::Parked => "parked".to_owned(),
+            State::Releasing => "releasing".to_owned(),
+            State::Failed => "failed".to_owned(),
+            State::Unreadable => "unreadable".to_owned(),
+        },
+        subject,
+    ]
+}

@@ -1,0 +1,205 @@
+//! The command line: one file a command.
+//!
+//! Parses the arguments, runs one command, and says how it went: 0 done; 1 it failed, and one line on standard error
+//! says why and what to do; 2 usage. A reader of the output that went away (`| head`) is no failure.
+
+mod account;
+mod block;
+mod check;
+mod delete;
+mod demo;
+mod export;
+mod gate;
+mod kick;
+mod list;
+mod local;
+mod machine;
+mod output;
+mod preview;
+mod quarantine;
+mod release;
+mod serve;
+mod show;
+mod status;
+mod table;
+mod text;
+mod time;
+mod user;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use output::{Failed, Output};
+
+/// Where the configuration is looked for, in this order.
+const CONFIG_FILES: [&str; 2] = ["config.toml", "/etc/gatepost/config.toml"];
+
+/// An SMTP submission proxy that catches stolen accounts.
+#[derive(Debug, Parser)]
+#[command(name = "gatepost", version, about, propagate_version = true)]
+struct Arguments {
+    /// The configuration file [default: config.toml in the working directory, then /etc/gatepost/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy, in the foreground; logs to standard error
+    Serve,
+    /// Try everything that Gatepost needs: files, certificates, the upstream
+    Check(check::Arguments),
+    /// Show on loopback how a stolen account is caught
+    Demo(demo::Arguments),
+    /// Edit the users file
+    #[command(subcommand)]
+    User(user::Command),
+    /// Accounts with an invalid recipient in the window, or a block
+    Status(status::Arguments),
+    /// Park what an account sends from now on
+    Block(block::BlockArguments),
+    /// Lift a block, and forget the account's invalid recipients
+    Unblock(block::UnblockArguments),
+    /// End an account's open sessions
+    Kick(kick::Arguments),
+    /// Look into the quarantine; release or delete what is in it
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::ReaderGone) => ExitCode::SUCCESS,
+        Err(Failed::Because(why)) => {
+            output::complain(&why);
+            ExitCode::FAILURE
+        }
+        Err(Failed::Told) => ExitCode::FAILURE,
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failed> {
+    if let Command::Demo(arguments) = arguments.command {
+        return serve::runtime()?.block_on(demo::run(&arguments));
+    }
+    let config = load(arguments.config.as_deref())?;
+    let runtime = match arguments.command {
+        Command::Serve => serve::runtime()?,
+        _ => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failed::because(format!("no runtime: {error}")))?,
+    };
+    let done = runtime.block_on(dispatch(arguments.command, config));
+    // What still waits for a terminal or a disk must not keep a command from ending.
+    runtime.shutdown_background();
+    done
+}
+
+async fn dispatch(command: Command, config: Config) -> Result<(), Failed> {
+    match command {
+        Command::Serve => serve::run(config).await,
+        Command::Check(arguments) => check::run(&arguments, &config).await,
+        // Needs no configuration, and is run before there is one.
+        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::User(command) => user::run(command, &config).await,
+        Command::Status(arguments) => status::run(&arguments, &config).await,
+        Command::Block(arguments) => block::block(arguments, &config).await,
+        Command::Unblock(arguments) => block::unblock(arguments, &config).await,
+        Command::Kick(arguments) => kick::run(arguments, &config).await,
+        Command::Quarantine(command) => quarantine::run(command, &config).await,
+    }
+}
+
+fn load(file: Option<&Path>) -> Result<Config, Failed> {
+    let found = CONFIG_FILES.iter().map(Path::new).find(|path| path.exists());
+    let Some(file) = file.or(found) else {
+        let [first, second] = CONFIG_FILES;
+        return Err(Failed::because(format!(
+            "neither {first} nor {second} is there; name the configuration with --config FILE"
+        )));
+    };
+    Config::load(file, &machine::name()).map_err(|problems| Failed::because(problems.to_string()))
+}
+
+/// `--json`
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Format {
+    /// Print JSON: one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Format {
+    fn output(self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_understood() {
+        for (line, understood) in [
+            ("serve", true),
+            ("--config gatepost.toml serve", true),
+            ("status --json --config gatepost.toml", true),
+            ("", false),
+            ("check --json", true),
+            ("demo --exit", true),
+            ("user add anna --password-stdin --json", true),
+            ("user add", false),
+            ("user list --json", true),
+            ("block anna --reason spam", true),
+            ("block host:192.0.2.1 --json", true),
+            ("block host:printer", false),
+            ("block", false),
+            ("unblock user:anna --release --kick", true),
+            ("kick anna", true),
+            ("quarantine list --account anna --sender a --subject b --since 2h --limit 5 --json", true),
+            ("quarantine list --since 2026-11-24T16:05:28Z", true),
+            ("quarantine list --since yesterday", false),
+            ("quarantine list --limit -1", false),
+            ("quarantine show ID --raw", true),
+            ("quarantine show ID --raw --json", false),
+            ("quarantine show", false),
+            ("quarantine release A B C --quiet", true),
+            ("quarantine release --account anna", true),
+            ("quarantine release --all --json", true),
+            ("quarantine release", false),
+            ("quarantine release A --all", false),
+            ("quarantine release --account anna --all", false),
+            ("quarantine delete A B", true),
+            ("quarantine delete --account anna", true),
+            ("quarantine delete --all", false),
+            ("quarantine delete", false),
+            ("quarantine export A --output DIR", true),
+            ("quarantine export A", false),
+            ("quarantine export --output DIR", false),
+            ("frobnicate", false),
+        ] {
+            let words = std::iter::once("gatepost").chain(line.split_whitespace());
+            let parsed = Arguments::try_parse_from(words);
+            assert_eq!(parsed.is_ok(), understood, "{line}");
+            if let Err(error) = parsed {
+                assert_eq!(error.exit_code(), 2, "{line}");
+            }
+        }
+    }
+}

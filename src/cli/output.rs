@@ -1,0 +1,91 @@
+//! What a command prints: lines for people or JSON for programs to standard output, complaints to standard error.
+//!
+//! Nothing that a stranger wrote reaches a terminal as it is: see [`text`](super::text).
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use serde::Serialize;
+
+use super::text::{clean, escape_json};
+
+/// A command that did not do all that it was to do.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Why, and what to do; still to be told.
+    Because(String),
+    /// It has been told already.
+    Told,
+    /// Whoever read the output has gone, which is no failure.
+    ReaderGone,
+}
+
+impl Failed {
+    pub(super) fn because(why: impl Into<String>) -> Self {
+        Self::Because(why.into())
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::because(format!("the output cannot be written: {error}")),
+        }
+    }
+}
+
+/// Standard output.
+pub(super) struct Output {
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { out: BufWriter::new(io::stdout().lock()), json }
+    }
+
+    /// Whether a program reads it.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One line for people.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), Failed> {
+        Ok(writeln!(self.out, "{}", clean(line))?)
+    }
+
+    /// One object for programs.
+    pub(super) fn object(&mut self, object: &impl Serialize) -> Result<(), Failed> {
+        let json = serde_json::to_string(object).map_err(|error| Failed::because(error.to_string()))?;
+        Ok(writeln!(self.out, "{}", escape_json(&json))?)
+    }
+
+    /// Octets as they are.
+    pub(super) fn octets(&mut self, octets: &[u8]) -> Result<(), Failed> {
+        Ok(self.out.write_all(octets)?)
+    }
+
+    /// To be called at the end of what belongs together, and at the very end.
+    pub(super) fn flush(&mut self) -> Result<(), Failed> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// One line on standard error: why the command failed, and what to do.
+pub(super) fn complain(why: &str) {
+    to_stderr("", why);
+}
+
+/// One line on standard error about something that does not keep the command from being done.
+pub(super) fn warn(what: &str) {
+    to_stderr("warning: ", what);
+}
+
+fn to_stderr(kind: &str, text: &str) {
+    let mut stderr = io::stderr().lock();
+    for line in text.lines() {
+        // With standard error gone there is nobody left to tell.
+        let _ = writeln!(stderr, "gatepost: {kind}{}", clean(line));
+    }
+}

@@ -1,0 +1,184 @@
+//! A safe preview of a message: a few header fields, the beginning of its first text, the names of its attachments.
+//!
+//! Decodes what a stranger wrote, in the operator's own process, never in `serve`. Nothing is fetched, rendered or run;
+//! everything is bounded. What is not fit for a terminal is replaced where it is printed.
+
+use mailparse::{DispositionType, MailHeaderMap, ParsedMail};
+use serde::Serialize;
+
+/// The most characters of the text.
+const TEXT: usize = 2_000;
+/// The most lines of the text.
+const LINES: usize = 100;
+/// The most characters of a header field or a file name.
+const FIELD: usize = 500;
+/// The most attachments that are listed.
+const ATTACHMENTS: usize = 50;
+/// The most parts that are looked at.
+const PARTS: usize = 1_000;
+
+/// The fields that are shown.
+const FIELDS: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Message-ID", "Subject"];
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Preview {
+    /// Names and decoded values.
+    pub(super) header: Vec<(&'static str, String)>,
+    /// The beginning of the first part that is text.
+    pub(super) text: Option<String>,
+    /// Parts that are attached, or no text.
+    pub(super) attachments: Vec<Attachment>,
+    /// What the reader should know of the preview.
+    pub(super) note: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Attachment {
+    pub(super) name: Option<String>,
+    pub(super) media_type: String,
+    /// Octets, decoded.
+    pub(super) size: u64,
+}
+
+pub(super) fn preview(message: &[u8]) -> Preview {
+    // The parser is not ours, and the message is hostile.
+    let parsed = std::panic::catch_unwind(|| {
+        mailparse::parse_mail(message).map(|mail| of_mail(&mail)).map_err(|error| error.to_string())
+    });
+    match parsed {
+        Ok(Ok(preview)) => preview,
+        Ok(Err(why)) => unreadable(&why),
+        Err(_) => unreadable("its form is broken"),
+    }
+}
+
+fn unreadable(why: &str) -> Preview {
+    Preview { note: Some(format!("no preview: {why}; see --raw")), ..Preview::default() }
+}
+
+fn of_mail(mail: &ParsedMail<'_>) -> Preview {
+    let mut preview = Preview::default();
+    for name in FIELDS {
+        for value in mail.headers.get_all_values(name).iter().take(3) {
+            preview.header.push((name, shortened(value, FIELD)));
+        }
+    }
+    let mut notes = Vec::new();
+    for (index, part) in mail.parts().enumerate() {
+        if index >= PARTS || preview.attachments.len() >= ATTACHMENTS {
+            notes.push("there are more parts than are shown".to_owned());
+            break;
+        }
+        add_part(&mut preview, part, &mut notes);
+    }
+    preview.note = (!notes.is_empty()).then(|| notes.join("; "));
+    preview
+}
+
+fn add_part(preview: &mut Preview, part: &ParsedMail<'_>, notes: &mut Vec<String>) {
+    let media_type = part.ctype.mimetype.as_str();
+    if media_type.starts_with("multipart/") {
+        return;
+    }
+    let disposition = part.get_content_disposition();
+    let attached = disposition.disposition == DispositionType::Attachment;
+    if media_type.starts_with("text/") && !attached && preview.text.is_none() {
+        let text = part.get_body().unwrap_or_else(|error| {
+            notes.push(format!("the text is not decoded ({error})"));
+            String::from_utf8_lossy(&part.get_body_raw().unwrap_or_default()).into_owned()
+        });
+        if media_type != "text/plain" {
+            notes.push(format!("the text is the source of a {} part", shortened(media_type, 40)));
+        }
+        preview.text = Some(beginning(&text, notes));
+        return;
+    }
+    let name = disposition.params.get("filename").or_else(|| part.ctype.params.get("name"));
+    let size = part.get_body_raw().map_or(0, |body| body.len());
+    preview.attachments.push(Attachment {
+        name: name.map(|name| shortened(name, FIELD)),
+        media_type: shortened(media_type, FIELD),
+        size: u64::try_from(size).unwrap_or(u64::MAX),
+    });
+}
+
+fn beginning(text: &str, notes: &mut Vec<String>) -> String {
+    let lines: Vec<&str> = text.lines().take(LINES).collect();
+    let shown: String = lines.join("\n").chars().take(TEXT).collect();
+    if shown.len() + 2 * lines.len() < text.trim_end().len() {
+        notes.push("the text goes on".to_owned());
+    }
+    shown
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    super::text::cut(text, most).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field<'a>(preview: &'a Preview, name: &str) -> Option<&'a str> {
+        preview.header.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn decoded() {
+        let message = b"From: =?utf-8?q?M=C3=BCller?= <mueller@example.org>\r\n\
+            Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n\
+            Content-Type: multipart/mixed; boundary=x\r\n\r\n\
+            --x\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+            Gr=FC=DFe =1B[31m\r\nsecond line\r\n\
+            --x\r\nContent-Type: application/pdf; name=\"a.pdf\"\r\nContent-Transfer-Encoding: base64\r\n\
+            Content-Disposition: attachment; filename=\"invoice.pdf\"\r\n\r\nAAAA\r\n--x--\r\n";
+        let preview = preview(message);
+        assert_eq!(field(&preview, "From"), Some("Müller <mueller@example.org>"));
+        assert_eq!(field(&preview, "Subject"), Some("Grüße"));
+        assert_eq!(preview.text.as_deref(), Some("Grüße \u{1b}[31m\nsecond line"));
+        assert_eq!(
+            preview.attachments,
+            [Attachment { name: Some("invoice.pdf".into()), media_type: "application/pdf".into(), size: 3 }]
+        );
+        assert_eq!(preview.note, None);
+    }
+
+    #[test]
+    fn bounded() {
+        let long = format!("Subject: {}\r\n\r\n{}", "s".repeat(10_000), "t".repeat(1_000_000));
+        let shown = preview(long.as_bytes());
+        assert_eq!(field(&shown, "Subject").unwrap().len(), FIELD);
+        assert_eq!(shown.text.unwrap().len(), TEXT);
+        assert_eq!(shown.note.as_deref(), Some("the text goes on"));
+
+        let lines = format!("\r\n{}", "line\r\n".repeat(500));
+        assert_eq!(preview(lines.as_bytes()).text.unwrap().lines().count(), LINES);
+
+        let mut parts = String::from("Content-Type: multipart/mixed; boundary=x\r\n\r\n");
+        for _ in 0..200 {
+            parts.push_str("--x\r\nContent-Type: image/png\r\n\r\nx\r\n");
+        }
+        let shown = preview(parts.as_bytes());
+        assert_eq!(shown.attachments.len(), ATTACHMENTS);
+        assert_eq!(shown.note.as_deref(), Some("there are more parts than are shown"));
+    }
+
+    #[test]
+    fn hostile_forms_yield_a_preview_all_the_same() {
+        let nested: String =
+            (0..2_000).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n")).collect();
+        for message in [
+            &b""[..],
+            b"\r\n",
+            b"no header at all",
+            b"Subject: a\r\n\r\n\xff\xfe\x00",
+            b"Content-Type: text/plain; charset=nonsense\r\n\r\nabc",
+            b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n!!!",
+            b"Content-Type: multipart/mixed\r\n\r\n--x\r\n\r\n",
+            nested.as_bytes(),
+        ] {
+            let preview = preview(message);
+            assert!(preview.header.len() <= 24);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `gatepost quarantine`: what can be done to parked messages.
+
+use super::output::Failed;
+use super::{delete, export, list, release, show};
+use crate::account::Account;
+use crate::config::Config;
+use crate::control::api::Selection;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Parked messages, oldest first
+    List(list::Arguments),
+    /// One message: envelope and a safe preview, or octet for octet
+    Show(show::Arguments),
+    /// Relay messages after all
+    Release(release::Arguments),
+    /// Remove messages for good
+    Delete(delete::Arguments),
+    /// Write messages and their envelopes to a folder, with checksums, as evidence
+    Export(export::Arguments),
+}
+
+pub(super) async fn run(command: Command, config: &Config) -> Result<(), Failed> {
+    match command {
+        Command::List(arguments) => list::run(arguments, config).await,
+        Command::Show(arguments) => show::run(&arguments, config).await,
+        Command::Release(arguments) => release::run(arguments, config).await,
+        Command::Delete(arguments) => delete::run(arguments, config).await,
+        Command::Export(arguments) => export::run(&arguments, config).await,
+    }
+}
+
+/// What ids and `--account` select; clap sees to it that there is the one or the other.
+pub(super) fn selection(ids: Vec<String>, account: Option<Account>, config: &Config) -> Selection {
+    match account {
+        Some(account) => Selection::Account(super::account::as_filed(account, config)),
+        None => Selection::Ids(ids),
+    }
+}

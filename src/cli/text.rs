@@ -1,0 +1,136 @@
+//! Text from strangers, fit for a terminal: what a message says must neither move the cursor nor turn the line around.
+//!
+//! Control characters (ESC among them), bidirectional overrides and invisible characters are replaced. In JSON they are
+//! escaped instead, so that a program gets what was written.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use crate::clock::Timestamp;
+
+/// Stands for a character that is not shown.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// Whether a terminal might do something else with it than show it.
+fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// One line without anything that harms a terminal; a tab becomes a blank.
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let safe = |c| match c {
+        '\t' => ' ',
+        c if is_harmful(c) => REPLACEMENT,
+        c => c,
+    };
+    Cow::Owned(text.chars().map(safe).collect())
+}
+
+/// JSON with the harmful characters as `\uXXXX`, which means the same: outside of strings there are none.
+pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_harmful) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_harmful(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// At most `width` characters, the last three of them dots where it was longer.
+pub(super) fn cut(text: &str, width: usize) -> Cow<'_, str> {
+    if text.chars().nth(width).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let kept: String = text.chars().take(width.saturating_sub(3)).collect();
+    Cow::Owned(kept + "...")
+}
+
+/// A moment, to the second: `2026-11-24T16:05:28Z`.
+pub(super) fn moment(time: Timestamp) -> String {
+    let text = time.to_string();
+    match text.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => text,
+    }
+}
+
+/// A size for people: `512`, `1.4 KiB`, `50.0 MiB`.
+pub(super) fn size(octets: u64) -> String {
+    let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| octets >= *unit) {
+        Some((unit, name)) => {
+            let tenths = u128::from(octets) * 10 / u128::from(*unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => octets.to_string(),
+    }
+}
+
+/// `1 message`, `2 messages`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_the_terminal() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("größe 漢字 🙂", "größe 漢字 🙂"),
+            ("a\tb", "a b"),
+            ("\u{1b}[31mred\u{1b}[0m", "\u{fffd}[31mred\u{fffd}[0m"),
+            ("\u{9b}31m", "\u{fffd}31m"), // CSI as one character of C1
+            ("a\r\nb", "a\u{fffd}\u{fffd}b"),
+            ("invoice\u{202e}fdp.exe", "invoice\u{fffd}fdp.exe"),
+            ("pay\u{200b}pal", "pay\u{fffd}pal"),
+            ("\u{2066}x\u{2069}", "\u{fffd}x\u{fffd}"),
+            ("\u{7f}", "\u{fffd}"),
+            ("\u{e0041}", "\u{fffd}"),
+        ] {
+            assert_eq!(clean(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn json_keeps_what_was_written() {
+        for text in ["plain", "\u{1b}[31m", "\u{9b}\u{202e}\u{7f}", "\u{e0041} 🙂", "a\tb\nc"] {
+            let json = serde_json::to_string(text).unwrap();
+            let escaped = escape_json(&json);
+            assert!(!escaped.contains(is_harmful), "{text:?}");
+            assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn shown_shorter() {
+        for (text, width, expected) in [("abc", 3, "abc"), ("abcdef", 5, "ab..."), ("äöüäöü", 5, "äö..."), ("", 5, "")]
+        {
+            assert_eq!(cut(text, width), expected);
+        }
+        assert_eq!(moment(Timestamp::from_millis(1_795_536_328_123)), "2026-11-24T16:05:28Z");
+        for (octets, expected) in
+            [(0, "0"), (1_023, "1023"), (1_024, "1.0 KiB"), (1_500, "1.4 KiB"), (52_428_800, "50.0 MiB")]
+        {
+            assert_eq!(size(octets), expected);
+        }
+        assert_eq!((count(1, "session"), count(0, "session")), ("1 session".into(), "0 sessions".into()));
+    }
+}
