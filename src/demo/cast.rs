@@ -10,11 +10,11 @@ pub(super) const ABUSE_DESK: &str = "abuse@example.org";
 const FOREIGN: [&str; 4] = ["example.com", "example.net", "garden.example", "choir.example"];
 /// Where the thief's list goes.
 const FIRST_NAMES: [&str; 60] = [
-    "ada", "alan", "alma", "amir", "anton", "asha", "bela", "boris", "carmen", "chen", "clara", "dario", "elif",
-    "emil", "emma", "erik", "fatou", "felix", "finn", "frida", "gino", "greta", "hana", "hugo", "ida", "ines",
-    "ivan", "jan", "jonas", "jun", "kai", "kira", "lars", "lea", "leo", "lina", "luca", "maja", "marek", "mei",
-    "mila", "milo", "nadia", "nils", "nora", "olga", "omar", "otto", "paula", "petra", "ravi", "rosa", "ruben",
-    "sami", "sara", "theo", "tove", "vera", "yara", "zoe",
+    "ada", "alan", "alma", "amir", "anton", "asha", "bela", "boris", "carmen", "chen", "clara", "dario",
+    "elif", "emil", "emma", "erik", "fatou", "felix", "finn", "frida", "gino", "greta", "hana", "hugo",
+    "ida", "ines", "ivan", "jan", "jonas", "jun", "kai", "kira", "lars", "lea", "leo", "lina", "luca",
+    "maja", "marek", "mei", "mila", "milo", "nadia", "nils", "nora", "olga", "omar", "otto", "paula",
+    "petra", "ravi", "rosa", "ruben", "sami", "sara", "theo", "tove", "vera", "yara", "zoe",
 ];
 /// Every so many of the first names had an account that is closed, or never had one.
 const GONE_OF: usize = 2;
@@ -33,9 +33,11 @@ pub(super) struct Person {
 }
 
 /// The honest user.
-pub(super) const ANNA: Person = Person { name: "anna", password: "anna-practises", address: "anna@example.org" };
+pub(super) const ANNA: Person =
+    Person { name: "anna", password: "anna-practises", address: "anna@example.org" };
 /// Whose password was stolen.
-pub(super) const CARL: Person = Person { name: "carl", password: "carl-practises", address: "carl@example.org" };
+pub(super) const CARL: Person =
+    Person { name: "carl", password: "carl-practises", address: "carl@example.org" };
 /// Carl, with the password that the thief does not have.
 pub(super) const CARL_AGAIN: Person = Person { password: "carl-has-a-new-one", ..CARL };
 
@@ -62,7 +64,10 @@ impl Mail {
 
     /// Header and body. Date and Message-ID are left to Gatepost.
     pub(super) fn content(&self) -> String {
-        format!("From: {}\r\nTo: {}\r\nSubject: {}\r\n\r\n{}", self.from, self.to_field, self.subject, self.text)
+        format!(
+            "From: {}\r\nTo: {}\r\nSubject: {}\r\n\r\n{}",
+            self.from, self.to_field, self.subject, self.text
+        )
     }
 }
 
@@ -118,13 +123,15 @@ pub(super) fn harvested() -> Vec<Vec<Harvested>> {
 /// One of the thief's messages.
 pub(super) fn bait(to: &[Harvested]) -> Mail {
     let to: Vec<&str> = to.iter().map(|harvested| harvested.address.as_str()).collect();
-    let text = "Your parcel could not be delivered.\r\nPay the fee of 1.99 here: http://parcel.example/pay\r\n";
+    let text =
+        "Your parcel could not be delivered.\r\nPay the fee of 1.99 here: http://parcel.example/pay\r\n";
     Mail::of(&CARL, &to, "Your parcel is waiting", text)
 }
 
 /// All living mailboxes of the story.
 pub(super) fn directory() -> Directory {
-    let mut living: Vec<String> = ["anna", "bea", "carl", "dora", "abuse"].map(|name| format!("{name}@{DOMAIN}")).into();
+    let mut living: Vec<String> =
+        ["anna", "bea", "carl", "dora", "abuse"].map(|name| format!("{name}@{DOMAIN}")).into();
     living.push("tom@example.net".to_owned());
     living.extend(harvested().into_iter().flatten().filter(|one| one.living).map(|one| one.address));
     let mut domains = FOREIGN.to_vec();

@@ -159,7 +159,7 @@ impl Client {
         self.ask("at DATA", "DATA", 354).await?;
         let mut wire = Vec::new();
         let mut stuffer = DotStuffer::new();
-        stuffer.push(content.as_bytes(), &mut wire);
+        stuffer.stuff(content.as_bytes(), &mut wire);
         stuffer.finish(&mut wire);
         self.converse("at the end of data", &wire).await
     }
@@ -186,9 +186,9 @@ impl Client {
     }
 
     async fn expect(&mut self, at: &str, expected: u16) -> Result<Reply, Broken> {
-        self.await_reply(at).await.and_then(|reply| {
-            if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, reply)) }
-        })
+        self.await_reply(at)
+            .await
+            .and_then(|reply| if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, reply)) })
     }
 
     async fn converse(&mut self, at: &str, octets: &[u8]) -> Result<Reply, Broken> {

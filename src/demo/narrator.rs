@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 /// The widest line of a paragraph.
 const WIDTH: usize = 88;
+/// The columns of a label.
+const LABEL: usize = 23;
 /// The widest line of what a program printed; what is longer is cut.
 const QUOTED: usize = 96;
 
@@ -36,7 +38,7 @@ impl<W: Write> Narrator<W> {
 
     /// A paragraph, filled.
     pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
-        for line in fill(text) {
+        for line in fill(text, WIDTH) {
             writeln!(self.out, "{line}")?;
         }
         self.out.flush()
@@ -50,6 +52,16 @@ impl<W: Write> Narrator<W> {
     /// One line as it is, indented.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "    {text}")?;
+        self.out.flush()
+    }
+
+    /// A label and what belongs to it, which is filled beside it.
+    pub(super) fn entry(&mut self, label: &str, text: &str) -> io::Result<()> {
+        let mut label = label;
+        for line in fill(text, WIDTH - 4 - LABEL) {
+            writeln!(self.out, "    {label:<LABEL$}{line}")?;
+            label = "";
+        }
         self.out.flush()
     }
 
@@ -85,13 +97,13 @@ fn clean(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect()
 }
 
-fn fill(text: &str) -> Vec<String> {
+fn fill(text: &str, most: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let width = |line: &str| line.chars().count();
         match lines.last_mut() {
             Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if width(line) + 1 + width(word) <= WIDTH => {
+            Some(line) if width(line) + 1 + width(word) <= most => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -113,8 +125,12 @@ mod tests {
         narrator.quote("a\n\x1b[2Jb\n").unwrap();
         narrator.output(&"x".repeat(QUOTED + 1)).unwrap();
         let words = |count| vec!["word"; count].join(" ");
-        let expected =
-            format!("\nOne\n---\n{}\n{}\n  | a\n  | ?[2Jb\n    {}...\n", words(17), words(13), "x".repeat(QUOTED));
+        let expected = format!(
+            "\nOne\n---\n{}\n{}\n  | a\n  | ?[2Jb\n    {}...\n",
+            words(17),
+            words(13),
+            "x".repeat(QUOTED)
+        );
         assert_eq!(String::from_utf8(narrator.out).unwrap(), expected);
     }
 }
