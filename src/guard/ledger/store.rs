@@ -1,9 +1,10 @@
 //! The database: the only file that names sled.
 //!
-//! Keys and values are octets here; what they mean is `rows`' business. Three things that sled leaves to us (0.34.7): its flush is no
-//! fsync (sled#1452), so `sync` adds one; a kill during an open leaves a half-written snapshot that no later open
-//! survives (sled#1533), so `open` clears it away; after a failed write it refuses all further ones, so `reopen`.
-//! Pages over 128 KiB go into files that are never fsynced: sixteen values share a page, so none may exceed 7 KiB.
+//! Keys and values are octets here; what they mean is `rows`' business. Three things that sled leaves to us
+//! (0.34.7): its flush is no fsync (sled#1452), so `sync` adds one; a kill during an open leaves a
+//! half-written snapshot that no later open survives (sled#1533), so `open` clears it away; after a failed
+//! write it refuses all further ones, so `reopen`. Pages over 128 KiB go into files that are never fsynced:
+//! sixteen values share a page, so none may exceed 7 KiB.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,7 +20,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::LedgerError;
 use crate::durable::{self, Folder};
 
-/// What the database's version says; each change of keys or values that an older Gatepost would misread raises it.
+/// What the database's version says; each change of keys or values that an older Gatepost would misread
+/// raises it.
 const SCHEMA: u32 = 1;
 const SCHEMA_KEY: &[u8] = b"schema";
 /// Octets of pages that sled keeps in memory.
@@ -247,8 +249,8 @@ fn caught<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     }
 }
 
-/// Drops a database, and says whether sled let go of its file in time. On a thread of its own, since sled waits for its own threads
-/// for ever, were they to have died.
+/// Drops a database, and says whether sled let go of its file in time. On a thread of its own, since sled
+/// waits for its own threads for ever, were they to have died.
 fn let_go(opened: Opened) -> bool {
     let (done, gone) = mpsc::channel();
     let spawned = std::thread::Builder::new().name("ledger-close".into()).spawn(move || {

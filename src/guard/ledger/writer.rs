@@ -1,8 +1,8 @@
 //! The one thread that writes: commits the changes of all sessions in groups.
 //!
-//! What comes in while a commit is under way makes up the next one, so a disk that is slow to flush makes groups larger, not queues
-//! longer. Where a commit fails, those who wait are told, the changes stay in memory, and each second the
-//! database is opened anew and the commit repeated; until then nobody else waits.
+//! What comes in while a commit is under way makes up the next one, so a disk that is slow to flush makes
+//! groups larger, not queues longer. Where a commit fails, those who wait are told, the changes stay in
+//! memory, and each second the database is opened anew and the commit repeated; until then nobody else waits.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const LAZY: Duration = Duration::from_secs(1);
 /// How often accounts are looked for that have been idle for long.
 const REST: Duration = Duration::from_secs(60);
-/// For each row written so many are looked at, whether they are still needed; and at most some so many at a time.
+/// For each row written so many are looked at, whether they are still needed; and at most some so many at a
+/// time.
 const SWEPT_PER_ROW: i64 = 2;
 const SWEPT_AT_ONCE: i64 = 256;
 
@@ -106,7 +107,8 @@ impl Queue {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all that is there, as soon as there is something, or at `due`; what is lazy alone not before `lazy_at`.
+    /// Takes all that is there, as soon as there is something, or at `due`; what is lazy alone not before
+    /// `lazy_at`.
     fn take(&self, due: Instant, lazy_at: Instant) -> Work {
         let mut work = self.lock();
         loop {
