@@ -20,6 +20,9 @@ use crate::smtp::{Extensions, Reply};
 /// The service is ready (RFC 5321 4.2.3).
 const READY: u16 = 220;
 
+/// A syntax error in arguments (RFC 5321 4.2.3).
+const SYNTAX: u16 = 501;
+
 /// How an upstream is reached.
 pub(super) struct Dialer {
     pub(super) settings: Settings,
@@ -74,18 +77,34 @@ impl Dialer {
         if !self.settings.xclient {
             return Ok(());
         }
-        let Some(line) = xclient::command(identity, &connection.extensions.xclient)? else {
+        let address = identity.address.ip().to_canonical();
+        let offered = connection.extensions.xclient.clone();
+        let Some(line) = xclient::command(identity, Some(address), &offered)? else {
             return Ok(());
         };
         connection.identity = Some(Arc::clone(identity));
-        connection.queue(&line);
-        // XCLIENT_README: the server answers with a greeting, and forgets all that was said before. Postfix hangs up
-        // on anything that was pipelined behind the command.
-        let reply = connection.reply(self.settings.connect_timeout).await?;
+        let mut reply = self.say_for_whom(connection, &line).await?;
+        // Postfix with `inet_protocols = ipv4` takes no IPv6 address (501 5.5.4), but does take a second attempt. A user
+        // name carries a client without an address; what has neither would be denied relaying, for good.
+        if reply.code == SYNTAX
+            && address.is_ipv6()
+            && identity.login.is_some()
+            && offers(&offered, "LOGIN")
+            && let Some(line) = xclient::command(identity, None, &offered)?
+        {
+            reply = self.say_for_whom(connection, &line).await?;
+        }
         if reply.code != READY {
             return Err(refused("XCLIENT", &reply));
         }
         self.hello(connection).await
+    }
+
+    /// XCLIENT_README: the server answers with a greeting, and forgets all that was said before. Postfix hangs up on
+    /// anything that was pipelined behind the command.
+    async fn say_for_whom(&self, connection: &mut Connection, line: &[u8]) -> Result<Reply, Fault> {
+        connection.queue(line);
+        Ok(connection.reply(self.settings.connect_timeout).await?)
     }
 
     async fn connect(&self) -> Result<TcpStream, Fault> {
@@ -169,6 +188,10 @@ impl Dialer {
         }
         Err(refused("EHLO", &reply))
     }
+}
+
+fn offers(offered: &[String], attribute: &str) -> bool {
+    offered.iter().any(|offer| offer == attribute)
 }
 
 fn refused(what: &str, reply: &Reply) -> Fault {

@@ -20,6 +20,7 @@ mod repetition;
 mod shared;
 mod slot;
 pub mod transaction;
+mod transfer;
 mod xclient;
 
 #[cfg(test)]

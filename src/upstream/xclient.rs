@@ -9,8 +9,8 @@ use super::{ClientIdentity, Fault};
 
 /// The longest command line, CRLF included: the limit of RFC 5321 4.5.3.1.4, which XCLIENT does not raise.
 const MAX_LINE: usize = 512;
-/// The longest name that Postfix takes for NAME and HELO (`VALID_HOSTNAME_LEN`); it refuses longer ones.
-const MAX_NAME: usize = 255;
+/// The longest value, as it stands in the line, that Postfix takes (3.7: `501 5.5.4 Error: attribute value too long`).
+const MAX_VALUE: usize = 255;
 const UNAVAILABLE: &str = "[UNAVAILABLE]";
 
 /// The command line, or `None` where nothing is offered that we could say.
@@ -18,23 +18,28 @@ const UNAVAILABLE: &str = "[UNAVAILABLE]";
 /// Attributes stand in the order of what goes without them: NAME and HELO last, since they can be long, come from
 /// the client, and decide nothing for an authenticated one; where they do not fit they are `[UNAVAILABLE]` or left out.
 ///
+/// `address` is the client's, or `None` where the upstream is not to be told.
+///
 /// # Errors
 /// The user name does not fit: without it, or with a part of it, the upstream would take the client for someone else.
-pub(super) fn command(identity: &ClientIdentity, offered: &[String]) -> Result<Option<Vec<u8>>, Fault> {
-    let address = match identity.address.ip().to_canonical() {
+pub(super) fn command(
+    identity: &ClientIdentity,
+    address: Option<IpAddr>,
+    offered: &[String],
+) -> Result<Option<Vec<u8>>, Fault> {
+    let address = address.map(|address| match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("IPV6:{address}"),
-    };
+    });
     let protocol = if identity.extended { "ESMTP" } else { "SMTP" };
     let name = identity.name.as_deref().filter(|name| is_host_name(name));
-    let helo = identity.helo.as_deref().filter(|helo| helo.len() <= MAX_NAME);
     let attributes = [
-        ("ADDR", Some(address)),
+        ("ADDR", address),
         ("LOGIN", identity.login.clone()),
         ("PROTO", Some(protocol.to_owned())),
         ("PORT", Some(identity.address.port().to_string())),
         ("NAME", name.map(str::to_owned)),
-        ("HELO", helo.map(str::to_owned)),
+        ("HELO", identity.helo.clone()),
     ];
     let mut line = b"XCLIENT".to_vec();
     let empty = line.len();
@@ -44,15 +49,15 @@ pub(super) fn command(identity: &ClientIdentity, offered: &[String]) -> Result<O
         }
         let value = value.filter(|value| !value.is_empty());
         let encoded = value.as_deref().map_or_else(|| UNAVAILABLE.to_owned(), xtext);
-        let needed = |value: &str| line.len() + 1 + attribute.len() + 1 + value.len() + 2;
-        let fitting = if needed(&encoded) <= MAX_LINE {
+        let room = MAX_LINE.saturating_sub(line.len() + " =\r\n".len() + attribute.len());
+        let fitting = if encoded.len() <= room.min(MAX_VALUE) {
             encoded.as_str()
         } else if attribute == "LOGIN" {
             return Err(Fault::Unavailable(format!(
                 "the user name is too long for an XCLIENT command ({} octets)",
                 encoded.len()
             )));
-        } else if needed(UNAVAILABLE) <= MAX_LINE {
+        } else if UNAVAILABLE.len() <= room {
             UNAVAILABLE
         } else {
             continue;
@@ -91,7 +96,7 @@ fn is_host_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    name.len() <= MAX_NAME
+    name.len() <= MAX_VALUE
         && name.split('.').all(label)
         && name.bytes().any(|octet| !octet.is_ascii_digit() && octet != b'.')
 }
@@ -128,7 +133,9 @@ mod tests {
 
     fn line(identity: &ClientIdentity, offered: &[&str]) -> Option<String> {
         let offered: Vec<_> = offered.iter().map(|&offer| offer.to_owned()).collect();
-        command(identity, &offered).unwrap().map(|line| String::from_utf8(line).unwrap())
+        command(identity, Some(identity.address.ip()), &offered)
+            .unwrap()
+            .map(|line| String::from_utf8(line).unwrap())
     }
 
     #[test]
@@ -181,22 +188,27 @@ mod tests {
             "{helo}"
         );
         // NAME goes too
-        let login = "u".repeat(400);
+        let (host, login) = (format!("{0}.{0}.{0}.{0}", "n".repeat(60)), "u".repeat(250));
         let name = line(&identity("192.0.2.7:1", Some(&host), Some("pc"), Some(&login)), POSTFIX).unwrap();
         assert!(name.contains(&login) && name.contains(" NAME=[UNAVAILABLE] HELO=pc\r\n"), "{name}");
-        // never the user name
+        // Postfix takes values of up to 255 octets, as they stand in the line
+        let all = |helo: &str| line(&identity("192.0.2.7:1", None, Some(helo), None), &["HELO"]).unwrap();
+        assert_eq!(all(&"+".repeat(85)).len(), "XCLIENT HELO=\r\n".len() + 255);
+        assert_eq!(all(&"+".repeat(86)), "XCLIENT HELO=[UNAVAILABLE]\r\n");
+        // never without the user name
         let offered = ["LOGIN".to_owned()];
-        let login = "u".repeat(600);
-        assert!(command(&identity("192.0.2.7:1", None, None, Some(&login)), &offered).is_err());
-        // Postfix refuses a HELO over 255 octets
-        let helo = line(&identity("192.0.2.7:1", None, Some(&"x".repeat(256)), None), &["HELO"]).unwrap();
-        assert_eq!(helo, "XCLIENT HELO=[UNAVAILABLE]\r\n");
+        let login = "u".repeat(256);
+        assert!(command(&identity("192.0.2.7:1", None, None, Some(&login)), None, &offered).is_err());
+        // nor an address that the upstream is not to be told
+        let named = identity("192.0.2.7:1", None, None, Some("alice"));
+        let offered = ["ADDR".to_owned()];
+        assert_eq!(command(&named, None, &offered).unwrap().unwrap(), b"XCLIENT ADDR=[UNAVAILABLE]\r\n");
     }
 
     proptest! {
         #[test]
         fn one_line_of_512_octets_whatever_the_client_says(
-            name in "\\PC{0,300}", helo in any::<String>(), login in proptest::option::of("[ -~]{0,120}"),
+            name in "\\PC{0,300}", helo in any::<String>(), login in proptest::option::of("[ -~]{0,85}"),
             port: u16, extended: bool,
         ) {
             let mut identity = identity("[2001:db8:1111:2222:3333:4444:5555:6666]:1", Some(&name), Some(&helo), None);
@@ -204,7 +216,7 @@ mod tests {
             identity.address.set_port(port);
             identity.extended = extended;
             let offered: Vec<_> = POSTFIX.iter().map(|&offer| offer.to_owned()).collect();
-            let line = command(&identity, &offered).unwrap().unwrap();
+            let line = command(&identity, Some(identity.address.ip()), &offered).unwrap().unwrap();
             prop_assert!(line.len() <= MAX_LINE);
             let inside = line.strip_suffix(b"\r\n").unwrap();
             prop_assert!(inside.iter().all(|&octet| octet == b' ' || octet.is_ascii_graphic()));

@@ -73,7 +73,7 @@ impl Letters {
             kept.pop_front();
         }
         kept.push_back(letter);
-        drop(kept);
+        // Under the lock, so that the number fits what is kept.
         self.shared.total.send_modify(|total| *total += 1);
     }
 
@@ -105,6 +105,24 @@ impl Letters {
             }
         };
         timeout(patience, arrived).await.ok().flatten()
+    }
+
+    /// The first letter of those kept that came after `seen` others, and how many had come with it. Waits for it.
+    pub async fn next_after(&self, seen: u64) -> (Letter, u64) {
+        let mut total = self.shared.total.subscribe();
+        loop {
+            {
+                let kept = self.kept();
+                let now = *total.borrow_and_update();
+                let unseen = usize::try_from(now.saturating_sub(seen)).unwrap_or(usize::MAX);
+                let index = kept.len().saturating_sub(unseen);
+                if let Some(letter) = kept.get(index) {
+                    return (letter.clone(), now - (kept.len() - index - 1) as u64);
+                }
+            }
+            // The sender is ours, and lives as long as we do.
+            let _ = total.changed().await;
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<Letter>> {
@@ -141,6 +159,23 @@ mod tests {
                 letters.add(letter("A"))
             });
         assert_eq!(found.unwrap().queue_id, "A");
+    }
+
+    #[tokio::test]
+    async fn one_after_the_other() {
+        let letters = Letters::default();
+        for name in ["A", "B"] {
+            letters.add(letter(name));
+        }
+        let (first, seen) = letters.next_after(0).await;
+        let (second, seen_both) = letters.next_after(seen).await;
+        assert_eq!((first.queue_id.as_str(), seen, second.queue_id.as_str(), seen_both), ("A", 1, "B", 2));
+        for number in 0..2 * MAX_LETTERS {
+            letters.add(letter(&number.to_string()));
+        }
+        // Those that are no longer kept are passed over.
+        let (oldest, seen) = letters.next_after(seen_both).await;
+        assert_eq!((oldest.queue_id, seen), (MAX_LETTERS.to_string(), MAX_LETTERS as u64 + 3));
     }
 
     #[test]

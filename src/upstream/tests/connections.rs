@@ -1,0 +1,272 @@
+//! Whom a connection serves, how many there are, and when they are given up.
+
+use super::*;
+
+fn ready_with_xclient(login: &str) -> String {
+    format!(
+        "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250-PIPELINING\n> 250 XCLIENT ADDR LOGIN\n\
+         < XCLIENT ADDR=192.0.2.7 LOGIN={login}\n> 220 mail ESMTP\n\
+         < EHLO gatepost.test\n> 250-mail\n> 250-DSN\n> 250 PIPELINING\n"
+    )
+}
+
+/// Script: MAIL is heard and accepted.
+fn mail() -> String {
+    format!("< {MAIL}\n> 250 2.1.0 ok\n")
+}
+
+async fn use_once(upstream: &Upstream, identity: &Arc<ClientIdentity>) {
+    let mut transaction = upstream.transaction(Arc::clone(identity));
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
+}
+
+#[tokio::test]
+async fn xclient_names_the_client_and_the_connection_serves_it_alone() {
+    let alice = format!(
+        "{}{}< RSET\n> 250 ok\n{}< RSET\n> 250 ok\n< QUIT",
+        ready_with_xclient("alice"),
+        mail(),
+        mail()
+    );
+    let bob = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("bob"), mail());
+    let scripted = Scripted::start(&[&alice, &bob]).await;
+    let upstream = upstream(scripted.address);
+    let (alice, bob) = (identity("alice"), identity("bob"));
+    use_once(&upstream, &alice).await;
+    use_once(&upstream, &bob).await;
+    let mut transaction = upstream.transaction(Arc::clone(&alice));
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
+    // EHLO after XCLIENT is what holds; offers() is what was said before it
+    assert!(transaction.extensions().unwrap().dsn);
+    assert!(!upstream.offers().unwrap().dsn);
+    drop(transaction);
+    upstream.end_session(alice.session);
+    upstream.end_session(bob.session);
+    scripted.finish(2).await;
+}
+
+/// Postfix with `inet_protocols = ipv4` refuses the address of a client that came over IPv6.
+#[tokio::test]
+async fn an_address_that_the_upstream_cannot_take_is_left_out_where_there_is_a_user() {
+    let offer = "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR LOGIN\n";
+    let taken = format!(
+        "{offer}< XCLIENT ADDR=IPV6:2001:db8::7 LOGIN=alice\n> 501 5.5.4 Bad ADDR syntax\n\
+         < XCLIENT ADDR=[UNAVAILABLE] LOGIN=alice\n> 220 mail\n< EHLO gatepost.test\n> 250 mail\n{}",
+        mail()
+    );
+    let relay =
+        format!("{offer}< XCLIENT ADDR=IPV6:2001:db8::8 LOGIN=[UNAVAILABLE]\n> 501 5.5.4 Bad ADDR syntax\n");
+    let scripted = Scripted::start(&[&taken, &relay]).await;
+    let upstream = upstream(scripted.address);
+    let address = "[2001:db8::7]:4711".parse().unwrap();
+    let alice = Arc::new(ClientIdentity { address, ..ClientIdentity::clone(&identity("alice")) });
+    use_once(&upstream, &alice).await;
+    let address = "[2001:db8::8]:4711".parse().unwrap();
+    let host = Arc::new(ClientIdentity { address, login: None, ..ClientIdentity::clone(&alice) });
+    let mut transaction = upstream.transaction(host);
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "Unavailable");
+    upstream.close().await;
+    scripted.finish(2).await;
+}
+
+#[tokio::test]
+async fn the_same_session_as_someone_else_gets_a_connection_of_its_own() {
+    let before = format!("{}{}< RSET\n> 250 ok\n", ready_with_xclient("[UNAVAILABLE]"), mail());
+    let after = format!("{}{}", ready_with_xclient("alice"), mail());
+    let scripted = Scripted::start(&[&before, &after]).await;
+    let upstream = upstream(scripted.address);
+    let authenticated = identity("alice");
+    let relay = Arc::new(ClientIdentity { login: None, ..ClientIdentity::clone(&authenticated) });
+    use_once(&upstream, &relay).await;
+    use_once(&upstream, &authenticated).await;
+    upstream.end_session(authenticated.session);
+    let heard = scripted.finish(2).await;
+    assert_eq!(heard[0].matches("MAIL").count(), 1, "{heard:?}");
+}
+
+#[tokio::test]
+async fn without_xclient_a_connection_serves_anybody() {
+    let plain = format!("{READY}{}< RSET\n> 250 ok\n{}< RSET\n> 250 ok\n< QUIT", mail(), mail());
+    let scripted = Scripted::start(&[&plain]).await;
+    let one = upstream(scripted.address);
+    use_once(&one, &identity("alice")).await;
+    use_once(&one, &identity("bob")).await;
+    one.close().await;
+    scripted.finish(1).await;
+    // offered, and not wanted
+    let unwanted = plain.replace("> 250 PIPELINING", "> 250 XCLIENT ADDR LOGIN");
+    let scripted = Scripted::start(&[&unwanted]).await;
+    let other = Upstream::new(Settings { xclient: false, ..settings(scripted.address) }, None);
+    use_once(&other, &identity("alice")).await;
+    use_once(&other, &identity("bob")).await;
+    other.close().await;
+    scripted.finish(1).await;
+}
+
+#[tokio::test]
+async fn learning_leaves_nothing_behind() {
+    let first = "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR LOGIN\n< QUIT";
+    let second = ready_with_xclient("alice") + "< QUIT";
+    let third = format!("{}{}", ready_with_xclient("alice"), mail());
+    let scripted = Scripted::start(&[first, &second, &third]).await;
+    let upstream = upstream(scripted.address);
+    let alice = identity("alice");
+    assert_eq!(upstream.learn(None).await.unwrap().xclient, ["ADDR", "LOGIN"]);
+    assert!(upstream.learn(Some(Arc::clone(&alice))).await.unwrap().dsn);
+    use_once(&upstream, &alice).await;
+    upstream.end_session(alice.session);
+    scripted.finish(3).await;
+}
+
+#[tokio::test]
+async fn one_that_died_while_idle_costs_the_client_nothing() {
+    // Closed before its next use, closed at it, and 421 at it.
+    for end in
+        ["close", "< MAIL FROM:<s@a.example>\nclose", "< MAIL FROM:<s@a.example>\n> 421 4.4.2 idle\nclose"]
+    {
+        let first = format!("{READY}{}< RSET\n> 250 ok\n{end}", mail());
+        let second = format!("{READY}{}", mail());
+        let scripted = Scripted::start(&[&first, &second]).await;
+        let upstream = upstream(scripted.address);
+        let alice = identity("alice");
+        use_once(&upstream, &alice).await;
+        use_once(&upstream, &alice).await;
+        upstream.close().await;
+        scripted.finish(2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reset_refused_is_the_end_of_it() {
+    for reply in ["421 4.3.2 no", "500 5.5.1 what"] {
+        let first = format!("{READY}{}< RSET\n> {reply}\n", mail());
+        let second = format!("{READY}{}", mail());
+        let scripted = Scripted::start(&[&first, &second]).await;
+        let upstream = upstream(scripted.address);
+        use_once(&upstream, &identity("alice")).await;
+        use_once(&upstream, &identity("alice")).await;
+        upstream.close().await;
+        scripted.finish(2).await;
+    }
+}
+
+#[tokio::test]
+async fn none_free_is_busy_and_a_waiting_one_gets_the_place_in_turn() {
+    let script = format!("{}{}", ready_with_xclient("alice"), mail());
+    let next = format!("{}{}", ready_with_xclient("bob"), mail());
+    let scripted = Scripted::start(&[&script, &next]).await;
+    let one = Settings { max_connections: 1, ..settings(scripted.address) };
+    let patience = Duration::from_millis(300);
+    let upstream = Upstream { shared: Arc::new(Shared::new(one, None, patience, IDLE_LIMIT)) };
+    let mut held = upstream.transaction(identity("alice"));
+    assert_eq!(ask_one(&mut held, MAIL).await, "250 2.1.0 ok");
+    let mut other = upstream.transaction(identity("carol"));
+    let begun = Instant::now();
+    assert_eq!(ask_one(&mut other, MAIL).await, "Busy");
+    assert!(begun.elapsed() >= patience && begun.elapsed() < DEADLINE);
+    // one that waits gets it as soon as it is there
+    let waiting = tokio::spawn({
+        let upstream = upstream.clone();
+        async move {
+            let bob = identity("bob");
+            use_once(&upstream, &bob).await;
+            upstream.end_session(bob.session);
+        }
+    });
+    tokio::task::yield_now().await;
+    drop(held);
+    timeout(DEADLINE, waiting).await.unwrap().unwrap();
+    scripted.finish(2).await;
+}
+
+#[tokio::test]
+async fn an_idle_one_is_given_up_for_whoever_waits() {
+    let first = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("alice"), mail());
+    let second = format!("{}{}", ready_with_xclient("bob"), mail());
+    let scripted = Scripted::start(&[&first, &second]).await;
+    let upstream = Upstream::new(Settings { max_connections: 1, ..settings(scripted.address) }, None);
+    let (alice, bob) = (identity("alice"), identity("bob"));
+    use_once(&upstream, &alice).await;
+    let begun = Instant::now();
+    use_once(&upstream, &bob).await;
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    upstream.end_session(bob.session);
+    scripted.finish(2).await;
+}
+
+#[tokio::test]
+async fn an_idle_one_grows_too_old() {
+    let script = format!("{READY}{}< RSET\n> 250 ok\n< QUIT", mail());
+    let scripted = Scripted::start(&[&script]).await;
+    let shared = Shared::new(settings(scripted.address), None, PATIENCE, Duration::from_millis(200));
+    let upstream = Upstream { shared: Arc::new(shared) };
+    use_once(&upstream, &identity("alice")).await;
+    // nothing else closes it
+    scripted.finish(1).await;
+    drop(upstream);
+}
+
+#[tokio::test]
+async fn many_at_once_never_exceed_the_maximum() {
+    const MAX: usize = 3;
+    const SESSIONS: usize = 60;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let open = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let server = tokio::spawn({
+        let (open, most) = (Arc::clone(&open), Arc::clone(&most));
+        async move {
+            use std::sync::atomic::Ordering::SeqCst;
+            use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (open, most) = (Arc::clone(&open), Arc::clone(&most));
+                tokio::spawn(async move {
+                    most.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
+                    let mut stream = BufReader::new(stream);
+                    stream.write_all(b"220 mail\r\n").await.unwrap();
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).await.unwrap_or(0) > 0 {
+                        if line.starts_with("QUIT") {
+                            break;
+                        }
+                        let reply = if line.starts_with("EHLO") {
+                            "250-mail\r\n250 XCLIENT LOGIN\r\n"
+                        } else if line.starts_with("XCLIENT") {
+                            "220 mail\r\n"
+                        } else {
+                            "250 2.1.0 ok\r\n"
+                        };
+                        line.clear();
+                        if stream.write_all(reply.as_bytes()).await.is_err() {
+                            break;
+                        }
+                    }
+                    open.fetch_sub(1, SeqCst);
+                });
+            }
+        }
+    });
+    let upstream = Upstream::new(Settings { max_connections: MAX, ..settings(address) }, None);
+    let sessions: Vec<_> = (0..SESSIONS)
+        .map(|number| {
+            let upstream = upstream.clone();
+            tokio::spawn(async move {
+                let identity = identity(&format!("user{number}"));
+                for _ in 0..5 {
+                    use_once(&upstream, &identity).await;
+                    tokio::task::yield_now().await;
+                }
+                upstream.end_session(identity.session);
+            })
+        })
+        .collect();
+    for session in sessions {
+        timeout(DEADLINE, session).await.unwrap().unwrap();
+    }
+    server.abort();
+    // The upstream may see the end of one after the beginning of the next.
+    let most = most.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((1..=2 * MAX).contains(&most), "{most}");
+}

@@ -1,0 +1,109 @@
+//! Transactions against a scripted upstream: what goes over the wire, and what the caller is told.
+
+mod connections;
+mod content;
+mod questions;
+mod replacement;
+mod tls;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::scripted::{DEADLINE, Scripted};
+use super::*;
+use crate::clock::Timestamp;
+use crate::smtp::Command;
+
+/// As far as MAIL, with PIPELINING.
+const READY: &str = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250-8BITMIME\n> 250 PIPELINING\n";
+/// The same without any extension.
+const READY_PLAIN: &str = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250 mail\n";
+const MAIL: &str = "MAIL FROM:<s@a.example>";
+
+fn settings(address: SocketAddr) -> Settings {
+    Settings {
+        host: address.ip().to_string(),
+        port: address.port(),
+        protection: Protection::Off,
+        tls_name: "mail.example.org".to_owned(),
+        hostname: "gatepost.test".to_owned(),
+        xclient: true,
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+        data_timeout: Duration::from_secs(5),
+        max_connections: 10,
+    }
+}
+
+fn upstream(address: SocketAddr) -> Upstream {
+    Upstream::new(settings(address), None)
+}
+
+fn identity(login: &str) -> Arc<ClientIdentity> {
+    Arc::new(ClientIdentity {
+        session: SessionId::new(Timestamp::default()),
+        name: None,
+        address: "192.0.2.7:4711".parse().unwrap(),
+        helo: Some("pc".to_owned()),
+        extended: true,
+        login: Some(login.to_owned()),
+    })
+}
+
+fn question(line: &str) -> Question {
+    match Command::parse(line.as_bytes()).unwrap() {
+        Command::Mail(mail) => Question::Mail(mail),
+        Command::Rcpt(rcpt) => Question::Rcpt(rcpt),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rcpt(name: &str) -> String {
+    format!("RCPT TO:<{name}@b.example>")
+}
+
+/// The reply, or the name of the fault.
+fn told(answer: &Answer) -> String {
+    match answer {
+        Answer::Replied(reply) => reply.to_string(),
+        Answer::None(fault) => {
+            let name = format!("{fault:?}");
+            name.split('(').next().unwrap().to_owned()
+        }
+    }
+}
+
+async fn answer(transaction: &mut Transaction) -> String {
+    told(&timeout(DEADLINE, transaction.answer()).await.expect("an answer in time"))
+}
+
+/// Asks all at once and takes the answers.
+async fn ask(transaction: &mut Transaction, lines: &[String]) -> Vec<String> {
+    for line in lines {
+        transaction.ask(question(line));
+    }
+    let mut answers = Vec::new();
+    while transaction.outstanding() > 0 {
+        answers.push(answer(transaction).await);
+    }
+    answers
+}
+
+async fn ask_one(transaction: &mut Transaction, line: &str) -> String {
+    ask(transaction, &[line.to_owned()]).await.remove(0)
+}
+
+/// A transaction with one recipient that stands before DATA.
+async fn ready_for_data(upstream: &Upstream) -> Transaction {
+    let mut transaction = upstream.transaction(identity("alice"));
+    let answers = ask(&mut transaction, &[MAIL.to_owned(), rcpt("r1")]).await;
+    assert_eq!(answers, ["250 2.1.0 ok", "250 2.1.5 ok"]);
+    transaction
+}
+
+/// Script: [`READY`] and one accepted recipient.
+fn one_recipient() -> String {
+    format!("{READY}< {MAIL}\n<+ {}\n> 250 2.1.0 ok\n> 250 2.1.5 ok\n", rcpt("r1"))
+}

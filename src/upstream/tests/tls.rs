@@ -1,0 +1,65 @@
+//! STARTTLS and implicit TLS: all of it or nothing.
+
+use super::*;
+use crate::net::tls::{client_config, server_config};
+
+const BEFORE: &str = "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 STARTTLS\n< STARTTLS\n";
+
+async fn run(script: &str, protection: Protection, name: &str) -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+    let pair = rcgen::generate_simple_self_signed(["mail.example.org".to_owned()]).unwrap();
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let server = server_config(&certificate, &key).unwrap();
+    let client = client_config(Some(&certificate)).unwrap();
+    let scripted = Scripted::start_with_tls(&[script], Some(server)).await;
+    let settings = Settings { protection, tls_name: name.to_owned(), ..settings(scripted.address) };
+    let upstream = Upstream::new(settings, Some(client));
+    let mut transaction = upstream.transaction(identity("alice"));
+    let told = ask_one(&mut transaction, MAIL).await;
+    drop(transaction);
+    upstream.close().await;
+    let heard = match timeout(DEADLINE, scripted.playing()).await {
+        Ok(heard) => heard,
+        Err(_) => panic!("{script}"),
+    };
+    (told, heard)
+}
+
+#[tokio::test]
+async fn starttls_and_implicit() {
+    let starttls = format!("{BEFORE}> 220 go\ntls\n{}< {MAIL}\n> 250 2.1.0 ok\n", &READY[17..]);
+    let implicit = format!("tls\n{READY}< {MAIL}\n> 250 2.1.0 ok\n");
+    let (told, heard) = run(&starttls, Protection::StartTls, "mail.example.org").await;
+    assert_eq!(told, "250 2.1.0 ok", "{heard}");
+    let (told, heard) = run(&implicit, Protection::Implicit, "mail.example.org").await;
+    assert_eq!(told, "250 2.1.0 ok", "{heard}");
+    // the certificate is for another name
+    let (told, _) = run(&implicit, Protection::Implicit, "mail.example.net").await;
+    assert_eq!(told, "Unavailable");
+}
+
+#[tokio::test]
+async fn octets_behind_the_reply_to_starttls_end_it() {
+    let script = format!("{BEFORE}> 220 go\n> 250-mail\n> 250 PIPELINING\n");
+    let (told, heard) = run(&script, Protection::StartTls, "mail.example.org").await;
+    assert_eq!(told, "Protocol");
+    assert!(heard.ends_with("STARTTLS\r\n"), "{heard}");
+}
+
+#[tokio::test]
+async fn never_without_tls_where_it_is_wanted() {
+    for script in [
+        // not offered
+        READY.to_owned(),
+        // refused
+        format!("{BEFORE}> 454 4.7.0 no TLS today\n"),
+        // EHLO unknown
+        "> 220 mail\n< EHLO gatepost.test\n> 502 no\n< HELO gatepost.test\n> 250 mail\n".to_owned(),
+    ] {
+        let (told, heard) = run(&script, Protection::StartTls, "mail.example.org").await;
+        assert_eq!(told, "Unavailable");
+        assert!(!heard.contains("MAIL"), "{heard}");
+    }
+}

@@ -1,0 +1,129 @@
+//! The second half of a transaction: DATA, mail data, its end.
+//!
+//! Until the terminator goes out, whatever goes wrong cuts the connection, so that nothing half is ever taken for a
+//! message; from then on, what is not known is said to be ambiguous. RFC 5321 3.3, 4.1.1.4, 4.5.3.2.4 to 4.5.3.2.6.
+
+use super::Fault;
+use super::connection::{Connection, Loss};
+use super::content::{Ending, Interruption};
+use super::repetition::Repetition;
+use super::transaction::{Stage, Transaction};
+use crate::smtp::Reply;
+
+impl Transaction {
+    /// Sends DATA and waits for 354 (repeating the transaction on a fresh connection where the old one is gone).
+    ///
+    /// # Errors
+    /// `Ok(Some(reply))`: the upstream refused DATA with this.
+    pub async fn begin_data(&mut self) -> Result<Option<Reply>, Fault> {
+        if self.stage != Stage::Envelope || !self.questions.is_empty() || self.accepted.is_empty() {
+            return Err(Fault::Protocol("DATA needs an accepted recipient, and no question open".to_owned()));
+        }
+        let mut last_attempt = false;
+        loop {
+            if self.connection.is_none() && self.not_repeated.is_none() {
+                self.connect().await?;
+            }
+            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated
+            {
+                return Err(Fault::NotRepeated(why.clone()));
+            }
+            match self.ask_for_data().await {
+                Ok(outcome) => return Ok(outcome),
+                Err(loss) => {
+                    self.stage = Stage::Envelope;
+                    self.spare = self.connection.take().map(|lost| lost.discard());
+                    if last_attempt || !matches!(loss, Loss::Closed(_)) {
+                        self.spare = None;
+                        return Err(loss.into());
+                    }
+                    last_attempt = true;
+                }
+            }
+        }
+    }
+
+    async fn ask_for_data(&mut self) -> Result<Option<Reply>, Loss> {
+        let limit = self.upstream.settings().timeout;
+        let Some(connection) = &mut self.connection else {
+            return Err(Loss::Closed("there is no connection".to_owned()));
+        };
+        connection.check_in_step()?;
+        connection.queue(b"DATA\r\n");
+        self.stage = Stage::Content;
+        let reply = connection.reply(limit).await?;
+        match reply.code {
+            354 => Ok(None),
+            400.. => {
+                connection.refusals += 1;
+                self.stage = Stage::Envelope;
+                Ok(Some(reply))
+            }
+            _ => Err(Loss::Garbled(format!("a reply that does not answer DATA: {reply}"))),
+        }
+    }
+
+    /// Sends mail data in wire form (dot-stuffed), as much as there is, without the terminator.
+    ///
+    /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
+    ///
+    /// # Errors
+    /// The connection is gone; where the upstream said why before it went, `Ok(Some(reply))`.
+    pub async fn write_data(&mut self, wire: &[u8]) -> Result<Option<Reply>, Fault> {
+        let limit = self.upstream.settings().timeout;
+        // While it is taken out, dropping the future cuts the connection.
+        let mut connection = self.connection_in_data()?;
+        match connection.put(wire, limit).await {
+            Ok(()) => {
+                self.connection = Some(connection);
+                Ok(None)
+            }
+            Err(Interruption::Refused(reply)) => Ok(Some(reply)),
+            Err(Interruption::Accepted(_)) => Err(Fault::Protocol("a positive reply in mid-data".to_owned())),
+            Err(Interruption::Lost(loss)) => Err(loss.into()),
+        }
+    }
+
+    /// Sends the terminator given (`.CRLF` or `CRLF.CRLF`) and waits for the reply.
+    ///
+    /// # Errors
+    /// [`Fault::Ambiguous`] once the terminator may have gone out.
+    pub async fn finish_data(&mut self, terminator: &[u8]) -> Result<Reply, Fault> {
+        let settings = self.upstream.settings();
+        let (limit, patience) = (settings.timeout, settings.data_timeout);
+        let mut connection = self.connection_in_data()?;
+        self.stage = Stage::Over;
+        match connection.end(terminator, limit, patience).await {
+            Ok(reply) if reply.is_positive() => {
+                self.upstream.pool.give_back(connection);
+                Ok(reply)
+            }
+            // It may have been said in mid-data, and another be on its way: no further transaction here.
+            Ok(reply) => {
+                drop(connection.quit());
+                Ok(reply)
+            }
+            Err(Ending::Refused(reply)) => Ok(reply),
+            Err(Ending::Lost(loss)) => Err(loss.into()),
+            Err(Ending::Ambiguous(loss)) => Err(match Fault::from(loss) {
+                Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
+                fault => fault,
+            }),
+        }
+    }
+
+    fn connection_in_data(&mut self) -> Result<Box<Connection>, Fault> {
+        if self.stage != Stage::Content {
+            return Err(Fault::Protocol("mail data before DATA".to_owned()));
+        }
+        self.connection
+            .take()
+            .ok_or_else(|| Fault::Unavailable("the connection was lost in mid-data".to_owned()))
+    }
+
+    /// Drops the connection before the end of data: what was sent is never taken for a message.
+    pub fn abort_data(&mut self) {
+        self.stage = Stage::Over;
+        drop(self.connection.take());
+    }
+}
