@@ -104,7 +104,7 @@ impl Workshop {
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
-        let outbox = Outbox {};
+        let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
         let upstream = Upstream::new(config.upstream.settings.clone(), trust);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
