@@ -175,8 +175,8 @@ impl Session {
     }
 
     /// Decides where the message goes: asked once a message, as late as may be, so that a block that comes while it is
-    /// received still holds.
-    pub fn destination(&mut self, view: &View<'_>) -> Destination {
+    /// received still holds. Some MTAs repeat the Message-ID in their 250.
+    pub fn destination(&mut self, message_id: &str, view: &View<'_>) -> Destination {
         let Some(transaction) = &mut self.transaction else { return Destination::Refuse };
         let reason = match transaction.bound {
             Bound::Unasked => ParkReason::AnsweredUnasked,
@@ -187,7 +187,7 @@ impl Session {
             Bound::Upstream => return Destination::Relay,
         };
         transaction.divert();
-        let imitation = view.precedents.imitate(Place::EndOfData, "", &mut self.shuffle);
+        let imitation = view.precedents.imitate(Place::EndOfData, message_id, &mut self.shuffle);
         self.told = Some(imitation.reply.clone());
         Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
     }
