@@ -339,7 +339,7 @@ fn an_operators_day() {
         ("unblock", ACCOUNT),
         ("kick", ACCOUNT),
     ] {
-        let line = serve.wait_for(&format!("\"operator\"&\"command\":\"{command}\"&\"object\":\"{object}\""));
+        let line = serve.wait_for(&format!("\"audit\"&\"command\":\"{command}\"&\"object\":\"{object}\""));
         let line: Value = serde_json::from_str(&line).unwrap();
         assert!(!line["user"].as_str().unwrap().is_empty(), "{line}");
     }
