@@ -284,7 +284,7 @@ pub fn stopped(left: usize) {
 /// A command of an operator's.
 pub fn audit(line: &AuditLine) {
     info!(time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
-        "operator");
+        "audit");
 }
 
 /// Lines of commands given while the service was down could not be read.
