@@ -41,7 +41,7 @@ pub enum DemoError {
 }
 
 impl DemoError {
-    fn setup(what: &str, why: impl ToString) -> Self {
+    fn setup(what: &str, why: &impl ToString) -> Self {
         Self::Setup { what: what.to_owned(), why: why.to_string() }
     }
 }
@@ -52,14 +52,15 @@ impl DemoError {
 /// # Errors
 /// It cannot start, or anything went differently from the story.
 pub async fn run(exit: bool) -> Result<(), DemoError> {
-    let listen = |kind| signal(kind).map_err(|error| DemoError::setup("signals", error));
+    let listen = |kind| signal(kind).map_err(|error| DemoError::setup("signals", &error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let play = async {
         let stage = Stage::set().await?;
         let told = tokio::select! {
-            told = Box::pin(tell(&stage, exit)) => told,
+            biased;
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),
+            told = Box::pin(tell(&stage, exit)) => told,
         };
         stage.strike().await;
         told
