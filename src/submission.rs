@@ -104,6 +104,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
     }
     let ended = conversation.run().await;
     log.disconnected(&ended.as_ref().err().map_or_else(|| "said goodbye".to_owned(), Lost::to_string));
+    conversation.upstream = None;
     conversation.parts.upstream.end_session(id);
     conversation.client.close().await;
 }

@@ -69,6 +69,9 @@ pub type Answers = mpsc::Receiver<Answer>;
 /// The octets of one message.
 pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
 
+/// A release that has ended.
+type Attempt = (QuarantineId, Result<Released, String>);
+
 /// The reader of the answers is gone.
 struct Gone;
 
@@ -301,24 +304,21 @@ impl Command<'_> {
         let mut under_way = JoinSet::new();
         for id in self.select(command, which).await {
             if under_way.len() >= RELEASES_AT_ONCE {
-                self.released(command, under_way.join_next().await).await;
+                self.next_released(command, &mut under_way).await;
             }
             let host = Arc::clone(&self.operations.host);
             under_way.spawn(async move { (id, host.release(id, quiet).await) });
         }
         while !under_way.is_empty() {
-            self.released(command, under_way.join_next().await).await;
+            self.next_released(command, &mut under_way).await;
         }
         Ok(())
     }
 
-    async fn released(
-        &self,
-        command: &str,
-        done: Option<Result<(QuarantineId, Result<Released, String>), tokio::task::JoinError>>,
-    ) {
-        let (id, outcome) = match done {
-            Some(Ok(done)) => done,
+    /// Waits for the next release to end, and says how it did.
+    async fn next_released(&self, command: &str, under_way: &mut JoinSet<Attempt>) {
+        let (id, outcome) = match under_way.join_next().await {
+            Some(Ok(attempt)) => attempt,
             Some(Err(error)) => {
                 let _ = self.fail(format!("a release broke off: {error}")).await;
                 return;

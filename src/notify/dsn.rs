@@ -1,1 +1,380 @@
 //! The DSN of a release whose recipients were refused for good (RFC 3464, multipart/report of RFC 6522).
+//!
+//! Pure: facts to octets. One for all recipients of a message; sent from the null reverse-path, so it can cause no
+//! further one. ORCPT and ENVID are honoured (RFC 3461 6.3). Where an address is not ASCII the forms of RFC 6533 are
+//! used: address type `utf-8`, message/global-delivery-status, message/global-headers.
+
+use lettre::message::header::{ContentTransferEncoding, ContentType, ContentTypeErr};
+use lettre::message::{Body, MultiPart, SinglePart};
+
+use super::letter::{AutoSubmitted, Head, moment, shown, without_controls};
+use crate::clock::Timestamp;
+use crate::id::OutboxId;
+use crate::smtp::{Enhanced, Reply, xtext};
+
+/// What the sender is told.
+#[derive(Debug, Clone)]
+pub struct Report<'a> {
+    /// Ours.
+    pub hostname: &'a str,
+    /// The reverse-path, without brackets; not the null one.
+    pub sender: &'a str,
+    /// `ENVID=`, xtext as it was written.
+    pub envid: Option<&'a str>,
+    /// When the message came.
+    pub arrived: Timestamp,
+    /// Its Subject, decoded.
+    pub subject: Option<&'a str>,
+    /// Its header, as it was sent; empty: not known.
+    pub header: &'a [u8],
+    /// Who refused it.
+    pub refused: Vec<Refused<'a>>,
+}
+
+/// A recipient that the upstream refused for good.
+#[derive(Debug, Clone)]
+pub struct Refused<'a> {
+    /// The forward-path, without brackets.
+    pub address: &'a str,
+    /// `ORCPT=`, type and xtext as they were written.
+    pub orcpt: Option<&'a str>,
+    /// The upstream's last reply.
+    pub reply: &'a Reply,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// How much of the original's header is sent back, in octets.
+const MAX_HEADER: usize = 64 * 1024;
+/// The longest line of a field, in octets without CRLF (RFC 5322 2.1.1 has 998).
+const MAX_LINE: usize = 900;
+
+impl Report<'_> {
+    /// The whole message, as it goes over the wire, to be sent from the null reverse-path to [`Report::sender`].
+    ///
+    /// # Errors
+    /// lettre does not take a content type: never, for those that stand here.
+    pub fn write(&self, id: OutboxId, now: Timestamp) -> Result<Vec<u8>, ContentTypeErr> {
+        let head = Head {
+            from: &format!("Mail Delivery System <MAILER-DAEMON@{}>", self.hostname),
+            to: &[self.sender.to_owned()],
+            subject: "Your message could not be delivered to everybody",
+            id,
+            hostname: self.hostname,
+            now,
+            auto_submitted: AutoSubmitted::Replied,
+        };
+        let global = !self.is_ascii();
+        let (report, status) = match global {
+            false => ("delivery-status", "message/delivery-status"),
+            true => ("global-delivery-status", "message/global-delivery-status"),
+        };
+        // The id is fresh, so no text in the parts can hold the boundary.
+        let content_type = ContentType::parse(&format!(
+            "multipart/report; report-type={report}; boundary=\"gatepost-{id}\""
+        ))?;
+        let mut parts = MultiPart::builder()
+            .header(content_type)
+            .singlepart(SinglePart::plain(self.text()))
+            .singlepart(part(status, self.status(global))?);
+        if let Some(header) = self.original_header() {
+            let kind = if header.is_ascii() { "text/rfc822-headers" } else { "message/global-headers" };
+            parts = parts.singlepart(part(kind, header)?);
+        }
+        let mut mail = head.fields().to_string().into_bytes();
+        mail.extend(parts.formatted());
+        Ok(mail)
+    }
+
+    fn is_ascii(&self) -> bool {
+        self.sender.is_ascii() && self.refused.iter().all(|refused| refused.address.is_ascii())
+    }
+
+    /// For people.
+    fn text(&self) -> String {
+        let subject = self
+            .subject
+            .map_or_else(String::new, |subject| format!(" with the subject\n    {}\n", shown(subject)));
+        let mut text = format!(
+            "This is the mail system at {}.\n\n\
+             Your message of {}{subject}{}could not be delivered to the following recipients. It is not tried again.\n",
+            shown(self.hostname),
+            moment(self.arrived),
+            if subject.is_empty() { " " } else { "" },
+        );
+        for refused in &self.refused {
+            text += &format!("\n<{}>\n    {}\n", shown(refused.address), shown(&refused.reply.to_string()));
+        }
+        text
+    }
+
+    /// For programs: RFC 3464 2.1.
+    fn status(&self, global: bool) -> String {
+        let mut fields = Fields { text: String::new(), global };
+        fields.add("Reporting-MTA", &format!("dns; {}", self.hostname));
+        if let Some(envid) = self.envid.and_then(decoded) {
+            fields.add("Original-Envelope-Id", &envid);
+        }
+        fields.add("Arrival-Date", &self.arrived.to_rfc5322());
+        for refused in &self.refused {
+            fields.text += "\r\n";
+            if let Some(original) = refused.orcpt.and_then(original_recipient) {
+                fields.add("Original-Recipient", &original);
+            }
+            let kind = if refused.address.is_ascii() { "rfc822" } else { "utf-8" };
+            fields.add("Final-Recipient", &format!("{kind}; {}", refused.address));
+            fields.add("Action", "failed");
+            fields.add("Status", &status_of(refused.reply).to_string());
+            fields.add("Diagnostic-Code", &format!("smtp; {}", refused.reply));
+            fields.add("Last-Attempt-Date", &refused.at.to_rfc5322());
+        }
+        fields.text
+    }
+
+    /// What of it fits, in whole lines, with CRLF.
+    fn original_header(&self) -> Option<String> {
+        let header = String::from_utf8_lossy(self.header.get(..MAX_HEADER).unwrap_or(self.header));
+        let lines: Vec<&str> = header.lines().take_while(|line| !line.is_empty()).collect();
+        let whole = if self.header.len() > MAX_HEADER { lines.split_last()?.1 } else { &lines };
+        let text: String = whole.iter().map(|line| format!("{}\r\n", line.replace('\r', "?"))).collect();
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// A part whose lines end with CRLF. RFC 3464 2.1, RFC 6522 4: 7bit wherever that is possible, which is oftener than
+/// lettre thinks; the types of RFC 6533 may be encoded.
+fn part(content_type: &str, text: String) -> Result<SinglePart, ContentTypeErr> {
+    let part = SinglePart::builder().header(ContentType::parse(content_type)?);
+    let plain = text.is_ascii() && text.lines().all(|line| line.len() <= 998);
+    Ok(if plain {
+        part.body(Body::dangerous_pre_encoded(text.into_bytes(), ContentTransferEncoding::SevenBit))
+    } else {
+        part.body(text)
+    })
+}
+
+/// RFC 3461 6.3 (d): the type stays, the address is decoded. `utf-8` has an encoding of its own, which the report
+/// takes as it is (RFC 6533 3).
+fn original_recipient(orcpt: &str) -> Option<String> {
+    let (kind, address) = orcpt.split_once(';')?;
+    if kind.eq_ignore_ascii_case("utf-8") {
+        return Some(format!("{kind}; {address}"));
+    }
+    Some(format!("{kind}; {}", decoded(address)?))
+}
+
+/// What xtext stands for, where that is printable ASCII.
+fn decoded(text: &str) -> Option<String> {
+    let text = String::from_utf8(xtext::decode(text)?).ok()?;
+    text.bytes().all(|octet| matches!(octet, b' '..=b'~')).then_some(text)
+}
+
+/// Its enhanced code, or the most general one of its class.
+fn status_of(reply: &Reply) -> Enhanced {
+    let class = if reply.is_transient() { 4 } else { 5 };
+    reply.enhanced.unwrap_or(Enhanced { class, subject: 0, detail: 0 })
+}
+
+/// Fields of a delivery status.
+struct Fields {
+    text: String,
+    /// Characters outside ASCII may stand in them.
+    global: bool,
+}
+
+impl Fields {
+    fn add(&mut self, name: &str, value: &str) {
+        let value = without_controls(value);
+        let value: String =
+            value.chars().map(|c| if c.is_ascii() || self.global { c } else { '?' }).collect();
+        let mut rest = format!("{name}: {value}");
+        while rest.len() > MAX_LINE {
+            let edge = (0..=MAX_LINE).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or_default();
+            let at = rest
+                .get(..edge)
+                .and_then(|line| line.rfind(' '))
+                .filter(|at| *at > name.len() + 1)
+                .unwrap_or(edge);
+            self.text += &format!("{}\r\n", rest.get(..at).unwrap_or_default());
+            rest = format!(" {}", rest.get(at..).unwrap_or_default().trim_start());
+        }
+        self.text += &format!("{rest}\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at() -> Timestamp {
+        Timestamp::from_millis(1_795_536_328_123)
+    }
+
+    fn reply(code: u16, enhanced: Option<&str>, text: &str) -> Reply {
+        Reply {
+            code,
+            enhanced: enhanced.map(|text| text.parse().unwrap()),
+            text: Cow::Owned(text.to_owned()),
+        }
+    }
+
+    fn report<'a>(refused: Vec<Refused<'a>>) -> Report<'a> {
+        Report {
+            hostname: "mx.example.org",
+            sender: "anna@example.org",
+            envid: Some("QQ+2B1"),
+            arrived: at(),
+            subject: Some("News"),
+            header: b"Received: by x\r\n\twith y\r\nSubject: News\r\n\r\nnot the body",
+            refused,
+        }
+    }
+
+    /// The parts: type, encoding, decoded content.
+    fn parts(mail: &[u8]) -> Vec<(String, String, String)> {
+        let parsed = mailparse::parse_mail(mail).unwrap();
+        parsed
+            .subparts
+            .iter()
+            .map(|part| {
+                let header = |name: &str| {
+                    let found =
+                        part.headers.iter().find(|header| header.get_key_ref().eq_ignore_ascii_case(name));
+                    found.map_or(String::new(), mailparse::MailHeader::get_value)
+                };
+                let body = String::from_utf8(part.get_body_raw().unwrap()).unwrap();
+                (header("Content-Type"), header("Content-Transfer-Encoding"), body)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_report_as_rfc_3464_has_it() {
+        let (one, other) = (reply(550, Some("5.1.1"), "No such user\nat all"), reply(554, None, "No"));
+        let report = report(vec![
+            Refused {
+                address: "a+b@example.com",
+                orcpt: Some("rfc822;a+2Bb@example.com"),
+                reply: &one,
+                at: at(),
+            },
+            Refused { address: "c@example.com", orcpt: None, reply: &other, at: at() },
+        ]);
+        let mail = report.write(OutboxId::new(at()), at()).unwrap();
+        assert!(mail.is_ascii());
+        let text = String::from_utf8(mail.clone()).unwrap();
+        for line in [
+            "From: Mail Delivery System <MAILER-DAEMON@mx.example.org>\r\n",
+            "To: anna@example.org\r\n",
+            "Auto-Submitted: auto-replied\r\n",
+            "Content-Type: multipart/report; report-type=delivery-status;",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        let [human, status, header] = &parts(&mail)[..] else { panic!("{text}") };
+        assert!(
+            human.0.starts_with("text/plain") && human.2.contains("550 5.1.1 No such user / at all"),
+            "{human:?}"
+        );
+        assert_eq!((status.0.as_str(), status.1.as_str()), ("message/delivery-status", "7bit"));
+        assert_eq!(
+            status.2.trim_end(),
+            "Reporting-MTA: dns; mx.example.org\r\n\
+             Original-Envelope-Id: QQ+1\r\n\
+             Arrival-Date: Tue, 24 Nov 2026 16:05:28 +0000\r\n\
+             \r\n\
+             Original-Recipient: rfc822; a+b@example.com\r\n\
+             Final-Recipient: rfc822; a+b@example.com\r\n\
+             Action: failed\r\n\
+             Status: 5.1.1\r\n\
+             Diagnostic-Code: smtp; 550 5.1.1 No such user / at all\r\n\
+             Last-Attempt-Date: Tue, 24 Nov 2026 16:05:28 +0000\r\n\
+             \r\n\
+             Final-Recipient: rfc822; c@example.com\r\n\
+             Action: failed\r\n\
+             Status: 5.0.0\r\n\
+             Diagnostic-Code: smtp; 554 No\r\n\
+             Last-Attempt-Date: Tue, 24 Nov 2026 16:05:28 +0000"
+        );
+        assert_eq!(header.0, "text/rfc822-headers");
+        assert_eq!(header.2.trim_end(), "Received: by x\r\n\twith y\r\nSubject: News");
+    }
+
+    #[test]
+    fn an_address_outside_ascii_takes_rfc_6533() {
+        let one = reply(550, Some("5.1.1"), "grün?");
+        let refused = Refused {
+            address: "grün@example.com",
+            orcpt: Some("utf-8;gr\\x{FC}n@example.com"),
+            reply: &one,
+            at: at(),
+        };
+        let mail = report(vec![refused]).write(OutboxId::new(at()), at()).unwrap();
+        assert!(mail.is_ascii(), "the sender's server may know no 8BITMIME");
+        let [_, status, header] = &parts(&mail)[..] else { panic!() };
+        assert_eq!(status.0, "message/global-delivery-status");
+        for line in [
+            "Original-Recipient: utf-8; gr\\x{FC}n@example.com\r\n",
+            "Final-Recipient: utf-8; grün@example.com\r\n",
+            "Diagnostic-Code: smtp; 550 5.1.1 grün?\r\n",
+        ] {
+            assert!(status.2.contains(line), "{line} in {}", status.2);
+        }
+        assert_eq!(header.0, "text/rfc822-headers");
+        assert!(String::from_utf8_lossy(&mail).contains("report-type=global-delivery-status"));
+    }
+
+    #[test]
+    fn odd_facts() {
+        let deferred = reply(451, Some("4.4.1"), &"long ".repeat(1_000));
+        let facts = Report {
+            envid: Some("+0D+0AX:y"),
+            subject: None,
+            header: b"",
+            ..report(vec![Refused {
+                address: "a@b.c",
+                orcpt: Some("rfc822;+0A"),
+                reply: &deferred,
+                at: at(),
+            }])
+        };
+        let mail = facts.write(OutboxId::new(at()), at()).unwrap();
+        let [human, status] = &parts(&mail)[..] else { panic!("no header, no third part") };
+        assert!(human.2.contains("UTC could not be delivered"), "{}", human.2);
+        assert!(
+            !status.2.contains("Original-"),
+            "an id that does not decode to text is left out: {}",
+            status.2
+        );
+        assert!(
+            status.2.contains("Status: 4.4.1\r\n") && status.2.lines().all(|line| line.len() <= MAX_LINE)
+        );
+        assert_eq!(status.1, "7bit");
+    }
+
+    proptest! {
+        /// Whatever the facts are, the message has its parts, its lines and no header from elsewhere.
+        #[test]
+        fn nothing_breaks_the_form(
+            address in any::<String>(), text in any::<String>(), subject in any::<String>(),
+            header in proptest::collection::vec(any::<u8>(), 0..200), orcpt in any::<String>(),
+        ) {
+            let reply = Reply { code: 550, enhanced: None, text: Cow::Owned(text) };
+            let facts = Report {
+                subject: Some(&subject),
+                header: &header,
+                ..report(vec![Refused { address: &address, orcpt: Some(&orcpt), reply: &reply, at: at() }])
+            };
+            let mail = facts.write(OutboxId::new(at()), at()).unwrap();
+            let text = String::from_utf8(mail.clone()).unwrap();
+            prop_assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+            let parts = parts(&mail);
+            prop_assert!(matches!(parts.len(), 2 | 3));
+            prop_assert_eq!(parts[1].2.matches("Final-Recipient:").count(), 1 + usize::from(address.contains("Final-Recipient:")));
+        }
+    }
+}

@@ -1,1 +1,442 @@
 //! The abuse desk's mail: which account, how much, since when, from where, how to look, how to undo.
+//!
+//! Pure: facts to octets. Plain text in words that somebody follows at three in the morning. Addresses and replies in
+//! it come from outside and are made safe to print; commands in it are safe to copy.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lettre::message::SinglePart;
+
+use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
+use crate::account::{Account, Kind};
+use crate::clock::Timestamp;
+use crate::id::OutboxId;
+
+/// From whom, and to whom.
+#[derive(Debug, Clone)]
+pub struct Letterhead {
+    /// `[notify] from`
+    pub from: String,
+    /// `[notify] to`
+    pub to: Vec<String>,
+    /// Ours.
+    pub hostname: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// An account reached its limit and is blocked.
+    Blocked(Incident, Withheld),
+    /// An account that is observed or exempt reached its limit.
+    WouldBlock(Incident),
+    /// 80 % of the quarantine are used.
+    QuarantineNearlyFull {
+        /// Parked messages.
+        messages: u64,
+        /// Their octets.
+        octets: u64,
+        /// `[quarantine] max_size`, in octets.
+        max_size: u64,
+    },
+    /// Counts or blocks cannot be written.
+    LedgerTrouble {
+        /// What the database says.
+        why: String,
+    },
+    /// A day's first recipients met no refusal.
+    Blind {
+        /// Those at domains other than the upstream's own; else all.
+        foreign: bool,
+        /// How many.
+        recipients: u64,
+    },
+}
+
+/// `[limit] action`: what becomes of a blocked account's mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withheld {
+    /// Parked silently.
+    Parked,
+    /// Refused openly.
+    Refused,
+}
+
+/// What an account did.
+#[derive(Debug, Clone)]
+pub struct Incident {
+    /// Whose.
+    pub account: Account,
+    /// Invalid recipients in the window.
+    pub invalid_recipients: u32,
+    /// How long the window is.
+    pub period: Duration,
+    /// The first of them.
+    pub first: Option<Timestamp>,
+    /// The last.
+    pub last: Option<Timestamp>,
+    /// Some of them, the latest.
+    pub samples: Vec<Sample>,
+    /// How many of the account's sessions are open.
+    pub sessions: usize,
+    /// The latest messages that the upstream still took.
+    pub relayed: Vec<Relayed>,
+}
+
+/// An invalid recipient.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// As the client wrote it.
+    pub address: String,
+    /// Where the client connected from.
+    pub client: IpAddr,
+}
+
+/// A message that the upstream took.
+#[derive(Debug, Clone)]
+pub struct Relayed {
+    /// When.
+    pub at: Timestamp,
+    /// The upstream's reply, in which its queue id stands.
+    pub reply: String,
+    /// The message's Message-ID.
+    pub message_id: Option<String>,
+}
+
+impl Notice {
+    /// The whole mail, as it goes over the wire.
+    pub fn write(&self, letterhead: &Letterhead, id: OutboxId, now: Timestamp) -> Vec<u8> {
+        let head = Head {
+            from: &letterhead.from,
+            to: &letterhead.to,
+            subject: &self.subject(),
+            id,
+            hostname: &letterhead.hostname,
+            now,
+            auto_submitted: AutoSubmitted::Generated,
+        };
+        let mut mail = head.fields().to_string().into_bytes();
+        let text =
+            format!("{}\n-- \nGatepost on {}, {}\n", self.text(), shown(&letterhead.hostname), moment(now));
+        mail.extend(SinglePart::plain(text).formatted());
+        mail
+    }
+
+    fn subject(&self) -> String {
+        match self {
+            Self::Blocked(incident, _) => format!(
+                "Blocked: {}, {} invalid recipients within {}",
+                incident.account,
+                incident.invalid_recipients,
+                duration(incident.period)
+            ),
+            Self::WouldBlock(incident) => {
+                format!(
+                    "Would have blocked: {}, {} invalid recipients",
+                    incident.account, incident.invalid_recipients
+                )
+            }
+            Self::QuarantineNearlyFull { .. } => "The quarantine is nearly full".to_owned(),
+            Self::LedgerTrouble { .. } => "Counts and blocks cannot be written".to_owned(),
+            Self::Blind { .. } => "The mail server seems to accept every recipient".to_owned(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Blocked(incident, withheld) => blocked(incident, *withheld),
+            Self::WouldBlock(incident) => would_block(incident),
+            Self::QuarantineNearlyFull { messages, octets, max_size } => {
+                nearly_full(*messages, *octets, *max_size)
+            }
+            Self::LedgerTrouble { why } => ledger_trouble(why),
+            Self::Blind { foreign, recipients } => blind(*foreign, *recipients),
+        }
+    }
+}
+
+fn blocked(incident: &Incident, withheld: Withheld) -> String {
+    let account = &incident.account;
+    let word = shell_word(account.as_str());
+    let name = shown(account.as_str());
+    let now = match withheld {
+        Withheld::Parked => {
+            "All that it sends from now on is parked in the quarantine. The sender is not told, and nothing is lost.\n\
+             The block lasts until you undo it.\n"
+        }
+        Withheld::Refused => {
+            "All that it sends from now on is refused, and the sender sees that. The block lasts until you undo it.\n"
+        }
+    };
+    let thief = match account.kind() {
+        Kind::User(_) => "the password is in wrong hands: change it, and only then unblock the account.",
+        Kind::Host(_) => "the machine or the form on it is abused: mend that, and only then unblock it.",
+    };
+    format!(
+        "The account {name} is blocked. It tried to send to {} recipients that do not exist within {},\n\
+         as somebody does who sends to a harvested list, most often with a stolen password.\n\
+         {now}\n\
+         {}\n\
+         WHAT TO DO\n\n\
+         1. Look at what it sends:\n\
+         \x20      gatepost quarantine list --account {word}\n\
+         \x20      gatepost quarantine show ID\n\
+         2. If it is spam, {thief}\n\
+         \x20      gatepost kick {word}\n\
+         \x20      gatepost quarantine delete --account {word}\n\
+         \x20      gatepost unblock {word}\n\
+         \x20  Also clear the messages at the end of this mail from the mail server's queue.\n\
+         3. If it is not, let it go on and send what is parked:\n\
+         \x20      gatepost unblock {word} --release\n\n\
+         {}{}",
+        incident.invalid_recipients,
+        duration(incident.period),
+        facts(incident),
+        samples(incident),
+        relayed(incident),
+    )
+}
+
+fn would_block(incident: &Incident) -> String {
+    let word = shell_word(incident.account.as_str());
+    format!(
+        "The account {} tried to send to {} recipients that do not exist within {}.\n\
+         That is its limit. It would be blocked now, if `[limit] observe` or `[limit] exempt` did not say otherwise:\n\
+         nothing was done. There is at most one such mail a day for an account.\n\n\
+         {}\n\
+         To block it by hand, and to undo that:\n\
+         \x20      gatepost block {word}\n\
+         \x20      gatepost unblock {word} --release\n\n\
+         {}{}",
+        shown(incident.account.as_str()),
+        incident.invalid_recipients,
+        duration(incident.period),
+        facts(incident),
+        samples(incident),
+        relayed(incident),
+    )
+}
+
+fn facts(incident: &Incident) -> String {
+    let time = |at: Option<Timestamp>| at.map_or_else(|| "unknown".to_owned(), moment);
+    let clients: BTreeSet<String> = incident.samples.iter().map(|sample| sample.client.to_string()).collect();
+    format!(
+        "First invalid recipient:  {}\n\
+         Last invalid recipient:   {}\n\
+         Client addresses:         {}\n\
+         Open sessions now:        {}\n",
+        time(incident.first),
+        time(incident.last),
+        if clients.is_empty() {
+            "unknown".to_owned()
+        } else {
+            clients.into_iter().collect::<Vec<_>>().join(", ")
+        },
+        incident.sessions,
+    )
+}
+
+fn samples(incident: &Incident) -> String {
+    let mut text = format!("THE LATEST {} RECIPIENTS THAT DO NOT EXIST\n\n", incident.samples.len());
+    for sample in &incident.samples {
+        text += &format!("{}  {}  from {}\n", moment(sample.at), shown(&sample.address), sample.client);
+    }
+    text
+}
+
+fn relayed(incident: &Incident) -> String {
+    if incident.relayed.is_empty() {
+        return "\nThe mail server took no message of this account before.\n".to_owned();
+    }
+    let mut text = format!(
+        "\nTHE LATEST {} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue\n\n",
+        incident.relayed.len()
+    );
+    for message in &incident.relayed {
+        let id = message.message_id.as_deref().map_or_else(String::new, |id| format!("  {}", shown(id)));
+        text += &format!("{}  {}{id}\n", moment(message.at), shown(&message.reply));
+    }
+    text
+}
+
+fn nearly_full(messages: u64, octets: u64, max_size: u64) -> String {
+    let mebibytes = |octets: u64| octets.div_ceil(1 << 20);
+    format!(
+        "{messages} messages with {} MiB are parked; the quarantine takes {} MiB. When it is full, blocked accounts get\n\
+         a temporary refusal (452), and see that something is wrong; other accounts are not concerned.\n\n\
+         To see whose they are, and to remove or release them:\n\
+         \x20      gatepost status\n\
+         \x20      gatepost quarantine list --account ACCOUNT\n\
+         \x20      gatepost quarantine delete --account ACCOUNT\n\
+         \x20      gatepost quarantine release --account ACCOUNT\n\n\
+         `[quarantine] max_size` and `expire_after` set how much is kept, and for how long.\n",
+        mebibytes(octets),
+        mebibytes(max_size),
+    )
+}
+
+fn ledger_trouble(why: &str) -> String {
+    format!(
+        "Gatepost cannot write its counts and blocks:\n\
+         \x20      {}\n\n\
+         Mail goes on, and all counts and blocks hold in memory; a restart now would lose the latest of them. Writing is\n\
+         tried again each second. Most often the disk is full, or a file is not Gatepost's own: look at `data_dir`.\n\
+         The log says when it works again.\n",
+        shown(why)
+    )
+}
+
+fn blind(foreign: bool, recipients: u64) -> String {
+    let (which, cure) = if foreign {
+        (
+            "at domains other than its own",
+            "for foreign recipients (Postfix: reject_unverified_recipient; Exim: verify = recipient/callout)",
+        )
+    } else {
+        ("that it was asked about", "for its own and for foreign recipients")
+    };
+    format!(
+        "The mail server behind Gatepost accepted each of the first {recipients} recipients today {which}.\n\
+         A server that says yes to everybody makes Gatepost blind: it cannot tell who sends to recipients that do not exist.\n\n\
+         Turn recipient verification on {cure};\n\
+         the README tells how. Then see whether it helped:\n\
+         \x20      gatepost check\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: u64) -> Timestamp {
+        Timestamp::from_millis(1_795_536_328_123).after(Duration::from_secs(60 * minute))
+    }
+
+    fn incident(account: &str) -> Incident {
+        Incident {
+            account: account.parse().unwrap(),
+            invalid_recipients: 100,
+            period: Duration::from_secs(3_600),
+            first: Some(at(0)),
+            last: Some(at(7)),
+            samples: vec![
+                Sample { at: at(6), address: "a\r\nBcc: b@c.d".into(), client: "192.0.2.7".parse().unwrap() },
+                Sample {
+                    at: at(7),
+                    address: "\u{1b}[2Jx@y.z".into(),
+                    client: "2001:db8::1".parse().unwrap(),
+                },
+                Sample { at: at(7), address: "grün@y.z".into(), client: "192.0.2.7".parse().unwrap() },
+            ],
+            sessions: 3,
+            relayed: vec![Relayed {
+                at: at(1),
+                reply: "250 2.0.0 Ok: queued as 4D489100508D".into(),
+                message_id: Some("<1@x>".into()),
+            }],
+        }
+    }
+
+    /// Header and decoded body.
+    fn written(notice: &Notice) -> (String, String) {
+        let letterhead = Letterhead {
+            from: "gatepost@mx.example.org".into(),
+            to: vec!["abuse@example.org".into(), "noc@example.org".into()],
+            hostname: "mx.example.org".into(),
+        };
+        let mail = notice.write(&letterhead, OutboxId::new(at(7)), at(7));
+        assert!(mail.is_ascii(), "an upstream without 8BITMIME takes it too");
+        let text = String::from_utf8(mail.clone()).unwrap();
+        assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "{text}");
+        let body = mailparse::parse_mail(&mail).unwrap().get_body().unwrap().replace("\r\n", "\n");
+        let header = text.split_once("\r\n\r\n").unwrap().0;
+        (header.replace("\r\n ", " "), body)
+    }
+
+    #[test]
+    fn a_block_tells_all_that_the_desk_asks() {
+        let (header, body) = written(&Notice::Blocked(incident("anna@example.org"), Withheld::Parked));
+        for line in [
+            "From: gatepost@mx.example.org",
+            "To: abuse@example.org, noc@example.org",
+            "Subject: Blocked: user:anna@example.org, 100 invalid recipients within 1 hour",
+            "Auto-Submitted: auto-generated",
+            "MIME-Version: 1.0",
+            "Message-ID: <",
+        ] {
+            assert!(header.contains(line), "{line} in {header}");
+        }
+        for part in [
+            "100 recipients that do not exist within 1 hour",
+            "First invalid recipient:  2026-11-24 16:05:28 UTC",
+            "Last invalid recipient:   2026-11-24 16:12:28 UTC",
+            "Client addresses:         192.0.2.7, 2001:db8::1\n",
+            "Open sessions now:        3",
+            "gatepost quarantine list --account user:anna@example.org\n",
+            "gatepost unblock user:anna@example.org --release\n",
+            "grün@y.z  from 192.0.2.7",
+            "250 2.0.0 Ok: queued as 4D489100508D  <1@x>",
+            "parked in the quarantine",
+            "the password is in wrong hands",
+        ] {
+            assert!(body.contains(part), "{part} in {body}");
+        }
+    }
+
+    #[test]
+    fn hostile_text_stays_text() {
+        let (header, body) = written(&Notice::Blocked(incident("$(reboot);'"), Withheld::Refused));
+        assert!(!header.contains("Bcc"), "{header}");
+        assert!(body.contains("a\\u{d}\\u{a}Bcc: b@c.d") && body.contains("\\u{1b}[2Jx@y.z"), "{body}");
+        assert!(body.contains(r"gatepost kick 'user:$(reboot);'\'''"), "{body}");
+        assert!(body.contains("is refused") && !body.contains("is parked in"), "{body}");
+    }
+
+    #[test]
+    fn the_other_notices() {
+        for (notice, subject, part) in [
+            (
+                Notice::WouldBlock(incident("host:192.0.2.1")),
+                "Would have blocked: host:192.0.2.1",
+                "nothing was done",
+            ),
+            (
+                Notice::QuarantineNearlyFull { messages: 12, octets: 1 << 33, max_size: 10 << 30 },
+                "nearly full",
+                "12 messages with 8192 MiB are parked; the quarantine takes 10240 MiB",
+            ),
+            (
+                Notice::LedgerTrouble { why: "No space left\non device".into() },
+                "cannot be written",
+                "No space left\\u{a}on device",
+            ),
+            (
+                Notice::Blind { foreign: false, recipients: 1_000 },
+                "accept every recipient",
+                "the first 1000 recipients",
+            ),
+            (
+                Notice::Blind { foreign: true, recipients: 1_000 },
+                "accept every recipient",
+                "reject_unverified_recipient",
+            ),
+        ] {
+            let (header, body) = written(&notice);
+            assert!(header.contains(subject), "{header}");
+            assert!(body.contains(part), "{body}");
+        }
+        let (_, body) = written(&Notice::Blocked(
+            Incident { relayed: vec![], ..incident("host:192.0.2.1") },
+            Withheld::Parked,
+        ));
+        assert!(
+            body.contains("took no message of this account before")
+                && body.contains("the machine or the form"),
+            "{body}"
+        );
+    }
+}

@@ -1,8 +1,9 @@
 //! An upstream that plays a script, for tests: what it says and what it must hear, in order, one script a connection.
 //!
-//! Each step is a line: `> text` is said (neighbours in one write), `< text` must be heard next, `<+ text` must have come
-//! in the same segment as what was heard before, `close` hangs up, `tls` takes over as the TLS server. A script that is
-//! at its end reads until the client hangs up. Every wait has a deadline, and all octets heard are kept.
+//! Each step is a line: `> text` is said (neighbours in one write), `< text` must be heard next, `<+ text` must have
+//! come in the same segment as what was heard before, `close` hangs up, `tls` takes over as the TLS server, `drip` says
+//! what follows octet by octet. A script that is at its end reads until the client hangs up. Every wait has a deadline,
+//! and all octets heard are kept.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,8 +46,13 @@ impl Scripted {
                 stream.set_nodelay(true).unwrap();
                 let tls = tls.clone();
                 playing.push(tokio::spawn(async move {
-                    let mut player =
-                        Player { stream: Some(Stream::Plain(stream)), tls, heard: Vec::new(), read: 0 };
+                    let mut player = Player {
+                        stream: Some(Stream::Plain(stream)),
+                        tls,
+                        heard: Vec::new(),
+                        read: 0,
+                        drip: false,
+                    };
                     player.play(&script).await.map(|()| player.heard)
                 }));
             }
@@ -87,6 +93,7 @@ struct Player {
     heard: Vec<u8>,
     /// How much of `heard` the script has dealt with.
     read: usize,
+    drip: bool,
 }
 
 impl Player {
@@ -109,6 +116,8 @@ impl Player {
             } else if step == "tls" {
                 let Some(Stream::Plain(stream)) = self.stream.take() else { return Err("TLS twice".into()) };
                 self.stream = Some(self.accept(stream).await?);
+            } else if step == "drip" {
+                self.drip = true;
             } else if step == "close" {
                 return Ok(());
             } else {
@@ -129,11 +138,12 @@ impl Player {
 
     async fn say(&mut self, said: &mut String) -> Result<(), String> {
         let stream = self.stream.as_mut().ok_or("no stream")?;
-        if !said.is_empty() {
-            stream.write_all(said.as_bytes()).await.map_err(|error| error.to_string())?;
+        for piece in said.as_bytes().chunks(if self.drip { 1 } else { said.len().max(1) }) {
+            stream.write_all(piece).await.map_err(|error| error.to_string())?;
             stream.flush().await.map_err(|error| error.to_string())?;
-            said.clear();
+            tokio::task::yield_now().await;
         }
+        said.clear();
         Ok(())
     }
 

@@ -230,11 +230,7 @@ fn gsasl_scram() {
             let gsasl = |password: &str| {
                 let mut command = Command::new("gsasl");
                 command.args(["--smtp", "--no-cb", "--quiet", "--mechanism", mechanism]);
-                command.args([
-                    "--authentication-id=alice",
-                    "--authorization-id=",
-                    &format!("--password={password}"),
-                ]);
+                command.args(["--authentication-id=alice", &format!("--password={password}")]);
                 match port {
                     Port::Submission => {
                         command.arg(format!("--connect=localhost:{}", house.gatepost.starttls.port()));
@@ -292,7 +288,7 @@ fn s_nail() {
             "-S",
             "tls-verify=strict",
             "-S",
-            "smtp-hostname=client.example",
+            "smtp-hostname=mta.example",
         ]);
         command.args([
             "-S",

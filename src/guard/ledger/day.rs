@@ -1,4 +1,5 @@
-//! The recipients of a day (UTC): how many were probed, how many refused, and whether the upstream seems to be blind.
+//! The recipients of a day (UTC): how many were probed, how many refused, and whether the upstream seems to
+//! be blind.
 //!
 //! Pure. Counts are kept over restarts; after a crash they are as of seconds before it.
 

@@ -71,7 +71,7 @@ async fn an_address_that_the_upstream_cannot_take_is_left_out_where_there_is_a_u
 
 #[tokio::test]
 async fn the_same_session_as_someone_else_gets_a_connection_of_its_own() {
-    let before = format!("{}{}", ready_with_xclient("[UNAVAILABLE]"), mail());
+    let before = format!("{}{}< RSET\n> 250 ok\n", ready_with_xclient("[UNAVAILABLE]"), mail());
     let after = format!("{}{}", ready_with_xclient("alice"), mail());
     let scripted = Scripted::start(&[&before, &after]).await;
     let upstream = upstream(scripted.address);
@@ -80,7 +80,8 @@ async fn the_same_session_as_someone_else_gets_a_connection_of_its_own() {
     use_once(&upstream, &relay).await;
     use_once(&upstream, &authenticated).await;
     upstream.end_session(authenticated.session);
-    scripted.finish(2).await;
+    let heard = scripted.finish(2).await;
+    assert_eq!(heard[0].matches("MAIL").count(), 1, "{heard:?}");
 }
 
 #[tokio::test]

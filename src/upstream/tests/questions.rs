@@ -1,5 +1,8 @@
 //! MAIL and RCPT: what goes out together, what an answer is, and what is none.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use super::*;
 
 #[tokio::test]
@@ -193,4 +196,53 @@ async fn a_reply_without_end_is_cut_off() {
     let upstream = upstream(scripted.address);
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "Protocol");
+}
+
+#[tokio::test]
+async fn replies_may_come_octet_by_octet() {
+    let script = format!(
+        "drip\n{READY}< {MAIL}\n<+ {}\n> 250 2.1.0 ok\n> 550-5.1.1 no\n> 550 5.1.1 such user\n",
+        rcpt("r1")
+    );
+    let scripted = Scripted::start(&[&script]).await;
+    let upstream = upstream(scripted.address);
+    let mut transaction = upstream.transaction(identity("alice"));
+    let answers = ask(&mut transaction, &[MAIL.to_owned(), rcpt("r1")]).await;
+    assert_eq!(answers[0], "250 2.1.0 ok");
+    assert!(answers[1].ends_with("such user"), "{answers:?}");
+    drop(transaction);
+    upstream.close().await;
+    scripted.finish(1).await;
+}
+
+/// A caller that stops waiting, and comes back, finds the answers that it left, in their order.
+#[tokio::test]
+async fn to_stop_waiting_for_an_answer_loses_none() {
+    let (r1, r2) = (rcpt("r1"), rcpt("r2"));
+    let script = format!(
+        "drip\n{READY}< {MAIL}\n> 250 2.1.0 zero\n< {r1}\n<+ {r2}\n> 250 2.1.5 one\n> 550 5.1.1 two\n"
+    );
+    let scripted = Scripted::start(&[&script]).await;
+    let upstream = upstream(scripted.address);
+    let mut transaction = upstream.transaction(identity("alice"));
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 zero");
+    transaction.ask(question(&r1));
+    transaction.ask(question(&r2));
+    let (mut answers, mut stopped) = (Vec::new(), 0);
+    let begun = Instant::now();
+    while transaction.outstanding() > 0 && begun.elapsed() < DEADLINE {
+        // Polled once and dropped.
+        let polled = pin!(transaction.answer()).poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(answer) = polled {
+            answers.push(told(&answer));
+        } else {
+            stopped += 1;
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(answers, ["250 2.1.5 one", "550 5.1.1 two"]);
+    assert!(stopped > 0);
+    drop(transaction);
+    upstream.close().await;
+    scripted.finish(1).await;
 }
