@@ -32,7 +32,7 @@ pub(super) async fn looks<W: Write>(
         scene.narrator.line(&row(&entry.id, &entry.time, &entry.recipients, &entry.subject))?;
         subjects.push(entry.subject);
     }
-    let bait = subjects.iter().filter(|subject| **subject == cast::bait(&[]).subject).count();
+    let bait = subjects.iter().filter(|subject| **subject == cast::BAIT).count();
     check("the thief's messages in the quarantine", &bait, &raid.parked)?;
     check("all messages in the quarantine", &subjects.len(), &(raid.parked + 1))?;
     scene.narrator.pause()?;

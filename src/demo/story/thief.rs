@@ -106,7 +106,7 @@ async fn send(
     tally: &mut Tally,
     limit: u32,
 ) -> Result<(), DemoError> {
-    let mail = cast::bait(message);
+    let mail = cast::bait(tally.relayed + tally.parked + 1, message);
     client.mail(mail.from).await?;
     for harvested in message {
         let reply = client.rcpt(&harvested.address).await?;
