@@ -1,4 +1,5 @@
 //! `gatepost demo`, the real binary: it tells its story to the end, and leaves nothing behind however it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
