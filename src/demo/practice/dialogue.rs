@@ -225,7 +225,7 @@ impl Dialogue {
         match &self.envelope {
             None => say(out, 503, "5.5.1", "Error: need RCPT command"),
             Some(envelope) if envelope.recipients.is_empty() => {
-                say(out, 554, "5.5.1", "Error: no valid recipients")
+                say(out, 554, "5.5.1", "Error: no valid recipients");
             }
             Some(_) => {
                 self.expecting = Expecting::Content { scanner: DotScanner::new(), kept: Vec::new(), size: 0 };
