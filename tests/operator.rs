@@ -31,7 +31,8 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let directory = Directory::new(&["example.org", "example.com"], &["anna@example.org", "bert@example.org"]);
+        let directory =
+            Directory::new(&["example.org", "example.com"], &["anna@example.org", "bert@example.org"]);
         let practice = runtime.block_on(Practice::start(directory)).unwrap();
         let config = format!(
             "hostname = \"gatepost.example.org\"\ndata_dir = \"data\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n\

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lettre::message::SinglePart;
+use lettre::message::header::{ContentTransferEncoding, ContentType};
 
 use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
 use crate::account::{Account, Kind};
@@ -107,6 +108,18 @@ pub struct Relayed {
     pub message_id: Option<String>,
 }
 
+/// The longest line that mail may have, in octets without CRLF (RFC 5322 2.1.1).
+const MAX_LINE: usize = 998;
+
+/// Text as it stands where mail can carry that: somebody may have to read the source, or search it.
+fn plain(text: String) -> SinglePart {
+    if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE) {
+        let part = SinglePart::builder().header(ContentType::TEXT_PLAIN);
+        return part.header(ContentTransferEncoding::SevenBit).body(text);
+    }
+    SinglePart::plain(text)
+}
+
 impl Notice {
     /// The whole mail, as it goes over the wire.
     pub fn write(&self, letterhead: &Letterhead, id: OutboxId, now: Timestamp) -> Vec<u8> {
@@ -122,7 +135,7 @@ impl Notice {
         let mut mail = head.fields().to_string().into_bytes();
         let text =
             format!("{}\n-- \nGatepost on {}, {}\n", self.text(), shown(&letterhead.hostname), moment(now));
-        mail.extend(SinglePart::plain(text).formatted());
+        mail.extend(plain(text).formatted());
         mail
     }
 
