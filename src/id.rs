@@ -83,6 +83,11 @@ id! {
     OutboxId
 }
 
+id! {
+    /// One audit line that waits for the next start; the name of its file.
+    AuditId
+}
+
 /// 128 random bits. An operating system that has none to give yields zeros: ids then differ by time alone, and
 /// whoever makes a file under one refuses to overwrite.
 fn random() -> u128 {

@@ -88,8 +88,10 @@ fn may_use(data_dir: &Path) -> Result<(), Failed> {
 /// Keeps an audit line for the next start of `serve`.
 pub(super) fn postpone(data_dir: &Path, line: &AuditLine) {
     if let Err(error) = audit::postpone(data_dir, line) {
-        let file = data_dir.join(audit::PENDING);
-        output::warn(&format!("no audit line is left, since {} cannot be written: {error}", file.display()));
+        output::warn(&format!(
+            "no audit line is left, since {} cannot be written to: {error}",
+            data_dir.display()
+        ));
     }
 }
 

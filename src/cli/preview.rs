@@ -125,14 +125,26 @@ mod tests {
 
     #[test]
     fn decoded() {
-        let message = b"From: =?utf-8?q?M=C3=BCller?= <mueller@example.org>\r\n\
-            Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n\
-            Content-Type: multipart/mixed; boundary=x\r\n\r\n\
-            --x\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
-            Gr=FC=DFe =1B[31m\r\nsecond line\r\n\
-            --x\r\nContent-Type: application/pdf; name=\"a.pdf\"\r\nContent-Transfer-Encoding: base64\r\n\
-            Content-Disposition: attachment; filename=\"invoice.pdf\"\r\n\r\nAAAA\r\n--x--\r\n";
-        let preview = preview(message);
+        let message = [
+            "From: =?utf-8?q?M=C3=BCller?= <mueller@example.org>",
+            "Subject: =?utf-8?b?R3LDvMOfZQ==?=",
+            "Content-Type: multipart/mixed; boundary=x",
+            "",
+            "--x",
+            "Content-Type: text/plain; charset=iso-8859-1",
+            "Content-Transfer-Encoding: quoted-printable",
+            "",
+            "Gr=FC=DFe =1B[31m",
+            "second line",
+            "--x",
+            "Content-Type: application/pdf; name=a.pdf",
+            "Content-Transfer-Encoding: base64",
+            "Content-Disposition: attachment; filename=invoice.pdf",
+            "",
+            "AAAA",
+            "--x--",
+        ];
+        let preview = preview(message.join("\r\n").as_bytes());
         assert_eq!(field(&preview, "From"), Some("Müller <mueller@example.org>"));
         assert_eq!(field(&preview, "Subject"), Some("Grüße"));
         assert_eq!(preview.text.as_deref(), Some("Grüße \u{1b}[31m\nsecond line"));

@@ -1,20 +1,21 @@
 //! Who looked into what, and who changed it: one line a command, for the mail log.
 //!
-//! While `serve` runs it logs the lines itself. Made while it is down they wait in a file in the data folder, one JSON
-//! object a line, and the next start logs them. Text that an operator wrote is cleaned and bounded.
+//! While `serve` runs it logs the lines itself. Made while it is down they wait in the data folder, one file of JSON each,
+//! and the next start logs them. Text that an operator wrote is cleaned and bounded.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::process::Uid;
+use rustix::fs::{Gid, Uid, chown};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::durable;
+use crate::id::AuditId;
 
-/// The file in which lines wait for the next start, in the data folder.
-pub const PENDING: &str = "audit-pending";
+/// How the names of the files begin in which lines wait for the next start, in the data folder.
+pub const PENDING: &str = "audit-pending-";
 
 /// The most characters of a field that an operator wrote.
 const SHOWN: usize = 200;
@@ -84,46 +85,51 @@ fn name_of(passwd: &str, uid: u32) -> Option<String> {
     })
 }
 
-/// Keeps a line for the next start of `serve`.
+/// Keeps a line for the next start of `serve`, durably.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn postpone(data_dir: &Path, line: &AuditLine) -> io::Result<()> {
-    let mut octets = serde_json::to_vec(line)?;
-    octets.push(b'\n');
-    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(data_dir.join(PENDING))?;
+    let path = data_dir.join(format!("{PENDING}{}", AuditId::new(line.time)));
+    durable::write(&path, &serde_json::to_vec(line)?).map_err(io::Error::other)?;
     // A command of root's must not leave a file that `serve` cannot read.
-    let folder = std::fs::metadata(data_dir)?;
-    if file.metadata()?.uid() != folder.uid() {
-        rustix::fs::fchown(&file, Some(Uid::from_raw(folder.uid())), None)?;
+    let (file, folder) = (std::fs::metadata(&path)?, std::fs::metadata(data_dir)?);
+    if file.uid() != folder.uid() {
+        chown(&path, Some(Uid::from_raw(folder.uid())), Some(Gid::from_raw(folder.gid())))?;
     }
-    file.write_all(&octets)?;
-    file.sync_data()?;
-    File::open(data_dir)?.sync_all()
+    Ok(())
 }
 
-/// Hands the lines that wait to `log`, then forgets them. A line that does not parse is handed on as it is; a crash in
-/// between hands them on again.
+/// Hands the lines that wait to `log`, oldest first, and forgets each. A crash in between hands one on again.
 ///
 /// # Errors
-/// The file is there, and cannot be read or removed.
+/// A file is there, and cannot be read or removed.
 pub fn log_pending(data_dir: &Path, mut log: impl FnMut(&AuditLine)) -> io::Result<()> {
-    let path = data_dir.join(PENDING);
-    let octets = match std::fs::read(&path) {
-        Ok(octets) => octets,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for line in String::from_utf8_lossy(&octets).lines() {
-        log(&serde_json::from_str(line).unwrap_or_else(|_| AuditLine {
-            time: Timestamp::default(),
-            user: "unknown".to_owned(),
-            command: "unknown".to_owned(),
-            object: clean(line),
-            outcome: format!("a line in {PENDING} that does not parse"),
-        }));
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(data_dir)? {
+        let name = entry?.file_name();
+        if name.as_encoded_bytes().starts_with(PENDING.as_bytes()) {
+            names.push(name);
+        }
     }
-    std::fs::remove_file(&path)
+    names.sort();
+    for name in names {
+        let path = data_dir.join(name);
+        log(&read(&std::fs::read(&path)?));
+        durable::remove(&path).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// One that does not parse is handed on as it is.
+fn read(octets: &[u8]) -> AuditLine {
+    serde_json::from_slice(octets).unwrap_or_else(|_| AuditLine {
+        time: Timestamp::default(),
+        user: "unknown".to_owned(),
+        command: "unknown".to_owned(),
+        object: clean(&String::from_utf8_lossy(octets)),
+        outcome: "an audit line that does not parse".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -135,33 +141,37 @@ mod tests {
         AuditLine::new(&actor, "block", object, "done", Timestamp::from_millis(1_795_536_328_123))
     }
 
-    #[test]
-    fn what_waits_is_logged_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut logged = Vec::new();
-        log_pending(folder.path(), |line| logged.push(line.clone())).unwrap();
-        assert_eq!(logged, []);
-
-        postpone(folder.path(), &line("user:anna")).unwrap();
-        postpone(folder.path(), &line("user:bert")).unwrap();
-        let mode = std::fs::metadata(folder.path().join(PENDING)).unwrap().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        log_pending(folder.path(), |line| logged.push(line.clone())).unwrap();
-        log_pending(folder.path(), |line| logged.push(line.clone())).unwrap();
-        assert_eq!(logged, [line("user:anna"), line("user:bert")]);
+    fn logged(folder: &Path) -> Vec<AuditLine> {
+        let mut lines = Vec::new();
+        log_pending(folder, |line| lines.push(line.clone())).unwrap();
+        lines
     }
 
     #[test]
-    fn a_line_cut_short_by_a_crash_hides_no_other() {
+    fn what_waits_is_logged_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("other"), "").unwrap();
+        assert_eq!(logged(folder.path()), []);
+        let mut later = line("user:bert");
+        later.time = later.time.after(std::time::Duration::from_secs(1));
+        postpone(folder.path(), &later).unwrap();
+        postpone(folder.path(), &line("user:anna")).unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            let private = entry.metadata().unwrap().mode() & 0o777 == 0o600;
+            assert!(private || entry.file_name() == "other");
+        }
+        assert_eq!(logged(folder.path()), [line("user:anna"), later]);
+        assert_eq!(logged(folder.path()), []);
+        assert!(folder.path().join("other").exists());
+    }
+
+    #[test]
+    fn a_line_that_does_not_parse_hides_no_other() {
         let folder = tempfile::tempdir().unwrap();
         postpone(folder.path(), &line("user:anna")).unwrap();
-        let path = folder.path().join(PENDING);
-        let mut octets = std::fs::read(&path).unwrap();
-        octets.extend_from_slice(b"{\"time\":\"2026-");
-        std::fs::write(&path, octets).unwrap();
-        let mut objects = Vec::new();
-        log_pending(folder.path(), |line| objects.push(line.object.clone())).unwrap();
-        assert_eq!(objects, ["user:anna", "{\"time\":\"2026-"]);
+        std::fs::write(folder.path().join(format!("{PENDING}0")), "{\"time\":\"2026-").unwrap();
+        let objects: Vec<String> = logged(folder.path()).into_iter().map(|line| line.object).collect();
+        assert_eq!(objects, ["{\"time\":\"2026-", "user:anna"]);
     }
 
     #[test]
