@@ -1,0 +1,403 @@
+//! What follows from the facts: findings, each with its cure. Pure.
+//!
+//! An error is what would keep Gatepost from working: blind, at the upstream's own or a canary domain; XCLIENT offered
+//! and refused; mail refused to those who may send; files that cannot be used. All else is a warning.
+
+use super::local::{self, Certificate, UsersFile};
+use super::upstream::{self, Asked, Place, Said, Sender, Talk};
+use super::{Finding, Severity};
+use crate::config::Config;
+use crate::guard::{Outcome, classify, denies_relaying};
+
+/// Descriptors beside those of the connections: listeners, the database, files being written.
+const RESERVE: u64 = 200;
+
+fn error(about: &'static str, finding: impl Into<String>, cure: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Error, about, finding: finding.into(), cure: cure.into() }
+}
+
+fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Warning, about, finding: finding.into(), cure: cure.into() }
+}
+
+/// About this machine.
+pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(why) = &facts.unusable {
+        let cure = "Give data_dir to the user that Gatepost runs as, or set another one";
+        findings.push(error("data_dir", format!("data_dir cannot be used: {why}"), cure));
+    }
+    for path in &facts.exposed {
+        let finding = format!(
+            "{} can be read by other users, and parked mail is nobody else's business",
+            path.display()
+        );
+        findings.push(warning("data_dir", finding, format!("Run: chmod -R go= {}", path.display())));
+    }
+    match &facts.certificate {
+        Certificate::Usable => {}
+        Certificate::ToBeMade => findings.push(warning(
+            "certificate",
+            "there is no certificate yet: `serve` will make a self-signed one, of which mail programs complain",
+            "Set [tls] certificate and private_key to those of your host name",
+        )),
+        Certificate::Unusable(why) => {
+            findings.push(error("certificate", why.clone(), "Set [tls] certificate and private_key to a pair that fits"));
+        }
+    }
+    users(&facts.users, config, &mut findings);
+    descriptors(facts.descriptors, config, &mut findings);
+    if config.notify.to.is_empty() {
+        findings.push(warning(
+            "notify",
+            "nobody is told of blocks, the log alone",
+            "Set [notify] to = [\"abuse@example.org\"]",
+        ));
+    }
+    for network in config.relay_hosts.iter().filter(|network| network.prefix_len() == 0) {
+        findings.push(warning(
+            "relay",
+            format!("[relay] hosts has {network}: everybody in the world can send without logging in"),
+            "Name your own networks alone",
+        ));
+    }
+    findings
+}
+
+fn users(file: &UsersFile, config: &Config, findings: &mut Vec<Finding>) {
+    let path = config.auth.users.display();
+    let relay_hosts = !config.relay_hosts.is_empty();
+    match file {
+        UsersFile::Missing if relay_hosts => {}
+        UsersFile::Missing => {
+            findings.push(error(
+                "users",
+                format!("there is no users file {path}"),
+                "Run: gatepost user add NAME",
+            ));
+        }
+        UsersFile::Unusable(why) => {
+            findings.push(error("users", why.clone(), "Mend that line, or the file's mode"));
+        }
+        UsersFile::Usable { shut_out, barred, offered } => {
+            for (name, why) in shut_out {
+                let cure = format!("Run: gatepost user passwd {name}");
+                findings.push(warning("users", format!("user {name} cannot log in: {why}"), cure));
+            }
+            for (mechanism, name) in barred {
+                let finding = format!(
+                    "{mechanism} is not offered, since user {name} (the first such) could not use it"
+                );
+                let cure =
+                    format!("Run: gatepost user passwd {name}; or take {mechanism} out of [auth] mechanisms");
+                findings.push(warning("users", finding, cure));
+            }
+            if *offered == 0 && !relay_hosts {
+                let finding =
+                    format!("nobody can log in: no mechanism can be offered with the users of {path}");
+                findings.push(error("users", finding, "Run: gatepost user add NAME"));
+            }
+        }
+    }
+}
+
+fn descriptors(limit: Option<u64>, config: &Config, findings: &mut Vec<Finding>) {
+    let connections = config.session.max_connections.saturating_add(config.upstream.settings.max_connections);
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(RESERVE);
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        findings.push(warning(
+            "descriptors",
+            format!("a process may have {limit} files open here, and max_connections may need {needed}"),
+            format!("Start `serve` with more (LimitNOFILE={needed} in its unit, or ulimit -n {needed}), or lower [session] max_connections"),
+        ));
+    }
+}
+
+/// About the upstream.
+pub(super) fn upstream(facts: &upstream::Facts, config: &Config) -> Vec<Finding> {
+    let address = format!("{}:{}", config.upstream.settings.host, config.upstream.settings.port);
+    let (offers_xclient, talks) = match facts {
+        upstream::Facts::Unreachable(why) => {
+            let finding = format!("the upstream {address} cannot be used: {why}");
+            return vec![error("upstream", finding, "Start it, or correct [upstream] address and tls")];
+        }
+        upstream::Facts::Answers { offers_xclient, talks } => (*offers_xclient, talks),
+    };
+    let mut findings = Vec::new();
+    if !offers_xclient && config.upstream.settings.xclient {
+        findings.push(warning(
+            "xclient",
+            format!("the upstream {address} does not offer XCLIENT to us: it sees all mail come from Gatepost"),
+            "In Postfix set smtpd_authorized_xclient_hosts; with an MTA that has no XCLIENT set [upstream] xclient = false",
+        ));
+    }
+    if config.upstream.canary.is_empty() {
+        findings.push(warning(
+            "canary",
+            "foreign recipients were not tested",
+            "Set [upstream] canary to domains that refuse unknown recipients, and check again",
+        ));
+    }
+    for talk in talks {
+        judge_talk(talk, &mut findings);
+    }
+    findings
+}
+
+fn judge_talk(talk: &Talk, findings: &mut Vec<Finding>) {
+    let sender = match &talk.sender {
+        Sender::Login(name) => format!("a LOGIN ({name})"),
+        Sender::RelayHost(address) => format!("a relay host ({address})"),
+        Sender::Gatepost => "Gatepost".to_owned(),
+    };
+    match &talk.said {
+        Said::XclientRefused(why) => findings.push(error(
+            "xclient",
+            format!("the upstream offers XCLIENT, and refuses it for {sender}: {why}"),
+            "Permit it (the README has the recipe for Postfix), or set [upstream] xclient = false",
+        )),
+        Said::MailRefused(reply) => findings.push(error(
+            "upstream",
+            format!("the upstream refuses MAIL from {sender}: {reply}"),
+            permit(&talk.sender),
+        )),
+        Said::BrokeOff(why) => findings.push(error(
+            "upstream",
+            format!("the upstream broke off when asked on behalf of {sender}: {why}"),
+            "See its log",
+        )),
+        Said::Recipients(asked) => {
+            for asked in asked {
+                findings.extend(judge_recipient(asked, &talk.sender, &sender));
+            }
+        }
+    }
+}
+
+/// How the upstream comes to take mail from a sender.
+fn permit(sender: &Sender) -> &'static str {
+    match sender {
+        Sender::Login(_) => {
+            "Let the upstream take mail from those who logged in, on the listener that Gatepost uses; in Postfix: \
+             smtpd_sasl_auth_enable = yes, permit_sasl_authenticated, and no client or HELO restrictions"
+        }
+        Sender::RelayHost(_) => {
+            "Let the upstream take mail from the networks of [relay] hosts too; in Postfix: the same ones in mynetworks"
+        }
+        Sender::Gatepost => {
+            "Let the upstream take mail from Gatepost's address; in Postfix: put it in mynetworks"
+        }
+    }
+}
+
+fn judge_recipient(asked: &Asked, sender: &Sender, who: &str) -> Option<Finding> {
+    let Asked { domain, place, reply } = asked;
+    let denies = denies_relaying(reply);
+    match (place, classify(reply)) {
+        (Place::Foreign, _) if !denies => None,
+        (_, Outcome::NoSuchRecipient) => None,
+        (Place::Own, Outcome::Accepted) => Some(error(
+            "blind",
+            format!(
+                "the upstream takes a recipient at {domain} that cannot exist: Gatepost would be blind there"
+            ),
+            "Let the upstream verify its own recipients, or set [upstream] domains to its mail domains",
+        )),
+        (_, Outcome::Accepted) => Some(error(
+            "blind",
+            format!(
+                "the upstream takes a recipient at {domain} that cannot exist: Gatepost is blind to foreign recipients"
+            ),
+            "Let the upstream verify foreign recipients; in Postfix: reject_unverified_recipient, in Exim: verify = recipient/callout",
+        )),
+        (Place::Own, Outcome::OtherRefusal) if denies => Some(warning(
+            "domains",
+            format!("the upstream is not home to {domain}: {reply}"),
+            "Set [upstream] domains to its mail domains",
+        )),
+        (_, Outcome::OtherRefusal) if denies => Some(error(
+            "relaying",
+            format!("the upstream refuses {who} mail to foreign domains: {reply}"),
+            permit(sender),
+        )),
+        (_, Outcome::OtherRefusal) if reply.is_transient() => Some(warning(
+            "inconclusive",
+            format!("the upstream puts off a recipient at {domain} that cannot exist: {reply}"),
+            "Check again in a while; a recipient that is put off does not count",
+        )),
+        (Place::Own, Outcome::OtherRefusal) if reply.enhanced.is_some_and(|code| code.subject == 7) => {
+            Some(error("upstream", format!("the upstream refuses mail from {who}: {reply}"), permit(sender)))
+        }
+        (_, Outcome::OtherRefusal) => Some(warning(
+            "inconclusive",
+            format!(
+                "the upstream refuses a recipient at {domain} that cannot exist, but not for that reason: {reply}"
+            ),
+            "Such a refusal does not count; if it is all that the upstream ever says of unknown recipients, Gatepost is blind there",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::path::Path;
+
+    use super::*;
+    use crate::smtp::Reply;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, Path::new("config.toml"), "mail.example.org").unwrap()
+    }
+
+    fn reply(text: &'static str) -> Reply {
+        let (code, text) = text.split_once(' ').unwrap();
+        let (enhanced, rest) = text.split_once(' ').unwrap();
+        let (enhanced, text) = match enhanced.parse() {
+            Ok(enhanced) => (Some(enhanced), rest),
+            Err(_) => (None, text),
+        };
+        Reply { code: code.parse().unwrap(), enhanced, text: Cow::Borrowed(text) }
+    }
+
+    /// The findings about one recipient.
+    fn about(sender: Sender, place: Place, text: &'static str) -> Vec<(Severity, &'static str)> {
+        let asked = Asked { domain: "example.net".to_owned(), place, reply: reply(text) };
+        let talk = Talk { sender, said: Said::Recipients(vec![asked]) };
+        summary(vec![talk], "[upstream]\ncanary = [\"example.net\"]\n")
+    }
+
+    fn summary(talks: Vec<Talk>, text: &str) -> Vec<(Severity, &'static str)> {
+        let facts = upstream::Facts::Answers { offers_xclient: true, talks };
+        upstream(&facts, &config(text)).iter().map(|finding| (finding.severity, finding.about)).collect()
+    }
+
+    #[test]
+    fn replies_about_recipients_that_cannot_exist() {
+        use Severity::{Error, Warning};
+        for (place, text, expected) in [
+            (Place::Own, "250 2.1.5 Ok", &[(Error, "blind")][..]),
+            (Place::Canary, "250 2.1.5 Ok", &[(Error, "blind")]),
+            // A foreign domain that is no canary: only a denial of relaying is a finding.
+            (Place::Foreign, "250 2.1.5 Ok", &[]),
+            (Place::Foreign, "550 5.1.1 User unknown", &[]),
+            (Place::Foreign, "550 5.7.1 blocked", &[]),
+            (Place::Foreign, "450 4.1.2 Domain not found", &[]),
+            (Place::Foreign, "554 5.7.1 <x@example.net>: Relay access denied", &[(Error, "relaying")]),
+            (Place::Canary, "550 Relay not permitted", &[(Error, "relaying")]),
+            (Place::Own, "550 5.1.1 User unknown", &[]),
+            (Place::Canary, "550 5.1.1 undeliverable address: host a[1.2.3.4] said: 550 5.1.1 unknown", &[]),
+            (Place::Own, "554 5.7.1 <x@example.net>: Relay access denied", &[(Warning, "domains")]),
+            (
+                Place::Own,
+                "554 5.7.1 <unknown[192.0.2.1]>: Client host rejected: Access denied",
+                &[(Error, "upstream")],
+            ),
+            (
+                Place::Canary,
+                "450 4.1.1 unverified address: Address verification in progress",
+                &[(Warning, "inconclusive")],
+            ),
+            (Place::Canary, "550 5.7.1 blocked by policy", &[(Warning, "inconclusive")]),
+            (Place::Own, "552 5.2.2 Mailbox full", &[(Warning, "inconclusive")]),
+        ] {
+            assert_eq!(about(Sender::Login("anna".to_owned()), place, text), expected, "{place:?} {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_each_kind_of_sender() {
+        use Severity::{Error, Warning};
+        let talk = |said| Talk { sender: Sender::RelayHost("192.0.2.7".parse().unwrap()), said };
+        let refused = || "550 5.7.0 no".to_owned();
+        for (said, expected) in [
+            (Said::XclientRefused(refused()), (Error, "xclient")),
+            (Said::MailRefused(refused()), (Error, "upstream")),
+            (Said::BrokeOff("closed".to_owned()), (Error, "upstream")),
+        ] {
+            assert_eq!(summary(vec![talk(said)], "[upstream]\ncanary = [\"example.net\"]\n"), [expected]);
+        }
+        assert_eq!(summary(Vec::new(), ""), [(Warning, "canary")]);
+    }
+
+    #[test]
+    fn whether_the_upstream_is_there() {
+        let down = upstream::Facts::Unreachable("connection refused".to_owned());
+        let found = upstream(&down, &config(""));
+        assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Error]);
+        let plain = || upstream::Facts::Answers { offers_xclient: false, talks: Vec::new() };
+        for (text, expected) in [
+            ("[upstream]\ncanary = [\"example.net\"]\n", &["xclient"][..]),
+            ("[upstream]\ncanary = [\"example.net\"]\nxclient = false\n", &[]),
+        ] {
+            let found = upstream(&plain(), &config(text));
+            assert_eq!(found.iter().map(|finding| finding.about).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
+    fn well() -> local::Facts {
+        local::Facts {
+            descriptors: None,
+            certificate: Certificate::Usable,
+            users: UsersFile::Usable { shut_out: Vec::new(), barred: Vec::new(), offered: 3 },
+            exposed: Vec::new(),
+            unusable: None,
+        }
+    }
+
+    #[test]
+    fn this_machine() {
+        use Severity::{Error, Warning};
+        const QUIET: &str = "[notify]\nto = [\"abuse@example.org\"]\n";
+        const RELAY: &str = "[notify]\nto = [\"abuse@example.org\"]\n[relay]\nhosts = [\"192.0.2.0/24\"]\n";
+        const OPEN: &str = "[notify]\nto = [\"abuse@example.org\"]\n[relay]\nhosts = [\"0.0.0.0/0\"]\n";
+        let one = |name: &str| vec![(name.to_owned(), "unknown scheme".to_owned())];
+        let usable = |shut_out, barred, offered| UsersFile::Usable { shut_out, barred, offered };
+        for (facts, text, expected) in [
+            (well(), QUIET, &[][..]),
+            (well(), "", &[(Warning, "notify")]),
+            (well(), RELAY, &[]),
+            (well(), OPEN, &[(Warning, "relay")]),
+            (local::Facts { descriptors: Some(10_290), ..well() }, QUIET, &[]),
+            (local::Facts { descriptors: Some(10_289), ..well() }, QUIET, &[(Warning, "descriptors")]),
+            (
+                local::Facts { certificate: Certificate::ToBeMade, ..well() },
+                QUIET,
+                &[(Warning, "certificate")],
+            ),
+            (
+                local::Facts { certificate: Certificate::Unusable("no key".to_owned()), ..well() },
+                QUIET,
+                &[(Error, "certificate")],
+            ),
+            (local::Facts { users: UsersFile::Missing, ..well() }, QUIET, &[(Error, "users")]),
+            (local::Facts { users: UsersFile::Missing, ..well() }, RELAY, &[]),
+            (
+                local::Facts { users: UsersFile::Unusable("line 3".to_owned()), ..well() },
+                RELAY,
+                &[(Error, "users")],
+            ),
+            (local::Facts { users: usable(one("anna"), vec![], 3), ..well() }, QUIET, &[(Warning, "users")]),
+            (
+                local::Facts {
+                    users: usable(vec![], vec![("SCRAM-SHA-256", "bob".to_owned())], 2),
+                    ..well()
+                },
+                QUIET,
+                &[(Warning, "users")],
+            ),
+            (local::Facts { users: usable(vec![], vec![], 0), ..well() }, QUIET, &[(Error, "users")]),
+            (local::Facts { users: usable(vec![], vec![], 0), ..well() }, RELAY, &[]),
+            (
+                local::Facts { unusable: Some("read-only".to_owned()), ..well() },
+                QUIET,
+                &[(Error, "data_dir")],
+            ),
+            (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
+        ] {
+            let found = local(&facts, &config(text));
+            let found: Vec<_> = found.iter().map(|finding| (finding.severity, finding.about)).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Facts about this machine: files, certificate, users, limits.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+use rustix::process::{Resource, getrlimit};
+
+use crate::auth::UsersError;
+use crate::auth::users::Users;
+use crate::config::Config;
+use crate::net::tls;
+
+/// What was found here.
+pub(super) struct Facts {
+    /// How many files a process may have open; `None`: any number.
+    pub(super) descriptors: Option<u64>,
+    pub(super) certificate: Certificate,
+    pub(super) users: UsersFile,
+    /// Folders and files of ours that others than Gatepost's user can read.
+    pub(super) exposed: Vec<PathBuf>,
+    /// The data folder cannot be used, and why.
+    pub(super) unusable: Option<String>,
+}
+
+pub(super) enum Certificate {
+    Usable,
+    /// It is not there, and `serve` will make one.
+    ToBeMade,
+    Unusable(String),
+}
+
+pub(super) enum UsersFile {
+    Usable {
+        /// Users with a hash of an unknown scheme, and why they cannot log in.
+        shut_out: Vec<(String, String)>,
+        /// Mechanisms that are configured, but not offered, and a user who could not use it.
+        barred: Vec<(&'static str, String)>,
+        /// How many mechanisms are offered.
+        offered: usize,
+    },
+    Missing,
+    Unusable(String),
+}
+
+pub(super) fn look(config: &Config) -> Facts {
+    let mut exposed = Vec::new();
+    for name in ["", "quarantine", "ledger", "outbox"] {
+        let path = config.data_dir.join(name);
+        let mode = std::fs::metadata(&path).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o077 != 0 {
+            exposed.push(path);
+        }
+    }
+    Facts {
+        descriptors: getrlimit(Resource::Nofile).current,
+        certificate: certificate(config),
+        users: users(config),
+        exposed,
+        unusable: unusable(&config.data_dir),
+    }
+}
+
+fn certificate(config: &Config) -> Certificate {
+    let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
+    if config.tls.may_generate && !certificate.exists() && !key.exists() {
+        return Certificate::ToBeMade;
+    }
+    match tls::server_config(certificate, key) {
+        Ok(_) => Certificate::Usable,
+        Err(error) => Certificate::Unusable(error.to_string()),
+    }
+}
+
+fn users(config: &Config) -> UsersFile {
+    let users = match Users::read(&config.auth.users) {
+        Ok(users) => users,
+        Err(UsersError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            return UsersFile::Missing;
+        }
+        Err(error) => return UsersFile::Unusable(error.to_string()),
+    };
+    let mechanisms = &config.auth.mechanisms;
+    let shut_out = users
+        .iter()
+        .filter_map(|user| user.shut_out().map(|why| (user.name().to_owned(), why.to_owned())))
+        .collect();
+    let barred = mechanisms
+        .iter()
+        .filter_map(|mechanism| {
+            let user = users.barred_from(*mechanism).next()?;
+            Some((mechanism.name(), user.name().to_owned()))
+        })
+        .collect();
+    UsersFile::Usable { shut_out, barred, offered: users.offered(mechanisms).len() }
+}
+
+/// Why the data folder, or the one in which it is to be made, cannot be written to.
+fn unusable(data_dir: &Path) -> Option<String> {
+    let there = data_dir.ancestors().find(|path| path.exists())?;
+    if !there.is_dir() {
+        return Some(format!("{} is no folder", there.display()));
+    }
+    rustix::fs::access(there, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+        .err()
+        .map(|error| format!("{}: {}", there.display(), io::Error::from(error)))
+}

@@ -1,0 +1,226 @@
+//! Facts about the upstream: it is asked as it will be used, with the very code that will use it.
+//!
+//! TLS as configured; by XCLIENT on behalf of a user who logged in and, where there are relay hosts, of one of them. Each
+//! transaction ends before any data.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::users::Users;
+use crate::clock;
+use crate::config::Config;
+use crate::id::SessionId;
+use crate::net::tls;
+use crate::smtp::path::{ForwardPath, ReversePath};
+use crate::smtp::{MailCommand, MailParameters, RcptCommand, RcptParameters, Reply};
+use crate::upstream::{Answer, ClientIdentity, Fault, Protection, Question, Transaction, Upstream};
+
+/// A foreign domain that is nobody's (RFC 2606 3).
+const NOBODYS_DOMAIN: &str = "example.com";
+/// The address of a user somewhere in the Internet (TEST-NET-1, RFC 5737).
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// Postfix answers 450 while its own question to another server is under way, and knows the answer soon after.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often a recipient that was put off is asked about again.
+const REPEATS: usize = 2;
+
+/// What the upstream said.
+pub(super) enum Facts {
+    /// It cannot be used at all.
+    Unreachable(String),
+    /// It answers.
+    Answers {
+        /// It offers XCLIENT to us.
+        offers_xclient: bool,
+        /// What it said to each kind of sender.
+        talks: Vec<Talk>,
+    },
+}
+
+/// Who sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A user who logged in.
+    Login(String),
+    /// A relay host.
+    RelayHost(IpAddr),
+    /// All are alike: the upstream sees Gatepost alone.
+    Gatepost,
+}
+
+/// What the upstream said to one kind of sender.
+pub(super) struct Talk {
+    pub(super) sender: Sender,
+    pub(super) said: Said,
+}
+
+pub(super) enum Said {
+    /// It offers XCLIENT, and refused ours.
+    XclientRefused(String),
+    /// It refused MAIL, or gave no answer to it.
+    MailRefused(String),
+    /// Its replies about recipients that do not exist.
+    Recipients(Vec<Asked>),
+    /// It broke off.
+    BrokeOff(String),
+}
+
+/// Where a domain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// One of `[upstream] domains`.
+    Own,
+    /// One of `[upstream] canary`.
+    Canary,
+    /// Foreign; nothing is known of it.
+    Foreign,
+}
+
+/// A recipient that cannot exist, and what the upstream said of it.
+pub(super) struct Asked {
+    pub(super) domain: String,
+    pub(super) place: Place,
+    pub(super) reply: Reply,
+}
+
+pub(super) async fn ask(config: &Config) -> Facts {
+    let trust = match config.upstream.settings.protection {
+        Protection::Off => None,
+        Protection::StartTls | Protection::Implicit => {
+            match tls::client_config(config.upstream.ca.as_deref()) {
+                Ok(trust) => Some(trust),
+                Err(error) => return Facts::Unreachable(error.to_string()),
+            }
+        }
+    };
+    let upstream = Upstream::new(config.upstream.settings.clone(), trust);
+    let offers = match upstream.learn(None).await {
+        Ok(offers) => offers,
+        Err(fault) => return Facts::Unreachable(fault.to_string()),
+    };
+    let offers_xclient = !offers.xclient.is_empty();
+    let mut talks = Vec::new();
+    for sender in senders(config, offers_xclient && config.upstream.settings.xclient) {
+        let said = talk(&upstream, &sender, config).await;
+        talks.push(Talk { sender, said });
+    }
+    upstream.close().await;
+    Facts::Answers { offers_xclient, talks }
+}
+
+/// The kinds of senders between which the upstream can tell.
+fn senders(config: &Config, by_xclient: bool) -> Vec<Sender> {
+    if !by_xclient {
+        return vec![Sender::Gatepost];
+    }
+    let mut senders = Vec::new();
+    if !config.auth.mechanisms.is_empty() && (config.auth.users.exists() || config.relay_hosts.is_empty()) {
+        let users = Users::read(&config.auth.users).unwrap_or_default();
+        let name = users.iter().next().map_or("gatepost-check", |user| user.name());
+        senders.push(Sender::Login(name.to_owned()));
+    }
+    if let Some(network) = config.relay_hosts.first() {
+        senders.push(Sender::RelayHost(network.hosts().next().unwrap_or(network.addr())));
+    }
+    senders
+}
+
+async fn talk(upstream: &Upstream, sender: &Sender, config: &Config) -> Said {
+    let identity = identity(sender);
+    if *sender != Sender::Gatepost
+        && let Err(fault) = upstream.learn(Some(Arc::clone(&identity))).await
+    {
+        return Said::XclientRefused(fault.to_string());
+    }
+    let mut transaction = upstream.transaction(Arc::clone(&identity));
+    let mut opened = open(&mut transaction, &ReversePath::Null).await;
+    let from = config.notify.from.parse::<ReversePath>();
+    if let (Ok(reply), Ok(from)) = (&opened, from)
+        && !reply.is_positive()
+    {
+        // Not everybody takes mail from nobody.
+        transaction.abandon();
+        transaction = upstream.transaction(Arc::clone(&identity));
+        opened = open(&mut transaction, &from).await;
+    }
+    let said = match opened {
+        Ok(reply) if reply.is_positive() => recipients(&mut transaction, config).await,
+        Ok(reply) => Said::MailRefused(reply.to_string()),
+        Err(fault) => Said::BrokeOff(fault.to_string()),
+    };
+    transaction.abandon();
+    upstream.end_session(identity.session);
+    said
+}
+
+fn identity(sender: &Sender) -> Arc<ClientIdentity> {
+    let (address, login) = match sender {
+        Sender::Login(name) => (ELSEWHERE, Some(name.clone())),
+        Sender::RelayHost(address) => (*address, None),
+        Sender::Gatepost => (ELSEWHERE, None),
+    };
+    Arc::new(ClientIdentity {
+        session: SessionId::new(clock::now()),
+        name: None,
+        address: SocketAddr::new(address, 49_152),
+        helo: Some(format!("[{address}]")),
+        extended: true,
+        login,
+    })
+}
+
+async fn open(transaction: &mut Transaction, from: &ReversePath) -> Result<Reply, Fault> {
+    let parameters = MailParameters::default();
+    transaction.ask(Question::Mail(MailCommand { reverse_path: from.clone(), parameters }));
+    replied(transaction.answer().await)
+}
+
+fn replied(answer: Answer) -> Result<Reply, Fault> {
+    match answer {
+        Answer::Replied(reply) => Ok(reply),
+        Answer::None(fault) => Err(fault),
+    }
+}
+
+async fn recipients(transaction: &mut Transaction, config: &Config) -> Said {
+    let mut asked = Vec::new();
+    for (domain, place) in domains(config) {
+        match nobody_at(transaction, domain).await {
+            Ok(reply) => asked.push(Asked { domain: domain.to_owned(), place, reply }),
+            Err(fault) => return Said::BrokeOff(fault.to_string()),
+        }
+    }
+    Said::Recipients(asked)
+}
+
+fn domains(config: &Config) -> Vec<(&str, Place)> {
+    let own = config.upstream.domains.iter().map(|domain| (domain.as_str(), Place::Own));
+    let canary = config.upstream.canary.iter().map(|domain| (domain.as_str(), Place::Canary));
+    let foreign = config.upstream.canary.is_empty().then_some((NOBODYS_DOMAIN, Place::Foreign));
+    own.chain(canary).chain(foreign).collect()
+}
+
+/// Asks about a recipient that cannot exist; again where the answer is put off.
+async fn nobody_at(transaction: &mut Transaction, domain: &str) -> Result<Reply, Fault> {
+    let mut octets = [0; 16];
+    // Without randomness the local-part is one that nobody has either.
+    let _ = getrandom::fill(&mut octets);
+    let random: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    let recipient = format!("gatepost-check-{random}@{domain}");
+    let forward_path: ForwardPath =
+        recipient.parse().map_err(|error| Fault::Protocol(format!("{recipient}: {error}")))?;
+    let rcpt = RcptCommand { forward_path, parameters: RcptParameters::default() };
+    let mut repeats = 0;
+    loop {
+        transaction.ask(Question::Rcpt(rcpt.clone()));
+        let reply = replied(transaction.answer().await)?;
+        let settled =
+            !reply.is_transient() || crate::guard::classify(&reply) == crate::guard::Outcome::NoSuchRecipient;
+        if settled || repeats >= REPEATS {
+            return Ok(reply);
+        }
+        repeats += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}

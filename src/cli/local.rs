@@ -1,0 +1,118 @@
+//! The operations in the command's own process, for as long as no `serve` runs.
+//!
+//! Takes the data folder as `serve` does, so that neither starts beside the other. Audit lines wait there for the next
+//! start of `serve`.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::gate::Need;
+use super::output::{self, Failed};
+use crate::account::Account;
+use crate::config::Config;
+use crate::control::api::Released;
+use crate::control::operations::Pending;
+use crate::control::{Actor, AuditLine, Host, Limit, Operations, audit};
+use crate::guard::Ledger;
+use crate::guard::ledger::Policy;
+use crate::id::QuarantineId;
+use crate::quarantine::Spool;
+use crate::roster::Roster;
+use crate::server::{DataDir, Workshop};
+
+/// Open data.
+pub(super) struct Local {
+    pub(super) operations: Operations,
+    parts: Parts,
+}
+
+enum Parts {
+    Records { ledger: Ledger, _data_dir: DataDir },
+    All(Workshop),
+}
+
+impl Local {
+    pub(super) async fn open(config: &Config, need: Need) -> Result<Self, Failed> {
+        may_use(&config.data_dir)?;
+        match need {
+            Need::Records => Self::records(config).await,
+            Need::Upstream => {
+                let workshop = Workshop::open(config.clone()).await.map_err(failed)?;
+                let data_dir = config.data_dir.clone();
+                let operations = workshop.operations(Box::new(move |line| postpone(&data_dir, line)));
+                Ok(Self { operations, parts: Parts::All(workshop) })
+            }
+        }
+    }
+
+    async fn records(config: &Config) -> Result<Self, Failed> {
+        let data_dir = DataDir::take(&config.data_dir).map_err(failed)?;
+        let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(failed)?;
+        let spool = Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(failed)?;
+        let host = RecordsHost { data_dir: config.data_dir.clone(), policy: config.policy.clone() };
+        let operations = Operations::new(ledger.clone(), spool, Roster::default(), Arc::new(host));
+        Ok(Self { operations, parts: Parts::Records { ledger, _data_dir: data_dir } })
+    }
+
+    /// Brings everything to disk.
+    pub(super) async fn close(self) {
+        match self.parts {
+            Parts::Records { ledger, .. } => ledger.close().await,
+            Parts::All(workshop) => workshop.close().await,
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "map_err hands over the error itself")]
+fn failed(error: impl ToString) -> Failed {
+    Failed::because(error.to_string())
+}
+
+/// Files that this process makes must be `serve`'s own: whoever else runs it would lock that out of its data.
+fn may_use(data_dir: &Path) -> Result<(), Failed> {
+    let shown = data_dir.display();
+    let owner = std::fs::metadata(data_dir).map_err(|error| {
+        failed(format!("{shown}: {error}; no `serve` has ever run with this configuration: is it the right --config FILE?"))
+    })?;
+    let ours = rustix::process::geteuid().as_raw();
+    if owner.uid() == ours {
+        return Ok(());
+    }
+    let user = Actor::from_uid(owner.uid()).user;
+    Err(failed(format!(
+        "{shown} belongs to `{user}`; while `serve` does not run, give the command as that user: sudo -u {user} gatepost ..."
+    )))
+}
+
+/// Keeps an audit line for the next start of `serve`.
+pub(super) fn postpone(data_dir: &Path, line: &AuditLine) {
+    if let Err(error) = audit::postpone(data_dir, line) {
+        let file = data_dir.join(audit::PENDING);
+        output::warn(&format!("no audit line is left, since {} cannot be written: {error}", file.display()));
+    }
+}
+
+/// The program around operations that relay nothing.
+struct RecordsHost {
+    data_dir: PathBuf,
+    policy: Policy,
+}
+
+impl Host for RecordsHost {
+    fn audit(&self, line: &AuditLine) {
+        postpone(&self.data_dir, line);
+    }
+
+    fn limit(&self, _account: &Account) -> Limit {
+        Limit { invalid_recipients: self.policy.invalid_recipients, period: self.policy.period }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec!["`serve` does not run: this is what it left, and no mail is taken".to_owned()]
+    }
+
+    fn release(&self, id: QuarantineId, _quiet: bool) -> Pending<'_, Result<Released, String>> {
+        Box::pin(async move { Err(format!("message {id}: nothing is relayed by this command")) })
+    }
+}
