@@ -64,7 +64,7 @@ const HOUSE: &[Unit] = &[
     unit("roster", &[], NO_TALK),
     unit("auth", &["durable", "net"], NO_TALK),
     unit("upstream", &["durable", "net"], NO_TALK),
-    unit("notify", &["durable", "net"], NO_TALK),
+    unit("notify", &["durable", "net", "quarantine::schedule"], NO_TALK),
     unit("guard::ledger", &["durable", "guard::window", "guard::mimicry"], NO_TALK),
     unit("quarantine", &["durable", "quarantine::envelope", "quarantine::schedule"], NO_TALK),
     // Layer 3: paths.

@@ -89,4 +89,24 @@ mod tests {
         assert!(hash.matches(b""));
         assert!(!Checks::new().matches(Arc::new(secret), forms(b"")).await);
     }
+
+    #[tokio::test]
+    async fn no_more_at_once_than_there_are_places() {
+        let secret = Arc::new(
+            Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap(),
+        );
+        let checks = Checks::new();
+        let places = u32::try_from(checks.permits.available_permits()).unwrap();
+        assert!(places >= 1);
+        let taken = Arc::clone(&checks.permits).acquire_many_owned(places).await.unwrap();
+        let mut check = Box::pin(checks.matches(Arc::clone(&secret), forms(b"wrong")));
+        let waits =
+            std::future::poll_fn(|context| std::task::Poll::Ready(check.as_mut().poll(context).is_pending()));
+        assert!(waits.await);
+        assert_eq!(Arc::strong_count(&secret), 2, "the check has begun");
+        drop(taken);
+        let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), check).await;
+        assert_eq!(outcome, Ok(false));
+        assert_eq!(checks.permits.available_permits(), places as usize);
+    }
 }

@@ -128,9 +128,11 @@ impl Exchange {
     fn scram_first(&mut self, message: &[u8]) -> Result<SaslStep, Refused> {
         let first = scram::client_first(message).ok_or(Refused::Message)?;
         let users = &self.directory.users;
+        // Made for everybody: the microseconds that it takes would tell who is there.
+        let decoy = self.shared.decoys.verifier(&first.name, users).ok_or(Refused::Message)?;
         let verifier = match self.directory.find(&first.name).and_then(User::hash) {
             Some(Hash::Scram(verifier)) => verifier.clone(),
-            _ => self.shared.decoys.verifier(&first.name, users).ok_or(Refused::Message)?,
+            _ => decoy,
         };
         let Stepped { session, output, .. } = Session::scram(first.escaped, verifier)?.step(Some(message))?;
         self.ask(State::ScramFinal { session, name: first.name, authzid: first.authzid }, output)
@@ -158,7 +160,8 @@ impl Exchange {
     async fn verify(&self, name: &str, authzid: Option<&str>, password: &[u8]) -> SaslStep {
         let users = &self.directory.users;
         let user = self.directory.find(name).filter(|user| user.shut_out().is_none());
-        let secret = user.map(User::secret).or_else(|| self.shared.decoys.secret(name, users));
+        let decoy = self.shared.decoys.secret(name, users);
+        let secret = user.map(User::secret).or(decoy);
         let matches = match secret {
             Some(secret) => self.shared.checks.matches(secret, check::forms(password)).await,
             None => false,
@@ -210,6 +213,8 @@ fn denied(name: &str, why: &'static str) -> SaslStep {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use sha2::{Digest as _, Sha256};
@@ -305,6 +310,7 @@ mod tests {
             (&["-", "bob", "correct horse"][..], &[name, password, "235 user:bob"][..]),
             (&["bob", "correct horse"], &[password, "235 user:bob"]),
             (&["BOB", "correct\u{a0}horse"], &[password, "235 user:bob"]),
+            (&["b\u{ad}ob", "correct horse"], &[password, "235 user:bob"]),
             (&["-", "bob", "wrong"], &[name, password, "535 bob: wrong password"]),
             (&["carl", "correct horse"], &[password, "535 carl: unknown user"]),
             (&["out", "x"], &[password, "535 out: the user's hash cannot be used"]),
@@ -394,6 +400,7 @@ mod tests {
             ("y,,", "bob", right, "235 user:bob"),
             ("n,,", "anna@EXAMPLE.ORG", right, "235 user:Anna@example.org"),
             ("n,,", "a=2Cb=3Dc", right, "235 user:a,b=c"),
+            ("n,a=,", "bob", right, "235 user:bob"),
             ("n,a=bob,", "bob", right, "235 user:bob"),
             ("n,a=A=2Cb=3Dc,", "a=2Cb=3Dc", right, "235 user:a,b=c"),
             ("n,a=root,", "bob", right, "535 bob: authorization identity"),
@@ -420,18 +427,24 @@ mod tests {
         }
     }
 
+    /// Panics of this thread from now on; those that are caught show nowhere else.
+    fn panics() -> Arc<AtomicUsize> {
+        let (count, thread) = (Arc::new(AtomicUsize::new(0)), std::thread::current().id());
+        let (counted, before) = (Arc::clone(&count), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().id() == thread {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            before(panic);
+        }));
+        count
+    }
+
     #[tokio::test]
     async fn what_makes_rsasl_panic_is_malformed() {
+        let panics = panics();
         let authenticator = scram_users();
-        for message in [
-            "n,,",
-            "n,,n",
-            "n,a,n=bob,r=abc",
-            "n,,n=bob,r",
-            "n,a=,n=bob,r=abc",
-            "p=tls-unique,,n=bob,r=abc",
-            "",
-        ] {
+        for message in ["n,,", "n,,n", "n,a,n=bob,r=abc", "n,,n=bob,r", "p=tls-unique,,n=bob,r=abc", ""] {
             let steps = played(&authenticator, "SCRAM-SHA-256", &[message.as_bytes()]).await;
             assert_eq!(steps, ["501"], "{message}");
         }
@@ -450,6 +463,7 @@ mod tests {
             .await;
             assert_eq!(steps[1], why);
         }
+        assert_eq!(panics.load(Ordering::Relaxed), 0, "a message got past the guard");
     }
 
     #[tokio::test]

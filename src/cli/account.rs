@@ -14,7 +14,9 @@ pub(super) fn as_filed(account: Account, config: &Config) -> Account {
         Some(user) => user.account().clone(),
         None => {
             let file = config.auth.users.display();
-            output::warn(&format!("no user `{name}` is in {file}; `gatepost user list` shows those that are"));
+            output::warn(&format!(
+                "no user `{name}` is in {file}; `gatepost user list` shows those that are"
+            ));
             account
         }
     }

@@ -1,11 +1,11 @@
 //! `gatepost block` and `gatepost unblock`: by hand.
 
+use super::Format;
 use super::account::as_filed;
 use super::gate::{Gate, Need};
 use super::output::{Failed, Output};
 use super::release::{self, Tally};
 use super::text::count;
-use super::Format;
 use crate::account::Account;
 use crate::config::Config;
 use crate::control::api::{Answer, Changed, Deed, Request};
@@ -74,7 +74,12 @@ pub(super) async fn change(
         }
     }
     if let Some(changed) = done {
-        output.object(&Report { changed, released: tally.released, releasing: tally.releasing, failed: tally.failed })?;
+        output.object(&Report {
+            changed,
+            released: tally.released,
+            releasing: tally.releasing,
+            failed: tally.failed,
+        })?;
     }
     output.flush()?;
     gate.close().await;
@@ -101,7 +106,9 @@ fn tell(output: &mut Output, changed: &Changed) -> Result<(), Failed> {
         (Deed::Unblocked, true) => {
             format!("{account} is no longer blocked, and its invalid recipients are forgotten.")
         }
-        (Deed::Unblocked, false) => format!("{account} was not blocked; its invalid recipients are forgotten."),
+        (Deed::Unblocked, false) => {
+            format!("{account} was not blocked; its invalid recipients are forgotten.")
+        }
         (Deed::Kicked, _) => format!("{account}:"),
     };
     let sessions = match (sessions, changed.kicked) {
@@ -109,12 +116,16 @@ fn tell(output: &mut Output, changed: &Changed) -> Result<(), Failed> {
         (number, true) => {
             format!("{} of it end at their next command.", count(number, "open session"))
         }
-        (number, false) => format!("{} of it. `gatepost kick {account}` ends them.", count(number, "open session")),
+        (number, false) => {
+            format!("{} of it. `gatepost kick {account}` ends them.", count(number, "open session"))
+        }
     };
     output.line(&format!("{what} {sessions}"))?;
     if changed.parked > 0 && changed.done != Deed::Kicked {
         let parked = count(changed.parked, "message");
-        output.line(&format!("{parked} of it in the quarantine: gatepost quarantine list --account {account}"))?;
+        output.line(&format!(
+            "{parked} of it in the quarantine: gatepost quarantine list --account {account}"
+        ))?;
     }
     Ok(())
 }

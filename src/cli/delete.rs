@@ -1,9 +1,9 @@
 //! `gatepost quarantine delete`: removes messages for good.
 
+use super::Format;
 use super::gate::{Gate, Need};
 use super::output::Failed;
 use super::quarantine::selection;
-use super::Format;
 use crate::account::Account;
 use crate::config::Config;
 use crate::control::api::{Answer, Request};

@@ -85,7 +85,8 @@ async fn export(gate: &mut Gate, id: &str, folder: &Arc<Folder>) -> Result<Expor
     let id = envelope.id;
     let (message, text) = (format!("{id}.eml"), format!("{id}.json"));
     let sha256 = write_message(gate, &envelope, folder, &message).await?;
-    let mut json = serde_json::to_vec_pretty(&*envelope).map_err(|error| Failed::because(error.to_string()))?;
+    let mut json =
+        serde_json::to_vec_pretty(&*envelope).map_err(|error| Failed::because(error.to_string()))?;
     json.push(b'\n');
     let of_envelope = hexadecimal(&Sha256::digest(&json));
     let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
@@ -123,15 +124,11 @@ async fn write_message(
 }
 
 /// Gives a file its name, unless one with other content has it.
-fn keep(
-    file: durable::Temporary,
-    folder: &Arc<Folder>,
-    name: &str,
-    sha256: &str,
-) -> Result<(), Failed> {
+fn keep(file: durable::Temporary, folder: &Arc<Folder>, name: &str, sha256: &str) -> Result<(), Failed> {
     let path = folder.path().join(name);
     if path.exists() {
-        let there = hash_file(&path).map_err(|error| Failed::because(format!("{}: {error}", path.display())))?;
+        let there =
+            hash_file(&path).map_err(|error| Failed::because(format!("{}: {error}", path.display())))?;
         if there == sha256 {
             return Ok(());
         }
@@ -154,7 +151,9 @@ fn note(folder: &Arc<Folder>, sums: [(String, String); 2]) -> Result<(), Failed>
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(Failed::because(format!("{}: {error}", path.display()))),
     };
-    folder.write(MANIFEST, manifest(&before, sums).as_bytes()).map_err(|error| Failed::because(error.to_string()))
+    folder
+        .write(MANIFEST, manifest(&before, sums).as_bytes())
+        .map_err(|error| Failed::because(error.to_string()))
 }
 
 fn manifest(before: &str, sums: [(String, String); 2]) -> String {
@@ -211,7 +210,9 @@ mod tests {
 
     #[test]
     fn the_manifest_grows() {
-        let sums = |name: &str| [(format!("{name}.eml"), "aa".to_owned()), (format!("{name}.json"), "bb".to_owned())];
+        let sums = |name: &str| {
+            [(format!("{name}.eml"), "aa".to_owned()), (format!("{name}.json"), "bb".to_owned())]
+        };
         let once = manifest("", sums("1"));
         assert_eq!(once, "aa  1.eml\nbb  1.json\n");
         assert_eq!(manifest(&once, sums("1")), once);
@@ -225,8 +226,11 @@ mod tests {
         let sum = hash_file(&path.path().join("a.eml")).unwrap();
         note(&folder, [("a.eml".to_owned(), sum.clone()), ("b.json".to_owned(), sum)]).unwrap();
         std::fs::copy(path.path().join("a.eml"), path.path().join("b.json")).unwrap();
-        let checked =
-            std::process::Command::new("sha256sum").args(["-c", MANIFEST]).current_dir(path.path()).output().unwrap();
+        let checked = std::process::Command::new("sha256sum")
+            .args(["-c", MANIFEST])
+            .current_dir(path.path())
+            .output()
+            .unwrap();
         assert!(checked.status.success(), "{checked:?}");
     }
 }

@@ -165,8 +165,9 @@ mod tests {
 
     #[test]
     fn hostile_forms_yield_a_preview_all_the_same() {
-        let nested: String =
-            (0..2_000).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n")).collect();
+        let nested: String = (0..2_000)
+            .map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n"))
+            .collect();
         for message in [
             &b""[..],
             b"\r\n",

@@ -1,10 +1,10 @@
 //! `gatepost quarantine release`: relays messages after all.
 
+use super::Format;
 use super::gate::{Gate, Need};
 use super::output::{Failed, Output};
 use super::quarantine::selection;
 use super::text::count;
-use super::Format;
 use crate::account::Account;
 use crate::config::Config;
 use crate::control::api::{Answer, Answered, ReleaseOutcome, Released, Request, Selection};
@@ -73,8 +73,10 @@ impl Tally {
     pub(super) fn verdict(&self) -> Result<(), Failed> {
         let mut unfinished = Vec::new();
         if self.releasing > 0 {
-            unfinished
-                .push(format!("{} put off by the upstream; `serve` goes on trying", count(self.releasing, "message")));
+            unfinished.push(format!(
+                "{} put off by the upstream; `serve` goes on trying",
+                count(self.releasing, "message")
+            ));
         }
         if self.failed > 0 {
             unfinished.push(format!(

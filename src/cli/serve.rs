@@ -1,15 +1,44 @@
 //! `gatepost serve`: the proxy, in the foreground.
 
+use std::io::{IsTerminal, stderr};
+
 use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
 
 use super::output::Failed;
-use crate::config::Config;
+use crate::config::{Config, Log, LogFormat, LogLevel};
 
 pub(super) async fn run(config: Config) -> Result<(), Failed> {
+    start_log(&config.log);
     crate::server::serve(config).await.map_err(|error| Failed::because(error.to_string()))
 }
 
 /// A runtime that uses all processors.
 pub(super) fn runtime() -> Result<Runtime, Failed> {
     Runtime::new().map_err(|error| Failed::because(format!("no runtime: {error}")))
+}
+
+/// The log, on standard error.
+fn start_log(log: &Log) {
+    let terminal = stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_writer(stderr)
+        .with_env_filter(EnvFilter::new(filter(log.level)))
+        .with_target(false);
+    match log.format {
+        LogFormat::Auto if terminal => builder.init(),
+        LogFormat::Text => builder.with_ansi(terminal).init(),
+        LogFormat::Auto | LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// What the libraries below us say is of interest only where it is bad, or where everything is asked for.
+fn filter(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "warn,gatepost=info",
+        LogLevel::Debug => "warn,gatepost=debug",
+        LogLevel::Trace => "info,gatepost=trace",
+    }
 }

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
+use super::Format;
 use super::gate::Gate;
 use super::gate::Need;
 use super::output::{Failed, Output};
 use super::preview::{self, Preview};
 use super::text::{moment, size};
-use super::Format;
 use crate::config::Config;
 use crate::control::api::{Answer, Entry, Purpose, Request};
 use crate::control::operations::Octets;
@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let octets = gate.message(&envelope.id.to_string(), Purpose::Show).await?;
     let preview = preview::preview(&beginning(octets).await?);
     if output.is_json() {
-        let entry = Entry::from(envelope.clone());
+        let entry = Entry::from((*envelope).clone());
         output.object(&Shown { entry, envelope: &envelope, preview: &preview })?;
     } else {
         tell_envelope(&mut output, &envelope)?;
@@ -104,7 +104,11 @@ fn tell_envelope(output: &mut Output, envelope: &Envelope) -> Result<(), Failed>
     optional(output, "Due", envelope.due.map(moment).as_deref())?;
     if let Some(release) = &envelope.release {
         let next = release.next.map(|next| format!(", next at {}", moment(next))).unwrap_or_default();
-        field(output, "Release", &format!("since {}, tries: {}{next}", moment(release.requested), release.tries))?;
+        field(
+            output,
+            "Release",
+            &format!("since {}, tries: {}{next}", moment(release.requested), release.tries),
+        )?;
     }
     field(output, "Client", &session.client.to_string())?;
     optional(output, "Client name", session.client_name.as_deref())?;

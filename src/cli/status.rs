@@ -1,10 +1,10 @@
 //! `gatepost status`: accounts with an invalid recipient in the window, or a block.
 
+use super::Format;
 use super::gate::{Gate, Need};
 use super::output::Failed;
 use super::table::Table;
 use super::text::moment;
-use super::Format;
 use crate::config::{Config, units};
 use crate::control::api::{AccountState, AccountStatus, Answer, Request};
 use crate::guard::ledger::BlockedBy;

@@ -43,7 +43,8 @@ impl<const N: usize> Table<N> {
         for row in &mut rows {
             for ((cell, (_, most)), width) in row.iter_mut().zip(&self.columns).zip(&mut self.widths) {
                 let shown = clean(cell);
-                let shown = if self.on_terminal { cut(&shown, *most).into_owned() } else { shown.into_owned() };
+                let shown =
+                    if self.on_terminal { cut(&shown, *most).into_owned() } else { shown.into_owned() };
                 *width = shown.chars().count().max(*width);
                 *cell = shown;
             }

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn shown_shorter() {
-        for (text, width, expected) in [("abc", 3, "abc"), ("abcdef", 5, "ab..."), ("äöüäöü", 5, "äö..."), ("", 5, "")]
+        for (text, width, expected) in
+            [("abc", 3, "abc"), ("abcdef", 5, "ab..."), ("äöüäöü", 5, "äö..."), ("", 5, "")]
         {
             assert_eq!(cut(text, width), expected);
         }

@@ -69,6 +69,9 @@ pub type Answers = mpsc::Receiver<Answer>;
 /// The octets of one message.
 pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
 
+/// A release that has ended.
+type Attempt = (QuarantineId, Result<Released, String>);
+
 /// The reader of the answers is gone.
 struct Gone;
 
@@ -111,10 +114,13 @@ impl Operations {
     /// # Errors
     /// There is no such message, or it cannot be read.
     pub async fn message(&self, id: &str, purpose: Purpose, actor: &Actor) -> Result<Octets, String> {
-        let found = self.open(id).await;
+        let found = match self.resolve(id) {
+            Ok(id) => self.spool.message(id).await.map_err(|error| error.to_string()),
+            Err(failure) => Err(failure),
+        };
         // `show` has asked for the envelope before, and left its line then.
         if purpose != Purpose::Show {
-            self.audit(actor, audited_as(purpose), id, outcome_of(&found));
+            self.audit(actor, audited_as(purpose), &self.name(id), outcome_of(&found));
         }
         let mut file = found?;
         let (octets, reader) = mpsc::channel(WAITING);
@@ -139,9 +145,9 @@ impl Operations {
         Ok(reader)
     }
 
-    async fn open(&self, id: &str) -> Result<crate::quarantine::spool::MessageReader, String> {
-        let id = self.resolve(id)?;
-        self.spool.message(id).await.map_err(|error| error.to_string())
+    /// What an audit line calls a message: its id, where there is one.
+    fn name(&self, id: &str) -> String {
+        self.spool.resolve(id).map_or_else(|| shown(id), |id| id.to_string())
     }
 
     fn resolve(&self, id: &str) -> Result<QuarantineId, String> {
@@ -283,7 +289,7 @@ impl Command<'_> {
     async fn envelope(&self, id: &str, purpose: Purpose) -> Result<(), Gone> {
         let found = self.find(id).await;
         if purpose == Purpose::Show {
-            self.audit(audited_as(purpose), id, outcome_of(&found));
+            self.audit(audited_as(purpose), &self.operations.name(id), outcome_of(&found));
         }
         match found {
             Ok(envelope) => self.say(Answer::Envelope(Box::new(envelope))).await,
@@ -301,24 +307,21 @@ impl Command<'_> {
         let mut under_way = JoinSet::new();
         for id in self.select(command, which).await {
             if under_way.len() >= RELEASES_AT_ONCE {
-                self.released(command, under_way.join_next().await).await;
+                self.next_released(command, &mut under_way).await;
             }
             let host = Arc::clone(&self.operations.host);
             under_way.spawn(async move { (id, host.release(id, quiet).await) });
         }
         while !under_way.is_empty() {
-            self.released(command, under_way.join_next().await).await;
+            self.next_released(command, &mut under_way).await;
         }
         Ok(())
     }
 
-    async fn released(
-        &self,
-        command: &str,
-        done: Option<Result<(QuarantineId, Result<Released, String>), tokio::task::JoinError>>,
-    ) {
-        let (id, outcome) = match done {
-            Some(Ok(done)) => done,
+    /// Waits for the next release to end, and says how it did.
+    async fn next_released(&self, command: &str, under_way: &mut JoinSet<Attempt>) {
+        let (id, outcome) = match under_way.join_next().await {
+            Some(Ok(attempt)) => attempt,
             Some(Err(error)) => {
                 let _ = self.fail(format!("a release broke off: {error}")).await;
                 return;

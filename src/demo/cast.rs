@@ -54,20 +54,21 @@ pub(super) struct Mail {
     pub(super) subject: &'static str,
     /// The text, lines ended by CRLF.
     pub(super) text: &'static str,
+    /// `Message-ID:`, where the mail program writes one itself.
+    pub(super) message_id: Option<String>,
 }
 
 impl Mail {
     fn of(from: &Person, to: &[&str], subject: &'static str, text: &'static str) -> Self {
         let to = to.iter().map(|address| (*address).to_owned()).collect();
-        Self { from: from.address, to, to_field: "undisclosed-recipients:;", subject, text }
+        Self { from: from.address, to, to_field: "undisclosed-recipients:;", subject, text, message_id: None }
     }
 
-    /// Header and body. Date and Message-ID are left to Gatepost.
+    /// Header and body. Date, and mostly Message-ID, are left to Gatepost.
     pub(super) fn content(&self) -> String {
-        format!(
-            "From: {}\r\nTo: {}\r\nSubject: {}\r\n\r\n{}",
-            self.from, self.to_field, self.subject, self.text
-        )
+        let Self { from, to_field, subject, text, .. } = self;
+        let id = self.message_id.as_ref().map_or_else(String::new, |id| format!("Message-ID: {id}\r\n"));
+        format!("From: {from}\r\nTo: {to_field}\r\nSubject: {subject}\r\n{id}\r\n{text}")
     }
 }
 
@@ -120,12 +121,15 @@ pub(super) fn harvested() -> Vec<Vec<Harvested>> {
     list.chunks(PER_MESSAGE).map(<[Harvested]>::to_vec).collect()
 }
 
+/// What all of the thief's messages are about.
+pub(super) const BAIT: &str = "Your parcel is waiting";
+
 /// One of the thief's messages.
-pub(super) fn bait(to: &[Harvested]) -> Mail {
+pub(super) fn bait(number: usize, to: &[Harvested]) -> Mail {
     let to: Vec<&str> = to.iter().map(|harvested| harvested.address.as_str()).collect();
     let text =
         "Your parcel could not be delivered.\r\nPay the fee of 1.99 here: http://parcel.example/pay\r\n";
-    Mail::of(&CARL, &to, "Your parcel is waiting", text)
+    Mail { message_id: Some(format!("<{number}@parcel.example>")), ..Mail::of(&CARL, &to, BAIT, text) }
 }
 
 /// All living mailboxes of the story.

@@ -34,7 +34,7 @@ pub(super) struct Broken {
 }
 
 impl Broken {
-    fn new(at: &str, why: impl ToString) -> Self {
+    fn new(at: &str, why: &impl ToString) -> Self {
         Self { at: at.to_owned(), why: why.to_string() }
     }
 }
@@ -79,14 +79,14 @@ impl Client {
         let mut client = Self::connect(access).await?;
         let plain = STANDARD.encode(format!("\0{}\0{}", person.name, person.password));
         let reply = client.converse("at AUTH", format!("AUTH PLAIN {plain}\r\n").as_bytes()).await?;
-        if reply.code == 235 { Ok(client) } else { Err(Broken::new("at AUTH", reply)) }
+        if reply.code == 235 { Ok(client) } else { Err(Broken::new("at AUTH", &reply)) }
     }
 
     async fn connect(access: &Access) -> Result<Self, Broken> {
         let at = "at the start";
         let stream = timeout(PATIENCE, TcpStream::connect(access.address)).await;
-        let stream = stream.map_err(|_| Broken::new(at, "no connection in time"))?;
-        let stream = stream.map_err(|error| Broken::new(at, error))?;
+        let stream = stream.map_err(|_| Broken::new(at, &"no connection in time"))?;
+        let stream = stream.map_err(|error| Broken::new(at, &error))?;
         let mut client = match access.security {
             Security::Implicit => Self::over_tls(stream, access).await?,
             Security::StartTls => {
@@ -96,7 +96,7 @@ impl Client {
                 plain.ask("at STARTTLS", "STARTTLS", 220).await?;
                 match plain.stream {
                     Stream::Plain(stream) => Self::over_tls(stream, access).await?,
-                    Stream::Client(_) | Stream::Server(_) => return Err(Broken::new(at, "TLS in TLS")),
+                    Stream::Client(_) | Stream::Server(_) => return Err(Broken::new(at, &"TLS in TLS")),
                 }
             }
         };
@@ -109,10 +109,10 @@ impl Client {
 
     async fn over_tls(stream: TcpStream, access: &Access) -> Result<Self, Broken> {
         let at = "in the TLS handshake";
-        let name = ServerName::try_from(SERVER).map_err(|error| Broken::new(at, error))?;
+        let name = ServerName::try_from(SERVER).map_err(|error| Broken::new(at, &error))?;
         let handshake = TlsConnector::from(Arc::clone(&access.tls)).connect(name, stream);
-        let stream = timeout(PATIENCE, handshake).await.map_err(|_| Broken::new(at, "no answer in time"))?;
-        let stream = stream.map_err(|error| Broken::new(at, error))?;
+        let stream = timeout(PATIENCE, handshake).await.map_err(|_| Broken::new(at, &"no answer in time"))?;
+        let stream = stream.map_err(|error| Broken::new(at, &error))?;
         Ok(Self { stream: Stream::Client(Box::new(stream)), buffered: Vec::new() })
     }
 
@@ -182,13 +182,13 @@ impl Client {
 
     async fn ask(&mut self, at: &str, command: &str, expected: u16) -> Result<Reply, Broken> {
         let reply = self.converse(at, format!("{command}\r\n").as_bytes()).await?;
-        if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, reply)) }
+        if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, &reply)) }
     }
 
     async fn expect(&mut self, at: &str, expected: u16) -> Result<Reply, Broken> {
         self.await_reply(at)
             .await
-            .and_then(|reply| if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, reply)) })
+            .and_then(|reply| if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, &reply)) })
     }
 
     async fn converse(&mut self, at: &str, octets: &[u8]) -> Result<Reply, Broken> {
@@ -196,26 +196,25 @@ impl Client {
             self.stream.write_all(octets).await?;
             self.stream.flush().await
         });
-        let written = written.await.map_err(|_| Broken::new(at, "the server reads no more"))?;
-        written.map_err(|error| Broken::new(at, error))?;
+        let written = written.await.map_err(|_| Broken::new(at, &"the server reads no more"))?;
+        written.map_err(|error| Broken::new(at, &error))?;
         self.await_reply(at).await
     }
 
     async fn await_reply(&mut self, at: &str) -> Result<Reply, Broken> {
-        timeout(PATIENCE, self.reply(at)).await.map_err(|_| Broken::new(at, "no reply in time"))?
+        timeout(PATIENCE, self.reply(at)).await.map_err(|_| Broken::new(at, &"no reply in time"))?
     }
 
     async fn reply(&mut self, at: &str) -> Result<Reply, Broken> {
         loop {
-            let parsed = Reply::parse(&self.buffered).map_err(|error| Broken::new(at, error))?;
+            let parsed = Reply::parse(&self.buffered).map_err(|error| Broken::new(at, &error))?;
             if let Some((reply, taken)) = parsed {
                 self.buffered.drain(..taken);
                 return Ok(reply);
             }
             let read = self.stream.read_buf(&mut self.buffered).await;
-            match read.map_err(|error| Broken::new(at, error))? {
-                0 => return Err(Broken::new(at, "the server closed the connection")),
-                _ => {}
+            if read.map_err(|error| Broken::new(at, &error))? == 0 {
+                return Err(Broken::new(at, &"the server closed the connection"));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl Gatepost {
     /// The system does not say where this program is.
     pub(super) fn new(folder: &Path, config: &Path) -> Result<Self, DemoError> {
         let program =
-            std::env::current_exe().map_err(|error| DemoError::setup("gatepost's commands", error))?;
+            std::env::current_exe().map_err(|error| DemoError::setup("gatepost's commands", &error))?;
         Ok(Self { program, folder: folder.to_owned(), config: config.to_owned() })
     }
 
@@ -79,6 +80,8 @@ impl Gatepost {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(&self.config).args(arguments);
         command.stdin(Stdio::piped()).stdout(File::create(out)?).stderr(File::create(errors)?);
+        // Ctrl-C is for the demo, which then ends the command.
+        command.process_group(0);
         let mut running = Running(command.spawn()?);
         if let Some(mut stdin) = running.0.stdin.take() {
             stdin.write_all(input.as_bytes())?;

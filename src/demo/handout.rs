@@ -25,8 +25,7 @@ pub(super) fn hand_out<W: Write>(
 ) -> io::Result<()> {
     narrator.chapter("9. Your turn")?;
     narrator.say("All of this is still up. Copy any of these lines into another terminal.")?;
-    by_swaks(stage, narrator)?;
-    by_curl(stage, narrator)?;
+    by_client(stage, narrator)?;
     narrator.pause()?;
     narrator.say("What an operator sees:")?;
     let prefix = gatepost.prefix();
@@ -64,39 +63,39 @@ pub(super) fn hand_out<W: Write>(
     narrator.pause()
 }
 
-fn by_swaks<W: Write>(stage: &Stage, narrator: &mut Narrator<W>) -> io::Result<()> {
+fn by_client<W: Write>(stage: &Stage, narrator: &mut Narrator<W>) -> io::Result<()> {
+    let (starttls, implicit) = (stage.starttls.port(), stage.implicit.port());
+    let mut lines = |text: &str, lines: &str| {
+        narrator.pause()?;
+        narrator.say(text)?;
+        lines.split('\n').try_for_each(|line| narrator.line(line))
+    };
     let swaks = |port: u16, tls: &str, to: &str| {
         format!(
-            "swaks --server 127.0.0.1 --port {port} {tls} --auth PLAIN --auth-user {} --auth-password {} \\\n        \
-             --from {} --to {to}",
-            ANNA.name, ANNA.password, ANNA.address
+            "swaks --server 127.0.0.1 --port {port} {tls} --from {} --to {to} \\\n    \
+             --auth PLAIN --auth-user {} --auth-password {}",
+            ANNA.address, ANNA.name, ANNA.password
         )
     };
-    let (starttls, implicit) = (stage.starttls.port(), stage.implicit.port());
-    narrator.pause()?;
-    narrator.say("A mail that arrives, with STARTTLS as on port 587:")?;
-    narrator.line(&swaks(starttls, "--tls", "bea@example.org"))?;
-    narrator.pause()?;
-    narrator.say("A recipient who does not exist, with TLS from the start as on port 465:")?;
-    narrator.line(&swaks(implicit, "--tls-on-connect", "nobody@example.org"))?;
-    narrator.pause()?;
-    narrator.say("A hundred of them. Watch the last reply:")?;
-    narrator.line(&swaks(starttls, "--tls", "$(seq -s, -f 'nobody%g@example.org' 100)"))
-}
-
-fn by_curl<W: Write>(stage: &Stage, narrator: &mut Narrator<W>) -> io::Result<()> {
-    narrator.pause()?;
-    narrator.say("The same with curl:")?;
-    narrator.line(&format!(
-        "curl --url smtps://127.0.0.1:{} --cacert {} \\\n        --user {}:{} --mail-from {} --mail-rcpt bea@example.org \\\n        \
-         --upload-file {} --verbose",
-        stage.implicit.port(),
+    let curl = format!(
+        "curl --verbose --url smtps://127.0.0.1:{implicit} --cacert {} \\\n    \
+         --user {}:{} --mail-from {} --mail-rcpt bea@example.org \\\n    --upload-file {}",
         quoted(&stage.certificate()),
         ANNA.name,
         ANNA.password,
         ANNA.address,
         quoted(&stage.sample()),
-    ))
+    );
+    lines(
+        "A mail that arrives, with STARTTLS as on port 587:",
+        &swaks(starttls, "--tls", "bea@example.org"),
+    )?;
+    lines("The same with curl, with TLS from the start as on port 465:", &curl)?;
+    lines("A recipient who does not exist:", &swaks(implicit, "--tls-on-connect", "nobody@example.org"))?;
+    lines(
+        "A hundred of them. The last is taken, though the mail server refused it: Anna is blocked. Send a mail then:",
+        &swaks(starttls, "--tls", "$(seq -s, -f nobody%g@example.org 100)"),
+    )
 }
 
 /// Says what the practice MTA takes, until the demo is ended from outside.

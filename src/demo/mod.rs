@@ -18,8 +18,12 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use command::Gatepost;
 use narrator::Narrator;
 use stage::Stage;
+
+/// How much of the log is shown where something went wrong.
+const LOG_LINES: usize = 20;
 
 /// Why the demo did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +45,7 @@ pub enum DemoError {
 }
 
 impl DemoError {
-    fn setup(what: &str, why: impl ToString) -> Self {
+    fn setup(what: &str, why: &impl ToString) -> Self {
         Self::Setup { what: what.to_owned(), why: why.to_string() }
     }
 }
@@ -52,14 +56,15 @@ impl DemoError {
 /// # Errors
 /// It cannot start, or anything went differently from the story.
 pub async fn run(exit: bool) -> Result<(), DemoError> {
-    let listen = |kind| signal(kind).map_err(|error| DemoError::setup("signals", error));
+    let listen = |kind| signal(kind).map_err(|error| DemoError::setup("signals", &error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let play = async {
         let stage = Stage::set().await?;
         let told = tokio::select! {
-            told = Box::pin(tell(&stage, exit)) => told,
+            biased;
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),
+            told = Box::pin(tell(&stage, exit)) => told,
         };
         stage.strike().await;
         told
@@ -73,11 +78,24 @@ pub async fn run(exit: bool) -> Result<(), DemoError> {
 
 async fn tell(stage: &Stage, exit: bool) -> Result<(), DemoError> {
     let mut narrator = Narrator::to_stdout();
-    let gatepost = command::Gatepost::new(stage.folder(), &stage.config_file())?;
-    story::tell(stage, &gatepost, &mut narrator).await?;
+    let gatepost = Gatepost::new(stage.folder(), &stage.config_file())?;
+    let told = story::tell(stage, &gatepost, &mut narrator).await;
+    if matches!(told, Err(DemoError::Deviation(_))) {
+        // It is gone in a moment, and is what shows why.
+        show_log(stage, &mut narrator)?;
+    }
+    told?;
     if exit {
         return Ok(handout::farewell(&mut narrator)?);
     }
     handout::hand_out(stage, &gatepost, &mut narrator)?;
     handout::stay_up(stage, &mut narrator).await
+}
+
+fn show_log<W: io::Write>(stage: &Stage, narrator: &mut Narrator<W>) -> io::Result<()> {
+    let log = std::fs::read(stage.log_file())?;
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    narrator.chapter("The end of Gatepost's log")?;
+    narrator.quote(&lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
 }

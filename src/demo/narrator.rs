@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 const WIDTH: usize = 88;
 /// The columns of a label.
 const LABEL: usize = 23;
-/// The widest line of what a program printed; what is longer is cut.
+/// The widest line of what a program printed.
 const QUOTED: usize = 96;
 
 /// Writes as it happens: every call is flushed.
@@ -79,16 +79,22 @@ impl<W: Write> Narrator<W> {
         self.out.flush()
     }
 
-    /// What a command printed; long lines are cut.
+    /// What a command printed: of long lines, those of a table are cut, all others go on in the next.
     pub(super) fn output(&mut self, text: &str) -> io::Result<()> {
         for line in text.lines() {
-            let line = clean(line);
-            match line.char_indices().nth(QUOTED) {
-                Some((end, _)) => writeln!(self.out, "    {}...", &line[..end])?,
-                None => writeln!(self.out, "    {line}")?,
+            for line in fit(&clean(line)) {
+                writeln!(self.out, "{}", format!("    {line}").trim_end())?;
             }
         }
         self.out.flush()
+    }
+}
+
+fn fit(line: &str) -> Vec<String> {
+    match line.char_indices().nth(QUOTED) {
+        None => vec![line.to_owned()],
+        Some((end, _)) if line.contains("  ") => vec![format!("{}...", &line[..end])],
+        Some(_) => fill(line, WIDTH),
     }
 }
 
@@ -123,14 +129,14 @@ mod tests {
         narrator.chapter("One").unwrap();
         narrator.say(&"word ".repeat(30)).unwrap();
         narrator.quote("a\n\x1b[2Jb\n").unwrap();
-        narrator.output(&"x".repeat(QUOTED + 1)).unwrap();
+        narrator.output(&format!("\n{}\n{}", "a  ".repeat(40), "word ".repeat(30))).unwrap();
+        narrator.entry("label", &"word ".repeat(20)).unwrap();
         let words = |count| vec!["word"; count].join(" ");
-        let expected = format!(
-            "\nOne\n---\n{}\n{}\n  | a\n  | ?[2Jb\n    {}...\n",
-            words(17),
-            words(13),
-            "x".repeat(QUOTED)
-        );
-        assert_eq!(String::from_utf8(narrator.out).unwrap(), expected);
+        let expected = [
+            format!("\nOne\n---\n{}\n{}\n  | a\n  | ?[2Jb\n", words(17), words(13)),
+            format!("\n    {}...\n    {}\n    {}\n", "a  ".repeat(32), words(17), words(13)),
+            format!("    {:<23}{}\n    {:<23}{}\n", "label", words(12), "", words(8)),
+        ];
+        assert_eq!(String::from_utf8(narrator.out).unwrap(), expected.concat());
     }
 }

@@ -51,19 +51,19 @@ impl Stage {
     /// # Errors
     /// Whatever cannot be made or started.
     pub(super) async fn set() -> Result<Self, DemoError> {
-        let folder = Folder::make().map_err(|error| DemoError::setup("its folder", error))?;
-        log_to(&folder.join(LOG)).map_err(|error| DemoError::setup("its log", error))?;
+        let folder = Folder::make().map_err(|error| DemoError::setup("its folder", &error))?;
+        log_to(&folder.join(LOG)).map_err(|error| DemoError::setup("its log", &error))?;
         let practice = Practice::start(cast::directory())
             .await
-            .map_err(|error| DemoError::setup("the practice MTA", error))?;
+            .map_err(|error| DemoError::setup("the practice MTA", &error))?;
         let config = write_files(&folder, practice.address()).await?;
-        let server = Server::start(config).await.map_err(|error| DemoError::setup("Gatepost", error))?;
+        let server = Server::start(config).await.map_err(|error| DemoError::setup("Gatepost", &error))?;
         let addresses = server.addresses();
         let [starttls, implicit] = addresses[..] else {
-            return Err(DemoError::setup("Gatepost", "it has not bound both of its ports"));
+            return Err(DemoError::setup("Gatepost", &"it has not bound both of its ports"));
         };
         let tls = tls::client_config(Some(&folder.join(CERTIFICATE)))
-            .map_err(|error| DemoError::setup("TLS of the mail programs", error))?;
+            .map_err(|error| DemoError::setup("TLS of the mail programs", &error))?;
         let parts = server.parts().clone();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(Box::pin(server.run(async move {
@@ -153,21 +153,21 @@ shutdown_timeout = "2s"
 async fn write_files(folder: &Folder, upstream: SocketAddr) -> Result<Config, DemoError> {
     let text = config_text(upstream);
     let write = |name: &str, content: &str| {
-        std::fs::write(folder.join(name), content).map_err(|error| DemoError::setup(name, error))
+        std::fs::write(folder.join(name), content).map_err(|error| DemoError::setup(name, &error))
     };
     write(CONFIG, &text)?;
     write(SAMPLE, "From: anna@example.org\r\nTo: bea@example.org\r\nSubject: By hand\r\n\r\nHello!\r\n")?;
     self_signed::ensure(&folder.join(CERTIFICATE), &folder.join(PRIVATE_KEY), HOSTNAME)
-        .map_err(|error| DemoError::setup("a certificate", error))?;
+        .map_err(|error| DemoError::setup("a certificate", &error))?;
     let users = folder.join(USERS);
     let added = spawn_blocking(move || {
         [ANNA, CARL].iter().try_for_each(|person| edit::add(&users, person.name, person.password).map(drop))
     });
     added
         .await
-        .map_err(|error| DemoError::setup("the users file", error))?
-        .map_err(|error| DemoError::setup("the users file", error))?;
-    Config::parse(&text, &folder.join(CONFIG), HOSTNAME).map_err(|error| DemoError::setup(CONFIG, error))
+        .map_err(|error| DemoError::setup("the users file", &error))?
+        .map_err(|error| DemoError::setup("the users file", &error))?;
+    Config::parse(&text, &folder.join(CONFIG), HOSTNAME).map_err(|error| DemoError::setup(CONFIG, &error))
 }
 
 /// The server's log must not run into the story. One that is set up already stays.

@@ -7,5 +7,5 @@ pub mod ledger;
 pub mod mimicry;
 pub mod window;
 
-pub use classify::{Outcome, classify};
+pub use classify::{Outcome, classify, denies_relaying};
 pub use ledger::{Ledger, Standing, Watch};

@@ -1,8 +1,8 @@
 //! The exact sliding window of one account's counted attempts: pure, time is an argument.
 //!
-//! Holds at most `limit` attempts, so memory and disk per account are bounded; a count saturates there. An attempt
-//! counts while it is less than `period` old. A clock that steps backwards does no harm: an attempt that lies in the
-//! future is taken to be of now, so none counts for longer than `period` after the step.
+//! Holds at most `limit` attempts, so memory and disk per account are bounded; a count saturates there. An
+//! attempt counts while it is less than `period` old. A clock that steps backwards does no harm: an attempt
+//! that lies in the future is taken to be of now, so none counts for longer than `period` after the step.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -177,7 +177,8 @@ mod tests {
         let distinct = rule(3, 100, Count::Distinct);
         let attempts = rule(3, 100, Count::Attempts);
         for (rule, input, expected) in [
-            // An attempt counts while it is less than the period old: at 199 the first still does, at 200 no more.
+            // An attempt counts while it is less than the period old: at 199 the first still does, at 200 no
+            // more.
             (distinct, vec![(100, "a"), (199, "b")], vec![Counted(1), Counted(2)]),
             (distinct, vec![(100, "a"), (200, "b")], vec![Counted(1), Counted(1)]),
             // A repeated address does not renew the time of the first: "a" expires at 200 all the same.

@@ -119,7 +119,7 @@ pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (count, unit) = [(86_400, "day"), (3_600, "hour"), (60, "minute")]
         .into_iter()
-        .find(|(length, _)| seconds > 0 && seconds % length == 0)
+        .find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length))
         .map_or((seconds, "second"), |(length, unit)| (seconds / length, unit));
     if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
 }

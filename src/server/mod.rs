@@ -9,7 +9,6 @@ mod slots;
 mod watchers;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,9 +86,15 @@ impl Workshop {
         }
         let tls = tls::server_config(&config.tls.certificate, &config.tls.private_key)
             .map_err(ServerError::from)?;
-        let users = users_file(&config);
-        let auth = Authenticator::open(users, &config.auth.mechanisms, data_dir.secret()?)
-            .map_err(ServerError::from)?;
+        let secret = data_dir.secret()?;
+        let (users, mechanisms) = (&config.auth.users, &config.auth.mechanisms);
+        // Only one source of senders is required.
+        let auth = if config.relay_hosts.is_empty() {
+            Authenticator::open(Some(users), mechanisms, secret)
+        } else {
+            Authenticator::open_if_there(users, mechanisms, secret)
+        };
+        let auth = auth.map_err(ServerError::from)?;
         let trust = match config.upstream.settings.protection {
             Protection::Off => None,
             Protection::StartTls | Protection::Implicit => {
@@ -99,7 +104,7 @@ impl Workshop {
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
-        let outbox = Outbox {};
+        let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
         let upstream = Upstream::new(config.upstream.settings.clone(), trust);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
@@ -129,12 +134,6 @@ impl Workshop {
         let _ = timeout(GOODBYE, self.parts.upstream.close()).await;
         self.parts.ledger.close().await;
     }
-}
-
-/// A missing users file stops the start, unless there are relay hosts to serve.
-fn users_file(config: &Config) -> Option<&Path> {
-    let file = config.auth.users.as_path();
-    if file.exists() || config.relay_hosts.is_empty() { Some(file) } else { None }
 }
 
 impl Server {

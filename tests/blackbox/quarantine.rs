@@ -303,7 +303,7 @@ fn a_full_quarantine_says_so() {
 #[test]
 fn parked_messages_expire() {
     let upstream = Scripted::start();
-    let gatepost = Setup::new(upstream.address).set("quarantine.expire_after", "1m").start();
+    let gatepost = Setup::new(upstream.address).set("quarantine.expire_after", "2s").start();
     gatepost.run(&["block", "alice"]).expect(0);
     gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("short-lived"));
     assert_eq!(gatepost.parked().len(), 1);

@@ -225,7 +225,7 @@ impl Dialogue {
         match &self.envelope {
             None => say(out, 503, "5.5.1", "Error: need RCPT command"),
             Some(envelope) if envelope.recipients.is_empty() => {
-                say(out, 554, "5.5.1", "Error: no valid recipients")
+                say(out, 554, "5.5.1", "Error: no valid recipients");
             }
             Some(_) => {
                 self.expecting = Expecting::Content { scanner: DotScanner::new(), kept: Vec::new(), size: 0 };
@@ -288,7 +288,10 @@ fn refuse(error: &CommandError, out: &mut Vec<u8>) {
         CommandError::ReversePath => say(out, 501, "5.1.7", "Bad sender address syntax"),
         CommandError::ForwardPath { .. } => say(out, 501, "5.1.3", "Bad recipient address syntax"),
         CommandError::Parameter => say(out, 555, "5.5.4", format!("Error: {error}")),
-        CommandError::ParameterValue(_) => say(out, 501, "5.5.4", format!("Error: {error}")),
+        CommandError::ParameterValue(_) | CommandError::ChunkSize => {
+            say(out, 501, "5.5.4", format!("Error: {error}"));
+        }
+        CommandError::Rcpt(error) => refuse(error, out),
     }
 }
 

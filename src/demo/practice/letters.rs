@@ -156,7 +156,7 @@ mod tests {
         assert!(none.await.is_none());
         let (found, ()) =
             tokio::join!(letters.wait_for(Duration::from_secs(60), |letter| letter.queue_id == "A"), async {
-                letters.add(letter("A"))
+                letters.add(letter("A"));
             });
         assert_eq!(found.unwrap().queue_id, "A");
     }

@@ -18,18 +18,14 @@ pub(super) async fn is_told<W: Write>(scene: &mut Scene<'_, W>, raid: &Raid) -> 
     scene.narrator.say(&format!("Those who look after such things have mail at {ABUSE_DESK}, whole:"))?;
     scene.narrator.pause()?;
     scene.narrator.quote(&text)?;
-    for expected in [
-        format!("user:{}", CARL.name),
-        raid.crossing.clone(),
-        "quarantine list".to_owned(),
-        "unblock".to_owned(),
-    ] {
-        check(&format!("whether the notice names `{expected}`"), text.contains(&expected), true)?;
+    let account = format!("user:{}", CARL.name);
+    for expected in [&account, &raid.crossing, &raid.last_relayed, "quarantine list", "unblock"] {
+        check(&format!("whether the notice names `{expected}`"), &text.contains(expected), &true)?;
     }
     check(
         "how many notices there are",
-        scene.stage.practice.letters().count(|letter| letter.is_to(ABUSE_DESK)),
-        1,
+        &scene.stage.practice.letters().count(|letter| letter.is_to(ABUSE_DESK)),
+        &1,
     )
 }
 

@@ -20,24 +20,28 @@ pub(super) async fn a_typo<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), Dem
     for (recipient, reply) in mail.to.iter().zip(&sent.recipients) {
         scene.narrator.entry(&format!("to {recipient}"), &reply.to_string())?;
         let expected = if recipient == TYPO { 550 } else { 250 };
-        check(&format!("the reply to {recipient}"), reply.code, expected)?;
+        check(&format!("the reply to {recipient}"), &reply.code, &expected)?;
     }
     let end = end_of(&sent)?;
     scene.narrator.entry("the message", &end)?;
     let letter = scene.letter("Anna's mail", |letter| letter.is_to("bea@example.org")).await?;
-    check("Anna's queue id", letter.queue_id.as_str(), queue_id(&end)?)?;
+    check("Anna's queue id", &letter.queue_id.as_str(), &queue_id(&end)?)?;
     check(
         "the recipients of Anna's mail",
-        letter.recipients.join(" "),
-        "bea@example.org tom@example.net".to_owned(),
+        &letter.recipients.join(" "),
+        &"bea@example.org tom@example.net".to_owned(),
     )?;
-    check("who had logged in", letter.login.as_deref().unwrap_or("nobody"), ANNA.name)?;
+    check("who had logged in", &letter.login.as_deref().unwrap_or("nobody"), &ANNA.name)?;
 
     let again = client.send(&cast::choir_practice_again()).await?;
     scene.letter("Anna's second mail", |letter| letter.is_to(MEANT)).await?;
-    check("the reply to the corrected address", again.recipients.first().map_or(0, |reply| reply.code), 250)?;
+    check(
+        "the reply to the corrected address",
+        &again.recipients.first().map_or(0, |reply| reply.code),
+        &250,
+    )?;
     client.quit().await?;
-    check("Anna's count", scene.count(ANNA.name).await?, 1)?;
+    check("Anna's count", &scene.count(ANNA.name).await?, &1)?;
     scene.narrator.pause()?;
     scene.narrator.say(
         "The mail went to the other two, and, once she has corrected the address, to Dora as well. One address that does
@@ -56,8 +60,8 @@ pub(super) async fn goes_on<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), De
     client.quit().await?;
     let end = end_of(&sent)?;
     let arrived = scene.stage.practice.letters().find(|letter| end.ends_with(&letter.queue_id));
-    check("whether Anna's third mail arrived", arrived.is_some(), true)?;
-    check("what arrived meanwhile", scene.stage.practice.letters().total() - before, 1)?;
+    check("whether Anna's third mail arrived", &arrived.is_some(), &true)?;
+    check("what arrived meanwhile", &(scene.stage.practice.letters().total() - before), &1)?;
     scene.narrator.say("Anna sends on. Her mail goes straight to the mail server, as ever:")?;
     scene.narrator.entry("Anna's mail", &end)?;
     Ok(())
@@ -70,7 +74,7 @@ pub(super) async fn is_parked_too<W: Write>(scene: &mut Scene<'_, W>) -> Result<
     let sent = client.send(&cast::invoice()).await?;
     client.quit().await?;
     let end = end_of(&sent)?;
-    check("what arrived of Carl's invoice", scene.stage.practice.letters().total() - before, 0)?;
+    check("what arrived of Carl's invoice", &(scene.stage.practice.letters().total() - before), &0)?;
     scene.narrator.pause()?;
     scene.narrator.say(
         "The real Carl knows nothing of all this, and sends an invoice. His account is blocked, whoever uses it: his mail
@@ -85,6 +89,6 @@ pub(super) fn end_of(sent: &Sent) -> Result<String, DemoError> {
     let Some(end) = &sent.end else {
         return Err(DemoError::Deviation("no recipient of an honest mail was taken".to_owned()));
     };
-    check("the reply to the end of an honest mail", end.code, 250)?;
+    check("the reply to the end of an honest mail", &end.code, &250)?;
     Ok(end.to_string())
 }

@@ -113,7 +113,7 @@ fn account(name: &str) -> Result<Account, DemoError> {
 }
 
 /// Holds the story to what it says.
-fn check<T: PartialEq + Display>(what: &str, found: T, expected: T) -> Result<(), DemoError> {
+fn check<T: PartialEq + Display + ?Sized>(what: &str, found: &T, expected: &T) -> Result<(), DemoError> {
     if found == expected {
         Ok(())
     } else {

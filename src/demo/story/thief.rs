@@ -21,6 +21,8 @@ pub(super) struct Raid {
     pub(super) parked: usize,
     /// The hundredth dead address.
     pub(super) crossing: String,
+    /// The mail server's queue id of the last message before the block.
+    pub(super) last_relayed: String,
 }
 
 /// What the thief's program has seen so far.
@@ -80,14 +82,21 @@ pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, Dem
     }
     check(
         "what arrived of the thief's mail",
-        scene.stage.practice.letters().total() - arrived_before,
-        tally.relayed as u64,
+        &(scene.stage.practice.letters().total() - arrived_before),
+        &(tally.relayed as u64),
     )?;
     let Some(crossing) = tally.crossing.clone() else {
         return Err(DemoError::Deviation("the thief's list ended before the block".to_owned()));
     };
     tell_rest(scene, &tally, list.len(), living)?;
-    Ok(Raid { client, relayed: tally.relayed, parked: tally.parked, crossing: crossing.address })
+    let last_relayed = queue_id(&tally.before.end)?.to_owned();
+    Ok(Raid {
+        client,
+        relayed: tally.relayed,
+        parked: tally.parked,
+        crossing: crossing.address,
+        last_relayed,
+    })
 }
 
 /// One of his messages.
@@ -97,14 +106,14 @@ async fn send(
     tally: &mut Tally,
     limit: u32,
 ) -> Result<(), DemoError> {
-    let mail = cast::bait(message);
+    let mail = cast::bait(tally.relayed + tally.parked + 1, message);
     client.mail(mail.from).await?;
     for harvested in message {
         let reply = client.rcpt(&harvested.address).await?;
         tally.answered(harvested, &reply, limit)?;
     }
     let end = client.data(&mail.content()).await?;
-    check("the reply to the end of the thief's message", end.code, 250)?;
+    check("the reply to the end of the thief's message", &end.code, &250)?;
     if tally.crossing.is_some() {
         tally.parked += 1;
         tally.after.end = end.to_string();
@@ -128,7 +137,7 @@ impl Tally {
         }
         let blocked = self.crossing.is_some();
         let expected = if harvested.living || blocked { 250 } else { 550 };
-        check(&format!("the reply to {}", harvested.address), reply.code, expected)?;
+        check(&format!("the reply to {}", harvested.address), &reply.code, &expected)?;
         let replies = if blocked { &mut self.after } else { &mut self.before };
         let last = if harvested.living { &mut replies.living } else { &mut replies.dead };
         *last = reply.to_string();
@@ -146,7 +155,7 @@ async fn tell_progress<W: Write>(
     limit: u32,
 ) -> Result<(), DemoError> {
     let count = scene.count(CARL.name).await?;
-    check("Carl's count", count, tally.dead)?;
+    check("Carl's count", &count, &tally.dead)?;
     Ok(scene.narrator.line(&tally.line(&format!("{count} of {limit}")))?)
 }
 
@@ -157,7 +166,7 @@ async fn tell_block<W: Write>(
     limit: u32,
 ) -> Result<(), DemoError> {
     let blocked = scene.record(CARL.name).await?.is_some_and(|record| record.block.is_some());
-    check("whether Carl's account is blocked", blocked, true)?;
+    check("whether Carl's account is blocked", &blocked, &true)?;
     scene.narrator.line(&tally.line(&format!("{limit} of {limit}: blocked")))?;
     scene.narrator.chapter("3. The hundredth")?;
     scene.narrator.say(&format!(
@@ -190,13 +199,13 @@ fn tell_rest<W: Write>(
     check("the reply to a living address", &tally.after.living, &tally.before.living)?;
     check("the reply to a dead address", &tally.after.dead, &tally.after.living)?;
     let shape = |reply: &str| queue_id(reply).map(|id| reply.replace(id, &"0".repeat(id.len())));
-    check("the form of the last reply", shape(&tally.after.end)?, shape(&tally.before.end)?)?;
+    check("the form of the last reply", &shape(&tally.after.end)?, &shape(&tally.before.end)?)?;
     scene.narrator.pause()?;
     scene.narrator.say(&format!(
-        "He sends on to the end of his {messages} messages. The mail server took {} of them, and {} living people were
-        reached; {} messages are put aside. Without Gatepost it would have been all {living}, and the next address list
-        after that: real ones have millions. (That his list has suddenly come all to life he could notice. Programs that
-        send spam do not look.)",
+        "He sends on to the end of his {messages} messages. The mail server has taken {} of them, to {} living people; {}
+        are put aside. Without Gatepost all {living} would have been reached, and then those of the next list: real ones
+        have millions of addresses. (He could notice that his list has suddenly come to life. Programs that send spam do
+        not look.)",
         tally.relayed, tally.reached, tally.parked
     ))?;
     Ok(())

@@ -44,6 +44,12 @@ pub fn classify(reply: &Reply) -> Outcome {
     }
 }
 
+/// Whether a reply denies relaying: then the upstream would not take mail to that domain from us, whoever gets it.
+pub fn denies_relaying(reply: &Reply) -> bool {
+    let text = phrases::without_addresses(&reply.text, MAX_TEXT).replace('\n', " ");
+    reply.code >= 400 && has_any(&text, phrases::DENIES_RELAYING)
+}
+
 /// `whole` is the text of all, `said` that of the innermost reply.
 fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     if !reply.answers_rcpt() || reply.is_quoted() && has_any(whole, phrases::ABOUT_THE_SENDER) {

@@ -8,31 +8,31 @@ pub(super) type Phrases = &'static [&'static str];
 
 /// Denies relaying, whatever its codes say. `User unknown in relay recipient table` (Postfix) has none of these.
 pub(super) const DENIES_RELAYING: Phrases = &[
-    "relay access denied",           // Postfix; Exchange Online
-    "relaying denied",               // Sendmail, Cisco
-    "relay denied",                  // Gmail
-    "relay not permitted",           // Exim
-    "relaying not permitted",        //
-    "relay not allowed",             // Stalwart
-    "relay is not allowed",          // Mimecast
-    "relaying not allowed",          // MDaemon
-    "relaying is not allowed",       //
-    "relay prohibited",              //
-    "relaying prohibited",           // CommuniGate
-    "relay rejected",                // Domino
-    "unable to relay",               // Exchange
-    "do not relay",                  // Sendmail: we do not relay
-    "don't relay",                   //
-    "does not relay",                //
-    "cannot relay",                  //
-    "no longer relays",              // apache.org
-    "no relaying",                   //
-    "open relay",                    // Mimecast: open relay not allowed
-    "insecure mail relay",           //
-    "configured to relay",           // This system is not configured to relay mail
-    "allowed to relay",              // cPanel's Exim: isn't allowed to relay
-    "permitted to relay",            // cPanel's Exim: is not permitted to relay through this server
-    "authorized to relay",           //
+    "relay access denied", // Postfix; Exchange Online
+    "relaying denied",     // Sendmail, Cisco
+    "relay denied",        // Gmail
+    "relay not permitted", // Exim
+    "relaying not permitted",
+    "relay not allowed",    // Stalwart
+    "relay is not allowed", // Mimecast
+    "relaying not allowed", // MDaemon
+    "relaying is not allowed",
+    "relay prohibited",
+    "relaying prohibited", // CommuniGate
+    "relay rejected",      // Domino
+    "unable to relay",     // Exchange
+    "do not relay",        // Sendmail: we do not relay
+    "don't relay",
+    "does not relay",
+    "cannot relay",
+    "no longer relays", // apache.org
+    "no relaying",
+    "open relay", // Mimecast: open relay not allowed
+    "insecure mail relay",
+    "configured to relay", // This system is not configured to relay mail
+    "allowed to relay",    // cPanel's Exim: isn't allowed to relay
+    "permitted to relay",  // cPanel's Exim: is not permitted to relay through this server
+    "authorized to relay",
     "relaying mail to",              // Relaying mail to ... is not allowed
     "credentials for relay",         // Gmail: invalid credentials for relay
     "required for relay",            // MDaemon: authentication is required for relay
@@ -42,7 +42,7 @@ pub(super) const DENIES_RELAYING: Phrases = &[
     "is not allowed from your host", // Haraka, rcpt_to.host_list_base
     "to send to a non-local e-mail", // MailEnable: requires authentication when attempting to send to ...
     "local user only",               // Coremail
-    "we don't handle mail for",      //
+    "we don't handle mail for",
 ];
 
 /// Begins Postfix's own reason, given without a reply, where it knows that the user does not exist.
@@ -63,12 +63,12 @@ pub(super) const GIVES_NO_REASON: Phrases = &[
 
 /// The reply that is quoted was about the sender's address: a sender callout.
 pub(super) const ABOUT_THE_SENDER: Phrases = &[
-    "sender address rejected",                 // Postfix, reject_unverified_sender
-    "sender verify fail",                      // Exim
-    "sender verification fail",                //
-    "verification failed for <",               // Exim, in front of Called:, Sent:, Response:
+    "sender address rejected", // Postfix, reject_unverified_sender
+    "sender verify fail",      // Exim
+    "sender verification fail",
+    "verification failed for <", // Exim, in front of Called:, Sent:, Response:
     "callback setup failed while verifying <", // Exim
-    "postmaster verification failed",          // Exim
+    "postmaster verification failed", // Exim
 ];
 
 /// Contains what elsewhere speaks of policy, and does not.
@@ -78,35 +78,35 @@ pub(super) const INNOCENT: Phrases = &[
 
 /// The sender: its address, host, name or connection.
 pub(super) const SENDER: Phrases = &[
-    "sender",                // Exim: Sender verify failed; and everybody
-    "mail from",             //
-    "return path",           //
-    "return-path",           //
-    "reverse path",          //
-    "reverse-path",          //
-    "from address",          //
+    "sender", // Exim: Sender verify failed; and everybody
+    "mail from",
+    "return path",
+    "return-path",
+    "reverse path",
+    "reverse-path",
+    "from address",
     "envelope from",         // Mimecast
     "header from",           // Mimecast
     "purported responsible", // Exchange: can't determine Purported Responsible Address
     "expediteur",            // Orange
     "emetteur",              // Orange
     "resource record",       // GMX: invalid DNS MX or A/AAAA resource record
-    "reverse dns",           //
-    "rdns",                  //
-    "ptr record",            //
-    "helo",                  //
-    "ehlo",                  //
-    "your host",             //
-    "your server",           //
-    "your mail server",      //
-    "your ip",               //
-    "your domain",           //
-    "client host",           // Postfix
-    "client ip",             // Exchange Online: domain mismatches client ip
-    "ip address",            //
-    "sending ip",            //
-    "bounces",               // {no bounces allowed}
-    "batv",                  // MDaemon, SonicWall
+    "reverse dns",
+    "rdns",
+    "ptr record",
+    "helo",
+    "ehlo",
+    "your host",
+    "your server",
+    "your mail server",
+    "your ip",
+    "your domain",
+    "client host", // Postfix
+    "client ip",   // Exchange Online: domain mismatches client ip
+    "ip address",
+    "sending ip",
+    "bounces", // {no bounces allowed}
+    "batv",    // MDaemon, SonicWall
 ];
 
 /// The receiver's rules.
@@ -114,111 +114,111 @@ pub(super) const POLICY: Phrases = &[
     "policy",                     // Denied by policy
     "policies",                   // Mimecast: email rejected due to security policies
     "administrative prohibition", // Exim, deny without a message; Mimecast
-    "administratively",           //
-    "prohibited",                 //
-    "denied",                     // Access denied
-    "forbidden",                  //
-    "not allowed",                // Mimecast: Host network not allowed
-    "not permitted",              //
-    "not authorized",             // Exchange: RESOLVER.RST.NotAuthorized
-    "not authorised",             //
-    "unauthorized",               //
-    "restricted",                 // Coremail
-    "restriction",                //
-    "violation",                  // Protocol violation
-    "refuses",                    // qmail: recipient refuses to accept your mail
-    "preferences",                // Facebook: Refused due to recipient preferences
-    "subscriber",                 // lists
-    "members-only",               // lists
-    "not a member",               // lists
-    "message content",            //
-    "mail content",               // QQ: Mail content denied
-    "virus",                      //
-    "message size",               //
-    "size limit",                 //
-    "too large",                  //
-    "too big",                    //
-    "utf8",                       // Exim: no support for SMTPUTF8
-    "internationali",             // Exim: no support for internationalised mailbox name
+    "administratively",
+    "prohibited",
+    "denied", // Access denied
+    "forbidden",
+    "not allowed", // Mimecast: Host network not allowed
+    "not permitted",
+    "not authorized", // Exchange: RESOLVER.RST.NotAuthorized
+    "not authorised",
+    "unauthorized",
+    "restricted", // Coremail
+    "restriction",
+    "violation",    // Protocol violation
+    "refuses",      // qmail: recipient refuses to accept your mail
+    "preferences",  // Facebook: Refused due to recipient preferences
+    "subscriber",   // lists
+    "members-only", // lists
+    "not a member", // lists
+    "message content",
+    "mail content", // QQ: Mail content denied
+    "virus",
+    "message size",
+    "size limit",
+    "too large",
+    "too big",
+    "utf8",           // Exim: no support for SMTPUTF8
+    "internationali", // Exim: no support for internationalised mailbox name
 ];
 
 /// Reputation and rate.
 pub(super) const REPUTATION: Phrases = &[
-    "spam",            // Spamhaus, SpamCop too
-    "block",           // blocked using ..., blocklist; Barracuda: (...:blocked)
-    "blacklist",       //
-    "black list",      //
-    "denylist",        //
-    "banned",          // Exchange Online: banned sending IP
-    "listed at",       //
-    "listed by",       //
-    "listed in http",  //
-    "is listed",       //
-    "rbl",             //
-    "dnsbl",           //
-    "reputation",      //
-    "abus",            // abuse, abusive; SFR: Abus detecte
-    "suspicious",      //
-    "suspected",       // QQ: Suspected bounce attacks
-    "unsolicited",     //
-    "bulk",            //
-    "complaint",       //
-    "greylist",        //
-    "graylist",        //
-    "rate limit",      //
-    "rate-limit",      //
-    "ratelimit",       //
-    "at a rate",       // Gmail: is receiving mail at a rate that ...
-    "frequency",       // QQ: Ip frequency limited
-    "throttl",         //
-    "too many",        //
-    "too fast",        //
-    "excessive",       //
+    "spam",  // Spamhaus, SpamCop too
+    "block", // blocked using ..., blocklist; Barracuda: (...:blocked)
+    "blacklist",
+    "black list",
+    "denylist",
+    "banned", // Exchange Online: banned sending IP
+    "listed at",
+    "listed by",
+    "listed in http",
+    "is listed",
+    "rbl",
+    "dnsbl",
+    "reputation",
+    "abus", // abuse, abusive; SFR: Abus detecte
+    "suspicious",
+    "suspected", // QQ: Suspected bounce attacks
+    "unsolicited",
+    "bulk",
+    "complaint",
+    "greylist",
+    "graylist",
+    "rate limit",
+    "rate-limit",
+    "ratelimit",
+    "at a rate", // Gmail: is receiving mail at a rate that ...
+    "frequency", // QQ: Ip frequency limited
+    "throttl",
+    "too many",
+    "too fast",
+    "excessive",
     "try again later", // GMX: Failure sending mail. Try again later
-    "try later",       //
-    "temporar",        // temporary, temporarily
-    "mi:",             // 163.com: MI:SPF, MI:DMC
-    "dt:spm",          // 163.com
-    "go away",         //
+    "try later",
+    "temporar", // temporary, temporarily
+    "mi:",      // 163.com: MI:SPF, MI:DMC
+    "dt:spm",   // 163.com
+    "go away",
 ];
 
 /// Authentication of the client, the message or the channel.
 pub(super) const AUTHENTICATION: Phrases = &[
-    "authent",         // authentication, authenticate
-    "unauthent",       // Unauthenticated senders not allowed
-    "smtp auth",       //
-    "not logged in",   // Postfix
-    "spf",             //
-    "dkim",            //
-    "dmarc",           //
-    "starttls",        //
-    "encryption",      //
-    "requires tls",    // Mimecast
-    "tls required",    //
-    "security reason", //
+    "authent",   // authentication, authenticate
+    "unauthent", // Unauthenticated senders not allowed
+    "smtp auth",
+    "not logged in", // Postfix
+    "spf",
+    "dkim",
+    "dmarc",
+    "starttls",
+    "encryption",
+    "requires tls", // Mimecast
+    "tls required",
+    "security reason",
 ];
 
 /// What the enhanced codes 5.2.x say, in words: there is such a mailbox.
 pub(super) const MAILBOX_EXISTS: Phrases = &[
-    "quota",              //
-    "overquota",          //
-    "over-quota",         //
-    "mailbox full",       //
-    "mailbox is full",    // cPanel's Exim
-    "full mailbox",       //
+    "quota",
+    "overquota",
+    "over-quota",
+    "mailbox full",
+    "mailbox is full", // cPanel's Exim
+    "full mailbox",
     "mailfolder is full", // Oracle
     "storage",            // exceeded storage allocation
-    "disk space",         //
-    "diskspace",          //
-    "disk full",          //
-    "disabled",           //
-    "suspended",          // Coremail: User suspended
-    "locked",             // Coremail: User locked
-    "frozen",             // i.ua: Mailbox is frozen
-    "inactive",           // everyone.net: Account inactive
-    "not active",         // hMailServer: Account is not active
-    "deactivated",        //
-    "hangup",             // Coremail: User hangup
+    "disk space",
+    "diskspace",
+    "disk full",
+    "disabled",
+    "suspended",  // Coremail: User suspended
+    "locked",     // Coremail: User locked
+    "frozen",     // i.ua: Mailbox is frozen
+    "inactive",   // everyone.net: Account inactive
+    "not active", // hMailServer: Account is not active
+    "deactivated",
+    "hangup", // Coremail: User hangup
 ];
 
 /// Is one of the phrases in the text, from the begin of a word on?

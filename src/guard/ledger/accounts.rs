@@ -1,8 +1,9 @@
 //! The accounts in memory: those in use, blocked, or with something that the disk does not have yet.
 //!
-//! An entry is in the map before its part of the disk is read, so there is one for each account at most. An account that nobody uses
-//! leaves at once, unless it has messages that memory alone knows: a thief whose program connects anew for each
-//! message is to have them in his record. Such accounts stay for an hour, and in bounded number.
+//! An entry is in the map before its part of the disk is read, so there is one for each account at most. An
+//! account that nobody uses leaves at once, unless it has messages that memory alone knows: a thief whose
+//! program connects anew for each message is to have them in his record. Such accounts stay for an hour, and
+//! in bounded number.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

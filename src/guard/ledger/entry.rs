@@ -1,8 +1,8 @@
 //! One account in memory: what it did, whether it is blocked, and what of that awaits the writer.
 //!
-//! Decides under the account's own lock, which nobody holds across an await. A block is decided at once, so that nothing
-//! more is counted or asked, and shown once it is on the disk: nothing that depends on it may outlive a crash that it
-//! does not.
+//! Decides under the account's own lock, which nobody holds across an await. A block is decided at once, so
+//! that nothing more is counted or asked, and shown once it is on the disk: nothing that depends on it may
+//! outlive a crash that it does not.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,8 @@ pub(super) struct State {
     pub(super) queued: bool,
     /// The disk could not be read: before anything is written, what it has must be taken over.
     unread: bool,
-    /// Changes are numbered: the latest, the latest to the block, to the account's own row, and the latest on the disk.
+    /// Changes are numbered: the latest, the latest to the block, to the account's own row, and the latest on
+    /// the disk.
     change: u64,
     block_change: u64,
     row_change: u64,
@@ -240,7 +241,8 @@ impl State {
             let rule = policy.rule();
             let count = self.window.count(now, rule.period) as usize;
             let free = (rule.limit as usize).saturating_sub(count + self.in_flight);
-            // A lower limit than the count (it was higher, or the account was exempt): the next attempt will cross it.
+            // A lower limit than the count (it was higher, or the account was exempt): the next attempt will
+            // cross it.
             wanted.min(if self.in_flight == 0 { free.max(1) } else { free })
         } else {
             wanted

@@ -1,10 +1,10 @@
 //! Counts and blocks, durable.
 //!
-//! Memory answers, the disk remembers: each account in use has one entry under its own lock; what changes is written
-//! and flushed (sled's flush, then fdatasync, since the former is no fsync) before [`Watch::count`] returns. One
-//! writer thread batches the flushes of all sessions. Where writing fails the state holds in memory and is tried again
-//! each second. A recipient that exists costs no disk access. No type of sled's appears in the interface; `store`
-//! alone names it.
+//! Memory answers, the disk remembers: each account in use has one entry under its own lock; what changes is
+//! written and flushed (sled's flush, then fdatasync, since the former is no fsync) before [`Watch::count`]
+//! returns. One writer thread batches the flushes of all sessions. Where writing fails the state holds in
+//! memory and is tried again each second. A recipient that exists costs no disk access. No type of sled's
+//! appears in the interface; `store` alone names it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use shared::Shared;
 use writer::Writer;
 
 pub use super::window::Count;
+pub use day::BLIND_AFTER;
 pub use terms::{
     Attempt, Blindness, Block, BlockedBy, Change, LedgerError, Policy, RELAYED, Record, Relayed, SAMPLES,
     Sample, Standing, Verdict,
@@ -44,7 +45,8 @@ pub use view::{Reservation, Watch};
 /// How long closing waits for the disk.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Counts and blocks of all accounts. Cheap to clone. When the last clone and the last [`Watch`] go it closes.
+/// Counts and blocks of all accounts. Cheap to clone. When the last clone and the last [`Watch`] go it
+/// closes.
 #[derive(Clone)]
 pub struct Ledger {
     handle: Arc<Handle>,
@@ -63,8 +65,8 @@ impl Drop for Handle {
 }
 
 impl Ledger {
-    /// Opens `dir/ledger` (making it where it is not), heals what a kill during an earlier open left, and starts the
-    /// writer. `dir/ledger.lock` keeps other processes out, and tells them who is in. Blocks.
+    /// Opens `dir/ledger` (making it where it is not), heals what a kill during an earlier open left, and
+    /// starts the writer. `dir/ledger.lock` keeps other processes out, and tells them who is in. Blocks.
     ///
     /// # Errors
     /// In use, broken, newer, or not writable.
@@ -105,8 +107,8 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
-    /// Lifts a block and forgets the window. `Ok(Change::WasSo)` for an account that is not blocked; its window is
-    /// forgotten all the same.
+    /// Lifts a block and forgets the window. `Ok(Change::WasSo)` for an account that is not blocked; its
+    /// window is forgotten all the same.
     ///
     /// # Errors
     /// As [`Self::block`].
@@ -140,7 +142,8 @@ impl Ledger {
         spawn_blocking(look).await.ok().flatten()
     }
 
-    /// A page of the accounts with an attempt in the window or a block, by name, behind `after`; at most `limit`.
+    /// A page of the accounts with an attempt in the window or a block, by name, behind `after`; at most
+    /// `limit`.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -161,13 +164,14 @@ impl Ledger {
         self.shared().precedents.load_full()
     }
 
-    /// Takes note of an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without waiting.
+    /// Takes note of an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without
+    /// waiting.
     pub fn learn(&self, place: Place, address: &str, reply: &Reply) {
         self.shared().learn(place, address, reply);
     }
 
-    /// Takes note of one probed recipient of the day (UTC); once a day and kind says that the first 1,000 met no
-    /// refusal.
+    /// Takes note of one probed recipient of the day (UTC); once a day and kind says that the first 1,000 met
+    /// no refusal.
     pub fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         self.shared().tally(foreign, refused, now)
     }
@@ -184,7 +188,8 @@ impl Ledger {
         self.shared().accounts.each(|entry| entry.freed.notify_waiters());
     }
 
-    /// Writes all that is pending and closes; waits 5 s for that at most. What is counted later holds in memory alone.
+    /// Writes all that is pending and closes; waits 5 s for that at most. What is counted later holds in
+    /// memory alone.
     pub async fn close(&self) {
         let shared = self.handle.shared.clone();
         shared.queue.close();

@@ -1,9 +1,9 @@
 //! What the database's keys and values say: one small row for each attempt and each relayed message.
 //!
-//! A count writes what is new and removes what has left the window, however large the window is; rows stay far below the size
-//! at which sled makes files of them. A row's key is the account, an octet 0 (which no account's name holds) and a
-//! sequence number, so that rows sort by account and then by age; the account's own row has no number.
-//! Values: a version octet, then postcard.
+//! A count writes what is new and removes what has left the window, however large the window is; rows stay
+//! far below the size at which sled makes files of them. A row's key is the account, an octet 0 (which no
+//! account's name holds) and a sequence number, so that rows sort by account and then by age; the account's
+//! own row has no number. Values: a version octet, then postcard.
 
 use std::net::IpAddr;
 use std::ops::{Bound, Range};
@@ -288,7 +288,8 @@ mod tests {
     }
 
     proptest! {
-        /// However commits succeed, fail half-way or come late: after one that went well the disk has what memory has.
+        /// However commits succeed, fail half-way or come late: after one that went well the disk has what
+        /// memory has.
         #[test]
         fn the_disk_follows(steps in prop::collection::vec((0u8..6, 0usize..4), 0..60)) {
             let (mut extent, mut disk) = (Extent::default(), std::collections::BTreeSet::new());

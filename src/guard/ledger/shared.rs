@@ -39,8 +39,8 @@ pub(super) struct Shared {
     day: Mutex<Day>,
     pub(super) day_changed: AtomicBool,
     pub(super) trouble: watch::Sender<Option<String>>,
-    /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the counts of others
-    /// look old for ever.
+    /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the
+    /// counts of others look old for ever.
     now: AtomicU64,
 }
 
@@ -136,7 +136,8 @@ impl Shared {
         self.accounts.dismiss_idle(now, |entry, state| self.leave(entry, state));
     }
 
-    /// An entry is about to leave memory: the messages of an account that has come to notice are written before.
+    /// An entry is about to leave memory: the messages of an account that has come to notice are written
+    /// before.
     fn leave(&self, entry: &Arc<Entry>, state: &mut State) {
         if state.is_notable(self.now(), self.policy.load().period) {
             state.write_messages();
@@ -169,8 +170,9 @@ impl Shared {
         }
     }
 
-    /// Looks at the first account behind `after` that has rows in `tree`, and removes them if there is nothing to say of it any
-    /// more. Its name, and how many rows were looked at; `None` where there is no such account. The writer's alone.
+    /// Looks at the first account behind `after` that has rows in `tree`, and removes them if there is
+    /// nothing to say of it any more. Its name, and how many rows were looked at; `None` where there is no
+    /// such account. The writer's alone.
     pub(super) fn sweep_next(&self, tree: Tree, after: Option<&Account>) -> Option<(Account, usize)> {
         let account = pages::next_account(&self.store, tree, after).ok()??;
         if self.accounts.find(&account).is_some() {

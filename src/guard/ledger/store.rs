@@ -1,14 +1,14 @@
 //! The database: the only file that names sled.
 //!
-//! Keys and values are octets here; what they mean is `rows`' business. Three things that sled leaves to us (0.34.7): its flush is no
-//! fsync (sled#1452), so `sync` adds one; a kill during an open leaves a half-written snapshot that no later open
-//! survives (sled#1533), so `open` clears it away; after a failed write it refuses all further ones, so `reopen`.
-//! Pages over 128 KiB go into files that are never fsynced: sixteen values share a page, so none may exceed 7 KiB.
+//! Keys and values are octets here; what they mean is `rows`' business. Three things that sled leaves to us
+//! (0.34.7): its flush is no fsync (sled#1452), so `sync` adds one; a kill during an open leaves a
+//! half-written snapshot that no later open survives (sled#1533), so `open` clears it away; after a failed
+//! write it refuses all further ones, so `reopen`. Pages over 128 KiB go into files that are never fsynced:
+//! sixteen values share a page, so none may exceed 7 KiB.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Bound;
-use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -18,8 +18,10 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::LedgerError;
+use crate::durable::{self, Folder};
 
-/// What the database's version says; each change of keys or values that an older Gatepost would misread raises it.
+/// What the database's version says; each change of keys or values that an older Gatepost would misread
+/// raises it.
 const SCHEMA: u32 = 1;
 const SCHEMA_KEY: &[u8] = b"schema";
 /// Octets of pages that sled keeps in memory.
@@ -79,7 +81,7 @@ impl Store {
         let path = dir.join("ledger");
         let shown = path.display().to_string();
         let broken = |cause: String| LedgerError::Broken { path: shown.clone(), cause };
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| broken(e.to_string()))?;
+        durable::create_folder(&path).map_err(|error| broken(error.to_string()))?;
         let lock = lock(&dir.join("ledger.lock"), &broken)?;
         match open(&path).map_err(&broken)? {
             Found::Ours(opened) => {
@@ -186,7 +188,7 @@ enum Found {
 
 fn open(path: &Path) -> Result<Found, String> {
     heal(path).map_err(|error| error.to_string())?;
-    caught(|| {
+    let found = caught(|| {
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE)
@@ -215,13 +217,11 @@ fn open(path: &Path) -> Result<Found, String> {
         };
         opened.db.flush()?;
         opened.file.sync_all()?;
-        // The names of new files are durable when their folders are.
-        File::open(path)?.sync_all()?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
         Ok(Found::Ours(opened))
-    })
+    })?;
+    // The names of new files are durable when their folder is.
+    Folder::open(path).and_then(|folder| folder.sync()).map_err(|error| error.to_string())?;
+    Ok(found)
 }
 
 /// Removes what a kill during an open left, which sled would take for its newest snapshot (sled#1533).
@@ -249,8 +249,8 @@ fn caught<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     }
 }
 
-/// Drops a database, and says whether sled let go of its file in time. On a thread of its own, since sled waits for its own threads
-/// for ever, were they to have died.
+/// Drops a database, and says whether sled let go of its file in time. On a thread of its own, since sled
+/// waits for its own threads for ever, were they to have died.
 fn let_go(opened: Opened) -> bool {
     let (done, gone) = mpsc::channel();
     let spawned = std::thread::Builder::new().name("ledger-close".into()).spawn(move || {

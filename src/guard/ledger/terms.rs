@@ -74,7 +74,8 @@ pub struct Block {
 pub struct Attempt<'a> {
     /// As the client wrote it, cleaned; for the sample in the notice.
     pub address: &'a str,
-    /// Equal for attempts that `Count::Distinct` takes for the same: the comparison key, or a broken path's octets.
+    /// Equal for attempts that `Count::Distinct` takes for the same: the comparison key, or a broken path's
+    /// octets.
     pub key: &'a [u8],
     /// Where the client connected from.
     pub client: IpAddr,

@@ -49,9 +49,9 @@ impl Watch {
         self.entry.block()
     }
 
-    /// Leave for up to `wanted` (at least 1) RCPTs. Those in flight over all sessions plus the count never exceed the limit;
-    /// waits until at least one is free. `None` as soon as the account is blocked. An account that is observed or exempt
-    /// always gets all. May be dropped at any time.
+    /// Leave for up to `wanted` (at least 1) RCPTs. Those in flight over all sessions plus the count never
+    /// exceed the limit; waits until at least one is free. `None` as soon as the account is blocked. An
+    /// account that is observed or exempt always gets all. May be dropped at any time.
     pub async fn reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
         let since = Instant::now();
         loop {
@@ -92,8 +92,9 @@ impl Watch {
         })
     }
 
-    /// Counts an invalid recipient; returns when it is durable, or known not to be for now (`Ledger::trouble` says so).
-    /// To be awaited to its end: who drops it has counted, but loses the verdict, which nobody else gets.
+    /// Counts an invalid recipient; returns when it is durable, or known not to be for now (`Ledger::trouble`
+    /// says so). To be awaited to its end: who drops it has counted, but loses the verdict, which nobody else
+    /// gets.
     pub async fn count(&self, attempt: Attempt<'_>) -> Verdict {
         let shared = self.ledger.shared();
         shared.tell_time(attempt.now);

@@ -1,8 +1,8 @@
 //! The one thread that writes: commits the changes of all sessions in groups.
 //!
-//! What comes in while a commit is under way makes up the next one, so a disk that is slow to flush makes groups larger, not queues
-//! longer. Where a commit fails, those who wait are told, the changes stay in memory, and each second the
-//! database is opened anew and the commit repeated; until then nobody else waits.
+//! What comes in while a commit is under way makes up the next one, so a disk that is slow to flush makes
+//! groups larger, not queues longer. Where a commit fails, those who wait are told, the changes stay in
+//! memory, and each second the database is opened anew and the commit repeated; until then nobody else waits.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,9 +21,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const LAZY: Duration = Duration::from_secs(1);
 /// How often accounts are looked for that have been idle for long.
 const REST: Duration = Duration::from_secs(60);
-/// For each row written so many are looked at whether they are still needed; and at most so many at a time.
-const SWEPT_PER_ROW: usize = 4;
-const SWEPT_AT_ONCE: usize = 256;
+/// For each row written so many are looked at, whether they are still needed; and at most some so many at a
+/// time.
+const SWEPT_PER_ROW: i64 = 2;
+const SWEPT_AT_ONCE: i64 = 256;
 
 /// Where the precedents are.
 pub(super) const PRECEDENTS: &[u8] = b"precedents";
@@ -106,7 +107,8 @@ impl Queue {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all that is there, as soon as there is something, or at `due`; what is lazy alone not before `lazy_at`.
+    /// Takes all that is there, as soon as there is something, or at `due`; what is lazy alone not before
+    /// `lazy_at`.
     fn take(&self, due: Instant, lazy_at: Instant) -> Work {
         let mut work = self.lock();
         loop {
@@ -147,13 +149,23 @@ pub(super) struct Writer {
     rest_at: Instant,
     /// In each tree, the account that was looked at last.
     swept: [(Tree, Option<Account>); 2],
+    /// How many rows are to be looked at; below 0 there were too many.
+    to_sweep: i64,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let swept = [(Tree::Attempts, None), (Tree::Relayed, None)];
-        Self { shared, held: Vec::new(), failing: None, lazy_at: now, rest_at: now + REST, swept }
+        Self {
+            shared,
+            held: Vec::new(),
+            failing: None,
+            lazy_at: now,
+            rest_at: now + REST,
+            swept,
+            to_sweep: 0,
+        }
     }
 
     /// Writes until the queue closes.
@@ -204,9 +216,7 @@ impl Writer {
         self.shared.tell_trouble(written.as_ref().err());
         let rows = *written.as_ref().unwrap_or(&0);
         tell(work.waiting, &written.map(drop));
-        if rows > 0 {
-            self.sweep((rows * SWEPT_PER_ROW).min(SWEPT_AT_ONCE));
-        }
+        self.sweep(rows);
     }
 
     /// Makes all changes of `entries` durable; says how many rows they were.
@@ -270,22 +280,19 @@ impl Writer {
         self.failing = Some((why, Instant::now() + RETRY));
     }
 
-    /// Looks at the next accounts on the disk, some `most` rows of them, and removes those that nothing is to be said of any more.
-    fn sweep(&mut self, most: usize) {
-        for (tree, after) in &mut self.swept {
-            let mut looked = 0;
-            while looked < most {
-                match self.shared.sweep_next(*tree, after.as_ref()) {
-                    Some((account, rows)) => {
-                        looked += rows.max(1);
-                        *after = Some(account);
-                    }
-                    None => {
-                        *after = None;
-                        break;
-                    }
-                }
-            }
+    /// Looks at the next accounts on the disk, and removes those that nothing is to be said of any more.
+    fn sweep(&mut self, written: usize) {
+        let earned = i64::try_from(written).unwrap_or(SWEPT_AT_ONCE).saturating_mul(SWEPT_PER_ROW);
+        // An account with many rows is looked at as a whole: those after it wait the longer.
+        self.to_sweep = self.to_sweep.saturating_add(earned).min(SWEPT_AT_ONCE);
+        while self.to_sweep > 0 {
+            // The trees take turns; one that is at its end begins anew with its next.
+            self.swept.rotate_left(1);
+            let (tree, after) = &mut self.swept[0];
+            let next = self.shared.sweep_next(*tree, after.as_ref());
+            let (account, looked) = next.map_or((None, 1), |(account, rows)| (Some(account), rows.max(1)));
+            *after = account;
+            self.to_sweep -= i64::try_from(looked).unwrap_or(i64::MAX);
         }
     }
 }

@@ -1,3 +1,406 @@
-//! x
-#[derive(Clone)]
-pub struct Outbox {}
+//! Mail of our own that waits for the upstream: one file each, durable, retried, over restarts.
+//!
+//! `DATA_DIR/outbox/ID.mail` ([`file`]); one file per recipient, since a transaction that one of two recipients refuses
+//! fails as a whole. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is due, by way of
+//! [`route`], and tells of each outcome. Tried again as a release is; what the upstream refuses for good stays, to be
+//! seen, until somebody removes the file. A crash between the upstream's 250 and the removal sends a mail twice (same
+//! Message-ID), never not at all.
+
+mod file;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+pub use route::{Protection, Route};
+
+use crate::clock::{self, Timestamp};
+use crate::durable::{DurableError, Existing, Folder};
+use crate::id::OutboxId;
+use crate::quarantine::schedule::next_try;
+use file::Meta;
+use route::{Carrier, Outcome};
+
+/// What a mail is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// For the abuse desk.
+    Notice,
+    /// For the sender of a released message.
+    Dsn,
+}
+
+/// A mail to be sent.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// What it is.
+    pub kind: Kind,
+    /// The reverse-path, without brackets; `None`: the null one.
+    pub from: Option<String>,
+    /// The forward-paths, without brackets.
+    pub to: Vec<String>,
+    /// Header and body; lines end with CRLF.
+    pub message: Vec<u8>,
+}
+
+/// A mail that nobody took, or a file that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// Its file; removing it settles the matter.
+    pub path: PathBuf,
+    /// What it is and why it stays, for people.
+    pub why: String,
+}
+
+/// What became of a mail, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The upstream took it.
+    Sent {
+        /// Which.
+        id: OutboxId,
+        /// What it is.
+        kind: Kind,
+        /// For whom.
+        to: String,
+        /// The upstream's reply.
+        reply: String,
+    },
+    /// Not now.
+    Deferred {
+        /// Which.
+        id: OutboxId,
+        /// What it is.
+        kind: Kind,
+        /// For whom.
+        to: String,
+        /// The upstream's reply, or why there was none.
+        reply: String,
+        /// When it is tried again.
+        next: Timestamp,
+    },
+    /// Never: the upstream said so, or five days are over.
+    Refused {
+        /// Which.
+        id: OutboxId,
+        /// What it is.
+        kind: Kind,
+        /// For whom.
+        to: String,
+        /// The upstream's reply, or why there was none.
+        reply: String,
+    },
+    /// A file could not be read, written or removed.
+    Trouble(String),
+}
+
+/// Why a mail is not in the outbox, or not on its way.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DurableError),
+    /// The trust anchors of `[upstream] ca` cannot be read, or TLS cannot be set up.
+    #[error("{0}")]
+    Tls(String),
+    /// A task of ours broke off.
+    #[error("the outbox's task ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The outbox. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: Arc<Folder>,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that wait and those that were refused, by birth.
+    mails: BTreeMap<OutboxId, Meta>,
+    /// Not on disk yet, because the disk did not take them.
+    kept: VecDeque<(Mail, Timestamp)>,
+    /// Why not, as last reported: it is tried each second, and told once.
+    told: Option<String>,
+    /// Files that are no mails.
+    broken: Vec<Stuck>,
+}
+
+/// The most mails that wait for the disk; further ones take the place of the oldest.
+const MAX_KEPT: usize = 1_000;
+/// How often a disk that did not take a mail is tried again.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest wait: the wall clock may be set in the meantime.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+impl Outbox {
+    /// Opens `data_dir/outbox`, making it where it is not. A file that is no mail does not hinder the others: it is
+    /// left alone, and [`Outbox::stuck`] tells of it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or read.
+    pub fn open(data_dir: &Path) -> Result<Self, OutboxError> {
+        let folder = Arc::new(Folder::create(&data_dir.join("outbox"))?);
+        folder.sweep()?;
+        let mut state = State::default();
+        for name in folder.names()? {
+            let path = folder.path().join(&name);
+            match file::read(&path) {
+                Ok((id, meta, _)) => {
+                    state.mails.insert(id, meta);
+                }
+                Err(why) => state.broken.push(Stuck { why: format!("no mail: {why}"), path }),
+            }
+        }
+        Ok(Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), wake: Notify::new() }) })
+    }
+
+    /// Takes a mail; it is on disk when this returns, and sent at once. One id per recipient.
+    ///
+    /// # Errors
+    /// The disk did not take it; nothing of it is there.
+    pub async fn put(&self, mail: Mail, now: Timestamp) -> Result<Vec<OutboxId>, OutboxError> {
+        let folder = Arc::clone(&self.shared.folder);
+        let written = spawn_blocking(move || write_all(&folder, &mail, now)).await??;
+        let ids = written.iter().map(|(id, _)| *id).collect();
+        self.state().mails.extend(written);
+        self.shared.wake.notify_one();
+        Ok(ids)
+    }
+
+    /// Keeps a mail in memory that the disk did not take; [`Outbox::run`] writes it as soon as there is room.
+    pub fn keep(&self, mail: Mail, now: Timestamp) {
+        let mut state = self.state();
+        if state.kept.len() >= MAX_KEPT {
+            state.kept.pop_front();
+        }
+        state.kept.push_back((mail, now));
+        self.shared.wake.notify_one();
+    }
+
+    /// Mails that the upstream refused for good, and files that are no mails, for as long as the files are there.
+    pub fn stuck(&self) -> Vec<Stuck> {
+        let state = self.state();
+        let refused = state.mails.iter().filter(|(_, meta)| meta.next.is_none()).map(|(id, meta)| Stuck {
+            path: self.path(*id),
+            why: format!(
+                "{} was refused for good: {}",
+                meta.describe(),
+                meta.last.as_deref().unwrap_or("no reply")
+            ),
+        });
+        refused.chain(state.broken.iter().cloned()).filter(|stuck| stuck.path.exists()).collect()
+    }
+
+    /// How many mails wait to be sent.
+    pub fn waiting(&self) -> usize {
+        let state = self.state();
+        state.mails.values().filter(|meta| meta.next.is_some()).count() + state.kept.len()
+    }
+
+    /// Sends what is due along `route`, for as long as it is polled. One caller at a time.
+    ///
+    /// # Errors
+    /// TLS cannot be set up; nothing was sent.
+    pub async fn run(
+        &self,
+        route: &Route,
+        mut report: impl FnMut(Event),
+    ) -> Result<std::convert::Infallible, OutboxError> {
+        let carrier = Carrier::new(route)?;
+        loop {
+            let wait = if self.write_kept(&mut report).await {
+                self.send_due(&carrier, clock::now(), &mut report).await
+            } else {
+                Some(DISK_AGAIN)
+            };
+            let woken = self.shared.wake.notified();
+            match wait {
+                Some(wait) => {
+                    let _ = tokio::time::timeout(wait.min(LONGEST_WAIT), woken).await;
+                }
+                None => woken.await,
+            }
+        }
+    }
+
+    /// Tries all that are due; says how long to wait for the next.
+    async fn send_due(
+        &self,
+        carrier: &Carrier,
+        now: Timestamp,
+        report: &mut impl FnMut(Event),
+    ) -> Option<Duration> {
+        let due: Vec<(OutboxId, Meta)> = {
+            let state = self.state();
+            let due = |meta: &Meta| meta.next.is_some_and(|next| next <= now);
+            state.mails.iter().filter(|(_, meta)| due(meta)).map(|(id, meta)| (*id, meta.clone())).collect()
+        };
+        for (id, meta) in due {
+            self.send(carrier, id, meta, report).await;
+        }
+        let next = self.state().mails.values().filter_map(|meta| meta.next).min()?;
+        Some(next.since(clock::now()))
+    }
+
+    async fn send(&self, carrier: &Carrier, id: OutboxId, mut meta: Meta, report: &mut impl FnMut(Event)) {
+        let path = self.path(id);
+        let message = match spawn_blocking(move || file::read(&path)).await {
+            Ok(Ok((_, _, message))) => message,
+            // Removed by an operator, or broken meanwhile.
+            gone => {
+                self.state().mails.remove(&id);
+                if let Ok(Err(why)) = gone
+                    && self.path(id).exists()
+                {
+                    let path = self.path(id);
+                    report(Event::Trouble(format!("{}: {why}", path.display())));
+                    self.state().broken.push(Stuck { path, why: format!("no mail: {why}") });
+                }
+                return;
+            }
+        };
+        let outcome = carrier.send(meta.from.as_deref(), &meta.to, &message).await;
+        let (kind, to) = (meta.kind, meta.to.clone());
+        let event = match outcome {
+            Outcome::Taken(reply) => {
+                self.remove(id, report).await;
+                Event::Sent { id, kind, to, reply }
+            }
+            Outcome::Refused(ref reply) | Outcome::Deferred(ref reply) => {
+                meta.settle(reply, clock::now(), matches!(outcome, Outcome::Refused(_)));
+                let reply = reply.clone();
+                self.note(id, &meta, &message, report).await;
+                match meta.next {
+                    Some(next) => Event::Deferred { id, kind, to, reply, next },
+                    None => Event::Refused { id, kind, to, reply },
+                }
+            }
+        };
+        report(event);
+    }
+
+    /// Writes a mail's new state; it holds in memory even where the disk does not take it.
+    async fn note(&self, id: OutboxId, meta: &Meta, message: &[u8], report: &mut impl FnMut(Event)) {
+        self.state().mails.insert(id, meta.clone());
+        let (folder, content) = (Arc::clone(&self.shared.folder), file::content(meta, message));
+        let written = spawn_blocking(move || folder.write(file::name(id), &content)).await;
+        if let Ok(Err(error)) = written {
+            report(Event::Trouble(error.to_string()));
+        }
+    }
+
+    async fn remove(&self, id: OutboxId, report: &mut impl FnMut(Event)) {
+        self.state().mails.remove(&id);
+        let folder = Arc::clone(&self.shared.folder);
+        if let Ok(Err(error)) = spawn_blocking(move || folder.remove(file::name(id))).await {
+            report(Event::Trouble(format!("{error}; the mail goes out again at the next start")));
+        }
+    }
+
+    /// Writes what the disk did not take before; says whether nothing is left.
+    async fn write_kept(&self, report: &mut impl FnMut(Event)) -> bool {
+        loop {
+            let Some((mail, since)) = self.state().kept.front().cloned() else {
+                self.state().told = None;
+                return true;
+            };
+            match self.put(mail, since).await {
+                Ok(_) => {
+                    self.state().kept.pop_front();
+                }
+                Err(error) => {
+                    let why = Some(error.to_string());
+                    if self.state().told != why {
+                        report(Event::Trouble(error.to_string()));
+                        self.state().told = why;
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn path(&self, id: OutboxId) -> PathBuf {
+        self.shared.folder.path().join(file::name(id))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds it can leave it half changed.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One file per recipient; all of them or none.
+fn write_all(
+    folder: &Arc<Folder>,
+    mail: &Mail,
+    now: Timestamp,
+) -> Result<Vec<(OutboxId, Meta)>, DurableError> {
+    let mut written = Vec::with_capacity(mail.to.len());
+    let outcome = mail
+        .to
+        .iter()
+        .try_for_each(|to| {
+            let (id, meta) = (OutboxId::new(now), Meta::new(mail, to, now));
+            let mut temporary = folder.temporary()?;
+            temporary.write(&file::content(&meta, &mail.message))?;
+            temporary.sync()?.rename(file::name(id), Existing::Keep)?;
+            written.push((id, meta));
+            Ok(())
+        })
+        .and_then(|()| folder.sync());
+    if let Err(error) = outcome {
+        for (id, _) in written {
+            let _ = folder.unlink(file::name(id));
+        }
+        return Err(error);
+    }
+    Ok(written)
+}
+
+impl Meta {
+    fn new(mail: &Mail, to: &str, now: Timestamp) -> Self {
+        Self {
+            version: file::VERSION,
+            kind: mail.kind,
+            from: mail.from.clone(),
+            to: to.to_owned(),
+            created: now,
+            tries: 0,
+            next: Some(now),
+            last: None,
+        }
+    }
+
+    /// Takes note of a try that did not succeed.
+    fn settle(&mut self, reply: &str, now: Timestamp, for_good: bool) {
+        self.tries = self.tries.saturating_add(1);
+        self.last = Some(reply.to_owned());
+        self.next = if for_good { None } else { next_try(self.created, self.tries, now) };
+    }
+
+    fn describe(&self) -> String {
+        let kind = match self.kind {
+            Kind::Notice => "a notice",
+            Kind::Dsn => "a delivery status notification",
+        };
+        format!("{kind} for {}", self.to)
+    }
+}

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::smtp::Enhanced;
 
 #[tokio::test]
 async fn a_restart_forgets_nothing() {
@@ -29,6 +30,29 @@ async fn a_restart_forgets_nothing() {
     let ben = ledger.watch(&ben, at(1)).await;
     assert_eq!(ben.block().unwrap().reason.as_deref(), Some("spam"));
     assert_eq!(ledger.tally(false, false, at(0)), Some(Blindness::Everybody), "the thousandth");
+}
+
+/// Nobody waits for these, and nobody has to close the ledger for them to be written.
+#[tokio::test]
+async fn precedents_and_the_day_are_on_the_disk_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(10));
+    let ok = Reply::fixed(250, Enhanced { class: 2, subject: 1, detail: 5 }, "Recipient <anna@x> fine");
+    ledger.learn(Place::Rcpt, "anna@x", &ok);
+    assert_eq!(ledger.precedents().rcpt.as_ref().unwrap().reply, ok);
+    ledger.tally(true, false, at(0));
+    let written = async {
+        let store = &ledger.shared().store;
+        for key in [writer::PRECEDENTS, writer::DAY] {
+            while store.value(store::Tree::Meta, key).unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    soon(written).await;
+    let precedents = ledger.precedents();
+    drop(ledger);
+    assert_eq!(open(dir.path(), policy(10)).precedents(), precedents);
 }
 
 #[tokio::test]

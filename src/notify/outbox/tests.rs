@@ -1,0 +1,333 @@
+//! The outbox against an upstream of a few lines, on loopback. Every wait has a deadline.
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::net::{self_signed, tls};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, what).await.unwrap()
+}
+
+/// A transaction as the upstream saw it: commands, and the message.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    commands: Vec<String>,
+    message: String,
+}
+
+/// What the upstream answers, by the begin of a command; `""` is the greeting, `.` the end of data.
+type Script = HashMap<&'static str, &'static str>;
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    script: Script,
+    seen: mpsc::UnboundedSender<Seen>,
+) {
+    let mut stream = BufReader::new(stream);
+    let say = |what: &str, usual: &str| {
+        let known = script
+            .iter()
+            .find(|(begin, _)| if begin.is_empty() { what.is_empty() } else { what.starts_with(*begin) });
+        format!("{}\r\n", known.map_or(usual, |(_, reply)| reply))
+    };
+    stream.write_all(say("", "220 mx ESMTP").as_bytes()).await.unwrap();
+    let mut transaction = Seen::default();
+    let mut line = String::new();
+    while stream.read_line(&mut line).await.is_ok_and(|octets| octets > 0) {
+        let command = std::mem::take(&mut line).trim_end().to_owned();
+        let reply = match command.as_str() {
+            "DATA" if script.contains_key("DATA") => say("DATA", ""),
+            "DATA" => {
+                stream.write_all(b"354 go on\r\n").await.unwrap();
+                while stream.read_line(&mut line).await.is_ok_and(|octets| octets > 0)
+                    && !line.ends_with("\r\n.\r\n")
+                {}
+                transaction.commands.push(command);
+                transaction.message = std::mem::take(&mut line);
+                let _ = seen.send(std::mem::take(&mut transaction));
+                say(".", "250 2.0.0 Ok: queued as 1")
+            }
+            ehlo if ehlo.starts_with("EHLO") => say("EHLO", "250 mx"),
+            _ => {
+                let reply = say(&command, "250 2.1.0 Ok");
+                transaction.commands.push(command);
+                reply
+            }
+        };
+        if stream.write_all(reply.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// An upstream; its port, and what it sees.
+async fn upstream(script: Script, acceptor: Option<TlsAcceptor>) -> (u16, mpsc::UnboundedReceiver<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (seen, sight) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            match &acceptor {
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, script.clone(), seen.clone()).await;
+                    }
+                }
+                None => serve(stream, script.clone(), seen.clone()).await,
+            }
+        }
+    });
+    (port, sight)
+}
+
+fn route(port: u16) -> Route {
+    Route {
+        host: "127.0.0.1".into(),
+        port,
+        protection: Protection::Off,
+        tls_name: "mx.example.org".into(),
+        ca: None,
+        hostname: "gate.example.org".into(),
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+    }
+}
+
+fn mail(to: &[&str]) -> Mail {
+    Mail {
+        kind: Kind::Notice,
+        from: Some("gatepost@example.org".into()),
+        to: to.iter().map(|to| (*to).to_owned()).collect(),
+        message: b"Subject: x\r\n\r\n.dot\r\n".to_vec(),
+    }
+}
+
+/// Runs the outbox; its events come over the channel. Ends when the handle is dropped.
+fn run(outbox: &Outbox, route: Route) -> (mpsc::UnboundedReceiver<Event>, tokio::task::JoinHandle<String>) {
+    let (events, seen) = mpsc::unbounded_channel();
+    let outbox = outbox.clone();
+    let task = tokio::spawn(async move {
+        let Err(error) = outbox.run(&route, |event| events.send(event).unwrap()).await;
+        error.to_string()
+    });
+    (seen, task)
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("outbox")).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_mail_goes_out_at_once_and_its_file_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let (port, mut sight) = upstream(Script::new(), None).await;
+    let (mut events, task) = run(&outbox, route(port));
+    for round in 0..2 {
+        let ids = outbox.put(mail(&["a@example.org", "b@example.org"]), clock::now()).await.unwrap();
+        let mut sent = Vec::new();
+        for _ in &ids {
+            let Some(Event::Sent { id, to, reply, .. }) = soon(events.recv()).await else {
+                panic!("round {round}")
+            };
+            assert_eq!(reply, "250 2.0.0 Ok: queued as 1");
+            let seen = soon(sight.recv()).await.unwrap();
+            let transaction = ["MAIL FROM:<gatepost@example.org>", &format!("RCPT TO:<{to}>"), "DATA"];
+            assert_eq!(seen.commands, transaction);
+            assert!(seen.message.starts_with("Subject: x\r\n\r\n..dot\r\n"), "{seen:?}");
+            sent.push((id, to));
+        }
+        // Ids of the same millisecond have no order.
+        sent.sort_by(|one, other| one.1.cmp(&other.1));
+        assert_eq!(sent, [(ids[0], "a@example.org".into()), (ids[1], "b@example.org".into())]);
+        assert_eq!((files(folder.path()), outbox.waiting(), outbox.stuck()), (0, 0, vec![]));
+    }
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_null_reverse_path_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    outbox.put(Mail { kind: Kind::Dsn, from: None, ..mail(&["a@example.org"]) }, clock::now()).await.unwrap();
+    let (port, mut sight) = upstream(Script::new(), None).await;
+    let (_events, task) = run(&outbox, route(port));
+    assert!(soon(sight.recv()).await.unwrap().commands.contains(&"MAIL FROM:<>".to_owned()));
+    task.abort();
+}
+
+#[tokio::test]
+async fn what_is_put_off_waits_over_a_restart() {
+    for script in [
+        [("RCPT", "451 4.7.1 later")],
+        [(".", "452 4.3.1 full")],
+        [("", "554 5.7.1 not you")],
+        [("EHLO", "550 5.7.1 no")],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path()).unwrap();
+        let created = clock::now();
+        outbox.put(mail(&["a@example.org"]), created).await.unwrap();
+        let (port, _sight) = upstream(Script::from(script), None).await;
+        let (mut events, task) = run(&outbox, route(port));
+        let Some(Event::Deferred { reply, next, .. }) = soon(events.recv()).await else {
+            panic!("{script:?}")
+        };
+        assert_eq!(reply, script[0].1, "a refusal to greet us is not about the mail");
+        let minutes = next.since(created).as_secs() / 60;
+        assert_eq!(minutes, 5, "{script:?}");
+        task.abort();
+
+        let reopened = Outbox::open(folder.path()).unwrap();
+        assert_eq!((reopened.waiting(), reopened.stuck()), (1, vec![]));
+        let state = reopened.state();
+        let meta = state.mails.values().next().unwrap();
+        assert_eq!((meta.tries, meta.next, meta.last.as_deref()), (1, Some(next), Some(script[0].1)));
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_no_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let (mut events, task) = run(&outbox, route(port));
+    outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+    assert!(matches!(soon(events.recv()).await, Some(Event::Deferred { .. })));
+    task.abort();
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_stays_to_be_seen() {
+    for script in [
+        [("MAIL", "550 5.7.1 no")],
+        [("RCPT", "550 5.1.1 who")],
+        [("DATA", "554 5.5.1 no")],
+        [(".", "554 5.6.0 spam")],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path()).unwrap();
+        let ids = outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+        let (port, _sight) = upstream(Script::from(script), None).await;
+        let (mut events, task) = run(&outbox, route(port));
+        let reply = script[0].1.to_owned();
+        let expected = Event::Refused { id: ids[0], kind: Kind::Notice, to: "a@example.org".into(), reply };
+        assert_eq!(soon(events.recv()).await, Some(expected));
+        task.abort();
+
+        let reopened = Outbox::open(folder.path()).unwrap();
+        let [stuck] = &reopened.stuck()[..] else { panic!("{script:?}") };
+        assert_eq!(stuck.why, format!("a notice for a@example.org was refused for good: {}", script[0].1));
+        assert_eq!(reopened.waiting(), 0);
+        std::fs::remove_file(&stuck.path).unwrap();
+        assert_eq!(reopened.stuck(), []);
+    }
+}
+
+#[test]
+fn the_times_are_those_of_a_release() {
+    let created = Timestamp::from_millis(1_795_536_328_123);
+    let mut meta = Meta::new(&mail(&[]), "a@example.org", created);
+    let mut now = created;
+    let mut waits = Vec::new();
+    while let Some(next) = meta.next {
+        waits.push(next.since(now).as_secs() / 60);
+        now = next;
+        meta.settle("451 later", now, false);
+    }
+    assert_eq!(waits[..7], [0, 5, 10, 20, 40, 60, 60]);
+    assert_eq!(now.since(created), Duration::from_secs(5 * 86_400), "then it is given up");
+}
+
+#[tokio::test]
+async fn a_broken_file_hinders_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+    std::fs::write(folder.path().join("outbox/notes.txt"), "x").unwrap();
+    std::fs::write(folder.path().join("outbox/.tmp-left-over"), "x").unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    assert_eq!(outbox.waiting(), 1);
+    assert!(outbox.stuck().iter().any(|stuck| stuck.path.ends_with("notes.txt")), "{:?}", outbox.stuck());
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused_and_never_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    outbox.put(mail(&["a@b.c>\r\nRCPT TO:<d@e.f"]), clock::now()).await.unwrap();
+    let (port, mut sight) = upstream(Script::new(), None).await;
+    let (mut events, task) = run(&outbox, route(port));
+    assert!(matches!(soon(events.recv()).await, Some(Event::Refused { .. })));
+    outbox.put(mail(&["a@b.c"]), clock::now()).await.unwrap();
+    assert!(soon(sight.recv()).await.unwrap().commands.contains(&"RCPT TO:<a@b.c>".to_owned()));
+    task.abort();
+}
+
+#[tokio::test]
+async fn what_the_disk_did_not_take_goes_out_once_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let (port, _sight) = upstream(Script::new(), None).await;
+    let (mut events, task) = run(&outbox, route(port));
+    // A folder that is gone takes no file.
+    std::fs::remove_dir(folder.path().join("outbox")).unwrap();
+    assert!(outbox.put(mail(&["a@example.org"]), clock::now()).await.is_err());
+    outbox.keep(mail(&["a@example.org"]), clock::now());
+    assert!(matches!(soon(events.recv()).await, Some(Event::Trouble(_))));
+    assert_eq!(outbox.waiting(), 1);
+    task.abort();
+
+    let outbox = Outbox::open(folder.path()).unwrap();
+    outbox.keep(mail(&["a@example.org"]), clock::now());
+    let (mut events, task) = run(&outbox, route(port));
+    assert!(matches!(soon(events.recv()).await, Some(Event::Sent { .. })));
+    assert_eq!((outbox.waiting(), files(folder.path())), (0, 0));
+    task.abort();
+}
+
+#[tokio::test]
+async fn tls_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    self_signed::ensure(&path("ca.pem"), &path("key.pem"), "mx.example.org").unwrap();
+    let acceptor = TlsAcceptor::from(tls::server_config(&path("ca.pem"), &path("key.pem")).unwrap());
+    let (port, mut sight) = upstream(Script::new(), Some(acceptor)).await;
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let protected = Route { protection: Protection::Implicit, ca: Some(path("ca.pem")), ..route(port) };
+    for (route, taken, why) in [
+        (protected.clone(), true, "the name and the anchor fit"),
+        (Route { tls_name: "other.example.org".into(), ..protected.clone() }, false, "another name"),
+        (Route { ca: None, ..protected.clone() }, false, "an unknown anchor"),
+    ] {
+        outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+        let (mut events, task) = run(&outbox, route);
+        let event = soon(events.recv()).await.unwrap();
+        assert_eq!(matches!(event, Event::Sent { .. }), taken, "{why}: {event:?}");
+        assert_eq!(matches!(event, Event::Deferred { .. }), !taken, "{why}: {event:?}");
+        task.abort();
+    }
+    assert!(soon(sight.recv()).await.is_some());
+
+    let (port, _sight) = upstream(Script::new(), None).await;
+    let (mut events, task) = run(&outbox, Route { protection: Protection::StartTls, ..route(port) });
+    outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+    let event = soon(events.recv()).await.unwrap();
+    assert!(matches!(event, Event::Deferred { .. }), "STARTTLS is required: {event:?}");
+    task.abort();
+
+    let (_, task) = run(&outbox, Route { ca: Some(path("none.pem")), ..protected });
+    assert!(soon(task).await.unwrap().contains("none.pem"), "and an anchor that is not there is told");
+}
