@@ -39,7 +39,7 @@ impl Who {
     fn protocol(self) -> &'static str {
         match self {
             Self::User => "with ESMTPSA",
-            Self::RelayHost => "with ESMTP ",
+            Self::RelayHost => "with ESMTP\r\n",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use super::{free_address, wait_for};
+use super::{free_address, tls, wait_for};
 
 /// The domain of the accounts that every MTA here has.
 pub(crate) const DOMAIN: &str = "mta.example";
@@ -221,6 +221,7 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
     fs::write(dir.join("refusals"), refusals).unwrap();
     fs::write(dir.join("routes"), routes).unwrap();
     fs::create_dir_all(dir.join("sasl")).unwrap();
+    tls::material().write(dir);
     // SASL must be on for XCLIENT LOGIN to mean anything, and Postfix then insists on a mechanism that it could offer.
     fs::write(
         dir.join("sasl/smtpd.conf"),
@@ -255,6 +256,9 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
          smtpd_sasl_auth_enable = yes\n\
          smtpd_sasl_type = cyrus\n\
          cyrus_sasl_config_path = {d}/sasl\n\
+         smtpd_tls_security_level = may\n\
+         smtpd_tls_cert_file = {d}/server.pem\n\
+         smtpd_tls_key_file = {d}/server.key\n\
          smtpd_client_restrictions =\n\
          smtpd_helo_restrictions =\n\
          mynetworks = {RELAY_NETWORK}\n\
