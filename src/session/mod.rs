@@ -408,7 +408,8 @@ impl Session {
             return Some(texts::TOO_MANY_RECIPIENTS);
         }
         let orcpt = command.parameters.orcpt.as_deref().unwrap_or_default();
-        if !(command.forward_path.is_ascii() && orcpt.is_ascii()) && !self.declared_smtputf8() {
+        let ascii = command.forward_path.is_ascii() && orcpt.is_ascii();
+        if !ascii && !self.declared_smtputf8() {
             return Some(texts::NEEDS_SMTPUTF8); // RFC 6531 3.2, RFC 6533 3
         }
         let dsn = self.hello.as_ref().is_some_and(|hello| hello.offered.dsn);
