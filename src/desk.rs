@@ -1,13 +1,21 @@
 //! What the abuse desk and the senders are told: events of the guard and of releases become mail in the outbox.
+//!
+//! A method returns when its mail is durable. A notice that the disk does not take is kept in memory and written as soon as there is
+//! room: it holds nobody's mail up. With no `[notify] to` the log alone tells.
 
 use std::sync::Arc;
 
-use crate::config::Config;
-use crate::guard::ledger::{Blindness, Record};
-use crate::notify::outbox::Outbox;
+use crate::clock;
+use crate::config::{Action, Config};
+use crate::guard::ledger::{self, Blindness, Record};
+use crate::id::OutboxId;
+use crate::maillog;
+use crate::notify::dsn::{Refused, Report};
+use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
+use crate::notify::outbox::{Kind, Mail, Outbox, Protection, Route};
 use crate::quarantine::spool::Usage;
-use crate::quarantine::{Envelope, Recipient};
-use crate::smtp::Reply;
+use crate::quarantine::{Envelope, Recipient, RecipientState};
+use crate::upstream;
 
 /// Writes to whom it concerns. Cheap to clone.
 #[derive(Clone)]
@@ -24,42 +32,146 @@ impl Desk {
 
     /// Sends what waits in the outbox, for as long as it is polled.
     pub async fn run(&self) {
-        std::future::pending::<()>().await;
+        let upstream = &self.config.upstream;
+        let settings = &upstream.settings;
+        let route = Route {
+            host: settings.host.clone(),
+            port: settings.port,
+            protection: match settings.protection {
+                upstream::Protection::Off => Protection::Off,
+                upstream::Protection::StartTls => Protection::StartTls,
+                upstream::Protection::Implicit => Protection::Implicit,
+            },
+            tls_name: settings.tls_name.clone(),
+            ca: upstream.ca.clone(),
+            hostname: self.config.hostname.clone(),
+            connect_timeout: settings.connect_timeout,
+            timeout: settings.data_timeout,
+        };
+        let Err(error) = self.outbox.run(&route, |event| maillog::outbox(&event)).await;
+        maillog::outbox_failed(&error.to_string());
     }
 
     /// What an operator should know of mail of ours that nobody takes.
     pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        let stuck = self.outbox.stuck();
+        stuck
+            .iter()
+            .map(|stuck| format!("{}: {}", stuck.path.display(), maillog::clean(&stuck.why)))
+            .collect()
+    }
+
+    /// An account was blocked by the limit.
+    pub async fn blocked(&self, record: &Record, sessions: usize) {
+        let withheld = match self.config.action {
+            Action::Park => Withheld::Parked,
+            Action::Refuse => Withheld::Refused,
+        };
+        self.notify(&Notice::Blocked(self.incident(record, sessions), withheld)).await;
+    }
+
+    /// An account that is observed or exempt would have been blocked.
+    pub async fn would_block(&self, record: &Record, sessions: usize) {
+        self.notify(&Notice::WouldBlock(self.incident(record, sessions))).await;
+    }
+
+    /// The upstream seems to accept everybody.
+    pub async fn blind(&self, blindness: Blindness) {
+        maillog::blind(match blindness {
+            Blindness::Everybody => "all",
+            Blindness::Foreign => "those at foreign domains",
+        });
+        let foreign = blindness == Blindness::Foreign;
+        self.notify(&Notice::Blind { foreign, recipients: ledger::BLIND_AFTER }).await;
     }
 
     /// Counts or blocks cannot be written.
-    pub async fn ledger_trouble(&self, _why: &str) {
-        todo!()
+    pub async fn ledger_trouble(&self, why: &str) {
+        self.notify(&Notice::LedgerTrouble { why: why.to_owned() }).await;
     }
 
     /// 80 % of the quarantine are used.
-    pub async fn quarantine_nearly_full(&self, _usage: Usage) {
-        todo!()
+    pub async fn quarantine_nearly_full(&self, usage: Usage) {
+        let Usage { messages, octets } = usage;
+        let max_size = self.config.quarantine.max_size;
+        self.notify(&Notice::QuarantineNearlyFull { messages, octets, max_size }).await;
     }
 
-    /// An account was blocked by the limit; durable when this returns.
-    pub async fn blocked(&self, _record: &Record, _sessions: usize) {}
-
-    /// An account that is observed or exempt would have been blocked.
-    pub async fn would_block(&self, _record: &Record, _sessions: usize) {}
-
-    /// The upstream seems to accept everybody.
-    pub async fn blind(&self, _blindness: Blindness) {}
-
-    /// The sender of a released message is told who refused it; durable when this returns.
+    /// The sender of a released message is told who refused it. `header` is the message's, as it was sent.
     ///
     /// # Errors
-    /// The DSN could not be written.
+    /// The DSN could not be written; the release must not be taken for done.
     pub async fn bounce(
         &self,
-        _envelope: &Envelope,
-        _refused: &[(&Recipient, &Reply)],
+        envelope: &Envelope,
+        header: &[u8],
+        refused: &[&Recipient],
     ) -> Result<(), String> {
-        todo!()
+        let report = Report {
+            hostname: &self.config.hostname,
+            sender: envelope.reverse_path.as_str(),
+            envid: envelope.parameters.envid.as_deref(),
+            arrived: envelope.parked,
+            subject: envelope.subject.as_deref(),
+            header,
+            refused: refused.iter().filter_map(|recipient| refusal(recipient)).collect(),
+        };
+        let now = clock::now();
+        let message = report.write(OutboxId::new(now), now).map_err(|error| error.to_string())?;
+        let to = vec![envelope.reverse_path.as_str().to_owned()];
+        let mail = Mail { kind: Kind::Dsn, from: None, to, message };
+        self.outbox.put(mail, now).await.map(|_| ()).map_err(|error| error.to_string())
     }
+
+    fn incident(&self, record: &Record, sessions: usize) -> Incident {
+        let sample = |sample: &ledger::Sample| Sample {
+            at: sample.at,
+            address: sample.address.clone(),
+            client: sample.client,
+        };
+        let relayed = |message: &ledger::Relayed| Relayed {
+            at: message.at,
+            reply: message.reply.clone(),
+            message_id: message.message_id.clone(),
+        };
+        Incident {
+            account: record.account.clone(),
+            invalid_recipients: record.invalid_recipients,
+            period: self.config.policy.period,
+            first: record.first,
+            last: record.last,
+            samples: record.samples.iter().map(sample).collect(),
+            sessions,
+            relayed: record.relayed.iter().map(relayed).collect(),
+        }
+    }
+
+    async fn notify(&self, notice: &Notice) {
+        let config = &self.config;
+        if config.notify.to.is_empty() {
+            return;
+        }
+        let letterhead = Letterhead {
+            from: config.notify.from.clone(),
+            to: config.notify.to.clone(),
+            hostname: config.hostname.clone(),
+        };
+        let now = clock::now();
+        let message = notice.write(&letterhead, OutboxId::new(now), now);
+        let mail = Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message };
+        if let Err(error) = self.outbox.put(mail.clone(), now).await {
+            maillog::notice_postponed(&error.to_string());
+            self.outbox.keep(mail, now);
+        }
+    }
+}
+
+fn refusal(recipient: &Recipient) -> Option<Refused<'_>> {
+    let RecipientState::Refused { reply, at } = &recipient.state else { return None };
+    Some(Refused {
+        address: recipient.forward_path.as_str(),
+        orcpt: recipient.parameters.orcpt.as_deref(),
+        reply,
+        at: *at,
+    })
 }

@@ -21,7 +21,6 @@
 //! | 4 program | [`server`], `cli`, `demo`, `main` | all |
 //!
 //! `tests/tidy.rs` holds the house to this. `docs/architecture.md` has the invariants and what is deliberately absent.
-#![allow(clippy::todo, unused)] // while the house is being built
 
 pub mod account;
 pub mod auth;

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 use crate::account::Account;
 use crate::control::AuditLine;
 use crate::id::{QuarantineId, SessionId};
+use crate::notify::outbox::Event;
 use crate::release::Report;
 use crate::smtp::Reply;
 
@@ -283,7 +284,7 @@ pub fn stopped(left: usize) {
 /// A command of an operator's.
 pub fn audit(line: &AuditLine) {
     info!(time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
-        "operator");
+        "audit");
 }
 
 /// Lines of commands given while the service was down could not be read.
@@ -294,4 +295,31 @@ pub fn audit_lines_left(why: &str) {
 /// The control socket failed.
 pub fn control_failed(why: &str) {
     error!(why = clean(why), "the control socket failed; commands cannot reach this process any more");
+}
+
+/// What became of a mail of ours.
+pub fn outbox(event: &Event) {
+    match event {
+        Event::Sent { id, kind, to, reply } => {
+            info!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply), "mail of ours sent");
+        }
+        Event::Deferred { id, kind, to, reply, next } => {
+            warn!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply), %next, "mail of ours put off");
+        }
+        Event::Refused { id, kind, to, reply } => {
+            error!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply),
+                "mail of ours refused for good; it is kept, and `gatepost status` shows it");
+        }
+        Event::Trouble(why) => error!(why = clean(why), "the outbox is in trouble"),
+    }
+}
+
+/// Nothing is sent from the outbox.
+pub fn outbox_failed(why: &str) {
+    error!(why = clean(why), "the outbox cannot send: notices and DSNs wait");
+}
+
+/// A notice could not be written.
+pub fn notice_postponed(why: &str) {
+    error!(why = clean(why), "a notice could not be written; it is kept in memory until it can");
 }

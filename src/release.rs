@@ -18,10 +18,10 @@ use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
 use crate::quarantine::progress;
 use crate::quarantine::schedule::next_try;
-use crate::quarantine::spool::{Claim, SpoolError};
-use crate::smtp::header::{Collected, HeaderCollector};
-use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
-use crate::transfer::{Stopped, Transfer};
+use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
+use crate::smtp::header::{Collected, Header, HeaderCollector};
+use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply, ReversePath};
+use crate::transfer::{RESERVED, Stopped, Transfer};
 use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 
 /// How often due messages are looked for, at the least.
@@ -132,7 +132,7 @@ impl Releaser {
         claim.update(envelope.clone()).await?;
         maillog::released(&report, &envelope.account);
         if report.outcome == Outcome::Released {
-            self.tell_sender(&envelope).await?;
+            self.tell_sender(&claim, &envelope).await?;
             claim.finish().await?;
         }
         Ok(report)
@@ -192,34 +192,21 @@ impl Releaser {
         upstream: &mut Transaction,
     ) -> Result<Result<Reply, Stopped>, SpoolError> {
         let mut message = claim.message().await?;
-        let mut header = HeaderCollector::new(usize::MAX);
-        let mut buffer = vec![0; READ_AT_ONCE];
-        let mut body = Vec::new();
-        let read_failed = |error: std::io::Error| SpoolError::Io(format!("message {}: {error}", envelope.id));
-        loop {
-            let octets = message.read(&mut buffer).await.map_err(read_failed)?;
-            let piece = buffer.get(..octets).unwrap_or_default();
-            if octets == 0 {
-                break;
-            }
-            if let Collected::Complete { taken } = header.push(piece) {
-                body.extend_from_slice(piece.get(taken..).unwrap_or_default());
-                break;
-            }
-        }
-        let mut transfer = match Transfer::begin(upstream, &envelope.trace, &header.finish()).await {
+        let (header, body) = read_header(&mut message, envelope.id).await?;
+        let mut transfer = match Transfer::begin(upstream, &envelope.trace, &header).await {
             Ok(transfer) => transfer,
             Err(stop) => return Ok(Err(stop)),
         };
         if let Err(stop) = transfer.push(upstream, &body).await {
             return Ok(Err(stop));
         }
+        let mut buffer = vec![0; READ_AT_ONCE];
         loop {
             let octets = match message.read(&mut buffer).await {
                 Ok(octets) => octets,
                 Err(error) => {
                     upstream.abort_data();
-                    return Err(read_failed(error));
+                    return Err(unreadable(envelope.id, &error));
                 }
             };
             if octets == 0 {
@@ -232,23 +219,44 @@ impl Releaser {
     }
 
     /// One DSN for all recipients that were refused for good, where the sender wants to know.
-    async fn tell_sender(&self, envelope: &Envelope) -> Result<(), SpoolError> {
-        let quiet = envelope.release.as_ref().is_some_and(|release| release.quiet);
-        let refused: Vec<(&Recipient, &Reply)> = envelope
+    async fn tell_sender(&self, claim: &Claim, envelope: &Envelope) -> Result<(), SpoolError> {
+        let refused: Vec<&Recipient> = envelope
             .recipients
             .iter()
-            .filter_map(|recipient| match &recipient.state {
-                RecipientState::Refused { reply, .. } if recipient.wants_failures() => {
-                    Some((recipient, reply))
-                }
-                _ => None,
+            .filter(|recipient| {
+                matches!(recipient.state, RecipientState::Refused { .. }) && recipient.wants_failures()
             })
             .collect();
-        if quiet || refused.is_empty() || envelope.reverse_path.as_str().is_empty() {
+        let quiet = envelope.release.as_ref().is_some_and(|release| release.quiet);
+        if quiet || refused.is_empty() || envelope.reverse_path == ReversePath::Null {
             return Ok(());
         }
-        self.parts.desk.bounce(envelope, &refused).await.map_err(SpoolError::Io)
+        let mut message = claim.message().await?;
+        let (header, _) = read_header(&mut message, envelope.id).await?;
+        let mut sent = envelope.trace.clone().into_bytes();
+        sent.extend(header.without(RESERVED).concat());
+        self.parts.desk.bounce(envelope, &sent, &refused).await.map_err(SpoolError::Io)
     }
+}
+
+/// Reads the header section of a message, and what of its body came with it.
+async fn read_header(message: &mut MessageReader, id: QuarantineId) -> Result<(Header, Vec<u8>), SpoolError> {
+    let mut header = HeaderCollector::new(usize::MAX);
+    let mut buffer = vec![0; READ_AT_ONCE];
+    loop {
+        let octets = message.read(&mut buffer).await.map_err(|error| unreadable(id, &error))?;
+        let piece = buffer.get(..octets).unwrap_or_default();
+        if octets == 0 {
+            return Ok((header.finish(), Vec::new()));
+        }
+        if let Collected::Complete { taken } = header.push(piece) {
+            return Ok((header.finish(), piece.get(taken..).unwrap_or_default().to_vec()));
+        }
+    }
+}
+
+fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {
+    SpoolError::Io(format!("message {id}: {error}"))
 }
 
 /// Notes the decision. A message that had failed starts over, whole.

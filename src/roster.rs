@@ -22,10 +22,13 @@ const STAY: u8 = 0;
 const KICKED: u8 = 1;
 const CREDENTIALS_CHANGED: u8 = 2;
 
+/// Each account's sessions, each with why it is to end, if it is.
+type Sessions = HashMap<Account, HashMap<SessionId, Arc<AtomicU8>>>;
+
 /// The open sessions of all accounts. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
-    sessions: Arc<Mutex<HashMap<Account, HashMap<SessionId, Arc<AtomicU8>>>>>,
+    sessions: Arc<Mutex<Sessions>>,
 }
 
 /// One session's place in the roster; dropping it leaves.
@@ -64,7 +67,7 @@ impl Roster {
         sessions.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Account, HashMap<SessionId, Arc<AtomicU8>>>> {
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

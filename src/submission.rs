@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use client::{Client, Lost};
-use message::{Incoming, Route, stopped};
+use message::{Incoming, Parked, Route, stopped};
 use probe::Asked;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -32,8 +32,7 @@ use crate::net::Stream;
 use crate::parts::Parts;
 use crate::roster::{Ending, Ticket};
 use crate::session::{
-    AuthOutcome, Delivery, Destination, Event, Interruption, ParkOrder, Session, Step, Terms, UpstreamFault,
-    View,
+    AuthOutcome, Delivery, Destination, Event, Interruption, Session, Step, Terms, UpstreamFault, View,
 };
 use crate::smtp::{Command, Extensions, Reply};
 use crate::transfer::Transfer;
@@ -293,8 +292,9 @@ impl Conversation {
     /// Asks the machine where the message goes, and takes it there as far as it has come.
     async fn choose_route(&mut self) {
         let scene = Scene::of(self);
-        let destination = self.session.destination(&scene.view());
         let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
+        let message_id = header.value("Message-ID").unwrap_or_default();
+        let destination = self.session.destination(&message_id, &scene.view());
         let account = self.sender.as_ref().map(|sender| &sender.account);
         let trace =
             facts::trace(self, header, account.filter(|_| matches!(destination, Destination::Park(_))));
@@ -322,9 +322,7 @@ impl Conversation {
         let message = facts::Message::of(&incoming);
         let delivery = match incoming.route {
             Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
-            Route::Quarantine { parking, order, trace } => {
-                self.finish_quarantine(parking, order, trace, &message).await
-            }
+            Route::Quarantine(parked) => self.finish_quarantine(*parked, &message).await,
             Route::Nowhere(delivery) => {
                 if let Some(upstream) = &mut self.upstream
                     && incoming.begun
@@ -356,7 +354,7 @@ impl Conversation {
 
     /// The upstream answered the end of data.
     fn took(&mut self, reply: &Reply, message: &facts::Message) {
-        self.parts.ledger.learn(Place::EndOfData, "", reply);
+        self.parts.ledger.learn(Place::EndOfData, message.message_id.as_deref().unwrap_or_default(), reply);
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
         if reply.is_positive() {
             let reply = reply.to_string();
@@ -366,16 +364,11 @@ impl Conversation {
         message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
     }
 
-    async fn finish_quarantine(
-        &mut self,
-        parking: crate::quarantine::spool::Parking,
-        order: ParkOrder,
-        trace: String,
-        message: &facts::Message,
-    ) -> Delivery {
+    async fn finish_quarantine(&mut self, parked: Parked, message: &facts::Message) -> Delivery {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
             return Delivery::QuarantineFull;
         };
+        let Parked { parking, order, trace } = parked;
         let (size, sha256) = parking.digest();
         let envelope = crate::quarantine::Envelope {
             version: crate::quarantine::envelope::VERSION,
@@ -423,7 +416,7 @@ impl Conversation {
             }
             Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
             Delivery::QuarantineFull => {
-                self.log.rejected(&sender.account, trouble.unwrap_or("the quarantine is full"))
+                self.log.rejected(&sender.account, trouble.unwrap_or("the quarantine is full"));
             }
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),

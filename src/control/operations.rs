@@ -114,10 +114,13 @@ impl Operations {
     /// # Errors
     /// There is no such message, or it cannot be read.
     pub async fn message(&self, id: &str, purpose: Purpose, actor: &Actor) -> Result<Octets, String> {
-        let found = self.open(id).await;
+        let found = match self.resolve(id) {
+            Ok(id) => self.spool.message(id).await.map_err(|error| error.to_string()),
+            Err(failure) => Err(failure),
+        };
         // `show` has asked for the envelope before, and left its line then.
         if purpose != Purpose::Show {
-            self.audit(actor, audited_as(purpose), id, outcome_of(&found));
+            self.audit(actor, audited_as(purpose), &self.name(id), outcome_of(&found));
         }
         let mut file = found?;
         let (octets, reader) = mpsc::channel(WAITING);
@@ -142,9 +145,9 @@ impl Operations {
         Ok(reader)
     }
 
-    async fn open(&self, id: &str) -> Result<crate::quarantine::spool::MessageReader, String> {
-        let id = self.resolve(id)?;
-        self.spool.message(id).await.map_err(|error| error.to_string())
+    /// What an audit line calls a message: its id, where there is one.
+    fn name(&self, id: &str) -> String {
+        self.spool.resolve(id).map_or_else(|| shown(id), |id| id.to_string())
     }
 
     fn resolve(&self, id: &str) -> Result<QuarantineId, String> {
@@ -286,7 +289,7 @@ impl Command<'_> {
     async fn envelope(&self, id: &str, purpose: Purpose) -> Result<(), Gone> {
         let found = self.find(id).await;
         if purpose == Purpose::Show {
-            self.audit(audited_as(purpose), id, outcome_of(&found));
+            self.audit(audited_as(purpose), &self.operations.name(id), outcome_of(&found));
         }
         match found {
             Ok(envelope) => self.say(Answer::Envelope(Box::new(envelope))).await,

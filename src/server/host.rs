@@ -5,13 +5,12 @@ use crate::control::api::{Answered, ReleaseOutcome, Released};
 use crate::control::operations::Pending;
 use crate::control::{AuditLine, Host, Limit};
 use crate::id::QuarantineId;
-use crate::maillog;
 use crate::parts::Parts;
 use crate::release::{Outcome, Releaser, Report};
 use crate::smtp::Reply;
 
 /// Where a command's audit line goes.
-pub type Audit = Box<dyn Fn(&AuditLine) + Send + Sync>;
+pub(super) type Audit = Box<dyn Fn(&AuditLine) + Send + Sync>;
 
 /// `serve`, or a command's own process, around the operations.
 pub struct PartsHost {

@@ -49,7 +49,8 @@ pub struct Hello {
     pub name: String,
     /// EHLO rather than HELO.
     pub extended: bool,
-    /// What of the upstream's was in our reply.
+    /// What of the upstream's was in our reply to EHLO. HELO offers nothing, and yet what old devices say after it is
+    /// taken, where the upstream would have it.
     offered: Extensions,
 }
 
@@ -127,23 +128,27 @@ impl Session {
             || self.transaction.as_ref().is_some_and(|transaction| transaction.bound == Bound::Upstream)
     }
 
-    /// Whether `line` may be handled while questions are open. All others wait until those are answered.
+    /// Whether `line` may be handled while questions are open. All others wait until those are answered; so does MAIL,
+    /// with which another upstream transaction begins.
     pub fn may_overtake(line: &Result<Command, LineError>) -> bool {
         matches!(
             line,
-            Ok(Command::Mail(_) | Command::Rcpt(_))
-                | Err(LineError::Command(CommandError::ForwardPath { harvested: None }))
+            Ok(Command::Rcpt(_))
+                | Err(LineError::Command(
+                    CommandError::ForwardPath { harvested: None } | CommandError::Rcpt(_)
+                ))
         )
     }
 
     /// Takes one event; appends the replies that are ready to `out`; says what is to be done next.
     pub fn handle(&mut self, event: Event, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+        if self.closing {
+            return Step::Close;
+        }
         let step = match event {
             Event::Connected => {
-                let greeting =
-                    Reply::fixed(220, crate::smtp::Enhanced { class: 2, subject: 0, detail: 0 }, "");
                 let text = format!("{} ESMTP", self.terms.hostname).into();
-                Reply { text, ..greeting }.encode_plain(out);
+                Reply { code: 220, enhanced: None, text }.encode_plain(out);
                 Step::Read
             }
             Event::Line(line) => self.line(line, view, out),
@@ -175,8 +180,8 @@ impl Session {
     }
 
     /// Decides where the message goes: asked once a message, as late as may be, so that a block that comes while it is
-    /// received still holds.
-    pub fn destination(&mut self, view: &View<'_>) -> Destination {
+    /// received still holds. Some MTAs repeat the Message-ID in their 250.
+    pub fn destination(&mut self, message_id: &str, view: &View<'_>) -> Destination {
         let Some(transaction) = &mut self.transaction else { return Destination::Refuse };
         let reason = match transaction.bound {
             Bound::Unasked => ParkReason::AnsweredUnasked,
@@ -187,16 +192,14 @@ impl Session {
             Bound::Upstream => return Destination::Relay,
         };
         transaction.divert();
-        let imitation = view.precedents.imitate(Place::EndOfData, "", &mut self.shuffle);
+        let imitation = view.precedents.imitate(Place::EndOfData, message_id, &mut self.shuffle);
         self.told = Some(imitation.reply.clone());
         Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
     }
 
     fn line(&mut self, line: Result<Command, LineError>, view: &View<'_>, out: &mut Vec<u8>) -> Step {
-        match view.interruption {
-            Some(Interruption::Ended) => return self.last_words(&texts::ENDED, out),
-            Some(Interruption::ShuttingDown) => return self.last_words(&texts::SHUTTING_DOWN, out),
-            None => {}
+        if let Some(reply) = self.interrupted(&line, view) {
+            return self.last_words(&reply, out);
         }
         match line {
             Ok(Command::Ehlo(name)) => self.hello_said(name, true, view, out),
@@ -229,10 +232,31 @@ impl Session {
             Err(LineError::Command(CommandError::ForwardPath { harvested })) => {
                 self.broken_path(harvested, view, out)
             }
+            Err(LineError::Command(error @ CommandError::Rcpt(_))) => {
+                self.say_to_rcpt(texts::command_error(&error), out)
+            }
+            Err(LineError::Command(error @ CommandError::ChunkSize)) => {
+                // Nobody knows where the chunk ends, and its octets must not be run as commands.
+                let reply = self.reckon(texts::command_error(&error));
+                self.last_words(&reply, out)
+            }
             Err(LineError::Command(error)) => self.say(texts::command_error(&error), out),
             Err(LineError::TooLong) => self.say(texts::LINE_TOO_LONG, out),
             Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
             Err(LineError::Fault) => self.say(texts::LINE_FAULT, out),
+        }
+    }
+
+    /// CONTRACT: a message under way is finished (or, where the credentials changed, parked) first. Only one that comes in
+    /// chunks has commands in its middle.
+    fn interrupted(&self, line: &Result<Command, LineError>, view: &View<'_>) -> Option<Reply> {
+        let in_chunks = self.transaction.as_ref().is_some_and(|transaction| transaction.in_chunks);
+        let goes_on = in_chunks && matches!(line, Ok(Command::Bdat { .. }));
+        match view.interruption? {
+            Interruption::Ended if goes_on && view.credentials_changed => None,
+            Interruption::ShuttingDown if goes_on => None,
+            Interruption::Ended => Some(texts::ENDED),
+            Interruption::ShuttingDown => Some(texts::SHUTTING_DOWN),
         }
     }
 
@@ -352,7 +376,7 @@ impl Session {
             return Some(texts::PARAMETER_UNKNOWN);
         }
         // RFC 6531 3.2, 3.7.4.2
-        (!command.reverse_path.as_str().is_ascii() && !parameters.smtputf8).then_some(texts::NEEDS_SMTPUTF8)
+        (!command.reverse_path.is_ascii() && !parameters.smtputf8).then_some(texts::NEEDS_SMTPUTF8)
     }
 
     fn rcpt(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
@@ -383,8 +407,9 @@ impl Session {
         if accepted + asked.count() >= self.terms.max_recipients {
             return Some(texts::TOO_MANY_RECIPIENTS);
         }
-        if !command.forward_path.as_str().is_ascii() && !self.declared_smtputf8() {
-            return Some(texts::NEEDS_SMTPUTF8);
+        let orcpt = command.parameters.orcpt.as_deref().unwrap_or_default();
+        if !(command.forward_path.is_ascii() && orcpt.is_ascii()) && !self.declared_smtputf8() {
+            return Some(texts::NEEDS_SMTPUTF8); // RFC 6531 3.2, RFC 6533 3
         }
         let dsn = self.hello.as_ref().is_some_and(|hello| hello.offered.dsn);
         let uses_dsn = command.parameters.notify.is_some() || command.parameters.orcpt.is_some();
@@ -406,6 +431,9 @@ impl Session {
             return self.say_to_rcpt(reply, out);
         }
         match harvested {
+            Some(octets) if !octets.is_ascii() && !self.declared_smtputf8() => {
+                self.say_to_rcpt(texts::NEEDS_SMTPUTF8, out)
+            }
             Some(octets) if !view.blocked => {
                 self.pending.push_back(Pending::BrokenPath);
                 Step::Ask(Ask::BrokenPath(octets))
@@ -516,11 +544,8 @@ impl Session {
                 Ok(reply) | Err(reply) => reply.clone(),
             }
         };
-        transaction.recipients.push(Recipient {
-            command,
-            upstream: upstream.ok(),
-            accepted: told.code / 100 == 2,
-        });
+        let accepted = told.code / 100 == 2;
+        transaction.note(Recipient { command, upstream: upstream.ok(), accepted }, self.terms.max_recipients);
         self.write(&told, out);
     }
 
@@ -531,7 +556,8 @@ impl Session {
         let imitation =
             view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle);
         transaction.bound = Bound::Unasked;
-        transaction.recipients.push(Recipient { command, upstream: None, accepted: true });
+        let recipient = Recipient { command, upstream: None, accepted: true };
+        transaction.note(recipient, self.terms.max_recipients);
         self.write(&imitation.reply, out);
     }
 
@@ -583,15 +609,19 @@ impl Session {
     }
 
     fn write(&mut self, reply: &Reply, out: &mut Vec<u8>) {
-        // RFC 5321 4.2.1: after 421 the server closes, whoever said it.
-        if reply.code == 421 || reply.code == 221 {
+        // RFC 5321 3.8: after 421 the server closes, whoever said it.
+        if reply.code == 421 {
             self.closing = true;
         }
         reply.encode(out);
     }
 
-    /// One reply, and the end.
+    /// One reply, and the end; a 421 waits for what came before it.
     fn last_words(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
+        if !self.pending.is_empty() {
+            self.pending.push_back(Pending::Said(reply.clone()));
+            return Step::Read;
+        }
         self.write(reply, out);
         self.closing = true;
         Step::Close

@@ -80,6 +80,7 @@ pub(super) fn command_error(error: &CommandError) -> Reply {
         CommandError::Unknown => own(500, 5, 1, "Unknown command"),
         CommandError::Character => own(500, 5, 2, "A command has printable characters only"),
         CommandError::Arguments(right) => own(501, 5, 4, right),
+        CommandError::ChunkSize => own(501, 5, 4, "Syntax: BDAT chunk-size [LAST]"),
         CommandError::ReversePath => own(501, 1, 7, "Bad sender address syntax"),
         CommandError::ForwardPath { .. } => NO_PATH,
         CommandError::Parameter => PARAMETER_UNKNOWN,
@@ -88,6 +89,7 @@ pub(super) fn command_error(error: &CommandError) -> Reply {
             reply.text = Cow::Owned(format!("Bad value of parameter {name}"));
             reply
         }
+        CommandError::Rcpt(error) => command_error(error),
     }
 }
 

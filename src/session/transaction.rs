@@ -31,23 +31,36 @@ pub struct Transaction {
     pub mail: MailCommand,
     /// What the upstream said to it; `None` where it was not asked.
     pub mail_reply: Option<Reply>,
-    /// Every RCPT, the refused ones too, in order.
+    /// Every RCPT, the refused ones too (as many of them as there may be recipients), in order.
     pub recipients: Vec<Recipient>,
     /// Where it goes.
     pub bound: Bound,
     /// BDAT has begun.
     pub in_chunks: bool,
+    accepted: usize,
 }
 
 impl Transaction {
     /// Opened by MAIL.
     pub(super) fn new(mail: MailCommand, mail_reply: Option<Reply>, bound: Bound) -> Self {
-        Self { mail, mail_reply, recipients: Vec::new(), bound, in_chunks: false }
+        Self { mail, mail_reply, recipients: Vec::new(), bound, in_chunks: false, accepted: 0 }
     }
 
     /// How many recipients the client was told 250 for.
     pub fn accepted(&self) -> usize {
-        self.recipients.iter().filter(|recipient| recipient.accepted).count()
+        self.accepted
+    }
+
+    /// Takes down a recipient. Of refused ones there can be any number; beyond `max_refused` they are forgotten, since a
+    /// client must not make this grow as it likes.
+    pub(super) fn note(&mut self, recipient: Recipient, max_refused: usize) {
+        let refused = self.recipients.len() - self.accepted;
+        if recipient.accepted {
+            self.accepted += 1;
+        } else if refused >= max_refused {
+            return;
+        }
+        self.recipients.push(recipient);
     }
 
     /// Parks it, if it was not to be parked anyway.

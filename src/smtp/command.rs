@@ -82,6 +82,9 @@ pub enum CommandError {
     /// The verb is known, its arguments are not: 501 5.5.4, with what would be right
     #[error("{0}")]
     Arguments(&'static str),
+    /// A BDAT that does not say how many octets follow: 501 5.5.4, and nothing behind it can be told from commands
+    #[error("Syntax: BDAT chunk-size [LAST]")]
+    ChunkSize,
     /// A reverse-path that is none: 501 5.1.7
     #[error("no reverse-path")]
     ReversePath,
@@ -98,6 +101,9 @@ pub enum CommandError {
     /// A known parameter with a value that is none: 501 5.5.4
     #[error("bad value of parameter {0}")]
     ParameterValue(&'static str),
+    /// Any of these, but for `ForwardPath`, in a RCPT: the same reply, which is no error of the session's (CONTRACT)
+    #[error("{0}")]
+    Rcpt(Box<Self>),
 }
 
 impl Command {
@@ -106,6 +112,15 @@ impl Command {
     /// # Errors
     /// See [`CommandError`].
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        let verb = line.split(|octet| *octet == b' ').next().unwrap_or_default();
+        Self::read(line).map_err(|error| match error {
+            CommandError::ForwardPath { .. } => error,
+            _ if verb.eq_ignore_ascii_case(b"RCPT") => CommandError::Rcpt(Box::new(error)),
+            _ => error,
+        })
+    }
+
+    fn read(line: &[u8]) -> Result<Self, CommandError> {
         let text = std::str::from_utf8(line).map_err(|_| CommandError::Character)?;
         let text = text.trim_end_matches([' ', '\t']);
         if text.chars().any(char::is_control) {
@@ -165,7 +180,7 @@ fn bdat(arguments: &str) -> Result<Command, CommandError> {
     let size = size.bytes().all(|octet| octet.is_ascii_digit()).then(|| size.parse().ok()).flatten();
     match (size, last) {
         (Some(size), Some(last)) => Ok(Command::Bdat { size, last }),
-        _ => Err(CommandError::Arguments("Syntax: BDAT chunk-size [LAST]")),
+        _ => Err(CommandError::ChunkSize),
     }
 }
 
@@ -307,6 +322,8 @@ mod tests {
             Unknown,
             Character,
             Arguments,
+            ChunkSize,
+            Rcpt,
             Other,
         }
         for (line, expected) in [
@@ -322,7 +339,7 @@ mod tests {
             (b"NOOP a\rb", Kind::Character),
             (b"NOOP \x7f", Kind::Character),
             (b"NOOP \xc2\x85", Kind::Character), // a C1 control character
-            (b"RCPT TO:<m\xfcller@example.org>", Kind::Character),
+            (b"rcpt TO:<m\xfcller@example.org>", Kind::Rcpt),
             (b"EHLO", Kind::Arguments),
             (b"HELO ", Kind::Arguments),
             (b"STARTTLS now", Kind::Arguments),
@@ -335,30 +352,32 @@ mod tests {
             (b"AUTH PLAIN a b", Kind::Arguments),
             (b"AUTH PL.AIN", Kind::Arguments),
             (b"AUTH ABCDEFGHIJKLMNOPQRSTU", Kind::Arguments), // RFC 4422 3.1: 20 at most
-            (b"BDAT", Kind::Arguments),
-            (b"BDAT LAST", Kind::Arguments),
-            (b"BDAT -1", Kind::Arguments),
-            (b"BDAT +1", Kind::Arguments),
-            (b"BDAT 1x", Kind::Arguments),
-            (b"BDAT 1 LASTS", Kind::Arguments),
-            (b"BDAT 1 LAST LAST", Kind::Arguments),
-            (b"BDAT 18446744073709551616", Kind::Arguments), // never a wrapped length: what follows would be run
+            (b"BDAT", Kind::ChunkSize),
+            (b"BDAT LAST", Kind::ChunkSize),
+            (b"BDAT -1", Kind::ChunkSize),
+            (b"BDAT +1", Kind::ChunkSize),
+            (b"BDAT 1x", Kind::ChunkSize),
+            (b"BDAT 1 LASTS", Kind::ChunkSize),
+            (b"BDAT 1 LAST LAST", Kind::ChunkSize),
+            (b"BDAT 18446744073709551616", Kind::ChunkSize), // never a wrapped length: what follows would be run
             (b"MAIL", Kind::Arguments),
             (b"MAIL <a@b>", Kind::Arguments),
             (b"MAIL FROM <a@b>", Kind::Arguments),
             (b"MAIL FROM :<a@b>", Kind::Arguments),
             (b"MAIL TO:<a@b>", Kind::Arguments),
             (b"MAIL FROM:<a@b>SIZE=1", Kind::Arguments),
-            (b"RCPT", Kind::Arguments),
-            (b"RCPT TO:<a@b>>", Kind::Arguments),
-            ("RCPT TÖ:<a@b>".as_bytes(), Kind::Arguments),
-            ("RCPT T\u{20ac}".as_bytes(), Kind::Arguments), // a split in the middle of a character
+            (b"RCPT", Kind::Rcpt),
+            (b"RCPT TO:<a@b>>", Kind::Rcpt),
+            ("RCPT TÖ:<a@b>".as_bytes(), Kind::Rcpt),
+            ("RCPT T\u{20ac}".as_bytes(), Kind::Rcpt), // a split in the middle of a character
             (b"MAIL FROM:a@b", Kind::Other),
         ] {
             let kind = match Command::parse(line).unwrap_err() {
                 CommandError::Unknown => Kind::Unknown,
                 CommandError::Character => Kind::Character,
                 CommandError::Arguments(_) => Kind::Arguments,
+                CommandError::ChunkSize => Kind::ChunkSize,
+                CommandError::Rcpt(_) => Kind::Rcpt,
                 _ => Kind::Other,
             };
             assert_eq!(kind, expected, "{}", line.escape_ascii());
@@ -488,6 +507,7 @@ mod tests {
             (&longer, CommandError::ParameterValue("ORCPT")),
         ] {
             let line = format!("RCPT TO:<a@b> {parameter}");
+            let expected = CommandError::Rcpt(Box::new(expected));
             assert_eq!(Command::parse(line.as_bytes()), Err(expected), "{line}");
         }
     }

@@ -21,16 +21,19 @@ pub(super) enum Route {
     /// To the upstream.
     Upstream(Transfer),
     /// To the quarantine.
-    Quarantine {
-        /// The file.
-        parking: Parking,
-        /// What the client will be told.
-        order: ParkOrder,
-        /// What is put in front at each transfer.
-        trace: String,
-    },
+    Quarantine(Box<Parked>),
     /// Nowhere: it has failed.
     Nowhere(Delivery),
+}
+
+/// A message on its way into the quarantine.
+pub(super) struct Parked {
+    /// The file.
+    pub(super) parking: Parking,
+    /// What the client will be told.
+    pub(super) order: ParkOrder,
+    /// What is put in front at each transfer.
+    pub(super) trace: String,
 }
 
 /// How the end of the message is told.
@@ -179,7 +182,7 @@ impl Incoming {
         };
         match parking {
             Ok(parking) => {
-                self.route = Route::Quarantine { parking, order, trace };
+                self.route = Route::Quarantine(Box::new(Parked { parking, order, trace }));
                 self.drain(None).await;
             }
             Err(error) => self.not_parked(&error),
@@ -238,8 +241,8 @@ impl Incoming {
                     self.stop(stop);
                 }
             }
-            (Route::Quarantine { parking, .. }, _) => {
-                if let Err(error) = parking.write(body).await {
+            (Route::Quarantine(parked), _) => {
+                if let Err(error) = parked.parking.write(body).await {
                     self.not_parked(&error);
                 }
             }

@@ -22,7 +22,7 @@ fn exit_status() {
         (&["quarantine", "show", "01K0000000000000000000ZZZZ"], 1),
         (&["quarantine", "delete", "01K0000000000000000000ZZZZ"], 1),
         (&["quarantine", "release", "01K0000000000000000000ZZZZ"], 1),
-        (&["block", "no such account"], 1),
+        (&["block", "no such account"], 2),
         (&["user", "remove", "no-such-user"], 1),
         (&["no-such-command"], 2),
         (&["block"], 2),

@@ -288,7 +288,10 @@ fn refuse(error: &CommandError, out: &mut Vec<u8>) {
         CommandError::ReversePath => say(out, 501, "5.1.7", "Bad sender address syntax"),
         CommandError::ForwardPath { .. } => say(out, 501, "5.1.3", "Bad recipient address syntax"),
         CommandError::Parameter => say(out, 555, "5.5.4", format!("Error: {error}")),
-        CommandError::ParameterValue(_) => say(out, 501, "5.5.4", format!("Error: {error}")),
+        CommandError::ParameterValue(_) | CommandError::ChunkSize => {
+            say(out, 501, "5.5.4", format!("Error: {error}"));
+        }
+        CommandError::Rcpt(error) => refuse(error, out),
     }
 }
 

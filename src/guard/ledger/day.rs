@@ -10,7 +10,7 @@ use super::entry::day_of;
 use crate::clock::Timestamp;
 
 /// So many recipients of a day without a single refusal are suspicious (CONTRACT, Classification).
-const SUSPICIOUS: u64 = 1000;
+pub const BLIND_AFTER: u64 = 1000;
 
 /// One day's counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub(super) struct Day {
 struct Tally {
     probed: u64,
     refused: u64,
-    /// Whether the first [`SUSPICIOUS`] met no refusal, and whether that was said.
+    /// Whether the first [`BLIND_AFTER`] met no refusal, and whether that was said.
     blind: bool,
     said: bool,
 }
@@ -53,7 +53,7 @@ impl Tally {
     fn count(&mut self, refused: bool) {
         self.probed += 1;
         self.refused += u64::from(refused);
-        self.blind |= self.probed == SUSPICIOUS && self.refused == 0;
+        self.blind |= self.probed == BLIND_AFTER && self.refused == 0;
     }
 
     /// Says it once.

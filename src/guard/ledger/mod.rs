@@ -35,6 +35,7 @@ use shared::Shared;
 use writer::Writer;
 
 pub use super::window::Count;
+pub use day::BLIND_AFTER;
 pub use terms::{
     Attempt, Blindness, Block, BlockedBy, Change, LedgerError, Policy, RELAYED, Record, Relayed, SAMPLES,
     Sample, Standing, Verdict,

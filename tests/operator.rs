@@ -1,0 +1,454 @@
+//! The commands, as an operator gives them: the real binary, with and without a running `serve`, in front of the
+//! practice MTA.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use gatepost::demo::practice::{Directory, Practice};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const MESSAGE: &str = "From: thief@example.org\r\nTo: anna@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\
+    Message-ID: <1@example.org>\r\n\r\nHello \u{1b}[31mthere\r\n.a dot\r\n";
+
+/// An installation: a folder, its configuration, the MTA behind it.
+struct Site {
+    folder: TempDir,
+    _runtime: tokio::runtime::Runtime,
+    practice: Practice,
+}
+
+impl Site {
+    fn new(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let directory = Directory::new(&["example.org", "example.com"], &["anna@example.org", "bert@example.org"]);
+        let practice = runtime.block_on(Practice::start(directory)).unwrap();
+        let config = format!(
+            "hostname = \"gatepost.example.org\"\ndata_dir = \"data\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
+             [upstream]\naddress = \"{}\"\ndomains = [\"example.org\"]\n[relay]\nhosts = [\"127.0.0.0/8\"]\n\
+             [limit]\ninvalid_recipients = 3\n[session]\nmax_connections = 50\n{more}",
+            practice.address()
+        );
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        Self { folder, _runtime: runtime, practice }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.current_dir(self.path()).args(line.split_whitespace());
+        command
+    }
+
+    fn run(&self, line: &str) -> Output {
+        self.run_with(line, "")
+    }
+
+    fn run_with(&self, line: &str, input: &str) -> Output {
+        let mut child = self
+            .command(line)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let id = child.id();
+        let (done, wait) = mpsc::channel();
+        let waiter = std::thread::spawn(move || done.send(child.wait_with_output()).unwrap());
+        let output = wait.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            kill(id, rustix::process::Signal::KILL);
+            panic!("`{line}` does not end")
+        });
+        waiter.join().unwrap();
+        output.unwrap()
+    }
+
+    /// Runs a command that must be done; says what it printed.
+    fn done(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert_eq!(output.status.code(), Some(0), "`{line}`: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The objects that a command prints.
+    fn objects(&self, line: &str) -> Vec<Value> {
+        let printed = self.done(&format!("{line} --json"));
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs a command that must fail, with one line; says which.
+    fn fails(&self, line: &str) -> String {
+        let output = self.run(line);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "`{line}`: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "`{line}`: {complaint}");
+        complaint
+    }
+}
+
+fn kill(id: u32, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(id, signal);
+}
+
+/// A running `serve`.
+struct Serve {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+    address: SocketAddr,
+}
+
+impl Serve {
+    fn start(site: &Site) -> Self {
+        let mut child = site.command("serve").stderr(Stdio::piped()).spawn().unwrap();
+        let (line, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|text| line.send(text)));
+        let mut serve = Self { child, lines, seen: Vec::new(), address: ([127, 0, 0, 1], 0).into() };
+        let listening = serve.wait_for("\"listening\"");
+        let listening: Value = serde_json::from_str(&listening).unwrap();
+        serve.address = listening["address"].as_str().unwrap().parse().unwrap();
+        serve.wait_for("gatepost is serving");
+        serve
+    }
+
+    /// The first line of the log, from the beginning on, that has all these parts.
+    fn wait_for(&mut self, parts: &str) -> String {
+        let parts: Vec<&str> = parts.split('&').collect();
+        let matches = |line: &String| parts.iter().all(|part| line.contains(part));
+        if let Some(line) = self.seen.iter().find(|line| matches(line)) {
+            return line.clone();
+        }
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("no line with {parts:?} in {:#?}", self.seen)
+            };
+            self.seen.push(line.clone());
+            if matches(&line) {
+                return line;
+            }
+        }
+    }
+
+    fn stop(mut self) {
+        kill(self.child.id(), rustix::process::Signal::TERM);
+        self.wait_for("stopped");
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client.
+struct Smtp {
+    stream: BufReader<TcpStream>,
+}
+
+impl Smtp {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Self { stream: BufReader::new(stream) };
+        assert!(client.reply().starts_with("220"));
+        client.say("EHLO client.example.org", "250");
+        client
+    }
+
+    fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        loop {
+            let begin = reply.len();
+            assert!(self.stream.read_line(&mut reply).unwrap() > 0, "closed after {reply:?}");
+            if reply.get(begin + 3..begin + 4) != Some("-") {
+                return reply;
+            }
+        }
+    }
+
+    fn say(&mut self, line: &str, expected: &str) -> String {
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        let reply = self.reply();
+        assert!(reply.starts_with(expected), "{line}: {reply}");
+        reply
+    }
+
+    /// Sends the message; says what the client was told at its end.
+    fn send(&mut self, recipients: &[&str]) -> String {
+        self.say("MAIL FROM:<thief@example.org>", "250");
+        for recipient in recipients {
+            self.say(&format!("RCPT TO:<{recipient}>"), "250");
+        }
+        self.say("DATA", "354");
+        self.say(&format!("{}.", MESSAGE.replace("\r\n.", "\r\n..")), "250")
+    }
+
+    /// Gets the account blocked.
+    fn dirt(&mut self) {
+        self.say("MAIL FROM:<thief@example.org>", "250");
+        for n in 0..3 {
+            let expected = if n < 2 { "550" } else { "250" };
+            self.say(&format!("RCPT TO:<nobody{n}@example.org>"), expected);
+        }
+        self.say("RSET", "250");
+    }
+}
+
+const ACCOUNT: &str = "host:127.0.0.1";
+
+#[test]
+fn an_operators_day() {
+    let site = Site::new("");
+    let mut serve = Serve::start(&site);
+    assert_eq!(site.objects("status"), Vec::<Value>::new());
+    assert!(site.done("quarantine list").contains("No such message"));
+
+    let mut thief = Smtp::connect(serve.address);
+    thief.dirt();
+    let told = thief.send(&["anna@example.org", "nobody@example.org"]);
+
+    let status = site.objects("status");
+    let [account] = status.as_slice() else { panic!("{status:?}") };
+    for (key, expected) in [
+        ("account", Value::from(ACCOUNT)),
+        ("state", "blocked".into()),
+        ("invalid_recipients", 3.into()),
+        ("limit", 3.into()),
+        ("period_seconds", 3600.into()),
+        ("blocked_by", "limit".into()),
+        ("parked", 1.into()),
+        ("sessions", 1.into()),
+        ("probation_until", Value::Null),
+    ] {
+        assert_eq!(account[key], expected, "{key}: {account}");
+    }
+    for key in ["first", "last", "blocked_at"] {
+        assert!(account[key].as_str().unwrap().ends_with('Z'), "{key}: {account}");
+    }
+    assert!(account.as_object().unwrap().contains_key("reason"));
+    assert!(site.done("status").contains("3 of 3 in 1h"));
+
+    let listed = site.objects("quarantine list");
+    let [entry] = listed.as_slice() else { panic!("{listed:?}") };
+    for (key, expected) in [
+        ("account", Value::from(ACCOUNT)),
+        ("sender", "thief@example.org".into()),
+        ("recipients", vec!["anna@example.org", "nobody@example.org"].into()),
+        ("size", MESSAGE.len().into()),
+        ("subject", "Grüße".into()),
+        ("state", "parked".into()),
+        ("due", Value::Null),
+    ] {
+        assert_eq!(entry[key], expected, "{key}: {entry}");
+    }
+    let id = entry["id"].as_str().unwrap();
+    for (filter, found) in [
+        ("--account host:127.0.0.1", 1),
+        ("--account anna", 0),
+        ("--sender THIEF", 1),
+        ("--sender honest", 0),
+        ("--subject grüß", 1),
+        ("--since 1h", 1),
+        ("--since 2100-01-01T00:00:00Z", 0),
+        ("--limit 1", 1),
+        ("--limit 0", 0),
+    ] {
+        assert_eq!(site.objects(&format!("quarantine list {filter}")).len(), found, "{filter}");
+    }
+
+    let shown = site.done(&format!("quarantine show {id}"));
+    assert!(shown.contains("Grüße") && shown.contains("not asked"), "{shown}");
+    assert!(shown.contains("Hello \u{fffd}[31mthere") && !shown.contains('\u{1b}'), "{shown:?}");
+    let shown = site.objects(&format!("quarantine show {id}"));
+    assert_eq!(shown[0]["envelope"]["id"], id);
+    let queue_id = told.split_whitespace().last().unwrap();
+    assert_eq!(site.objects(&format!("quarantine show {queue_id}"))[0]["id"], id, "{told}");
+    assert_eq!(site.done(&format!("quarantine show --raw {id}")), MESSAGE);
+
+    let exported = site.objects(&format!("quarantine export {id} --output evidence"));
+    assert_eq!(exported[0]["size"], MESSAGE.len());
+    let evidence = site.path().join("evidence");
+    assert_eq!(fs::read(evidence.join(format!("{id}.eml"))).unwrap(), MESSAGE.as_bytes());
+    let checked =
+        Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(&evidence).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    site.done(&format!("quarantine export {id} --output evidence"));
+    fs::write(evidence.join(format!("{id}.eml")), "tampered").unwrap();
+    assert!(site.fails(&format!("quarantine export {id} --output evidence")).contains("other content"));
+
+    // The first of its recipients exists, the second does not.
+    let released = site.run(&format!("quarantine release {id} --json --quiet"));
+    assert_eq!(released.status.code(), Some(0), "{}", String::from_utf8_lossy(&released.stderr));
+    let released: Value = serde_json::from_slice(&released.stdout).unwrap();
+    assert_eq!(released["outcome"], "released");
+    assert_eq!(released["delivered"][0]["recipient"], "anna@example.org");
+    assert_eq!(released["refused"][0]["recipient"], "nobody@example.org");
+    assert!(released["refused"][0]["reply"].as_str().unwrap().starts_with("550 5.1.1"), "{released}");
+    assert_eq!(released["deferred"], Value::Array(Vec::new()));
+    assert_eq!(site.practice.letters().count(|letter| letter.is_to("anna@example.org")), 1);
+    assert!(site.fails(&format!("quarantine release {id}")).contains("no message"));
+
+    thief.send(&["nobody@example.org"]);
+    thief.send(&["bert@example.org"]);
+    let parked = site.objects("quarantine list");
+    let first = parked[0]["id"].as_str().unwrap();
+    let failed = site.run(&format!("quarantine release {first} --json"));
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&failed.stdout).unwrap()["outcome"], "failed");
+    assert_eq!(site.objects("quarantine list")[0]["state"], "failed");
+    assert_eq!(site.objects(&format!("quarantine delete {first}"))[0]["outcome"], "deleted");
+    assert!(site.fails(&format!("quarantine delete {first}")).contains("no message"));
+
+    let unblocked = site.objects(&format!("unblock {ACCOUNT} --release --kick"));
+    assert_eq!((&unblocked[0]["sessions"], &unblocked[0]["released"]), (&1.into(), &1.into()));
+    assert!(thief.say("NOOP", "421").contains("4.7.0"));
+    assert_eq!(site.practice.letters().count(|letter| letter.is_to("bert@example.org")), 1);
+    assert_eq!(site.objects("status"), Vec::<Value>::new());
+    // What is so already is done.
+    site.done(&format!("unblock {ACCOUNT}"));
+    site.done("kick anna");
+
+    for (command, object) in [
+        ("status", "all accounts"),
+        ("quarantine list", "all"),
+        ("quarantine list", "--sender THIEF"),
+        ("quarantine show", id),
+        ("quarantine show --raw", id),
+        ("quarantine export", id),
+        ("quarantine release --quiet", id),
+        ("quarantine delete", first),
+        ("unblock", ACCOUNT),
+        ("kick", ACCOUNT),
+    ] {
+        let line = serve.wait_for(&format!("\"audit\"&\"command\":\"{command}\"&\"object\":\"{object}\""));
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert!(!line["user"].as_str().unwrap().is_empty(), "{line}");
+    }
+    serve.stop();
+}
+
+#[test]
+fn while_serve_does_not_run() {
+    let site = Site::new("");
+    assert!(site.fails("status").contains("is it the right --config FILE"));
+    let serve = Serve::start(&site);
+    let mut thief = Smtp::connect(serve.address);
+    thief.dirt();
+    thief.send(&["anna@example.org"]);
+    drop(thief);
+    serve.stop();
+
+    site.done("block anna --reason stolen");
+    site.done("block anna");
+    let status = site.objects("status");
+    let accounts: Vec<&Value> = status.iter().map(|account| &account["account"]).collect();
+    assert_eq!(accounts, [ACCOUNT, "user:anna"]);
+    assert_eq!((&status[1]["blocked_by"], &status[1]["reason"]), (&"operator".into(), &"stolen".into()));
+    site.done("kick anna");
+    let id = site.objects("quarantine list")[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(site.done(&format!("quarantine show {id} --raw")), MESSAGE);
+    let unblocked = site.objects(&format!("unblock {ACCOUNT} --release"));
+    assert_eq!(unblocked[0]["released"], 1, "{unblocked:?}");
+    assert_eq!(site.practice.letters().count(|letter| letter.is_to("anna@example.org")), 1);
+
+    // The next start logs who did that, and finds it done.
+    assert!(site.path().join("data/audit-pending").exists());
+    let mut serve = Serve::start(&site);
+    for parts in
+        ["\"command\":\"block\"&user:anna&done: stolen", "\"command\":\"unblock\"", "\"command\":\"kick\""]
+    {
+        serve.wait_for(parts);
+    }
+    assert!(!site.path().join("data/audit-pending").exists());
+    assert_eq!(site.objects("status")[0]["account"], "user:anna");
+    Smtp::connect(serve.address).send(&["anna@example.org"]);
+    assert_eq!(site.objects("quarantine list").len(), 0);
+    serve.stop();
+}
+
+#[test]
+fn the_users_file() {
+    let site = Site::new("");
+    let add = |name: &str| site.run_with(&format!("user add {name} --password-stdin"), "correct horse\n");
+    assert_eq!(add("Anna").status.code(), Some(0));
+    assert_eq!(add("anna").status.code(), Some(1), "but for its case it is there");
+    assert_eq!(site.run_with("user add bert --password-stdin", "").status.code(), Some(1), "no password");
+    let listed = site.objects("user list");
+    assert_eq!((&listed[0]["name"], &listed[0]["scheme"]), (&"Anna".into(), &"SCRAM-SHA-256".into()));
+    assert_eq!(listed[0]["mechanisms"], Value::from(vec!["PLAIN", "LOGIN", "SCRAM-SHA-256"]));
+    assert_eq!(site.run_with("user passwd Anna --password-stdin", "battery staple\n").status.code(), Some(0));
+    site.fails("user remove bert");
+
+    let mut serve = Serve::start(&site);
+    serve.wait_for("\"command\":\"user add\"&\"object\":\"Anna\"&\"outcome\":\"done\"");
+    // An account is the name as the file spells it.
+    assert_eq!(site.objects("block ANNA")[0]["account"], "user:Anna");
+    site.done("user remove Anna");
+    serve.wait_for("\"command\":\"user remove\"");
+    serve.stop();
+}
+
+#[test]
+fn what_check_finds() {
+    let site = Site::new("");
+    let output = site.run("check --json");
+    let found: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let about: Vec<&str> = found.iter().map(|finding| finding["about"].as_str().unwrap()).collect();
+    assert_eq!(output.status.code(), Some(0), "{found:#?}");
+    assert_eq!(about, ["canary", "certificate", "notify"], "{found:#?}");
+    assert!(found.iter().all(|finding| finding["severity"] == "warning" && finding["cure"].is_string()));
+
+    // An upstream that is not there, and one that takes everybody.
+    let text = fs::read_to_string(site.path().join("config.toml")).unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fs::write(
+        site.path().join("config.toml"),
+        text.replace(&site.practice.address().to_string(), &gone.to_string()),
+    )
+    .unwrap();
+    let output = site.run("check");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("error: the upstream"));
+}
+
+#[test]
+fn a_reader_that_goes_away_and_usage() {
+    let site = Site::new("");
+    let serve = Serve::start(&site);
+    site.done("block anna");
+    let mut child = site.command("status").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut complaint = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+    assert_eq!((child.wait().unwrap().code(), complaint.as_str()), (Some(0), ""));
+    for line in ["", "frobnicate", "block", "quarantine release"] {
+        assert_eq!(site.run(line).status.code(), Some(2), "{line}");
+    }
+    fs::write(site.path().join("bad.toml"), "[limit]\nperod = \"1h\"\n").unwrap();
+    assert!(site.fails("--config bad.toml status").contains("bad.toml:2: [limit] perod: unknown key"));
+    assert!(site.fails("--config missing.toml status").contains("missing.toml: cannot be read"));
+    serve.stop();
+}
