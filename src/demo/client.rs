@@ -91,7 +91,7 @@ impl Client {
             Security::Implicit => Self::over_tls(stream, access).await?,
             Security::StartTls => {
                 let mut plain = Self { stream: Stream::Plain(stream), buffered: Vec::new() };
-                plain.expect(at, 220).await?;
+                plain.greeted_with(at, 220).await?;
                 plain.ask(at, "EHLO demo.example.org", 250).await?;
                 plain.ask("at STARTTLS", "STARTTLS", 220).await?;
                 match plain.stream {
@@ -101,7 +101,7 @@ impl Client {
             }
         };
         if access.security == Security::Implicit {
-            client.expect(at, 220).await?;
+            client.greeted_with(at, 220).await?;
         }
         client.ask("at EHLO", "EHLO demo.example.org", 250).await?;
         Ok(client)
@@ -185,7 +185,7 @@ impl Client {
         if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, &reply)) }
     }
 
-    async fn expect(&mut self, at: &str, expected: u16) -> Result<Reply, Broken> {
+    async fn greeted_with(&mut self, at: &str, expected: u16) -> Result<Reply, Broken> {
         self.await_reply(at)
             .await
             .and_then(|reply| if reply.code == expected { Ok(reply) } else { Err(Broken::new(at, &reply)) })

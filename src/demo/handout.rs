@@ -27,7 +27,7 @@ pub(super) fn hand_out<W: Write>(
     narrator.say("All of this is still up. Copy any of these lines into another terminal.")?;
     by_client(stage, narrator)?;
     narrator.pause()?;
-    narrator.say("What an operator sees:")?;
+    narrator.say("What an operator does (ID is one of the list):")?;
     let prefix = gatepost.prefix();
     for command in [
         "status",
@@ -93,7 +93,7 @@ fn by_client<W: Write>(stage: &Stage, narrator: &mut Narrator<W>) -> io::Result<
     lines("The same with curl, with TLS from the start as on port 465:", &curl)?;
     lines("A recipient who does not exist:", &swaks(implicit, "--tls-on-connect", "nobody@example.org"))?;
     lines(
-        "A hundred of them. The last is taken, though the mail server refused it: Anna is blocked. Send a mail then:",
+        "A hundred of them. Towards the end the replies change, since Anna is blocked; what she sends next is put aside:",
         &swaks(starttls, "--tls", "$(seq -s, -f nobody%g@example.org 100)"),
     )
 }

@@ -67,8 +67,8 @@ impl<W: Write> Narrator<W> {
 
     /// What a program or a mail says, in full.
     pub(super) fn quote(&mut self, text: &str) -> io::Result<()> {
-        for line in text.lines() {
-            writeln!(self.out, "  | {}", clean(line))?;
+        for line in text.trim_end().lines() {
+            writeln!(self.out, "{}", format!("  | {}", clean(line)).trim_end())?;
         }
         self.out.flush()
     }

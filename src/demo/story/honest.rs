@@ -55,13 +55,11 @@ pub(super) async fn a_typo<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), Dem
 pub(super) async fn goes_on<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), DemoError> {
     scene.narrator.chapter("5. Nobody else notices")?;
     let mut client = Client::log_in(&scene.stage.access(Security::StartTls), &ANNA).await?;
-    let before = scene.stage.practice.letters().total();
     let sent = client.send(&cast::choir_practice_again()).await?;
     client.quit().await?;
     let end = end_of(&sent)?;
     let arrived = scene.stage.practice.letters().find(|letter| end.ends_with(&letter.queue_id));
     check("whether Anna's third mail arrived", &arrived.is_some(), &true)?;
-    check("what arrived meanwhile", &(scene.stage.practice.letters().total() - before), &1)?;
     scene.narrator.say("Anna sends on. Her mail goes straight to the mail server, as ever:")?;
     scene.narrator.entry("Anna's mail", &end)?;
     Ok(())
@@ -70,11 +68,11 @@ pub(super) async fn goes_on<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), De
 /// Carl himself sends a mail from his blocked account: what he was told as queue id.
 pub(super) async fn is_parked_too<W: Write>(scene: &mut Scene<'_, W>) -> Result<String, DemoError> {
     let mut client = Client::log_in(&scene.stage.access(Security::StartTls), &CARL).await?;
-    let before = scene.stage.practice.letters().total();
+    let before = scene.arrived_from(&CARL);
     let sent = client.send(&cast::invoice()).await?;
     client.quit().await?;
     let end = end_of(&sent)?;
-    check("what arrived of Carl's invoice", &(scene.stage.practice.letters().total() - before), &0)?;
+    check("mails of Carl's that arrived", &scene.arrived_from(&CARL), &before)?;
     scene.narrator.pause()?;
     scene.narrator.say(
         "The real Carl knows nothing of all this, and sends an invoice. His account is blocked, whoever uses it: his mail

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::DemoError;
-use super::cast::{self, ANNA, CARL};
+use super::cast::{self, ANNA, CARL, Person};
 use super::client::Broken;
 use super::command::Gatepost;
 use super::narrator::Narrator;
@@ -102,6 +102,12 @@ impl<W: Write> Scene<'_, W> {
         Ok(self.record(name).await?.map_or(0, |record| record.invalid_recipients))
     }
 
+    /// How many mails with this one's reverse-path have arrived so far.
+    fn arrived_from(&self, person: &Person) -> usize {
+        self.stage.practice.letters().count(|letter| letter.reverse_path == person.address)
+    }
+
+    /// Waits for a mail.
     async fn letter(&self, what: &str, wanted: impl Fn(&Letter) -> bool) -> Result<Letter, DemoError> {
         let found = self.stage.practice.letters().wait_for(PATIENCE, wanted).await;
         found.ok_or_else(|| DemoError::Deviation(format!("{what} did not arrive at the practice MTA")))

@@ -69,7 +69,6 @@ pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, Dem
     ))?;
     scene.narrator.line("  asked    alive    dead    on Carl's account")?;
     let mut client = Client::log_in(&scene.stage.access(Security::Implicit), &CARL).await?;
-    let arrived_before = scene.stage.practice.letters().total();
     let mut tally = Tally::default();
     for (number, message) in list.iter().enumerate() {
         let was_open = tally.crossing.is_none();
@@ -80,11 +79,7 @@ pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, Dem
             _ => {}
         }
     }
-    check(
-        "what arrived of the thief's mail",
-        &(scene.stage.practice.letters().total() - arrived_before),
-        &(tally.relayed as u64),
-    )?;
+    check("mails of the thief's that arrived", &scene.arrived_from(&CARL), &tally.relayed)?;
     let Some(crossing) = tally.crossing.clone() else {
         return Err(DemoError::Deviation("the thief's list ended before the block".to_owned()));
     };
