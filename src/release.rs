@@ -27,7 +27,7 @@ use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 /// How often due messages are looked for, at the least.
 const TICK: Duration = Duration::from_secs(5);
 /// How often messages are looked for that have expired.
-const EXPIRY_TICK: Duration = Duration::from_secs(60);
+const EXPIRY_TICK: Duration = Duration::from_secs(10);
 /// So much of a message is read at once.
 const READ_AT_ONCE: usize = 64 * 1_024;
 

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lettre::message::SinglePart;
 use lettre::message::header::{ContentTransferEncoding, ContentType};
+use lettre::message::{Body, SinglePart};
 
 use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
 use crate::account::{Account, Kind};
@@ -114,8 +114,10 @@ const MAX_LINE: usize = 998;
 /// Text as it stands where mail can carry that: somebody may have to read the source, or search it.
 fn plain(text: String) -> SinglePart {
     if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE) {
-        let part = SinglePart::builder().header(ContentType::TEXT_PLAIN);
-        return part.header(ContentTransferEncoding::SevenBit).body(text);
+        // lettre itself breaks lines after 76 octets.
+        let octets = text.replace('\n', "\r\n").into_bytes();
+        let body = Body::dangerous_pre_encoded(octets, ContentTransferEncoding::SevenBit);
+        return SinglePart::builder().header(ContentType::TEXT_PLAIN).body(body);
     }
     SinglePart::plain(text)
 }

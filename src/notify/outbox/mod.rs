@@ -2,7 +2,8 @@
 //!
 //! `DATA_DIR/outbox/ID.mail` ([`file`]); one file per recipient, since a transaction that one of two recipients refuses
 //! fails as a whole. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is due, by way of
-//! [`route`], and tells of each outcome. Tried again as a release is; what the upstream refuses for good stays, to be
+//! [`route`], and tells of each outcome. Tried again as a release is, and at each start; as long as nobody is there to be
+//! asked, each [`ANYBODY_THERE`], so that a notice comes soon after the upstream does. What the upstream refuses for good stays, to be
 //! seen, until somebody removes the file. A crash between the upstream's 250 and the removal sends a mail twice (same
 //! Message-ID), never not at all.
 
@@ -144,6 +145,8 @@ struct State {
 
 /// The most mails that wait for the disk; further ones take the place of the oldest.
 const MAX_KEPT: usize = 1_000;
+/// How often an upstream that cannot be reached is tried again.
+const ANYBODY_THERE: Duration = Duration::from_secs(15);
 /// How often a disk that did not take a mail is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest wait: the wall clock may be set in the meantime.
@@ -162,7 +165,9 @@ impl Outbox {
         for name in folder.names()? {
             let path = folder.path().join(&name);
             match file::read(&path) {
-                Ok((id, meta, _)) => {
+                Ok((id, mut meta, _)) => {
+                    // What kept it waiting may have been mended: that is what restarts are for.
+                    meta.next = meta.next.map(|_| Timestamp::default());
                     state.mails.insert(id, meta);
                 }
                 Err(why) => state.broken.push(Stuck { why: format!("no mail: {why}"), path }),
@@ -282,6 +287,20 @@ impl Outbox {
             Outcome::Taken(reply) => {
                 self.remove(id, report).await;
                 Event::Sent { id, kind, to, reply }
+            }
+            Outcome::Unreachable(reply) => {
+                let now = clock::now();
+                let last = next_try(meta.created, meta.tries, now);
+                meta.next = last.map(|last| now.after(ANYBODY_THERE).min(last));
+                meta.last = Some(reply.clone());
+                self.state().mails.insert(id, meta.clone());
+                match meta.next {
+                    Some(next) => Event::Deferred { id, kind, to, reply, next },
+                    None => {
+                        self.note(id, &meta, &message, report).await;
+                        Event::Refused { id, kind, to, reply }
+                    }
+                }
             }
             Outcome::Refused(ref reply) | Outcome::Deferred(ref reply) => {
                 meta.settle(reply, clock::now(), matches!(outcome, Outcome::Refused(_)));

@@ -56,6 +56,8 @@ pub(super) enum Outcome {
     Taken(String),
     Refused(String),
     Deferred(String),
+    /// Nobody is there to be asked.
+    Unreachable(String),
 }
 
 /// Takes mails along a route.
@@ -83,8 +85,9 @@ impl Carrier {
         };
         let mut connection = match timeout(self.route.connect_timeout, self.connect()).await {
             Ok(Ok(connection)) => connection,
+            Ok(Err(error)) if error.status().is_none() => return Outcome::Unreachable(told(&error)),
             Ok(Err(error)) => return Outcome::Deferred(told(&error)),
-            Err(_) => return Outcome::Deferred("the upstream was not ready in time".to_owned()),
+            Err(_) => return Outcome::Unreachable("the upstream was not ready in time".to_owned()),
         };
         match timeout(self.route.timeout, connection.send(&envelope, message)).await {
             Ok(Ok(response)) => {
