@@ -423,6 +423,25 @@ fn shutting_down_finishes_what_is_under_way() {
     assert!(gatepost.expect_end(Duration::from_secs(20)).success());
 }
 
+/// CONTRACT, `shutdown_timeout`: what is under way gets this long; who just sits there gets none of it.
+#[test]
+fn shutting_down_does_not_wait_for_the_idle() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).set("session.shutdown_timeout", "3s").relay().start();
+    let began = Instant::now();
+    let mut idle = gatepost.relay();
+    assert!(gatepost.terminate().success());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(idle.reply().text().starts_with("421 4.3.2"));
+
+    gatepost.start();
+    let mut lingering = gatepost.relay();
+    lingering.expect("MAIL FROM:<alice@mta.example>", 250);
+    let began = Instant::now();
+    gatepost.terminate();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
 /// Issue 3, Logs: every line of a session with its session id; per relayed message one line with account, client, Message-ID,
 /// recipients accepted and refused, and the upstream's final reply.
 #[test]

@@ -257,6 +257,7 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
          smtpd_sasl_type = cyrus\n\
          cyrus_sasl_config_path = {d}/sasl\n\
          smtpd_tls_security_level = may\n\
+         smtpd_tls_loglevel = 1\n\
          smtpd_tls_cert_file = {d}/server.pem\n\
          smtpd_tls_key_file = {d}/server.key\n\
          smtpd_client_restrictions =\n\
