@@ -332,6 +332,23 @@ fn the_form_of_the_replies() {
             S: 250 2.0.0 message accepted",
         ),
         (
+            "Exchange repeats the Message-ID",
+            User,
+            "V: learned END <old@example.net> 250 2.6.0 <old@example.net> Queued mail for delivery
+            V: message-id <new@example.org>
+            V: blocked
+            C: MAIL FROM:<a@example.org>
+            S: 250 2.1.0 Ok
+            C: RCPT TO:<b@example.org>
+            S: 250 2.1.5 Ok
+            C: DATA
+            S: 354 *
+            > data
+            ? park unasked
+            D: parked
+            S: 250 2.6.0 <new@example.org> Queued mail for delivery",
+        ),
+        (
             "the crossing RCPT and one in flight too",
             User,
             "V: learned RCPT old@example.net 250 <old@example.net> is syntactically correct

@@ -38,6 +38,7 @@ pub(super) struct World {
     pub precedents: Precedents,
     pub upstream: Option<Extensions>,
     pub mechanisms: &'static str,
+    pub message_id: String,
 }
 
 impl World {
@@ -58,6 +59,7 @@ impl World {
             precedents: Precedents::default(),
             upstream: Some(upstream),
             mechanisms: "PLAIN LOGIN",
+            message_id: String::new(),
         }
     }
 
@@ -83,6 +85,7 @@ impl World {
                 (self.credentials_changed, self.interruption) = (true, Some(Interruption::Ended));
             }
             ("shutdown", _) => self.interruption = Some(Interruption::ShuttingDown),
+            ("message-id", id) => self.message_id = id.to_owned(),
             ("no-auth", _) => self.mechanisms = "",
             ("no-upstream", _) => self.upstream = None,
             ("plain-upstream", _) => self.upstream = Some(Extensions::default()),
@@ -256,7 +259,7 @@ fn play(title: &str, start: Start, script: &str) {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
         match kind {
             "V:" => world.change(text),
-            "?" => assert_eq!(route(&session.destination("", &world.view())), text, "{place}"),
+            "?" => assert_eq!(route(&session.destination(&world.message_id, &world.view())), text, "{place}"),
             "R:" => {
                 let mut expected = vec![text];
                 while let Some(next) = lines.next_if(|next| next.starts_with("R:")) {
