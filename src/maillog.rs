@@ -323,3 +323,8 @@ pub fn outbox_failed(why: &str) {
 pub fn notice_postponed(why: &str) {
     error!(why = clean(why), "a notice could not be written; it is kept in memory until it can");
 }
+
+/// A task of ours ended as it must not.
+pub fn task_failed(task: &str, why: &str) {
+    error!(task, why = clean(why), "a task failed; this is a fault in gatepost, please report it");
+}

@@ -4,11 +4,14 @@
 //! recipient that is answered for good is taken off durably; the message goes when all are answered. A crash in between may
 //! send twice (with the same Message-ID), and never loses.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use crate::clock::{self, Timestamp};
 use crate::id::{QuarantineId, SessionId};
@@ -26,6 +29,12 @@ use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 
 /// How often due messages are looked for, at the least.
 const TICK: Duration = Duration::from_secs(5);
+/// And at the most.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many releases that are due are tried at once: an upstream that is silent must not hold up all the others.
+const AT_ONCE: usize = 4;
+/// How long one that could not be tried is left alone, whatever its envelope says: the disk may not have taken that.
+const REST: Duration = Duration::from_secs(60);
 /// How often messages are looked for that have expired.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
 /// So much of a message is read at once.
@@ -68,11 +77,22 @@ enum Decision {
 }
 
 /// How a try ended for those recipients that were still open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tried {
     /// Each has an answer of its own.
     Answered,
     /// The upstream refused the content itself.
     ContentRefused,
+}
+
+/// What the upstream said to the message.
+enum Sent {
+    /// To DATA: it wanted none of it.
+    Data(Reply),
+    /// To the content, at its end or before.
+    Content(Reply),
+    /// Nothing.
+    Fault(Fault),
 }
 
 /// Sends parked messages on their way.
@@ -95,30 +115,42 @@ impl Releaser {
         self.attempt(id, Decision::Operator { quiet }).await
     }
 
-    /// Tries again what is due and removes what has expired, for as long as it is polled.
+    /// Tries again what is due and removes what has expired, until the service shuts down; then it finishes what is under way.
     pub async fn run(&self) {
-        let mut expiry = tokio::time::Instant::now();
-        loop {
+        let mut shutdown = self.parts.shutdown.clone();
+        let mut under_way = JoinSet::new();
+        let mut resting = HashMap::new();
+        let mut expiry = Instant::now();
+        while !*shutdown.borrow() {
+            resting.retain(|_, until| *until > Instant::now());
             for (id, state) in self.parts.spool.due(clock::now()) {
-                if state == State::Releasing
-                    && let Err(error) = self.attempt(id, Decision::Earlier).await
-                {
-                    maillog::release_failed(id, &error.to_string());
+                if state != State::Releasing || resting.contains_key(&id) || under_way.len() >= AT_ONCE {
+                    continue;
                 }
+                resting.insert(id, Instant::now() + REST);
+                let releaser = self.clone();
+                under_way.spawn(async move { (id, releaser.attempt(id, Decision::Earlier).await) });
             }
             if expiry.elapsed() >= EXPIRY_TICK {
-                expiry = tokio::time::Instant::now();
+                expiry = Instant::now();
                 for id in self.parts.spool.expire(clock::now()).await {
                     maillog::expired(id);
                 }
             }
-            tokio::time::sleep(self.pause()).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.pause()) => {}
+                Some(done) = under_way.join_next() => report_failure(done),
+                _ = shutdown.wait_for(|down| *down) => {}
+            }
+        }
+        while let Some(done) = under_way.join_next().await {
+            report_failure(done);
         }
     }
 
     fn pause(&self) -> Duration {
         let until_due = self.parts.spool.next_due().map(|due| due.since(clock::now()));
-        until_due.map_or(TICK, |wait| wait.clamp(Duration::from_millis(100), TICK))
+        until_due.map_or(TICK, |wait| wait.clamp(SHORTEST_PAUSE, TICK))
     }
 
     async fn attempt(&self, id: QuarantineId, decision: Decision) -> Result<Report, SpoolError> {
@@ -145,14 +177,16 @@ impl Releaser {
         envelope: &mut Envelope,
         now: Timestamp,
     ) -> Result<Tried, SpoolError> {
+        if envelope.pending().next().is_none() {
+            return Ok(Tried::Answered); // a crash came between the last answer and the removal
+        }
         let identity = identity(envelope, now);
         let session = identity.session;
         let mut upstream = self.parts.upstream.transaction(identity);
         let taken = ask(&mut upstream, envelope, now).await;
-        let tried = if taken.is_empty() {
-            Ok(Tried::Answered)
-        } else {
-            self.send(claim, envelope, &mut upstream, &taken, now).await
+        let tried = match taken.as_slice() {
+            [] => Ok(Tried::Answered),
+            taken => self.send(claim, envelope, &mut upstream, taken, now).await,
         };
         upstream.abandon();
         self.parts.upstream.end_session(session);
@@ -167,55 +201,64 @@ impl Releaser {
         taken: &[usize],
         now: Timestamp,
     ) -> Result<Tried, SpoolError> {
-        let (reply, content) = match self.stream(claim, envelope, upstream).await? {
-            Ok(reply) => (reply, true),
-            Err(Stopped::Refused(reply)) => (reply, false),
-            Err(Stopped::Fault(fault)) => {
+        let (reply, tried) = match self.stream(claim, envelope, upstream).await? {
+            Sent::Content(reply) if reply.is_permanent() => (reply, Tried::ContentRefused),
+            Sent::Content(reply) => (reply, Tried::Answered),
+            Sent::Data(reply) => {
+                if reply.is_permanent() {
+                    answer_all(envelope, &reply, now);
+                }
+                (reply, Tried::Answered)
+            }
+            Sent::Fault(fault) => {
                 upstream.abort_data();
-                (no_answer(&fault), false)
+                (no_answer(&fault), Tried::Answered)
             }
         };
-        let refused = reply.is_permanent();
         for index in taken {
             if let Some(recipient) = envelope.recipients.get_mut(*index) {
                 recipient.state = answered(&reply, now);
             }
         }
-        Ok(if refused && content { Tried::ContentRefused } else { Tried::Answered })
+        Ok(tried)
     }
 
-    /// Streams the message upstream; the inner result is the upstream's doing, the outer one our own disk's.
+    /// Streams the message upstream, whole.
     async fn stream(
         &self,
         claim: &Claim,
         envelope: &Envelope,
         upstream: &mut Transaction,
-    ) -> Result<Result<Reply, Stopped>, SpoolError> {
+    ) -> Result<Sent, SpoolError> {
         let mut message = claim.message().await?;
         let (header, body) = read_header(&mut message, envelope.id).await?;
-        let mut transfer = match Transfer::begin(upstream, &envelope.trace, &header).await {
-            Ok(transfer) => transfer,
-            Err(stop) => return Ok(Err(stop)),
-        };
-        if let Err(stop) = transfer.push(upstream, &body).await {
-            return Ok(Err(stop));
+        match upstream.begin_data().await {
+            Ok(None) => {}
+            Ok(Some(reply)) => return Ok(Sent::Data(reply)),
+            Err(fault) => return Ok(Sent::Fault(fault)),
         }
+        let mut transfer = Transfer::new(&envelope.trace, &header);
+        let mut size = (header.as_bytes().len() + body.len()) as u64;
+        let mut pushed = transfer.push(upstream, &body).await;
         let mut buffer = vec![0; READ_AT_ONCE];
         loop {
+            if let Err(stop) = pushed {
+                return Ok(Sent::from(stop));
+            }
             let octets = match message.read(&mut buffer).await {
-                Ok(octets) => octets,
-                Err(error) => {
-                    upstream.abort_data();
-                    return Err(unreadable(envelope.id, &error));
-                }
+                Ok(0) if size == envelope.size => break,
+                Ok(0) => Err(SpoolError::Io(format!(
+                    "message {}: {size} octets are there, and {} arrived; it was not sent",
+                    envelope.id, envelope.size
+                ))),
+                Ok(octets) => Ok(octets),
+                Err(error) => Err(unreadable(envelope.id, &error)),
             };
-            if octets == 0 {
-                return Ok(transfer.finish(upstream).await);
-            }
-            if let Err(stop) = transfer.push(upstream, buffer.get(..octets).unwrap_or_default()).await {
-                return Ok(Err(stop));
-            }
+            let octets = octets.inspect_err(|_| upstream.abort_data())?;
+            size += octets as u64;
+            pushed = transfer.push(upstream, buffer.get(..octets).unwrap_or_default()).await;
         }
+        Ok(transfer.finish(upstream).await.map_or_else(Sent::from, Sent::Content))
     }
 
     /// One DSN for all recipients that were refused for good, where the sender wants to know.
@@ -236,6 +279,23 @@ impl Releaser {
         let mut sent = envelope.trace.clone().into_bytes();
         sent.extend(header.without(RESERVED).concat());
         self.parts.desk.bounce(envelope, &sent, &refused).await.map_err(SpoolError::Io)
+    }
+}
+
+impl From<Stopped> for Sent {
+    fn from(stop: Stopped) -> Self {
+        match stop {
+            Stopped::Refused(reply) => Self::Content(reply),
+            Stopped::Fault(fault) => Self::Fault(fault),
+        }
+    }
+}
+
+fn report_failure(done: Result<(QuarantineId, Result<Report, SpoolError>), JoinError>) {
+    match done {
+        Ok((_, Ok(_))) => {}
+        Ok((id, Err(error))) => maillog::release_failed(id, &error.to_string()),
+        Err(error) => maillog::task_failed("release", &error.to_string()),
     }
 }
 
@@ -304,7 +364,12 @@ fn settle(envelope: &mut Envelope, tried: &Tried, now: Timestamp) -> Report {
         Outcome::Failed
     };
     if let Some(release) = &mut envelope.release {
-        release.next = if outcome == Outcome::Releasing { next } else { None };
+        release.next = match outcome {
+            Outcome::Releasing => next,
+            // Gone in a moment; should a crash come first, the next look at it finishes the matter.
+            Outcome::Released => Some(now),
+            Outcome::Failed => None,
+        };
     }
     report(envelope, outcome)
 }
@@ -345,11 +410,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
     upstream.ask(Question::Mail(mail));
     let opened = reply_to(upstream.answer().await);
     if opened.code / 100 != 2 {
-        for index in open {
-            if let Some(recipient) = envelope.recipients.get_mut(index) {
-                recipient.state = answered(&opened, now);
-            }
-        }
+        answer_all(envelope, &opened, now);
         return Vec::new();
     }
     for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_open()) {
@@ -369,6 +430,13 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         }
     }
     taken
+}
+
+/// One reply for all that are open.
+fn answer_all(envelope: &mut Envelope, reply: &Reply, now: Timestamp) {
+    for recipient in envelope.recipients.iter_mut().filter(|recipient| recipient.is_open()) {
+        recipient.state = answered(reply, now);
+    }
 }
 
 fn reply_to(answer: Answer) -> Reply {

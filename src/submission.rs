@@ -102,7 +102,8 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
         conversation.becomes(Account::host(peer.ip())).await;
     }
     let ended = conversation.run().await;
-    log.disconnected(&ended.as_ref().err().map_or_else(|| "said goodbye".to_owned(), Lost::to_string));
+    log.disconnected(&ended.as_ref().err().map_or_else(|| "closed".to_owned(), Lost::to_string));
+    conversation.asked.clear();
     conversation.upstream = None;
     conversation.parts.upstream.end_session(id);
     conversation.client.close().await;
@@ -132,6 +133,10 @@ impl Conversation {
     async fn next(&mut self) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
         loop {
+            // Nor does a flood of commands outlive it.
+            if self.admission.is_some_and(|admission| admission <= Instant::now()) {
+                return Ok(self.handle(Event::TimedOut));
+            }
             if let Some(line) = self.client.buffered_command() {
                 if !Session::may_overtake(&line) && self.settle_all().await? == Step::Close {
                     return Ok(Step::Close);
@@ -145,6 +150,10 @@ impl Conversation {
                 return Ok(self.handle(Event::Line(line)));
             }
             if !self.asked.is_empty() {
+                // The rest of a batch may be here already.
+                if self.client.read_ready().await? {
+                    continue;
+                }
                 return self.settle().await;
             }
             self.client.flush().await?;
@@ -258,17 +267,20 @@ impl Conversation {
         if last {
             return self.message_ended().await;
         }
-        match self.incoming.take_if(|incoming| matches!(incoming.route, Route::Nowhere(_))) {
-            Some(Incoming { route: Route::Nowhere(delivery), .. }) => Ok(self.delivered(delivery)),
-            _ => Ok(self.handle(Event::ChunkReceived(size))),
+        if self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.route, Route::Nowhere(_))) {
+            return self.message_ended().await;
         }
+        Ok(self.handle(Event::ChunkReceived(size)))
     }
 
     async fn discard_chunk(&mut self, size: u64) -> Result<Step, Lost> {
         let mut left = size;
         while left > 0 {
-            if self.client.buffered().is_empty() {
-                self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await?;
+            let deadline = self.command_deadline();
+            if self.client.buffered().is_empty()
+                && let Err(lost) = self.client.read_data(deadline).await
+            {
+                return self.lost_in_message(lost);
             }
             let take = self.client.buffered().len().min(usize::try_from(left).unwrap_or(usize::MAX));
             self.client.consume(take);
@@ -278,10 +290,8 @@ impl Conversation {
     }
 
     fn lost_in_message(&mut self, lost: Lost) -> Result<Step, Lost> {
-        if self.incoming.take().is_some_and(|incoming| incoming.begun)
-            && let Some(upstream) = &mut self.upstream
-        {
-            upstream.abort_data();
+        if let Some(mut incoming) = self.incoming.take() {
+            incoming.abort(self.upstream.as_mut());
         }
         match lost {
             Lost::TimedOut => Ok(self.handle(Event::TimedOut)),
@@ -291,22 +301,45 @@ impl Conversation {
 
     /// Asks the machine where the message goes, and takes it there as far as it has come.
     async fn choose_route(&mut self) {
-        let scene = Scene::of(self);
+        let mut destination = self.destination();
+        if destination == Destination::Relay {
+            self.begin_upstream().await;
+            // CONTRACT: a block that comes before the content begins to go upstream still holds.
+            destination = self.destination();
+        }
         let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
-        let message_id = header.value("Message-ID").unwrap_or_default();
-        let destination = self.session.destination(&message_id, &scene.view());
         let account = self.sender.as_ref().map(|sender| &sender.account);
-        let trace =
-            facts::trace(self, header, account.filter(|_| matches!(destination, Destination::Park(_))));
-        let Some(incoming) = &mut self.incoming else { return };
+        let trace = facts::trace(self, header, account.filter(|_| destination != Destination::Relay));
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.is_undecided()) else {
+            return;
+        };
         match (destination, &mut self.upstream, &self.sender) {
             (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, &trace).await,
             (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
-            (Destination::Park(order), _, Some(sender)) => {
+            (Destination::Park(order), upstream, Some(sender)) => {
+                incoming.abort(upstream.as_mut());
                 let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
                 incoming.park(begun, order, trace).await;
             }
-            (Destination::Park(_) | Destination::Refuse, ..) => incoming.fail(Delivery::Refused),
+            (Destination::Park(_) | Destination::Refuse, upstream, _) => {
+                incoming.abort(upstream.as_mut());
+                incoming.fail(Delivery::Refused);
+            }
+        }
+    }
+
+    fn destination(&mut self) -> Destination {
+        let scene = Scene::of(self);
+        let header = self.incoming.as_ref().and_then(Incoming::header);
+        let message_id = header.and_then(|header| header.value("Message-ID")).unwrap_or_default();
+        self.session.destination(&message_id, &scene.view())
+    }
+
+    async fn begin_upstream(&mut self) {
+        let Some(incoming) = &mut self.incoming else { return };
+        match &mut self.upstream {
+            Some(upstream) => incoming.begin(upstream).await,
+            None => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
         }
     }
 
@@ -317,18 +350,16 @@ impl Conversation {
         if matches!(incoming.route, Route::Undecided) {
             self.choose_route().await;
         }
-        let Some(incoming) = self.incoming.take() else { return Ok(Step::Read) };
+        let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
+        if matches!(incoming.route, Route::Nowhere(_)) {
+            incoming.abort(self.upstream.as_mut());
+        }
         self.messages += 1;
         let message = facts::Message::of(&incoming);
         let delivery = match incoming.route {
             Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
             Route::Quarantine(parked) => self.finish_quarantine(*parked, &message).await,
             Route::Nowhere(delivery) => {
-                if let Some(upstream) = &mut self.upstream
-                    && incoming.begun
-                {
-                    upstream.abort_data();
-                }
                 self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
                 delivery
             }
@@ -431,11 +462,11 @@ impl Conversation {
 
     /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.
     fn give_back_upstream(&mut self) {
+        // RSET or EHLO between two chunks.
         if self.session.transaction().is_none()
-            && self.incoming.take().is_some_and(|incoming| incoming.begun)
-            && let Some(upstream) = &mut self.upstream
+            && let Some(mut incoming) = self.incoming.take()
         {
-            upstream.abort_data(); // RSET or EHLO between two chunks
+            incoming.abort(self.upstream.as_mut());
         }
         if self.asked.is_empty()
             && !self.session.needs_upstream()

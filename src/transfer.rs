@@ -1,6 +1,10 @@
 //! A message on its way upstream, the same for a submission and for a release: our trace fields, the header without
 //! forged copies of them, the body; dot-stuffed, streamed, finished only when it is whole.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::smtp::header::Header;
 use crate::smtp::mail_data::DotStuffer;
 use crate::smtp::{Reply, trace};
@@ -11,6 +15,10 @@ pub const RESERVED: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_FROM];
 
 /// So much is stuffed before it is written.
 const WRITE_AT_ONCE: usize = 64 * 1_024;
+
+/// However little there is, it is written after so long: a slow client must not look to the upstream like a silent one
+/// (Postfix gives up after 300 s).
+const WRITE_AT_LEAST: Duration = Duration::from_secs(30);
 
 /// Why a transfer ended before its end.
 #[derive(Debug)]
@@ -25,25 +33,19 @@ pub enum Stopped {
 pub struct Transfer {
     stuffer: DotStuffer,
     buffer: Vec<u8>,
+    /// When something was sent last.
+    written: Instant,
 }
 
 impl Transfer {
-    /// Sends DATA, then queues `trace` and the header.
-    ///
-    /// # Errors
-    /// See [`Stopped`].
-    pub async fn begin(upstream: &mut Transaction, trace: &str, header: &Header) -> Result<Self, Stopped> {
-        match upstream.begin_data().await {
-            Ok(None) => {}
-            Ok(Some(reply)) => return Err(Stopped::Refused(reply)),
-            Err(fault) => return Err(Stopped::Fault(fault)),
-        }
-        let mut transfer = Self { stuffer: DotStuffer::new(), buffer: Vec::new() };
+    /// A message behind `trace`, on a transaction that has its 354. Sends nothing yet.
+    pub fn new(trace: &str, header: &Header) -> Self {
+        let mut transfer = Self { stuffer: DotStuffer::new(), buffer: Vec::new(), written: Instant::now() };
         transfer.stuffer.stuff(trace.as_bytes(), &mut transfer.buffer);
         for slice in header.without(RESERVED) {
             transfer.stuffer.stuff(slice, &mut transfer.buffer);
         }
-        Ok(transfer)
+        transfer
     }
 
     /// Sends more of the message, as it arrived (not stuffed).
@@ -53,7 +55,7 @@ impl Transfer {
     pub async fn push(&mut self, upstream: &mut Transaction, content: &[u8]) -> Result<(), Stopped> {
         for piece in content.chunks(WRITE_AT_ONCE) {
             self.stuffer.stuff(piece, &mut self.buffer);
-            if self.buffer.len() >= WRITE_AT_ONCE {
+            if self.buffer.len() >= WRITE_AT_ONCE || self.written.elapsed() >= WRITE_AT_LEAST {
                 self.write(upstream).await?;
             }
         }
@@ -64,16 +66,18 @@ impl Transfer {
     ///
     /// # Errors
     /// See [`Stopped`].
-    pub async fn finish(self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
-        let Self { stuffer, mut buffer } = self;
-        // The end goes out in one write with the rest of a small message.
-        stuffer.finish(&mut buffer);
-        upstream.finish_data(&buffer).await.map_err(Stopped::Fault)
+    pub async fn finish(mut self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
+        // Apart from the terminator: what goes wrong before that is certain not to have been accepted.
+        self.write(upstream).await?;
+        let mut terminator = Vec::new();
+        self.stuffer.finish(&mut terminator);
+        upstream.finish_data(&terminator).await.map_err(Stopped::Fault)
     }
 
     async fn write(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {
         let written = upstream.write_data(&self.buffer).await;
         self.buffer.clear();
+        self.written = Instant::now();
         match written {
             Ok(None) => Ok(()),
             Ok(Some(reply)) => Err(Stopped::Refused(reply)),

@@ -1,5 +1,6 @@
 //! The commands, as an operator gives them: the real binary, with and without a running `serve`, in front of the
 //! practice MTA.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
@@ -127,7 +127,11 @@ async fn turn_away(mut stream: TcpStream, tls: ListenTls) {
         texts::TOO_MANY_CONNECTIONS.encode(&mut reply);
         let _ = timeout(texts::LINGER, async {
             stream.write_all(&reply).await?;
-            stream.shutdown().await
+            stream.shutdown().await?;
+            // Closing with unread octets would reset the connection, and the reply with it.
+            let mut rest = [0; 512];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
         })
         .await;
     }

@@ -168,12 +168,15 @@ impl Server {
         let slots = Slots::new(session.max_connections, session.max_connections_per_ip);
         greet_upstream(&parts, FIRST_CONTACT).await;
         let mut beside = watch_over(&parts);
+        let mut finishing = JoinSet::new();
+        let releaser = Releaser::new(parts.clone());
+        finishing.spawn(async move { releaser.run().await });
         let operations = workshop.operations(Box::new(maillog::audit));
         if let Err(error) = audit::log_pending(&parts.config.data_dir, maillog::audit) {
             maillog::audit_lines_left(&error.to_string());
         }
         let mut down = parts.shutdown.clone();
-        beside.spawn(async move {
+        finishing.spawn(async move {
             let end = async move {
                 let _ = down.wait_for(|down| *down).await;
             };
@@ -193,7 +196,11 @@ impl Server {
         until.await;
         maillog::shutting_down(slots.open());
         let _ = workshop.shutdown.send(true);
-        let _ = timeout(session.shutdown_timeout, slots.emptied()).await;
+        let _ = timeout(session.shutdown_timeout, async {
+            slots.emptied().await;
+            while finishing.join_next().await.is_some() {}
+        })
+        .await;
         let left = slots.open();
         beside.shutdown().await;
         workshop.close().await;
@@ -207,8 +214,6 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
     beside.spawn(watchers::users(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
-    let releaser = Releaser::new(parts.clone());
-    beside.spawn(async move { releaser.run().await });
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });
     let parts = parts.clone();

@@ -2,7 +2,10 @@
 //!
 //! The buffers grow on demand and are handed back when they are empty, since most connections are idle.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::net::Stream;
 use crate::session::LineError;
+use crate::session::texts::LINGER;
 use crate::smtp::Command;
 use crate::smtp::line::{Frame, Framer};
 
@@ -20,6 +24,8 @@ pub(super) const MAX_COMMAND_LINE: usize = 4_096;
 pub(super) const MAX_SASL_LINE: usize = 12_288;
 /// How much is read at once while commands are expected.
 const COMMAND_READ: usize = 1_024;
+/// How much is read at once where more of a batch may be here.
+const BATCH_READ: usize = 8 * 1_024;
 /// How much is read at once while mail data is expected.
 const DATA_READ: usize = 32 * 1_024;
 /// How long the client may take no octet of a reply before it counts as gone.
@@ -135,6 +141,18 @@ impl Client {
         }
     }
 
+    /// Takes more octets of commands if they are here already; says whether there were any.
+    ///
+    /// # Errors
+    /// See [`Lost`].
+    pub(super) async fn read_ready(&mut self) -> Result<bool, Lost> {
+        let mut read = pin!(self.read(BATCH_READ, None));
+        match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+            Poll::Ready(read) => read.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
     /// Waits for more octets of mail data.
     ///
     /// # Errors
@@ -197,11 +215,17 @@ impl Client {
         Ok(())
     }
 
-    /// Says goodbye to the other side: TLS close_notify, TCP FIN.
+    /// Says goodbye to the other side: TLS close_notify, TCP FIN. What it still sends is read for a moment, since closing with
+    /// unread octets resets the connection, and the last reply with it.
     pub(super) async fn close(mut self) {
-        if let Some(mut stream) = self.stream.take() {
-            let _ = timeout_at(Instant::now() + crate::session::texts::LINGER, stream.shutdown()).await;
-        }
+        let Some(mut stream) = self.stream.take() else { return };
+        let _ = timeout_at(Instant::now() + LINGER, async {
+            stream.shutdown().await?;
+            let mut rest = [0; COMMAND_READ];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        })
+        .await;
     }
 }
 

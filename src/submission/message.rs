@@ -116,20 +116,38 @@ impl Incoming {
         for content in scan.content(input) {
             self.take(content, upstream.as_deref_mut()).await;
         }
+        self.give_up_early(upstream);
         (scan.consumed, scan.ended)
     }
 
     /// Takes octets of a chunk.
-    pub(super) async fn take_chunk(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
+    pub(super) async fn take_chunk(&mut self, content: &[u8], mut upstream: Option<&mut Transaction>) {
         if let Framing::Chunks(checker) = &mut self.framing {
             checker.check(content);
         }
-        self.take(content, upstream).await;
+        self.take(content, upstream.as_deref_mut()).await;
+        self.give_up_early(upstream);
+    }
+
+    /// A message that has failed holds no upstream connection while its client goes on.
+    fn give_up_early(&mut self, upstream: Option<&mut Transaction>) {
+        // In chunks a CR at the end may yet get its LF.
+        if matches!(self.framing, Framing::Dots(_)) && self.fault().is_some() {
+            self.fail(Delivery::BadNewline);
+        }
+        if matches!(self.route, Route::Nowhere(_)) {
+            self.abort(upstream);
+        }
+    }
+
+    /// Whether its route has not been chosen yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self.route, Route::Undecided)
     }
 
     /// Whether so much has come that the route must be chosen now.
     pub(super) fn overflows(&self) -> bool {
-        matches!(self.route, Route::Undecided) && self.header().is_some() && self.held.len() >= HELD
+        self.is_undecided() && self.header().is_some() && self.held.len() >= HELD
     }
 
     /// The message has come whole: the header ends here at the latest; a fault that was found makes it fail.
@@ -139,7 +157,7 @@ impl Incoming {
         {
             self.head = Some(Head::Complete(collector.finish()));
         }
-        if self.fault().is_some() && !matches!(self.route, Route::Nowhere(_)) {
+        if self.fault().is_some() {
             self.fail(Delivery::BadNewline);
         }
     }
@@ -160,17 +178,29 @@ impl Incoming {
         }
     }
 
+    /// Begins mail data upstream: nothing of the message goes out yet.
+    pub(super) async fn begin(&mut self, upstream: &mut Transaction) {
+        match upstream.begin_data().await {
+            Ok(None) => self.begun = true,
+            Ok(Some(reply)) => self.stop(Stopped::Refused(reply)),
+            Err(fault) => self.stop(Stopped::Fault(fault)),
+        }
+    }
+
+    /// Takes back what [`Self::begin`] did; the upstream never sees an end of data.
+    pub(super) fn abort(&mut self, upstream: Option<&mut Transaction>) {
+        if std::mem::take(&mut self.begun)
+            && let Some(upstream) = upstream
+        {
+            upstream.abort_data();
+        }
+    }
+
     /// It goes upstream, behind `trace`.
     pub(super) async fn relay(&mut self, upstream: &mut Transaction, trace: &str) {
         let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
-        match Transfer::begin(upstream, trace, header).await {
-            Ok(transfer) => {
-                self.begun = true;
-                self.route = Route::Upstream(transfer);
-                self.drain(Some(upstream)).await;
-            }
-            Err(stop) => self.stop(stop),
-        }
+        self.route = Route::Upstream(Transfer::new(trace, header));
+        self.drain(Some(upstream)).await;
     }
 
     /// It goes into the quarantine.

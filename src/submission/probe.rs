@@ -32,6 +32,8 @@ pub(super) enum Asked {
         /// The guard's leave, given back with the answer.
         leave: Reservation,
     },
+    /// It could not be asked.
+    Failed(UpstreamFault),
     /// The account was blocked before its turn came.
     Unasked,
     /// Counted already.
@@ -66,8 +68,7 @@ impl Conversation {
             return Ok(step);
         };
         if !self.reopened().await {
-            // Not asked, and so answered as what it is: no answer of the upstream's.
-            self.asked.push_back(Asked::Rcpt { path: command.forward_path, leave });
+            self.asked.push_back(Asked::Failed(UpstreamFault::Unavailable));
             return Ok(step);
         }
         if let Some(upstream) = &mut self.upstream {
@@ -123,6 +124,10 @@ impl Conversation {
             return Ok((Step::Read, Some(leave)));
         }
         let step = self.settle_all().await?;
+        if step == Step::Close {
+            return Ok((step, None));
+        }
+        self.client.flush().await?;
         let Some(sender) = &self.sender else { return Ok((step, None)) };
         Ok((step, sender.watch.reserve(1, clock::now()).await))
     }
@@ -149,11 +154,12 @@ impl Conversation {
             Some(Asked::Rcpt { path, leave }) => {
                 let answer = self.answer("RCPT").await?;
                 if let Answered::Replied(reply) = &answer {
-                    self.judge(&path, reply).await;
+                    self.judge(&path, reply).await?;
                 }
                 drop(leave);
                 answer
             }
+            Some(Asked::Failed(fault)) => Answered::Fault(fault),
             Some(Asked::Unasked) => Answered::Unasked,
             Some(Asked::BrokenPath) => Answered::BrokenPath,
             None => return Ok(Step::Read),
@@ -186,7 +192,7 @@ impl Conversation {
     }
 
     /// What the upstream said of a recipient: logged, tallied, and counted if that recipient does not exist.
-    async fn judge(&mut self, path: &ForwardPath, reply: &Reply) {
+    async fn judge(&mut self, path: &ForwardPath, reply: &Reply) -> Result<(), Lost> {
         self.parts.ledger.learn(Place::Rcpt, path.as_str(), reply);
         if let Some(sender) = &self.sender {
             self.log.probed(&sender.account, path.as_str(), reply);
@@ -199,8 +205,11 @@ impl Conversation {
             self.parts.desk.blind(blindness).await;
         }
         if classify(reply) == Outcome::NoSuchRecipient {
+            // Earlier replies do not wait for the disk.
+            self.client.flush().await?;
             self.count(path.as_str(), path.comparison_key().as_bytes()).await;
         }
+        Ok(())
     }
 
     /// One invalid recipient: durable when this returns; the abuse desk's mail too, if it was the one too many.
