@@ -141,7 +141,7 @@ impl Conversation {
                 if !Session::may_overtake(&line) && self.settle_all().await? == Step::Close {
                     return Ok(Step::Close);
                 }
-                if matches!(line, Ok(Command::Auth { .. })) && !self.session.encrypted() {
+                if matches!(&line, Ok(Command::Auth { initial: Some(_), .. })) && !self.session.encrypted() {
                     self.log.credentials_exposed();
                 }
                 if self.sender.is_some() {
@@ -354,8 +354,8 @@ impl Conversation {
         if matches!(incoming.route, Route::Nowhere(_)) {
             incoming.abort(self.upstream.as_mut());
         }
+        let message = facts::Message::of(self, &incoming);
         self.messages += 1;
-        let message = facts::Message::of(&incoming);
         let delivery = match incoming.route {
             Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
             Route::Quarantine(parked) => self.finish_quarantine(*parked, &message).await,

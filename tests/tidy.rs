@@ -213,8 +213,8 @@ fn without_quotes_and_comments(text: &str) -> String {
     while let Some(next) = rest.chars().next() {
         let skipped = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("r#\"") {
-            rest[3..].find("\"#").map_or(rest.len(), |end| end + 5)
+        } else if let Some(raw) = rest.strip_prefix("r#\"") {
+            raw.find("\"#").map_or(rest.len(), |end| end + 5)
         } else if rest.starts_with("r\"") && !kept.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
             rest[2..].find('"').map_or(rest.len(), |end| end + 3)
         } else if next == '"' {
@@ -271,7 +271,7 @@ fn may_use(user: &Unit, used: &Unit) -> bool {
         |name: &&str| name.is_empty() || used.name == *name || used.name.starts_with(&format!("{name}::"));
     user.name == used.name
         || WORDS.contains(&used.name) && !WORDS.contains(&user.name)
-        || user.may_use.iter().any(|name| named(&name))
+        || user.may_use.iter().any(named)
 }
 
 /// Every path that begins with `crate::` or `super::` in the code, as a module path from the root, with its line.

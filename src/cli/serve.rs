@@ -32,12 +32,13 @@ fn start_log(log: &Log) {
     }
 }
 
-/// What the libraries below us say is of interest only where it is bad, or where everything is asked for.
+/// What the libraries below us say is of interest only where it is bad, or where everything is asked for: some warn of
+/// what any stranger can send.
 fn filter(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,gatepost=info",
+        LogLevel::Warn => "error,gatepost=warn",
+        LogLevel::Info => "error,gatepost=info",
         LogLevel::Debug => "warn,gatepost=debug",
         LogLevel::Trace => "info,gatepost=trace",
     }

@@ -25,7 +25,7 @@ pub enum Stream {
 pub struct TlsSession {
     /// `TLSv1.3`
     pub version: &'static str,
-    /// `TLS13_AES_256_GCM_SHA384`
+    /// `TLS_AES_256_GCM_SHA384`
     pub cipher: String,
 }
 
@@ -46,7 +46,10 @@ impl Stream {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         };
-        let cipher = suite.map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
+        let cipher = suite.map_or_else(String::new, |suite| {
+            // The names of the IANA registry; rustls tells those of TLS 1.3 apart by another beginning.
+            format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
+        });
         Some(TlsSession { version, cipher })
     }
 }

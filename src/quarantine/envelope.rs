@@ -96,7 +96,7 @@ pub struct SessionFacts {
 pub struct TlsFacts {
     /// `TLSv1.3`
     pub version: String,
-    /// `TLS13_AES_256_GCM_SHA384`
+    /// `TLS_AES_256_GCM_SHA384`
     pub cipher: String,
 }
 

@@ -34,7 +34,7 @@ pub(super) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
             helo: Some("laptop".into()),
             extended: true,
             login: Some("anna".into()),
-            tls: Some(TlsFacts { version: "TLSv1.3".into(), cipher: "TLS13_AES_256_GCM_SHA384".into() }),
+            tls: Some(TlsFacts { version: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into() }),
         },
         reverse_path: ReversePath::Null,
         parameters: MailParameters::default(),

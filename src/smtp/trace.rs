@@ -20,7 +20,7 @@ pub struct Received<'a> {
     pub hostname: &'a str,
     /// How it came.
     pub protocol: Protocol,
-    /// `TLSv1.3`, `TLS13_AES_256_GCM_SHA384`.
+    /// `TLSv1.3`, `TLS_AES_256_GCM_SHA384`.
     pub tls: Option<(&'a str, &'a str)>,
     /// The id by which our log knows it.
     pub session: SessionId,
@@ -94,9 +94,14 @@ pub fn date(when: Timestamp) -> String {
     format!("Date: {}\r\n", when.to_rfc5322())
 }
 
+/// The Message-ID of a message that came without one, with brackets.
+pub fn own_message_id(session: SessionId, serial: u32, hostname: &str) -> String {
+    format!("<{session}.{serial}@{}>", host(hostname))
+}
+
 /// `Message-ID: <ID@hostname>` CRLF.
 pub fn message_id(session: SessionId, serial: u32, hostname: &str) -> String {
-    format!("Message-ID: <{session}.{serial}@{}>\r\n", host(hostname))
+    format!("Message-ID: {}\r\n", own_message_id(session, serial, hostname))
 }
 
 /// The name of the field that [`origin`] writes for users.
@@ -154,7 +159,7 @@ mod tests {
             client: Some("192.0.2.1".parse().unwrap()),
             hostname: "mail.example.org",
             protocol: PROTOCOL,
-            tls: Some(("TLSv1.3", "TLS13_AES_256_GCM_SHA384")),
+            tls: Some(("TLSv1.3", "TLS_AES_256_GCM_SHA384")),
             session,
             only_recipient: Some("anna@example.org"),
             when: WHEN,
@@ -169,7 +174,7 @@ mod tests {
             received(&all),
             format!(
                 "Received: from client.example ([192.0.2.1])\r\n\tby mail.example.org with ESMTPSA\r\n\
-                \t(TLSv1.3 TLS13_AES_256_GCM_SHA384)\r\n\tid {id}\r\n\tfor <anna@example.org>;\r\n\
+                \t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n\tid {id}\r\n\tfor <anna@example.org>;\r\n\
                 \tTue, 24 Nov 2026 16:05:28 +0000\r\n"
             )
         );

@@ -20,8 +20,8 @@ use crate::smtp::line::{Frame, Framer};
 
 /// A command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for 512 at least).
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
-/// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets (RFC 4954 4).
-pub(super) const MAX_SASL_LINE: usize = 12_288;
+/// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets: RFC 4954 4 has 12,288 without it.
+pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
 /// How much is read at once while commands are expected.
 const COMMAND_READ: usize = 1_024;
 /// How much is read at once where more of a batch may be here.

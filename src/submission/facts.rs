@@ -143,10 +143,12 @@ pub(super) struct Message {
 
 impl Message {
     /// Of a message whose header is complete.
-    pub(super) fn of(incoming: &Incoming) -> Self {
+    pub(super) fn of(conversation: &super::Conversation, incoming: &Incoming) -> Self {
         let value = |name| incoming.header().and_then(|header| header.value(name));
         let subject = value("Subject").map(|raw| decoded(&raw));
-        Self { size: incoming.size(), message_id: value("Message-ID"), subject }
+        let super::Conversation { id, messages, parts, .. } = conversation;
+        let own = || trace::own_message_id(*id, *messages, &parts.config.hostname);
+        Self { size: incoming.size(), message_id: Some(value("Message-ID").unwrap_or_else(own)), subject }
     }
 
     /// Makes the facts for a log line.

@@ -207,7 +207,7 @@ fn the_notice_survives_a_kill() {
     let switch = Arc::clone(&hangs);
     let upstream = Scripted::with(move |asked| {
         let notice = asked.verb == "RCPT" && asked.path() == "abuse@mta.example";
-        (notice && switch.load(Ordering::SeqCst)).then(|| crate::support::scripted::Answer::Silence)
+        (notice && switch.load(Ordering::SeqCst)).then_some(crate::support::scripted::Answer::Silence)
     });
     let mut gatepost = Setup::new(upstream.address).limit(5).notify("abuse@mta.example").start();
     let mut client = gatepost.login("alice");
