@@ -238,6 +238,16 @@ pub fn users_refused(why: &str) {
     error!(why = clean(why), "the new users file is refused; the old one stays in force");
 }
 
+/// The notice of a block by the limit is in the outbox; with nobody to send it to, this line is the notice.
+pub fn block_told(account: &Account, to: &[String]) {
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    if to.is_empty() {
+        warn!(%account, "an account is blocked by the limit; nobody gets a mail, since [notify] to is empty");
+    } else {
+        info!(%account, to = list(&to), "the notice of a block is on its way");
+    }
+}
+
 /// Counts or blocks cannot be written.
 pub fn ledger_trouble(why: &str) {
     error!(
@@ -321,5 +331,5 @@ pub fn outbox_failed(why: &str) {
 
 /// A notice could not be written.
 pub fn notice_postponed(why: &str) {
-    error!(why = clean(why), "a notice could not be written; it is kept in memory until it can");
+    error!(why = clean(why), "a notice could not be written; it is tried again until it can");
 }

@@ -206,6 +206,7 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(watchers::users(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
+    beside.spawn(watchers::blocks(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
     let releaser = Releaser::new(parts.clone());
     beside.spawn(async move { releaser.run().await });
