@@ -184,6 +184,7 @@ impl Conversation {
 
     async fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
+        let users = self.parts.auth.snapshot();
         let exchange = sasl::exchange(&mut self.client, &self.parts.auth, mechanism, initial, deadline).await;
         let ended = match exchange {
             Ok(ended) => ended,
@@ -196,6 +197,10 @@ impl Conversation {
         if let AuthOutcome::Success(account) = &ended.outcome {
             self.log.authenticated(account, mechanism);
             self.becomes(account.clone()).await;
+            // A new users file that came before the session was in the roster has not ended it.
+            if let Some(sender) = self.sender.as_ref().filter(|_| users.is_outdated(account)) {
+                sender.ticket.end(Ending::CredentialsChanged);
+            }
             self.admission = None;
         }
         Ok(self.handle(Event::Authenticated(ended.outcome)))
