@@ -147,6 +147,11 @@ impl SessionLog {
         info!(session = %self.id, client = %self.client, %account, why, "message not accepted");
     }
 
+    /// A defect of ours ended the session; [`panicked`] says which.
+    pub fn panicked(&self) {
+        error!(session = %self.id, client = %self.client, "session task panicked: the connection was cut");
+    }
+
     /// The session is over.
     pub fn disconnected(&self, why: &str) {
         debug!(session = %self.id, client = %self.client, why = clean(why), "disconnected");
@@ -275,6 +280,11 @@ pub fn blind(what: &str) {
         recipients = what,
         "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`"
     );
+}
+
+/// A defect of ours, or of a library's; whether it was caught is for others to say.
+pub fn panicked(at: &str, why: &str) {
+    error!(at, why = clean(why), "panic: this is a defect of Gatepost's, please report it");
 }
 
 /// Nobody is let in any more.

@@ -146,7 +146,8 @@ impl Releaser {
         now: Timestamp,
     ) -> Result<Tried, SpoolError> {
         let identity = identity(envelope, now);
-        let session = identity.session;
+        // Outlives the transaction, also where a shutdown cuts this short.
+        let _connections = self.parts.upstream.session(identity.session);
         let mut upstream = self.parts.upstream.transaction(identity);
         let taken = ask(&mut upstream, envelope, now).await;
         let tried = if taken.is_empty() {
@@ -155,7 +156,6 @@ impl Releaser {
             self.send(claim, envelope, &mut upstream, &taken, now).await
         };
         upstream.abandon();
-        self.parts.upstream.end_session(session);
         tried
     }
 
