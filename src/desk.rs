@@ -1,11 +1,11 @@
 //! What the abuse desk and the senders are told: events of the guard and of releases become mail in the outbox.
 //!
 //! A method returns when its mail is durable. A notice that the disk does not take is kept in memory and written as soon as there is
-//! room: it holds nobody's mail up. With no `[notify] to` the log alone tells.
+//! room: it holds nobody's mail up. That of a block is kept by the ledger instead. With no `[notify] to` the log alone tells.
 
 use std::sync::Arc;
 
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::config::{Action, Config};
 use crate::guard::ledger::{self, Blindness, Record};
 use crate::id::OutboxId;
@@ -61,13 +61,21 @@ impl Desk {
             .collect()
     }
 
-    /// An account was blocked by the limit.
-    pub async fn blocked(&self, record: &Record, sessions: usize) {
+    /// An account was blocked by the limit; not to be taken for told before this returns.
+    ///
+    /// # Errors
+    /// The notice could not be written, and is not kept.
+    pub async fn blocked(&self, record: &Record, sessions: usize) -> Result<(), String> {
         let withheld = match self.config.action {
             Action::Park => Withheld::Parked,
             Action::Refuse => Withheld::Refused,
         };
-        self.notify(&Notice::Blocked(self.incident(record, sessions), withheld)).await;
+        match self.mail(&Notice::Blocked(self.incident(record, sessions), withheld)) {
+            Some((mail, now)) => {
+                self.outbox.put(mail, now).await.map(drop).map_err(|error| error.to_string())
+            }
+            None => Ok(()),
+        }
     }
 
     /// An account that is observed or exempt would have been blocked.
@@ -147,9 +155,18 @@ impl Desk {
     }
 
     async fn notify(&self, notice: &Notice) {
+        let Some((mail, now)) = self.mail(notice) else { return };
+        if let Err(error) = self.outbox.put(mail.clone(), now).await {
+            maillog::notice_postponed(&error.to_string());
+            self.outbox.keep(mail, now);
+        }
+    }
+
+    /// A notice as mail of now; `None` where nobody is to get any.
+    fn mail(&self, notice: &Notice) -> Option<(Mail, Timestamp)> {
         let config = &self.config;
         if config.notify.to.is_empty() {
-            return;
+            return None;
         }
         let letterhead = Letterhead {
             from: config.notify.from.clone(),
@@ -158,11 +175,7 @@ impl Desk {
         };
         let now = clock::now();
         let message = notice.write(&letterhead, OutboxId::new(now), now);
-        let mail = Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message };
-        if let Err(error) = self.outbox.put(mail.clone(), now).await {
-            maillog::notice_postponed(&error.to_string());
-            self.outbox.keep(mail, now);
-        }
+        Some((Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message }, now))
     }
 }
 

@@ -90,11 +90,10 @@ impl SessionLog {
 
     /// The upstream answered a RCPT.
     pub fn probed(&self, account: &Account, recipient: &str, reply: &Reply) {
-        let recipient = clean(recipient);
         if reply.is_positive() {
-            debug!(session = %self.id, %account, recipient, reply = %reply, "recipient accepted");
+            debug!(session = %self.id, %account, recipient = clean(recipient), reply = %reply, "recipient accepted");
         } else {
-            info!(session = %self.id, %account, recipient, reply = %reply, "recipient refused");
+            info!(session = %self.id, %account, recipient = clean(recipient), reply = %reply, "recipient refused");
         }
     }
 
@@ -145,6 +144,11 @@ impl SessionLog {
     /// A message was not taken, by our own decision.
     pub fn rejected(&self, account: &Account, why: &str) {
         info!(session = %self.id, client = %self.client, %account, why, "message not accepted");
+    }
+
+    /// A defect of ours ended the session; [`panicked`] says which.
+    pub fn panicked(&self) {
+        error!(session = %self.id, client = %self.client, "session task panicked: the connection was cut");
     }
 
     /// The session is over.
@@ -238,6 +242,16 @@ pub fn users_refused(why: &str) {
     error!(why = clean(why), "the new users file is refused; the old one stays in force");
 }
 
+/// The notice of a block by the limit is in the outbox; with nobody to send it to, this line is the notice.
+pub fn block_told(account: &Account, to: &[String]) {
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    if to.is_empty() {
+        warn!(%account, "an account is blocked by the limit; nobody gets a mail, since [notify] to is empty");
+    } else {
+        info!(%account, to = list(&to), "the notice of a block is on its way");
+    }
+}
+
 /// Counts or blocks cannot be written.
 pub fn ledger_trouble(why: &str) {
     error!(
@@ -265,6 +279,11 @@ pub fn blind(what: &str) {
         recipients = what,
         "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`"
     );
+}
+
+/// A defect of ours, or of a library's; whether it was caught is for others to say.
+pub fn panicked(at: &str, why: &str) {
+    error!(at, why = clean(why), "panic: this is a defect of Gatepost's, please report it");
 }
 
 /// Nobody is let in any more.
@@ -321,7 +340,7 @@ pub fn outbox_failed(why: &str) {
 
 /// A notice could not be written.
 pub fn notice_postponed(why: &str) {
-    error!(why = clean(why), "a notice could not be written; it is kept in memory until it can");
+    error!(why = clean(why), "a notice could not be written; it is tried again until it can");
 }
 
 /// A task of ours ended as it must not.

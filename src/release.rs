@@ -181,7 +181,8 @@ impl Releaser {
             return Ok(Tried::Answered); // a crash came between the last answer and the removal
         }
         let identity = identity(envelope, now);
-        let session = identity.session;
+        // Outlives the transaction, also where a shutdown cuts this short.
+        let _connections = self.parts.upstream.session(identity.session);
         let mut upstream = self.parts.upstream.transaction(identity);
         let taken = ask(&mut upstream, envelope, now).await;
         let tried = match taken.as_slice() {
@@ -189,7 +190,6 @@ impl Releaser {
             taken => self.send(claim, envelope, &mut upstream, taken, now).await,
         };
         upstream.abandon();
-        self.parts.upstream.end_session(session);
         tried
     }
 

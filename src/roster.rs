@@ -55,14 +55,10 @@ impl Roster {
 
     /// Asks all sessions of an account to end; says how many there are.
     pub fn end(&self, account: &Account, ending: Ending) -> usize {
-        let mark = match ending {
-            Ending::Kicked => KICKED,
-            Ending::CredentialsChanged => CREDENTIALS_CHANGED,
-        };
         let sessions = self.lock();
         let Some(sessions) = sessions.get(account) else { return 0 };
         for session in sessions.values() {
-            session.store(mark, Ordering::Release);
+            session.store(mark(ending), Ordering::Release);
         }
         sessions.len()
     }
@@ -73,6 +69,11 @@ impl Roster {
 }
 
 impl Ticket {
+    /// Asks this session alone to end.
+    pub fn end(&self, ending: Ending) {
+        self.ending.store(mark(ending), Ordering::Release);
+    }
+
     /// Whether, and why, the session is to end.
     pub fn ending(&self) -> Option<Ending> {
         match self.ending.load(Ordering::Acquire) {
@@ -80,6 +81,13 @@ impl Ticket {
             CREDENTIALS_CHANGED => Some(Ending::CredentialsChanged),
             _ => None,
         }
+    }
+}
+
+const fn mark(ending: Ending) -> u8 {
+    match ending {
+        Ending::Kicked => KICKED,
+        Ending::CredentialsChanged => CREDENTIALS_CHANGED,
     }
 }
 
@@ -107,6 +115,8 @@ mod tests {
         let first = roster.enter(&anna, SessionId::new(Timestamp::from_millis(1)));
         let second = roster.enter(&anna, SessionId::new(Timestamp::from_millis(2)));
         assert_eq!(roster.count(&anna), 2);
+        second.end(Ending::CredentialsChanged);
+        assert_eq!(second.ending(), Some(Ending::CredentialsChanged));
         drop(second);
         assert_eq!((roster.count(&anna), first.ending()), (1, None));
         assert_eq!(roster.end(&anna, Ending::Kicked), 1);

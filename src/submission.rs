@@ -36,7 +36,7 @@ use crate::session::{
 };
 use crate::smtp::{Command, Extensions, Reply};
 use crate::transfer::Transfer;
-use crate::upstream::Transaction;
+use crate::upstream::{SessionConnections, Transaction};
 
 /// How long a client without a transaction may stay silent once the service shuts down, before it gets its 421 unasked.
 const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -46,6 +46,17 @@ struct Sender {
     account: Account,
     watch: Watch,
     ticket: Ticket,
+}
+
+/// Says so where the session's task panics. What the session held goes back by unwinding.
+struct Witness(SessionLog);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked();
+        }
+    }
 }
 
 /// One client's conversation: the machine and all that it moves.
@@ -60,6 +71,8 @@ struct Conversation {
     /// Questions that have no answer yet, in order.
     asked: VecDeque<Asked>,
     upstream: Option<Transaction>,
+    /// Behind the transaction, so that it is dropped after it where the task is cut off.
+    connections: SessionConnections,
     incoming: Option<Incoming>,
     /// Until when a client must have logged in (a relay host: have said its first command).
     admission: Option<Instant>,
@@ -73,6 +86,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
     let id = SessionId::new(clock::now());
     let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
     let log = SessionLog::new(id, peer);
+    let _witness = Witness(log);
     let relay_host = parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));
     log.connected(stream.tls().is_some(), relay_host);
     let terms = Terms {
@@ -92,6 +106,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
         sender: None,
         asked: VecDeque::new(),
         upstream: None,
+        connections: parts.upstream.session(id),
         incoming: None,
         admission: Some(connected + parts.config.session.auth_timeout),
         shutdown: parts.shutdown.clone(),
@@ -103,9 +118,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
     }
     let ended = conversation.run().await;
     log.disconnected(&ended.as_ref().err().map_or_else(|| "closed".to_owned(), Lost::to_string));
-    conversation.asked.clear();
-    conversation.upstream = None;
-    conversation.parts.upstream.end_session(id);
+    drop((conversation.asked, conversation.upstream, conversation.connections));
     conversation.client.close().await;
 }
 
@@ -193,6 +206,7 @@ impl Conversation {
 
     async fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
+        let users = self.parts.auth.snapshot();
         let exchange = sasl::exchange(&mut self.client, &self.parts.auth, mechanism, initial, deadline).await;
         let ended = match exchange {
             Ok(ended) => ended,
@@ -205,6 +219,10 @@ impl Conversation {
         if let AuthOutcome::Success(account) = &ended.outcome {
             self.log.authenticated(account, mechanism);
             self.becomes(account.clone()).await;
+            // A new users file that came before the session was in the roster has not ended it.
+            if let Some(sender) = self.sender.as_ref().filter(|_| users.is_outdated(account)) {
+                sender.ticket.end(Ending::CredentialsChanged);
+            }
             self.admission = None;
         }
         Ok(self.handle(Event::Authenticated(ended.outcome)))
@@ -526,5 +544,34 @@ impl Scene {
             upstream: self.upstream.as_deref(),
             mechanisms: &self.mechanisms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_panic_is_logged_with_the_session() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let file = Arc::new(File::create(&path).unwrap());
+        let subscriber = tracing_subscriber::fmt().with_writer(file).finish();
+        let id = SessionId::new(Timestamp::from_millis(1));
+        tracing::subscriber::with_default(subscriber, || {
+            for panics in [false, true] {
+                let session = std::panic::catch_unwind(|| {
+                    let _witness = Witness(SessionLog::new(id, "192.0.2.1:25".parse().unwrap()));
+                    assert!(!panics, "as it is meant to");
+                });
+                assert_eq!(session.is_err(), panics);
+            }
+        });
+        let log = std::fs::read_to_string(path).unwrap();
+        assert_eq!((log.lines().count(), log.contains(&id.to_string())), (1, true), "{log}");
     }
 }

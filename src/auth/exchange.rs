@@ -192,12 +192,11 @@ impl Exchange {
     /// Lets in who is still in the file as they were when the exchange began: whose line changed meanwhile would
     /// otherwise escape the end of their sessions.
     fn success(&self, name: &str, account: Account) -> SaslStep {
-        let now = self.shared.current.load();
-        let unchanged = match (self.directory.find(name), now.find(name)) {
-            (Some(then), Some(now)) => now.is(then),
-            _ => false,
-        };
-        if unchanged { SaslStep::Success(account) } else { denied(name, CHANGED) }
+        if self.directory.has_same(name, &self.shared.current.load()) {
+            SaslStep::Success(account)
+        } else {
+            denied(name, CHANGED)
+        }
     }
 }
 
@@ -499,9 +498,13 @@ mod tests {
             exchange.step(Some(name.as_bytes())).await;
             exchanges.push(exchange);
         }
+        let accounts = ["bob", "anna", "host:192.0.2.1"].map(|text| text.parse().unwrap());
+        let before = authenticator.snapshot();
+        assert_eq!(accounts.each_ref().map(|account| before.is_outdated(account)), [false; 3]);
         std::fs::write(&path, format!("bob:{CRYPT}\nanna:{SCRAM}:1000\n")).unwrap();
         let event = authenticator.replace(Directory::read(&path, &ALL).1.unwrap());
         assert!(matches!(event, UsersEvent::Reloaded { users: 2, ended } if ended == ["bob"]));
+        assert_eq!(accounts.each_ref().map(|account| before.is_outdated(account)), [true, false, false]);
         let mut outcomes = Vec::new();
         for mut exchange in exchanges {
             outcomes.push(text(&exchange.step(Some(b"correct horse")).await));

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
-use crate::account::Account;
+use crate::account::{Account, Kind};
 use check::Checks;
 use decoy::Decoys;
 use users::{Problem, User, Users};
@@ -130,6 +130,12 @@ pub struct Authenticator {
     shared: Arc<Shared>,
 }
 
+/// The users of one moment, to be compared with those of a later one.
+pub struct Snapshot {
+    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+}
+
 /// What all exchanges share.
 struct Shared {
     file: Option<PathBuf>,
@@ -211,12 +217,26 @@ impl Authenticator {
         Arc::clone(&self.shared.current.load().line)
     }
 
+    /// The users as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { shared: Arc::clone(&self.shared), directory: self.shared.current.load_full() }
+    }
+
     /// Begins an exchange; `None` for a mechanism that is not offered (504 5.5.4).
     pub fn exchange(&self, mechanism: &str) -> Option<Exchange> {
         let directory = self.shared.current.load_full();
         let offered = &directory.offered;
         let mechanism = *offered.iter().find(|offered| offered.name().eq_ignore_ascii_case(mechanism))?;
         Some(Exchange::new(Arc::clone(&self.shared), directory, mechanism))
+    }
+}
+
+impl Snapshot {
+    /// Whether the line of `account` has changed since, or gone.
+    pub fn is_outdated(&self, account: &Account) -> bool {
+        let now = self.shared.current.load();
+        let Kind::User(name) = account.kind() else { return false };
+        !Arc::ptr_eq(&now, &self.directory) && !self.directory.has_same(name, &now)
     }
 }
 
@@ -247,6 +267,14 @@ impl Directory {
             Err(UsersError::Empty { path: path.display().to_string() })
         } else {
             Ok(self)
+        }
+    }
+
+    /// Whether `name` is that of somebody who is in `newer` as well, with the same name and hash.
+    fn has_same(&self, name: &str, newer: &Self) -> bool {
+        match (self.find(name), newer.find(name)) {
+            (Some(then), Some(now)) => now.is(then),
+            _ => false,
         }
     }
 

@@ -7,9 +7,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::Failed;
 use crate::config::{Config, Log, LogFormat, LogLevel};
+use crate::maillog;
 
 pub(super) async fn run(config: Config) -> Result<(), Failed> {
     start_log(&config.log);
+    log_panics();
     crate::server::serve(config).await.map_err(|error| Failed::because(error.to_string()))
 }
 
@@ -30,6 +32,14 @@ fn start_log(log: &Log) {
         LogFormat::Text => builder.with_ansi(terminal).init(),
         LogFormat::Auto | LogFormat::Json => builder.json().flatten_event(true).init(),
     }
+}
+
+/// Panics go where everything else goes, in the same form.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        maillog::panicked(&at, panic.payload_as_str().unwrap_or_default());
+    }));
 }
 
 /// What the libraries below us say is of interest only where it is bad, or where everything is asked for: some warn of

@@ -213,6 +213,7 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(watchers::users(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
+    beside.spawn(watchers::blocks(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::account::Account;
 use crate::auth::UsersEvent;
+use crate::clock;
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
 
+/// How often blocks are looked for of which the abuse desk may not have been told.
+const UNTOLD_TICK: Duration = Duration::from_secs(1);
 /// How often the quarantine's fill level is looked at.
 const FILL_TICK: Duration = Duration::from_secs(10);
 
@@ -38,6 +43,33 @@ pub(super) async fn ledger(parts: Parts) {
                 parts.desk.ledger_trouble(&why).await;
             }
             None => maillog::ledger_recovered(),
+        }
+    }
+}
+
+/// Tells the abuse desk of each block by the limit: once it is on the disk, and that it was told after its mail is, so
+/// that a crash in between has it told twice, never not at all.
+pub(super) async fn blocks(parts: Parts) {
+    let mut failing = false;
+    loop {
+        let mut failed = None;
+        for record in parts.ledger.untold(clock::now()).await {
+            match parts.desk.blocked(&record, parts.roster.count(&record.account)).await {
+                Ok(()) => {
+                    parts.ledger.told(&record);
+                    maillog::block_told(&record.account, &parts.config.notify.to);
+                }
+                Err(why) => failed = Some(why),
+            }
+        }
+        if let Some(why) = failed.as_ref().filter(|_| !failing) {
+            maillog::notice_postponed(why);
+        }
+        failing = failed.is_some();
+        if failing {
+            tokio::time::sleep(UNTOLD_TICK).await;
+        } else {
+            let _ = timeout(UNTOLD_TICK, parts.ledger.crossed()).await;
         }
     }
 }

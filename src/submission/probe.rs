@@ -212,7 +212,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// One invalid recipient: durable when this returns; the abuse desk's mail too, if it was the one too many.
+    /// One invalid recipient: durable when this returns. Of a block the ledger has the abuse desk told.
     async fn count(&mut self, shown: &str, key: &[u8]) {
         let Some(sender) = &self.sender else { return };
         let attempt = Attempt { address: shown, key, client: self.peer.ip(), now: clock::now() };
@@ -220,10 +220,7 @@ impl Conversation {
         match sender.watch.count(attempt).await {
             Verdict::Counted { count } => self.log.counted(&sender.account, shown, count, limit),
             Verdict::Repeated | Verdict::Blocked => {}
-            Verdict::Crossed(record) => {
-                self.log.blocked(&sender.account, shown, limit);
-                self.parts.desk.blocked(&record, self.parts.roster.count(&sender.account)).await;
-            }
+            Verdict::Crossed(_) => self.log.blocked(&sender.account, shown, limit),
             Verdict::WouldBlock(record) => {
                 self.log.would_block(&sender.account, limit);
                 self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;

@@ -133,6 +133,20 @@ pub struct Upstream {
     shared: Arc<Shared>,
 }
 
+/// The connections of one session; dropping it closes them, however the session ends. To be dropped after the session's
+/// transactions.
+#[must_use]
+pub struct SessionConnections {
+    upstream: Upstream,
+    session: SessionId,
+}
+
+impl Drop for SessionConnections {
+    fn drop(&mut self) {
+        self.upstream.end_session(self.session);
+    }
+}
+
 impl Upstream {
     /// Makes ready; connects to nothing yet. `tls` is needed unless `settings.protection` is off.
     pub fn new(settings: Settings, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
@@ -159,6 +173,11 @@ impl Upstream {
     /// A transaction on behalf of a client. Needs no connection before its first answer.
     pub fn transaction(&self, identity: Arc<ClientIdentity>) -> Transaction {
         Transaction::new(Arc::clone(&self.shared), identity)
+    }
+
+    /// A session begins, whose connections are closed with it.
+    pub fn session(&self, session: SessionId) -> SessionConnections {
+        SessionConnections { upstream: self.clone(), session }
     }
 
     /// The session is over: closes its connections. Its transactions must have been dropped.

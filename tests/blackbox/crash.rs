@@ -163,6 +163,36 @@ impl Smtp {
     }
 }
 
+/// Issue 3, The notice: one mail for each block, also where the kill comes between the block and its mail: here the outbox takes
+/// nothing until then.
+#[test]
+fn a_kill_between_block_and_notice() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).limit(2).notify("abuse@mta.example").start();
+    std::fs::remove_dir_all(gatepost.data_dir().join("outbox")).unwrap();
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.harvest(2, "mta.example");
+    assert_eq!(gatepost.status("user:alice").unwrap()["state"], "blocked");
+    gatepost.expect_log("that the notice waits", |line| line.to_string().contains("could not be written"));
+    gatepost.kill();
+    gatepost.start();
+    let text = String::from_utf8_lossy(&upstream.expect_taken(1)[0].data).into_owned();
+    for words in ["user:alice", "127.0.0.1", "nobody-"] {
+        assert!(text.contains(words), "no {words} in the notice:\n{text}");
+    }
+    // Told once and for all: of two blocks only the second is news to the next start.
+    gatepost.expect_log("that it is sent", |line| line.to_string().contains("mail of ours sent"));
+    gatepost.terminate();
+    gatepost.start();
+    let mut client = gatepost.login("bob");
+    client.expect("MAIL FROM:<bob@mta.example>", 250);
+    client.harvest(2, "mta.example");
+    let second = upstream.expect_taken(2);
+    assert!(String::from_utf8_lossy(&second[1].data).contains("user:bob"));
+    assert_eq!(upstream.taken().len(), 2);
+}
+
 /// SIGKILL between the claim of a release and its end: it may be sent twice, and may never be lost.
 #[test]
 fn a_release_survives_sigkill() {

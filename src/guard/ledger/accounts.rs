@@ -10,8 +10,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Block;
 use super::entry::{Entry, State};
+use super::rows::KeptBlock;
 use crate::account::Account;
 
 /// How long an account stays for the sake of its messages.
@@ -42,7 +42,7 @@ struct Idle {
 
 impl Accounts {
     /// Those that are blocked.
-    pub(super) fn of(blocks: Vec<(Account, Block)>) -> Self {
+    pub(super) fn of(blocks: Vec<(Account, KeptBlock)>) -> Self {
         let entries = blocks.into_iter().map(|(account, block)| {
             let entry = Arc::new(Entry::blocked(&account, block));
             (account, entry)

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::rows::{self, AccountRow, AttemptRow, Extent, Reach, Stored};
+use super::rows::{self, AccountRow, AttemptRow, Extent, KeptBlock, Reach, Stored};
 use super::store::{Edit, Store, Tree};
 use super::{
     Attempt, Block, BlockedBy, Policy, RELAYED, Record, Relayed, SAMPLES, Sample, Standing, Verdict,
@@ -42,7 +42,7 @@ pub(super) struct State {
     relayed: VecDeque<Relayed>,
     relayed_extent: Extent,
     would_block_day: Option<u64>,
-    block: Option<Block>,
+    block: Option<KeptBlock>,
     /// RCPTs in flight.
     pub(super) in_flight: usize,
     /// Watches.
@@ -92,7 +92,7 @@ impl Entry {
     }
 
     /// An account that the disk says is blocked.
-    pub(super) fn blocked(account: &Account, block: Block) -> Self {
+    pub(super) fn blocked(account: &Account, block: KeptBlock) -> Self {
         let entry = Self::new(account);
         entry.lock().block = Some(block);
         entry.blocked.store(true, Ordering::Release);
@@ -144,7 +144,12 @@ impl Entry {
 
     /// The block that is shown.
     pub(super) fn block(&self) -> Option<Block> {
-        (self.standing() == Standing::Blocked).then(|| self.lock().block.clone()).flatten()
+        (self.standing() == Standing::Blocked).then(|| self.lock().block().cloned()).flatten()
+    }
+
+    /// Whether a block is shown of which the abuse desk was not told.
+    pub(super) fn is_untold(&self) -> bool {
+        self.standing() == Standing::Blocked && self.lock().block.as_ref().is_some_and(|kept| !kept.told)
     }
 
     /// What `commit` says is on the disk.
@@ -215,7 +220,8 @@ impl State {
             Verdict::Counted { count }
         } else if policy.blocks(account) {
             let reason = format!("{count} invalid recipients within {}", spoken(rule.period));
-            self.set_block(Some(Block { at: attempt.now, by: BlockedBy::Limit, reason: Some(reason) }));
+            let block = Block { at: attempt.now, by: BlockedBy::Limit, reason: Some(reason) };
+            self.set_block(Some(KeptBlock { block, told: false }));
             Verdict::Crossed(Box::new(self.record(account, attempt.now, rule.period)))
         } else if self.would_block_day < Some(day) {
             self.would_block_day = Some(day);
@@ -262,7 +268,20 @@ impl State {
             return false;
         }
         self.change += 1;
-        self.set_block(Some(Block { at: now, by: BlockedBy::Operator, reason: reason.map(Into::into) }));
+        let block = Block { at: now, by: BlockedBy::Operator, reason: reason.map(Into::into) };
+        // Who blocks by hand knows.
+        self.set_block(Some(KeptBlock { block, told: true }));
+        true
+    }
+
+    /// The abuse desk was told of this block; `false` where it is not the one that holds, or was told of before.
+    pub(super) fn tell(&mut self, of: &Block) -> bool {
+        let Some(kept) = self.block.as_mut().filter(|kept| kept.block == *of && !kept.told) else {
+            return false;
+        };
+        kept.told = true;
+        self.change += 1;
+        self.block_change = self.change;
         true
     }
 
@@ -289,7 +308,7 @@ impl State {
 
     pub(super) fn record(&self, account: &Account, now: Timestamp, period: Duration) -> Record {
         // Nothing counts while a block lasts: an operator who comes a day later sees what led to it.
-        let now = self.block.as_ref().map_or(now, |block| block.at.min(now));
+        let now = self.block().map_or(now, |block| block.at.min(now));
         let first = self.window.first(now, period);
         let in_window = |sample: &&Sample| first.is_some_and(|first| sample.at >= first);
         Record {
@@ -297,7 +316,7 @@ impl State {
             invalid_recipients: self.window.count(now, period),
             first,
             last: self.window.last(now, period),
-            block: self.block.clone(),
+            block: self.block().cloned(),
             samples: self.samples.iter().filter(in_window).cloned().collect(),
             relayed: self.relayed.iter().cloned().collect(),
         }
@@ -363,7 +382,11 @@ impl State {
         Commit { changes, change: self.change, attempts, relayed }
     }
 
-    fn set_block(&mut self, block: Option<Block>) {
+    fn block(&self) -> Option<&Block> {
+        self.block.as_ref().map(|kept| &kept.block)
+    }
+
+    fn set_block(&mut self, block: Option<KeptBlock>) {
         self.block = block;
         self.block_change = self.change;
     }

@@ -31,6 +31,7 @@ mod tests;
 mod view;
 mod writer;
 
+use entry::Entry;
 use shared::Shared;
 use writer::Writer;
 
@@ -157,6 +158,41 @@ impl Ledger {
         spawn_blocking(move || pages::records(&shared, after, limit, now).map_err(LedgerError::Read))
             .await
             .unwrap_or_else(|error| Err(LedgerError::Read(error.to_string())))
+    }
+
+    /// Blocks that the limit made and that [`Self::told`] was not called for, since whenever, over restarts. A
+    /// block that is not on the disk yet is not among them, unless it cannot be had there for now.
+    pub async fn untold(&self, now: Timestamp) -> Vec<Record> {
+        let shared = self.handle.shared.clone();
+        let look = move || {
+            let period = shared.policy.load().period;
+            let mut entries = Vec::new();
+            shared.accounts.each(|entry| entries.extend(entry.is_untold().then(|| entry.clone())));
+            let record = |entry: Arc<Entry>| {
+                let account = entry.account.clone();
+                pages::record(&shared, &account, Some(entry), now, period).ok().flatten()
+            };
+            entries.into_iter().filter_map(record).filter(|record| record.block.is_some()).collect()
+        };
+        spawn_blocking(look).await.unwrap_or_default()
+    }
+
+    /// Returns when a block by the limit has come that [`Self::untold`] may not have told yet. Who waits for it
+    /// looks now and then all the same: of a block whose session was cut off nothing is said.
+    pub async fn crossed(&self) {
+        self.shared().crossed.notified().await;
+    }
+
+    /// The abuse desk knows of the record's block; written soon, without waiting. If a crash comes before, it
+    /// will be told again, never not at all.
+    pub fn told(&self, record: &Record) {
+        let (shared, Some(block)) = (self.shared(), &record.block) else { return };
+        if let Some(entry) = shared.accounts.find(&record.account) {
+            let mut state = entry.lock();
+            if state.tell(block) {
+                shared.queue.submit_idly(&entry, &mut state);
+            }
+        }
     }
 
     /// The upstream's last replies.

@@ -50,6 +50,14 @@ struct BlockRow {
     at: u64,
     by: BlockedBy,
     reason: Option<String>,
+    told: bool,
+}
+
+/// A block, and whether the abuse desk was told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeptBlock {
+    pub(super) block: Block,
+    pub(super) told: bool,
 }
 
 /// All that the disk has of an account, each list the oldest first, with the rows' numbers.
@@ -179,23 +187,29 @@ pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 }
 
 /// Sets, or lifts, an account's block.
-pub(super) fn block_edit(account: &Account, block: Option<&Block>) -> Edit {
-    let value = block.map(|block| {
-        encode(&BlockRow { at: block.at.as_millis(), by: block.by, reason: block.reason.clone() })
+pub(super) fn block_edit(account: &Account, kept: Option<&KeptBlock>) -> Edit {
+    let value = kept.map(|KeptBlock { block, told }| {
+        let Block { at, by, reason } = block;
+        encode(&BlockRow { at: at.as_millis(), by: *by, reason: reason.clone(), told: *told })
     });
     Edit { tree: Tree::Blocks, key: account.as_str().into(), value }
 }
 
 /// All blocks. One that does not read is a block all the same.
-pub(super) fn blocks(store: &Store) -> Result<Vec<(Account, Block)>, String> {
+pub(super) fn blocks(store: &Store) -> Result<Vec<(Account, KeptBlock)>, String> {
     let pairs = store.scan(Tree::Blocks, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
     let parse = |(key, value): Pair| {
         let account = std::str::from_utf8(&key).ok()?.parse().ok()?;
-        let block = match decode::<BlockRow>(&value) {
-            Some(row) => Block { at: Timestamp::from_millis(row.at), by: row.by, reason: row.reason },
-            None => Block { at: Timestamp::default(), by: BlockedBy::Operator, reason: None },
+        let kept = match decode::<BlockRow>(&value) {
+            Some(BlockRow { at, by, reason, told }) => {
+                KeptBlock { block: Block { at: Timestamp::from_millis(at), by, reason }, told }
+            }
+            None => {
+                let block = Block { at: Timestamp::default(), by: BlockedBy::Operator, reason: None };
+                KeptBlock { block, told: true }
+            }
         };
-        Some((account, block))
+        Some((account, kept))
     };
     Ok(pairs.into_iter().filter_map(parse).collect())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     day: Mutex<Day>,
     pub(super) day_changed: AtomicBool,
     pub(super) trouble: watch::Sender<Option<String>>,
+    /// Told when there is a block that the abuse desk may not know of.
+    pub(super) crossed: Notify,
     /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the
     /// counts of others look old for ever.
     now: AtomicU64,
@@ -68,6 +70,7 @@ impl Shared {
             day: Mutex::new(day),
             day_changed: AtomicBool::new(false),
             trouble: watch::Sender::new(None),
+            crossed: Notify::new(),
             now: AtomicU64::new(0),
         })
     }

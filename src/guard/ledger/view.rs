@@ -93,8 +93,8 @@ impl Watch {
     }
 
     /// Counts an invalid recipient; returns when it is durable, or known not to be for now (`Ledger::trouble`
-    /// says so). To be awaited to its end: who drops it has counted, but loses the verdict, which nobody else
-    /// gets.
+    /// says so). Who drops it has counted, but loses the verdict, which nobody else gets; a block by the limit
+    /// is in [`Ledger::untold`] all the same.
     pub async fn count(&self, attempt: Attempt<'_>) -> Verdict {
         let shared = self.ledger.shared();
         shared.tell_time(attempt.now);
@@ -108,6 +108,9 @@ impl Watch {
         if let Some(waiting) = waiting {
             // Where it could not be written the state holds in memory, and so does the verdict.
             let _ = shared.written(&self.entry, waiting).await;
+        }
+        if matches!(verdict, Verdict::Crossed(_)) {
+            shared.crossed.notify_one();
         }
         verdict
     }

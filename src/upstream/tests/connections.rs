@@ -270,3 +270,23 @@ async fn many_at_once_never_exceed_the_maximum() {
     let most = most.load(std::sync::atomic::Ordering::SeqCst);
     assert!((1..=2 * MAX).contains(&most), "{most}");
 }
+
+/// The task of a session is cut off, by a panic or by its abortion: what it had open goes with it.
+#[tokio::test]
+async fn a_session_that_is_cut_off_leaves_no_connection() {
+    let script = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("alice"), mail());
+    let scripted = Scripted::start(&[&script]).await;
+    let one = upstream(scripted.address);
+    let task = tokio::spawn({
+        let one = one.clone();
+        async move {
+            let alice = identity("alice");
+            let _connections = one.session(alice.session);
+            use_once(&one, &alice).await;
+            panic!("as it is meant to");
+        }
+    });
+    assert!(timeout(DEADLINE, task).await.unwrap().unwrap_err().is_panic());
+    scripted.finish(1).await;
+    drop(one);
+}

@@ -9,6 +9,7 @@ use super::*;
 mod counting;
 mod durability;
 mod listing;
+mod told;
 mod trouble;
 
 /// Noon of some day, so that no test crosses midnight.
