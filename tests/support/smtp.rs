@@ -262,7 +262,7 @@ impl Smtp {
     }
 
     /// One line of a reply, its CRLF taken off.
-    fn line(&mut self) -> io::Result<Option<String>> {
+    pub(crate) fn line(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\r\n") {
                 let rest = self.unread.split_off(end + 2);
