@@ -8,6 +8,7 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::guard::Ledger;
+use crate::net::tls::Acceptor;
 use crate::quarantine::Spool;
 use crate::roster::Roster;
 use crate::upstream::Upstream;
@@ -29,8 +30,8 @@ pub struct Parts {
     pub roster: Roster,
     /// Who is told.
     pub desk: Desk,
-    /// Our certificate towards clients.
-    pub tls: Arc<rustls::ServerConfig>,
+    /// TLS towards clients.
+    pub tls: Acceptor,
     /// Turns true when the service shuts down.
     pub shutdown: watch::Receiver<bool>,
 }

@@ -197,7 +197,7 @@ impl Conversation {
     async fn start_tls(&mut self) -> Result<Step, Lost> {
         self.client.flush().await?;
         let deadline = self.command_deadline();
-        self.client.start_tls(Arc::clone(&self.parts.tls), Some(deadline)).await?;
+        self.client.start_tls(&self.parts.tls, Some(deadline)).await?;
         if let Some(tls) = self.client.stream().and_then(Stream::tls) {
             self.log.encrypted(tls.version, &tls.cipher);
         }

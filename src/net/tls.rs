@@ -6,12 +6,15 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::Stream;
 use super::pem;
 pub use super::trust::client_config;
 
@@ -19,6 +22,28 @@ pub use super::trust::client_config;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsError(pub String);
+
+/// Shakes hands with clients. Cheap to clone.
+#[derive(Clone)]
+pub struct Acceptor(TlsAcceptor);
+
+impl Acceptor {
+    /// With this certificate chain and key; see [`server_config`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(certificate: &Path, private_key: &Path) -> Result<Self, TlsError> {
+        Ok(Self(TlsAcceptor::from(server_config(certificate, private_key)?)))
+    }
+
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// The client does not want what we offer, or went away.
+    pub async fn accept(&self, tcp: TcpStream) -> std::io::Result<Stream> {
+        Ok(Stream::Server(Box::new(self.0.accept(tcp).await?)))
+    }
+}
 
 /// The server's side: TLS 1.2 and 1.3 with this certificate chain and key. Checks that they fit together.
 ///

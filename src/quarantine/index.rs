@@ -261,7 +261,6 @@ impl Index {
     /// How much of `max_size` is taken, 0 to 1.
     pub(super) fn fill_level(&self, limits: &Limits) -> f64 {
         // Precise to a millionth for every size below 2^53 octets.
-        #[allow(clippy::cast_precision_loss)]
         let level = self.total.octets() as f64 / limits.max_size.max(1) as f64;
         level.min(1.0)
     }

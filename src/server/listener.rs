@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,9 +108,9 @@ async fn admit(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: ListenTls
     let stream = match tls {
         ListenTls::StartTls => Stream::Plain(stream),
         ListenTls::Implicit => {
-            let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(&parts.tls)).accept(stream);
+            let handshake = parts.tls.accept(stream);
             match timeout(parts.config.session.auth_timeout, handshake).await {
-                Ok(Ok(stream)) => Stream::Server(Box::new(stream)),
+                Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return maillog::handshake_failed(peer, &error.to_string()),
                 Err(_) => return maillog::handshake_failed(peer, "timed out"),
             }

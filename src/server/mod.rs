@@ -84,7 +84,7 @@ impl Workshop {
         {
             maillog::self_signed(&config.tls.certificate);
         }
-        let tls = tls::server_config(&config.tls.certificate, &config.tls.private_key)
+        let tls = tls::Acceptor::open(&config.tls.certificate, &config.tls.private_key)
             .map_err(ServerError::from)?;
         let secret = data_dir.secret()?;
         let (users, mechanisms) = (&config.auth.users, &config.auth.mechanisms);

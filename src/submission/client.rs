@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::Stream;
+use crate::net::tls::Acceptor;
 use crate::session::LineError;
 use crate::session::texts::LINGER;
 use crate::smtp::Command;
@@ -198,20 +199,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Lost`]; the connection is of no use any more.
-    pub(super) async fn start_tls(
-        &mut self,
-        config: std::sync::Arc<rustls::ServerConfig>,
-        deadline: Option<Instant>,
-    ) -> Result<(), Lost> {
+    pub(super) async fn start_tls(&mut self, tls: &Acceptor, deadline: Option<Instant>) -> Result<(), Lost> {
         self.inbound = BytesMut::new();
         self.framer = Framer::default();
         let Some(Stream::Plain(tcp)) = self.stream.take() else { return Err(Lost::Closed) };
-        let handshake = tokio_rustls::TlsAcceptor::from(config).accept(tcp);
+        let handshake = tls.accept(tcp);
         let stream = match deadline {
             Some(deadline) => timeout_at(deadline, handshake).await.map_err(|_| Lost::TimedOut)??,
             None => handshake.await?,
         };
-        self.stream = Some(Stream::Server(Box::new(stream)));
+        self.stream = Some(stream);
         Ok(())
     }
 

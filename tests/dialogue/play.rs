@@ -49,8 +49,15 @@ struct Play<'a> {
 pub(crate) fn play(stage: &Stage, number: usize, script: &Script) -> Result<(), Failure> {
     stage.begin();
     let address = client_address(Door::StartTls, number);
-    let mut play =
-        Play { stage, number, address, client: None, upstream: None, ehlo: Vec::new(), transcript: Vec::new() };
+    let mut play = Play {
+        stage,
+        number,
+        address,
+        client: None,
+        upstream: None,
+        ehlo: Vec::new(),
+        transcript: Vec::new(),
+    };
     for (line, step) in &script.steps {
         if let Err(trouble) = play.step(step) {
             return Err(play.failure(script, format!(":{line}"), trouble));
@@ -99,7 +106,9 @@ impl Play<'_> {
             Step::HearEhlo => self.hear_ehlo(),
             Step::Offers(line) if self.offers(line) => Ok(()),
             Step::Offers(line) => Err(unlike(&format!("a line {line}"), &self.ehlo.join(", "))),
-            Step::Lacks(line) if self.offers(line) => Err(unlike(&format!("no line {line}"), &self.ehlo.join(", "))),
+            Step::Lacks(line) if self.offers(line) => {
+                Err(unlike(&format!("no line {line}"), &self.ehlo.join(", ")))
+            }
             Step::Lacks(_) => Ok(()),
             Step::ServerCloses => self.server_closes(),
             Step::Receive(pattern) => self.receive(pattern),
@@ -196,7 +205,9 @@ impl Play<'_> {
     fn server_closes(&mut self) -> Result<(), String> {
         match self.client()?.try_hear() {
             Ok(Heard::Reply(reply)) => Err(unlike(&"the end of the connection", &reply.text())),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
                 Err(unlike(&"the end of the connection", &"nothing"))
             }
             // Over TLS an end without close_notify, or a reset: an end all the same.
@@ -242,7 +253,12 @@ impl Play<'_> {
         if !field.starts_with(b"Received: ") {
             return Err(unlike(&"Received:", &shown(&field)));
         }
-        while self.upstream()?.next_octet().map_err(|error| error.to_string())?.is_some_and(|c| b" \t".contains(&c)) {
+        while self
+            .upstream()?
+            .next_octet()
+            .map_err(|error| error.to_string())?
+            .is_some_and(|c| b" \t".contains(&c))
+        {
             let more = self.received(&"more of the field")?;
             field.push(b' ');
             field.extend_from_slice(more.trim_ascii_start());
@@ -252,7 +268,8 @@ impl Play<'_> {
     }
 
     fn upstream_lost(&mut self) -> Result<(), String> {
-        let rest = self.upstream()?.rest().map_err(|error| unlike(&"the end of the upstream connection", &error))?;
+        let rest =
+            self.upstream()?.rest().map_err(|error| unlike(&"the end of the upstream connection", &error))?;
         self.upstream = None;
         self.note("U>", &rest);
         self.transcript.push("U is lost".to_owned());
@@ -275,8 +292,11 @@ impl Play<'_> {
             // Its connections are kept for other clients.
             return Ok(());
         }
-        while let Some(mut wire) = self.upstream.take().or_else(|| self.stage.take(self.address, Duration::ZERO)) {
-            let rest = wire.rest().map_err(|error| format!("the upstream connection is not closed: {error}"))?;
+        while let Some(mut wire) =
+            self.upstream.take().or_else(|| self.stage.take(self.address, Duration::ZERO))
+        {
+            let rest =
+                wire.rest().map_err(|error| format!("the upstream connection is not closed: {error}"))?;
             let farewells = ["", "QUIT\r\n", "RSET\r\n", "RSET\r\nQUIT\r\n"];
             if !farewells.iter().any(|farewell| farewell.as_bytes() == rest) {
                 return Err(unlike(&"nothing more upstream", &shown(&rest)));

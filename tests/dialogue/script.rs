@@ -141,13 +141,17 @@ impl Script {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let rule = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
         if !(rule.starts_with("RFC ") || rule.starts_with("CONTRACT, ")) || !rule.contains(": ") {
-            return Err(format!("{shown}:1: the first line is `# RFC NUMBER SECTION: RULE` or `# CONTRACT, PART: RULE`"));
+            return Err(format!(
+                "{shown}:1: the first line is `# RFC NUMBER SECTION: RULE` or `# CONTRACT, PART: RULE`"
+            ));
         }
         let rule = rule.to_owned();
         let mut script = Self { name, path: shown, rule, setting: Setting::default(), steps: Vec::new() };
         for (number, line) in text.lines().enumerate() {
             let number = number + 1;
-            script.line(number, line.trim_start()).map_err(|error| format!("{}:{number}: {error}", script.path))?;
+            script
+                .line(number, line.trim_start())
+                .map_err(|error| format!("{}:{number}: {error}", script.path))?;
         }
         if script.setting.raw {
             script.setting.alone = Some(script.name.clone());
@@ -176,7 +180,8 @@ impl Script {
 
     /// Whether it is a line about the setting.
     fn set(&mut self, line: &str) -> Result<bool, String> {
-        let words = |text: &str| Some(text.split(", ").map(str::to_owned).filter(|word| !word.is_empty()).collect());
+        let words =
+            |text: &str| Some(text.split(", ").map(str::to_owned).filter(|word| !word.is_empty()).collect());
         if let Some(rest) = line.strip_prefix("config ") {
             let (key, value) = rest.split_once(' ').ok_or("config KEY VALUE")?;
             self.setting.config.insert(key.to_owned(), value.trim().to_owned());

@@ -60,9 +60,8 @@ impl Stage {
     pub(crate) fn take(&self, client: IpAddr, patience: Duration) -> Option<Wire> {
         let key = if self.raw { Ipv4Addr::UNSPECIFIED.into() } else { client };
         let waiting = self.arrivals.waiting.lock().unwrap();
-        let none = |waiting: &mut BTreeMap<IpAddr, VecDeque<Wire>>| {
-            waiting.get(&key).is_none_or(VecDeque::is_empty)
-        };
+        let none =
+            |waiting: &mut BTreeMap<IpAddr, VecDeque<Wire>>| waiting.get(&key).is_none_or(VecDeque::is_empty);
         let (mut waiting, _) = self.arrivals.came.wait_timeout_while(waiting, patience, none).unwrap();
         waiting.get_mut(&key)?.pop_front()
     }
@@ -82,7 +81,8 @@ pub(crate) fn client_address(door: Door, number: usize) -> IpAddr {
 fn setup(setting: &Setting, upstream: SocketAddr) -> Setup {
     let mut setup = Setup::new(upstream).set("relay.hosts", vec!["127.2.0.0/16"]).limit(10_000);
     for (key, value) in &setting.config {
-        let table: toml::Table = format!("value = {value}").parse().unwrap_or_else(|error| panic!("{key}: {error}"));
+        let table: toml::Table =
+            format!("value = {value}").parse().unwrap_or_else(|error| panic!("{key}: {error}"));
         setup = setup.set(key, table["value"].clone());
     }
     setup
