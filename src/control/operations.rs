@@ -21,7 +21,7 @@ use super::audit::{Actor, AuditLine};
 use crate::account::Account;
 use crate::clock;
 use crate::guard::Ledger;
-use crate::guard::ledger::Change;
+use crate::guard::ledger::{BLIND_AFTER, Blindness, Change};
 use crate::id::QuarantineId;
 use crate::quarantine::{Envelope, Spool};
 use crate::roster::{Ending, Roster};
@@ -57,7 +57,7 @@ pub trait Host: Send + Sync + 'static {
     /// The limit that an account has.
     fn limit(&self, account: &Account) -> Limit;
 
-    /// What `status` warns of: notices that nobody takes, a ledger that cannot be written, a blind upstream.
+    /// What `status` warns of beside a blind upstream: notices that nobody takes, a ledger that cannot be written.
     fn warnings(&self) -> Vec<String>;
 
     /// Releases a message.
@@ -188,7 +188,8 @@ impl Command<'_> {
 
     async fn status(&self) -> Result<(), Gone> {
         self.audit("status", "all accounts", "done");
-        for warning in self.operations.host.warnings() {
+        let blind = self.operations.ledger.blindness(clock::now()).map(blind);
+        for warning in self.operations.host.warnings().into_iter().chain(blind) {
             self.say(Answer::Warning(warning)).await?;
         }
         let mut after = None;
@@ -397,6 +398,17 @@ impl Command<'_> {
     fn audit(&self, command: &str, object: &str, outcome: &str) {
         self.operations.audit(self.actor, command, object, outcome);
     }
+}
+
+/// CONTRACT: `check`, `serve` and `status` say so loudly.
+fn blind(blindness: Blindness) -> String {
+    let whom = match blindness {
+        Blindness::Everybody => "recipients",
+        Blindness::Foreign => "recipients at domains other than its own",
+    };
+    format!(
+        "BLIND: today (UTC) the upstream was asked about {BLIND_AFTER} {whom} at least and refused none; it seems to accept everybody, and then no stolen account is caught. See `gatepost check`"
+    )
 }
 
 fn audited_as(purpose: Purpose) -> &'static str {

@@ -3,6 +3,7 @@
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::mta::{DOMAIN, FOREIGN, Foreign, Kind, Mta};
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
+use crate::support::smtp::Smtp;
 
 /// Exit status and everything that was said.
 fn check(gatepost: &Gatepost) -> (i32, String) {
@@ -112,6 +113,32 @@ fn users_with_hashes_that_do_not_serve_are_named() {
     let mut gatepost = Setup::new(upstream.address).user_line(bcrypt).write();
     expect(&gatepost, 0, &["crypted", "scram"]);
     gatepost.start();
-    let ehlo = crate::support::smtp::Smtp::secured(gatepost.starttls).ehlo();
+    let ehlo = Smtp::secured(gatepost.starttls).ehlo();
     assert!(ehlo.text().contains("PLAIN") && !ehlo.text().contains("SCRAM"), "{}", ehlo.text());
+}
+
+/// An upstream that says 250 to everybody makes all of this blind: `serve` and `status` say so loudly, over restarts too.
+#[test]
+fn serve_and_status_say_that_the_upstream_is_blind() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).start();
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    let ask = |client: &mut Smtp, count: usize| {
+        let commands = "RCPT TO:<bob@mta.example>\r\n".repeat(count);
+        client.send(commands.as_bytes());
+        (0..count).for_each(|_| drop(client.expect_reply(250)));
+    };
+    for _ in 0..9 {
+        ask(&mut client, 111);
+    }
+    assert_eq!(gatepost.run(&["status"]).expect(0).stderr, "");
+    ask(&mut client, 1);
+    gatepost.expect_log("that it is blind", |line| line.to_string().contains("BLIND"));
+    assert!(gatepost.run(&["status", "--json"]).expect(0).stderr.contains("BLIND"));
+    client.quit();
+    gatepost.terminate();
+    assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"), "while `serve` is down");
+    gatepost.start();
+    assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"));
 }

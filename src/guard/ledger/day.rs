@@ -49,7 +49,24 @@ impl Day {
     }
 }
 
+impl Day {
+    /// Whether the upstream seems to be blind: so many of today's recipients were probed, and no one was refused.
+    pub(super) fn blindness(&self, now: Timestamp) -> Option<Blindness> {
+        if day_of(now) != self.day {
+            None
+        } else if self.everybody.is_blind() {
+            Some(Blindness::Everybody)
+        } else {
+            self.foreign.is_blind().then_some(Blindness::Foreign)
+        }
+    }
+}
+
 impl Tally {
+    fn is_blind(&self) -> bool {
+        self.probed >= BLIND_AFTER && self.refused == 0
+    }
+
     fn count(&mut self, refused: bool) {
         self.probed += 1;
         self.refused += u64::from(refused);
@@ -93,6 +110,23 @@ mod tests {
         // It refuses its own, but nobody else.
         assert_eq!(run(&mut day, 1, false, true, at(4)), []);
         assert_eq!(run(&mut day, 5000, true, false, at(4)), [(1000, Blindness::Foreign)]);
+    }
+
+    #[test]
+    fn blindness_lasts_until_a_refusal_or_to_the_end_of_the_day() {
+        let mut day = Day::default();
+        run(&mut day, 999, true, false, at(1));
+        assert_eq!(day.blindness(at(1)), None);
+        run(&mut day, 1, false, false, at(1));
+        assert_eq!(day.blindness(at(1)), Some(Blindness::Everybody));
+        assert_eq!(day.blindness(at(2)), None);
+        // At its own domain: of the others nothing is known.
+        run(&mut day, 1, false, true, at(1));
+        assert_eq!(day.blindness(at(1)), None);
+        run(&mut day, 1, true, false, at(1));
+        assert_eq!(day.blindness(at(1)), Some(Blindness::Foreign));
+        run(&mut day, 1, true, true, at(1));
+        assert_eq!(day.blindness(at(1)), None);
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl Ledger {
         self.shared().tally(foreign, refused, now)
     }
 
+    /// Whether the upstream seems to accept everybody today (UTC): enough was probed, and nothing refused.
+    pub fn blindness(&self, now: Timestamp) -> Option<Blindness> {
+        self.shared().day().blindness(now)
+    }
+
     /// Why the last write failed; `None` while all is written. Changes are announced.
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.shared().trouble.subscribe()
