@@ -1,6 +1,6 @@
 //! Relay or quarantine? What a reply means, what an account has on its window, who is blocked.
 //!
-//! [`classify`], [`window`] and [`mimicry`] are pure; [`ledger`] keeps their state and is the only file that names sled.
+//! [`mod@classify`], [`window`] and [`mimicry`] are pure; [`ledger`] keeps their state and is the only file that names sled.
 
 pub mod classify;
 pub mod ledger;

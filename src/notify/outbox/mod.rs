@@ -1,6 +1,6 @@
 //! Mail of our own that waits for the upstream: one file each, durable, retried, over restarts.
 //!
-//! `DATA_DIR/outbox/ID.mail` ([`file`]); one file per recipient, since a transaction that one of two recipients refuses
+//! `DATA_DIR/outbox/ID.mail` ([`mod@file`]); one file per recipient, since a transaction that one of two recipients refuses
 //! fails as a whole. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is due, by way of
 //! [`route`], and tells of each outcome. Tried again as a release is, and at each start; as long as nobody is there to be
 //! asked, each [`ANYBODY_THERE`], so that a notice comes soon after the upstream does. What the upstream refuses for good stays, to be
