@@ -12,7 +12,7 @@ use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::dsn::{Refused, Report};
 use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
-use crate::notify::outbox::{Kind, Mail, Outbox, Protection, Route};
+use crate::notify::outbox::{Kind, Login, Mail, Outbox, Protection, Route};
 use crate::quarantine::spool::Usage;
 use crate::quarantine::{Envelope, Recipient, RecipientState};
 use crate::upstream;
@@ -32,21 +32,23 @@ impl Desk {
 
     /// Sends what waits in the outbox, for as long as it is polled.
     pub async fn run(&self) {
-        let upstream = &self.config.upstream;
-        let settings = &upstream.settings;
+        let settings = &self.config.upstream.settings;
         let route = Route {
-            host: settings.host.clone(),
-            port: settings.port,
+            endpoints: settings.endpoints.clone(),
             protection: match settings.protection {
                 upstream::Protection::Off => Protection::Off,
                 upstream::Protection::StartTls => Protection::StartTls,
                 upstream::Protection::Implicit => Protection::Implicit,
             },
-            tls_name: settings.tls_name.clone(),
-            ca: upstream.ca.clone(),
+            ca: settings.ca.clone(),
+            identity: settings.identity.clone(),
+            login: settings.credentials.as_ref().map(|credentials| Login {
+                username: credentials.username.clone(),
+                password_file: credentials.password_file.clone(),
+            }),
             hostname: self.config.hostname.clone(),
             connect_timeout: settings.connect_timeout,
-            timeout: settings.data_timeout,
+            timeout: settings.timeouts.end,
         };
         let Err(error) = self.outbox.run(&route, |event| maillog::outbox(&event)).await;
         maillog::outbox_failed(&error.to_string());

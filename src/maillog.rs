@@ -224,6 +224,11 @@ pub fn upstream_unreachable(address: &str, fault: &str) {
     );
 }
 
+/// One of several upstreams could not be asked what it offers.
+pub fn upstream_left_out(address: &str, fault: &str) {
+    warn!(upstream = address, fault = clean(fault), "an upstream does not answer; the others take its mail");
+}
+
 /// The upstream does not let us say who the client is.
 pub fn no_xclient(address: &str) {
     warn!(

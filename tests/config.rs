@@ -31,7 +31,13 @@ fn every_key_is_documented_and_no_other() {
     let mut written = BTreeSet::new();
     for (name, value) in &documented {
         match value {
-            toml::Value::Table(table) => written.extend(table.keys().map(|key| format!("[{name}] {key}"))),
+            toml::Value::Table(table) => {
+                written.extend(table.keys().map(|key| format!("[{name}] {key}")));
+                for (inner, value) in table {
+                    let keys = value.as_table().into_iter().flat_map(toml::Table::keys);
+                    written.extend(keys.map(|key| format!("[{name}.{inner}] {key}")));
+                }
+            }
             toml::Value::Array(tables) if tables.iter().any(toml::Value::is_table) => {
                 for table in tables.iter().filter_map(toml::Value::as_table) {
                     written.extend(table.keys().map(|key| format!("[[{name}]] {key}")));
@@ -108,7 +114,7 @@ fn paths_are_relative_to_the_file() {
     let config = parse("data_dir = \"data\"\n[auth]\nusers = \"/srv/users\"\n[upstream]\nca = \"own.pem\"\n");
     assert_eq!(config.data_dir, Path::new("/etc/gatepost/data"));
     assert_eq!(config.auth.users, Path::new("/srv/users"));
-    assert_eq!(config.upstream.ca.as_deref(), Some(Path::new("/etc/gatepost/own.pem")));
+    assert_eq!(config.upstream.settings.ca.as_deref(), Some(Path::new("/etc/gatepost/own.pem")));
     assert_eq!(config.tls.certificate, Path::new("/etc/gatepost/certs/server.crt"));
 }
 
@@ -146,12 +152,13 @@ fn what_follows_from_the_host_name() {
 #[test]
 fn the_name_in_the_upstreams_certificate() {
     for (upstream, name) in [
+        ("address = [\"mx.example.org:25\", \"my.example.org:26\"]\ntls = \"starttls\"", "mx.example.org"),
         ("address = \"mx.example.org:25\"\ntls = \"starttls\"", "mx.example.org"),
         ("address = \"192.0.2.1:25\"\ntls = \"implicit\"\ntls_name = \"mx.example.org\"", "mx.example.org"),
         ("address = \"[2001:db8::1]:25\"", "2001:db8::1"),
     ] {
         assert_eq!(
-            parse(&format!("[upstream]\n{upstream}\n")).upstream.settings.tls_name,
+            parse(&format!("[upstream]\n{upstream}\n")).upstream.settings.endpoints[0].tls_name,
             name,
             "{upstream}"
         );
@@ -172,4 +179,59 @@ fn relay_hosts_alone_are_enough() {
         parse("[auth]\nmechanisms = []\n[relay]\nhosts = [\"::ffff:192.0.2.0/120\", \"2001:db8::1\"]\n");
     let hosts: Vec<String> = config.relay_hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["192.0.2.0/24", "2001:db8::1/128"]);
+}
+
+#[test]
+fn several_upstreams() {
+    let own_names = "address = [\"a.example:25\", \"b.example:26\"]\ntls = \"implicit\"";
+    let one_name = "address = [\"192.0.2.1:25\", \"b.example:26\"]\ntls = \"implicit\"\ntls_name = \"mx.example\"";
+    let mixed = "address = [\"unix:run/mta\", \"[2001:db8::1]:25\"]";
+    for (upstream, expected) in [
+        (own_names, [("a.example:25", "a.example"), ("b.example:26", "b.example")]),
+        (one_name, [("192.0.2.1:25", "mx.example"), ("b.example:26", "mx.example")]),
+        (mixed, [("unix:/etc/gatepost/run/mta", ""), ("[2001:db8::1]:25", "2001:db8::1")]),
+    ] {
+        let settings = parse(&format!("[upstream]\n{upstream}\n")).upstream.settings;
+        let found: Vec<_> = settings
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.address.to_string(), endpoint.tls_name.as_str()))
+            .collect();
+        assert_eq!(found, expected.map(|(address, name)| (address.to_owned(), name)));
+    }
+}
+
+#[test]
+fn who_we_are_at_the_upstream() {
+    let settings = |text: &str| parse(&format!("[upstream]\n{text}\n")).upstream.settings;
+    let login = "username = \"gate@example.org\"\npassword_file = \"secret\"";
+    for place in [
+        "address = \"mx.example.org:587\"\ntls = \"starttls\"",
+        "address = \"mx.example.org:465\"\ntls = \"implicit\"",
+        "address = \"[::1]:2587\"",
+        "address = [\"localhost:587\", \"unix:mta\"]",
+    ] {
+        let settings = settings(&format!("{place}\n{login}"));
+        let credentials = settings.credentials.as_ref().unwrap();
+        assert_eq!(credentials.username, "gate@example.org");
+        assert_eq!(credentials.password_file, Path::new("/etc/gatepost/secret"));
+        assert!(settings.xclient && !settings.names_clients(), "one login for all, or a name for each");
+    }
+    let pair = "client_certificate = \"gate.crt\"\nclient_key = \"gate.key\"";
+    let settings = settings(&format!("address = \"mx.example.org:465\"\ntls = \"implicit\"\n{pair}"));
+    assert_eq!(settings.identity.unwrap().private_key, Path::new("/etc/gatepost/gate.key"));
+}
+
+#[test]
+fn timeouts_by_verb_and_what_stands_in_for_them() {
+    for (text, expected) in [
+        ("", [150, 150, 150, 150, 600]),
+        ("timeout = \"5m\"\ndata_timeout = \"20m\"", [300, 300, 300, 300, 1200]),
+        ("[upstream.timeouts]\nmail = \"1m\"\nrcpt = \"2m\"", [60, 120, 150, 150, 600]),
+        ("timeout = \"5m\"\n[upstream.timeouts]\ndata = \"15m\"\nmail = \"\"", [300, 300, 900, 300, 900]),
+    ] {
+        let timeouts = parse(&format!("[upstream]\n{text}\n")).upstream.settings.timeouts;
+        let found = [timeouts.mail, timeouts.rcpt, timeouts.data, timeouts.block, timeouts.end];
+        assert_eq!(found.map(|duration| duration.as_secs()), expected, "{text}");
+    }
 }

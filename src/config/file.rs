@@ -3,7 +3,7 @@
 //! The defaults are those of `config.toml` at the root of the repository; a test compares the two. A new key is one
 //! line here, a new table one function.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use super::{
 use crate::auth::Mechanism;
 use crate::guard::ledger::{Count, Policy};
 use crate::quarantine::spool::Limits;
-use crate::upstream::{Protection, Settings};
+use crate::upstream::{Address, Credentials, Endpoint, KeyPair, Protection, Settings, Timeouts};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -167,36 +167,28 @@ fn upstream(
     listen: &[Listen],
     findings: &mut Findings,
 ) -> Upstream {
-    let (host, port) = section.text("address", ("127.0.0.1".to_owned(), 25), value::host_and_port);
-    let literal = host.parse::<std::net::IpAddr>().ok();
-    if let Some(ip) = literal.filter(|ip| listen.iter().any(|listener| reaches(*ip, port, listener))) {
-        let own = std::net::SocketAddr::new(ip, port);
-        section.problem("address", format!("the MTA behind Gatepost; at {own} Gatepost itself listens"));
-    }
+    let addresses = addresses(&mut section, folder, listen);
     let protection = section.choice(
         "tls",
         Protection::Off,
         &[("off", Protection::Off), ("starttls", Protection::StartTls), ("implicit", Protection::Implicit)],
     );
-    let tls_name = section.text("tls_name", String::new(), |text| match text {
-        "" => Ok(String::new()),
-        name => value::certificate_name(name),
-    });
-    let nameless = tls_name.is_empty() && literal.is_some() && protection != Protection::Off;
-    if nameless && section.sound(&["address", "tls", "tls_name"]) {
-        section.problem("tls_name", "the name in the upstream's certificate, since address is an IP address");
-    }
-    let ca = section.text("ca", String::new(), |text| Ok(text.to_owned()));
+    let endpoints = endpoints(&mut section, addresses, protection);
+    let ca = section.text("ca", None, |text| Ok(optional_path(folder, text)));
+    let identity = identity(&mut section, folder, protection);
+    let credentials = credentials(&mut section, folder, protection, &endpoints);
+    let reply = section.duration("timeout", 150 * SECOND, SECOND..=HOUR);
+    let end = section.duration("data_timeout", 10 * MINUTE, SECOND..=HOUR);
     let settings = Settings {
-        tls_name: if tls_name.is_empty() { host.clone() } else { tls_name },
-        host,
-        port,
+        endpoints,
         protection,
+        ca,
+        identity,
+        credentials,
         hostname: hostname.to_owned(),
         xclient: section.flag("xclient", true),
         connect_timeout: section.duration("connect_timeout", 30 * SECOND, SECOND..=HOUR),
-        timeout: section.duration("timeout", 150 * SECOND, SECOND..=HOUR),
-        data_timeout: section.duration("data_timeout", 10 * MINUTE, SECOND..=HOUR),
+        timeouts: timeouts(section.table("timeouts", "[upstream.timeouts]"), reply, end, findings),
         max_connections: section.whole("max_connections", 90, 1..=100_000),
     };
     let mut domains = section.list("domains", Vec::new(), value::domain);
@@ -205,7 +197,134 @@ fn upstream(
     }
     let canary = section.list("canary", Vec::new(), value::domain);
     section.finish(findings);
-    Upstream { settings, ca: (!ca.is_empty()).then(|| folder.join(ca)), domains, canary }
+    Upstream { settings, domains, canary }
+}
+
+fn addresses(section: &mut Section<'_>, folder: &Path, listen: &[Listen]) -> Vec<Address> {
+    let default = vec![Address::Tcp { host: "127.0.0.1".to_owned(), port: 25 }];
+    let mut seen = Vec::new();
+    let addresses = section.one_or_more("address", default, |text| {
+        let address = match value::upstream(text)? {
+            Address::Unix(path) => Address::Unix(folder.join(path)),
+            address => address,
+        };
+        if seen.contains(&address) {
+            return Err("each address once".to_owned());
+        }
+        seen.push(address.clone());
+        Ok(address)
+    });
+    for address in &addresses {
+        let Address::Tcp { port, .. } = address else { continue };
+        let own = address.literal().filter(|ip| listen.iter().any(|listener| reaches(*ip, *port, listener)));
+        if own.is_some() {
+            section
+                .problem("address", format!("the MTA behind Gatepost; at {address} Gatepost itself listens"));
+        }
+    }
+    addresses
+}
+
+fn endpoints(section: &mut Section<'_>, addresses: Vec<Address>, protection: Protection) -> Vec<Endpoint> {
+    let one_name = section.text("tls_name", String::new(), |text| match text {
+        "" => Ok(String::new()),
+        name => value::certificate_name(name),
+    });
+    if protection != Protection::Off && section.sound(&["address", "tls", "tls_name"]) {
+        if addresses.iter().any(|address| matches!(address, Address::Unix(_))) {
+            section
+                .problem("tls", "\"off\", since address has a unix: socket, at which nobody can listen in");
+        } else if one_name.is_empty() && addresses.iter().any(|address| address.literal().is_some()) {
+            section.problem(
+                "tls_name",
+                "the name in the upstream's certificate, since address is an IP address",
+            );
+        }
+    }
+    let endpoint = |address| {
+        let tls_name = match &address {
+            Address::Tcp { host, .. } if one_name.is_empty() => host.clone(),
+            _ => one_name.clone(),
+        };
+        Endpoint { address, tls_name }
+    };
+    addresses.into_iter().map(endpoint).collect()
+}
+
+/// Our certificate towards the upstream.
+fn identity(section: &mut Section<'_>, folder: &Path, protection: Protection) -> Option<KeyPair> {
+    let certificate = section.text("client_certificate", None, |text| Ok(optional_path(folder, text)));
+    let private_key = section.text("client_key", None, |text| Ok(optional_path(folder, text)));
+    if !section.sound(&["client_certificate", "client_key", "tls"]) {
+        return None;
+    }
+    match (certificate, private_key) {
+        (Some(certificate), Some(private_key)) => {
+            if protection == Protection::Off {
+                section.problem("client_certificate", "none without tls = \"starttls\" or \"implicit\"");
+            }
+            return Some(KeyPair { certificate, private_key });
+        }
+        (Some(_), None) => section.problem("client_key", "the file with the key of client_certificate"),
+        (None, Some(_)) => {
+            section.problem("client_certificate", "the file with the certificate of client_key")
+        }
+        (None, None) => {}
+    }
+    None
+}
+
+/// As whom we authenticate at the upstream.
+fn credentials(
+    section: &mut Section<'_>,
+    folder: &Path,
+    protection: Protection,
+    endpoints: &[Endpoint],
+) -> Option<Credentials> {
+    let username = section.text("username", String::new(), |text| match text.contains('\0') {
+        true => Err("a name without NUL".to_owned()),
+        false => Ok(text.to_owned()),
+    });
+    let password_file = section.text("password_file", None, |text| Ok(optional_path(folder, text)));
+    if !section.sound(&["username", "password_file", "tls", "address"]) {
+        return None;
+    }
+    let password_file = match (username.as_str(), password_file) {
+        ("", None) => return None,
+        ("", Some(_)) => {
+            section.problem("username", "the name to which the password in password_file belongs");
+            return None;
+        }
+        (_, None) => {
+            section.problem("password_file", "the file with the password of username, in its first line");
+            return None;
+        }
+        (_, Some(file)) => file,
+    };
+    let far = endpoints.iter().find(|endpoint| !endpoint.address.is_local());
+    if let Some(Endpoint { address, .. }) = far.filter(|_| protection == Protection::Off) {
+        let remedy = format!(
+            "none without tls = \"starttls\" or \"implicit\": on the way to {address} others could read the password"
+        );
+        section.problem("username", remedy);
+    }
+    Some(Credentials { username, password_file })
+}
+
+/// What is empty there is as it stands in `[upstream]`.
+fn timeouts(mut section: Section<'_>, reply: Duration, end: Duration, findings: &mut Findings) -> Timeouts {
+    let range = SECOND..=HOUR;
+    let mail = section.optional_duration("mail", range.clone());
+    let rcpt = section.optional_duration("rcpt", range.clone());
+    let data = section.optional_duration("data", range);
+    section.finish(findings);
+    Timeouts {
+        mail: mail.unwrap_or(reply),
+        rcpt: rcpt.unwrap_or(reply),
+        data: data.unwrap_or(reply),
+        block: reply,
+        end: data.unwrap_or(end),
+    }
 }
 
 /// Whether a connection to `ip` and `port` of this machine would end at `listener`.
@@ -338,6 +457,11 @@ fn log(mut section: Section<'_>, findings: &mut Findings) -> Log {
     };
     section.finish(findings);
     log
+}
+
+/// The path of a file that need not be named.
+fn optional_path(folder: &Path, text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| folder.join(text))
 }
 
 fn path(text: &str) -> Result<String, String> {

@@ -123,8 +123,6 @@ pub struct Tls {
 pub struct Upstream {
     /// What the client module needs.
     pub settings: Settings,
-    /// Further trust anchors.
-    pub ca: Option<PathBuf>,
     /// Its own mail domains.
     pub domains: Vec<String>,
     /// Foreign domains for `check`.

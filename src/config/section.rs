@@ -187,6 +187,25 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A duration within a range; `None` where it is empty or not written.
+    pub(super) fn optional_duration(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        if self
+            .table
+            .and_then(|table| table.get(name))
+            .is_some_and(|value| value.get_ref().as_str() == Some(""))
+        {
+            self.take(name);
+            return None;
+        }
+        let written = self.has(name);
+        let duration = self.duration(name, Duration::ZERO, range);
+        written.then_some(duration)
+    }
+
     /// A size in octets within a range.
     pub(super) fn size(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         self.text(name, default, |text| {
@@ -216,7 +235,26 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// A table within this one, which is the whole file.
+    /// One text or a list of them, with at least one.
+    pub(super) fn one_or_more<T>(
+        &mut self,
+        name: &'static str,
+        default: Vec<T>,
+        mut read: impl FnMut(&str) -> Result<T, Remedy>,
+    ) -> Vec<T> {
+        let is_list =
+            self.table.and_then(|table| table.get(name)).is_some_and(|value| value.get_ref().is_array());
+        if !is_list {
+            return self.text(name, default, |text| read(text).map(|item| vec![item]));
+        }
+        let list = self.list(name, Vec::new(), read);
+        if list.is_empty() && self.sound(&[name]) {
+            self.problem(name, "at least one of them");
+        }
+        list
+    }
+
+    /// A table within this one.
     pub(super) fn table(&mut self, name: &'static str, title: &'static str) -> Section<'a> {
         let Some(value) = self.take(name) else { return Section::new(self.text, title, None, 0) };
         let table = value.get_ref().as_table();

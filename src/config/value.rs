@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::section::Remedy;
 use crate::account::Account;
 use crate::smtp::path::Mailbox;
+use crate::upstream::Address;
 
 /// A domain name: labels of letters, digits and hyphens. Comes back in lower case.
 pub(super) fn domain(text: &str) -> Result<String, Remedy> {
@@ -37,7 +38,8 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Remedy> {
 
 /// Host and port of the upstream; an IPv6 literal comes back without its brackets.
 pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Remedy> {
-    const REMEDY: &str = "host and port such as 127.0.0.1:25, [2001:db8::1]:25 or mail.example.org:25";
+    const REMEDY: &str =
+        "host and port such as 127.0.0.1:25, [2001:db8::1]:25 or mail.example.org:25, or unix:PATH";
     let remedy = || REMEDY.to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(remedy)?;
     let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(remedy)?;
@@ -48,6 +50,15 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Remedy> {
         None => domain(&host.replace('_', "x")).map(|_| host.to_ascii_lowercase()).map_err(|_| remedy())?,
     };
     Ok((host, port))
+}
+
+/// Where an upstream is: `unix:PATH`, or host and port.
+pub(super) fn upstream(text: &str) -> Result<Address, Remedy> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("unix: and the path of a socket, such as unix:/run/mta/submission".to_owned()),
+        Some(path) => Ok(Address::Unix(path.into())),
+        None => host_and_port(text).map(|(host, port)| Address::Tcp { host, port }),
+    }
 }
 
 /// The name in a certificate.
@@ -140,6 +151,13 @@ mod tests {
             let found = host_and_port(text).ok();
             assert_eq!(found.as_ref().map(|(host, port)| (host.as_str(), *port)), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn upstreams() {
+        assert_eq!(upstream("unix:/run/mta"), Ok(Address::Unix("/run/mta".into())));
+        assert_eq!(upstream("mta:25"), Ok(Address::Tcp { host: "mta".to_owned(), port: 25 }));
+        assert!(upstream("unix:").is_err() && upstream("/run/mta").is_err());
     }
 
     #[test]

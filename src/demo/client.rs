@@ -96,7 +96,7 @@ impl Client {
                 plain.ask("at STARTTLS", "STARTTLS", 220).await?;
                 match plain.stream {
                     Stream::Plain(stream) => Self::over_tls(stream, access).await?,
-                    Stream::Client(_) | Stream::Server(_) => return Err(Broken::new(at, &"TLS in TLS")),
+                    _ => return Err(Broken::new(at, &"TLS in TLS")),
                 }
             }
         };

@@ -62,7 +62,7 @@ impl Stage {
         let [starttls, implicit] = addresses[..] else {
             return Err(DemoError::setup("Gatepost", &"it has not bound both of its ports"));
         };
-        let tls = tls::client_config(Some(&folder.join(CERTIFICATE)))
+        let tls = tls::client_config(Some(&folder.join(CERTIFICATE)), None)
             .map_err(|error| DemoError::setup("TLS of the mail programs", &error))?;
         let parts = server.parts().clone();
         let (stop, stopped) = oneshot::channel();

@@ -1,5 +1,8 @@
-//! Plain-or-TLS streams, and the TLS configuration of both sides. One crypto provider: aws-lc-rs.
+//! Plain-or-TLS streams, the TLS configuration of both sides, and what it takes to reach another server. One crypto
+//! provider: aws-lc-rs.
 
+pub mod address;
+pub mod password;
 pub mod pem;
 pub mod self_signed;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! One stream type for plain TCP and TLS, server and client side.
+//! One stream type for plain TCP and TLS, server and client side, and for the socket files of this machine.
 //!
 //! It passes through what the streams inside do, vectored writes included; it owns no buffer, no time-out and no
 //! protocol. Who holds one has said already which side of TLS it is on.
@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-/// Plain TCP or TLS over it.
+/// Plain TCP or TLS over it, or a unix socket.
 pub enum Stream {
     /// Plain.
     Plain(TcpStream),
+    /// A socket file.
+    Unix(UnixStream),
     /// We are the server.
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// We are the client.
@@ -30,10 +32,10 @@ pub struct TlsSession {
 }
 
 impl Stream {
-    /// How it is encrypted; `None` for plain TCP.
+    /// How it is encrypted; `None` where it is not.
     pub fn tls(&self) -> Option<TlsSession> {
         let (version, suite) = match self {
-            Self::Plain(_) => return None,
+            Self::Plain(_) | Self::Unix(_) => return None,
             Self::Server(stream) => {
                 (stream.get_ref().1.protocol_version(), stream.get_ref().1.negotiated_cipher_suite())
             }
@@ -52,12 +54,23 @@ impl Stream {
         });
         Some(TlsSession { version, cipher })
     }
+
+    /// Whether nobody else can listen: TLS, or the other side is on this machine.
+    pub fn is_private(&self) -> bool {
+        match self {
+            Self::Plain(stream) => {
+                stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+            }
+            Self::Unix(_) | Self::Server(_) | Self::Client(_) => true,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Server(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Client(stream) => Pin::new(stream).poll_read(cx, buf),
         }
@@ -68,6 +81,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Server(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Client(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -80,6 +94,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Server(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Client(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
@@ -92,6 +107,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Server(stream) => Pin::new(stream).poll_flush(cx),
             Self::Client(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -100,6 +116,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
         }

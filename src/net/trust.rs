@@ -1,8 +1,8 @@
-//! Whom we trust as a TLS client: the system's anchors and those that the operator adds.
+//! Whom we trust as a TLS client, the system's anchors and those that the operator adds; and who we say we are.
 //!
 //! Certificates are always verified, names included (RFC 6125); there is no switch to turn that off.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
@@ -10,11 +10,20 @@ use rustls::{ClientConfig, RootCertStore};
 use super::pem;
 use super::tls::TlsError;
 
-/// The client's side: the system's trust anchors and those in `ca`.
+/// The certificate by which a client identifies itself, and its key; both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// The client's own certificate first, then the chain.
+    pub certificate: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub private_key: PathBuf,
+}
+
+/// The client's side: the system's trust anchors and those in `ca`; where the server asks for it, our certificate.
 ///
 /// # Errors
-/// `ca` is missing or holds no certificate; or there is no anchor at all.
-pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+/// `ca` is missing or holds no certificate; there is no anchor at all; or the pair does not fit together.
+pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut anchors = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     anchors.add_parsable_certificates(system.certs);
@@ -35,8 +44,17 @@ pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(anchors)
-        .with_no_client_auth();
+        .with_root_certificates(anchors);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some(KeyPair { certificate, private_key }) => {
+            let (chain, key) = (pem::certificates(certificate)?, pem::private_key(private_key)?);
+            config.with_client_auth_cert(chain, key).map_err(|error| {
+                let (certificate, private_key) = (certificate.display(), private_key.display());
+                TlsError(format!("{certificate} and {private_key} cannot be used together: {error}"))
+            })?
+        }
+    };
     Ok(Arc::new(config))
 }
 
@@ -48,9 +66,9 @@ mod tests {
     fn a_missing_or_empty_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        assert!(client_config(Some(&path)).unwrap_err().to_string().contains("ca.pem"));
+        assert!(client_config(Some(&path), None).unwrap_err().to_string().contains("ca.pem"));
         std::fs::write(&path, "nothing\n").unwrap();
-        assert!(client_config(Some(&path)).unwrap_err().to_string().contains("ca.pem"));
+        assert!(client_config(Some(&path), None).unwrap_err().to_string().contains("ca.pem"));
     }
 
     #[test]
@@ -59,6 +77,30 @@ mod tests {
         let path = folder.path().join("ca.pem");
         let pair = rcgen::generate_simple_self_signed(["mail.example.org".to_owned()]).unwrap();
         std::fs::write(&path, pair.cert.pem()).unwrap();
-        assert!(client_config(Some(&path)).is_ok());
+        assert!(client_config(Some(&path), None).is_ok());
+    }
+
+    #[test]
+    fn a_client_certificate_must_fit_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a", "b"] {
+            let pair = rcgen::generate_simple_self_signed(["gate.example.org".to_owned()]).unwrap();
+            std::fs::write(path(&format!("{name}.crt")), pair.cert.pem()).unwrap();
+            std::fs::write(path(&format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+        }
+        let pair =
+            |certificate: &str, key: &str| KeyPair { certificate: path(certificate), private_key: path(key) };
+        let ca = path("a.crt");
+        let config = client_config(Some(&ca), Some(&pair("a.crt", "a.key"))).unwrap();
+        assert!(config.client_auth_cert_resolver.has_certs());
+        for (certificate, key, part) in [
+            ("a.crt", "b.key", "a.crt and "),
+            ("none.crt", "a.key", "none.crt"),
+            ("a.crt", "a.crt", "no private key"),
+        ] {
+            let error = client_config(Some(&ca), Some(&pair(certificate, key))).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

@@ -34,12 +34,14 @@ use crate::parts::Parts;
 use crate::quarantine::Spool;
 use crate::release::Releaser;
 use crate::roster::Roster;
-use crate::upstream::{Protection, Upstream};
+use crate::upstream::{Contact, Upstream};
 
 /// How long the start waits to learn what the upstream offers, before clients are let in.
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
 /// How often the upstream is asked anew what it offers.
 const CONTACT_EVERY: Duration = Duration::from_secs(60);
+/// How much longer than `connect_timeout` that may take, since a connection must be free first.
+const CONTACT_SLACK: Duration = Duration::from_secs(15);
 /// How often as long as it never answered: until then clients are offered less than there is.
 const CONTACT_ANEW: Duration = Duration::from_secs(2);
 /// How long idle upstream connections may take to say goodbye.
@@ -95,17 +97,11 @@ impl Workshop {
             Authenticator::open_if_there(users, mechanisms, secret)
         };
         let auth = auth.map_err(ServerError::from)?;
-        let trust = match config.upstream.settings.protection {
-            Protection::Off => None,
-            Protection::StartTls | Protection::Implicit => {
-                Some(tls::client_config(config.upstream.ca.as_deref()).map_err(ServerError::from)?)
-            }
-        };
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
-        let upstream = Upstream::new(config.upstream.settings.clone(), trust);
+        let upstream = Upstream::open(config.upstream.settings.clone()).map_err(ServerError::from)?;
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
         let desk = Desk::new(Arc::clone(&config), outbox);
@@ -222,25 +218,27 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
         loop {
             let known = parts.upstream.offers().is_some();
             tokio::time::sleep(if known { CONTACT_EVERY } else { CONTACT_ANEW }).await;
-            greet_upstream(&parts, parts.config.upstream.settings.connect_timeout).await;
+            greet_upstream(&parts, parts.config.upstream.settings.connect_timeout + CONTACT_SLACK).await;
         }
     });
     beside
 }
 
-/// Learns what the upstream offers, and says what is amiss.
+/// Learns what each upstream offers, and says what is amiss.
 async fn greet_upstream(parts: &Parts, patience: Duration) {
-    let settings = &parts.config.upstream.settings;
-    let address = format!("{}:{}", settings.host, settings.port);
     let knew = parts.upstream.offers().is_some();
-    match timeout(patience, parts.upstream.learn(None)).await {
-        Ok(Ok(offers)) => {
-            if !knew && settings.xclient && offers.xclient.is_empty() {
-                maillog::no_xclient(&address);
+    let contacts = parts.upstream.contact(patience).await;
+    let anybody = contacts.iter().any(|contact| contact.offers.is_ok());
+    for Contact { address, offers } in contacts {
+        match offers {
+            Ok(offers) => {
+                if !knew && parts.config.upstream.settings.names_clients() && offers.xclient.is_empty() {
+                    maillog::no_xclient(&address.to_string());
+                }
             }
+            Err(fault) if anybody => maillog::upstream_left_out(&address.to_string(), &fault.to_string()),
+            Err(fault) => maillog::upstream_unreachable(&address.to_string(), &fault.to_string()),
         }
-        Ok(Err(fault)) => maillog::upstream_unreachable(&address, &fault.to_string()),
-        Err(_) => maillog::upstream_unreachable(&address, "no answer in time"),
     }
 }
 

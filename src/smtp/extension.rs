@@ -23,6 +23,8 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// STARTTLS (RFC 3207)
     pub starttls: bool,
+    /// AUTH (RFC 4954): the mechanisms, upper case.
+    pub auth: Vec<String>,
     /// XCLIENT (Postfix XCLIENT_README): the attribute names, upper case; empty where it is not offered.
     pub xclient: Vec<String>,
 }
@@ -41,6 +43,44 @@ impl Extensions {
         offered
     }
 
+    /// What two upstreams have in common: what may be promised where either of them may get the message. Of the maximum
+    /// sizes the smaller one counts, also where only one of them names any.
+    pub fn common(&self, other: &Self) -> Self {
+        // Whole, so that no field can be forgotten.
+        let Self {
+            pipelining,
+            size,
+            eight_bit_mime,
+            smtputf8,
+            dsn,
+            chunking,
+            binary_mime,
+            enhanced_status_codes,
+            starttls,
+            auth,
+            xclient,
+        } = self;
+        let both = |ours: &[String], theirs: &[String]| -> Vec<String> {
+            ours.iter().filter(|word| theirs.contains(word)).cloned().collect()
+        };
+        Self {
+            pipelining: *pipelining && other.pipelining,
+            size: match (*size, other.size) {
+                (Some(ours), Some(theirs)) => Some(ours.into_iter().chain(theirs).min()),
+                (one, another) => one.or(another),
+            },
+            eight_bit_mime: *eight_bit_mime && other.eight_bit_mime,
+            smtputf8: *smtputf8 && other.smtputf8,
+            dsn: *dsn && other.dsn,
+            chunking: *chunking && other.chunking,
+            binary_mime: *binary_mime && other.binary_mime,
+            enhanced_status_codes: *enhanced_status_codes && other.enhanced_status_codes,
+            starttls: *starttls && other.starttls,
+            auth: both(auth, &other.auth),
+            xclient: both(xclient, &other.xclient),
+        }
+    }
+
     fn add(&mut self, line: &str) {
         // `KEYWORD=value` is how servers wrote it before RFC 1869 was out.
         let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
@@ -55,6 +95,14 @@ impl Extensions {
             "BINARYMIME" => self.binary_mime = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
             "STARTTLS" => self.starttls = true,
+            // Some say it twice, the second time as `AUTH=`.
+            "AUTH" => {
+                for mechanism in words.map(str::to_ascii_uppercase) {
+                    if !self.auth.contains(&mechanism) {
+                        self.auth.push(mechanism);
+                    }
+                }
+            }
             "XCLIENT" => self.xclient = words.map(str::to_ascii_uppercase).collect(),
             _ => {}
         }
@@ -97,9 +145,31 @@ mod tests {
                 binary_mime: false,
                 enhanced_status_codes: true,
                 starttls: true,
+                auth: vec!["PLAIN".to_owned(), "LOGIN".to_owned()],
                 xclient: attributes.split(' ').map(str::to_owned).collect(),
             }
         );
+    }
+
+    #[test]
+    fn in_common() {
+        let one = read(b"250-a\r\n250-PIPELINING\r\n250-DSN\r\n250-SMTPUTF8\r\n250-AUTH PLAIN LOGIN\r\n250 XCLIENT ADDR LOGIN\r\n");
+        let other = read(b"250-b\r\n250-DSN\r\n250-CHUNKING\r\n250-AUTH LOGIN\r\n250 XCLIENT LOGIN NAME\r\n");
+        let login = vec!["LOGIN".to_owned()];
+        let expected = Extensions { dsn: true, auth: login.clone(), xclient: login, ..Extensions::default() };
+        assert_eq!((one.common(&other), other.common(&one)), (expected.clone(), expected));
+        assert_eq!(one.common(&one), one);
+        for (one, other, both) in [
+            (None, None, None),
+            (None, Some(None), Some(None)),
+            (None, Some(Some(10)), Some(Some(10))),
+            (Some(None), Some(Some(10)), Some(Some(10))),
+            (Some(Some(20)), Some(Some(10)), Some(Some(10))),
+        ] {
+            let size = |size| Extensions { size, ..Extensions::default() };
+            assert_eq!(size(one).common(&size(other)), size(both));
+            assert_eq!(size(other).common(&size(one)), size(both));
+        }
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Connection {
         }
     }
 
+    /// From here on it holds its place itself.
+    pub(super) fn occupy(&mut self, slot: Slot) {
+        self.slot = slot;
+    }
+
     /// Whether a transaction before this one used it: then it may have died in between, through nobody's fault.
     pub(super) fn is_reused(&self) -> bool {
         self.transactions > 0
@@ -234,9 +239,13 @@ impl Connection {
         self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < MAX_TRANSACTIONS
     }
 
-    /// The transaction is over: memory goes back, and the time that nobody uses it begins.
-    pub(super) fn rest(&mut self) {
+    /// A transaction has used it.
+    pub(super) fn count_transaction(&mut self) {
         self.transactions += 1;
+    }
+
+    /// Memory goes back, and the time that nobody uses it begins.
+    pub(super) fn rest(&mut self) {
         self.idle_since = Instant::now();
         if self.inbox.is_empty() {
             self.inbox = Vec::new();

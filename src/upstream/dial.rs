@@ -1,19 +1,19 @@
-//! From nothing to a connection that is ready for MAIL: TCP, TLS, greeting, EHLO, XCLIENT, EHLO.
+//! From nothing to a connection that is ready for MAIL: TCP, TLS, greeting, EHLO, AUTH, or XCLIENT and EHLO again.
 //!
-//! All of it within `connect_timeout`. A refusal on the way is told with the upstream's words; it never counts against
+//! All of it within `connect_timeout`, however many upstreams and addresses are tried. A refusal on the way is told with the upstream's words; it never counts against
 //! a client. RFC 5321 3.1, 4.1.1.1; RFC 3207; Postfix XCLIENT_README.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
 use super::slot::Slot;
-use super::{ClientIdentity, Fault, Protection, Settings, xclient};
+use super::{Address, ClientIdentity, Endpoint, Endpoints, Fault, Login, Protection, Settings, xclient};
 use crate::net::Stream;
 use crate::smtp::{Extensions, Reply};
 
@@ -23,60 +23,120 @@ const READY: u16 = 220;
 /// A syntax error in arguments (RFC 5321 4.2.3).
 const SYNTAX: u16 = 501;
 
-/// How an upstream is reached.
+/// How the upstreams are reached.
 pub(super) struct Dialer {
     pub(super) settings: Settings,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) login: Option<Login>,
+    pub(super) endpoints: Endpoints,
 }
 
 impl Dialer {
-    /// Connects as far as MAIL; where `identity` is given, on its behalf. `learned` is told what is offered before XCLIENT.
-    pub(super) async fn open(
+    /// A connection to one of them, ready for MAIL; where `identity` is given, on its behalf.
+    pub(super) async fn dial(
         &self,
         slot: Slot,
         identity: Option<&Arc<ClientIdentity>>,
-        learned: impl FnOnce(&Extensions),
     ) -> Result<Box<Connection>, Fault> {
-        let limit = self.settings.connect_timeout;
-        let opening = async {
-            let mut connection = self.greet(slot).await?;
-            learned(&connection.extensions);
-            if let Some(identity) = identity {
-                self.introduce(&mut connection, identity).await?;
-            }
-            Ok(Box::new(connection))
-        };
-        timeout(limit, opening).await.unwrap_or_else(|_| {
-            Err(Fault::Unavailable(format!("the upstream was not ready for mail within {limit:?}")))
-        })
+        let deadline = self.deadline();
+        let mut connection = self.reach_any(deadline).await?;
+        if let Some(identity) = identity {
+            self.introduce(&mut connection, identity, deadline).await?;
+        }
+        connection.occupy(slot);
+        Ok(connection)
     }
 
-    async fn greet(&self, slot: Slot) -> Result<Connection, Fault> {
-        let mut stream = Stream::Plain(self.connect().await?);
-        if self.settings.protection == Protection::Implicit {
-            stream = self.secure(stream).await?;
+    /// A connection to that one, ready for MAIL.
+    pub(super) async fn dial_one(&self, slot: Slot, index: usize) -> Result<Box<Connection>, Fault> {
+        let mut connection = self.reach(index, self.deadline()).await?;
+        connection.occupy(slot);
+        Ok(connection)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.connect_timeout
+    }
+
+    fn late(&self) -> Fault {
+        let limit = self.settings.connect_timeout;
+        Fault::Unavailable(format!("the upstream was not ready for mail within {limit:?}"))
+    }
+
+    /// The first that answers as it should.
+    async fn reach_any(&self, deadline: Instant) -> Result<Box<Connection>, Fault> {
+        let candidates = self.endpoints.candidates(Instant::now());
+        let mut whys = Vec::new();
+        for (tried, index) in candidates.iter().enumerate() {
+            match self.reach(*index, share(deadline, candidates.len() - tried)).await {
+                Ok(connection) => return Ok(connection),
+                Err(fault) if candidates.len() == 1 => return Err(fault),
+                Err(fault) => {
+                    let address = self.endpoints.get(*index).map(|endpoint| endpoint.address.to_string());
+                    whys.push(format!("{}: {fault}", address.unwrap_or_default()));
+                }
+            }
         }
-        let mut connection = Connection::new(stream, slot);
+        Err(Fault::Unavailable(whys.join("; ")))
+    }
+
+    /// Takes note of how it went: for whose turn it is, and for what is offered to clients.
+    async fn reach(&self, index: usize, deadline: Instant) -> Result<Box<Connection>, Fault> {
+        let endpoint = self.endpoints.get(index);
+        let endpoint = endpoint.ok_or_else(|| Fault::Unavailable("there is no upstream".to_owned()))?;
+        let reached = timeout_at(deadline, Box::pin(self.greet(endpoint, deadline))).await;
+        match reached.unwrap_or_else(|_| Err(self.late())) {
+            Ok(connection) => {
+                self.endpoints.answered(index, &connection.extensions);
+                Ok(Box::new(connection))
+            }
+            Err(fault) => {
+                self.endpoints.failed(index, Instant::now());
+                Err(fault)
+            }
+        }
+    }
+
+    async fn greet(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Fault> {
+        let mut stream = connect(&endpoint.address, deadline).await?;
+        if self.settings.protection == Protection::Implicit {
+            stream = self.secure(stream, &endpoint.tls_name).await?;
+        }
+        let mut connection = Connection::new(stream, Slot::nowhere());
         let greeting = connection.reply(self.settings.connect_timeout).await?;
         if greeting.code != READY {
             return Err(refused("our connection", &greeting));
         }
         self.hello(&mut connection).await?;
         if self.settings.protection == Protection::StartTls {
-            connection = self.start_tls(connection).await?;
+            connection = self.start_tls(connection, &endpoint.tls_name).await?;
+        }
+        if let Some(login) = &self.login {
+            login.authenticate(&mut connection, self.settings.connect_timeout).await?;
         }
         Ok(connection)
     }
 
-    /// XCLIENT, where it is wanted and offered, and the extensions anew.
-    async fn introduce(
+    /// Speaks from now on for this client, as far as the upstream lets us.
+    pub(super) async fn introduce(
+        &self,
+        connection: &mut Connection,
+        identity: &Arc<ClientIdentity>,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        if !self.settings.names_clients() {
+            return Ok(());
+        }
+        let speaking = Box::pin(self.speak_for(connection, identity));
+        timeout_at(deadline, speaking).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    /// XCLIENT, where it is offered, and the extensions anew.
+    async fn speak_for(
         &self,
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
     ) -> Result<(), Fault> {
-        if !self.settings.xclient {
-            return Ok(());
-        }
         let address = identity.address.ip().to_canonical();
         let offered = connection.extensions.xclient.clone();
         let Some(line) = xclient::command(identity, Some(address), &offered)? else {
@@ -107,39 +167,13 @@ impl Dialer {
         Ok(connection.reply(self.settings.connect_timeout).await?)
     }
 
-    async fn connect(&self) -> Result<TcpStream, Fault> {
-        let Settings { host, port, .. } = &self.settings;
-        let unreachable = |error: &dyn std::fmt::Display| {
-            Fault::Unavailable(format!("cannot reach {host}:{port}: {error}"))
-        };
-        let addresses: Vec<SocketAddr> =
-            lookup_host((host.as_str(), *port)).await.map_err(|error| unreachable(&error))?.collect();
-        let deadline = Instant::now() + self.settings.connect_timeout;
-        let mut last = unreachable(&"the name has no address");
-        for (tried, address) in addresses.iter().enumerate() {
-            // One address that swallows packets must leave time for the others.
-            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => last = unreachable(&error),
-                Err(_) => last = unreachable(&"no answer to the attempt to connect"),
-            }
-        }
-        Err(last)
-    }
-
-    async fn secure(&self, stream: Stream) -> Result<Stream, Fault> {
-        let name = &self.settings.tls_name;
+    async fn secure(&self, stream: Stream, name: &str) -> Result<Stream, Fault> {
         let failed = |error: &dyn std::fmt::Display| {
             Fault::Unavailable(format!("no TLS with the upstream as {name}: {error}"))
         };
         let config = self.tls.as_ref().ok_or_else(|| failed(&"TLS is not set up"))?;
-        let Stream::Plain(stream) = stream else { return Err(failed(&"there is TLS already")) };
-        let server = ServerName::try_from(name.clone()).map_err(|error| failed(&error))?;
+        let Stream::Plain(stream) = stream else { return Err(failed(&"this is no plain TCP")) };
+        let server = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
         let stream = TlsConnector::from(Arc::clone(config))
             .connect(server, stream)
             .await
@@ -147,7 +181,7 @@ impl Dialer {
         Ok(Stream::Client(Box::new(stream)))
     }
 
-    async fn start_tls(&self, mut connection: Connection) -> Result<Connection, Fault> {
+    async fn start_tls(&self, mut connection: Connection, name: &str) -> Result<Connection, Fault> {
         if !connection.extensions.starttls {
             return Err(Fault::Unavailable("the upstream does not offer STARTTLS".to_owned()));
         }
@@ -162,7 +196,7 @@ impl Dialer {
             return Err(Fault::Protocol("octets behind the reply to STARTTLS".to_owned()));
         }
         let (stream, slot) = connection.into_parts();
-        let mut connection = Connection::new(self.secure(stream).await?, slot);
+        let mut connection = Connection::new(self.secure(stream, name).await?, slot);
         // RFC 3207 4.2: what was learned before TLS is void.
         self.hello(&mut connection).await?;
         Ok(connection)
@@ -188,6 +222,39 @@ impl Dialer {
         }
         Err(refused("EHLO", &reply))
     }
+}
+
+/// Looks the name up, and tries all of its addresses.
+async fn connect(address: &Address, deadline: Instant) -> Result<Stream, Fault> {
+    let unreachable =
+        |error: &dyn std::fmt::Display| Fault::Unavailable(format!("cannot reach {address}: {error}"));
+    let (host, port) = match address {
+        Address::Tcp { host, port } => (host.as_str(), *port),
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(|error| unreachable(&error))?;
+            return Ok(Stream::Unix(stream));
+        }
+    };
+    let found: Vec<SocketAddr> =
+        lookup_host((host, port)).await.map_err(|error| unreachable(&error))?.collect();
+    let mut last = unreachable(&"the name has no address");
+    for (tried, address) in found.iter().enumerate() {
+        match timeout_at(share(deadline, found.len() - tried), TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+                return Ok(Stream::Plain(stream));
+            }
+            Ok(Err(error)) => last = unreachable(&error),
+            Err(_) => last = unreachable(&"no answer to the attempt to connect"),
+        }
+    }
+    Err(last)
+}
+
+/// Until when the first of so many attempts may take: one that is never answered must leave time for the others.
+fn share(deadline: Instant, attempts: usize) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / u32::try_from(attempts.max(1)).unwrap_or(u32::MAX)
 }
 
 fn offers(offered: &[String], attribute: &str) -> bool {

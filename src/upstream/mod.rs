@@ -1,4 +1,4 @@
-//! The SMTP client towards the MTA.
+//! The SMTP client towards the MTA, or towards several that are alike.
 //!
 //! One [`Transaction`] upstream for one of a client's. Commands are asked without waiting and answered in order; a connection
 //! that the upstream closes in mid-transaction is replaced, the accepted part repeated, without the caller noticing.
@@ -6,15 +6,23 @@
 //! Postfix XCLIENT_README.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
 use crate::id::SessionId;
+use crate::net::password::PasswordError;
+use crate::net::tls::{self, TlsError};
 use crate::smtp::{Extensions, MailCommand, RcptCommand, Reply};
 
 mod connection;
 mod content;
 mod dial;
+mod endpoints;
+mod login;
 mod pool;
 mod repetition;
 mod shared;
@@ -28,9 +36,14 @@ mod scripted;
 #[cfg(test)]
 mod tests;
 
+use endpoints::Endpoints;
+use login::Login;
 use pool::{IDLE_LIMIT, PATIENCE};
 use shared::Shared;
 
+pub use crate::net::address::{Address, Endpoint};
+pub use crate::net::trust::KeyPair;
+pub use login::Credentials;
 pub use transaction::Transaction;
 
 /// How the connection to the upstream is protected.
@@ -47,26 +60,76 @@ pub enum Protection {
 /// `[upstream]`, as this module needs it.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Host name or IP literal.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// At least one; they take turns.
+    pub endpoints: Vec<Endpoint>,
     /// TLS.
     pub protection: Protection,
-    /// The name that the certificate must have.
-    pub tls_name: String,
+    /// Further trust anchors (PEM) beside the system's.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, for upstreams that ask for one.
+    pub identity: Option<KeyPair>,
+    /// As whom we authenticate, if anybody.
+    pub credentials: Option<Credentials>,
     /// Our EHLO name.
     pub hostname: String,
     /// Whether XCLIENT is used where it is offered.
     pub xclient: bool,
     /// Until it is ready for MAIL.
     pub connect_timeout: Duration,
-    /// For one reply.
-    pub timeout: Duration,
-    /// For the reply to the end of data.
-    pub data_timeout: Duration,
+    /// For all that comes then.
+    pub timeouts: Timeouts,
     /// Connections at the most.
     pub max_connections: usize,
+}
+
+impl Settings {
+    /// Whether XCLIENT is used where it is offered. With a login of our own it is not: the upstream has been told whose
+    /// mail this is, and XCLIENT would take that back.
+    pub fn names_clients(&self) -> bool {
+        self.xclient && self.credentials.is_none()
+    }
+}
+
+/// How long a reply may take, by what it answers (RFC 5321 4.5.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// MAIL.
+    pub mail: Duration,
+    /// RCPT.
+    pub rcpt: Duration,
+    /// DATA.
+    pub data: Duration,
+    /// No reply: for a block of mail data to go out.
+    pub block: Duration,
+    /// The end of data.
+    pub end: Duration,
+}
+
+impl Timeouts {
+    /// `reply` for each but that to the end of data, which has `end`.
+    pub fn new(reply: Duration, end: Duration) -> Self {
+        Self { mail: reply, rcpt: reply, data: reply, block: reply, end }
+    }
+}
+
+/// Why the upstream cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Trust anchors or our own certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The file with the password.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+}
+
+/// What came of asking one upstream what it offers.
+#[derive(Debug)]
+pub struct Contact {
+    /// Which.
+    pub address: Address,
+    /// What it offers, before XCLIENT.
+    pub offers: Result<Extensions, Fault>,
 }
 
 /// On whose behalf: what XCLIENT tells the upstream.
@@ -148,23 +211,47 @@ impl Drop for SessionConnections {
 }
 
 impl Upstream {
-    /// Makes ready; connects to nothing yet. `tls` is needed unless `settings.protection` is off.
-    pub fn new(settings: Settings, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { shared: Arc::new(Shared::new(settings, tls, PATIENCE, IDLE_LIMIT)) }
+    /// Reads the files that the settings name; connects to nothing yet.
+    ///
+    /// # Errors
+    /// One of them is missing, or not what it should be.
+    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        Ok(Self { shared: Shared::open(settings, PATIENCE, IDLE_LIMIT)? })
     }
 
-    /// What the upstream offered last (before XCLIENT); `None` as long as it never answered.
+    /// What all upstreams offered last (before XCLIENT) that can be reached; `None` as long as none ever answered.
     pub fn offers(&self) -> Option<Arc<Extensions>> {
-        self.shared.offers.load_full()
+        self.shared.endpoints().common.load_full()
     }
 
-    /// Connects, reads greeting and EHLO, and keeps what is offered for [`Self::offers`]. With `identity` also as far as XCLIENT.
+    /// Connects to each of them, for [`Self::offers`], those that are left out too. What has not answered after
+    /// `patience` is told as such, and may still be well.
+    pub async fn contact(&self, patience: Duration) -> Vec<Contact> {
+        let count = self.shared.endpoints().count();
+        let mut asking = JoinSet::new();
+        for index in 0..count {
+            let shared = Arc::clone(&self.shared);
+            asking.spawn(async move {
+                let late = |_| Err(Fault::Unavailable("no answer in time".to_owned()));
+                (index, timeout(patience, shared.learn(index)).await.unwrap_or_else(late))
+            });
+        }
+        let mut answers = asking.join_all().await;
+        answers.sort_by_key(|(index, _)| *index);
+        let contact = |(index, offers)| {
+            let endpoint = self.shared.endpoints().get(index)?;
+            Some(Contact { address: endpoint.address.clone(), offers })
+        };
+        answers.into_iter().filter_map(contact).collect()
+    }
+
+    /// Connects to the one whose turn it is, as far as EHLO, with `identity` as far as XCLIENT; what it offers then.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn learn(&self, identity: Option<Arc<ClientIdentity>>) -> Result<Extensions, Fault> {
         let slot = self.shared.pool.place().await?;
-        let mut connection = Box::pin(self.shared.open(slot, identity.as_ref())).await?;
+        let mut connection = Box::pin(self.shared.dial(slot, identity.as_ref())).await?;
         let extensions = std::mem::take(&mut connection.extensions);
         drop(connection.quit());
         Ok(extensions)

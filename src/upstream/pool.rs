@@ -134,6 +134,7 @@ impl Pool {
 
     /// A transaction is done with it. Whoever waits gets it, or its place.
     pub(super) fn give_back(&self, mut connection: Box<Connection>) {
+        connection.count_transaction();
         connection.rest();
         let mut state = self.lock();
         if !connection.is_reusable() || state.closing {

@@ -3,8 +3,7 @@
 //! What is refused now was accepted before: it says nothing about anyone, and what was promised to the client can no
 //! longer be kept. RFC 5321 3.3; RFC 2920 3.1.
 
-use std::time::Duration;
-
+use super::Timeouts;
 use super::connection::{Connection, Loss, MAX_BATCH};
 use crate::smtp::{MailCommand, RcptCommand};
 
@@ -24,7 +23,7 @@ pub(super) async fn repeat(
     connection: &mut Connection,
     mail: &MailCommand,
     recipients: &[RcptCommand],
-    limit: Duration,
+    limits: &Timeouts,
 ) -> Result<Repetition, Loss> {
     connection.check_in_step()?;
     let extensions = connection.extensions.clone();
@@ -53,7 +52,7 @@ pub(super) async fn repeat(
             return Ok(outcome);
         }
         for _ in 0..std::mem::take(&mut in_flight) {
-            let reply = connection.reply(limit).await?;
+            let reply = connection.reply(if mail_open { limits.mail } else { limits.rcpt }).await?;
             match (reply.code / 100, std::mem::take(&mut mail_open)) {
                 (2, _) => continue,
                 (4 | 5, true) => return Ok(Repetition::MailRefused(reply.to_string())),

@@ -18,6 +18,11 @@ impl Slot {
         Self(places)
     }
 
+    /// None, for what does not hold its place itself.
+    pub(super) fn nowhere() -> Self {
+        Self(Weak::<Nowhere>::new())
+    }
+
     /// It was not given away after all: dropping it frees nothing.
     pub(super) fn disarm(mut self) {
         self.0 = Weak::<Nowhere>::new();

@@ -174,18 +174,18 @@ impl Transaction {
     pub(super) async fn connect(&mut self) -> Result<(), Fault> {
         self.answered = 0;
         let mut connection = match self.spare.take() {
-            Some(slot) => Box::pin(self.upstream.open(slot, Some(&self.identity))).await?,
+            Some(slot) => Box::pin(self.upstream.dial(slot, Some(&self.identity))).await?,
             None => Box::pin(self.upstream.connection(&self.identity)).await?,
         };
         if let Some(mail) = &self.mail {
-            let limit = self.upstream.settings().timeout;
+            let limits = &self.upstream.settings().timeouts;
             // What cannot be relayed any more needs no recipients.
             let recipients = if self.not_repeated.is_some() { &[] } else { self.accepted.as_slice() };
-            let mut outcome = repeat(&mut connection, mail, recipients, limit).await;
+            let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
             if matches!(outcome, Err(Loss::Closed(_))) && connection.is_reused() {
                 let slot = connection.discard();
-                connection = Box::pin(self.upstream.open(slot, Some(&self.identity))).await?;
-                outcome = repeat(&mut connection, mail, recipients, limit).await;
+                connection = Box::pin(self.upstream.dial(slot, Some(&self.identity))).await?;
+                outcome = repeat(&mut connection, mail, recipients, limits).await;
             }
             match outcome? {
                 Repetition::Whole => {}
@@ -238,7 +238,11 @@ impl Transaction {
 
     /// The answer to the oldest question in flight; `None` where it is to be asked anew.
     async fn next_answer(&mut self) -> Option<Answer> {
-        let limit = self.upstream.settings().timeout;
+        let limits = &self.upstream.settings().timeouts;
+        let limit = match self.questions.front()? {
+            Question::Mail(_) => limits.mail,
+            Question::Rcpt(_) => limits.rcpt,
+        };
         let connection = self.connection.as_mut()?;
         if connection.refusals >= MAX_REFUSALS && self.mail.is_some() && !connection.has_reply() {
             // From here on the upstream would answer slower and slower: the rest goes over a fresh connection.
@@ -306,10 +310,17 @@ impl Transaction {
     pub fn abandon(self) {
         drop(self);
     }
-}
 
-impl Drop for Transaction {
-    fn drop(&mut self) {
+    /// The client has been silent for a while: others may have the connection meanwhile. The next question, or DATA, takes
+    /// another one, on which the accepted part is repeated. Does nothing while an answer is awaited, or once DATA was sent.
+    pub fn rest(&mut self) {
+        if self.stage == Stage::Envelope && self.questions.is_empty() {
+            self.give_back();
+            self.replacement = false;
+        }
+    }
+
+    fn give_back(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.stage != Stage::Envelope {
             drop(connection);
@@ -321,5 +332,11 @@ impl Drop for Transaction {
             }
             self.upstream.pool.give_back(connection);
         }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }

@@ -44,7 +44,7 @@ impl Transaction {
     }
 
     async fn ask_for_data(&mut self) -> Result<Option<Reply>, Loss> {
-        let limit = self.upstream.settings().timeout;
+        let limit = self.upstream.settings().timeouts.data;
         let Some(connection) = &mut self.connection else {
             return Err(Loss::Closed("there is no connection".to_owned()));
         };
@@ -70,7 +70,7 @@ impl Transaction {
     /// # Errors
     /// The connection is gone; where the upstream said why before it went, `Ok(Some(reply))`.
     pub async fn write_data(&mut self, wire: &[u8]) -> Result<Option<Reply>, Fault> {
-        let limit = self.upstream.settings().timeout;
+        let limit = self.upstream.settings().timeouts.block;
         // While it is taken out, dropping the future cuts the connection.
         let mut connection = self.connection_in_data()?;
         match connection.put(wire, limit).await {
@@ -89,8 +89,8 @@ impl Transaction {
     /// # Errors
     /// [`Fault::Ambiguous`] once the terminator may have gone out.
     pub async fn finish_data(&mut self, terminator: &[u8]) -> Result<Reply, Fault> {
-        let settings = self.upstream.settings();
-        let (limit, patience) = (settings.timeout, settings.data_timeout);
+        let limits = &self.upstream.settings().timeouts;
+        let (limit, patience) = (limits.block, limits.end);
         let mut connection = self.connection_in_data()?;
         self.stage = Stage::Over;
         match connection.end(terminator, limit, patience).await {

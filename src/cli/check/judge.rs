@@ -8,6 +8,7 @@ use super::upstream::{self, Asked, Place, Said, Sender, Talk};
 use super::{Finding, Severity};
 use crate::config::Config;
 use crate::guard::{Outcome, classify, denies_relaying};
+use crate::upstream::Address;
 
 /// Descriptors beside those of the connections: listeners, the database, files being written.
 const RESERVE: u64 = 200;
@@ -44,6 +45,11 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         Certificate::Unusable(why) => {
             findings.push(error("certificate", why.clone(), "Set [tls] certificate and private_key to a pair that fits"));
         }
+    }
+    for path in &facts.readable_secrets {
+        let path = path.display();
+        let finding = format!("{path} can be read by everybody on this machine, and holds a secret");
+        findings.push(warning("upstream", finding, format!("Run: chmod o= {path}")));
     }
     users(&facts.users, config, &mut findings);
     descriptors(facts.descriptors, config, &mut findings);
@@ -113,9 +119,27 @@ fn descriptors(limit: Option<u64>, config: &Config, findings: &mut Vec<Finding>)
     }
 }
 
-/// About the upstream.
-pub(super) fn upstream(facts: &upstream::Facts, config: &Config) -> Vec<Finding> {
-    let address = format!("{}:{}", config.upstream.settings.host, config.upstream.settings.port);
+/// About all upstreams.
+pub(super) fn upstreams(all: &[(Address, upstream::Facts)], config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let anybody = all.iter().any(|(_, facts)| matches!(facts, upstream::Facts::Answers { .. }));
+    for (address, facts) in all {
+        for mut finding in upstream(address, facts, config) {
+            if anybody && matches!(facts, upstream::Facts::Unreachable(_)) {
+                // The others take its mail.
+                finding.severity = Severity::Warning;
+            }
+            let named = finding.about == "canary" || finding.finding.contains(&address.to_string());
+            if all.len() > 1 && !named {
+                finding.finding = format!("{address}: {}", finding.finding);
+            }
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+fn upstream(address: &Address, facts: &upstream::Facts, config: &Config) -> Vec<Finding> {
     let (offers_xclient, talks) = match facts {
         upstream::Facts::Unreachable(why) => {
             let finding = format!("the upstream {address} cannot be used: {why}");
@@ -124,7 +148,7 @@ pub(super) fn upstream(facts: &upstream::Facts, config: &Config) -> Vec<Finding>
         upstream::Facts::Answers { offers_xclient, talks } => (*offers_xclient, talks),
     };
     let mut findings = Vec::new();
-    if !offers_xclient && config.upstream.settings.xclient {
+    if !offers_xclient && config.upstream.settings.names_clients() {
         findings.push(warning(
             "xclient",
             format!("the upstream {address} does not offer XCLIENT to us: it sees all mail come from Gatepost"),
@@ -250,6 +274,36 @@ mod tests {
         Config::parse(text, Path::new("config.toml"), "mail.example.org").unwrap()
     }
 
+    fn address(port: u16) -> Address {
+        Address::Tcp { host: "192.0.2.1".to_owned(), port }
+    }
+
+    #[test]
+    fn several_upstreams() {
+        use Severity::{Error, Warning};
+        let down = || upstream::Facts::Unreachable("connection refused".to_owned());
+        let blind = || {
+            let asked =
+                Asked { domain: "a.example".to_owned(), place: Place::Own, reply: reply("250 2.1.5 Ok") };
+            let talk = Talk { sender: Sender::Gatepost, said: Said::Recipients(vec![asked]) };
+            upstream::Facts::Answers { offers_xclient: true, talks: vec![talk] }
+        };
+        let text = "[upstream]\ncanary = [\"example.net\"]\n";
+        for (all, expected) in [
+            (vec![down(), down()], &[(Error, "upstream", 25), (Error, "upstream", 26)][..]),
+            // The other takes its mail.
+            (vec![down(), blind()], &[(Warning, "upstream", 25), (Error, "blind", 26)]),
+        ] {
+            let all: Vec<_> = (25..).map(address).zip(all).collect();
+            let found = upstreams(&all, &config(text));
+            assert_eq!(found.len(), expected.len());
+            for (finding, (severity, about, port)) in found.iter().zip(expected) {
+                assert_eq!((finding.severity, finding.about), (*severity, *about));
+                assert!(finding.finding.contains(&format!("192.0.2.1:{port}")), "{}", finding.finding);
+            }
+        }
+    }
+
     fn reply(text: &'static str) -> Reply {
         let (code, text) = text.split_once(' ').unwrap();
         let (enhanced, rest) = text.split_once(' ').unwrap();
@@ -269,7 +323,10 @@ mod tests {
 
     fn summary(talks: Vec<Talk>, text: &str) -> Vec<(Severity, &'static str)> {
         let facts = upstream::Facts::Answers { offers_xclient: true, talks };
-        upstream(&facts, &config(text)).iter().map(|finding| (finding.severity, finding.about)).collect()
+        upstream(&address(25), &facts, &config(text))
+            .iter()
+            .map(|finding| (finding.severity, finding.about))
+            .collect()
     }
 
     #[test]
@@ -323,14 +380,14 @@ mod tests {
     #[test]
     fn whether_the_upstream_is_there() {
         let down = upstream::Facts::Unreachable("connection refused".to_owned());
-        let found = upstream(&down, &config(""));
+        let found = upstream(&address(25), &down, &config(""));
         assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Error]);
         let plain = || upstream::Facts::Answers { offers_xclient: false, talks: Vec::new() };
         for (text, expected) in [
             ("[upstream]\ncanary = [\"example.net\"]\n", &["xclient"][..]),
             ("[upstream]\ncanary = [\"example.net\"]\nxclient = false\n", &[]),
         ] {
-            let found = upstream(&plain(), &config(text));
+            let found = upstream(&address(25), &plain(), &config(text));
             assert_eq!(found.iter().map(|finding| finding.about).collect::<Vec<_>>(), expected, "{text}");
         }
     }
@@ -341,6 +398,7 @@ mod tests {
             certificate: Certificate::Usable,
             users: UsersFile::Usable { shut_out: Vec::new(), barred: Vec::new(), offered: 3 },
             exposed: Vec::new(),
+            readable_secrets: Vec::new(),
             unusable: None,
         }
     }
@@ -392,6 +450,11 @@ mod tests {
                 local::Facts { unusable: Some("read-only".to_owned()), ..well() },
                 QUIET,
                 &[(Error, "data_dir")],
+            ),
+            (
+                local::Facts { readable_secrets: vec!["/etc/password".into()], ..well() },
+                QUIET,
+                &[(Warning, "upstream")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
         ] {

@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub(super) users: UsersFile,
     /// Folders and files of ours that others than Gatepost's user can read.
     pub(super) exposed: Vec<PathBuf>,
+    /// Files with a secret for the upstream that everybody can read.
+    pub(super) readable_secrets: Vec<PathBuf>,
     /// The data folder cannot be used, and why.
     pub(super) unusable: Option<String>,
 }
@@ -45,11 +47,11 @@ pub(super) enum UsersFile {
 }
 
 pub(super) fn look(config: &Config) -> Facts {
+    let mode = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     let mut exposed = Vec::new();
     for name in ["", "quarantine", "ledger", "outbox"] {
         let path = config.data_dir.join(name);
-        let mode = std::fs::metadata(&path).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o077 != 0 {
+        if mode(&path) & 0o077 != 0 {
             exposed.push(path);
         }
     }
@@ -58,8 +60,16 @@ pub(super) fn look(config: &Config) -> Facts {
         certificate: certificate(config),
         users: users(config),
         exposed,
+        // A group of one's own is how some keep such files.
+        readable_secrets: secrets(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect(),
         unusable: unusable(&config.data_dir),
     }
+}
+
+fn secrets(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    let settings = &config.upstream.settings;
+    let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
+    password.into_iter().chain(settings.identity.as_ref().map(|identity| &identity.private_key))
 }
 
 fn certificate(config: &Config) -> Certificate {

@@ -44,7 +44,7 @@ struct Finding {
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
     let mut output = arguments.format.output();
     let mut findings = judge::local(&local::look(config), config);
-    findings.extend(judge::upstream(&upstream::ask(config).await, config));
+    findings.extend(judge::upstreams(&upstream::ask_all(config).await, config));
     findings.sort();
     findings.dedup();
     for finding in &findings {

@@ -1,4 +1,4 @@
-//! Facts about the upstream: it is asked as it will be used, with the very code that will use it.
+//! Facts about the upstreams: each is asked as it will be used, with the very code that will use it.
 //!
 //! TLS as configured; by XCLIENT on behalf of a user who logged in and, where there are relay hosts, of one of them. Each
 //! transaction ends before any data.
@@ -11,10 +11,11 @@ use crate::auth::users::Users;
 use crate::clock;
 use crate::config::Config;
 use crate::id::SessionId;
-use crate::net::tls;
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::{MailCommand, MailParameters, RcptCommand, RcptParameters, Reply};
-use crate::upstream::{Answer, ClientIdentity, Fault, Protection, Question, Transaction, Upstream};
+use crate::upstream::{
+    Address, Answer, ClientIdentity, Endpoint, Fault, Question, Settings, Transaction, Upstream,
+};
 
 /// A foreign domain that is nobody's (RFC 2606 3).
 const NOBODYS_DOMAIN: &str = "example.com";
@@ -84,24 +85,29 @@ pub(super) struct Asked {
     pub(super) reply: Reply,
 }
 
-pub(super) async fn ask(config: &Config) -> Facts {
-    let trust = match config.upstream.settings.protection {
-        Protection::Off => None,
-        Protection::StartTls | Protection::Implicit => {
-            match tls::client_config(config.upstream.ca.as_deref()) {
-                Ok(trust) => Some(trust),
-                Err(error) => return Facts::Unreachable(error.to_string()),
-            }
-        }
+/// What each of them said.
+pub(super) async fn ask_all(config: &Config) -> Vec<(Address, Facts)> {
+    let mut all = Vec::new();
+    for endpoint in &config.upstream.settings.endpoints {
+        all.push((endpoint.address.clone(), ask(endpoint, config).await));
+    }
+    all
+}
+
+async fn ask(endpoint: &Endpoint, config: &Config) -> Facts {
+    let settings = Settings { endpoints: vec![endpoint.clone()], ..config.upstream.settings.clone() };
+    let names_clients = settings.names_clients();
+    let upstream = match Upstream::open(settings) {
+        Ok(upstream) => upstream,
+        Err(error) => return Facts::Unreachable(error.to_string()),
     };
-    let upstream = Upstream::new(config.upstream.settings.clone(), trust);
     let offers = match upstream.learn(None).await {
         Ok(offers) => offers,
         Err(fault) => return Facts::Unreachable(fault.to_string()),
     };
     let offers_xclient = !offers.xclient.is_empty();
     let mut talks = Vec::new();
-    for sender in senders(config, offers_xclient && config.upstream.settings.xclient) {
+    for sender in senders(config, offers_xclient && names_clients) {
         let said = talk(&upstream, &sender, config).await;
         talks.push(Talk { sender, said });
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
-pub use route::{Protection, Route};
+pub use route::{Login, Protection, Route};
 
 use crate::clock::{self, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};

@@ -1,22 +1,32 @@
-//! The way to the upstream: lettre's SMTP connection, TLS as configured.
+//! The way to the upstream: lettre's SMTP connection, TLS and login as configured; of several the first that is ready.
 //!
 //! One mail, one recipient, one transaction, one connection: lettre's pooled transport cannot tell what a refusal was
 //! about. Only a 5yz to MAIL, RCPT, DATA or the end of data refuses a mail for good:
 //! a server that does not greet us, or whose certificate is wrong, is a matter that somebody will mend.
 
 use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use lettre::Address;
 use lettre::address::Envelope;
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{
+    AsyncSmtpConnection, AsyncTokioStream, Certificate, Identity, TlsParameters,
+};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::OutboxError;
-use crate::net::pem;
+use crate::net::address::{Address, Endpoint};
+use crate::net::trust::KeyPair;
+use crate::net::{password, pem};
 
 /// How the connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,22 +42,31 @@ pub enum Protection {
 /// `[upstream]`, as far as our own mail needs it.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Host name or IP literal.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// At least one; tried in this order.
+    pub endpoints: Vec<Endpoint>,
     /// TLS.
     pub protection: Protection,
-    /// The name that the certificate must have.
-    pub tls_name: String,
     /// Further trust anchors (PEM) beside the system's.
     pub ca: Option<PathBuf>,
+    /// Our certificate; of its chain lettre sends the first one alone.
+    pub identity: Option<KeyPair>,
+    /// As whom we authenticate.
+    pub login: Option<Login>,
     /// Our EHLO name.
     pub hostname: String,
     /// Until it is ready for MAIL.
     pub connect_timeout: Duration,
     /// For a whole transaction, the reply to the end of data included.
     pub timeout: Duration,
+}
+
+/// SASL, and where the password is: it is read anew for each mail.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The authentication identity.
+    pub username: String,
+    /// The file whose first line is the password.
+    pub password_file: PathBuf,
 }
 
 /// What became of a mail; with the upstream's reply, or why there was none.
@@ -63,18 +82,22 @@ pub(super) enum Outcome {
 /// Takes mails along a route.
 pub(super) struct Carrier {
     route: Route,
-    /// `None`: unprotected.
-    tls: Option<TlsParameters>,
+    /// Each with its TLS; `None`: unprotected.
+    ways: Vec<(Address, Option<TlsParameters>)>,
     hello: ClientId,
 }
 
 impl Carrier {
     pub(super) fn new(route: &Route) -> Result<Self, OutboxError> {
-        let tls = match route.protection {
-            Protection::Off => None,
-            Protection::StartTls | Protection::Implicit => Some(tls(route)?),
+        let way = |endpoint: &Endpoint| {
+            let tls = match route.protection {
+                Protection::Off => None,
+                Protection::StartTls | Protection::Implicit => Some(tls(route, &endpoint.tls_name)?),
+            };
+            Ok((endpoint.address.clone(), tls))
         };
-        Ok(Self { route: route.clone(), tls, hello: ClientId::Domain(route.hostname.clone()) })
+        let ways = route.endpoints.iter().map(way).collect::<Result<_, OutboxError>>()?;
+        Ok(Self { ways, route: route.clone(), hello: ClientId::Domain(route.hostname.clone()) })
     }
 
     /// Sends one mail.
@@ -83,11 +106,9 @@ impl Carrier {
             Ok(envelope) => envelope,
             Err(why) => return Outcome::Refused(why),
         };
-        let mut connection = match timeout(self.route.connect_timeout, self.connect()).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) if error.status().is_none() => return Outcome::Unreachable(told(&error)),
-            Ok(Err(error)) => return Outcome::Deferred(told(&error)),
-            Err(_) => return Outcome::Unreachable("the upstream was not ready in time".to_owned()),
+        let mut connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(outcome) => return outcome,
         };
         match timeout(self.route.timeout, connection.send(&envelope, message)).await {
             Ok(Ok(response)) => {
@@ -101,35 +122,116 @@ impl Carrier {
         }
     }
 
+    /// The first that is ready for MAIL; else what the last one said, or that nobody is there.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
+        let mut last = Outcome::Unreachable("there is no upstream".to_owned());
+        for (address, tls) in &self.ways {
+            last = match timeout(self.route.connect_timeout, self.reach(address, tls.as_ref())).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(outcome)) => outcome,
+                Err(_) => Outcome::Unreachable("the upstream was not ready in time".to_owned()),
+            };
+        }
+        Err(last)
+    }
+
     /// Ready for MAIL.
-    async fn connect(&self) -> Result<AsyncSmtpConnection, lettre::transport::smtp::Error> {
-        let Route { host, port, protection, connect_timeout, .. } = &self.route;
-        let (first, later) = match protection {
-            Protection::Implicit => (self.tls.clone(), None),
-            Protection::StartTls => (None, self.tls.clone()),
+    async fn reach(
+        &self,
+        address: &Address,
+        tls: Option<&TlsParameters>,
+    ) -> Result<AsyncSmtpConnection, Outcome> {
+        let refused = |error: lettre::transport::smtp::Error| match error.status() {
+            Some(_) => Outcome::Deferred(told(&error)),
+            None => Outcome::Unreachable(told(&error)),
+        };
+        let (first, later) = match self.route.protection {
+            Protection::Implicit => (tls, None),
+            Protection::StartTls => (None, tls),
             Protection::Off => (None, None),
         };
-        let address = (host.as_str(), *port);
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(address, Some(*connect_timeout), &self.hello, first, None)
-                .await?;
+        let mut connection = match address {
+            Address::Tcp { host, port } => {
+                let (server, limit) = ((host.as_str(), *port), Some(self.route.connect_timeout));
+                AsyncSmtpConnection::connect_tokio1(server, limit, &self.hello, first.cloned(), None).await
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)
+                    .await
+                    .map_err(|error| Outcome::Unreachable(format!("{address}: {error}")))?;
+                AsyncSmtpConnection::connect_with_transport(Box::new(Local(stream)), &self.hello).await
+            }
+        }
+        .map_err(refused)?;
         if let Some(tls) = later {
-            connection.starttls(tls, &self.hello).await?;
+            connection.starttls(tls.clone(), &self.hello).await.map_err(refused)?;
+        }
+        if let Some(Login { username, password_file }) = &self.route.login {
+            if !(connection.is_encrypted() || address.is_local()) {
+                let why = "the password is not sent where others can listen".to_owned();
+                return Err(Outcome::Deferred(why));
+            }
+            let password = password::read(password_file);
+            let password = password.map_err(|error| Outcome::Deferred(error.to_string()))?;
+            let credentials = Credentials::new(username.clone(), password.to_string());
+            connection
+                .auth(DEFAULT_MECHANISMS, &credentials)
+                .await
+                .map_err(|error| Outcome::Deferred(told(&error)))?;
         }
         Ok(connection)
+    }
+}
+
+/// A socket file's stream, as lettre wants it.
+#[derive(Debug)]
+struct Local(UnixStream);
+
+impl AsyncTokioStream for Local {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl AsyncRead for Local {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Local {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
     }
 }
 
 /// How long is waited for the reply to QUIT.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn tls(route: &Route) -> Result<TlsParameters, OutboxError> {
+fn tls(route: &Route, name: &str) -> Result<TlsParameters, OutboxError> {
     let wrong = |error: lettre::transport::smtp::Error| OutboxError::Tls(told(&error));
-    let mut builder = TlsParameters::builder(route.tls_name.clone());
+    let mut builder = TlsParameters::builder(name.to_owned());
     if let Some(ca) = &route.ca {
         let anchors = pem::certificates(ca).map_err(|error| OutboxError::Tls(error.to_string()))?;
         for anchor in anchors {
             builder = builder.add_root_certificate(Certificate::from_der(anchor.to_vec()).map_err(wrong)?);
+        }
+    }
+    if let Some(KeyPair { certificate, private_key }) = &route.identity {
+        let chain = pem::certificates(certificate).map_err(|error| OutboxError::Tls(error.to_string()))?;
+        let key = std::fs::read(private_key)
+            .map_err(|error| OutboxError::Tls(format!("{}: {error}", private_key.display())))?;
+        if let Some(own) = chain.first() {
+            // What lettre 0.11 calls PEM here it takes for DER, and for a single certificate.
+            builder = builder.identify_with(Identity::from_pem(own, &key).map_err(wrong)?);
         }
     }
     builder.build_rustls().map_err(wrong)
@@ -141,7 +243,7 @@ fn envelope(from: Option<&str>, to: &str) -> Result<Envelope, String> {
 }
 
 /// Whatever can stand between brackets. lettre's own check knows fewer addresses than RFC 5321 does.
-fn address(text: &str) -> Result<Address, String> {
+fn address(text: &str) -> Result<lettre::Address, String> {
     let wrong = || format!("`{}` is no address", text.escape_debug());
     let (local_part, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
     let unsafe_here = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
@@ -154,7 +256,7 @@ fn address(text: &str) -> Result<Address, String> {
     if local_part.is_empty() || domain.is_empty() || !safe {
         return Err(wrong());
     }
-    Ok(Address::new_dangerous(local_part, domain))
+    Ok(lettre::Address::new_dangerous(local_part, domain))
 }
 
 /// The upstream's reply, in one line.

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::net::address::{Address, Endpoint};
 use crate::net::{self_signed, tls};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -90,13 +91,18 @@ async fn upstream(script: Script, acceptor: Option<TlsAcceptor>) -> (u16, mpsc::
     (port, sight)
 }
 
+fn endpoint(port: u16, tls_name: &str) -> Endpoint {
+    let address = Address::Tcp { host: "127.0.0.1".into(), port };
+    Endpoint { address, tls_name: tls_name.into() }
+}
+
 fn route(port: u16) -> Route {
     Route {
-        host: "127.0.0.1".into(),
-        port,
+        endpoints: vec![endpoint(port, "mx.example.org")],
         protection: Protection::Off,
-        tls_name: "mx.example.org".into(),
         ca: None,
+        identity: None,
+        login: None,
         hostname: "gate.example.org".into(),
         connect_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(5),
@@ -313,7 +319,11 @@ async fn tls_is_verified() {
     let protected = Route { protection: Protection::Implicit, ca: Some(path("ca.pem")), ..route(port) };
     for (route, taken, why) in [
         (protected.clone(), true, "the name and the anchor fit"),
-        (Route { tls_name: "other.example.org".into(), ..protected.clone() }, false, "another name"),
+        (
+            Route { endpoints: vec![endpoint(port, "other.example.org")], ..protected.clone() },
+            false,
+            "another name",
+        ),
         (Route { ca: None, ..protected.clone() }, false, "an unknown anchor"),
     ] {
         outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();

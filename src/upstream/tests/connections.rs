@@ -96,7 +96,7 @@ async fn without_xclient_a_connection_serves_anybody() {
     // offered, and not wanted
     let unwanted = plain.replace("> 250 PIPELINING", "> 250 XCLIENT ADDR LOGIN");
     let scripted = Scripted::start(&[&unwanted]).await;
-    let other = Upstream::new(Settings { xclient: false, ..settings(scripted.address) }, None);
+    let other = Upstream::open(Settings { xclient: false, ..settings(scripted.address) }).unwrap();
     use_once(&other, &identity("alice")).await;
     use_once(&other, &identity("bob")).await;
     other.close().await;
@@ -157,7 +157,7 @@ async fn none_free_is_busy_and_a_waiting_one_gets_the_place_in_turn() {
     let scripted = Scripted::start(&[&script, &next]).await;
     let one = Settings { max_connections: 1, ..settings(scripted.address) };
     let patience = Duration::from_millis(300);
-    let upstream = Upstream { shared: Arc::new(Shared::new(one, None, patience, IDLE_LIMIT)) };
+    let upstream = Upstream { shared: Shared::open(one, patience, IDLE_LIMIT).unwrap() };
     let mut held = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut held, MAIL).await, "250 2.1.0 ok");
     let mut other = upstream.transaction(identity("carol"));
@@ -184,7 +184,7 @@ async fn an_idle_one_is_given_up_for_whoever_waits() {
     let first = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("alice"), mail());
     let second = format!("{}{}", ready_with_xclient("bob"), mail());
     let scripted = Scripted::start(&[&first, &second]).await;
-    let upstream = Upstream::new(Settings { max_connections: 1, ..settings(scripted.address) }, None);
+    let upstream = Upstream::open(Settings { max_connections: 1, ..settings(scripted.address) }).unwrap();
     let (alice, bob) = (identity("alice"), identity("bob"));
     use_once(&upstream, &alice).await;
     let begun = Instant::now();
@@ -198,8 +198,8 @@ async fn an_idle_one_is_given_up_for_whoever_waits() {
 async fn an_idle_one_grows_too_old() {
     let script = format!("{READY}{}< RSET\n> 250 ok\n< QUIT", mail());
     let scripted = Scripted::start(&[&script]).await;
-    let shared = Shared::new(settings(scripted.address), None, PATIENCE, Duration::from_millis(200));
-    let upstream = Upstream { shared: Arc::new(shared) };
+    let limit = Duration::from_millis(200);
+    let upstream = Upstream { shared: Shared::open(settings(scripted.address), PATIENCE, limit).unwrap() };
     use_once(&upstream, &identity("alice")).await;
     // nothing else closes it
     scripted.finish(1).await;
@@ -248,7 +248,7 @@ async fn many_at_once_never_exceed_the_maximum() {
             }
         }
     });
-    let upstream = Upstream::new(Settings { max_connections: MAX, ..settings(address) }, None);
+    let upstream = Upstream::open(Settings { max_connections: MAX, ..settings(address) }).unwrap();
     let sessions: Vec<_> = (0..SESSIONS)
         .map(|number| {
             let upstream = upstream.clone();

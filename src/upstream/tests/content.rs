@@ -24,8 +24,7 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
 async fn a_long_message_arrives_octet_for_octet() {
     let script = format!("{}< DATA\n> 354 go\n", one_recipient());
     let scripted = Scripted::start(&[&script]).await;
-    let upstream =
-        Upstream::new(Settings { data_timeout: Duration::from_secs(1), ..settings(scripted.address) }, None);
+    let upstream = Upstream::open(impatient(scripted.address, DEADLINE, Duration::from_secs(1))).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
     assert!(transaction.begin_data().await.unwrap().is_none());
     let mut sent = String::new();
@@ -120,10 +119,8 @@ async fn an_end_without_reply_is_ambiguous() {
     for end in ["close", "> what?\n", "> 354 go on\n", "> 250-never\nclose", ""] {
         let script = format!("{}< DATA\n> 354 go\n< x\n<+ .\n{end}", one_recipient());
         let scripted = Scripted::start(&[&script]).await;
-        let upstream = Upstream::new(
-            Settings { data_timeout: Duration::from_millis(300), ..settings(scripted.address) },
-            None,
-        );
+        let upstream =
+            Upstream::open(impatient(scripted.address, DEADLINE, Duration::from_millis(300))).unwrap();
         let mut transaction = ready_for_data(&upstream).await;
         assert!(transaction.begin_data().await.unwrap().is_none());
         assert!(transaction.write_data(b"x\r\n").await.unwrap().is_none());
@@ -207,7 +204,7 @@ async fn an_upstream_that_stops_reading_is_given_up() {
         }
         stream
     });
-    let upstream = Upstream::new(Settings { timeout: Duration::from_millis(300), ..settings(address) }, None);
+    let upstream = Upstream::open(impatient(address, Duration::from_millis(300), DEADLINE)).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
     assert!(transaction.begin_data().await.unwrap().is_none());
     let stream = server.await.unwrap();

@@ -22,23 +22,33 @@ const READY: &str = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250-8
 const READY_PLAIN: &str = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250 mail\n";
 const MAIL: &str = "MAIL FROM:<s@a.example>";
 
+fn endpoint(address: SocketAddr) -> Endpoint {
+    let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
+    Endpoint { address, tls_name: "mail.example.org".to_owned() }
+}
+
 fn settings(address: SocketAddr) -> Settings {
     Settings {
-        host: address.ip().to_string(),
-        port: address.port(),
+        endpoints: vec![endpoint(address)],
         protection: Protection::Off,
-        tls_name: "mail.example.org".to_owned(),
+        ca: None,
+        identity: None,
+        credentials: None,
         hostname: "gatepost.test".to_owned(),
         xclient: true,
         connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(5),
-        data_timeout: Duration::from_secs(5),
+        timeouts: Timeouts::new(Duration::from_secs(5), Duration::from_secs(5)),
         max_connections: 10,
     }
 }
 
+/// With so much patience for a reply, and for that to the end of data.
+fn impatient(address: SocketAddr, reply: Duration, end: Duration) -> Settings {
+    Settings { timeouts: Timeouts::new(reply, end), ..settings(address) }
+}
+
 fn upstream(address: SocketAddr) -> Upstream {
-    Upstream::new(settings(address), None)
+    Upstream::open(settings(address)).unwrap()
 }
 
 fn identity(login: &str) -> Arc<ClientIdentity> {

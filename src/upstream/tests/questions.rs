@@ -114,10 +114,11 @@ async fn nobody_there() {
 #[tokio::test]
 async fn connect_timeout_bounds_all_of_it() {
     let scripted = Scripted::start(&["> 220 mail\n< EHLO gatepost.test\n"]).await;
-    let upstream = Upstream::new(
-        Settings { connect_timeout: Duration::from_millis(200), ..settings(scripted.address) },
-        None,
-    );
+    let upstream = Upstream::open(Settings {
+        connect_timeout: Duration::from_millis(200),
+        ..settings(scripted.address)
+    })
+    .unwrap();
     let begun = Instant::now();
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "Unavailable");

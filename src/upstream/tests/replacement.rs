@@ -176,8 +176,7 @@ async fn silence_fails_the_one_question_and_the_others_go_on() {
     let first = format!("{READY}< {MAIL}\n<+ {r1}\n<+ {r2}\n> 250 2.1.0 ok\n");
     let second = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {r2}\n> 250 2.1.5 two\n");
     let scripted = Scripted::start(&[&first, &second]).await;
-    let upstream =
-        Upstream::new(Settings { timeout: Duration::from_millis(300), ..settings(scripted.address) }, None);
+    let upstream = Upstream::open(impatient(scripted.address, Duration::from_millis(300), DEADLINE)).unwrap();
     let mut transaction = upstream.transaction(identity("alice"));
     let answers = ask(&mut transaction, &[MAIL.to_owned(), r1, r2]).await;
     assert_eq!(answers, ["250 2.1.0 ok", "Unavailable", "250 2.1.5 two"]);

@@ -1,7 +1,7 @@
 //! STARTTLS and implicit TLS: all of it or nothing.
 
 use super::*;
-use crate::net::tls::{client_config, server_config};
+use crate::net::tls::server_config;
 
 const BEFORE: &str = "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 STARTTLS\n< STARTTLS\n";
 
@@ -12,10 +12,11 @@ async fn run(script: &str, protection: Protection, name: &str) -> (String, Strin
     std::fs::write(&certificate, pair.cert.pem()).unwrap();
     std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
     let server = server_config(&certificate, &key).unwrap();
-    let client = client_config(Some(&certificate)).unwrap();
     let scripted = Scripted::start_with_tls(&[script], Some(server)).await;
-    let settings = Settings { protection, tls_name: name.to_owned(), ..settings(scripted.address) };
-    let upstream = Upstream::new(settings, Some(client));
+    let endpoints = vec![Endpoint { tls_name: name.to_owned(), ..endpoint(scripted.address) }];
+    let settings =
+        Settings { endpoints, protection, ca: Some(certificate.clone()), ..settings(scripted.address) };
+    let upstream = Upstream::open(settings).unwrap();
     let mut transaction = upstream.transaction(identity("alice"));
     let told = ask_one(&mut transaction, MAIL).await;
     drop(transaction);

@@ -1,0 +1,63 @@
+//! The password by which we authenticate elsewhere, read from its file.
+//!
+//! It is wiped from memory when it is dropped, and never shown.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Why there is no password; names the file and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PasswordError(String);
+
+/// The first line of the file, without its end.
+///
+/// # Errors
+/// It cannot be read, is no UTF-8, begins with an empty line, or holds a NUL, which SASL has no way to say (RFC 4616 2).
+pub fn read(path: &Path) -> Result<Zeroizing<String>, PasswordError> {
+    let wrong = |why: &dyn std::fmt::Display| PasswordError(format!("{}: {why}", path.display()));
+    let octets = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
+    let text = str::from_utf8(&octets).map_err(|_| wrong(&"the password should be UTF-8"))?;
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(wrong(&"no password in it; it should stand in the first line"));
+    }
+    if line.contains('\0') {
+        return Err(wrong(&"there is a NUL in the password"));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        for (content, expected) in [
+            (&b"secret"[..], Ok("secret")),
+            (b"secret\n", Ok("secret")),
+            (b"secret\r\nmore\n", Ok("secret")),
+            (b" two words \n", Ok(" two words ")),
+            ("pa\u{df}wort\n".as_bytes(), Ok("pa\u{df}wort")),
+            (b"", Err("no password in it")),
+            (b"\nsecret\n", Err("no password in it")),
+            (b"\xff\n", Err("UTF-8")),
+            (b"a\0b\n", Err("NUL")),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            match (read(&path), expected) {
+                (Ok(password), Ok(expected)) => assert_eq!(*password, expected),
+                (Err(error), Err(part)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(part) && text.contains("password: "), "{text}");
+                }
+                (found, expected) => panic!("{expected:?}: {}", found.is_ok()),
+            }
+        }
+        assert!(read(&folder.path().join("none")).unwrap_err().to_string().contains("none: No such file"));
+    }
+}

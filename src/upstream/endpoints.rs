@@ -1,0 +1,172 @@
+//! Which of the upstreams is asked next, and what all of them offer.
+//!
+//! In turn; one that failed is left out for [`LEFT_OUT`], unless all have. Knows no connections, only how the attempts to
+//! make them went.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
+
+use crate::net::address::Endpoint;
+use crate::smtp::Extensions;
+
+/// How long an upstream that could not be reached, or did not get as far as MAIL, is left out (CONTRACT).
+pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
+
+pub(super) struct Endpoints {
+    list: Vec<Endpoint>,
+    state: Mutex<State>,
+    /// What everyone offers who can be reached.
+    pub(super) common: ArcSwapOption<Extensions>,
+}
+
+struct State {
+    /// Whose turn it is.
+    next: usize,
+    /// As long as the list.
+    known: Vec<Known>,
+}
+
+/// What is known of one.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// As of its last EHLO reply.
+    offers: Option<Extensions>,
+    /// When it failed, if it did since.
+    failed: Option<Instant>,
+}
+
+impl Endpoints {
+    pub(super) fn new(list: Vec<Endpoint>) -> Self {
+        let known = vec![Known::default(); list.len()];
+        Self { list, state: Mutex::new(State { next: 0, known }), common: ArcSwapOption::empty() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Endpoint> {
+        self.list.get(index)
+    }
+
+    /// Those to be tried for one connection, in this order: all that are not left out, else the one that failed the
+    /// longest time ago.
+    pub(super) fn candidates(&self, now: Instant) -> Vec<usize> {
+        let mut state = self.lock();
+        let count = state.known.len();
+        let first = state.next;
+        state.next = (first + 1) % count.max(1);
+        let is_in = |index: &usize| {
+            state.known.get(*index).is_some_and(|known| known.failed.is_none_or(|at| at + LEFT_OUT <= now))
+        };
+        let candidates: Vec<usize> = (first..count).chain(0..first).filter(is_in).collect();
+        if !candidates.is_empty() {
+            return candidates;
+        }
+        let failed = state.known.iter().enumerate().min_by_key(|(_, known)| known.failed);
+        failed.map(|(index, _)| index).into_iter().collect()
+    }
+
+    /// It is ready for MAIL, and offered this.
+    pub(super) fn answered(&self, index: usize, offers: &Extensions) {
+        let mut state = self.lock();
+        let Some(known) = state.known.get_mut(index) else { return };
+        if known.failed.take().is_none() && known.offers.as_ref() == Some(offers) {
+            return;
+        }
+        known.offers = Some(offers.clone());
+        self.compare(&state);
+    }
+
+    /// It is not.
+    pub(super) fn failed(&self, index: usize, now: Instant) {
+        let mut state = self.lock();
+        let Some(known) = state.known.get_mut(index) else { return };
+        known.failed = Some(now);
+        self.compare(&state);
+    }
+
+    /// While nobody can be reached, what was known of all holds on: clients would otherwise be offered less, for nothing.
+    fn compare(&self, state: &State) {
+        let common = |all: bool| {
+            let reachable = state.known.iter().filter(|known| all || known.failed.is_none());
+            let offers = reachable.filter_map(|known| known.offers.as_ref());
+            offers.cloned().reduce(|one, other| one.common(&other))
+        };
+        let common = common(false).or_else(|| common(true));
+        if self.common.load().as_deref() != common.as_ref() {
+            self.common.store(common.map(Arc::new));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::address::Address;
+
+    fn endpoints(count: u16) -> Endpoints {
+        let endpoint = |port| Endpoint {
+            address: Address::Tcp { host: "mail.example.org".to_owned(), port },
+            tls_name: String::new(),
+        };
+        Endpoints::new((0..count).map(endpoint).collect())
+    }
+
+    #[test]
+    fn in_turn_and_the_failed_left_out_for_a_while() {
+        let three = endpoints(3);
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let all = u64::try_from(LEFT_OUT.as_millis()).unwrap();
+        assert_eq!(three.candidates(start), [0, 1, 2]);
+        assert_eq!(three.candidates(start), [1, 2, 0]);
+        three.failed(2, start);
+        assert_eq!(three.candidates(start), [0, 1]);
+        assert_eq!(three.candidates(start), [0, 1]);
+        assert_eq!(three.candidates(after(all - 1)), [1, 0]);
+        three.failed(0, after(all - 1));
+        assert_eq!(three.candidates(after(all)), [2, 1]);
+        // all of them: the least recently failed
+        three.failed(2, after(all));
+        three.failed(1, after(all + 1));
+        assert_eq!(three.candidates(after(all + 1)), [0]);
+        assert_eq!(three.candidates(after(all + 1)), [0]);
+        three.failed(0, after(all + 2));
+        assert_eq!(three.candidates(after(all + 2)), [2]);
+        // an answer ends it at once
+        three.answered(1, &Extensions::default());
+        assert_eq!(three.candidates(after(all + 2)), [1]);
+        let one = endpoints(1);
+        one.failed(0, start);
+        assert_eq!(one.candidates(start), [0]);
+    }
+
+    #[test]
+    fn what_all_offer_that_can_be_reached() {
+        let offers = |smtputf8, dsn| Extensions { smtputf8, dsn, ..Extensions::default() };
+        let known = |two: &Endpoints| two.common.load_full().map(|common| (common.smtputf8, common.dsn));
+        let two = endpoints(2);
+        two.failed(0, Instant::now());
+        assert_eq!(known(&two), None);
+        two.answered(0, &offers(true, true));
+        assert_eq!(known(&two), Some((true, true)));
+        two.answered(1, &offers(false, true));
+        assert_eq!(known(&two), Some((false, true)));
+        two.failed(1, Instant::now());
+        assert_eq!(known(&two), Some((true, true)));
+        // nobody: as far as was known of all
+        two.failed(0, Instant::now());
+        assert_eq!(known(&two), Some((false, true)));
+        two.answered(1, &offers(false, false));
+        assert_eq!(known(&two), Some((false, false)));
+    }
+}
