@@ -41,6 +41,10 @@ use crate::upstream::{SessionConnections, Transaction};
 /// How long a client without a transaction may stay silent once the service shuts down, before it gets its 421 unasked.
 const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long a client may be silent in mid-transaction before others may have its upstream connection; well below the
+/// time after which the upstream itself would close it (Postfix's `smtpd_timeout`: 300 s).
+const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// The account that a session is for.
 struct Sender {
     account: Account,
@@ -145,6 +149,8 @@ impl Conversation {
     /// The next thing that happens while no message is coming in: a command, an answer, or that none came in time.
     async fn next(&mut self) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
+        // Until when the upstream is kept waiting.
+        let mut rest = self.upstream.is_some().then(|| Instant::now() + UPSTREAM_REST);
         loop {
             // Nor does a flood of commands outlive it.
             if self.admission.is_some_and(|admission| admission <= Instant::now()) {
@@ -172,8 +178,15 @@ impl Conversation {
             self.client.flush().await?;
             // A client in mid-transaction is left alone until its next command.
             let shutdown = self.session.transaction().is_none().then_some(&mut self.shutdown);
-            match self.client.read_command(Some(deadline), shutdown).await {
+            let wait = rest.map_or(deadline, |rest| rest.min(deadline));
+            match self.client.read_command(Some(wait), shutdown).await {
                 Ok(()) => {}
+                Err(Lost::TimedOut) if wait < deadline => {
+                    rest = None;
+                    if let Some(upstream) = &mut self.upstream {
+                        upstream.rest();
+                    }
+                }
                 Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
                 Err(Lost::Interrupted) => return self.interrupted().await,
                 Err(lost) => return Err(lost),

@@ -184,7 +184,8 @@ fn relay_hosts_alone_are_enough() {
 #[test]
 fn several_upstreams() {
     let own_names = "address = [\"a.example:25\", \"b.example:26\"]\ntls = \"implicit\"";
-    let one_name = "address = [\"192.0.2.1:25\", \"b.example:26\"]\ntls = \"implicit\"\ntls_name = \"mx.example\"";
+    let one_name =
+        "address = [\"192.0.2.1:25\", \"b.example:26\"]\ntls = \"implicit\"\ntls_name = \"mx.example\"";
     let mixed = "address = [\"unix:run/mta\", \"[2001:db8::1]:25\"]";
     for (upstream, expected) in [
         (own_names, [("a.example:25", "a.example"), ("b.example:26", "b.example")]),

@@ -267,7 +267,7 @@ fn identity(section: &mut Section<'_>, folder: &Path, protection: Protection) ->
         }
         (Some(_), None) => section.problem("client_key", "the file with the key of client_certificate"),
         (None, Some(_)) => {
-            section.problem("client_certificate", "the file with the certificate of client_key")
+            section.problem("client_certificate", "the file with the certificate of client_key");
         }
         (None, None) => {}
     }

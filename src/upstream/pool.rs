@@ -185,7 +185,7 @@ impl Pool {
         next
     }
 
-    fn close_idle(&self, unwanted: impl Fn(&Connection) -> bool) {
+    pub(super) fn close_idle(&self, unwanted: impl Fn(&Connection) -> bool) {
         let mut closing = Vec::new();
         let mut state = self.lock();
         let mut kept = VecDeque::with_capacity(state.idle.len());

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::future::Future;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::net::address::{Address, Endpoint};
-use crate::net::{self_signed, tls};
+use crate::net::trust::KeyPair;
+use crate::net::{pem, self_signed, tls};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -306,6 +307,98 @@ async fn what_the_disk_did_not_take_goes_out_once_it_does() {
     assert!(matches!(soon(events.recv()).await, Some(Event::Sent { .. })));
     assert_eq!((outbox.waiting(), files(folder.path())), (0, 0));
     task.abort();
+}
+
+#[tokio::test]
+async fn of_several_the_first_that_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let (refusing, _sight) = upstream(Script::from([("", "554 5.7.1 not you")]), None).await;
+    let (good, mut sight) = upstream(Script::new(), None).await;
+    let socket = folder.path().join("mta");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (seen, mut local) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            serve(stream, Script::new(), seen.clone()).await;
+        }
+    });
+    let nobody = Endpoint { address: Address::Unix(folder.path().join("none")), tls_name: String::new() };
+    let local_one = Endpoint { address: Address::Unix(socket), tls_name: String::new() };
+    let (there, gone) = (endpoint(good, ""), endpoint(refusing, ""));
+    for (endpoints, sight) in
+        [(vec![nobody, gone, there.clone()], &mut sight), (vec![local_one, there], &mut local)]
+    {
+        outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+        let (mut events, task) = run(&outbox, Route { endpoints, ..route(good) });
+        assert!(matches!(soon(events.recv()).await, Some(Event::Sent { .. })));
+        assert_eq!(soon(sight.recv()).await.unwrap().commands.len(), 3);
+        task.abort();
+    }
+}
+
+#[tokio::test]
+async fn our_own_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, "secret\n").unwrap();
+    let login = Some(Login { username: "gate".into(), password_file });
+    for (offer, reply, taken) in [
+        ("250-mx\r\n250 AUTH PLAIN LOGIN", "235 2.7.0 ok", true),
+        ("250-mx\r\n250 AUTH PLAIN LOGIN", "535 5.7.8 no", false),
+        ("250 mx", "235 2.7.0 ok", false),
+    ] {
+        outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+        let (port, mut sight) = upstream(Script::from([("EHLO", offer), ("AUTH", reply)]), None).await;
+        let (mut events, task) = run(&outbox, Route { login: login.clone(), ..route(port) });
+        let event = soon(events.recv()).await.unwrap();
+        assert_eq!(matches!(event, Event::Sent { .. }), taken, "{event:?}");
+        assert_eq!(matches!(event, Event::Deferred { .. }), !taken, "{event:?}");
+        if taken {
+            let seen = soon(sight.recv()).await.unwrap();
+            assert_eq!(seen.commands[0], "AUTH PLAIN AGdhdGUAc2VjcmV0");
+        }
+        task.abort();
+    }
+}
+
+#[tokio::test]
+async fn our_own_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (name, host) in [("mta", "mx.example.org"), ("gate", "gate.example.org")] {
+        let pair = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+        std::fs::write(path(&format!("{name}.crt")), pair.cert.pem()).unwrap();
+        std::fs::write(path(&format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut anchors = rustls::RootCertStore::empty();
+    anchors.add(pem::certificates(&path("gate.crt")).unwrap().remove(0)).unwrap();
+    let anchors = Arc::new(anchors);
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(anchors, Arc::clone(&provider));
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            pem::certificates(&path("mta.crt")).unwrap(),
+            pem::private_key(&path("mta.key")).unwrap(),
+        );
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let (port, _sight) = upstream(Script::new(), Some(acceptor)).await;
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let pair = KeyPair { certificate: path("gate.crt"), private_key: path("gate.key") };
+    for (identity, taken) in [(Some(pair), true), (None, false)] {
+        outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+        let protection = Protection::Implicit;
+        let secured = Route { protection, ca: Some(path("mta.crt")), identity, ..route(port) };
+        let (mut events, task) = run(&outbox, secured);
+        let event = soon(events.recv()).await.unwrap();
+        assert_eq!(matches!(event, Event::Sent { .. }), taken, "{event:?}");
+        task.abort();
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 mod connections;
 mod content;
+mod login;
 mod questions;
 mod replacement;
+mod several;
 mod tls;
 
 use std::net::SocketAddr;
