@@ -60,12 +60,12 @@ pub(crate) fn play(stage: &Stage, number: usize, script: &Script) -> Result<(), 
     };
     for (line, step) in &script.steps {
         if let Err(trouble) = play.step(step) {
-            return Err(play.failure(script, format!(":{line}"), trouble));
+            return Err(play.failure(script, &format!(":{line}"), trouble));
         }
     }
     match play.end() {
         Ok(()) => Ok(()),
-        Err(trouble) => Err(play.failure(script, " (after its last line)".to_owned(), trouble)),
+        Err(trouble) => Err(play.failure(script, " (after its last line)", trouble)),
     }
 }
 
@@ -74,8 +74,8 @@ fn unlike(expected: &impl fmt::Display, got: &impl fmt::Display) -> String {
 }
 
 impl Play<'_> {
-    fn failure(self, script: &Script, at: String, trouble: String) -> Failure {
-        let place = script.path.clone() + &at;
+    fn failure(self, script: &Script, at: &str, trouble: String) -> Failure {
+        let place = script.path.clone() + at;
         Failure { place, rule: script.rule.clone(), trouble, transcript: self.transcript }
     }
 
