@@ -137,6 +137,7 @@ fn certificate(config: &Config) -> Result<tls::Acceptor, ServerError> {
     tls::Acceptor::open(certificate, key).map_err(ServerError::from)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn users_unusable(error: UsersError) -> ServerError {
     let cure = match &error {
         UsersError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => {
