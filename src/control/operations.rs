@@ -21,7 +21,7 @@ use super::audit::{Actor, AuditLine};
 use crate::account::Account;
 use crate::clock;
 use crate::guard::Ledger;
-use crate::guard::ledger::Change;
+use crate::guard::ledger::{BLIND_AFTER, Blindness, Change};
 use crate::id::QuarantineId;
 use crate::quarantine::{Envelope, Spool};
 use crate::roster::{Ending, Roster};
@@ -57,7 +57,7 @@ pub trait Host: Send + Sync + 'static {
     /// The limit that an account has.
     fn limit(&self, account: &Account) -> Limit;
 
-    /// What `status` warns of: notices that nobody takes, a ledger that cannot be written, a blind upstream.
+    /// What `status` warns of beside a blind upstream: notices that nobody takes, a ledger that cannot be written.
     fn warnings(&self) -> Vec<String>;
 
     /// Releases a message.
@@ -190,6 +190,9 @@ impl Command<'_> {
         self.audit("status", "all accounts", "done");
         for warning in self.operations.host.warnings() {
             self.say(Answer::Warning(warning)).await?;
+        }
+        for blindness in self.operations.ledger.blindness(clock::now()) {
+            self.say(Answer::Warning(blind(blindness))).await?;
         }
         let mut after = None;
         loop {
@@ -412,6 +415,18 @@ fn outcome_of<T>(outcome: &Result<T, String>) -> &str {
         Ok(_) => "done",
         Err(failure) => failure,
     }
+}
+
+/// CONTRACT: `status` says loudly that the upstream does not verify recipients.
+fn blind(blindness: Blindness) -> String {
+    let which = match blindness {
+        Blindness::Everybody => "",
+        Blindness::Foreign => " at domains other than its own",
+    };
+    format!(
+        "BLIND: the upstream refused none of the first {BLIND_AFTER} recipients{which} today (UTC), and seems to accept everybody; \
+         see `gatepost check`"
+    )
 }
 
 /// What an operator wrote for an id, fit for a message.

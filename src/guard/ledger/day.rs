@@ -30,6 +30,15 @@ struct Tally {
 }
 
 impl Day {
+    /// What was said of today.
+    pub(super) fn blindness(&self, now: Timestamp) -> Vec<Blindness> {
+        if self.day != day_of(now) {
+            return Vec::new();
+        }
+        let said = [(self.everybody.blind, Blindness::Everybody), (self.foreign.blind, Blindness::Foreign)];
+        said.into_iter().filter_map(|(blind, which)| blind.then_some(which)).collect()
+    }
+
     /// Takes note of one recipient.
     pub(super) fn count(&mut self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         let today = day_of(now);
@@ -79,8 +88,13 @@ mod tests {
     #[test]
     fn blindness_is_said_once_a_day_and_kind() {
         let mut day = Day::default();
-        assert_eq!(run(&mut day, 5000, false, false, at(1)), [(1000, Blindness::Everybody)]);
+        assert_eq!(run(&mut day, 999, false, false, at(1)), []);
+        assert_eq!(day.blindness(at(1)), []);
+        assert_eq!(run(&mut day, 4001, false, false, at(1)), [(1, Blindness::Everybody)]);
+        assert_eq!(day.blindness(at(1)), [Blindness::Everybody]);
         assert_eq!(run(&mut day, 5000, true, false, at(1)), [(1000, Blindness::Foreign)]);
+        assert_eq!(day.blindness(at(1)), [Blindness::Everybody, Blindness::Foreign]);
+        assert_eq!(day.blindness(at(2)), [], "of yesterday");
         // Both at once: one after the other.
         assert_eq!(
             run(&mut day, 5000, true, false, at(2)),

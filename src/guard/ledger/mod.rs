@@ -176,6 +176,11 @@ impl Ledger {
         self.shared().tally(foreign, refused, now)
     }
 
+    /// What [`Self::tally`] has said of the upstream today, over restarts.
+    pub fn blindness(&self, now: Timestamp) -> Vec<Blindness> {
+        self.shared().day().blindness(now)
+    }
+
     /// Why the last write failed; `None` while all is written. Changes are announced.
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.shared().trouble.subscribe()

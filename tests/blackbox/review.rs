@@ -1,0 +1,32 @@
+//! Lines of the contract that a review found broken, or proved by no other test.
+
+use crate::support::gatepost::Setup;
+use crate::support::scripted::Scripted;
+
+/// "`check`, `serve` and `status` say so loudly": over restarts, and on standard error alone.
+#[test]
+fn status_says_that_the_upstream_is_blind() {
+    const WORD: &str = "BLIND";
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).start();
+    let said = |gatepost: &crate::support::gatepost::Gatepost| {
+        let status = gatepost.run(&["status", "--json"]).expect(0);
+        assert!(!status.stdout.contains(WORD), "{}", status.stdout);
+        status.stderr.matches(WORD).count()
+    };
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    for number in 0..999 {
+        client.send(format!("RCPT TO:<anybody-{number}@mta.example>\r\n").as_bytes());
+    }
+    (0..999).for_each(|_| drop(client.expect_reply(250)));
+    assert_eq!(said(&gatepost), 0, "of 999");
+    client.expect("RCPT TO:<anybody@mta.example>", 250);
+    assert_eq!(said(&gatepost), 1, "of 1,000");
+    gatepost.expect_log("that it is blind", |line| line.to_string().contains(WORD));
+    client.quit();
+    gatepost.terminate();
+    assert_eq!(said(&gatepost), 1, "while `serve` is down");
+    gatepost.start();
+    assert_eq!(said(&gatepost), 1, "after a restart");
+}
