@@ -70,7 +70,7 @@ impl Desk {
         self.notify(&Notice::Blocked(self.incident(record, sessions), withheld)).await;
     }
 
-    /// An account that is observed or exempt would have been blocked.
+    /// An account that is observed would have been blocked.
     pub async fn would_block(&self, record: &Record, sessions: usize) {
         self.notify(&Notice::WouldBlock(self.incident(record, sessions))).await;
     }
