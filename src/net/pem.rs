@@ -51,7 +51,14 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|cause| TlsError(format!("{}: {cause}", path.display())))
+    std::fs::read(path).map_err(|cause| {
+        let cure = match cause.kind() {
+            std::io::ErrorKind::NotFound => "; is its path in the configuration right?",
+            std::io::ErrorKind::PermissionDenied => "; let the user that Gatepost runs as read it",
+            _ => "",
+        };
+        TlsError(format!("{}: {cause}{cure}", path.display()))
+    })
 }
 
 /// A DER file given for a PEM file is the usual mistake.

@@ -101,3 +101,27 @@ fn a_release_is_one_line_of_the_log() {
         assert!(released["delivered"].as_str().unwrap().contains("queued as"), "{released}");
     }
 }
+
+/// Exit status 1: one line says why, and what to do.
+#[test]
+fn what_keeps_it_from_starting_says_what_to_do() {
+    let upstream = Scripted::start();
+    for (remove, cure) in [("users", "gatepost user add"), ("server.pem", "path"), ("server.key", "path")] {
+        let gatepost = Setup::new(upstream.address).write();
+        std::fs::remove_file(gatepost.folder().join(remove)).unwrap();
+        let serve = gatepost.run(&["serve"]).expect(1);
+        let lines: Vec<_> = serve.stderr.lines().collect();
+        assert!(lines.len() == 1 && lines[0].contains(remove) && lines[0].contains(cure), "{lines:?}");
+    }
+}
+
+/// `action = "refuse"`: what is said of a block is what happens.
+#[test]
+fn a_block_says_whether_mail_is_parked_or_refused() {
+    let upstream = Scripted::start();
+    for (action, word) in [("park", "parked"), ("refuse", "refused")] {
+        let gatepost = Setup::new(upstream.address).set("limit.action", action).start();
+        let said = gatepost.run(&["block", "alice"]).expect(0).stdout;
+        assert!(said.contains(word), "{said}");
+    }
+}
