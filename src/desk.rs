@@ -80,7 +80,7 @@ impl Desk {
         }
     }
 
-    /// An account that is observed or exempt would have been blocked.
+    /// An account that is observed would have been blocked.
     pub async fn would_block(&self, record: &Record, sessions: usize) {
         self.notify(&Notice::WouldBlock(self.incident(record, sessions))).await;
     }

@@ -12,6 +12,7 @@ use crate::account::Account;
 use crate::control::AuditLine;
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::Event;
+use crate::quarantine::Envelope;
 use crate::release::Report;
 use crate::smtp::Reply;
 
@@ -105,7 +106,7 @@ impl SessionLog {
     /// The account is blocked now.
     pub fn blocked(&self, account: &Account, recipient: &str, limit: u32) {
         warn!(session = %self.id, client = %self.client, %account, recipient = clean(recipient), limit,
-            "account blocked: it reached the limit of invalid recipients; its mail is parked from now on");
+            "account blocked: it reached the limit of invalid recipients");
     }
 
     /// The account would be blocked, were it not observed or exempt.
@@ -157,16 +158,17 @@ impl SessionLog {
     }
 }
 
-/// A parked message was released, or a release was tried.
-pub fn released(report: &Report, account: &Account) {
+/// A parked message was released, or a release was tried. `session` and `client` are those that brought it.
+pub fn released(report: &Report, envelope: &Envelope, message_id: Option<&str>) {
     let addresses = |list: &[(String, Reply)]| {
         list.iter()
             .map(|(address, reply)| format!("{} ({reply})", clean(address)))
             .collect::<Vec<_>>()
             .join(", ")
     };
-    info!(quarantine_id = %report.id, %account, outcome = ?report.outcome, delivered = addresses(&report.delivered),
-        refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
+    info!(session = %envelope.session.id, client = %envelope.session.client, account = %envelope.account,
+        sender = clean(envelope.reverse_path.as_str()), message_id = message_id.map(clean), size = envelope.size,
+        quarantine_id = %report.id, outcome = ?report.outcome, delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
 }
 
 /// A release that is due could not be tried.

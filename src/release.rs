@@ -162,7 +162,7 @@ impl Releaser {
         let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
         let report = settle(&mut envelope, &tried, now);
         claim.update(envelope.clone()).await?;
-        maillog::released(&report, &envelope.account);
+        maillog::released(&report, &envelope, message_id(&claim, &envelope).await.as_deref());
         if report.outcome == Outcome::Released {
             self.tell_sender(&claim, &envelope).await?;
             claim.finish().await?;
@@ -313,6 +313,17 @@ async fn read_header(message: &mut MessageReader, id: QuarantineId) -> Result<(H
             return Ok((header.finish(), piece.get(taken..).unwrap_or_default().to_vec()));
         }
     }
+}
+
+/// The message's own Message-ID, or that which it was given at arrival; for the log.
+async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
+    let mut message = claim.message().await.ok()?;
+    let (header, _) = read_header(&mut message, envelope.id).await.ok()?;
+    header.value("Message-ID").or_else(|| {
+        let mut trace = HeaderCollector::new(usize::MAX);
+        let _ = trace.push(envelope.trace.as_bytes());
+        trace.finish().value("Message-ID")
+    })
 }
 
 fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {

@@ -157,7 +157,8 @@ impl Conversation {
                 return Ok(self.handle(Event::TimedOut));
             }
             if let Some(line) = self.client.buffered_command() {
-                if !Session::may_overtake(&line) && self.settle_all().await? == Step::Close {
+                let overtakes = Session::may_overtake(&line) && self.session.surely_has_room();
+                if !overtakes && self.settle_all().await? == Step::Close {
                     return Ok(Step::Close);
                 }
                 if matches!(&line, Ok(Command::Auth { initial: Some(_), .. })) && !self.session.encrypted() {

@@ -89,7 +89,7 @@ pub enum UsersEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// It cannot be read.
-    #[error("{path}: {cause}")]
+    #[error("{path}: {cause}{}", cure(.cause))]
     Io {
         /// The file.
         path: String,
@@ -112,6 +112,14 @@ pub enum UsersError {
         /// The file.
         path: String,
     },
+}
+
+fn cure(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "; is [auth] users right? `gatepost user add NAME` makes the file",
+        io::ErrorKind::PermissionDenied => "; give it to the user that Gatepost runs as",
+        _ => "",
+    }
 }
 
 impl UsersError {

@@ -7,7 +7,7 @@ use super::output::{Failed, Output};
 use super::release::{self, Tally};
 use super::text::count;
 use crate::account::Account;
-use crate::config::Config;
+use crate::config::{Action, Config};
 use crate::control::api::{Answer, Changed, Deed, Request};
 
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub(super) async fn change(
     while let Some(answer) = replies.next().await {
         match answer {
             Answer::Changed(changed) if output.is_json() => done = Some(changed),
-            Answer::Changed(changed) => tell(&mut output, &changed)?,
+            Answer::Changed(changed) => tell(&mut output, &changed, config.action)?,
             Answer::Released(released) => {
                 tally.add(&released);
                 if !output.is_json() {
@@ -97,11 +97,17 @@ struct Report {
     failed: u64,
 }
 
-fn tell(output: &mut Output, changed: &Changed) -> Result<(), Failed> {
+fn tell(output: &mut Output, changed: &Changed, action: Action) -> Result<(), Failed> {
     let account = &changed.account;
     let sessions = u64::try_from(changed.sessions).unwrap_or(u64::MAX);
     let what = match (changed.done, changed.changed) {
-        (Deed::Blocked, true) => format!("{account} is blocked: what it sends from now on is parked."),
+        (Deed::Blocked, true) => {
+            let fate = match action {
+                Action::Park => "parked",
+                Action::Refuse => "refused",
+            };
+            format!("{account} is blocked: what it sends from now on is {fate}.")
+        }
         (Deed::Blocked, false) => format!("{account} was blocked already."),
         (Deed::Unblocked, true) => {
             format!("{account} is no longer blocked, and its invalid recipients are forgotten.")

@@ -401,15 +401,6 @@ impl Command<'_> {
 }
 
 /// CONTRACT: `check`, `serve` and `status` say so loudly.
-fn blind(blindness: Blindness) -> String {
-    let whom = match blindness {
-        Blindness::Everybody => "recipients",
-        Blindness::Foreign => "recipients at domains other than its own",
-    };
-    format!(
-        "BLIND: today (UTC) the upstream was asked about {BLIND_AFTER} {whom} at least and refused none; it seems to accept everybody, and then no stolen account is caught. See `gatepost check`"
-    )
-}
 
 fn audited_as(purpose: Purpose) -> &'static str {
     match purpose {
@@ -424,6 +415,18 @@ fn outcome_of<T>(outcome: &Result<T, String>) -> &str {
         Ok(_) => "done",
         Err(failure) => failure,
     }
+}
+
+/// CONTRACT: `status` says loudly that the upstream does not verify recipients.
+fn blind(blindness: Blindness) -> String {
+    let which = match blindness {
+        Blindness::Everybody => "",
+        Blindness::Foreign => " at domains other than its own",
+    };
+    format!(
+        "BLIND: the upstream refused none of the first {BLIND_AFTER} recipients{which} today (UTC), and seems to accept everybody; \
+         see `gatepost check`"
+    )
 }
 
 /// What an operator wrote for an id, fit for a message.

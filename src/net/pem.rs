@@ -52,7 +52,12 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|cause| {
-        TlsError(format!("{}: {cause}; put a PEM file there that Gatepost's user can read", path.display()))
+        let cure = match cause.kind() {
+            std::io::ErrorKind::NotFound => "; is its path in the configuration right?",
+            std::io::ErrorKind::PermissionDenied => "; let the user that Gatepost runs as read it",
+            _ => "",
+        };
+        TlsError(format!("{}: {cause}{cure}", path.display()))
     })
 }
 

@@ -31,7 +31,7 @@ pub struct Letterhead {
 pub enum Notice {
     /// An account reached its limit and is blocked.
     Blocked(Incident, Withheld),
-    /// An account that is observed or exempt reached its limit.
+    /// An account that is observed reached its limit.
     WouldBlock(Incident),
     /// 80 % of the quarantine are used.
     QuarantineNearlyFull {
@@ -220,7 +220,7 @@ fn would_block(incident: &Incident) -> String {
     let word = shell_word(incident.account.as_str());
     format!(
         "The account {} tried to send to {} recipients that do not exist within {}.\n\
-         That is its limit. It would be blocked now, if `[limit] observe` or `[limit] exempt` did not say otherwise:\n\
+         That is its limit. It would be blocked now, if `[limit] observe` did not say otherwise:\n\
          nothing was done. There is at most one such mail a day for an account.\n\n\
          {}\n\
          To block it by hand, and to undo that:\n\

@@ -140,6 +140,18 @@ impl Session {
         )
     }
 
+    /// Whether one recipient more fits even if all that are asked about are taken; where not, their answers come first.
+    pub fn surely_has_room(&self) -> bool {
+        self.recipients_at_most() < self.terms.max_recipients
+    }
+
+    /// Those accepted, and those that may yet be.
+    fn recipients_at_most(&self) -> usize {
+        let open = |pending: &&Pending| matches!(pending, Pending::Rcpt(_) | Pending::Unasked(_));
+        let accepted = self.transaction.as_ref().map_or(0, Transaction::accepted);
+        accepted + self.pending.iter().filter(open).count()
+    }
+
     /// Takes one event; appends the replies that are ready to `out`; says what is to be done next.
     pub fn handle(&mut self, event: Event, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         if self.closing {
@@ -401,10 +413,7 @@ impl Session {
             return Some(reply.clone());
         }
         let command = command?;
-        let asked =
-            self.pending.iter().filter(|pending| matches!(pending, Pending::Rcpt(_) | Pending::Unasked(_)));
-        let accepted = self.transaction.as_ref().map_or(0, Transaction::accepted);
-        if accepted + asked.count() >= self.terms.max_recipients {
+        if !self.surely_has_room() {
             return Some(texts::TOO_MANY_RECIPIENTS);
         }
         let orcpt = command.parameters.orcpt.as_deref().unwrap_or_default();

@@ -223,7 +223,10 @@ impl Conversation {
             Verdict::Crossed(_) => self.log.blocked(&sender.account, shown, limit),
             Verdict::WouldBlock(record) => {
                 self.log.would_block(&sender.account, limit);
-                self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;
+                // CONTRACT: the exempt are counted, shown and logged, no more.
+                if self.parts.config.policy.observes(&sender.account) {
+                    self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;
+                }
             }
         }
     }

@@ -22,6 +22,7 @@ mod demo;
 mod dialogue;
 mod load;
 mod quarantine;
+mod review;
 mod seed;
 mod smuggling;
 mod upstream;

@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn blindness_is_said_once_a_day_and_kind() {
         let mut day = Day::default();
-        assert_eq!(run(&mut day, 5000, false, false, at(1)), [(1000, Blindness::Everybody)]);
+        assert_eq!(run(&mut day, 999, false, false, at(1)), []);
+        assert_eq!(run(&mut day, 4001, false, false, at(1)), [(1, Blindness::Everybody)]);
         assert_eq!(run(&mut day, 5000, true, false, at(1)), [(1000, Blindness::Foreign)]);
         // Both at once: one after the other.
         assert_eq!(

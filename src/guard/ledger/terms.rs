@@ -31,6 +31,11 @@ impl Policy {
         Rule { limit: self.invalid_recipients.clamp(1, MAX_LIMIT), period: self.period, count: self.count }
     }
 
+    /// Whether the limit blocks `account` as soon as `observe` is lifted.
+    pub fn observes(&self, account: &Account) -> bool {
+        self.observe && !self.exempt.contains(account)
+    }
+
     /// Whether the limit blocks `account`.
     pub fn blocks(&self, account: &Account) -> bool {
         !self.observe && !self.exempt.contains(account)
