@@ -460,3 +460,24 @@ fn a_reader_that_goes_away_and_usage() {
     assert!(site.fails("--config missing.toml status").contains("missing.toml: cannot be read"));
     serve.stop();
 }
+
+/// A start that fails says what to do, and leaves nothing beside the configuration; `check` has said so before.
+#[test]
+fn a_start_that_cannot_be() {
+    let site = Site::new("");
+    let alone = "data_dir = \"lone\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n";
+    fs::write(site.path().join("lone.toml"), alone).unwrap();
+    let complaint = site.fails("--config lone.toml serve");
+    assert!(complaint.contains("users: No such file") && complaint.contains("gatepost user add NAME"));
+    assert!(!site.path().join("certs").exists(), "no certificate was made");
+    let nowhere = "data_dir = \"/proc/gatepost\"\n[relay]\nhosts = [\"127.0.0.1\"]\n";
+    fs::write(site.path().join("nowhere.toml"), nowhere).unwrap();
+    assert!(site.fails("--config nowhere.toml serve").contains("set data_dir"));
+    let found = site.run("--config nowhere.toml check");
+    let found = String::from_utf8(found.stdout).unwrap();
+    assert!(
+        found.contains("error: data_dir cannot be used: cannot create the folder /proc/gatepost"),
+        "{found}"
+    );
+    assert!(!site.path().join("certs").exists());
+}

@@ -7,8 +7,8 @@ use gatepost::account::Account;
 use gatepost::auth::{Authenticator, Mechanism, SaslStep};
 use gatepost::guard::mimicry::Precedents;
 use gatepost::session::{
-    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, Session, Step, Terms, UpstreamFault,
-    View,
+    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, Session, Step, Terms,
+    UpstreamFault, View,
 };
 use gatepost::smtp::{Command, Extensions, Reply};
 
@@ -103,7 +103,8 @@ pub fn session(data: &[u8]) {
 
 impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
-        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } = &self.world;
+        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } =
+            &self.world;
         let view = View {
             blocked: *blocked,
             room: *room,
@@ -119,7 +120,8 @@ impl Driver<'_> {
     }
 
     fn destination(&mut self) -> Destination {
-        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } = &self.world;
+        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } =
+            &self.world;
         let view = View {
             blocked: *blocked,
             room: *room,
@@ -143,7 +145,8 @@ impl Driver<'_> {
             6 => self.world.mechanisms = "",
             7 => {
                 let ehlo = b"250-mx\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 SIZE 500\r\n";
-                self.world.upstream = Reply::parse(ehlo).ok().flatten().map(|(reply, _)| Extensions::from_ehlo(&reply));
+                self.world.upstream =
+                    Reply::parse(ehlo).ok().flatten().map(|(reply, _)| Extensions::from_ehlo(&reply));
             }
             8 => self.answer(),
             9 => {

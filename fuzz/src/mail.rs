@@ -17,7 +17,8 @@ struct Scanned {
 
 fn scan(data: &[u8], size: usize) -> Scanned {
     let mut scanner = DotScanner::new();
-    let mut scanned = Scanned { content: Vec::new(), wire: Vec::new(), ended: false, fault: None, left: Vec::new() };
+    let mut scanned =
+        Scanned { content: Vec::new(), wire: Vec::new(), ended: false, fault: None, left: Vec::new() };
     for piece in pieces(data, size) {
         scanned.left.extend_from_slice(piece);
         if scanned.ended {

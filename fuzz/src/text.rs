@@ -21,7 +21,10 @@ pub fn config(data: &[u8]) {
     if let Err(problems) = Config::parse(text, Path::new("config.toml"), "mx.example.org") {
         assert!(!problems.list.is_empty() && !problems.to_string().is_empty());
         for problem in &problems.list {
-            assert!(problem.line.is_none_or(|line| (1..=text.lines().count() + 1).contains(&line)), "{problems}");
+            assert!(
+                problem.line.is_none_or(|line| (1..=text.lines().count() + 1).contains(&line)),
+                "{problems}"
+            );
         }
     }
 }

@@ -91,7 +91,11 @@ fn told(reply: &Reply) -> Vec<u8> {
     reply.encode(&mut out);
     for line in out.split_inclusive(|&octet| octet == b'\n') {
         let text = line.strip_suffix(b"\r\n").unwrap();
-        assert!(line.len() <= 512 && text.iter().all(|octet| matches!(octet, b' '..=b'~')), "{}", line.escape_ascii());
+        assert!(
+            line.len() <= 512 && text.iter().all(|octet| matches!(octet, b' '..=b'~')),
+            "{}",
+            line.escape_ascii()
+        );
         assert!(text.starts_with(reply.code.to_string().as_bytes()));
     }
     let (again, length) = Reply::parse(&out).unwrap().unwrap();
@@ -103,7 +107,10 @@ fn told(reply: &Reply) -> Vec<u8> {
 pub fn reply(data: &[u8]) {
     let Ok(Some((reply, taken))) = Reply::parse(data) else { return };
     assert!(taken <= data.len() && data[..taken].ends_with(b"\r\n"));
-    assert!((0..taken).rev().take(64).all(|end| Reply::parse(&data[..end]) == Ok(None)), "half of it was enough");
+    assert!(
+        (0..taken).rev().take(64).all(|end| Reply::parse(&data[..end]) == Ok(None)),
+        "half of it was enough"
+    );
     assert_eq!(Reply::parse(&data[..taken]), Ok(Some((reply.clone(), taken))));
     let once = told(&reply);
     let (again, _) = Reply::parse(&once).unwrap().unwrap();

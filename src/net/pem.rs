@@ -51,7 +51,9 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|cause| TlsError(format!("{}: {cause}", path.display())))
+    std::fs::read(path).map_err(|cause| {
+        TlsError(format!("{}: {cause}; put a PEM file there that Gatepost's user can read", path.display()))
+    })
 }
 
 /// A DER file given for a PEM file is the usual mistake.

@@ -2,13 +2,30 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::ServerError;
+use crate::control::Actor;
 use crate::durable;
+
+/// Locked by the process that has the data directory.
+const LOCK: &str = "gatepost.lock";
+/// What is in it that must be ours, and that another user who ran a command here would have made his.
+const CONTENTS: [&str; 9] = [
+    LOCK,
+    "secret",
+    "ledger",
+    "ledger/db",
+    "ledger/conf",
+    "ledger.lock",
+    "quarantine",
+    "quarantine/lock",
+    "outbox",
+];
 
 /// A data directory that no other process uses. Dropping it lets go.
 pub struct DataDir {
@@ -21,14 +38,17 @@ impl DataDir {
     /// Makes it where it is not (mode 0700), and takes it.
     ///
     /// # Errors
-    /// It cannot be made, or another process has it; then the error names that process.
+    /// It cannot be made; something in it belongs to another user; or another process has it: then the error names that.
     pub fn take(path: &Path) -> Result<Self, ServerError> {
         durable::create_folder(path).map_err(|error| {
             ServerError(format!(
                 "{error}; create the data directory and give it to Gatepost's user, or set data_dir"
             ))
         })?;
-        let name = path.join("gatepost.lock");
+        if let Some(barred) = Self::barred(path) {
+            return Err(ServerError(barred));
+        }
+        let name = path.join(LOCK);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -36,8 +56,19 @@ impl DataDir {
             .truncate(false)
             .mode(0o600)
             .open(&name)
-            .map_err(|error| ServerError(format!("{}: {error}", name.display())))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            .map_err(|error| {
+                ServerError(format!(
+                    "{}: {error}; give the data directory to Gatepost's user, or set another data_dir",
+                    name.display()
+                ))
+            })?;
+        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(ServerError(format!(
+                    "{} cannot be locked: {error}; set a data_dir on a file system of this machine",
+                    name.display()
+                )));
+            }
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
             let holder = if holder.trim().is_empty() {
@@ -56,6 +87,27 @@ impl DataDir {
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         noted.map_err(|error| ServerError(format!("{}: {error}", name.display())))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// What is in a data directory, as far as it is there.
+    pub fn contents(path: &Path) -> impl Iterator<Item = PathBuf> {
+        CONTENTS.iter().map(|name| path.join(name)).filter(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// What of a data directory we may not use, whose it is, and what to do.
+    pub fn barred(path: &Path) -> Option<String> {
+        std::iter::once(path.to_owned()).chain(Self::contents(path)).find_map(|found| {
+            let metadata = std::fs::metadata(&found).ok()?;
+            let search = if metadata.is_dir() { Access::EXEC_OK } else { Access::empty() };
+            let error = rustix::fs::access(&found, Access::READ_OK | Access::WRITE_OK | search).err()?;
+            let (owner, we) = (Actor::from_uid(metadata.uid()).user, Actor::current().user);
+            Some(format!(
+                "{}: {} for `{we}`, since it is `{owner}`'s; run Gatepost as `{owner}`, or: chown -R {we} {}",
+                found.display(),
+                std::io::Error::from(error),
+                path.display()
+            ))
+        })
     }
 
     /// Where it is.
@@ -84,7 +136,9 @@ impl DataDir {
                 durable::write(&path, &secret).map_err(ServerError::from)?;
                 Ok(secret)
             }
-            Err(error) => Err(ServerError(format!("{}: {error}", path.display()))),
+            Err(error) => {
+                Err(ServerError(format!("{}: {error}; let Gatepost's user read it", path.display())))
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, UsersError};
 use crate::config::{Config, ListenTls};
 use crate::control::socket::ControlSocket;
 use crate::control::{Operations, audit, routes};
@@ -80,14 +80,6 @@ impl Workshop {
     /// Whatever keeps one of them from being made.
     pub async fn open(config: Config) -> Result<Self, ServerError> {
         let data_dir = DataDir::take(&config.data_dir)?;
-        if config.tls.may_generate
-            && self_signed::ensure(&config.tls.certificate, &config.tls.private_key, &config.hostname)
-                .map_err(ServerError::from)?
-        {
-            maillog::self_signed(&config.tls.certificate);
-        }
-        let tls = tls::Acceptor::open(&config.tls.certificate, &config.tls.private_key)
-            .map_err(ServerError::from)?;
         let secret = data_dir.secret()?;
         let (users, mechanisms) = (&config.auth.users, &config.auth.mechanisms);
         // Only one source of senders is required.
@@ -96,12 +88,13 @@ impl Workshop {
         } else {
             Authenticator::open_if_there(users, mechanisms, secret)
         };
-        let auth = auth.map_err(ServerError::from)?;
+        let auth = auth.map_err(users_unusable)?;
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
         let upstream = Upstream::open(config.upstream.settings.clone()).map_err(ServerError::from)?;
+        let tls = certificate(&config)?;
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
         let desk = Desk::new(Arc::clone(&config), outbox);
@@ -132,6 +125,30 @@ impl Workshop {
     }
 }
 
+/// What clients see. A self-signed pair is made where none is, so this comes behind all that may keep the start from going
+/// on: a configuration that cannot be started leaves no files beside it.
+fn certificate(config: &Config) -> Result<tls::Acceptor, ServerError> {
+    let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
+    if config.tls.may_generate
+        && self_signed::ensure(certificate, key, &config.hostname).map_err(ServerError::from)?
+    {
+        maillog::self_signed(certificate);
+    }
+    tls::Acceptor::open(certificate, key).map_err(ServerError::from)
+}
+
+fn users_unusable(error: UsersError) -> ServerError {
+    let cure = match &error {
+        UsersError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => {
+            "; `gatepost user add NAME` makes it (or set [auth] users, or [relay] hosts alone)"
+        }
+        UsersError::Io { .. } => "; let Gatepost's user read it, or set [auth] users",
+        // They say it themselves.
+        UsersError::Line { .. } | UsersError::Empty { .. } => "",
+    };
+    ServerError(format!("{error}{cure}"))
+}
+
 impl Server {
     /// Makes all parts and binds all sockets; no client is taken yet.
     ///
@@ -142,7 +159,10 @@ impl Server {
         let workshop = Workshop::open(config).await?;
         let listeners = listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let control = ControlSocket::bind(&workshop.parts.config.data_dir)
-            .map_err(|error| ServerError(format!("the control socket cannot be made: {error}")))?;
+            .map_err(|error| ServerError(format!(
+                "the control socket {}/control.sock cannot be made: {error}; set data_dir to a folder of ours alone",
+                workshop.parts.config.data_dir.display()
+            )))?;
         Ok(Self { workshop, listeners, control })
     }
 

@@ -3,6 +3,7 @@
 //! An error is what would keep Gatepost from working: blind, at the upstream's own or a canary domain; XCLIENT offered
 //! and refused; mail refused to those who may send; files that cannot be used. All else is a warning.
 
+use super::folder::Foreign;
 use super::local::{self, Certificate, UsersFile};
 use super::upstream::{self, Asked, Place, Said, Sender, Talk};
 use super::{Finding, Severity};
@@ -25,8 +26,15 @@ fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<Stri
 pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(why) = &facts.unusable {
-        let cure = "Give data_dir to the user that Gatepost runs as, or set another one";
+        let cure = "Give data_dir to the user that Gatepost runs as, and check as that user; or set another data_dir";
         findings.push(error("data_dir", format!("data_dir cannot be used: {why}"), cure));
+    } else if let Some(Foreign { path, owner, expected }) = &facts.foreign {
+        let finding = format!(
+            "{} is `{owner}`'s, and data_dir is `{expected}`'s: `serve` could not use it as that user",
+            path.display()
+        );
+        let cure = format!("Run: chown -R {expected} {}", config.data_dir.display());
+        findings.push(warning("data_dir", finding, cure));
     }
     for path in &facts.exposed {
         let finding = format!(
@@ -82,9 +90,7 @@ fn users(file: &UsersFile, config: &Config, findings: &mut Vec<Finding>) {
                 "Run: gatepost user add NAME",
             ));
         }
-        UsersFile::Unusable(why) => {
-            findings.push(error("users", why.clone(), "Mend that line, or the file's mode"));
-        }
+        UsersFile::Unusable { why, cure } => findings.push(error("users", why.clone(), *cure)),
         UsersFile::Usable { shut_out, barred, offered } => {
             for (name, why) in shut_out {
                 let cure = format!("Run: gatepost user passwd {name}");
@@ -400,7 +406,12 @@ mod tests {
             exposed: Vec::new(),
             readable_secrets: Vec::new(),
             unusable: None,
+            foreign: None,
         }
+    }
+
+    fn foreign() -> Foreign {
+        Foreign { path: "/data/secret".into(), owner: "root".to_owned(), expected: "gatepost".to_owned() }
     }
 
     #[test]
@@ -431,7 +442,7 @@ mod tests {
             (local::Facts { users: UsersFile::Missing, ..well() }, QUIET, &[(Error, "users")]),
             (local::Facts { users: UsersFile::Missing, ..well() }, RELAY, &[]),
             (
-                local::Facts { users: UsersFile::Unusable("line 3".to_owned()), ..well() },
+                local::Facts { users: UsersFile::Unusable { why: "line 3".to_owned(), cure: "" }, ..well() },
                 RELAY,
                 &[(Error, "users")],
             ),
@@ -455,6 +466,12 @@ mod tests {
                 local::Facts { readable_secrets: vec!["/etc/password".into()], ..well() },
                 QUIET,
                 &[(Warning, "upstream")],
+            ),
+            (local::Facts { foreign: Some(foreign()), ..well() }, QUIET, &[(Warning, "data_dir")]),
+            (
+                local::Facts { foreign: Some(foreign()), unusable: Some("root's".to_owned()), ..well() },
+                QUIET,
+                &[(Error, "data_dir")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
         ] {

@@ -4,9 +4,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit};
 
+use super::folder::{self, Foreign};
 use crate::auth::UsersError;
 use crate::auth::users::Users;
 use crate::config::Config;
@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub(super) readable_secrets: Vec<PathBuf>,
     /// The data folder cannot be used, and why.
     pub(super) unusable: Option<String>,
+    /// Something in it that belongs to another user than it.
+    pub(super) foreign: Option<Foreign>,
 }
 
 pub(super) enum Certificate {
@@ -43,14 +45,18 @@ pub(super) enum UsersFile {
         offered: usize,
     },
     Missing,
-    Unusable(String),
+    Unusable {
+        why: String,
+        cure: &'static str,
+    },
 }
 
 pub(super) fn look(config: &Config) -> Facts {
     let mode = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     let mut exposed = Vec::new();
     for name in ["", "quarantine", "ledger", "outbox"] {
-        let path = config.data_dir.join(name);
+        // No `/` at the end, which joining "" would leave.
+        let path: PathBuf = config.data_dir.join(name).components().collect();
         if mode(&path) & 0o077 != 0 {
             exposed.push(path);
         }
@@ -62,7 +68,8 @@ pub(super) fn look(config: &Config) -> Facts {
         exposed,
         // A group of one's own is how some keep such files.
         readable_secrets: secrets(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect(),
-        unusable: unusable(&config.data_dir),
+        unusable: folder::unusable(&config.data_dir),
+        foreign: folder::foreign(&config.data_dir),
     }
 }
 
@@ -89,7 +96,13 @@ fn users(config: &Config) -> UsersFile {
         Err(UsersError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
             return UsersFile::Missing;
         }
-        Err(error) => return UsersFile::Unusable(error.to_string()),
+        Err(error) => {
+            let cure = match &error {
+                UsersError::Io { .. } => "Let the user that Gatepost runs as read it, or set [auth] users",
+                UsersError::Line { .. } | UsersError::Empty { .. } => "Mend that line",
+            };
+            return UsersFile::Unusable { why: error.to_string(), cure };
+        }
     };
     let mechanisms = &config.auth.mechanisms;
     let shut_out = users
@@ -104,15 +117,4 @@ fn users(config: &Config) -> UsersFile {
         })
         .collect();
     UsersFile::Usable { shut_out, barred, offered: users.offered(mechanisms).len() }
-}
-
-/// Why the data folder, or the one in which it is to be made, cannot be written to.
-fn unusable(data_dir: &Path) -> Option<String> {
-    let there = data_dir.ancestors().find(|path| path.exists())?;
-    if !there.is_dir() {
-        return Some(format!("{} is no folder", there.display()));
-    }
-    rustix::fs::access(there, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
-        .err()
-        .map(|error| format!("{}: {}", there.display(), io::Error::from(error)))
 }

@@ -3,6 +3,7 @@
 //! [`local`] looks at this machine, [`upstream`] asks the MTA as it will be used; both only gather facts. What follows
 //! from them, with the cure, is [`judge`]'s. Needs no running `serve`, changes nothing, sends no mail.
 
+mod folder;
 mod judge;
 mod local;
 mod upstream;
