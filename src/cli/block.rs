@@ -57,13 +57,14 @@ pub(super) async fn change(
 ) -> Result<(), Failed> {
     let mut output = format.output();
     let mut gate = Gate::open(config, need).await?;
+    let releases = matches!(request, Request::Unblock { release: true, .. });
     let mut replies = gate.ask(request).await?;
     let mut done = None;
     let mut tally = Tally::default();
     while let Some(answer) = replies.next().await {
         match answer {
             Answer::Changed(changed) if output.is_json() => done = Some(changed),
-            Answer::Changed(changed) => tell(&mut output, &changed, config.action)?,
+            Answer::Changed(changed) => tell(&mut output, &changed, config.action, releases)?,
             Answer::Released(released) => {
                 tally.add(&released);
                 if !output.is_json() {
@@ -97,7 +98,8 @@ struct Report {
     failed: u64,
 }
 
-fn tell(output: &mut Output, changed: &Changed, action: Action) -> Result<(), Failed> {
+/// A change, for people; where it `releases` what is parked, that follows.
+fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) -> Result<(), Failed> {
     let account = &changed.account;
     let sessions = u64::try_from(changed.sessions).unwrap_or(u64::MAX);
     let what = match (changed.done, changed.changed) {
@@ -115,19 +117,21 @@ fn tell(output: &mut Output, changed: &Changed, action: Action) -> Result<(), Fa
         (Deed::Unblocked, false) => {
             format!("{account} was not blocked; its invalid recipients are forgotten.")
         }
-        (Deed::Kicked, _) => format!("{account}:"),
+        (Deed::Kicked, _) => String::new(),
     };
+    let whose = if what.is_empty() { account.as_str() } else { "it" };
     let sessions = match (sessions, changed.kicked) {
-        (0, _) => "No session of it is open.".to_owned(),
+        (0, _) => format!("No session of {whose} is open."),
+        (1, true) => format!("1 open session of {whose} ends at its next command."),
         (number, true) => {
-            format!("{} of it end at their next command.", count(number, "open session"))
+            format!("{} of {whose} end at their next command.", count(number, "open session"))
         }
         (number, false) => {
-            format!("{} of it. `gatepost kick {account}` ends them.", count(number, "open session"))
+            format!("{} of it; `gatepost kick {account}` ends them.", count(number, "open session"))
         }
     };
-    output.line(&format!("{what} {sessions}"))?;
-    if changed.parked > 0 && changed.done != Deed::Kicked {
+    output.line(format!("{what} {sessions}").trim_start())?;
+    if changed.parked > 0 && changed.done != Deed::Kicked && !releases {
         let parked = count(changed.parked, "message");
         output.line(&format!(
             "{parked} of it in the quarantine: gatepost quarantine list --account {account}"

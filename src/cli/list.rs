@@ -3,7 +3,7 @@
 use super::account::as_filed;
 use super::gate::{Gate, Need};
 use super::output::Failed;
-use super::table::Table;
+use super::table::{Table, column};
 use super::text::{moment, size};
 use super::{Format, time};
 use crate::account::Account;
@@ -38,17 +38,18 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     let account = account.map(|account| as_filed(account, config));
     let mut output = format.output();
     let mut gate = Gate::open(config, Need::Records).await?;
+    let asked_for_all = account.is_none() && sender.is_none() && subject.is_none() && since.is_none();
     let filter = Wanted { account, sender, subject, since };
     let mut replies = gate.ask(Request::List { filter, limit }).await?;
     let mut table = Table::new([
-        ("ID", 26),
-        ("TIME", 20),
-        ("ACCOUNT", 30),
-        ("SENDER", 30),
-        ("RECIPIENTS", 36),
-        ("SIZE", 10),
-        ("STATE", 10),
-        ("SUBJECT", 50),
+        column("ID", 1, 26, 26),
+        column("TIME", 4, 20, 20),
+        column("ACCOUNT", 2, 12, 30),
+        column("SENDER", 7, 14, 30),
+        column("RECIPIENTS", 5, 16, 36),
+        column("SIZE", 8, 9, 10),
+        column("STATE", 6, 10, 10),
+        column("SUBJECT", 3, 16, 50),
     ]);
     while let Some(answer) = replies.next().await {
         let Answer::Entry(entry) = answer else { continue };
@@ -58,8 +59,12 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
             table.row(&mut output, row(entry))?;
         }
     }
-    if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() {
-        output.line("No such message is in the quarantine.")?;
+    if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() && limit != Some(0) {
+        output.line(if asked_for_all {
+            "The quarantine is empty."
+        } else {
+            "No such message is in the quarantine."
+        })?;
     }
     output.flush()?;
     gate.close().await;

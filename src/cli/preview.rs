@@ -159,8 +159,8 @@ mod tests {
     fn bounded() {
         let long = format!("Subject: {}\r\n\r\n{}", "s".repeat(10_000), "t".repeat(1_000_000));
         let shown = preview(long.as_bytes());
-        assert_eq!(field(&shown, "Subject").unwrap().len(), FIELD);
-        assert_eq!(shown.text.unwrap().len(), TEXT);
+        assert_eq!(field(&shown, "Subject").unwrap().chars().count(), FIELD);
+        assert_eq!(shown.text.unwrap().chars().count(), TEXT);
         assert_eq!(shown.note.as_deref(), Some("the text goes on"));
 
         let lines = format!("\r\n{}", "line\r\n".repeat(500));

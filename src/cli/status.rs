@@ -3,7 +3,7 @@
 use super::Format;
 use super::gate::{Gate, Need};
 use super::output::Failed;
-use super::table::Table;
+use super::table::{Table, column};
 use super::text::moment;
 use crate::config::{Config, units};
 use crate::control::api::{AccountState, AccountStatus, Answer, Request};
@@ -20,15 +20,15 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let mut gate = Gate::open(config, Need::Records).await?;
     let mut replies = gate.ask(Request::Status).await?;
     let mut table = Table::new([
-        ("ACCOUNT", 40),
-        ("STATE", 9),
-        ("INVALID", 16),
-        ("FIRST", 20),
-        ("LAST", 20),
-        ("PARKED", 8),
-        ("SESSIONS", 8),
-        ("BLOCKED", 40),
-        ("REASON", 50),
+        column("ACCOUNT", 1, 20, 40),
+        column("STATE", 2, 9, 9),
+        column("INVALID", 3, 17, 24),
+        column("FIRST", 9, 20, 20),
+        column("LAST", 5, 20, 20),
+        column("PARKED", 4, 6, 8),
+        column("SESSIONS", 7, 8, 8),
+        column("BLOCKED", 6, 33, 33),
+        column("REASON", 8, 12, 50),
     ]);
     while let Some(answer) = replies.next().await {
         let Answer::Account(status) = answer else { continue };

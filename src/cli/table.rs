@@ -1,30 +1,55 @@
 //! Tables for people: aligned, and printed as the rows come, since there may be 100,000 of them.
 //!
-//! Columns are as wide as their widest cell so far; on a terminal long cells are cut.
+//! On a terminal a table is as wide as that: long cells are cut, and of more columns than fit the most important ones are
+//! shown. Elsewhere everything is, in columns as wide as their widest cell so far.
 
 use std::io::{IsTerminal, stdout};
 
 use super::output::{Failed, Output};
-use super::text::{clean, cut};
+use super::text::{clean, cut, width};
 
 /// So many rows are looked at before the first is printed.
 const TOGETHER: usize = 100;
+/// Blanks between two columns.
+const GAP: usize = 2;
+/// The width of a terminal that does not say how wide it is.
+const USUAL_WIDTH: usize = 80;
 
-/// A column: its title, and how wide it may be on a terminal.
-pub(super) type Column = (&'static str, usize);
+/// A column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    title: &'static str,
+    /// How wide it is at least where it is shown on a terminal, unless all its cells are shorter.
+    least: usize,
+    /// How wide it may become on one.
+    most: usize,
+    /// 1 is the column that is shown in any case.
+    rank: u8,
+}
+
+/// A column that is `least` to `most` wide on a terminal; of those that do not fit the ones with the lowest `rank` stay.
+pub(super) const fn column(title: &'static str, rank: u8, least: usize, most: usize) -> Column {
+    Column { title, least, most, rank }
+}
 
 pub(super) struct Table<const N: usize> {
     columns: [Column; N],
+    /// 0: not shown.
     widths: [usize; N],
     waiting: Vec<[String; N]>,
-    on_terminal: bool,
+    /// How wide the terminal is; `None`: there is none.
+    terminal: Option<usize>,
     printed: bool,
 }
 
 impl<const N: usize> Table<N> {
     pub(super) fn new(columns: [Column; N]) -> Self {
-        let widths = columns.map(|(title, _)| title.len());
-        Self { columns, widths, waiting: Vec::new(), on_terminal: stdout().is_terminal(), printed: false }
+        Self::on(columns, terminal_width())
+    }
+
+    fn on(columns: [Column; N], terminal: Option<usize>) -> Self {
+        let widths = columns.map(|column| width(column.title));
+        Self { columns, widths, waiting: Vec::new(), terminal, printed: false }
     }
 
     pub(super) fn row(&mut self, output: &mut Output, cells: [String; N]) -> Result<(), Failed> {
@@ -39,32 +64,44 @@ impl<const N: usize> Table<N> {
     }
 
     fn print(&mut self, output: &mut Output) -> Result<(), Failed> {
-        let mut rows = std::mem::take(&mut self.waiting);
-        for row in &mut rows {
-            for ((cell, (_, most)), width) in row.iter_mut().zip(&self.columns).zip(&mut self.widths) {
-                let shown = clean(cell);
-                let shown =
-                    if self.on_terminal { cut(&shown, *most).into_owned() } else { shown.into_owned() };
-                *width = shown.chars().count().max(*width);
-                *cell = shown;
-            }
-        }
-        if !self.printed && !rows.is_empty() {
-            self.printed = true;
-            let titles = self.columns.map(|(title, _)| title.to_owned());
-            output.line(&self.aligned(&titles))?;
-        }
-        for row in &rows {
-            output.line(&self.aligned(row))?;
+        for line in self.lines() {
+            output.line(&line)?;
         }
         output.flush()
     }
 
+    /// What waits, the titles before the first of it.
+    fn lines(&mut self) -> Vec<String> {
+        let mut rows = std::mem::take(&mut self.waiting);
+        for cell in rows.iter_mut().flatten() {
+            *cell = clean(cell).into_owned();
+        }
+        // The columns of what a terminal shows already stay as they are.
+        if self.terminal.is_none() || !self.printed {
+            for row in &rows {
+                for (cell, widest) in row.iter().zip(&mut self.widths) {
+                    *widest = width(cell).max(*widest);
+                }
+            }
+        }
+        let mut lines = Vec::new();
+        if !self.printed && !rows.is_empty() {
+            self.printed = true;
+            if let Some(terminal) = self.terminal {
+                self.widths = fit(&self.columns, self.widths, terminal);
+            }
+            lines.push(self.aligned(&self.columns.map(|column| column.title.to_owned())));
+        }
+        lines.extend(rows.iter().map(|row| self.aligned(row)));
+        lines
+    }
+
     fn aligned(&self, cells: &[String; N]) -> String {
         let mut line = String::new();
-        for (cell, width) in cells.iter().zip(&self.widths) {
-            let blanks = width.saturating_sub(cell.chars().count()) + 2;
-            line.push_str(cell);
+        for (cell, column) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
+            let shown = if self.terminal.is_some() { cut(cell, *column) } else { cell.into() };
+            let blanks = column.saturating_sub(width(&shown)) + GAP;
+            line.push_str(&shown);
             line.extend(std::iter::repeat_n(' ', blanks));
         }
         line.truncate(line.trim_end().len());
@@ -72,17 +109,101 @@ impl<const N: usize> Table<N> {
     }
 }
 
+/// How wide each column becomes on a terminal; 0 is one that does not fit. `widest`: its widest cell.
+fn fit<const N: usize>(columns: &[Column; N], widest: [usize; N], terminal: usize) -> [usize; N] {
+    let mut ranked: Vec<_> = columns.iter().zip(widest).enumerate().collect();
+    ranked.sort_by_key(|(_, (column, _))| column.rank);
+    let mut widths = [0; N];
+    let mut left = terminal + GAP;
+    for (place, (column, widest)) in &ranked {
+        let least = column.least.min(*widest);
+        if column.rank == 1 || least + GAP <= left {
+            widths[*place] = least;
+            left = left.saturating_sub(least + GAP);
+        }
+    }
+    for (place, (column, widest)) in ranked {
+        if widths[place] > 0 {
+            let more = widest.min(column.most).saturating_sub(widths[place]).min(left);
+            widths[place] += more;
+            left -= more;
+        }
+    }
+    widths
+}
+
+/// Characters in a line of standard output; `None` where that is no terminal.
+fn terminal_width() -> Option<usize> {
+    let stdout = stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let said = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+    Some(if said == 0 { USUAL_WIDTH } else { said })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const COLUMNS: [Column; 4] = [
+        column("ID", 1, 8, 8),
+        column("TIME", 4, 6, 20),
+        column("ACCOUNT", 2, 8, 12),
+        column("SUBJECT", 3, 10, 40),
+    ];
+
+    fn table(terminal: Option<usize>) -> Table<4> {
+        let mut table = Table::on(COLUMNS, terminal);
+        for row in [
+            ["00000001", "16:05:28", "user:anna", "Größe"],
+            ["00000002", "16:05:29", "user:somebody@example.org", "漢字漢字漢字漢字漢字漢字"],
+        ] {
+            table.waiting.push(row.map(str::to_owned));
+        }
+        table
+    }
+
     #[test]
-    fn cells_stand_below_each_other() {
-        let mut table = Table::new([("ACCOUNT", 20), ("STATE", 10), ("N", 5)]);
-        table.widths = [9, 7, 1];
-        let row = ["user:anna", "blocked", ""].map(str::to_owned);
-        assert_eq!(table.aligned(&row), "user:anna  blocked");
-        let row = ["größe", "x", "7"].map(str::to_owned);
-        assert_eq!(table.aligned(&row), "größe      x        7");
+    fn all_is_shown_where_there_is_no_terminal() {
+        let lines = table(None).lines();
+        let expected = [
+            "ID        TIME      ACCOUNT                    SUBJECT",
+            "00000001  16:05:28  user:anna                  Größe",
+            "00000002  16:05:29  user:somebody@example.org  漢字漢字漢字漢字漢字漢字",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_is_most_important_fits_any_terminal() {
+        for (terminal, shown, widest) in [
+            (99, "ID TIME ACCOUNT SUBJECT", 58),
+            (50, "ID TIME ACCOUNT SUBJECT", 49), // half of a wide character is not shown
+            (38, "ID TIME ACCOUNT SUBJECT", 37),
+            (37, "ID ACCOUNT SUBJECT", 36),
+            (28, "ID TIME ACCOUNT", 28),
+            (18, "ID ACCOUNT", 18),
+            (17, "ID TIME", 17),
+            (15, "ID", 8),
+            // Narrower than an id, which is never cut: it is there to be copied.
+            (3, "ID", 8),
+        ] {
+            let lines = table(Some(terminal)).lines();
+            assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>().join(" "), shown);
+            assert!(lines[2].starts_with("00000002"));
+            assert_eq!(lines.iter().map(|line| width(line)).max(), Some(widest), "{terminal}: {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn later_rows_keep_to_the_columns() {
+        let mut table = table(Some(60));
+        let before = table.lines();
+        table.waiting.push(["00000003", "16:05:30", "user:anna", "x".repeat(99).as_str()].map(str::to_owned));
+        let after = table.lines();
+        assert_eq!((before.len(), after.len()), (3, 1));
+        assert!(width(&after[0]) <= 60 && after[0].ends_with('\u{2026}'), "{after:?}");
+        assert_eq!(before[1].find("user:"), after[0].find("user:"));
     }
 }

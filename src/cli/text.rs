@@ -51,13 +51,42 @@ pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// At most `width` characters, the last three of them dots where it was longer.
-pub(super) fn cut(text: &str, width: usize) -> Cow<'_, str> {
-    if text.chars().nth(width).is_none() {
-        return Cow::Borrowed(text);
+/// How many cells of a terminal a character takes: two for those of East Asia and for pictures (UAX 11, by blocks), none for
+/// marks upon the one before.
+fn cells(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
     }
-    let kept: String = text.chars().take(width.saturating_sub(3)).collect();
-    Cow::Owned(kept + "...")
+}
+
+/// How many cells of a terminal a line takes.
+pub(super) fn width(line: &str) -> usize {
+    line.chars().map(cells).sum()
+}
+
+/// What of a line fits into so many cells of a terminal, the last of them an ellipsis where it was longer.
+pub(super) fn cut(line: &str, most: usize) -> Cow<'_, str> {
+    if width(line) <= most {
+        return Cow::Borrowed(line);
+    }
+    let mut left = most.saturating_sub(1);
+    let fits = |c: &char| {
+        let fits = cells(*c) <= left;
+        left = left.saturating_sub(cells(*c));
+        fits
+    };
+    let kept: String = line.chars().take_while(fits).collect();
+    Cow::Owned(kept + "\u{2026}")
 }
 
 /// A moment, to the second: `2026-11-24T16:05:28Z`.
@@ -121,9 +150,17 @@ mod tests {
 
     #[test]
     fn shown_shorter() {
-        for (text, width, expected) in
-            [("abc", 3, "abc"), ("abcdef", 5, "ab..."), ("äöüäöü", 5, "äö..."), ("", 5, "")]
-        {
+        for (text, width, expected) in [
+            ("abc", 3, "abc"),
+            ("abcdef", 5, "abcd…"),
+            ("äöüäöü", 5, "äöüä…"),
+            ("", 5, ""),
+            ("漢字", 4, "漢字"),
+            ("漢字漢", 5, "漢字…"),
+            ("漢字漢", 4, "漢…"),
+            ("e\u{301}e", 2, "e\u{301}e"),
+            ("ab", 0, "…"),
+        ] {
             assert_eq!(cut(text, width), expected);
         }
         assert_eq!(moment(Timestamp::from_millis(1_795_536_328_123)), "2026-11-24T16:05:28Z");

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::Format;
 use super::local::postpone;
 use super::output::{self, Failed, Output};
-use super::table::Table;
+use super::table::{Table, column};
 use crate::auth::edit::{self, Edited};
 use crate::auth::users::Users;
 use crate::clock;
@@ -174,7 +174,8 @@ async fn list(format: Format, config: &Config) -> Result<(), Failed> {
 }
 
 fn print(users: &Users, config: &Config, output: &mut Output) -> Result<(), Failed> {
-    let mut table = Table::new([("NAME", 60), ("SCHEME", 20), ("MECHANISMS", 60)]);
+    let mut table =
+        Table::new([column("NAME", 1, 24, 60), column("SCHEME", 3, 14, 20), column("MECHANISMS", 2, 24, 60)]);
     for user in users.iter() {
         let mechanisms = user.mechanisms(&config.auth.mechanisms);
         let mechanisms: Vec<&str> = mechanisms.into_iter().map(|mechanism| mechanism.name()).collect();

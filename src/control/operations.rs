@@ -400,8 +400,6 @@ impl Command<'_> {
     }
 }
 
-/// CONTRACT: `check`, `serve` and `status` say so loudly.
-
 fn audited_as(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Show => "quarantine show",

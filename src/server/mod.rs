@@ -93,8 +93,8 @@ impl Workshop {
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
-        let tls = certificate(&config)?;
         let upstream = Upstream::open(config.upstream.settings.clone()).map_err(ServerError::from)?;
+        let tls = certificate(&config)?;
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
         let desk = Desk::new(Arc::clone(&config), outbox);

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -271,7 +272,7 @@ fn unlock(file: &File) {
 
 fn lock(path: &Path, broken: &dyn Fn(String) -> LedgerError) -> Result<File, LedgerError> {
     let failed = |error: std::io::Error| broken(format!("{}: {error}", path.display()));
-    let options = File::options().read(true).write(true).create(true).truncate(false).clone();
+    let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
     let mut file = options.open(path).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
