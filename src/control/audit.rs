@@ -11,7 +11,7 @@ use rustix::fs::{Gid, Uid, chown};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::durable;
+use crate::durable::{self, Folder};
 use crate::id::AuditId;
 
 /// How the names of the files begin in which lines wait for the next start, in the data folder.
@@ -100,25 +100,26 @@ pub fn postpone(data_dir: &Path, line: &AuditLine) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands the lines that wait to `log`, oldest first, and forgets each. A crash in between hands one on again.
+/// Hands the lines that wait to `log`, oldest first, and forgets them, with one fsync for all. A crash in between hands them
+/// on again.
 ///
 /// # Errors
 /// A file is there, and cannot be read or removed.
 pub fn log_pending(data_dir: &Path, mut log: impl FnMut(&AuditLine)) -> io::Result<()> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(data_dir)? {
-        let name = entry?.file_name();
-        if name.as_encoded_bytes().starts_with(PENDING.as_bytes()) {
-            names.push(name);
-        }
+    let folder = Folder::open(data_dir).map_err(io::Error::other)?;
+    let mut names = folder.names().map_err(io::Error::other)?;
+    names.retain(|name| name.as_encoded_bytes().starts_with(PENDING.as_bytes()));
+    if names.is_empty() {
+        return Ok(());
     }
     names.sort();
-    for name in names {
-        let path = data_dir.join(name);
-        log(&read(&std::fs::read(&path)?));
-        durable::remove(&path).map_err(io::Error::other)?;
-    }
-    Ok(())
+    let handed_on = names.into_iter().try_for_each(|name| {
+        log(&read(&std::fs::read(data_dir.join(&name))?));
+        folder.unlink(name).map(drop).map_err(io::Error::other)
+    });
+    // Also where one could not be: the others are logged.
+    folder.sync().map_err(io::Error::other)?;
+    handed_on
 }
 
 /// One that does not parse is handed on as it is.
@@ -163,6 +164,14 @@ mod tests {
         assert_eq!(logged(folder.path()), [line("user:anna"), later]);
         assert_eq!(logged(folder.path()), []);
         assert!(folder.path().join("other").exists());
+        // One that cannot be read hides those before it no second time.
+        postpone(folder.path(), &line("user:anna")).unwrap();
+        std::fs::create_dir(folder.path().join(format!("{PENDING}Z"))).unwrap();
+        let mut lines = 0;
+        for expected in [1, 1] {
+            log_pending(folder.path(), |_| lines += 1).unwrap_err();
+            assert_eq!(lines, expected);
+        }
     }
 
     #[test]
