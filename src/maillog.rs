@@ -3,10 +3,15 @@
 //! Every line of a session carries its session id. What a client or an upstream wrote goes into fields alone, never into the
 //! message, and is cleaned of control characters by the formatter (JSON) or here (text).
 
+mod bounds;
+
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
+
+use bounds::{Bounds, Kind, LeftOut};
 
 use crate::account::Account;
 use crate::control::AuditLine;
@@ -15,6 +20,12 @@ use crate::notify::outbox::Event;
 use crate::quarantine::Envelope;
 use crate::release::Report;
 use crate::smtp::Reply;
+
+/// How often [`left_out`] is to be called.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// Of the lines that strangers can cause.
+static BOUNDS: Bounds = Bounds::new();
 
 /// The lines of one session.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +85,9 @@ impl SessionLog {
 
     /// The client sent credentials on cleartext.
     pub fn credentials_exposed(&self) {
+        if !BOUNDS.admit(Kind::CredentialsExposed, self.client.ip()) {
+            return;
+        }
         warn!(session = %self.id, client = %self.client,
             "credentials exposed: AUTH on an unencrypted connection was refused; the password may have been overheard");
     }
@@ -85,6 +99,9 @@ impl SessionLog {
 
     /// A log-in failed.
     pub fn authentication_failed(&self, mechanism: &str, name: Option<&str>, why: &str) {
+        if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
+            return;
+        }
         let user = name.map(clean);
         warn!(session = %self.id, client = %self.client, mechanism, user, why, "authentication failed");
     }
@@ -198,12 +215,41 @@ pub fn no_ipv6(address: SocketAddr) {
 
 /// The system could not take a connection.
 pub fn accept_failed(address: SocketAddr, why: &str) {
-    error!(%address, why, "a connection could not be taken; raise the limit of file descriptors if they ran out");
+    if BOUNDS.admit(Kind::AcceptFailed, address.ip()) {
+        error!(%address, why, "a connection could not be taken; raise the limit of file descriptors if they ran out");
+    }
 }
 
 /// A client was turned away.
 pub fn too_many_connections(client: SocketAddr) {
-    warn!(%client, "too many connections: client turned away");
+    if BOUNDS.admit(Kind::TurnedAway, client.ip()) {
+        warn!(%client, "too many connections: client turned away");
+    }
+}
+
+/// Tells how many lines were left out, so that strangers do not fill the log. To be called each [`MINUTE`].
+pub fn left_out() {
+    for LeftOut { kind, origin, lines } in BOUNDS.turn() {
+        let client = origin.as_ref().map(Account::as_str);
+        match kind {
+            Kind::TurnedAway => {
+                warn!(clients = lines, "too many connections: so many more turned away within a minute")
+            }
+            Kind::AcceptFailed => {
+                error!(failures = lines, "so many more connections could not be taken within a minute")
+            }
+            Kind::AuthenticationFailed => {
+                warn!(
+                    client,
+                    failures = lines,
+                    "so many more log-ins failed within a minute, of which no line was written"
+                );
+            }
+            Kind::CredentialsExposed => {
+                warn!(client, times = lines, "credentials exposed so many more times within a minute");
+            }
+        }
+    }
 }
 
 /// A client did not get as far as TLS.
@@ -244,6 +290,23 @@ pub fn users_reloaded(users: usize, ended: &[String]) {
     info!(users, ended = ended.join(","), "users file read anew; the sessions of changed users end");
 }
 
+/// Users who cannot log in; `first` says who and why of some.
+pub fn users_shut_out(users: usize, first: &[(String, String)]) {
+    let first: Vec<String> = first.iter().map(|(name, why)| clean(&format!("{name}: {why}"))).collect();
+    warn!(
+        users,
+        first = first.join("; "),
+        "users cannot log in; see `gatepost check`, and give them a password by `gatepost user passwd NAME`"
+    );
+}
+
+/// There are users, and no mechanism for them.
+pub fn nobody_can_log_in() {
+    error!(
+        "NOBODY CAN LOG IN: AUTH is not offered, since no mechanism would do for the users of the file; see `gatepost check`"
+    );
+}
+
 /// A new users file is refused.
 pub fn users_refused(why: &str) {
     error!(why = clean(why), "the new users file is refused; the old one stays in force");
@@ -270,6 +333,14 @@ pub fn ledger_trouble(why: &str) {
 /// They can again.
 pub fn ledger_recovered() {
     info!("the ledger is written again");
+}
+
+/// Messages in the quarantine that cannot be read, found at the start.
+pub fn quarantine_unreadable(messages: u64) {
+    warn!(
+        messages,
+        "messages in the quarantine cannot be read; `gatepost quarantine list` says which and why"
+    );
 }
 
 /// 80 % of the quarantine are used.

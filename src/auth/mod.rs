@@ -225,6 +225,13 @@ impl Authenticator {
         Arc::clone(&self.shared.current.load().line)
     }
 
+    /// Who cannot log in at all, and why; in the order of the file.
+    pub fn shut_out(&self) -> Vec<(String, String)> {
+        let directory = self.shared.current.load();
+        let shut_out = |user: &User| Some((user.name().to_owned(), user.shut_out()?.to_owned()));
+        directory.users.iter().filter_map(shut_out).collect()
+    }
+
     /// The users as they are now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { shared: Arc::clone(&self.shared), directory: self.shared.current.load_full() }

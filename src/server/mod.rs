@@ -192,6 +192,11 @@ impl Server {
         if let Err(error) = audit::log_pending(&parts.config.data_dir, maillog::audit) {
             maillog::audit_lines_left(&error.to_string());
         }
+        watchers::shut_out(&parts);
+        let unreadable = parts.spool.unreadable();
+        if unreadable > 0 {
+            maillog::quarantine_unreadable(unreadable);
+        }
         let mut down = parts.shutdown.clone();
         finishing.spawn(async move {
             let end = async move {
@@ -228,6 +233,7 @@ impl Server {
 /// The tasks that run beside the sessions.
 fn watch_over(parts: &Parts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
+    beside.spawn(watchers::log());
     beside.spawn(watchers::users(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
     beside.spawn(watchers::blocks(parts.clone()));

@@ -16,6 +16,28 @@ const UNTOLD_TICK: Duration = Duration::from_secs(1);
 /// How often the quarantine's fill level is looked at.
 const FILL_TICK: Duration = Duration::from_secs(10);
 
+/// So many of the users who cannot log in are named in the log.
+const NAMED: usize = 10;
+
+/// Says who cannot log in, so that nobody has to find out by an empty mailbox.
+pub(super) fn shut_out(parts: &Parts) {
+    let shut_out = parts.auth.shut_out();
+    if !shut_out.is_empty() {
+        maillog::users_shut_out(shut_out.len(), shut_out.get(..NAMED).unwrap_or(&shut_out));
+    }
+    if parts.auth.offered().is_empty() && parts.config.relay_hosts.is_empty() {
+        maillog::nobody_can_log_in();
+    }
+}
+
+/// Tells each minute what was left out of the log.
+pub(super) async fn log() {
+    loop {
+        tokio::time::sleep(maillog::MINUTE).await;
+        maillog::left_out();
+    }
+}
+
 /// Reads the users file again when it has changed, and ends the sessions of those whose line did.
 pub(super) async fn users(parts: Parts) {
     let changed = |event: UsersEvent| match event {
@@ -26,6 +48,7 @@ pub(super) async fn users(parts: Parts) {
                 }
             }
             maillog::users_reloaded(users, &ended);
+            shut_out(&parts);
         }
         UsersEvent::Refused(why) => maillog::users_refused(&why),
     };
