@@ -158,6 +158,27 @@ impl Folder {
         &self.path
     }
 
+    /// Opens a file of it to read: a regular one, and never through a symbolic link, which could lead out of the folder.
+    ///
+    /// # Errors
+    /// There is none, it is something else (`EISDIR`, `ELOOP`, `ENXIO`), or may not be read.
+    pub fn read(&self, name: impl AsRef<OsStr>) -> Result<File, DurableError> {
+        let path = self.child(name.as_ref())?;
+        // Not blocking: nobody may ever write to a pipe of that name.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let failed = |cause: io::Error| DurableError::new("open", &path, cause);
+        let file = File::from(
+            rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+                .map_err(|cause| failed(cause.into()))?,
+        );
+        let kind = file.metadata().map_err(failed)?.file_type();
+        match (kind.is_file(), kind.is_dir()) {
+            (true, _) => Ok(file),
+            (_, true) => Err(failed(Errno::ISDIR.into())),
+            _ => Err(failed(Errno::NXIO.into())),
+        }
+    }
+
     /// Begins a file.
     ///
     /// # Errors
@@ -457,6 +478,28 @@ mod tests {
         put(Existing::Replace).unwrap();
         assert_eq!(std::fs::read(home.path().join("file")).unwrap(), b"");
         assert_eq!(names(&folder), ["file"]);
+    }
+
+    #[test]
+    fn what_is_read_is_a_file_of_the_folder() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Arc::new(Folder::open(home.path()).unwrap());
+        folder.write("file", b"content").unwrap();
+        std::fs::create_dir(home.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("file", home.path().join("link")).unwrap();
+        let pipe = home.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, FILE_MODE).unwrap();
+        assert_eq!(io::read_to_string(folder.read("file").unwrap()).unwrap(), "content");
+        for (name, expected) in [
+            ("folder", Errno::ISDIR),
+            ("link", Errno::LOOP),
+            ("pipe", Errno::NXIO),
+            ("missing", Errno::NOENT),
+            ("../file", Errno::INVAL),
+        ] {
+            let error = folder.read(name).unwrap_err();
+            assert_eq!(error.cause.raw_os_error(), Some(expected.raw_os_error()), "{error}");
+        }
     }
 
     #[test]

@@ -222,7 +222,7 @@ fn an_operators_day() {
     let site = Site::new("");
     let mut serve = Serve::start(&site);
     assert_eq!(site.objects("status"), Vec::<Value>::new());
-    assert!(site.done("quarantine list").contains("No such message"));
+    assert!(site.done("quarantine list").contains("The quarantine is empty"));
 
     let mut thief = Smtp::connect(serve.address);
     thief.dirt();
@@ -480,4 +480,38 @@ fn a_start_that_cannot_be() {
         "{found}"
     );
     assert!(!site.path().join("certs").exists());
+}
+
+/// What is damaged is found, told of and saved, and leads nowhere else on the disk.
+#[test]
+fn messages_that_cannot_be_read() {
+    let site = Site::new("");
+    let (broken, led_away) = ("01M879BW10Z3Q1P1DM6RH09KF3", "01M879BW3Z96692P4ET16AQH83");
+    let quarantine = site.path().join("data/quarantine");
+    fs::create_dir_all(&quarantine).unwrap();
+    fs::write(quarantine.join(format!("{broken}.message")), MESSAGE).unwrap();
+    fs::write(quarantine.join(format!("{broken}.envelope")), "{\"version\": 1, \"acc").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", quarantine.join(format!("{led_away}.message"))).unwrap();
+    fs::write(quarantine.join(format!("{led_away}.envelope")), "{").unwrap();
+    fs::write(site.path().join("users"), "anna:{UNKNOWN}x\nbert:!\n").unwrap();
+    let mut serve = Serve::start(&site);
+    serve.wait_for("WARN&messages in the quarantine cannot be read&\"messages\":2");
+    serve.wait_for("WARN&users cannot log in&\"users\":2&anna: &bert: ");
+    for command in ["status", "unblock anna --release", "quarantine delete --account anna"] {
+        let warned = String::from_utf8(site.run(command).stderr).unwrap();
+        assert!(warned.contains("2 messages in the quarantine cannot be read"), "`{command}`: {warned}");
+    }
+    let complaint = site.fails(&format!("quarantine export {broken} --output evidence"));
+    assert!(complaint.contains("does not parse") && complaint.contains("as they are"), "{complaint}");
+    let evidence = site.path().join("evidence");
+    assert_eq!(fs::read_to_string(evidence.join(format!("{broken}.eml"))).unwrap(), MESSAGE);
+    assert_eq!(fs::read(evidence.join(format!("{broken}.envelope"))).unwrap(), b"{\"version\": 1, \"acc");
+    assert_eq!(fs::read_to_string(evidence.join("SHA256SUMS")).unwrap().lines().count(), 2);
+    assert!(site.fails(&format!("quarantine show {led_away} --raw")).contains("symbolic links"));
+    let output = site.run(&format!("quarantine export {led_away} --output evidence"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!evidence.join(format!("{led_away}.eml")).exists());
+    serve.stop();
+    let warned = String::from_utf8(site.run("status").stderr).unwrap();
+    assert!(warned.contains("2 messages in the quarantine cannot be read"), "{warned}");
 }

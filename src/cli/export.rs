@@ -2,7 +2,8 @@
 //! envelope and session, and a line for each in `SHA256SUMS`, which `sha256sum -c` checks.
 //!
 //! Nothing that is there is overwritten with anything else. A message whose octets are not those that arrived is
-//! refused: evidence that was tampered with is none.
+//! refused: evidence that was tampered with is none. Of one that cannot be read the files are written as they are, the
+//! envelope as `ID.envelope`, and it is a failure all the same.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,9 +17,9 @@ use sha2::{Digest, Sha256};
 use super::Format;
 use super::gate::{Gate, Need};
 use super::output::{self, Failed};
-use super::show::envelope;
+use super::show::{Found, find};
 use crate::config::Config;
-use crate::control::api::Purpose;
+use crate::control::api::{Entry, Part, Purpose};
 use crate::durable::{self, Existing, Folder};
 use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
@@ -42,10 +43,13 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Exported {
     id: QuarantineId,
-    message: PathBuf,
-    envelope: PathBuf,
+    /// `None` where it is missing; so with the envelope.
+    message: Option<PathBuf>,
+    envelope: Option<PathBuf>,
     size: u64,
-    sha256: String,
+    sha256: Option<String>,
+    /// Why it cannot be read.
+    unreadable: Option<String>,
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
@@ -72,7 +76,14 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         if output.is_json() {
             output.object(&exported)?;
         } else {
-            output.line(&format!("{}: {}", exported.id, exported.message.display()))?;
+            let file = exported.message.as_ref().or(exported.envelope.as_ref());
+            let file = file.map(|file| file.display().to_string()).unwrap_or_default();
+            output.line(&format!("{}: {file}", exported.id))?;
+        }
+        // Nobody shall take it for a message as it arrived.
+        if let Some(why) = &exported.unreadable {
+            output::complain(&format!("message {}: {why}; its files were exported as they are", exported.id));
+            verdict = Err(Failed::Told);
         }
     }
     output.flush()?;
@@ -81,12 +92,28 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
 }
 
 async fn export(gate: &mut Gate, id: &str, folder: &Arc<Folder>) -> Result<Exported, Failed> {
-    let envelope = envelope(gate, id, Purpose::Export).await?;
+    match find(gate, id, Purpose::Export).await? {
+        Found::Envelope(envelope) => export_message(gate, &envelope, folder).await,
+        Found::Unreadable(entry) => export_as_it_is(gate, &entry, folder).await,
+    }
+}
+
+async fn export_message(
+    gate: &mut Gate,
+    envelope: &Envelope,
+    folder: &Arc<Folder>,
+) -> Result<Exported, Failed> {
     let id = envelope.id;
     let (message, text) = (format!("{id}.eml"), format!("{id}.json"));
-    let sha256 = write_message(gate, &envelope, folder, &message).await?;
-    let mut json =
-        serde_json::to_vec_pretty(&*envelope).map_err(|error| Failed::because(error.to_string()))?;
+    let (file, sha256) = receive(gate, id, Part::Message, folder).await?;
+    if sha256 != envelope.sha256 {
+        return Err(Failed::because(format!(
+            "message {id} is not what arrived: its SHA-256 is {sha256}, and was {}; see the disk",
+            envelope.sha256
+        )));
+    }
+    keep(file, folder, &message, &sha256)?;
+    let mut json = serde_json::to_vec_pretty(envelope).map_err(|error| Failed::because(error.to_string()))?;
     json.push(b'\n');
     let of_envelope = hexadecimal(&Sha256::digest(&json));
     let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
@@ -94,17 +121,57 @@ async fn export(gate: &mut Gate, id: &str, folder: &Arc<Folder>) -> Result<Expor
     keep(file, folder, &text, &of_envelope)?;
     note(folder, [(message.clone(), sha256.clone()), (text.clone(), of_envelope)])?;
     let path = folder.path();
-    Ok(Exported { id, message: path.join(message), envelope: path.join(text), size: envelope.size, sha256 })
+    Ok(Exported {
+        id,
+        message: Some(path.join(message)),
+        envelope: Some(path.join(text)),
+        size: envelope.size,
+        sha256: Some(sha256),
+        unreadable: None,
+    })
 }
 
-/// Streams the message to disk, and says what it hashes to.
-async fn write_message(
+/// The files of a message that cannot be read, as far as they are there.
+async fn export_as_it_is(gate: &mut Gate, entry: &Entry, folder: &Arc<Folder>) -> Result<Exported, Failed> {
+    let id = entry.id;
+    let mut written = Vec::new();
+    for (part, name) in [(Part::Message, format!("{id}.eml")), (Part::Envelope, format!("{id}.envelope"))] {
+        match receive(gate, id, part, folder).await {
+            Ok((file, sha256)) => {
+                keep(file, folder, &name, &sha256)?;
+                written.push((name, sha256));
+            }
+            Err(Failed::Because(why)) => output::warn(&why),
+            Err(other) => return Err(other),
+        }
+    }
+    if written.is_empty() {
+        return Err(Failed::because(format!(
+            "message {id}: {}; nothing of it can be exported",
+            entry.reason
+        )));
+    }
+    note(folder, written.iter().cloned())?;
+    let find = |end: &str| written.iter().find(|(name, _)| name.ends_with(end));
+    let path = |(name, _): &(String, String)| folder.path().join(name);
+    Ok(Exported {
+        id,
+        message: find(".eml").map(path),
+        envelope: find(".envelope").map(path),
+        size: entry.size,
+        sha256: find(".eml").map(|(_, sha256)| sha256.clone()),
+        unreadable: Some(entry.reason.clone()),
+    })
+}
+
+/// Streams a file to disk, and says what it hashes to.
+async fn receive(
     gate: &mut Gate,
-    envelope: &Envelope,
+    id: QuarantineId,
+    part: Part,
     folder: &Arc<Folder>,
-    name: &str,
-) -> Result<String, Failed> {
-    let mut octets = gate.message(&envelope.id.to_string(), Purpose::Export).await?;
+) -> Result<(durable::Temporary, String), Failed> {
+    let mut octets = gate.message(&id.to_string(), part, Purpose::Export).await?;
     let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
     let mut hash = Sha256::new();
     while let Some(piece) = octets.recv().await {
@@ -112,15 +179,7 @@ async fn write_message(
         hash.update(&piece);
         file.write(&piece).map_err(|error| Failed::because(error.to_string()))?;
     }
-    let sha256 = hexadecimal(&hash.finalize());
-    if sha256 != envelope.sha256 {
-        return Err(Failed::because(format!(
-            "message {} is not what arrived: its SHA-256 is {sha256}, and was {}; see the disk",
-            envelope.id, envelope.sha256
-        )));
-    }
-    keep(file, folder, name, &sha256)?;
-    Ok(sha256)
+    Ok((file, hexadecimal(&hash.finalize())))
 }
 
 /// Gives a file its name, unless one with other content has it.
@@ -144,7 +203,7 @@ fn keep(file: durable::Temporary, folder: &Arc<Folder>, name: &str, sha256: &str
 }
 
 /// Adds lines to the manifest; those of other files stay.
-fn note(folder: &Arc<Folder>, sums: [(String, String); 2]) -> Result<(), Failed> {
+fn note(folder: &Arc<Folder>, sums: impl IntoIterator<Item = (String, String)>) -> Result<(), Failed> {
     let path = folder.path().join(MANIFEST);
     let before = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -156,7 +215,7 @@ fn note(folder: &Arc<Folder>, sums: [(String, String); 2]) -> Result<(), Failed>
         .map_err(|error| Failed::because(error.to_string()))
 }
 
-fn manifest(before: &str, sums: [(String, String); 2]) -> String {
+fn manifest(before: &str, sums: impl IntoIterator<Item = (String, String)>) -> String {
     let mut lines: BTreeMap<String, String> = before
         .lines()
         .filter_map(|line| line.split_once("  "))

@@ -4,7 +4,7 @@ use super::local::Local;
 use super::output::{self, Failed};
 use crate::config::Config;
 use crate::control::Actor;
-use crate::control::api::{Answer, Purpose, Request};
+use crate::control::api::{Answer, Part, Purpose, Request};
 use crate::control::client::Client;
 use crate::control::operations::{Answers, Octets};
 
@@ -42,11 +42,11 @@ impl Gate {
         Ok(Replies { answers, failed: false })
     }
 
-    /// A message octet for octet.
-    pub(super) async fn message(&mut self, id: &str, purpose: Purpose) -> Result<Octets, Failed> {
+    /// A message octet for octet, or its envelope.
+    pub(super) async fn message(&mut self, id: &str, part: Part, purpose: Purpose) -> Result<Octets, Failed> {
         match self {
-            Self::Running(client) => client.message(id, purpose).await,
-            Self::Stopped(local) => local.operations.message(id, purpose, &Actor::current()).await,
+            Self::Running(client) => client.message(id, part, purpose).await,
+            Self::Stopped(local) => local.operations.message(id, part, purpose, &Actor::current()).await,
         }
         .map_err(Failed::because)
     }

@@ -9,7 +9,7 @@ use super::output::{Failed, Output};
 use super::preview::{self, Preview};
 use super::text::{moment, size};
 use crate::config::Config;
-use crate::control::api::{Answer, Entry, Purpose, Request};
+use crate::control::api::{Answer, Entry, Part, Purpose, Request};
 use crate::control::operations::Octets;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{RecipientState, State};
@@ -41,11 +41,16 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let mut output = arguments.format.output();
     let mut gate = Gate::open(config, Need::Records).await?;
     if arguments.raw {
-        let octets = gate.message(&arguments.id, Purpose::Raw).await?;
+        let octets = gate.message(&arguments.id, Part::Message, Purpose::Raw).await?;
         return raw(octets, &mut output).await;
     }
-    let envelope = envelope(&mut gate, &arguments.id, Purpose::Show).await?;
-    let octets = gate.message(&envelope.id.to_string(), Purpose::Show).await?;
+    let envelope = match find(&mut gate, &arguments.id, Purpose::Show).await? {
+        Found::Envelope(envelope) => envelope,
+        Found::Unreadable(entry) => {
+            return Err(Failed::because(format!("message {}: {}", entry.id, entry.reason)));
+        }
+    };
+    let octets = gate.message(&envelope.id.to_string(), Part::Message, Purpose::Show).await?;
     let preview = preview::preview(&beginning(octets).await?);
     if output.is_json() {
         let entry = Entry::from((*envelope).clone());
@@ -64,17 +69,26 @@ async fn raw(mut octets: Octets, output: &mut Output) -> Result<(), Failed> {
     output.flush()
 }
 
+/// What is known of a message.
+pub(super) enum Found {
+    Envelope(Box<Envelope>),
+    /// Only where it is to be exported; else that is a failure.
+    Unreadable(Box<Entry>),
+}
+
 /// One message's envelope.
-pub(super) async fn envelope(gate: &mut Gate, id: &str, purpose: Purpose) -> Result<Box<Envelope>, Failed> {
+pub(super) async fn find(gate: &mut Gate, id: &str, purpose: Purpose) -> Result<Found, Failed> {
     let mut replies = gate.ask(Request::Envelope { id: id.to_owned(), purpose }).await?;
-    let mut envelope = None;
+    let mut found = None;
     while let Some(answer) = replies.next().await {
-        if let Answer::Envelope(found) = answer {
-            envelope = Some(found);
+        match answer {
+            Answer::Envelope(envelope) => found = Some(Found::Envelope(envelope)),
+            Answer::Entry(entry) => found = Some(Found::Unreadable(Box::new(entry))),
+            _ => {}
         }
     }
     replies.verdict()?;
-    envelope.ok_or_else(|| Failed::because("`serve` did not answer; see its log, then try again"))
+    found.ok_or_else(|| Failed::because("`serve` did not answer; see its log, then try again"))
 }
 
 async fn beginning(mut octets: Octets) -> Result<Vec<u8>, Failed> {

@@ -181,7 +181,7 @@ mod tests {
             (99, "ID TIME ACCOUNT SUBJECT", 58),
             (50, "ID TIME ACCOUNT SUBJECT", 49), // half of a wide character is not shown
             (38, "ID TIME ACCOUNT SUBJECT", 37),
-            (37, "ID ACCOUNT SUBJECT", 36),
+            (37, "ID ACCOUNT SUBJECT", 37),
             (28, "ID TIME ACCOUNT", 28),
             (18, "ID ACCOUNT", 18),
             (17, "ID TIME", 17),

@@ -121,6 +121,17 @@ pub enum Purpose {
     Export,
 }
 
+/// Which file of a message is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The message as it arrived.
+    #[default]
+    Message,
+    /// The envelope as it stands on disk.
+    Envelope,
+}
+
 /// One line of an answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,7 +140,7 @@ pub enum Answer {
     Account(AccountStatus),
     /// To `block`, `unblock`, `kick`.
     Changed(Changed),
-    /// To `quarantine list`.
+    /// To `quarantine list`; to `quarantine export`, of a message that cannot be read.
     Entry(Entry),
     /// To `quarantine show` and `quarantine export`.
     Envelope(Box<Envelope>),

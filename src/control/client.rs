@@ -12,7 +12,7 @@ use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
-use super::api::{Answer, Purpose, Request};
+use super::api::{Answer, Part, Purpose, Request};
 use super::operations::{Answers, Octets};
 use super::routes::{COMMANDS, MESSAGES};
 use super::socket;
@@ -68,17 +68,21 @@ impl Client {
         Ok(reader)
     }
 
-    /// A message octet for octet as it arrived.
+    /// A message octet for octet as it arrived, or its envelope as it stands on disk.
     ///
     /// # Errors
     /// There is no such message, or `serve` is gone.
-    pub async fn message(&mut self, id: &str, purpose: Purpose) -> Result<Octets, String> {
+    pub async fn message(&mut self, id: &str, part: Part, purpose: Purpose) -> Result<Octets, String> {
         let purpose = match purpose {
             Purpose::Show => "show",
             Purpose::Raw => "raw",
             Purpose::Export => "export",
         };
-        let path = format!("{MESSAGES}{}?purpose={purpose}", percent_encoded(id));
+        let part = match part {
+            Part::Message => "message",
+            Part::Envelope => "envelope",
+        };
+        let path = format!("{MESSAGES}{}?purpose={purpose}&part={part}", percent_encoded(id));
         let response = self.send(Method::GET, &path, Bytes::new()).await?;
         let (octets, reader) = mpsc::channel(WAITING);
         tokio::spawn(async move {

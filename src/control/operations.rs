@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::api::{
-    AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Purpose, ReleaseOutcome, Released,
-    Request, Selection, Wanted,
+    AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Part, Purpose, ReleaseOutcome,
+    Released, Request, Selection, Wanted,
 };
 use super::audit::{Actor, AuditLine};
 use crate::account::Account;
@@ -23,7 +23,8 @@ use crate::clock;
 use crate::guard::Ledger;
 use crate::guard::ledger::{BLIND_AFTER, Blindness, Change};
 use crate::id::QuarantineId;
-use crate::quarantine::{Envelope, Spool};
+use crate::quarantine::Spool;
+use crate::quarantine::spool::{self, SpoolError};
 use crate::roster::{Ending, Roster};
 
 /// So many accounts or messages are in memory at once.
@@ -109,17 +110,24 @@ impl Operations {
         listener
     }
 
-    /// A message octet for octet as it arrived.
+    /// A message octet for octet as it arrived, or its envelope as it stands on disk.
     ///
     /// # Errors
     /// There is no such message, or it cannot be read.
-    pub async fn message(&self, id: &str, purpose: Purpose, actor: &Actor) -> Result<Octets, String> {
-        let found = match self.resolve(id) {
-            Ok(id) => self.spool.message(id).await.map_err(|error| error.to_string()),
-            Err(failure) => Err(failure),
+    pub async fn message(
+        &self,
+        id: &str,
+        part: Part,
+        purpose: Purpose,
+        actor: &Actor,
+    ) -> Result<Octets, String> {
+        let found = match (self.resolve(id), part) {
+            (Ok(id), Part::Message) => self.spool.message(id).await.map_err(|error| error.to_string()),
+            (Ok(id), Part::Envelope) => self.spool.raw_envelope(id).await.map_err(|error| error.to_string()),
+            (Err(failure), _) => Err(failure),
         };
-        // `show` has asked for the envelope before, and left its line then.
-        if purpose != Purpose::Show {
+        // `show` has asked for the envelope before, and left its line then; one line is enough for both parts.
+        if purpose != Purpose::Show && part == Part::Message {
             self.audit(actor, audited_as(purpose), &self.name(id), outcome_of(&found));
         }
         let mut file = found?;
@@ -163,6 +171,18 @@ impl Operations {
         self.host.audit(&AuditLine::new(actor, command, object, outcome, clock::now()));
     }
 
+    /// What is to be said of messages that cannot be read: whose they are is unknown.
+    fn unreadable(&self) -> Option<String> {
+        let whose = match self.spool.unreadable() {
+            0 => return None,
+            1 => "1 message in the quarantine cannot be read, nor whose it is".to_owned(),
+            more => format!("{more} messages in the quarantine cannot be read, nor whose they are"),
+        };
+        Some(format!(
+            "{whose}; `gatepost quarantine list` says which and why, `quarantine export` saves what is there"
+        ))
+    }
+
     fn parked(&self, account: &Account) -> u64 {
         self.spool.usage(Some(account)).messages
     }
@@ -189,7 +209,8 @@ impl Command<'_> {
     async fn status(&self) -> Result<(), Gone> {
         self.audit("status", "all accounts", "done");
         let blind = self.operations.ledger.blindness(clock::now()).map(blind);
-        for warning in self.operations.host.warnings().into_iter().chain(blind) {
+        let unreadable = self.operations.unreadable();
+        for warning in self.operations.host.warnings().into_iter().chain(blind).chain(unreadable) {
             self.say(Answer::Warning(warning)).await?;
         }
         let mut after = None;
@@ -288,23 +309,37 @@ impl Command<'_> {
     }
 
     async fn envelope(&self, id: &str, purpose: Purpose) -> Result<(), Gone> {
-        let found = self.find(id).await;
+        let found = match self.operations.resolve(id) {
+            Ok(id) => self.find(id, purpose).await,
+            Err(failure) => Err(failure),
+        };
         if purpose == Purpose::Show {
             self.audit(audited_as(purpose), &self.operations.name(id), outcome_of(&found));
         }
         match found {
-            Ok(envelope) => self.say(Answer::Envelope(Box::new(envelope))).await,
+            Ok(answer) => self.say(answer).await,
             Err(failure) => self.fail(failure).await,
         }
     }
 
-    async fn find(&self, id: &str) -> Result<Envelope, String> {
-        let id = self.operations.resolve(id)?;
-        self.operations.spool.envelope(id).await.map_err(|error| error.to_string())
+    /// The envelope; to export one that cannot be read, what is known of it.
+    async fn find(&self, id: QuarantineId, purpose: Purpose) -> Result<Answer, String> {
+        let spool = &self.operations.spool;
+        match spool.envelope(id).await {
+            Ok(envelope) => Ok(Answer::Envelope(Box::new(envelope))),
+            Err(SpoolError::Unreadable { cause, .. } | SpoolError::Io(cause))
+                if purpose == Purpose::Export =>
+            {
+                let size = spool.message_size(id);
+                Ok(Answer::Entry(spool::Entry::Unreadable { id, size, cause }.into()))
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     async fn release(&self, which: Selection, quiet: bool) -> Result<(), Gone> {
         let command = if quiet { "quarantine release --quiet" } else { "quarantine release" };
+        let of_account = matches!(which, Selection::Account(_));
         let mut under_way = JoinSet::new();
         for id in self.select(command, which).await {
             if under_way.len() >= RELEASES_AT_ONCE {
@@ -316,7 +351,7 @@ impl Command<'_> {
         while !under_way.is_empty() {
             self.next_released(command, &mut under_way).await;
         }
-        Ok(())
+        self.say_unreadable(of_account).await
     }
 
     /// Waits for the next release to end, and says how it did.
@@ -346,6 +381,7 @@ impl Command<'_> {
     }
 
     async fn delete(&self, which: Selection) -> Result<(), Gone> {
+        let of_account = matches!(which, Selection::Account(_));
         for id in self.select("quarantine delete", which).await {
             let removed = self.operations.spool.remove(id).await.map_err(|error| error.to_string());
             self.audit("quarantine delete", &id.to_string(), outcome_of(&removed));
@@ -354,7 +390,15 @@ impl Command<'_> {
                 Err(failure) => self.fail(failure).await,
             };
         }
-        Ok(())
+        self.say_unreadable(of_account).await
+    }
+
+    /// Behind what was done to all messages of an account: some of those that cannot be read may be of it too.
+    async fn say_unreadable(&self, of_account: bool) -> Result<(), Gone> {
+        match self.operations.unreadable().filter(|_| of_account) {
+            Some(warning) => self.say(Answer::Warning(warning)).await,
+            None => Ok(()),
+        }
     }
 
     /// The ids of a selection; those that name nothing are failures.

@@ -20,7 +20,7 @@ use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
-use super::api::{Purpose, Request};
+use super::api::{Part, Purpose, Request};
 use super::audit::Actor;
 use super::operations::{Answers, Octets, Operations};
 use super::socket::ControlSocket;
@@ -37,6 +37,8 @@ const MAX_COMMAND: usize = 16 * 1024 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Wish {
     pub(super) purpose: Purpose,
+    #[serde(default)]
+    pub(super) part: Part,
 }
 
 /// Who is at the other end of a connection.
@@ -87,7 +89,7 @@ async fn message(
     Path(id): Path<String>,
     Query(wish): Query<Wish>,
 ) -> Response {
-    match operations.message(&id, wish.purpose, &actor).await {
+    match operations.message(&id, wish.part, wish.purpose, &actor).await {
         Ok(octets) => {
             ([(header::CONTENT_TYPE, "application/octet-stream")], Body::new(Pieces(octets))).into_response()
         }

@@ -27,16 +27,17 @@ pub struct Claim {
 pub struct MessageReader(tokio::fs::File);
 
 impl MessageReader {
-    pub(super) async fn open(shared: &Shared, id: QuarantineId) -> Result<Self, SpoolError> {
-        let path = shared.folder.path().join(files::message_name(id));
-        match tokio::fs::File::open(&path).await {
-            Ok(mut file) => {
+    pub(super) async fn open(shared: &Shared, id: QuarantineId, name: String) -> Result<Self, SpoolError> {
+        let folder = Arc::clone(&shared.folder);
+        match blocking(move || folder.read(name)).await.map_err(SpoolError::Io)? {
+            Ok(file) => {
+                let mut file = tokio::fs::File::from_std(file);
                 file.set_max_buf_size(READ_AHEAD);
                 Ok(Self(file))
             }
             // Removed meanwhile.
             Err(_) if shared.index().state(id).is_none() => Err(SpoolError::Unknown(id.to_string())),
-            Err(cause) => Err(SpoolError::Io(format!("cannot open {}: {cause}", path.display()))),
+            Err(error) => Err(SpoolError::Io(error.to_string())),
         }
     }
 }
@@ -72,7 +73,7 @@ impl Claim {
     /// # Errors
     /// The file cannot be opened.
     pub async fn message(&self) -> Result<MessageReader, SpoolError> {
-        MessageReader::open(&self.held.shared, self.held.id).await
+        MessageReader::open(&self.held.shared, self.held.id, files::message_name(self.held.id)).await
     }
 
     /// Writes a changed envelope, durably, and keeps the claim. Once begun it is seen through, even if the caller goes away.

@@ -45,15 +45,17 @@ impl LoadError {
 /// Reads an envelope, and makes sure that the message is there.
 pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<Envelope, LoadError> {
     let path = folder.path().join(envelope_name(id));
-    let mut octets = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(MAX_TEXT as u64 + 1).read_to_end(&mut octets));
-    match read {
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+    let file = match folder.read(envelope_name(id)) {
+        Ok(file) => file,
+        Err(error) if error.is_missing() => {
             return Err(LoadError::Unreadable("the envelope is missing".into()));
         }
-        Err(cause) => return Err(LoadError::io("read", &path, &cause)),
-        Ok(_) => {}
-    }
+        Err(error) => return Err(LoadError::Io(error.to_string())),
+    };
+    let mut octets = Vec::new();
+    file.take(MAX_TEXT as u64 + 1)
+        .read_to_end(&mut octets)
+        .map_err(|cause| LoadError::io("read", &path, &cause))?;
     let text = str::from_utf8(&octets).map_err(|cause| {
         let at = cause.valid_up_to();
         LoadError::Unreadable(format!("the envelope does not parse: no UTF-8 at octet {at}"))
@@ -75,7 +77,7 @@ pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<Envelope, LoadEr
 /// Octets of the message file; `None` where there is none.
 fn message_size(folder: &Folder, id: QuarantineId) -> Result<Option<u64>, LoadError> {
     let path = folder.path().join(message_name(id));
-    match std::fs::metadata(&path) {
+    match std::fs::symlink_metadata(&path) {
         Ok(found) => Ok(Some(found.len())),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(LoadError::io("look at", &path, &cause)),

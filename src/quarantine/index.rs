@@ -104,6 +104,12 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Messages whose envelope cannot be read.
+    pub(super) fn unreadable(&self) -> u64 {
+        let unreadable = self.records.values().filter(|record| record.state == State::Unreadable);
+        u64::try_from(unreadable.count()).unwrap_or(u64::MAX)
+    }
+
     /// Whether `octets` more of `account` fit; without any, whether one more would.
     pub(super) fn fits(&self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
         let fits = |holding: u64, limit: u64| holding.saturating_add(octets.max(1)) <= limit;

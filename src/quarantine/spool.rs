@@ -173,10 +173,27 @@ impl Spool {
     /// # Errors
     /// Unknown, or not readable.
     pub async fn message(&self, id: QuarantineId) -> Result<MessageReader, SpoolError> {
+        self.open_file(id, files::message_name(id)).await
+    }
+
+    /// Octets of its message file, as far as is known.
+    pub fn message_size(&self, id: QuarantineId) -> u64 {
+        self.shared.index().size(id).unwrap_or(0)
+    }
+
+    /// The envelope as it stands on disk, to read; an unreadable one too.
+    ///
+    /// # Errors
+    /// Unknown, or not there.
+    pub async fn raw_envelope(&self, id: QuarantineId) -> Result<MessageReader, SpoolError> {
+        self.open_file(id, files::envelope_name(id)).await
+    }
+
+    async fn open_file(&self, id: QuarantineId, name: String) -> Result<MessageReader, SpoolError> {
         if self.shared.index().state(id).is_none() {
             return Err(SpoolError::Unknown(id.to_string()));
         }
-        MessageReader::open(&self.shared, id).await
+        MessageReader::open(&self.shared, id, name).await
     }
 
     /// The id that an operator means: an id, or the queue id that a client was told, letter for letter. Of several messages
@@ -203,6 +220,11 @@ impl Spool {
     /// Unknown, claimed, or not removable; then it can be tried again.
     pub async fn remove(&self, id: QuarantineId) -> Result<(), SpoolError> {
         claim::remove(Arc::new(self.shared.hold(id)?)).await
+    }
+
+    /// How many cannot be read, as far as is known: whose they are is not.
+    pub fn unreadable(&self) -> u64 {
+        self.shared.index().unreadable()
     }
 
     /// What an account (`None`: all) has in the quarantine.

@@ -362,17 +362,20 @@ async fn what_cannot_be_read_is_listed_and_hides_nothing() {
         assert_eq!((*id, *size), (ids[place], *expected_size), "{cause}");
         assert!(cause.contains(expected), "{cause} / {expected}");
     }
+    assert_eq!(spool.unreadable(), 5);
     let of_anna = Filter { account: Some(anna()), ..Filter::default() };
     assert_eq!(spool.list(&of_anna, None, 99).await.len(), 1);
     assert_eq!(spool.usage(None), Usage { messages: 6, octets: 31 });
     assert!(matches!(spool.claim(ids[2]).await.map(drop), Err(SpoolError::Unreadable { .. })));
     assert_eq!(content(spool.message(ids[2]).await.unwrap()).await, b"no JSON");
+    assert_eq!(content(spool.raw_envelope(ids[2]).await.unwrap()).await, b"{");
     spool.remove(ids[2]).await.unwrap();
     assert_eq!(spool.list(&Filter::default(), None, 99).await.len(), 5);
     // Mended by hand, it can be had without a restart.
     let mended = Envelope { size: 7, sha256: sha256(b"renamed"), ..sample::envelope(ids[4], b"") };
     std::fs::write(envelope_of(4), mended.encode().unwrap()).unwrap();
     spool.claim(ids[4]).await.unwrap();
+    assert_eq!(spool.unreadable(), 3);
     assert_eq!(spool.usage(Some(&anna())).messages, 2);
 }
 
