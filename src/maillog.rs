@@ -233,10 +233,10 @@ pub fn left_out() {
         let client = origin.as_ref().map(Account::as_str);
         match kind {
             Kind::TurnedAway => {
-                warn!(clients = lines, "too many connections: so many more turned away within a minute")
+                warn!(clients = lines, "too many connections: so many more turned away within a minute");
             }
             Kind::AcceptFailed => {
-                error!(failures = lines, "so many more connections could not be taken within a minute")
+                error!(failures = lines, "so many more connections could not be taken within a minute");
             }
             Kind::AuthenticationFailed => {
                 warn!(
