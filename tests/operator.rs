@@ -515,3 +515,22 @@ fn messages_that_cannot_be_read() {
     let warned = String::from_utf8(site.run("status").stderr).unwrap();
     assert!(warned.contains("2 messages in the quarantine cannot be read"), "{warned}");
 }
+
+/// Strangers do not fill the log.
+#[test]
+fn clients_that_are_turned_away_are_told_of_once() {
+    let site = Site::new("");
+    let mut serve = Serve::start(&site);
+    let _all: Vec<Smtp> = (0..50).map(|_| Smtp::connect(serve.address)).collect();
+    for _ in 0..20 {
+        let mut stream = BufReader::new(TcpStream::connect(serve.address).unwrap());
+        stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut reply = String::new();
+        stream.read_line(&mut reply).unwrap();
+        assert!(reply.starts_with("421"), "{reply}");
+    }
+    kill(serve.child.id(), rustix::process::Signal::TERM);
+    serve.wait_for("stopped");
+    let told = serve.seen.iter().filter(|line| line.contains("too many connections")).count();
+    assert_eq!(told, 1, "{:#?}", serve.seen);
+}

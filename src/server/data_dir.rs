@@ -101,8 +101,11 @@ impl DataDir {
             let search = if metadata.is_dir() { Access::EXEC_OK } else { Access::empty() };
             let error = rustix::fs::access(&found, Access::READ_OK | Access::WRITE_OK | search).err()?;
             let (owner, we) = (Actor::from_uid(metadata.uid()).user, Actor::current().user);
+            // Where the folder itself is another's, it may be we who are wrong.
+            let other_user =
+                if found == path { format!("run Gatepost as `{owner}`, or: ") } else { String::new() };
             Some(format!(
-                "{}: {} for `{we}`, since it is `{owner}`'s; run Gatepost as `{owner}`, or: chown -R {we} {}",
+                "{}: {} for `{we}`, since it is `{owner}`'s; {other_user}chown -R {we} {}",
                 found.display(),
                 std::io::Error::from(error),
                 path.display()

@@ -31,8 +31,8 @@ pub(super) const MAX_BATCH: usize = 64;
 const MAX_TRANSACTIONS: u32 = 100;
 /// The service is closing (RFC 5321 3.8).
 const CLOSING: u16 = 421;
-/// For the reply to a RSET that nobody waited for; with none by then, a fresh connection is quicker.
-const OWED_REPLY_PATIENCE: Duration = Duration::from_secs(5);
+/// For the reply to a RSET that nobody waited for: a few round trips, which is what a fresh connection costs.
+const OWED_REPLY_PATIENCE: Duration = Duration::from_millis(500);
 /// Read at once; an EHLO reply, or those to a batch.
 const READ_CHUNK: usize = 2048;
 

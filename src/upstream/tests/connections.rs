@@ -104,6 +104,20 @@ async fn without_xclient_a_connection_serves_anybody() {
 }
 
 #[tokio::test]
+async fn silence_at_rset_does_not_hold_up_the_next_transaction() {
+    let silent = format!("{READY}{}< RSET\n", mail());
+    let fresh = format!("{READY}{}< RSET\n> 250 ok\n< QUIT", mail());
+    let scripted = Scripted::start(&[&silent, &fresh]).await;
+    let upstream = upstream(scripted.address);
+    use_once(&upstream, &identity("alice")).await;
+    let begun = Instant::now();
+    use_once(&upstream, &identity("alice")).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    upstream.close().await;
+    scripted.finish(2).await;
+}
+
+#[tokio::test]
 async fn learning_leaves_nothing_behind() {
     let first = "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR LOGIN\n< QUIT";
     let second = ready_with_xclient("alice") + "< QUIT";
