@@ -159,6 +159,12 @@ impl SessionLog {
             size = facts.size, quarantine_id = %id, told_queue_id = told, why, "message parked");
     }
 
+    /// A message could not be parked.
+    pub fn not_parked(&self, account: &Account, why: &str) {
+        warn!(session = %self.id, client = %self.client, %account, why = clean(why),
+            "message of a blocked account could not be parked; the client was told to try again");
+    }
+
     /// A message was not taken, by our own decision.
     pub fn rejected(&self, account: &Account, why: &str) {
         info!(session = %self.id, client = %self.client, %account, why, "message not accepted");
@@ -275,6 +281,11 @@ pub fn upstream_unreachable(address: &str, fault: &str) {
 /// One of several upstreams could not be asked what it offers.
 pub fn upstream_left_out(address: &str, fault: &str) {
     warn!(upstream = address, fault = clean(fault), "an upstream does not answer; the others take its mail");
+}
+
+/// An upstream that did not answer does.
+pub fn upstream_answers(address: &str) {
+    info!(upstream = address, "the upstream answers again");
 }
 
 /// The upstream does not let us say who the client is.
@@ -424,4 +435,14 @@ pub fn notice_postponed(why: &str) {
 /// A task of ours ended as it must not.
 pub fn task_failed(task: &str, why: &str) {
     error!(task, why = clean(why), "a task failed; this is a fault in gatepost, please report it");
+}
+
+/// The certificate was read anew.
+pub fn certificate_reloaded(certificate: &Path) {
+    info!(certificate = %certificate.display(), "certificate read anew; the rest of the configuration needs a restart");
+}
+
+/// A new certificate cannot be used.
+pub fn certificate_refused(why: &str) {
+    error!(why = clean(why), "the new certificate is refused; the old one stays in force");
 }

@@ -461,7 +461,7 @@ impl Conversation {
                 Delivery::Parked
             }
             Err(error) => {
-                self.log.rejected(&sender.account, &error.to_string());
+                self.log.not_parked(&sender.account, &error.to_string());
                 Delivery::QuarantineFull
             }
         }
@@ -479,7 +479,7 @@ impl Conversation {
             }
             Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
             Delivery::QuarantineFull => {
-                self.log.rejected(&sender.account, trouble.unwrap_or("the quarantine is full"));
+                self.log.not_parked(&sender.account, trouble.unwrap_or("the quarantine is full"));
             }
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),

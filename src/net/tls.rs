@@ -25,7 +25,10 @@ pub struct TlsError(pub String);
 
 /// Shakes hands with clients. Cheap to clone.
 #[derive(Clone)]
-pub struct Acceptor(TlsAcceptor);
+pub struct Acceptor {
+    acceptor: TlsAcceptor,
+    served: Arc<ServedCertificate>,
+}
 
 impl Acceptor {
     /// With this certificate chain and key; see [`server_config`].
@@ -33,7 +36,16 @@ impl Acceptor {
     /// # Errors
     /// As there.
     pub fn open(certificate: &Path, private_key: &Path) -> Result<Self, TlsError> {
-        Ok(Self(TlsAcceptor::from(server_config(certificate, private_key)?)))
+        let served = Arc::new(ServedCertificate::open(certificate, private_key)?);
+        Ok(Self { acceptor: TlsAcceptor::from(with_certificate(Arc::clone(&served))?), served })
+    }
+
+    /// Reads chain and key anew for the handshakes to come.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; then the old pair stays in force.
+    pub fn reload(&self, certificate: &Path, private_key: &Path) -> Result<(), TlsError> {
+        self.served.reload(certificate, private_key)
     }
 
     /// Shakes hands.
@@ -41,7 +53,7 @@ impl Acceptor {
     /// # Errors
     /// The client does not want what we offer, or went away.
     pub async fn accept(&self, tcp: TcpStream) -> std::io::Result<Stream> {
-        Ok(Stream::Server(Box::new(self.0.accept(tcp).await?)))
+        Ok(Stream::Server(Box::new(self.acceptor.accept(tcp).await?)))
     }
 }
 
@@ -50,7 +62,10 @@ impl Acceptor {
 /// # Errors
 /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
 pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let served = Arc::new(ServedCertificate::open(certificate, private_key)?);
+    with_certificate(Arc::new(ServedCertificate::open(certificate, private_key)?))
+}
+
+fn with_certificate(served: Arc<ServedCertificate>) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let ours = |cause: rustls::Error| TlsError(format!("TLS cannot be set up: {cause}"));
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

@@ -8,6 +8,7 @@ mod listener;
 mod slots;
 mod watchers;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,8 +184,9 @@ impl Server {
         let parts = workshop.parts.clone();
         let session = &parts.config.session;
         let slots = Slots::new(session.max_connections, session.max_connections_per_ip);
-        greet_upstream(&parts, FIRST_CONTACT).await;
-        let mut beside = watch_over(&parts);
+        let mut contacts = Contacts::default();
+        contacts.refresh(&parts, FIRST_CONTACT).await;
+        let mut beside = watch_over(&parts, contacts);
         let mut finishing = JoinSet::new();
         let releaser = Releaser::new(parts.clone());
         finishing.spawn(async move { releaser.run().await });
@@ -231,7 +233,7 @@ impl Server {
 }
 
 /// The tasks that run beside the sessions.
-fn watch_over(parts: &Parts) -> JoinSet<()> {
+fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(watchers::log());
     beside.spawn(watchers::users(parts.clone()));
@@ -245,38 +247,59 @@ fn watch_over(parts: &Parts) -> JoinSet<()> {
         loop {
             let known = parts.upstream.offers().is_some();
             tokio::time::sleep(if known { CONTACT_EVERY } else { CONTACT_ANEW }).await;
-            greet_upstream(&parts, parts.config.upstream.settings.connect_timeout + CONTACT_SLACK).await;
+            contacts.refresh(&parts, parts.config.upstream.settings.connect_timeout + CONTACT_SLACK).await;
         }
     });
     beside
 }
 
-/// Learns what each upstream offers, and says what is amiss.
-async fn greet_upstream(parts: &Parts, patience: Duration) {
-    let knew = parts.upstream.offers().is_some();
-    let contacts = parts.upstream.contact(patience).await;
-    let anybody = contacts.iter().any(|contact| contact.offers.is_ok());
-    for Contact { address, offers } in contacts {
-        match offers {
-            Ok(offers) => {
-                if !knew && parts.config.upstream.settings.names_clients() && offers.xclient.is_empty() {
-                    maillog::no_xclient(&address.to_string());
+/// Learns what each upstream offers, and says what is amiss: once, until it changes.
+#[derive(Default)]
+struct Contacts {
+    silent: HashSet<String>,
+}
+
+impl Contacts {
+    async fn refresh(&mut self, parts: &Parts, patience: Duration) {
+        let knew = parts.upstream.offers().is_some();
+        let contacts = parts.upstream.contact(patience).await;
+        let anybody = contacts.iter().any(|contact| contact.offers.is_ok());
+        for Contact { address, offers } in contacts {
+            let address = address.to_string();
+            match offers {
+                Ok(offers) => {
+                    if self.silent.remove(&address) {
+                        maillog::upstream_answers(&address);
+                    }
+                    if !knew && parts.config.upstream.settings.names_clients() && offers.xclient.is_empty() {
+                        maillog::no_xclient(&address);
+                    }
+                }
+                Err(fault) => {
+                    if !self.silent.insert(address.clone()) {
+                        continue;
+                    }
+                    if anybody {
+                        maillog::upstream_left_out(&address, &fault.to_string());
+                    } else {
+                        maillog::upstream_unreachable(&address, &fault.to_string());
+                    }
                 }
             }
-            Err(fault) if anybody => maillog::upstream_left_out(&address.to_string(), &fault.to_string()),
-            Err(fault) => maillog::upstream_unreachable(&address.to_string(), &fault.to_string()),
         }
     }
 }
 
-/// `gatepost serve`: until SIGTERM or SIGINT.
+/// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the certificate anew; the users file is watched anyway.
 ///
 /// # Errors
 /// The service could not start.
 pub async fn serve(config: Config) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::from)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::from)?;
+    let hangup = signal(SignalKind::hangup()).map_err(ServerError::from)?;
     let server = Server::start(config).await?;
+    tokio::spawn(watchers::hangups(server.parts().clone(), hangup));
     server
         .run(async move {
             tokio::select! {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
+
 use tokio::time::timeout;
 
 use crate::account::Account;
@@ -106,5 +108,19 @@ pub(super) async fn quarantine(parts: Parts) {
             parts.desk.quarantine_nearly_full(usage).await;
         }
         tokio::time::sleep(FILL_TICK).await;
+    }
+}
+
+/// Reads the certificate anew at each SIGHUP, as those who renew it expect.
+pub(super) async fn hangups(parts: Parts, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        let tls = &parts.config.tls;
+        let (certificate, key) = (tls.certificate.clone(), tls.private_key.clone());
+        let acceptor = parts.tls.clone();
+        match tokio::task::spawn_blocking(move || acceptor.reload(&certificate, &key)).await {
+            Ok(Ok(())) => maillog::certificate_reloaded(&tls.certificate),
+            Ok(Err(error)) => maillog::certificate_refused(&error.to_string()),
+            Err(error) => maillog::certificate_refused(&error.to_string()),
+        }
     }
 }
