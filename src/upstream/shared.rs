@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::connection::Connection;
 use super::dial::Dialer;
 use super::pool::{Lease, Pool};
@@ -49,13 +51,35 @@ impl Shared {
         let slot = match self.pool.acquire(identity).await? {
             Lease::Slot(slot) => slot,
             Lease::Connection(mut connection) => {
-                if connection.is_alive().await {
+                let is_its_own = connection.identity.is_some();
+                if connection.is_alive().await
+                    && self.dialer.introduce(&mut connection, identity).await.is_ok()
+                {
+                    if !is_its_own {
+                        self.greet_ahead(&connection);
+                    }
                     return Ok(connection);
                 }
+                // It died while nobody used it; a refusal is told by the next.
                 connection.discard()
             }
         };
-        self.dial(slot, Some(identity)).await
+        let connection = self.dial(slot, Some(identity)).await?;
+        self.greet_ahead(&connection);
+        Ok(connection)
+    }
+
+    /// After a session got a connection of its own: one for the next, so that it waits for neither TCP, TLS nor greeting.
+    fn greet_ahead(self: &Arc<Self>, given: &Connection) {
+        if given.identity.is_none() {
+            return;
+        }
+        let Some(slot) = self.pool.place_ahead(Instant::now()) else { return };
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let connection = Box::pin(shared.dial(slot, None)).await;
+            shared.pool.greeted_ahead(connection.ok());
+        });
     }
 
     /// A fresh connection, to the one whose turn it is or else to another; on this client's behalf.

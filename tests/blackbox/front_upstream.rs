@@ -1,0 +1,380 @@
+//! In front and behind, towards the upstream: several of them, sockets, logins, certificates, connections given back.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
+use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
+use crate::support::smtp::{Smtp, message};
+use crate::support::{PATIENCE, contains, tls, wait_for};
+
+const XCLIENT: &str = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN";
+
+/// Without SMTPUTF8, and with a maximum of its own.
+const LESS: &[&str] = &["PIPELINING", "SIZE 1000000", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", XCLIENT];
+
+fn with_xclient() -> Vec<&'static str> {
+    EXTENSIONS.iter().copied().chain([XCLIENT]).collect()
+}
+
+fn addresses(all: &[&Scripted]) -> Vec<String> {
+    all.iter().map(|one| one.address.to_string()).collect()
+}
+
+fn submit(client: &mut Smtp, subject: &str) {
+    client.submit("alice@mta.example", &["bob@mta.example"], &message(subject));
+}
+
+/// CONTRACT, Front: `address` takes a list; one that failed is left out. The client sees none of it.
+#[test]
+fn of_two_upstreams_one_dies() {
+    let one = Scripted::offering(with_xclient(), |_| None);
+    let other = Scripted::offering(LESS.to_vec(), |_| None);
+    let gatepost =
+        Setup::new(one.address).relay().set("upstream.address", addresses(&[&one, &other])).start();
+    // Issue 4: what every reachable upstream offers.
+    let offered = Smtp::connect_from(crate::support::smtp::RELAY_HOST, gatepost.starttls).ask("EHLO pc");
+    assert!(offered.offers("DSN") && !offered.offers("SMTPUTF8"), "{offered:?}");
+    assert!(offered.lines.contains(&"SIZE 1000000".to_owned()), "{offered:?}");
+    for number in 0..6 {
+        submit(&mut gatepost.relay(), &format!("message {number}"));
+    }
+    let shares = [one.taken().len(), other.taken().len()];
+    assert_eq!(shares.iter().sum::<usize>(), 6);
+    assert!(shares.iter().all(|share| *share >= 2), "they take turns: {shares:?}");
+    let mut open = gatepost.relay();
+    open.expect("MAIL FROM:<alice@mta.example>", 250);
+    open.expect("RCPT TO:<bob@mta.example>", 250);
+    one.stop();
+    for number in 0..6 {
+        submit(&mut gatepost.relay(), &format!("later {number}"));
+    }
+    // Whichever of the two it was at: what was accepted is repeated at the other.
+    open.expect("RCPT TO:<carol@mta.example>", 250);
+    open.data(&message("in mid-transaction"), 250);
+    assert_eq!(one.taken().len(), shares[0]);
+    assert_eq!(other.taken().len(), shares[1] + 7);
+    other.stop();
+    assert!(gatepost.relay().ask("MAIL FROM:<alice@mta.example>").text().starts_with("451 4.4.1"));
+}
+
+/// CONTRACT, Front: what is missing after all at transaction time gets `451 4.3.0`.
+#[test]
+fn what_one_upstream_lacks_when_it_comes_to_it() {
+    let closed = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&closed);
+    let one = Scripted::offering(with_xclient(), |_| None);
+    let other = Scripted::offering(LESS.to_vec(), move |asked| {
+        let refuses = asked.verb == "CONNECT" && switch.load(Ordering::SeqCst);
+        refuses.then(|| Answer::Last("421 4.3.2 not yet".to_owned()))
+    });
+    let gatepost =
+        Setup::new(one.address).relay().set("upstream.address", addresses(&[&one, &other])).start();
+    let mut client = gatepost.relay();
+    // Only the first can be reached.
+    assert!(client.ask("EHLO pc").offers("SMTPUTF8"));
+    one.stop();
+    closed.store(false, Ordering::SeqCst);
+    let mail = "MAIL FROM:<al\u{ef}ce@mta.example> SMTPUTF8";
+    let reply = client.ask(mail);
+    assert!(reply.text().starts_with("451 4.4.1"), "{}", reply.text());
+    // Both have failed: the one that did longer ago is tried.
+    let reply = client.ask(mail);
+    assert!(reply.text().starts_with("451 4.3.0"), "{}", reply.text());
+    assert!(!client.ask("EHLO pc").offers("SMTPUTF8"));
+    submit(&mut client, "without");
+    assert_eq!((one.taken().len(), other.taken().len()), (0, 1));
+}
+
+/// One that knows what `check` asks it about.
+fn verifying(extensions: Vec<&'static str>) -> Scripted {
+    Scripted::offering(extensions, |asked| {
+        let probe = asked.verb == "RCPT" && asked.path().starts_with("gatepost-check");
+        probe.then(|| Answer::Reply("550 5.1.1 User unknown".to_owned()))
+    })
+}
+
+/// A file that is a socket, each of whose connections goes on to `server`.
+fn socket_file(path: &Path, server: SocketAddr) {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        for outside in listener.incoming().map_while(Result::ok) {
+            let Ok(inside) = TcpStream::connect(server) else { continue };
+            let (back, forth) = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
+            thread::spawn(move || pass(outside, inside));
+            thread::spawn(move || pass(forth, back));
+        }
+    });
+}
+
+trait Side: std::io::Read + std::io::Write + Send + 'static {
+    fn end(&self);
+}
+
+impl Side for TcpStream {
+    fn end(&self) {
+        drop(self.shutdown(std::net::Shutdown::Both));
+    }
+}
+
+impl Side for UnixStream {
+    fn end(&self) {
+        drop(self.shutdown(std::net::Shutdown::Both));
+    }
+}
+
+fn pass(mut from: impl Side, mut to: impl Side) {
+    drop(std::io::copy(&mut from, &mut to));
+    from.end();
+    to.end();
+}
+
+/// One message of a user, and one of Gatepost's own: the notice of a block.
+fn both_kinds_of_mail_reach(upstream: &Scripted, gatepost: &Gatepost) {
+    let mut client = gatepost.login("alice");
+    submit(&mut client, "hello");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.harvest(1, "mta.example");
+    let taken = upstream.expect_taken(2);
+    assert!(taken[1].mail.contains("gatepost@gate.example"), "{}", taken[1].mail);
+}
+
+/// CONTRACT, Front: `unix:PATH`.
+#[test]
+fn an_upstream_at_a_socket_file() {
+    let upstream = verifying(EXTENSIONS.to_vec());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mta");
+    socket_file(&path, upstream.address);
+    let setup =
+        Setup::new(upstream.address).set("upstream.address", format!("unix:{}", path.display())).limit(1);
+    let gatepost = setup.notify("abuse@mta.example").start();
+    both_kinds_of_mail_reach(&upstream, &gatepost);
+    gatepost.run(&["check"]).expect(0);
+}
+
+/// CONTRACT, Front: `username`, `password_file`: a provider's submission service, which here is a Gatepost itself.
+#[test]
+fn a_submission_service_is_the_upstream() {
+    let mta = verifying(with_xclient());
+    let provider = Setup::new(mta.address).start();
+    for (listener, protection) in [(provider.starttls, "starttls"), (provider.implicit, "implicit")] {
+        let before = mta.taken().len();
+        let setup = Setup::new(listener)
+            .set("upstream.tls", protection)
+            .set("upstream.tls_name", "localhost")
+            .set("upstream.ca", "ca.pem")
+            .set("upstream.username", "bob")
+            .set("upstream.password_file", "password");
+        let mut gatepost = setup.limit(1).notify("abuse@mta.example").write();
+        assert!(gatepost.run(&["serve"]).expect(1).stderr.contains("password"), "no such file");
+        let password = gatepost.folder().join("password");
+        std::fs::write(&password, format!("{PASSWORD}\n")).unwrap();
+        std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let checked = gatepost.run(&["check"]).expect(0);
+        let said = checked.stdout + &checked.stderr;
+        assert!(said.contains("chmod o=") && !said.contains("XCLIENT"), "{said}");
+        gatepost.start();
+        let mut client = gatepost.login("alice");
+        submit(&mut client, "by way of a provider");
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        client.harvest(1, "mta.example");
+        let taken = mta.expect_taken(before + 2);
+        let mails: Vec<&str> = taken[before..].iter().map(|transaction| transaction.mail.as_str()).collect();
+        assert!(mails[0].starts_with("MAIL FROM:<alice@mta.example>"), "{mails:?}");
+        assert!(mails[1].starts_with("MAIL FROM:<gatepost@gate.example>"), "{mails:?}");
+    }
+    assert!(mta.lines("XCLIENT").iter().all(|line| line.contains("LOGIN=bob")), "{:?}", mta.lines("XCLIENT"));
+}
+
+/// The same without TLS on the same machine; a password that is refused puts the client off, and does not count.
+#[test]
+fn a_login_that_is_refused() {
+    let upstream = Scripted::offering(vec!["AUTH LOGIN", XCLIENT], |asked| match asked.verb {
+        "AUTH" => Answer::reply("334 VXNlcm5hbWU6"),
+        "Z2F0ZQ==" => Answer::reply("334 UGFzc3dvcmQ6"),
+        "b2xk" | "B2XK" => Answer::reply("535 5.7.8 Authentication failed"),
+        "BMV3" => Answer::reply("235 2.7.0 Welcome"),
+        _ => None,
+    });
+    let setup = Setup::new(upstream.address).relay();
+    let mut gatepost =
+        setup.set("upstream.username", "gate").set("upstream.password_file", "password").write();
+    let password = gatepost.folder().join("password");
+    std::fs::write(&password, "old\n").unwrap();
+    gatepost.start();
+    let mut client = gatepost.relay();
+    let reply = client.ask("MAIL FROM:<alice@mta.example>");
+    assert!(reply.text().starts_with("451 4.4.1"), "{}", reply.text());
+    gatepost.expect_log("why", |line| line.to_string().contains("535 5.7.8 Authentication failed"));
+    assert!(!gatepost.log_text().contains("b2xk"), "a password in the log");
+    // It is read anew.
+    std::fs::write(&password, "new\n").unwrap();
+    submit(&mut client, "at last");
+    assert_eq!(upstream.lines("XCLIENT"), [""; 0]);
+    assert_eq!(gatepost.status("host:127.0.0.2"), None);
+}
+
+/// A port that asks for a certificate of the tests' authority, and goes on to `server`.
+fn asking_for_certificates(server: SocketAddr) -> SocketAddr {
+    let material = tls::material();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificates = |pem: &str| -> Vec<rustls::pki_types::CertificateDer<'static>> {
+        rustls_pemfile::certs(&mut pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+    };
+    let mut anchors = rustls::RootCertStore::empty();
+    anchors.add(certificates(&material.authority).remove(0)).unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(&provider));
+    let key = rustls_pemfile::private_key(&mut material.key.as_bytes()).unwrap().unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(certificates(&material.certificate), key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((outside, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut outside) = acceptor.accept(outside).await else { return };
+                    let Ok(mut inside) = tokio::net::TcpStream::connect(server).await else { return };
+                    drop(tokio::io::copy_bidirectional(&mut outside, &mut inside).await);
+                });
+            }
+        });
+    });
+    address
+}
+
+/// CONTRACT, Front: `client_certificate`, `client_key`.
+#[test]
+fn an_upstream_that_asks_for_a_certificate() {
+    let upstream = Scripted::start();
+    let address = asking_for_certificates(upstream.address);
+    let setup = || {
+        let setup = Setup::new(address).set("upstream.tls", "implicit").set("upstream.ca", "ca.pem");
+        setup.set("upstream.tls_name", "localhost").limit(1).notify("abuse@mta.example")
+    };
+    // The tests' server certificate is good for clients, too.
+    let gatepost = setup()
+        .set("upstream.client_certificate", "server.pem")
+        .set("upstream.client_key", "server.key")
+        .start();
+    both_kinds_of_mail_reach(&upstream, &gatepost);
+    let gatepost = setup().start();
+    assert!(gatepost.login("alice").ask("MAIL FROM:<alice@mta.example>").text().starts_with("451 4.4.1"));
+}
+
+/// CONTRACT, Front: `[upstream.timeouts]`. Issue 4: a RCPT that times out gets `451 4.4.1`; the others go on over a fresh connection.
+#[test]
+fn a_rcpt_that_times_out_and_the_others() {
+    for pipelined in [false, true] {
+        let upstream = Scripted::with(|asked| {
+            (asked.verb == "RCPT" && asked.path().starts_with("silent")).then_some(Answer::Silence)
+        });
+        let gatepost = Setup::new(upstream.address).set("upstream.timeouts.rcpt", "1s").relay().start();
+        let mut client = gatepost.relay();
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        let lines = ["one", "silent", "two", "nobody", "three"]
+            .map(|name| format!("RCPT TO:<{name}@mta.example>\r\n"));
+        if pipelined {
+            client.send(lines.concat().as_bytes());
+        }
+        for (line, expected) in
+            lines.iter().zip(["250 2.1.5", "451 4.4.1", "250 2.1.5", "550 5.1.1", "250 2.1.5"])
+        {
+            if !pipelined {
+                client.send(line.as_bytes());
+            }
+            let reply = client.reply().text();
+            assert!(reply.starts_with(expected), "{line} got {reply}, pipelined: {pipelined}");
+        }
+        client.data(&message("to the others"), 250);
+        let taken = upstream.expect_taken(1).remove(0);
+        let recipients = ["one", "two", "three"].map(|name| format!("RCPT TO:<{name}@mta.example>"));
+        assert_eq!(taken.recipients, recipients);
+        assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["invalid_recipients"], 1);
+    }
+}
+
+/// CONTRACT, Front: `[upstream.timeouts] mail` and `data`.
+#[test]
+fn mail_and_data_have_their_own_timeouts() {
+    for (verb, key, expected) in
+        [("MAIL", "mail", "451 4.4.1"), ("DATA", "data", "451 4.4.1"), (".", "data", "451 4.4.2")]
+    {
+        let upstream = Scripted::with(move |asked| (asked.verb == verb).then_some(Answer::Silence));
+        let setup = Setup::new(upstream.address).set(&format!("upstream.timeouts.{key}"), "1s").relay();
+        let gatepost = setup.start();
+        let mut client = gatepost.relay();
+        let reply = client.ask("MAIL FROM:<alice@mta.example>");
+        let reply = if verb == "MAIL" {
+            reply
+        } else {
+            client.expect("RCPT TO:<bob@mta.example>", 250);
+            client.data(&message("who knows"), 451)
+        };
+        assert!(reply.text().starts_with(expected), "{verb}: {}", reply.text());
+    }
+}
+
+/// Issue 4: of upstreams with XCLIENT the pool holds a few greeted connections on which it was not sent yet, and none for long.
+#[test]
+fn sessions_that_come_often_find_a_connection_greeted() {
+    let upstream = Scripted::offering(with_xclient(), |_| None);
+    let gatepost = Setup::new(upstream.address).relay().start();
+    for number in 0..4 {
+        submit(&mut gatepost.relay(), &format!("message {number}"));
+    }
+    let ready = wait_for(PATIENCE, || {
+        let untold = |octets: &&Vec<u8>| !contains(octets, b"XCLIENT") && !contains(octets, b"QUIT");
+        Some(()).filter(|()| upstream.octets().iter().any(|octets| untold(&octets)))
+    });
+    assert!(ready.is_some(), "{} connections are open", upstream.open_connections());
+    let sessions = upstream.lines("XCLIENT").len();
+    assert_eq!(sessions, 4, "one for each session, and none for those to come");
+    let connections = upstream.octets().len();
+    assert!(connections <= sessions + 1 + 4, "{connections} connections for {sessions} sessions");
+}
+
+/// CONTRACT, Front: a transaction without a command for 30 s gives its connection back.
+#[test]
+#[ignore = "takes 35 s; tests/run runs it"]
+fn a_silent_client_holds_no_connection() {
+    let upstream = Scripted::offering(with_xclient(), |_| None);
+    let gatepost = Setup::new(upstream.address).set("upstream.max_connections", 1).relay().start();
+    let mut silent = gatepost.relay();
+    silent.expect("MAIL FROM:<silent@mta.example>", 250);
+    silent.expect("RCPT TO:<bob@mta.example>", 250);
+    silent.expect("RCPT TO:<nobody@mta.example>", 550);
+    assert!(gatepost.relay().ask("MAIL FROM:<alice@mta.example>").text().starts_with("451 4.3.2"));
+    // Every try waits 10 s for a connection.
+    let taken = wait_for(Duration::from_secs(60), || {
+        let mut other = gatepost.relay();
+        (other.ask("MAIL FROM:<alice@mta.example>").code == 250).then(|| {
+            other.expect("RCPT TO:<bob@mta.example>", 250);
+            other.data(&message("meanwhile"), 250);
+        })
+    });
+    assert!(taken.is_some(), "the connection was not given back");
+    silent.expect("RCPT TO:<carol@mta.example>", 250);
+    silent.data(&message("after all"), 250);
+    let taken = upstream.expect_taken(2).remove(1);
+    assert_eq!(taken.mail, "MAIL FROM:<silent@mta.example>");
+    assert_eq!(taken.recipients, ["RCPT TO:<bob@mta.example>", "RCPT TO:<carol@mta.example>"]);
+    assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["invalid_recipients"], 1, "asked once");
+}
