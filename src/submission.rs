@@ -377,6 +377,10 @@ impl Conversation {
 
     /// All of the message has come: choose its route if that is not done yet, else bring it to its end there.
     async fn message_ended(&mut self) -> Result<Step, Lost> {
+        // RFC 2920 3.2: the replies to the chunks before do not wait for the one to the message.
+        if let Err(lost) = self.client.flush().await {
+            return self.lost_in_message(lost);
+        }
         let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
         incoming.end();
         if matches!(incoming.route, Route::Undecided) {

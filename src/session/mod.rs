@@ -321,7 +321,8 @@ impl Session {
                 keywords.push(keyword.to_owned());
             }
         }
-        keywords.push("CHUNKING".to_owned());
+        // RFC 5321 4.1.1.1: every command that 4.5.1 does not require of all.
+        keywords.extend(["CHUNKING".to_owned(), "HELP".to_owned()]);
         keywords
     }
 
@@ -387,8 +388,7 @@ impl Session {
         if not_offered {
             return Some(texts::PARAMETER_UNKNOWN);
         }
-        // RFC 6531 3.2, 3.7.4.2
-        (!command.reverse_path.is_ascii() && !parameters.smtputf8).then_some(texts::NEEDS_SMTPUTF8)
+        (!command.reverse_path.is_ascii() && !parameters.smtputf8).then_some(texts::SENDER_NEEDS_SMTPUTF8)
     }
 
     fn rcpt(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {

@@ -52,6 +52,8 @@ pub(super) const LINE_FAULT: Reply =
 pub(super) const TOO_BIG: Reply = own(552, 3, 4, "The message or its header is too big");
 pub(super) const TOO_MANY_RECIPIENTS: Reply = own(452, 5, 3, "Too many recipients in one transaction");
 pub(super) const NEEDS_SMTPUTF8: Reply = own(553, 6, 7, "An address that is not ASCII needs SMTPUTF8");
+/// RFC 6531 3.5: 550 to MAIL, 553 to RCPT.
+pub(super) const SENDER_NEEDS_SMTPUTF8: Reply = own(550, 6, 7, "An address that is not ASCII needs SMTPUTF8");
 pub(super) const NO_PATH: Reply = own(501, 1, 3, "Bad recipient address syntax");
 pub(super) const PARAMETER_UNKNOWN: Reply = own(555, 5, 4, "A parameter of MAIL or RCPT is not offered here");
 
@@ -78,7 +80,8 @@ pub(super) const SHUTTING_DOWN: Reply = own(421, 3, 2, "The service is shutting 
 pub(super) fn command_error(error: &CommandError) -> Reply {
     match error {
         CommandError::Unknown => own(500, 5, 1, "Unknown command"),
-        CommandError::Character => own(500, 5, 2, "A command has printable characters only"),
+        // RFC 5321 4.1.2: 501 to invalid character codes.
+        CommandError::Character => own(501, 5, 2, "A command has printable characters only"),
         CommandError::Arguments(right) => own(501, 5, 4, right),
         CommandError::ChunkSize => own(501, 5, 4, "Syntax: BDAT chunk-size [LAST]"),
         CommandError::ReversePath => own(501, 1, 7, "Bad sender address syntax"),

@@ -76,7 +76,7 @@ pub enum CommandError {
     /// No verb that we know: 500 5.5.1 (RFC 5321 4.2.4: 500 for unrecognised; 502 for not implemented)
     #[error("unknown command")]
     Unknown,
-    /// A control character, or octets that are no UTF-8: 500 5.5.2
+    /// A control character, or octets that are no UTF-8: 501 5.5.2 (RFC 5321 4.1.2)
     #[error("a character that no command has")]
     Character,
     /// The verb is known, its arguments are not: 501 5.5.4, with what would be right
@@ -115,6 +115,9 @@ impl Command {
         let verb = line.split(|octet| *octet == b' ').next().unwrap_or_default();
         Self::read(line).map_err(|error| match error {
             CommandError::ForwardPath { .. } => error,
+            CommandError::Character if verb.eq_ignore_ascii_case(b"RCPT") && harvested(line).is_some() => {
+                CommandError::ForwardPath { harvested: harvested(line) }
+            }
             _ if verb.eq_ignore_ascii_case(b"RCPT") => CommandError::Rcpt(Box::new(error)),
             _ => error,
         })
@@ -206,6 +209,16 @@ fn rcpt(arguments: &str) -> Result<RcptCommand, CommandError> {
         return Err(SYNTAX);
     }
     Ok(RcptCommand { forward_path, parameters: RcptParameters::parse(rest)? })
+}
+
+/// The octets in the brackets of a RCPT with a character that no command has, where there is an `@` and that character
+/// among them.
+fn harvested(line: &[u8]) -> Option<Vec<u8>> {
+    let begin = line.iter().position(|octet| *octet == b'<')? + 1;
+    let end = line.iter().rposition(|octet| *octet == b'>')?;
+    let path = line.get(begin..end).filter(|path| path.contains(&b'@'))?;
+    let sound = std::str::from_utf8(path).is_ok_and(|path| !path.chars().any(char::is_control));
+    (!sound).then(|| path.to_vec())
 }
 
 /// What follows `FROM:` or `TO:`; devices put blanks behind the colon (RFC 5321 3.3 names it as a common fault).
@@ -339,7 +352,10 @@ mod tests {
             (b"NOOP a\rb", Kind::Character),
             (b"NOOP \x7f", Kind::Character),
             (b"NOOP \xc2\x85", Kind::Character), // a C1 control character
-            (b"rcpt TO:<m\xfcller@example.org>", Kind::Rcpt),
+            (b"rcpt TO:<m\xfcller@example.org>", Kind::Other),
+            (b"RCPT TO:<m\xfcller>", Kind::Rcpt),
+            (b"RCPT TO:<a@b> \x01", Kind::Rcpt),
+            (b"RCPT TO:<a@b\xfc", Kind::Rcpt),
             (b"EHLO", Kind::Arguments),
             (b"HELO ", Kind::Arguments),
             (b"STARTTLS now", Kind::Arguments),
@@ -395,6 +411,11 @@ mod tests {
             "MAIL FROM:<postmaster>",
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(CommandError::ReversePath), "{line}");
+        }
+        for path in [&b"m\xfcller@example.org"[..], b"a\x07@b", b"a@b\t"] {
+            let expected = CommandError::ForwardPath { harvested: Some(path.to_vec()) };
+            let line = [b"RCPT TO:<", path, b"> NOTIFY=NEVER"].concat();
+            assert_eq!(Command::parse(&line), Err(expected), "{}", path.escape_ascii());
         }
         let long = format!("{}@example.org", "a".repeat(300));
         for (line, harvested) in [

@@ -40,6 +40,8 @@ impl Extensions {
         for line in reply.lines().skip(1) {
             offered.add(line);
         }
+        // RFC 6531 3.1: who offers SMTPUTF8 announces 8BITMIME, and so must we where we offer what the upstream has.
+        offered.smtputf8 &= offered.eight_bit_mime;
         offered
     }
 
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn in_common() {
-        let one = read(b"250-a\r\n250-PIPELINING\r\n250-DSN\r\n250-SMTPUTF8\r\n250-AUTH PLAIN LOGIN\r\n250 XCLIENT ADDR LOGIN\r\n");
+        let one = read(b"250-a\r\n250-PIPELINING\r\n250-DSN\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-AUTH PLAIN LOGIN\r\n250 XCLIENT ADDR LOGIN\r\n");
         let other = read(b"250-b\r\n250-DSN\r\n250-CHUNKING\r\n250-AUTH LOGIN\r\n250 XCLIENT LOGIN NAME\r\n");
         let login = vec!["LOGIN".to_owned()];
         let expected = Extensions { dsn: true, auth: login.clone(), xclient: login, ..Extensions::default() };
@@ -187,6 +189,7 @@ mod tests {
         ] {
             assert_eq!(read(format!("250-hi\r\n250 {line}\r\n").as_bytes()).size, size, "{line}");
         }
+        assert!(!read(b"250-hi\r\n250 SMTPUTF8\r\n").smtputf8); // RFC 6531 3.1
         assert_eq!(
             read(b"250-hi\r\n250-pipelining\r\n250 binarymime\r\n"),
             Extensions { pipelining: true, binary_mime: true, ..Extensions::default() }

@@ -154,11 +154,12 @@ impl Client {
         }
     }
 
-    /// Waits for more octets of mail data.
+    /// Waits for more octets of mail data, once all replies that are ready are out (RFC 2920 3.2: chunks in a batch).
     ///
     /// # Errors
     /// See [`Lost`].
     pub(super) async fn read_data(&mut self, deadline: Instant) -> Result<(), Lost> {
+        self.flush().await?;
         self.read(DATA_READ, Some(deadline)).await
     }
 

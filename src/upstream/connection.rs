@@ -202,6 +202,13 @@ impl Connection {
 
     /// Octets that answer nothing: the next reply would be taken for that to another command.
     pub(super) fn check_in_step(&mut self) -> Result<(), Loss> {
+        match self.poll_read(&mut no_waiting()) {
+            Poll::Pending | Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0)) => return Err(Loss::Closed("the upstream closed the connection".to_owned())),
+            Poll::Ready(Err(error)) => {
+                return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
+            }
+        }
         match self.buffered_reply()? {
             None if self.inbox.is_empty() => Ok(()),
             Some(reply) if reply.code == CLOSING => Err(Loss::Closed(reply.to_string())),

@@ -40,6 +40,8 @@ struct Play<'a> {
     number: usize,
     address: IpAddr,
     client: Option<Smtp>,
+    /// Those before it, which stay connected.
+    earlier: Vec<Smtp>,
     upstream: Option<Wire>,
     ehlo: Vec<String>,
     transcript: Vec<String>,
@@ -54,6 +56,7 @@ pub(crate) fn play(stage: &Stage, number: usize, script: &Script) -> Result<(), 
         number,
         address,
         client: None,
+        earlier: Vec::new(),
         upstream: None,
         ehlo: Vec::new(),
         transcript: Vec::new(),
@@ -140,7 +143,7 @@ impl Play<'_> {
         let mut client = Smtp::open(self.address, listener);
         client.set_patience(crate::stage::PATIENCE);
         self.transcript.push(format!("C connects from {}", self.address));
-        self.client = Some(client);
+        self.earlier.extend(self.client.replace(client));
         if door == Door::Implicit { self.step(&Step::Tls) } else { Ok(()) }
     }
 
@@ -288,6 +291,7 @@ impl Play<'_> {
     /// Nothing but farewells may have gone upstream beyond what the script named.
     fn end(&mut self) -> Result<(), String> {
         self.client = None;
+        self.earlier.clear();
         if self.stage.is_raw() {
             // Its connections are kept for other clients.
             return Ok(());

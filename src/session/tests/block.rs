@@ -176,7 +176,7 @@ fn blocked_and_unblocked() {
             C: MAIL FROM:<a@example.org> SIZE=1001
             S: 552 5.3.4 *
             C: MAIL FROM:<\u{fc}@example.org>
-            S: 553 5.6.7 *
+            S: 550 5.6.7 *
             C: MAIL FROM:<a@example.org> BODY=BINARYMIME
             S: 555 5.5.4 *
             C: MAIL FROM:<a@@example.org>

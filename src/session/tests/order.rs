@@ -43,7 +43,8 @@ fn greetings() {
             S: 250-8BITMIME
             S: 250-DSN
             S: 250-SMTPUTF8
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 HELP
             C: QUIT
             S: 221 2.0.0 Bye
             > close",
@@ -70,7 +71,8 @@ fn greetings() {
             S: 250-SIZE 1000
             S: 250-AUTH PLAIN LOGIN
             S: 250-ENHANCEDSTATUSCODES
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 HELP
             C: MAIL FROM:<a@example.org> BODY=8BITMIME
             S: 555 5.5.4 *
             C: MAIL FROM:<a@example.org> SMTPUTF8
@@ -108,7 +110,8 @@ fn greetings() {
             S: 250-8BITMIME
             S: 250-DSN
             S: 250-SMTPUTF8
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 HELP
             C: MAIL FROM:<> SIZE=501
             S: 552 5.3.4 *
             C: MAIL FROM:<> SIZE=500
@@ -418,7 +421,7 @@ fn paths() {
             "CONTRACT: 553 5.6.7 where SMTPUTF8 was not declared, broken paths too, and nothing counts",
             User,
             "C: MAIL FROM:<\u{fc}@example.org>
-            S: 553 5.6.7 *
+            S: 550 5.6.7 *
             C: MAIL FROM:<a@example.org>
             > ask MAIL <a@example.org>
             C: RCPT TO:<\u{fc}@example.org>
