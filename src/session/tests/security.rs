@@ -19,7 +19,8 @@ fn starttls() {
             S: 250-8BITMIME
             S: 250-DSN
             S: 250-SMTPUTF8
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org>
             S: 530 5.7.0 Must issue a STARTTLS command first
             C: STARTTLS
@@ -39,7 +40,8 @@ fn starttls() {
             S: 250-8BITMIME
             S: 250-DSN
             S: 250-SMTPUTF8
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org>
             S: 530 5.7.0 Authentication required
             C: STARTTLS
@@ -83,7 +85,8 @@ fn starttls() {
             S: 250-8BITMIME
             S: 250-DSN
             S: 250-SMTPUTF8
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 LIMITS RCPTMAX=3
             C: STARTTLS
             S: 503 5.5.1 *",
         ),
@@ -91,6 +94,7 @@ fn starttls() {
             "STARTTLS takes no parameters, and is not run with some",
             Clear,
             "C: EHLO x
+            S: 250-*
             S: 250-*
             S: 250-*
             S: 250-*
@@ -125,6 +129,7 @@ fn auth() {
             "C: AUTH LOGIN
             S: 503 5.5.1 Already authenticated
             C: EHLO x
+            S: 250-*
             S: 250-*
             S: 250-*
             S: 250-*
@@ -171,7 +176,8 @@ fn auth() {
             S: 250-8BITMIME
             S: 250-DSN
             S: 250-SMTPUTF8
-            S: 250 CHUNKING
+            S: 250-CHUNKING
+            S: 250 LIMITS RCPTMAX=3
             C: AUTH PLAIN
             S: 502 5.5.1 *",
         ),
