@@ -15,8 +15,8 @@
 //! | layer | modules | may use |
 //! | --- | --- | --- |
 //! | 0 words | [`smtp`], [`account`], [`clock`], [`id`] | std |
-//! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, mimicry, [`quarantine`]'s envelope, [`config`] | layer 0 |
-//! | 2 parts | [`auth`], [`upstream`], [`quarantine`], [`guard`]'s ledger, [`net`], [`notify`], [`durable`], [`roster`] | layers 0-1, not each other |
+//! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, mimicry, [`quarantine`]'s envelope, [`sender`]'s rules, [`config`] | layer 0 |
+//! | 2 parts | [`auth`], [`upstream`], [`quarantine`], [`guard`]'s ledger, [`net`], [`notify`], [`durable`], [`rested`], [`roster`], [`sender`] | layers 0-1, not each other |
 //! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`maillog`], [`parts`] | layers 0-2 |
 //! | 4 program | [`server`], `cli`, `demo`, `main` | all |
 //!
@@ -39,7 +39,9 @@ pub mod notify;
 pub mod parts;
 pub mod quarantine;
 pub mod release;
+pub mod rested;
 pub mod roster;
+pub mod sender;
 pub mod server;
 pub mod session;
 pub mod smtp;

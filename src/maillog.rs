@@ -175,6 +175,17 @@ impl SessionLog {
         error!(session = %self.id, client = %self.client, "session task panicked: the connection was cut");
     }
 
+    /// What came was no SMTP.
+    pub fn other_protocol(&self, what: &str) {
+        info!(session = %self.id, client = %self.client, protocol = what,
+            "connection closed: the client speaks another protocol");
+    }
+
+    /// MAIL with a sender address that is not the account's.
+    pub fn foreign_sender(&self, account: &Account, sender: &str) {
+        info!(session = %self.id, client = %self.client, %account, sender = clean(sender), "sender address refused");
+    }
+
     /// The session is over.
     pub fn disconnected(&self, why: &str) {
         debug!(session = %self.id, client = %self.client, why = clean(why), "disconnected");
@@ -331,6 +342,22 @@ pub fn block_told(account: &Account, to: &[String]) {
     } else {
         info!(%account, to = list(&to), "the notice of a block is on its way");
     }
+}
+
+/// The senders file was read anew.
+pub fn senders_reloaded(accounts: usize) {
+    info!(accounts, "senders file read anew");
+}
+
+/// A new senders file is refused.
+pub fn senders_refused(why: &str) {
+    error!(why = clean(why), "the new senders file is refused; the old one stays in force");
+}
+
+/// A connection from a proxy's network did not begin as one must.
+pub fn no_proxy_header(peer: SocketAddr, why: &str) {
+    warn!(%peer, why = clean(why),
+        "connection closed: it came from a network in [[listen]] proxy_protocol and had no PROXY header to go by");
 }
 
 /// Counts or blocks cannot be written.

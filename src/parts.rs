@@ -11,6 +11,7 @@ use crate::guard::Ledger;
 use crate::net::tls::Acceptor;
 use crate::quarantine::Spool;
 use crate::roster::Roster;
+use crate::sender::Senders;
 use crate::upstream::Upstream;
 
 /// Everything that a session, a release or the control API works with. Cheap to clone.
@@ -26,6 +27,8 @@ pub struct Parts {
     pub upstream: Upstream,
     /// Who may log in.
     pub auth: Authenticator,
+    /// Who may send as whom.
+    pub senders: Senders,
     /// Who is connected.
     pub roster: Roster,
     /// Who is told.

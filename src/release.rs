@@ -23,8 +23,9 @@ use crate::quarantine::progress;
 use crate::quarantine::schedule::next_try;
 use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
+use crate::smtp::newline::Normalizer;
 use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply, ReversePath};
-use crate::transfer::{RESERVED, Stopped, Transfer};
+use crate::transfer::{Form, Stopped, Transfer, kept};
 use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 
 /// How often due messages are looked for, at the least.
@@ -230,33 +231,25 @@ impl Releaser {
         envelope: &Envelope,
         upstream: &mut Transaction,
     ) -> Result<Sent, SpoolError> {
-        let mut message = claim.message().await?;
-        let (header, body) = read_header(&mut message, envelope.id).await?;
-        match upstream.begin_data().await {
+        let mut message = Reading::of(claim.message().await?, envelope);
+        let (header, body) = message.header().await?;
+        let form = Form::of(&envelope.parameters);
+        match form.begin(upstream).await {
             Ok(None) => {}
             Ok(Some(reply)) => return Ok(Sent::Data(reply)),
             Err(fault) => return Ok(Sent::Fault(fault)),
         }
-        let mut transfer = Transfer::new(&envelope.trace, &header);
-        let mut size = (header.as_bytes().len() + body.len()) as u64;
+        let mut transfer = Transfer::new(form, envelope.treatment, &envelope.trace, &header);
         let mut pushed = transfer.push(upstream, &body).await;
-        let mut buffer = vec![0; READ_AT_ONCE];
         loop {
             if let Err(stop) = pushed {
                 return Ok(Sent::from(stop));
             }
-            let octets = match message.read(&mut buffer).await {
-                Ok(0) if size == envelope.size => break,
-                Ok(0) => Err(SpoolError::Io(format!(
-                    "message {}: {size} octets are there, and {} arrived; it was not sent",
-                    envelope.id, envelope.size
-                ))),
-                Ok(octets) => Ok(octets),
-                Err(error) => Err(unreadable(envelope.id, &error)),
-            };
-            let octets = octets.inspect_err(|_| upstream.abort_data())?;
-            size += octets as u64;
-            pushed = transfer.push(upstream, buffer.get(..octets).unwrap_or_default()).await;
+            let content = message.next().await.inspect_err(|_| upstream.abort_data())?;
+            if content.is_empty() {
+                break;
+            }
+            pushed = transfer.push(upstream, content).await;
         }
         Ok(transfer.finish(upstream).await.map_or_else(Sent::from, Sent::Content))
     }
@@ -274,10 +267,9 @@ impl Releaser {
         if quiet || refused.is_empty() || envelope.reverse_path == ReversePath::Null {
             return Ok(());
         }
-        let mut message = claim.message().await?;
-        let (header, _) = read_header(&mut message, envelope.id).await?;
+        let (header, _) = Reading::of(claim.message().await?, envelope).header().await?;
         let mut sent = envelope.trace.clone().into_bytes();
-        sent.extend(header.without(RESERVED).concat());
+        sent.extend(kept(&header, envelope.treatment).concat());
         self.parts.desk.bounce(envelope, &sent, &refused).await.map_err(SpoolError::Io)
     }
 }
@@ -299,26 +291,69 @@ fn report_failure(done: Result<(QuarantineId, Result<Report, SpoolError>), JoinE
     }
 }
 
-/// Reads the header section of a message, and what of its body came with it.
-async fn read_header(message: &mut MessageReader, id: QuarantineId) -> Result<(Header, Vec<u8>), SpoolError> {
-    let mut header = HeaderCollector::new(usize::MAX);
-    let mut buffer = vec![0; READ_AT_ONCE];
-    loop {
-        let octets = message.read(&mut buffer).await.map_err(|error| unreadable(id, &error))?;
-        let piece = buffer.get(..octets).unwrap_or_default();
-        if octets == 0 {
-            return Ok((header.finish(), Vec::new()));
+/// A parked message as it is read: its newlines mended where that was decided at its arrival.
+struct Reading {
+    message: MessageReader,
+    id: QuarantineId,
+    normalizer: Option<Normalizer>,
+    /// Octets read, as they arrived.
+    size: u64,
+    /// How many there must be.
+    arrived: u64,
+    buffer: Vec<u8>,
+    mended: Vec<u8>,
+}
+
+impl Reading {
+    fn of(message: MessageReader, envelope: &Envelope) -> Self {
+        let normalizer = envelope.treatment.normalize.then(Normalizer::default);
+        Self {
+            message,
+            id: envelope.id,
+            normalizer,
+            size: 0,
+            arrived: envelope.size,
+            buffer: vec![0; READ_AT_ONCE],
+            mended: Vec::new(),
         }
-        if let Collected::Complete { taken } = header.push(piece) {
-            return Ok((header.finish(), piece.get(taken..).unwrap_or_default().to_vec()));
+    }
+
+    /// What comes next; nothing at the end.
+    async fn next(&mut self) -> Result<&[u8], SpoolError> {
+        let octets = self.message.read(&mut self.buffer).await;
+        let octets = octets.map_err(|error| unreadable(self.id, &error))?;
+        self.size += octets as u64;
+        if octets == 0 && self.size != self.arrived {
+            let (id, size, arrived) = (self.id, self.size, self.arrived);
+            return Err(SpoolError::Io(format!(
+                "message {id}: {size} octets are there, and {arrived} arrived; it was not sent"
+            )));
+        }
+        let read = self.buffer.get(..octets).unwrap_or_default();
+        let Some(normalizer) = &mut self.normalizer else { return Ok(read) };
+        self.mended.clear();
+        normalizer.push(read, &mut self.mended);
+        Ok(&self.mended)
+    }
+
+    /// The header section, and what of the body came with it.
+    async fn header(&mut self) -> Result<(Header, Vec<u8>), SpoolError> {
+        let mut header = HeaderCollector::new(usize::MAX);
+        loop {
+            let content = self.next().await?;
+            if content.is_empty() {
+                return Ok((header.finish(), Vec::new()));
+            }
+            if let Collected::Complete { taken } = header.push(content) {
+                return Ok((header.finish(), content.get(taken..).unwrap_or_default().to_vec()));
+            }
         }
     }
 }
 
 /// The message's own Message-ID, or that which it was given at arrival; for the log.
 async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
-    let mut message = claim.message().await.ok()?;
-    let (header, _) = read_header(&mut message, envelope.id).await.ok()?;
+    let (header, _) = Reading::of(claim.message().await.ok()?, envelope).header().await.ok()?;
     header.value("Message-ID").or_else(|| {
         let mut trace = HeaderCollector::new(usize::MAX);
         let _ = trace.push(envelope.trace.as_bytes());

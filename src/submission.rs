@@ -9,13 +9,14 @@ mod facts;
 mod message;
 mod probe;
 mod sasl;
+mod scrutiny;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use client::{Client, Lost};
-use message::{Incoming, Parked, Route, stopped};
+use message::{Bounds, Incoming, Parked, Route, stopped};
 use probe::Asked;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,10 +32,12 @@ use crate::maillog::SessionLog;
 use crate::net::Stream;
 use crate::parts::Parts;
 use crate::roster::{Ending, Ticket};
+use crate::sender::Rules;
 use crate::session::{
-    AuthOutcome, Delivery, Destination, Event, Interruption, Session, Step, Terms, UpstreamFault, View,
+    AuthOutcome, Delivery, Destination, Event, Interruption, LineError, Session, Step, Terms, UpstreamFault,
+    View,
 };
-use crate::smtp::{Command, Extensions, Reply};
+use crate::smtp::{Command, CommandError, Extensions, Reply};
 use crate::transfer::Transfer;
 use crate::upstream::{SessionConnections, Transaction};
 
@@ -161,9 +164,7 @@ impl Conversation {
                 if !overtakes && self.settle_all().await? == Step::Close {
                     return Ok(Step::Close);
                 }
-                if matches!(&line, Ok(Command::Auth { initial: Some(_), .. })) && !self.session.encrypted() {
-                    self.log.credentials_exposed();
-                }
+                self.remark_on(&line);
                 if self.sender.is_some() {
                     self.admission = None;
                 }
@@ -192,6 +193,25 @@ impl Conversation {
                 Err(Lost::Interrupted) => return self.interrupted().await,
                 Err(lost) => return Err(lost),
             }
+        }
+    }
+
+    /// What an operator should read of a line, whatever its reply.
+    fn remark_on(&self, line: &Result<Command, LineError>) {
+        match line {
+            Ok(Command::Auth { initial: Some(_), .. }) if !self.session.encrypted() => {
+                self.log.credentials_exposed();
+            }
+            Ok(Command::Mail(mail)) => {
+                if let Some(Sender { account, .. }) = &self.sender
+                    && !self.parts.senders.rules().allow(account, &mail.reverse_path)
+                {
+                    self.log.foreign_sender(account, mail.reverse_path.as_str());
+                }
+            }
+            Err(LineError::Command(CommandError::Http)) => self.log.other_protocol("HTTP"),
+            Err(LineError::TlsHello) => self.log.other_protocol("TLS"),
+            _ => {}
         }
     }
 
@@ -248,10 +268,17 @@ impl Conversation {
         self.sender = Some(Sender { account, watch, ticket });
     }
 
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            size: self.session.max_message_size(),
+            header: self.parts.config.session.max_header_size,
+            newlines: self.newlines(),
+        }
+    }
+
     async fn receive_data(&mut self) -> Result<Step, Lost> {
         self.client.flush().await?;
-        let session = &self.parts.config.session;
-        self.incoming = Some(Incoming::by_data(session.max_message_size, session.max_header_size));
+        self.incoming = Some(Incoming::by_data(self.bounds()));
         self.receive_rest().await
     }
 
@@ -275,9 +302,8 @@ impl Conversation {
     }
 
     async fn receive_chunk(&mut self, size: u64, last: bool) -> Result<Step, Lost> {
-        let session = &self.parts.config.session;
-        let (max_size, max_header) = (session.max_message_size, session.max_header_size);
-        self.incoming.get_or_insert_with(|| Incoming::by_chunks(max_size, max_header));
+        let bounds = self.bounds();
+        self.incoming.get_or_insert_with(|| Incoming::by_chunks(bounds));
         let mut left = size;
         while left > 0 {
             if self.client.buffered().is_empty()
@@ -333,6 +359,11 @@ impl Conversation {
 
     /// Asks the machine where the message goes, and takes it there as far as it has come.
     async fn choose_route(&mut self) {
+        let header = self.incoming.as_ref().and_then(Incoming::header);
+        let objection = header.and_then(|header| self.objection(header));
+        if let (Some(objection), Some(incoming)) = (objection, &mut self.incoming) {
+            return incoming.fail(objection);
+        }
         let mut destination = self.destination();
         if destination == Destination::Relay {
             self.begin_upstream().await;
@@ -341,17 +372,19 @@ impl Conversation {
         }
         let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
         let account = self.sender.as_ref().map(|sender| &sender.account);
-        let trace = facts::trace(self, header, account.filter(|_| destination != Destination::Relay));
+        let (treatment, from) = self.treatment(header);
+        let parked = account.filter(|_| destination != Destination::Relay);
+        let trace = facts::trace(self, header, from.as_ref(), parked);
         let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.is_undecided()) else {
             return;
         };
         match (destination, &mut self.upstream, &self.sender) {
-            (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, &trace).await,
+            (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, treatment, &trace).await,
             (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
             (Destination::Park(order), upstream, Some(sender)) => {
                 incoming.abort(upstream.as_mut());
                 let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
-                incoming.park(begun, order, trace).await;
+                incoming.park(begun, order, treatment, trace).await;
             }
             (Destination::Park(_) | Destination::Refuse, upstream, _) => {
                 incoming.abort(upstream.as_mut());
@@ -435,7 +468,7 @@ impl Conversation {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
             return Delivery::QuarantineFull;
         };
-        let Parked { parking, order, trace } = parked;
+        let Parked { parking, order, trace, treatment } = parked;
         let (size, sha256) = parking.digest();
         let envelope = crate::quarantine::Envelope {
             version: crate::quarantine::envelope::VERSION,
@@ -452,6 +485,7 @@ impl Conversation {
             sha256,
             subject: message.subject.clone(),
             trace,
+            treatment,
             told: order.told,
             told_queue_id: order.told_queue_id,
             due: None,
@@ -487,6 +521,11 @@ impl Conversation {
             }
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
+            Delivery::ForeignFrom => {
+                self.log
+                    .rejected(&sender.account, "an address in From: is not the account's, or cannot be read");
+            }
+            Delivery::Loop => self.log.rejected(&sender.account, "too many Received: lines"),
             Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),
             Delivery::Parked => {}
         }
@@ -527,6 +566,7 @@ struct Scene {
     precedents: Arc<Precedents>,
     upstream: Option<Arc<Extensions>>,
     mechanisms: Arc<str>,
+    sender: Option<(Arc<Rules>, Account)>,
 }
 
 impl Scene {
@@ -549,6 +589,7 @@ impl Scene {
             precedents: parts.ledger.precedents(),
             upstream: parts.upstream.offers(),
             mechanisms: parts.auth.offered(),
+            sender: sender.map(|sender| (parts.senders.rules(), sender.account.clone())),
         }
     }
 
@@ -561,6 +602,7 @@ impl Scene {
             precedents: &self.precedents,
             upstream: self.upstream.as_deref(),
             mechanisms: &self.mechanisms,
+            sender: self.sender.as_ref().map(|(rules, account)| (&**rules, account)),
         }
     }
 }

@@ -1,17 +1,22 @@
 //! A message on its way upstream, the same for a submission and for a release: our trace fields, the header without
-//! forged copies of them, the body; dot-stuffed, streamed, finished only when it is whole.
+//! forged copies of them, the body; dot-stuffed (or, with BODY=BINARYMIME, in chunks), streamed, finished only when it is
+//! whole.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::quarantine::envelope::Treatment;
 use crate::smtp::header::Header;
 use crate::smtp::mail_data::DotStuffer;
-use crate::smtp::{Reply, trace};
+use crate::smtp::{Body, MailParameters, Reply, trace};
 use crate::upstream::{Fault, Transaction};
 
 /// The fields that a client cannot set: copies of them are dropped from every message (CONTRACT, Headers).
 pub const RESERVED: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_FROM];
+
+/// These too, where we say ourselves who the sender is.
+const RESERVED_AND_SENDER: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_FROM, trace::SENDER];
 
 /// So much is stuffed before it is written.
 const WRITE_AT_ONCE: usize = 64 * 1_024;
@@ -29,32 +34,82 @@ pub enum Stopped {
     Fault(Fault),
 }
 
+/// How the content goes over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// By DATA.
+    Lines,
+    /// By BDAT: it may have any octets (RFC 3030 3).
+    Binary,
+}
+
+impl Form {
+    /// As the client declared it.
+    pub fn of(parameters: &MailParameters) -> Self {
+        if parameters.body == Some(Body::BinaryMime) { Self::Binary } else { Self::Lines }
+    }
+
+    /// Makes the upstream ready for the content.
+    ///
+    /// # Errors
+    /// It gave no answer. `Ok(Some(reply))`: it refused DATA with this.
+    pub async fn begin(self, upstream: &mut Transaction) -> Result<Option<Reply>, Fault> {
+        match self {
+            Self::Lines => upstream.begin_data().await,
+            Self::Binary => upstream.begin_chunks().await.map(|()| None),
+        }
+    }
+}
+
+enum Framing {
+    Dots(DotStuffer),
+    Chunks,
+}
+
+impl Framing {
+    fn frame(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Dots(stuffer) => stuffer.stuff(content, out),
+            Self::Chunks => out.extend_from_slice(content),
+        }
+    }
+}
+
+/// The header section as it goes upstream: without what a client cannot set.
+pub fn kept(header: &Header, treatment: Treatment) -> Vec<&[u8]> {
+    header.without(if treatment.without_sender { RESERVED_AND_SENDER } else { RESERVED })
+}
+
 /// Mail data on its way. Dropping it before [`Transfer::finish`] leaves the transaction to be aborted by its owner.
 pub struct Transfer {
-    stuffer: DotStuffer,
+    framing: Framing,
     buffer: Vec<u8>,
     /// When something was sent last.
     written: Instant,
 }
 
 impl Transfer {
-    /// A message behind `trace`, on a transaction that has its 354. Sends nothing yet.
-    pub fn new(trace: &str, header: &Header) -> Self {
-        let mut transfer = Self { stuffer: DotStuffer::new(), buffer: Vec::new(), written: Instant::now() };
-        transfer.stuffer.stuff(trace.as_bytes(), &mut transfer.buffer);
-        for slice in header.without(RESERVED) {
-            transfer.stuffer.stuff(slice, &mut transfer.buffer);
+    /// A message behind `trace`, on a transaction for which [`Form::begin`] was done. Sends nothing yet.
+    pub fn new(form: Form, treatment: Treatment, trace: &str, header: &Header) -> Self {
+        let framing = match form {
+            Form::Lines => Framing::Dots(DotStuffer::new()),
+            Form::Binary => Framing::Chunks,
+        };
+        let mut transfer = Self { framing, buffer: Vec::new(), written: Instant::now() };
+        transfer.framing.frame(trace.as_bytes(), &mut transfer.buffer);
+        for slice in kept(header, treatment) {
+            transfer.framing.frame(slice, &mut transfer.buffer);
         }
         transfer
     }
 
-    /// Sends more of the message, as it arrived (not stuffed).
+    /// Sends more of the message (not stuffed).
     ///
     /// # Errors
     /// See [`Stopped`]; nothing more can be sent.
     pub async fn push(&mut self, upstream: &mut Transaction, content: &[u8]) -> Result<(), Stopped> {
         for piece in content.chunks(WRITE_AT_ONCE) {
-            self.stuffer.stuff(piece, &mut self.buffer);
+            self.framing.frame(piece, &mut self.buffer);
             if self.buffer.len() >= WRITE_AT_ONCE || self.written.elapsed() >= WRITE_AT_LEAST {
                 self.write(upstream).await?;
             }
@@ -67,15 +122,23 @@ impl Transfer {
     /// # Errors
     /// See [`Stopped`].
     pub async fn finish(mut self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
+        if matches!(self.framing, Framing::Chunks) {
+            return upstream.finish_chunks(&self.buffer).await.map_err(Stopped::Fault);
+        }
         // Apart from the terminator: what goes wrong before that is certain not to have been accepted.
         self.write(upstream).await?;
         let mut terminator = Vec::new();
-        self.stuffer.finish(&mut terminator);
+        if let Framing::Dots(stuffer) = self.framing {
+            stuffer.finish(&mut terminator);
+        }
         upstream.finish_data(&terminator).await.map_err(Stopped::Fault)
     }
 
     async fn write(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {
-        let written = upstream.write_data(&self.buffer).await;
+        let written = match self.framing {
+            Framing::Dots(_) => upstream.write_data(&self.buffer).await,
+            Framing::Chunks => upstream.write_chunk(&self.buffer).await,
+        };
         self.buffer.clear();
         self.written = Instant::now();
         match written {

@@ -113,6 +113,7 @@ impl Driver<'_> {
             precedents,
             upstream: upstream.as_ref(),
             mechanisms,
+            sender: None,
         };
         let step = self.session.handle(event, &view, &mut self.out);
         self.closed |= step == Step::Close;
@@ -130,6 +131,7 @@ impl Driver<'_> {
             precedents,
             upstream: upstream.as_ref(),
             mechanisms,
+            sender: None,
         };
         self.session.destination("<1@example.org>", &view)
     }
@@ -158,6 +160,7 @@ impl Driver<'_> {
             10 => self.line(Err(LineError::TooLong)),
             11 => self.line(Err(LineError::AuthTooLong)),
             12 => self.line(Err(LineError::Fault)),
+            13 => self.line(Err(LineError::TlsHello)),
             _ => {
                 let line = self.input.line();
                 self.line(Command::parse(&line).map_err(LineError::Command));

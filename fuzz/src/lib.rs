@@ -3,11 +3,13 @@
 //! `tests/corpus.rs` does the same with what stands in `tests/corpus/`, one folder a target.
 
 mod conversation;
+mod front;
 mod mail;
 mod text;
 mod words;
 
 pub use conversation::{sasl, session};
+pub use front::{newline, proxy};
 pub use mail::{header, mail_data, stuffing};
 pub use text::{config, envelope, users};
 pub use words::{classify, command, line, mimicry, path, reply};
@@ -31,6 +33,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("users", users),
     ("session", session),
     ("sasl", sasl),
+    ("proxy", proxy),
+    ("newline", newline),
 ];
 
 /// The first octet decides (where to cut, which limit), the rest is the input.

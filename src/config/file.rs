@@ -12,11 +12,13 @@ use toml::de::DeTable;
 use super::problem::{Problem, Problems, near};
 use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of};
 use super::{
-    Action, Auth, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Notify, Session, Tls, Upstream, value,
+    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Notify, Sender, Session,
+    Submission, Tls, Upstream, value,
 };
 use crate::auth::Mechanism;
 use crate::guard::ledger::{Count, Policy};
 use crate::quarantine::spool::Limits;
+use crate::sender::Policy as SenderPolicy;
 use crate::upstream::{Address, Credentials, Endpoint, KeyPair, Protection, Settings, Timeouts};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -73,6 +75,8 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     let (policy, action) = limit(top.table("limit", "[limit]"), &mut findings);
     let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
     let notify = notify(top.table("notify", "[notify]"), &hostname, &mut findings);
+    let sender = sender(top.table("sender", "[sender]"), folder, &mut findings);
+    let submission = submission(top.table("submission", "[submission]"), &mut findings);
     let session = session(top.table("session", "[session]"), &mut findings);
     let log = log(top.table("log", "[log]"), &mut findings);
     top.finish(&mut findings);
@@ -90,6 +94,8 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         action,
         quarantine,
         notify,
+        sender,
+        submission,
         session,
         log,
     };
@@ -120,8 +126,8 @@ fn listeners(top: &mut Section<'_>, findings: &mut Findings) -> Vec<Listen> {
         // Asked all the same, since that is how a key becomes known.
         top.tables("listen", "[[listen]]");
         return vec![
-            Listen { address: any(587), tls: ListenTls::StartTls },
-            Listen { address: any(465), tls: ListenTls::Implicit },
+            Listen { address: any(587), tls: ListenTls::StartTls, proxy_protocol: Vec::new() },
+            Listen { address: any(465), tls: ListenTls::Implicit, proxy_protocol: Vec::new() },
         ];
     }
     let mut listeners: Vec<Listen> = Vec::new();
@@ -139,13 +145,14 @@ fn listeners(top: &mut Section<'_>, findings: &mut Findings) -> Vec<Listen> {
             ListenTls::StartTls,
             &[("starttls", ListenTls::StartTls), ("implicit", ListenTls::Implicit)],
         );
+        let proxy_protocol = table.list("proxy_protocol", Vec::new(), value::network);
         if !table.has("address") {
             table.problem("address", "missing: an IP address and a port such as [::]:587");
         } else if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
             table.problem("address", "an address that no other [[listen]] has");
         }
         table.finish(findings);
-        listeners.push(Listen { address, tls });
+        listeners.push(Listen { address, tls, proxy_protocol });
     }
     listeners
 }
@@ -419,6 +426,29 @@ fn notify(mut section: Section<'_>, hostname: &str, findings: &mut Findings) -> 
     Notify { to, from: if from.is_empty() { format!("gatepost@{hostname}") } else { from } }
 }
 
+fn sender(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Sender {
+    let sender = Sender {
+        policy: section.choice(
+            "policy",
+            SenderPolicy::Any,
+            &[("any", SenderPolicy::Any), ("own", SenderPolicy::Own), ("map", SenderPolicy::Map)],
+        ),
+        map: folder.join(section.text("map", "senders".to_owned(), path)),
+        from_header: section.flag("from_header", false),
+    };
+    section.finish(findings);
+    sender
+}
+
+fn submission(mut section: Section<'_>, findings: &mut Findings) -> Submission {
+    let submission = Submission {
+        sender_header: section.flag("sender_header", false),
+        hide_client: section.flag("hide_client", false),
+    };
+    section.finish(findings);
+    submission
+}
+
 fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
     let max_header_size = section.size("max_header_size", 256 * KIB, KIB..=64 * MIB);
     let session = Session {
@@ -431,6 +461,12 @@ fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
         idle_timeout: section.duration("idle_timeout", 5 * MINUTE, SECOND..=DAY),
         auth_timeout: section.duration("auth_timeout", MINUTE, SECOND..=DAY),
         shutdown_timeout: section.duration("shutdown_timeout", 30 * SECOND, Duration::ZERO..=HOUR),
+        bare_newline: section.choice(
+            "bare_newline",
+            BareNewline::Reject,
+            &[("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)],
+        ),
+        bare_newline_hosts: section.list("bare_newline_hosts", Vec::new(), value::network),
     };
     section.finish(findings);
     session

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use crate::auth::Mechanism;
 use crate::guard::ledger::Policy;
 use crate::quarantine::spool::Limits;
+use crate::sender::Policy as SenderPolicy;
 use crate::upstream::Settings;
 
 pub use problem::{Problem, Problems};
@@ -50,6 +51,10 @@ pub struct Config {
     pub quarantine: Limits,
     /// `[notify]`
     pub notify: Notify,
+    /// `[sender]`
+    pub sender: Sender,
+    /// `[submission]`
+    pub submission: Submission,
     /// `[session]`
     pub session: Session,
     /// `[log]`
@@ -96,6 +101,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// How TLS begins.
     pub tls: ListenTls,
+    /// Whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// `[[listen]] tls`
@@ -156,6 +163,35 @@ pub struct Notify {
     pub from: String,
 }
 
+/// `[sender]`
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Who may send as whom.
+    pub policy: SenderPolicy,
+    /// The senders file.
+    pub map: PathBuf,
+    /// Each address of From: too.
+    pub from_header: bool,
+}
+
+/// `[submission]`
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Sender: is ours to write.
+    pub sender_header: bool,
+    /// Received: does not say where the client is.
+    pub hide_client: bool,
+}
+
+/// `[session] bare_newline`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareNewline {
+    /// A message with one is refused.
+    Reject,
+    /// It becomes CRLF.
+    Normalize,
+}
+
 /// `[session]`; sizes in octets.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -175,6 +211,10 @@ pub struct Session {
     pub auth_timeout: Duration,
     /// What is under way gets this long at shutdown.
     pub shutdown_timeout: Duration,
+    /// What becomes of a bare LF in a message.
+    pub bare_newline: BareNewline,
+    /// Networks for which it is normalized whatever `bare_newline` says.
+    pub bare_newline_hosts: Vec<IpNet>,
 }
 
 /// `[log]`

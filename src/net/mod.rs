@@ -4,6 +4,7 @@
 pub mod address;
 pub mod password;
 pub mod pem;
+pub mod proxy;
 pub mod self_signed;
 pub mod stream;
 pub mod tls;

@@ -53,6 +53,9 @@ pub struct Envelope {
     pub subject: Option<String>,
     /// What is put in front at each transfer: Received, Date and Message-ID where missing, X-Authenticated-As.
     pub trace: String,
+    /// What else is done to it at each transfer.
+    #[serde(default)]
+    pub treatment: Treatment,
     /// The reply that the client got at the end of data.
     pub told: Reply,
     /// The made-up queue id in it.
@@ -64,6 +67,16 @@ pub struct Envelope {
     /// Set from the first release on.
     #[serde(deserialize_with = "present")]
     pub release: Option<Release>,
+}
+
+/// What is done to a message on its way upstream, beside what is put in front of it: decided at arrival.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Treatment {
+    /// A bare LF becomes CRLF.
+    pub normalize: bool,
+    /// Every Sender: is dropped.
+    pub without_sender: bool,
 }
 
 /// The session that brought a message.
@@ -356,6 +369,15 @@ mod tests {
     }
 
     #[test]
+    fn what_came_later_may_be_missing() {
+        let text = text();
+        let begin = text.find("  \"treatment\"").unwrap();
+        let end = begin + text[begin..].find("},\n").unwrap() + 3;
+        let before = format!("{}{}", &text[..begin], &text[end..]);
+        assert_eq!(Envelope::decode(&before), Envelope::decode(&text));
+    }
+
+    #[test]
     fn a_newer_version_is_named_before_what_it_brings() {
         for (version, found) in [("2", 2), ("4294967296", u32::MAX)] {
             let newer =
@@ -442,7 +464,10 @@ mod tests {
             envelope.parameters = MailParameters {
                 size: due.map(|_| size), body: due.map(|_| body), smtputf8: size % 7 == 0,
                 ret: due.map(|_| Ret::Hdrs), envid: due.map(|_| "x+2By".into()),
+                require_tls: size % 2 == 0, by: due.map(|_| "-7;NT".into()), hold_for: due.map(|_| "7".into()),
+                hold_until: due.map(|_| "2026-12-24T12:00:00Z".into()), mt_priority: due.map(|_| "-3".into()),
             };
+            envelope.treatment = Treatment { normalize: size % 2 == 0, without_sender: size % 3 == 0 };
             envelope.recipients = recipients
                 .into_iter()
                 .map(|(upstream, state)| Recipient { upstream, state, ..recipient.clone() })

@@ -49,6 +49,7 @@ pub(super) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
         sha256: sha256(content),
         subject: Some("Grüße".into()),
         trace: "Received: from laptop\r\n".into(),
+        treatment: super::envelope::Treatment::default(),
         told: reply(),
         told_queue_id: Some("4F2A91B0C3".into()),
         due: None,

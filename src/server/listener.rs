@@ -2,17 +2,21 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::ServerError;
 use super::slots::{Slot, Slots};
+use crate::account::canonical;
 use crate::config::{Listen, ListenTls};
 use crate::maillog;
 use crate::net::Stream;
+use crate::net::proxy::{self, Origin, ProxyError};
 use crate::parts::Parts;
 use crate::session::texts;
 use crate::submission;
@@ -22,6 +26,9 @@ const BACKLOG: u32 = 1_024;
 /// How long to wait after the system has refused a connection for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// A proxy sends its header at once.
+const PROXY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// One bound socket.
 pub(super) struct Listener {
     socket: TcpListener,
@@ -29,6 +36,8 @@ pub(super) struct Listener {
     pub address: SocketAddr,
     /// How TLS begins.
     pub tls: ListenTls,
+    /// Whose connections begin with a PROXY header.
+    proxies: Arc<[IpNet]>,
 }
 
 impl Listener {
@@ -54,7 +63,7 @@ impl Listener {
         };
         let socket = bound.map_err(named)?;
         let address = socket.local_addr().map_err(named)?;
-        Ok(Self { socket, address, tls: listen.tls })
+        Ok(Self { socket, address, tls: listen.tls, proxies: listen.proxy_protocol.clone().into() })
     }
 
     /// Takes clients until the service shuts down.
@@ -67,9 +76,13 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let slot = slots.take(peer.ip());
                     let (parts, tls) = (parts.clone(), self.tls);
-                    tokio::spawn(admit(parts, stream, peer, tls, slot));
+                    if self.proxies.iter().any(|network| network.contains(&canonical(peer.ip()))) {
+                        tokio::spawn(admit_proxied(parts, stream, peer, tls, slots.clone()));
+                    } else {
+                        let slot = slots.take(peer.ip());
+                        tokio::spawn(admit(parts, stream, peer, tls, slot, Instant::now()));
+                    }
                 }
                 Err(error) => {
                     // EMFILE, ENFILE, ENOMEM: those that are connected go on.
@@ -97,8 +110,29 @@ fn no_ipv6(error: &io::Error) -> bool {
         || code == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error())
 }
 
-async fn admit(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: ListenTls, slot: Option<Slot>) {
+/// Learns from the PROXY header who the client is; from then on it is as if that one had connected.
+async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, tls: ListenTls, slots: Slots) {
     let connected = Instant::now();
+    let peer = match timeout(PROXY_PATIENCE, proxy::read(&mut stream)).await {
+        Ok(Ok(Origin::Client(client))) => client,
+        Ok(Ok(Origin::Own)) => proxy,
+        Ok(Err(ProxyError::Broken(why))) => return maillog::no_proxy_header(proxy, why),
+        // Health checks may do no more than connect.
+        Ok(Err(ProxyError::Io(error))) => return maillog::handshake_failed(proxy, &error.to_string()),
+        Err(_) => return maillog::no_proxy_header(proxy, "timed out"),
+    };
+    let slot = slots.take(peer.ip());
+    admit(parts, stream, peer, tls, slot, connected).await;
+}
+
+async fn admit(
+    parts: Parts,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: ListenTls,
+    slot: Option<Slot>,
+    connected: Instant,
+) {
     let Some(_slot) = slot else {
         maillog::too_many_connections(peer);
         return turn_away(stream, tls).await;

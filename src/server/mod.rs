@@ -35,6 +35,7 @@ use crate::parts::Parts;
 use crate::quarantine::Spool;
 use crate::release::Releaser;
 use crate::roster::Roster;
+use crate::sender::Senders;
 use crate::upstream::{Contact, Upstream};
 
 /// How long the start waits to learn what the upstream offers, before clients are let in.
@@ -90,6 +91,8 @@ impl Workshop {
             Authenticator::open_if_there(users, mechanisms, secret)
         };
         let auth = auth.map_err(users_unusable)?;
+        let senders = Senders::open(config.sender.policy, &config.upstream.domains, &config.sender.map)
+            .map_err(ServerError::from)?;
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
@@ -105,6 +108,7 @@ impl Workshop {
             spool,
             upstream,
             auth,
+            senders,
             roster: Roster::default(),
             desk,
             tls,
@@ -237,6 +241,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(watchers::log());
     beside.spawn(watchers::users(parts.clone()));
+    beside.spawn(watchers::senders(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
     beside.spawn(watchers::blocks(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));

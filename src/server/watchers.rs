@@ -12,6 +12,7 @@ use crate::clock;
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
+use crate::sender::SendersEvent;
 
 /// How often blocks are looked for of which the abuse desk may not have been told.
 const UNTOLD_TICK: Duration = Duration::from_secs(1);
@@ -55,6 +56,15 @@ pub(super) async fn users(parts: Parts) {
         UsersEvent::Refused(why) => maillog::users_refused(&why),
     };
     parts.auth.watch(changed).await;
+}
+
+/// Reads the senders file again when it has changed.
+pub(super) async fn senders(parts: Parts) {
+    let changed = |event: SendersEvent| match event {
+        SendersEvent::Reloaded(accounts) => maillog::senders_reloaded(accounts),
+        SendersEvent::Refused(why) => maillog::senders_refused(&why),
+    };
+    parts.senders.watch(changed).await;
 }
 
 /// Says when the ledger cannot be written, and when it can again.

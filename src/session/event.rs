@@ -3,6 +3,7 @@
 
 use crate::account::Account;
 use crate::guard::mimicry::Precedents;
+use crate::sender::rules::Rules;
 use crate::smtp::{Command, CommandError, Extensions, MailCommand, RcptCommand, Reply};
 
 /// Something happened.
@@ -41,6 +42,8 @@ pub enum LineError {
     AuthTooLong,
     /// A bare CR, a bare LF or a NUL.
     Fault,
+    /// A TLS client hello in place of a line.
+    TlsHello,
 }
 
 /// How a SASL exchange ended.
@@ -105,6 +108,10 @@ pub enum Delivery {
     BadNewline,
     /// Over `max_message_size` or `max_header_size`.
     TooBig,
+    /// An address in From: is not the account's.
+    ForeignFrom,
+    /// It has been through too many servers.
+    Loop,
     /// It does not fit into the quarantine, or could not be made durable there.
     QuarantineFull,
 }
@@ -210,4 +217,6 @@ pub struct View<'a> {
     pub upstream: Option<&'a Extensions>,
     /// The SASL mechanisms to offer; empty: none.
     pub mechanisms: &'a str,
+    /// As whom the account may send; `None` as long as there is no account.
+    pub sender: Option<(&'a Rules, &'a Account)>,
 }

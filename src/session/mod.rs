@@ -5,6 +5,7 @@
 //! not answered yet. It never holds mail data. Order rules stand in [`sequence`], reply texts in [`texts`].
 
 mod event;
+mod offer;
 mod sequence;
 pub mod texts;
 mod transaction;
@@ -142,7 +143,7 @@ impl Session {
 
     /// Whether one recipient more fits even if all that are asked about are taken; where not, their answers come first.
     pub fn surely_has_room(&self) -> bool {
-        self.recipients_at_most() < self.terms.max_recipients
+        self.recipients_at_most() < self.max_recipients()
     }
 
     /// Those accepted, and those that may yet be.
@@ -252,6 +253,9 @@ impl Session {
                 let reply = self.reckon(texts::command_error(&error));
                 self.last_words(&reply, out)
             }
+            Err(LineError::Command(CommandError::Http) | LineError::TlsHello) => {
+                self.last_words(&texts::OTHER_PROTOCOL, out)
+            }
             Err(LineError::Command(error)) => self.say(texts::command_error(&error), out),
             Err(LineError::TooLong) => self.say(texts::LINE_TOO_LONG, out),
             Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
@@ -290,7 +294,7 @@ impl Session {
     fn hello_said(&mut self, name: String, extended: bool, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         // RFC 5321 4.1.4: EHLO in mid-session resets as RSET does.
         self.transaction = None;
-        let offered = view.upstream.cloned().unwrap_or_default();
+        let offered = offer::offered(view.upstream, self.encrypted);
         let mut text = self.terms.hostname.clone();
         if extended {
             for keyword in self.keywords(&offered, view.mechanisms) {
@@ -314,15 +318,10 @@ impl Session {
             keywords.push(format!("AUTH {mechanisms}"));
         }
         keywords.push("ENHANCEDSTATUSCODES".to_owned());
-        for (offered, keyword) in
-            [(upstream.eight_bit_mime, "8BITMIME"), (upstream.dsn, "DSN"), (upstream.smtputf8, "SMTPUTF8")]
-        {
-            if offered {
-                keywords.push(keyword.to_owned());
-            }
-        }
+        keywords.extend(offer::passed_on(upstream));
         // RFC 5321 4.1.1.1: every command that 4.5.1 does not require of all.
         keywords.extend(["CHUNKING".to_owned(), "HELP".to_owned()]);
+        keywords.push(offer::limits(self.terms.max_recipients, upstream).to_string());
         keywords
     }
 
@@ -332,6 +331,19 @@ impl Session {
             Some(Some(theirs)) if theirs > 0 => theirs.min(self.terms.max_message_size),
             _ => self.terms.max_message_size,
         }
+    }
+
+    /// Octets of the message that is coming, at the most.
+    pub fn max_message_size(&self) -> u64 {
+        self.hello.as_ref().map_or(self.terms.max_message_size, |hello| self.max_size(&hello.offered))
+    }
+
+    fn max_recipients(&self) -> usize {
+        let offered = self
+            .hello
+            .as_ref()
+            .and_then(|hello| offer::limits(self.terms.max_recipients, &hello.offered).rcpt_max);
+        offered.and_then(|max| usize::try_from(max).ok()).unwrap_or(self.terms.max_recipients)
     }
 
     fn authenticated(&mut self, outcome: AuthOutcome, out: &mut Vec<u8>) -> Step {
@@ -358,6 +370,10 @@ impl Session {
         if let Some(reply) = self.unacceptable_mail(&command) {
             return self.say(reply, out);
         }
+        // Asked before whether the account is blocked: a block must not show.
+        if view.sender.is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path)) {
+            return self.say(texts::FOREIGN_SENDER, out);
+        }
         if !view.blocked {
             self.pending.push_back(Pending::Mail(command.clone()));
             return Step::Ask(Ask::Mail(command));
@@ -381,11 +397,7 @@ impl Session {
         if parameters.size.is_some_and(|size| size > self.max_size(offered)) {
             return Some(texts::TOO_BIG);
         }
-        let not_offered = (parameters.smtputf8 && !offered.smtputf8)
-            || (parameters.body == Some(Body::EightBitMime) && !offered.eight_bit_mime)
-            || parameters.body == Some(Body::BinaryMime)
-            || ((parameters.ret.is_some() || parameters.envid.is_some()) && !offered.dsn);
-        if not_offered {
+        if offer::exceeds(parameters, offered) {
             return Some(texts::PARAMETER_UNKNOWN);
         }
         (!command.reverse_path.is_ascii() && !parameters.smtputf8).then_some(texts::SENDER_NEEDS_SMTPUTF8)
@@ -491,6 +503,8 @@ impl Session {
             Delivery::Fault(fault) => self.say(upstream_fault(fault), out),
             Delivery::BadNewline => self.say(texts::BAD_NEWLINE, out),
             Delivery::TooBig => self.say(texts::TOO_BIG, out),
+            Delivery::ForeignFrom => self.say(texts::FOREIGN_FROM, out),
+            Delivery::Loop => self.say(texts::LOOP, out),
             Delivery::QuarantineFull => self.say(texts::QUARANTINE_FULL, out),
         }
     }

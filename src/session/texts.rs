@@ -46,6 +46,7 @@ pub(super) const SASL_TOO_LONG: Reply = own(500, 5, 6, "Authentication exchange 
 pub(super) const AUTH_LATER: Reply =
     own(454, 7, 0, "Authentication is not possible for now; try again later");
 
+pub(super) const OTHER_PROTOCOL: Reply = own(500, 5, 1, "This is an SMTP server; closing the connection");
 pub(super) const LINE_TOO_LONG: Reply = own(500, 5, 2, "Line too long");
 pub(super) const LINE_FAULT: Reply =
     own(500, 5, 2, "A line ends with CRLF and has no other CR, LF or NUL in it");
@@ -59,6 +60,10 @@ pub(super) const PARAMETER_UNKNOWN: Reply = own(555, 5, 4, "A parameter of MAIL 
 
 pub(super) const BAD_NEWLINE: Reply =
     own(554, 6, 0, "The message has a bare CR, a bare LF or a NUL in it, and was not accepted");
+pub(super) const FOREIGN_SENDER: Reply = own(550, 7, 1, "This account may not send with this sender address");
+pub(super) const FOREIGN_FROM: Reply =
+    own(550, 7, 1, "This account may not send with the address in From:, or it cannot be read");
+pub(super) const LOOP: Reply = own(554, 4, 6, "Too many Received: lines: this message goes round in circles");
 pub(super) const QUARANTINE_FULL: Reply = own(452, 3, 1, "Insufficient system storage; try again later");
 pub(super) const BLOCKED: Reply = own(550, 7, 1, "This account may not send for now; ask your postmaster");
 pub(super) const UPSTREAM_UNAVAILABLE: Reply =
@@ -80,6 +85,7 @@ pub(super) const SHUTTING_DOWN: Reply = own(421, 3, 2, "The service is shutting 
 pub(super) fn command_error(error: &CommandError) -> Reply {
     match error {
         CommandError::Unknown => own(500, 5, 1, "Unknown command"),
+        CommandError::Http => OTHER_PROTOCOL,
         // RFC 5321 4.1.2: 501 to invalid character codes.
         CommandError::Character => own(501, 5, 2, "A command has printable characters only"),
         CommandError::Arguments(right) => own(501, 5, 4, right),

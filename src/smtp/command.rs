@@ -8,6 +8,9 @@ use super::{Extensions, ForwardPath, MailParameters, RcptParameters, ReversePath
 
 /// The longest name of a SASL mechanism (RFC 4422 3.1).
 const MAX_MECHANISM: usize = 20;
+/// The methods of HTTP (RFC 9110 9.3, 5789) and how HTTP/2 begins (RFC 9113 3.4). None is a verb of SMTP.
+const HTTP: &[&str] =
+    &["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI"];
 
 /// A command, with valid arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,9 @@ pub enum CommandError {
     /// No verb that we know: 500 5.5.1 (RFC 5321 4.2.4: 500 for unrecognised; 502 for not implemented)
     #[error("unknown command")]
     Unknown,
+    /// A request of HTTP: what follows may be a form that a browser was made to send, with commands in it (ALPACA)
+    #[error("HTTP")]
+    Http,
     /// A control character, or octets that are no UTF-8: 501 5.5.2 (RFC 5321 4.1.2)
     #[error("a character that no command has")]
     Character,
@@ -154,6 +160,7 @@ impl Command {
             "VRFY" => some("Syntax: VRFY address").map(|_| Self::Vrfy),
             "EXPN" => some("Syntax: EXPN list").map(|_| Self::Expn),
             "HELP" => Ok(Self::Help),
+            verb if HTTP.contains(&verb) => Err(CommandError::Http),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -267,6 +274,7 @@ impl RcptCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::further::{Further, FutureRelease};
     use crate::smtp::parameter::{Body, Notify, Ret};
     use proptest::prelude::*;
 
@@ -278,7 +286,18 @@ mod tests {
             dsn: true,
             chunking: true,
             binary_mime: true,
+            further: further(),
             ..Extensions::default()
+        }
+    }
+
+    fn further() -> Further {
+        Further {
+            require_tls: true,
+            deliver_by: Some(0),
+            future_release: Some(FutureRelease { max_interval: 9, max_date_time: String::new() }),
+            mt_priority: Some(String::new()),
+            ..Further::default()
         }
     }
 
@@ -333,6 +352,7 @@ mod tests {
         #[derive(Debug, PartialEq)]
         enum Kind {
             Unknown,
+            Http,
             Character,
             Arguments,
             ChunkSize,
@@ -345,7 +365,11 @@ mod tests {
             (b"NOOPS", Kind::Unknown),
             (b"MAILFROM:<a@b>", Kind::Unknown),
             (b"TURN", Kind::Unknown),
-            (b"GET / HTTP/1.1", Kind::Unknown),
+            (b"GET / HTTP/1.1", Kind::Http),
+            (b"POST /form HTTP/1.0", Kind::Http),
+            (b"PRI * HTTP/2.0", Kind::Http),
+            (b"connect x:25", Kind::Http),
+            (b"GETS", Kind::Unknown),
             (b"NOOP\0", Kind::Character),
             (b"NO\tOP", Kind::Character),
             (b"NOOP a\x1b", Kind::Character),
@@ -390,6 +414,7 @@ mod tests {
         ] {
             let kind = match Command::parse(line).unwrap_err() {
                 CommandError::Unknown => Kind::Unknown,
+                CommandError::Http => Kind::Http,
                 CommandError::Character => Kind::Character,
                 CommandError::Arguments(_) => Kind::Arguments,
                 CommandError::ChunkSize => Kind::ChunkSize,
@@ -458,6 +483,7 @@ mod tests {
                 smtputf8: true,
                 ret: Some(Ret::Hdrs),
                 envid: Some("QQ+2B1".to_owned()),
+                ..MailParameters::default()
             }
         );
         assert_eq!(mail("MAIL FROM:  <a@b>").parameters, MailParameters::default());
@@ -470,7 +496,13 @@ mod tests {
             ("FOO=BAR", CommandError::Parameter),
             ("=", CommandError::Parameter),
             ("NOTIFY=NEVER", CommandError::Parameter), // RCPT's
-            ("MT-PRIORITY=3", CommandError::Parameter),
+            ("XMT-PRIORITY=3", CommandError::Parameter),
+            ("REQUIRETLS=yes", CommandError::ParameterValue("REQUIRETLS")),
+            ("BY=0;R", CommandError::ParameterValue("BY")),
+            ("HOLDFOR=0", CommandError::ParameterValue("HOLDFOR")),
+            ("HOLDFOR=1 HOLDUNTIL=2026-12-24T12:00:00Z", CommandError::ParameterValue("HOLDUNTIL")), // RFC 4865 3
+            ("HOLDUNTIL=2026-12-24T12:00:00Z HOLDFOR=1", CommandError::ParameterValue("HOLDFOR")),
+            ("MT-PRIORITY=10", CommandError::ParameterValue("MT-PRIORITY")),
             ("SIZE", CommandError::ParameterValue("SIZE")),
             ("SIZE=", CommandError::ParameterValue("SIZE")),
             ("SIZE=-1", CommandError::ParameterValue("SIZE")),
@@ -554,6 +586,16 @@ mod tests {
                 Some("CHUNKING"),
                 "MAIL FROM:<a@b>\r\n",
             ),
+            ("MAIL FROM:<a@b> REQUIRETLS", &bare, Some("REQUIRETLS"), "MAIL FROM:<a@b>\r\n"),
+            ("MAIL FROM:<a@b> BY=1;N", &bare, Some("DELIVERBY"), "MAIL FROM:<a@b>\r\n"),
+            ("MAIL FROM:<a@b> HOLDFOR=1", &bare, Some("FUTURERELEASE"), "MAIL FROM:<a@b>\r\n"),
+            ("MAIL FROM:<a@b> MT-PRIORITY=3", &bare, Some("MT-PRIORITY"), "MAIL FROM:<a@b>\r\n"),
+            (
+                "MAIL FROM:<a@b> mt-priority=-3 holduntil=2026-12-24T12:00:00+01:00 by=+007;nT requiretls",
+                &everything(),
+                None,
+                "MAIL FROM:<a@b> REQUIRETLS BY=+007;nT HOLDUNTIL=2026-12-24T12:00:00+01:00 MT-PRIORITY=-3\r\n",
+            ),
             (
                 "MAIL FROM:<@r:a@b> AUTH=a@b ENVID=x RET=FULL SMTPUTF8 BODY=BINARYMIME",
                 &everything(),
@@ -614,6 +656,11 @@ mod tests {
         "RET=HDRS",
         "ENVID=a+2Bb",
         "AUTH=<>",
+        "REQUIRETLS",
+        "BY=7;R",
+        "HOLDFOR=7",
+        "HOLDUNTIL=2026-12-24T12:00:00Z",
+        "MT-PRIORITY=-7",
         "X",
     ];
     const OF_RCPT: &[&str] = &[
@@ -626,8 +673,9 @@ mod tests {
     ];
 
     fn upstreams() -> impl Strategy<Value = Extensions> {
-        any::<[bool; 6]>().prop_map(|[size, eight_bit_mime, smtputf8, dsn, chunking, binary_mime]| {
+        any::<[bool; 7]>().prop_map(|[size, eight_bit_mime, smtputf8, dsn, chunking, binary_mime, more]| {
             Extensions {
+                further: if more { further() } else { Further::default() },
                 size: size.then_some(None),
                 eight_bit_mime,
                 smtputf8,

@@ -1,6 +1,7 @@
 //! Service extensions: what an EHLO reply says the other side can do (RFC 5321 4.1.1.1).
 
 use super::Reply;
+use super::further::Further;
 
 /// What an upstream offered. Unknown keywords are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Extensions {
     pub auth: Vec<String>,
     /// XCLIENT (Postfix XCLIENT_README): the attribute names, upper case; empty where it is not offered.
     pub xclient: Vec<String>,
+    /// REQUIRETLS, LIMITS, DELIVERBY, FUTURERELEASE, MT-PRIORITY
+    pub further: Further,
 }
 
 impl Extensions {
@@ -61,6 +64,7 @@ impl Extensions {
             starttls,
             auth,
             xclient,
+            further,
         } = self;
         let both = |ours: &[String], theirs: &[String]| -> Vec<String> {
             ours.iter().filter(|word| theirs.contains(word)).cloned().collect()
@@ -80,6 +84,7 @@ impl Extensions {
             starttls: *starttls && other.starttls,
             auth: both(auth, &other.auth),
             xclient: both(xclient, &other.xclient),
+            further: further.common(&other.further),
         }
     }
 
@@ -106,7 +111,7 @@ impl Extensions {
                 }
             }
             "XCLIENT" => self.xclient = words.map(str::to_ascii_uppercase).collect(),
-            _ => {}
+            _ => self.further.add(line),
         }
     }
 }
@@ -149,6 +154,7 @@ mod tests {
                 starttls: true,
                 auth: vec!["PLAIN".to_owned(), "LOGIN".to_owned()],
                 xclient: attributes.split(' ').map(str::to_owned).collect(),
+                further: Further::default(),
             }
         );
     }

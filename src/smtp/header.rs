@@ -94,11 +94,12 @@ impl Header {
     /// The unfolded value of the first field of that name (without regard to case), blanks at both ends off; octets
     /// that are no UTF-8 become U+FFFD.
     pub fn value(&self, name: &str) -> Option<String> {
-        let field = self.fields().find(|field| field.is_named(name))?;
-        // RFC 5322 2.2.3: unfolding takes the CRLF off and leaves the blank behind it.
-        let unfolded: Vec<u8> =
-            field.value().iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
-        Some(String::from_utf8_lossy(&unfolded).trim_matches([' ', '\t']).to_owned())
+        self.values(name).next()
+    }
+
+    /// The same of every field of that name, in order.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = String> {
+        self.fields().filter(move |field| field.is_named(name)).map(Field::unfolded)
     }
 
     /// How many fields of that name there are.
@@ -157,6 +158,13 @@ impl<'a> Field<'a> {
     fn is_named(self, name: &str) -> bool {
         let colon = self.colon();
         colon < self.0.len() && self.0[..colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    fn unfolded(self) -> String {
+        // RFC 5322 2.2.3: unfolding takes the CRLF off and leaves the blank behind it.
+        let unfolded: Vec<u8> =
+            self.value().iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
+        String::from_utf8_lossy(&unfolded).trim_matches([' ', '\t']).to_owned()
     }
 
     /// What follows the colon.

@@ -53,6 +53,7 @@ impl Scan {
 pub struct DotScanner {
     /// Whether a dot that comes next would begin a line: after CRLF, or as the first octet of all.
     at_line_start: bool,
+    tolerates_bare_lf: bool,
     fault: Option<Fault>,
 }
 
@@ -65,7 +66,12 @@ impl Default for DotScanner {
 impl DotScanner {
     /// Before the first octet.
     pub const fn new() -> Self {
-        Self { at_line_start: true, fault: None }
+        Self { at_line_start: true, tolerates_bare_lf: false, fault: None }
+    }
+
+    /// Before the first octet, for content whose bare LFs will be mended: they are no fault, begin no line, and end nothing.
+    pub const fn tolerating_bare_lf() -> Self {
+        Self { tolerates_bare_lf: true, ..Self::new() }
     }
 
     /// Looks at `input`: all octets not yet consumed, in order. After a fault it goes on to look for the end.
@@ -98,7 +104,9 @@ impl DotScanner {
                 }
                 [b'\r'] => break,
                 [octet, ..] => {
-                    self.fault = self.fault.or(Some(fault_of(*octet)));
+                    if !(self.tolerates_bare_lf && *octet == b'\n') {
+                        self.fault = self.fault.or(Some(fault_of(*octet)));
+                    }
                     position += 1;
                     self.at_line_start = false;
                 }
@@ -126,10 +134,16 @@ const fn fault_of(octet: u8) -> Fault {
 #[derive(Debug, Default)]
 pub struct ContentChecker {
     after_cr: bool,
+    tolerates_bare_lf: bool,
     fault: Option<Fault>,
 }
 
 impl ContentChecker {
+    /// For content whose bare LFs will be mended.
+    pub fn tolerating_bare_lf() -> Self {
+        Self { tolerates_bare_lf: true, ..Self::default() }
+    }
+
     /// Looks at the next octets.
     pub fn check(&mut self, octets: &[u8]) {
         if self.fault.is_some() || octets.is_empty() {
@@ -149,6 +163,7 @@ impl ContentChecker {
                     self.after_cr = true;
                     return;
                 }
+                [b'\n', after @ ..] if self.tolerates_bare_lf => rest = after,
                 [octet, ..] => {
                     self.fault = self.fault.or(Some(fault_of(*octet)));
                     return;
@@ -386,6 +401,31 @@ mod tests {
         ] {
             assert_eq!(checked(&[content.as_bytes()]), expected, "{content:?}");
         }
+    }
+
+    #[test]
+    fn where_bare_lf_is_mended() {
+        for (content, fault) in [
+            ("a\nb\n", None),
+            ("\n.\n", None),
+            ("a\n\rb", Some(Fault::BareCr)),
+            ("a\n\0", Some(Fault::Nul)),
+            ("\r\r\n", Some(Fault::BareCr)),
+        ] {
+            let mut checker = ContentChecker::tolerating_bare_lf();
+            checker.check(content.as_bytes());
+            assert_eq!(checker.finish(), fault, "{content:?}");
+            let mut scanner = DotScanner::tolerating_bare_lf();
+            let input = format!("{content}\r\n.\r\nNOOP\r\n");
+            let scan = scanner.scan(input.as_bytes());
+            // CRLF.CRLF alone is the end all the same.
+            assert_eq!((scan.ended, input.len() - scan.consumed), (true, "NOOP\r\n".len()), "{content:?}");
+            assert_eq!(scanner.fault(), fault, "{content:?}");
+        }
+        let mut scanner = DotScanner::tolerating_bare_lf();
+        let input = b"a\n.\r\nb\n..c\r\n.\n";
+        let scan = scanner.scan(input);
+        assert!(!scan.ended && scan.stuffed == [12], "{scan:?}");
     }
 
     fn faultless() -> impl Strategy<Value = Vec<u8>> {

@@ -1,14 +1,16 @@
 //! The words of the protocol, pure: no sockets, no state of a conversation, no policy.
 //!
-//! Bytes to values and back, strictly by the grammar of RFC 5321, 6531, 3461, 1870, 3030 and 4954. Whatever is
+//! Bytes to values and back, strictly by the grammar of RFC 5321 and 6531 and of its extensions. Whatever is
 //! forwarded is forwarded as it was written, so the values keep the text and never normalise it.
 
 pub mod command;
 pub mod extension;
+pub mod further;
 mod grammar;
 pub mod header;
 pub mod line;
 pub mod mail_data;
+pub mod newline;
 pub mod parameter;
 pub mod path;
 pub mod reply;
@@ -17,6 +19,7 @@ pub mod xtext;
 
 pub use command::{Command, CommandError, MailCommand, RcptCommand};
 pub use extension::Extensions;
+pub use further::Limits;
 pub use parameter::{Body, MailParameters, RcptParameters};
 pub use path::{ForwardPath, Mailbox, ReversePath};
 pub use reply::{Enhanced, Reply};

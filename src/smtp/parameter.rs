@@ -1,13 +1,14 @@
 //! The parameters of MAIL and RCPT that Gatepost knows: typed, and written back as they came.
 //!
 //! SIZE (RFC 1870), BODY (6152, 3030), SMTPUTF8 (6531), RET, ENVID, NOTIFY, ORCPT (3461), AUTH (4954: parsed and
-//! never passed on). xtext is checked and kept encoded.
+//! never passed on), REQUIRETLS (8689), BY (2852), HOLDFOR, HOLDUNTIL (4865), MT-PRIORITY (6710). xtext is checked and
+//! kept encoded.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandError, Extensions, grammar, xtext};
+use super::{CommandError, Extensions, further, grammar, xtext};
 
 /// The longest ENVID, in characters once decoded (RFC 3461 4.4).
 const MAX_ENVID: usize = 100;
@@ -65,6 +66,16 @@ pub struct MailParameters {
     pub ret: Option<Ret>,
     /// `ENVID=`, xtext as it was written.
     pub envid: Option<String>,
+    /// `REQUIRETLS`
+    pub require_tls: bool,
+    /// `BY=`, as it was written, whatever time passes before it goes upstream.
+    pub by: Option<String>,
+    /// `HOLDFOR=`, as it was written; counted from when it goes upstream.
+    pub hold_for: Option<String>,
+    /// `HOLDUNTIL=`, as it was written; never beside `HOLDFOR=`.
+    pub hold_until: Option<String>,
+    /// `MT-PRIORITY=`, as it was written.
+    pub mt_priority: Option<String>,
 }
 
 /// What a client asked for with RCPT.
@@ -115,7 +126,7 @@ impl MailParameters {
     /// Reads what follows the path: nothing, or a blank and parameters.
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let mut parameters = Self::default();
-        let (mut smtputf8, mut auth) = (None, None);
+        let (mut smtputf8, mut require_tls, mut auth) = (None, None, None);
         for (keyword, value) in keywords(text) {
             match keyword.to_ascii_uppercase().as_str() {
                 "SIZE" => once(&mut parameters.size, "SIZE", value.and_then(size))?,
@@ -124,22 +135,44 @@ impl MailParameters {
                 "RET" => once(&mut parameters.ret, "RET", value.and_then(ret))?,
                 "ENVID" => once(&mut parameters.envid, "ENVID", value.and_then(envid))?,
                 "AUTH" => once(&mut auth, "AUTH", value.and_then(submitter))?,
+                "REQUIRETLS" => once(&mut require_tls, "REQUIRETLS", value.is_none().then_some(()))?,
+                "BY" => once(&mut parameters.by, "BY", value.and_then(further::by))?,
+                // RFC 4865 3: the one or the other.
+                "HOLDFOR" if parameters.hold_until.is_none() => {
+                    once(&mut parameters.hold_for, "HOLDFOR", value.and_then(further::hold_for))?;
+                }
+                "HOLDUNTIL" if parameters.hold_for.is_none() => {
+                    once(&mut parameters.hold_until, "HOLDUNTIL", value.and_then(further::hold_until))?;
+                }
+                "HOLDFOR" => return Err(CommandError::ParameterValue("HOLDFOR")),
+                "HOLDUNTIL" => return Err(CommandError::ParameterValue("HOLDUNTIL")),
+                "MT-PRIORITY" => {
+                    let priority = value.and_then(further::mt_priority);
+                    once(&mut parameters.mt_priority, "MT-PRIORITY", priority)?;
+                }
                 _ => return Err(CommandError::Parameter),
             }
         }
         parameters.smtputf8 = smtputf8.is_some();
+        parameters.require_tls = require_tls.is_some();
         Ok(parameters)
     }
 
     /// The first extension that is needed to pass all of them on and that `upstream` has not.
-    pub(super) fn missing_extension(&self, upstream: &Extensions) -> Option<&'static str> {
+    pub fn missing_extension(&self, upstream: &Extensions) -> Option<&'static str> {
         let binary = self.body == Some(Body::BinaryMime);
+        let holds = self.hold_for.is_some() || self.hold_until.is_some();
+        let further = &upstream.further;
         let needed = [
             (self.smtputf8 && !upstream.smtputf8, "SMTPUTF8"),
             (self.body == Some(Body::EightBitMime) && !upstream.eight_bit_mime, "8BITMIME"),
             (binary && !upstream.binary_mime, "BINARYMIME"),
             (binary && !upstream.chunking, "CHUNKING"),
             ((self.ret.is_some() || self.envid.is_some()) && !upstream.dsn, "DSN"),
+            (self.require_tls && !further.require_tls, "REQUIRETLS"),
+            (self.by.is_some() && further.deliver_by.is_none(), "DELIVERBY"),
+            (holds && further.future_release.is_none(), "FUTURERELEASE"),
+            (self.mt_priority.is_some() && further.mt_priority.is_none(), "MT-PRIORITY"),
         ];
         needed.into_iter().find_map(|(missing, name)| missing.then_some(name))
     }
@@ -166,6 +199,20 @@ impl MailParameters {
         }
         if let Some(envid) = self.envid.as_ref().filter(|_| upstream.dsn) {
             out += &format!(" ENVID={envid}");
+        }
+        let further = &upstream.further;
+        if self.require_tls && further.require_tls {
+            out += " REQUIRETLS";
+        }
+        for (keyword, value, known) in [
+            ("BY", &self.by, further.deliver_by.is_some()),
+            ("HOLDFOR", &self.hold_for, further.future_release.is_some()),
+            ("HOLDUNTIL", &self.hold_until, further.future_release.is_some()),
+            ("MT-PRIORITY", &self.mt_priority, further.mt_priority.is_some()),
+        ] {
+            if let Some(value) = value.as_ref().filter(|_| known) {
+                out += &format!(" {keyword}={value}");
+            }
         }
         out
     }

@@ -1,13 +1,16 @@
 //! The fields that Gatepost adds in front of a message: Received (RFC 5321 4.4), Date and Message-ID where missing
-//! (RFC 6409 8.2, 8.3), X-Authenticated-As or X-Relayed-From on released ones.
+//! (RFC 6409 8.2, 8.3), Sender where wanted (8.1), X-Authenticated-As or X-Relayed-From on released ones.
 
 use std::net::IpAddr;
 
-use super::path::MAX_PATH;
+use super::path::{MAX_PATH, Mailbox};
 use super::xtext;
 use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
 use crate::id::SessionId;
+
+/// So many Received fields are borne; one more is taken for a loop (RFC 5321 6.3: at least 100).
+pub const MAX_RECEIVED: usize = 100;
 
 /// What `Received:` says.
 #[derive(Debug, Clone)]
@@ -108,6 +111,14 @@ pub fn message_id(session: SessionId, serial: u32, hostname: &str) -> String {
 pub const AUTHENTICATED_AS: &str = "X-Authenticated-As";
 /// The name of the field that [`origin`] writes for relay hosts.
 pub const RELAYED_FROM: &str = "X-Relayed-From";
+
+/// The name of the field that [`sender`] writes (RFC 5322 3.6.2).
+pub const SENDER: &str = "Sender";
+
+/// `Sender: ADDRESS` CRLF, for an address that has been checked.
+pub fn sender(address: &Mailbox) -> String {
+    format!("{SENDER}: {}\r\n", address.as_str())
+}
 
 /// `X-Authenticated-As: NAME` or `X-Relayed-From: HOST` CRLF; a name that is not printable ASCII in xtext (RFC 3461 4).
 pub fn origin(account: &Account) -> String {

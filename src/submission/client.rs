@@ -79,6 +79,10 @@ impl Client {
 
     /// Takes the next command, if a whole line of it is buffered.
     pub(super) fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
+        if !self.framer.is_overflowing() && begins_as_tls(&self.inbound) {
+            self.inbound = BytesMut::new();
+            return Some(Err(LineError::TlsHello));
+        }
         let limit = if self.framer.is_overflowing() {
             MAX_COMMAND_LINE
         } else {
@@ -225,6 +229,11 @@ impl Client {
         })
         .await;
     }
+}
+
+/// A handshake record (RFC 8446 5.1; every version of TLS begins with 3). No command begins so, and no CRLF may ever come.
+fn begins_as_tls(octets: &[u8]) -> bool {
+    octets.starts_with(&[0x16, 0x03])
 }
 
 fn begins_as_auth(octets: &[u8]) -> bool {

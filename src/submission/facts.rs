@@ -13,6 +13,7 @@ use crate::maillog::MessageFacts;
 use crate::net::Stream;
 use crate::quarantine::envelope::{Recipient, RecipientState, SessionFacts, TlsFacts};
 use crate::session::{ParkReason, Session, Transaction};
+use crate::smtp::Mailbox;
 use crate::smtp::header::Header;
 use crate::smtp::trace::{self, Protocol, Received};
 use crate::upstream::ClientIdentity;
@@ -90,8 +91,13 @@ pub(super) fn reason(reason: ParkReason, block: Option<Block>) -> String {
     }
 }
 
-/// The fields in front of the message; with the origin for one that is parked by `account`.
-pub(super) fn trace(conversation: &super::Conversation, header: &Header, parked: Option<&Account>) -> String {
+/// The fields in front of the message; with `sender` in Sender:, and the origin for one that is parked.
+pub(super) fn trace(
+    conversation: &super::Conversation,
+    header: &Header,
+    sender: Option<&Mailbox>,
+    parked: Option<&Account>,
+) -> String {
     let super::Conversation { session, parts, id, peer, messages, client, .. } = conversation;
     let config: &Config = &parts.config;
     let now = clock::now();
@@ -107,7 +113,7 @@ pub(super) fn trace(conversation: &super::Conversation, header: &Header, parked:
     });
     let mut fields = trace::received(&Received {
         helo: hello.map(|hello| hello.name.as_str()),
-        client: Some(peer.ip()),
+        client: (!config.submission.hide_client).then_some(peer.ip()),
         hostname: &config.hostname,
         protocol: Protocol {
             extended: hello.is_some_and(|hello| hello.extended),
@@ -129,6 +135,7 @@ pub(super) fn trace(conversation: &super::Conversation, header: &Header, parked:
     if header.count("Message-ID") == 0 {
         fields.push_str(&trace::message_id(*id, *messages, &config.hostname));
     }
+    fields.extend(sender.map(trace::sender));
     fields
 }
 

@@ -4,11 +4,13 @@
 //! a block that comes meanwhile still counts; all that follows is streamed in constant memory. After a failure the rest is
 //! read and thrown away, since the client does not listen before its end of data.
 
+use crate::quarantine::envelope::Treatment;
 use crate::quarantine::spool::{ParkError, Parking};
 use crate::session::{Delivery, ParkOrder, UpstreamFault};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::mail_data::{ContentChecker, DotScanner, Fault as NewlineFault};
-use crate::transfer::{Stopped, Transfer};
+use crate::smtp::newline::Normalizer;
+use crate::transfer::{Form, Stopped, Transfer};
 use crate::upstream::{Fault, Transaction};
 
 /// So many octets of a message are held in memory before its route is chosen.
@@ -34,6 +36,30 @@ pub(super) struct Parked {
     pub(super) order: ParkOrder,
     /// What is put in front at each transfer.
     pub(super) trace: String,
+    /// What else is done then.
+    pub(super) treatment: Treatment,
+}
+
+/// What is made of newlines that are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newlines {
+    /// They make the message one that is refused.
+    Strict,
+    /// A bare LF is taken for CRLF.
+    Normalized,
+    /// All octets pass: BODY=BINARYMIME.
+    Binary,
+}
+
+/// What a message must keep to, and how it is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Octets of it, at the most.
+    pub(super) size: u64,
+    /// Octets of its header section, at the most.
+    pub(super) header: usize,
+    /// Its newlines.
+    pub(super) newlines: Newlines,
 }
 
 /// How the end of the message is told.
@@ -42,6 +68,8 @@ enum Framing {
     Dots(DotScanner),
     /// BDAT.
     Chunks(ContentChecker),
+    /// BDAT, and the content is binary.
+    BinaryChunks,
 }
 
 /// The header section.
@@ -56,6 +84,10 @@ pub(super) struct Incoming {
     head: Option<Head>,
     /// Body octets not yet routed.
     held: Vec<u8>,
+    /// Where newlines are mended.
+    normalizer: Option<Normalizer>,
+    /// All that came as it came, as long as its route is not chosen and where that is not what is held.
+    raw: Vec<u8>,
     size: u64,
     max_size: u64,
     /// Where it goes.
@@ -68,23 +100,34 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// What follows DATA.
-    pub(super) fn by_data(max_size: u64, max_header: usize) -> Self {
-        Self::new(Framing::Dots(DotScanner::new()), max_size, max_header)
+    pub(super) fn by_data(bounds: Bounds) -> Self {
+        let scanner = match bounds.newlines {
+            Newlines::Normalized => DotScanner::tolerating_bare_lf(),
+            Newlines::Strict | Newlines::Binary => DotScanner::new(),
+        };
+        Self::new(Framing::Dots(scanner), bounds)
     }
 
     /// What follows BDAT.
-    pub(super) fn by_chunks(max_size: u64, max_header: usize) -> Self {
-        Self::new(Framing::Chunks(ContentChecker::default()), max_size, max_header)
+    pub(super) fn by_chunks(bounds: Bounds) -> Self {
+        let framing = match bounds.newlines {
+            Newlines::Strict => Framing::Chunks(ContentChecker::default()),
+            Newlines::Normalized => Framing::Chunks(ContentChecker::tolerating_bare_lf()),
+            Newlines::Binary => Framing::BinaryChunks,
+        };
+        Self::new(framing, bounds)
     }
 
-    fn new(framing: Framing, max_size: u64, max_header: usize) -> Self {
-        let head = Some(Head::Collecting(HeaderCollector::new(max_header)));
+    fn new(framing: Framing, bounds: Bounds) -> Self {
+        let head = Some(Head::Collecting(HeaderCollector::new(bounds.header)));
         Self {
             framing,
             head,
             held: Vec::new(),
+            normalizer: (bounds.newlines == Newlines::Normalized).then(Normalizer::default),
+            raw: Vec::new(),
             size: 0,
-            max_size,
+            max_size: bounds.size,
             route: Route::Undecided,
             begun: false,
             trouble: None,
@@ -167,12 +210,14 @@ impl Incoming {
         match &self.framing {
             Framing::Dots(scanner) => scanner.fault(),
             Framing::Chunks(checker) => checker.finish(),
+            Framing::BinaryChunks => None,
         }
     }
 
     /// It goes nowhere; the first reason stands.
     pub(super) fn fail(&mut self, delivery: Delivery) {
         self.held = Vec::new();
+        self.raw = Vec::new();
         if !matches!(self.route, Route::Nowhere(_)) {
             self.route = Route::Nowhere(delivery);
         }
@@ -180,7 +225,7 @@ impl Incoming {
 
     /// Begins mail data upstream: nothing of the message goes out yet.
     pub(super) async fn begin(&mut self, upstream: &mut Transaction) {
-        match upstream.begin_data().await {
+        match self.form().begin(upstream).await {
             Ok(None) => self.begun = true,
             Ok(Some(reply)) => self.stop(Stopped::Refused(reply)),
             Err(fault) => self.stop(Stopped::Fault(fault)),
@@ -196,33 +241,51 @@ impl Incoming {
         }
     }
 
-    /// It goes upstream, behind `trace`.
-    pub(super) async fn relay(&mut self, upstream: &mut Transaction, trace: &str) {
-        let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
-        self.route = Route::Upstream(Transfer::new(trace, header));
-        self.drain(Some(upstream)).await;
+    fn form(&self) -> Form {
+        if matches!(self.framing, Framing::BinaryChunks) { Form::Binary } else { Form::Lines }
     }
 
-    /// It goes into the quarantine.
-    pub(super) async fn park(&mut self, begun: Result<Parking, ParkError>, order: ParkOrder, trace: String) {
-        let header = self.header().map_or(&[][..], Header::as_bytes);
+    /// It goes upstream, behind `trace`.
+    pub(super) async fn relay(&mut self, upstream: &mut Transaction, treatment: Treatment, trace: &str) {
+        let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
+        self.route = Route::Upstream(Transfer::new(self.form(), treatment, trace, header));
+        self.raw = Vec::new();
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            self.forward(&[], &held, Some(upstream)).await;
+        }
+    }
+
+    /// It goes into the quarantine, as it arrived.
+    pub(super) async fn park(
+        &mut self,
+        begun: Result<Parking, ParkError>,
+        order: ParkOrder,
+        treatment: Treatment,
+        trace: String,
+    ) {
+        let (raw, held) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.held));
+        let came = match self.normalizer {
+            Some(_) => [&raw[..], &[]],
+            None => [self.header().map_or(&[][..], Header::as_bytes), &held[..]],
+        };
         let parking = match begun {
-            Ok(mut parking) => parking.write(header).await.map(|()| parking),
+            Ok(mut parking) => {
+                let written = async {
+                    for piece in came.iter().filter(|piece| !piece.is_empty()) {
+                        parking.write(piece).await?;
+                    }
+                    Ok(())
+                };
+                written.await.map(|()| parking)
+            }
             Err(error) => Err(error),
         };
         match parking {
             Ok(parking) => {
-                self.route = Route::Quarantine(Box::new(Parked { parking, order, trace }));
-                self.drain(None).await;
+                self.route = Route::Quarantine(Box::new(Parked { parking, order, trace, treatment }));
             }
             Err(error) => self.not_parked(&error),
-        }
-    }
-
-    async fn drain(&mut self, upstream: Option<&mut Transaction>) {
-        let held = std::mem::take(&mut self.held);
-        if !held.is_empty() {
-            self.forward(&held, upstream).await;
         }
     }
 
@@ -244,6 +307,18 @@ impl Incoming {
         if self.size > self.max_size {
             return self.fail(Delivery::TooBig);
         }
+        let mut mended = Vec::new();
+        let raw = content;
+        let content = match &mut self.normalizer {
+            Some(normalizer) => {
+                normalizer.push(raw, &mut mended);
+                if matches!(self.route, Route::Undecided) {
+                    self.raw.extend_from_slice(raw);
+                }
+                &mended
+            }
+            None => raw,
+        };
         let body = match &mut self.head {
             Some(Head::Collecting(collector)) => match collector.push(content) {
                 Collected::More => return,
@@ -260,11 +335,12 @@ impl Incoming {
         if matches!(self.route, Route::Undecided) {
             self.held.extend_from_slice(body);
         } else {
-            self.forward(body, upstream).await;
+            self.forward(raw, body, upstream).await;
         }
     }
 
-    async fn forward(&mut self, body: &[u8], upstream: Option<&mut Transaction>) {
+    /// The quarantine gets `raw`, the upstream `body`.
+    async fn forward(&mut self, raw: &[u8], body: &[u8], upstream: Option<&mut Transaction>) {
         match (&mut self.route, upstream) {
             (Route::Upstream(transfer), Some(upstream)) => {
                 if let Err(stop) = transfer.push(upstream, body).await {
@@ -272,7 +348,7 @@ impl Incoming {
                 }
             }
             (Route::Quarantine(parked), _) => {
-                if let Err(error) = parked.parking.write(body).await {
+                if let Err(error) = parked.parking.write(raw).await {
                     self.not_parked(&error);
                 }
             }

@@ -243,7 +243,10 @@ impl Connection {
 
     /// Whether a further transaction may use it.
     pub(super) fn is_reusable(&self) -> bool {
-        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < MAX_TRANSACTIONS
+        // RFC 9422 4.1
+        let allowed =
+            self.extensions.further.limits.mail_max.unwrap_or(MAX_TRANSACTIONS).min(MAX_TRANSACTIONS);
+        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < allowed
     }
 
     /// A transaction has used it.

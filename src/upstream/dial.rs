@@ -217,6 +217,8 @@ impl Dialer {
         let mut reply = connection.reply(*limit).await?;
         if reply.code / 100 == 2 {
             connection.extensions = Extensions::from_ehlo(&reply);
+            // RFC 8689 2: it means something only over TLS; ours always verifies.
+            connection.extensions.further.require_tls &= matches!(connection.stream, Stream::Client(_));
             return Ok(());
         }
         if reply.is_permanent() {

@@ -18,6 +18,7 @@ use crate::net::password::PasswordError;
 use crate::net::tls::{self, TlsError};
 use crate::smtp::{Extensions, MailCommand, RcptCommand, Reply};
 
+mod chunks;
 mod connection;
 mod content;
 mod dial;

@@ -112,7 +112,7 @@ impl Transaction {
         }
     }
 
-    fn connection_in_data(&mut self) -> Result<Box<Connection>, Fault> {
+    pub(super) fn connection_in_data(&mut self) -> Result<Box<Connection>, Fault> {
         if self.stage != Stage::Content {
             return Err(Fault::Protocol("mail data before DATA".to_owned()));
         }

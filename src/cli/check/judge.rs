@@ -60,6 +60,9 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         findings.push(warning("upstream", finding, format!("Run: chmod o= {path}")));
     }
     users(&facts.users, config, &mut findings);
+    if let Some(why) = &facts.senders {
+        findings.push(error("senders", why.clone(), "Mend that line, or [sender] map"));
+    }
     descriptors(facts.descriptors, config, &mut findings);
     if config.notify.to.is_empty() {
         findings.push(warning(
@@ -403,6 +406,7 @@ mod tests {
             descriptors: None,
             certificate: Certificate::Usable,
             users: UsersFile::Usable { shut_out: Vec::new(), barred: Vec::new(), offered: 3 },
+            senders: None,
             exposed: Vec::new(),
             readable_secrets: Vec::new(),
             unusable: None,
@@ -441,6 +445,7 @@ mod tests {
             ),
             (local::Facts { users: UsersFile::Missing, ..well() }, QUIET, &[(Error, "users")]),
             (local::Facts { users: UsersFile::Missing, ..well() }, RELAY, &[]),
+            (local::Facts { senders: Some("line 3".to_owned()), ..well() }, QUIET, &[(Error, "senders")]),
             (
                 local::Facts { users: UsersFile::Unusable { why: "line 3".to_owned(), cure: "" }, ..well() },
                 RELAY,

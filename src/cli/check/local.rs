@@ -11,6 +11,7 @@ use crate::auth::UsersError;
 use crate::auth::users::Users;
 use crate::config::Config;
 use crate::net::tls;
+use crate::sender::Senders;
 
 /// What was found here.
 pub(super) struct Facts {
@@ -18,6 +19,8 @@ pub(super) struct Facts {
     pub(super) descriptors: Option<u64>,
     pub(super) certificate: Certificate,
     pub(super) users: UsersFile,
+    /// The senders file is wanted and cannot be used, and why.
+    pub(super) senders: Option<String>,
     /// Folders and files of ours that others than Gatepost's user can read.
     pub(super) exposed: Vec<PathBuf>,
     /// Files with a secret for the upstream that everybody can read.
@@ -65,6 +68,9 @@ pub(super) fn look(config: &Config) -> Facts {
         descriptors: getrlimit(Resource::Nofile).current,
         certificate: certificate(config),
         users: users(config),
+        senders: Senders::open(config.sender.policy, &[], &config.sender.map)
+            .err()
+            .map(|why| why.to_string()),
         exposed,
         // A group of one's own is how some keep such files.
         readable_secrets: secrets(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect(),

@@ -282,7 +282,7 @@ fn queue_id() -> Option<String> {
 
 fn refuse(error: &CommandError, out: &mut Vec<u8>) {
     match error {
-        CommandError::Unknown => say(out, 500, "5.5.1", "Error: unknown command"),
+        CommandError::Unknown | CommandError::Http => say(out, 500, "5.5.1", "Error: unknown command"),
         CommandError::Character => say(out, 500, "5.5.2", format!("Error: {error}")),
         CommandError::Arguments(syntax) => say(out, 501, "5.5.4", syntax),
         CommandError::ReversePath => say(out, 501, "5.1.7", "Bad sender address syntax"),

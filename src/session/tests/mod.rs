@@ -5,12 +5,14 @@
 
 mod block;
 mod data;
+mod front;
 mod order;
 mod random;
 mod security;
 
 use super::*;
 use crate::guard::mimicry::Precedents;
+use crate::sender::rules::{Policy, Rules};
 use crate::smtp::Extensions;
 
 /// How a dialogue begins.
@@ -39,6 +41,8 @@ pub(super) struct World {
     pub upstream: Option<Extensions>,
     pub mechanisms: &'static str,
     pub message_id: String,
+    /// Whom `only-as-self` binds.
+    pub bound: Option<(Rules, Account)>,
 }
 
 impl World {
@@ -60,6 +64,7 @@ impl World {
             upstream: Some(upstream),
             mechanisms: "PLAIN LOGIN",
             message_id: String::new(),
+            bound: None,
         }
     }
 
@@ -72,6 +77,7 @@ impl World {
             precedents: &self.precedents,
             upstream: self.upstream.as_ref(),
             mechanisms: self.mechanisms,
+            sender: self.bound.as_ref().map(|(rules, account)| (rules, account)),
         }
     }
 
@@ -89,6 +95,16 @@ impl World {
             ("no-auth", _) => self.mechanisms = "",
             ("no-upstream", _) => self.upstream = None,
             ("plain-upstream", _) => self.upstream = Some(Extensions::default()),
+            ("offers", keywords) => {
+                let text = format!("x\n{}", keywords.replace('|', "\n"));
+                let ehlo = Reply { code: 250, enhanced: None, text: text.into() };
+                self.upstream = Some(Extensions::from_ehlo(&ehlo));
+            }
+            ("only-as-self", _) => {
+                let domains = vec!["example.org".to_owned()];
+                let rules = Rules { policy: Policy::Own, domains, ..Rules::default() };
+                self.bound = Some((rules, "anna".parse().unwrap()));
+            }
             ("upstream-size", octets) => {
                 self.upstream.get_or_insert_default().size = Some(octets.parse().ok());
             }
@@ -163,6 +179,8 @@ fn delivery(text: &str) -> Delivery {
             "refused" => Delivery::Refused,
             "bad-newline" => Delivery::BadNewline,
             "too-big" => Delivery::TooBig,
+            "foreign-from" => Delivery::ForeignFrom,
+            "loop" => Delivery::Loop,
             "full" => Delivery::QuarantineFull,
             _ => panic!("no such delivery: {text}"),
         },
@@ -187,6 +205,7 @@ fn event(kind: &str, text: &str) -> Event {
         ("C", line) => Event::Line(Command::parse(line.as_bytes()).map_err(LineError::Command)),
         ("L", "too-long") => Event::Line(Err(LineError::TooLong)),
         ("L", "auth-too-long") => Event::Line(Err(LineError::AuthTooLong)),
+        ("L", "tls-hello") => Event::Line(Err(LineError::TlsHello)),
         ("L", "fault") => Event::Line(Err(LineError::Fault)),
         ("E", "connected") => Event::Connected,
         ("E", "tls") => Event::TlsEstablished,

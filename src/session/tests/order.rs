@@ -44,7 +44,8 @@ fn greetings() {
             S: 250-DSN
             S: 250-SMTPUTF8
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: QUIT
             S: 221 2.0.0 Bye
             > close",
@@ -72,7 +73,8 @@ fn greetings() {
             S: 250-AUTH PLAIN LOGIN
             S: 250-ENHANCEDSTATUSCODES
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org> BODY=8BITMIME
             S: 555 5.5.4 *
             C: MAIL FROM:<a@example.org> SMTPUTF8
@@ -111,7 +113,8 @@ fn greetings() {
             S: 250-DSN
             S: 250-SMTPUTF8
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<> SIZE=501
             S: 552 5.3.4 *
             C: MAIL FROM:<> SIZE=500

@@ -20,7 +20,8 @@ fn starttls() {
             S: 250-DSN
             S: 250-SMTPUTF8
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org>
             S: 530 5.7.0 Must issue a STARTTLS command first
             C: STARTTLS
@@ -41,7 +42,8 @@ fn starttls() {
             S: 250-DSN
             S: 250-SMTPUTF8
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org>
             S: 530 5.7.0 Authentication required
             C: STARTTLS
@@ -86,7 +88,8 @@ fn starttls() {
             S: 250-DSN
             S: 250-SMTPUTF8
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: STARTTLS
             S: 503 5.5.1 *",
         ),
@@ -177,7 +180,8 @@ fn auth() {
             S: 250-DSN
             S: 250-SMTPUTF8
             S: 250-CHUNKING
-            S: 250 HELP
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
             C: AUTH PLAIN
             S: 502 5.5.1 *",
         ),

@@ -1,0 +1,167 @@
+//! Who may send as whom: the rules in force, and the senders file that they come from.
+//!
+//! The file is read again once it has rested for a second; a broken or empty new one is refused as a whole, with the line
+//! named, and the old one stays in force.
+
+pub mod header;
+mod map;
+pub mod rules;
+
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::rested::{PACE, Pace, Rested};
+pub use rules::{Policy, Rules};
+
+/// Why the senders file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SendersError {
+    /// It cannot be read.
+    #[error("{path}: {cause}; it is the file of [sender] map")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A line is wrong.
+    #[error("{path}:{line}: {problem}")]
+    Line {
+        /// The file.
+        path: String,
+        /// From 1.
+        line: usize,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// There is no account in it.
+    #[error("{path}: no account in it; right is ACCOUNT: ADDRESS, @DOMAIN, ..., one a line")]
+    Empty {
+        /// The file.
+        path: String,
+    },
+}
+
+/// What became of a changed senders file.
+#[derive(Debug)]
+pub enum SendersEvent {
+    /// Read anew; so many accounts are in it.
+    Reloaded(usize),
+    /// The new file is refused as a whole, and why; the old one stays in force.
+    Refused(String),
+}
+
+/// The rules in force. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Senders {
+    current: Arc<ArcSwap<Rules>>,
+    file: Option<PathBuf>,
+}
+
+impl Senders {
+    /// With the file `map` read, if the policy wants one.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn open(policy: Policy, domains: &[String], map: &Path) -> Result<Self, SendersError> {
+        let mut rules = Rules { policy, domains: domains.to_vec(), ..Rules::default() };
+        let file = (policy == Policy::Map).then(|| map.to_owned());
+        if let Some(file) = &file {
+            rules.map = read(file)?;
+        }
+        Ok(Self { current: Arc::new(ArcSwap::from_pointee(rules)), file })
+    }
+
+    /// As they are now.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.current.load_full()
+    }
+
+    /// Watches the file for as long as it is polled.
+    pub async fn watch(&self, changed: impl Fn(SendersEvent) + Send) {
+        self.watch_at(PACE, changed).await;
+    }
+
+    async fn watch_at(&self, pace: Pace, changed: impl Fn(SendersEvent) + Send) {
+        let Some(file) = &self.file else { return pending().await };
+        let mut rested = Rested::new(file, pace);
+        loop {
+            match rested.read(read).await {
+                Ok(map) => {
+                    let old = self.current.load();
+                    if map != old.map {
+                        let accounts = map.len();
+                        self.current.store(Arc::new(Rules { map, ..Rules::clone(&old) }));
+                        changed(SendersEvent::Reloaded(accounts));
+                    }
+                }
+                Err(problem) => {
+                    changed(SendersEvent::Refused(format!("{problem}; the map read before stays in force")));
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<std::collections::HashMap<String, Vec<rules::Allowed>>, SendersError> {
+    let shown = || path.display().to_string();
+    let octets = std::fs::read(path).map_err(|cause| SendersError::Io { path: shown(), cause })?;
+    let line = |line, problem| SendersError::Line { path: shown(), line, problem };
+    let text = str::from_utf8(&octets).map_err(|error| {
+        let before = octets.get(..error.valid_up_to()).unwrap_or_default();
+        let number = 1 + before.iter().filter(|octet| **octet == b'\n').count();
+        line(number, "no UTF-8".to_owned())
+    })?;
+    let map = map::parse(text).map_err(|problem| line(problem.line, problem.text))?;
+    if map.is_empty() { Err(SendersError::Empty { path: shown() }) } else { Ok(map) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::smtp::ReversePath;
+
+    /// A rest long enough for a write on a busy machine.
+    const BRISK: Pace = Pace { look: Duration::from_millis(20), rest: Duration::from_millis(300) };
+
+    #[tokio::test]
+    async fn the_file_through_its_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("senders");
+        let open = || Senders::open(Policy::Map, &[], &path);
+        assert!(open().unwrap_err().to_string().contains("No such file"));
+        std::fs::write(&path, "# none\n").unwrap();
+        assert!(open().unwrap_err().to_string().contains("no account in it"));
+        std::fs::write(&path, b"anna: a@b\nbob: \xff@b\n").unwrap();
+        assert!(open().unwrap_err().to_string().ends_with("senders:2: no UTF-8"));
+        std::fs::write(&path, "anna: a@b\n").unwrap();
+        let senders = open().unwrap();
+
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let watcher = senders.clone();
+        let watch =
+            tokio::spawn(async move { watcher.watch_at(BRISK, |event| sender.send(event).unwrap()).await });
+        let mut next = async || timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap();
+        let may = |name: &str, address: &str| {
+            senders.rules().allow(&name.parse().unwrap(), &ReversePath::parse(address).unwrap())
+        };
+        std::fs::write(&path, "anna: a@b\nbob: @c\n").unwrap();
+        assert!(matches!(next().await, SendersEvent::Reloaded(2)));
+        assert!(may("bob", "x@c") && may("anna", "a@b"));
+        std::fs::write(&path, "anna: x@y\nbob\n").unwrap();
+        let SendersEvent::Refused(why) = next().await else { panic!() };
+        assert!(why.contains("senders:2: no `:`"), "{why}");
+        assert!(may("anna", "a@b") && !may("anna", "x@y"));
+        watch.abort();
+        let any = Senders::open(Policy::Any, &[], &path).unwrap();
+        assert!(any.file.is_none());
+    }
+}

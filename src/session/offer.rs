@@ -1,0 +1,40 @@
+//! What EHLO offers: what Gatepost can do itself, and what the upstream has; and so what MAIL may ask for.
+//!
+//! RFC 5321 4.1.1.1; the keywords' own RFCs stand in smtp/extension.rs and smtp/further.rs.
+
+use crate::smtp::{Extensions, Limits, MailParameters};
+
+/// What is kept of the upstream's offer for a client: that which rests on something else counts only with it.
+pub(super) fn offered(upstream: Option<&Extensions>, encrypted: bool) -> Extensions {
+    let mut offered = upstream.cloned().unwrap_or_default();
+    // RFC 3030 3: binary content is sent by BDAT, on both sides.
+    offered.binary_mime &= offered.chunking;
+    // RFC 8689 2: both hops must be encrypted.
+    offered.further.require_tls &= encrypted;
+    offered
+}
+
+/// What the upstream does, and we pass on.
+pub(super) fn passed_on(offered: &Extensions) -> Vec<String> {
+    let plain = [
+        (offered.eight_bit_mime, "8BITMIME"),
+        (offered.dsn, "DSN"),
+        (offered.smtputf8, "SMTPUTF8"),
+        (offered.binary_mime, "BINARYMIME"),
+    ];
+    let mut keywords: Vec<String> =
+        plain.iter().filter(|(has, _)| *has).map(|(_, keyword)| (*keyword).to_owned()).collect();
+    keywords.extend(offered.further.keywords());
+    keywords
+}
+
+/// The narrower of both sides' limits.
+pub(super) fn limits(max_recipients: usize, offered: &Extensions) -> Limits {
+    let ours = Limits { rcpt_max: u32::try_from(max_recipients).ok(), ..Limits::default() };
+    ours.smaller(offered.further.limits)
+}
+
+/// Whether MAIL has a parameter that was not offered.
+pub(super) fn exceeds(parameters: &MailParameters, offered: &Extensions) -> bool {
+    parameters.missing_extension(offered).is_some()
+}

@@ -1,0 +1,75 @@
+//! What a message's header says against it, and what is done to the message because of who sends it.
+//!
+//! Asked once, when the header is complete. A block plays no part here: the answer is the same for everyone.
+
+use super::Conversation;
+use super::message::Newlines;
+use crate::account::Account;
+use crate::config::BareNewline;
+use crate::quarantine::envelope::Treatment;
+use crate::sender::header::from_addresses;
+use crate::sender::rules::{own_addresses, same};
+use crate::session::Delivery;
+use crate::smtp::header::Header;
+use crate::smtp::trace::MAX_RECEIVED;
+use crate::smtp::{Body, Mailbox};
+
+impl Conversation {
+    /// Why the message is refused for what stands in its header.
+    pub(super) fn objection(&self, header: &Header) -> Option<Delivery> {
+        if header.count("Received") > MAX_RECEIVED {
+            return Some(Delivery::Loop);
+        }
+        let account = &self.sender.as_ref()?.account;
+        let foreign = self.parts.config.sender.from_header && !self.may_say_from(account, header);
+        foreign.then_some(Delivery::ForeignFrom)
+    }
+
+    fn may_say_from(&self, account: &Account, header: &Header) -> bool {
+        let rules = self.parts.senders.rules();
+        // Of whom nothing is asked the header may be as bad as it likes.
+        !rules.bind(account)
+            || from_addresses(header).is_some_and(|addresses| {
+                addresses.iter().all(|address| rules.allow_mailbox(account, address))
+            })
+    }
+
+    /// What becomes of newlines that are none in the message that is coming.
+    pub(super) fn newlines(&self) -> Newlines {
+        let session = &self.parts.config.session;
+        let parameters = self.session.transaction().map(|transaction| &transaction.mail.parameters);
+        if parameters.is_some_and(|parameters| parameters.body == Some(Body::BinaryMime)) {
+            Newlines::Binary
+        } else if session.bare_newline == BareNewline::Normalize
+            || session.bare_newline_hosts.iter().any(|network| network.contains(&self.peer.ip()))
+        {
+            Newlines::Normalized
+        } else {
+            Newlines::Strict
+        }
+    }
+
+    /// What is done to the message at each transfer; and the address that our Sender: names, if there is to be one.
+    pub(super) fn treatment(&self, header: &Header) -> (Treatment, Option<Mailbox>) {
+        let own = self.own_sender();
+        let treatment =
+            Treatment { normalize: self.newlines() == Newlines::Normalized, without_sender: own.is_some() };
+        let is_from = |own: &Mailbox| {
+            header.count("From") == 1
+                && matches!(from_addresses(header).as_deref(), Some([only]) if same(only, own))
+        };
+        (treatment, own.filter(|own| !is_from(own)))
+    }
+
+    /// The address by which Sender: names the account; `None` where Sender: is left alone.
+    fn own_sender(&self) -> Option<Mailbox> {
+        if !self.parts.config.submission.sender_header {
+            return None;
+        }
+        let account = &self.sender.as_ref()?.account;
+        let own = own_addresses(account, &self.parts.config.upstream.domains).into_iter().next()?;
+        let utf8 = self.session.transaction().is_some_and(|open| open.mail.parameters.smtputf8);
+        // RFC 6532: a header is ASCII unless the message is sent with SMTPUTF8.
+        (own.is_ascii() || utf8).then_some(own)
+    }
+}

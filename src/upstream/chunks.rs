@@ -1,0 +1,99 @@
+//! The second half of a transaction whose content is binary: BDAT, chunk by chunk.
+//!
+//! Each chunk waits for its reply, so that a refusal is heard before the next. Until the last one goes out, whatever goes
+//! wrong cuts the connection; from then on, what is not known is said to be ambiguous. RFC 3030 2, 3.
+
+use super::Fault;
+use super::connection::{Connection, Loss};
+use super::repetition::Repetition;
+use super::transaction::{Stage, Transaction};
+use crate::smtp::Reply;
+
+impl Transaction {
+    /// Makes sure that the transaction stands on a connection that is alive (repeating it on a fresh one otherwise). Says
+    /// nothing to the upstream about the content yet.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn begin_chunks(&mut self) -> Result<(), Fault> {
+        if self.stage != Stage::Envelope || !self.questions.is_empty() || self.accepted.is_empty() {
+            return Err(Fault::Protocol("BDAT needs an accepted recipient, and no question open".to_owned()));
+        }
+        if let Some(mut connection) = self.connection.take() {
+            if connection.is_alive().await {
+                self.connection = Some(connection);
+            } else {
+                self.spare = Some(connection.discard());
+            }
+        }
+        if self.connection.is_none() && self.not_repeated.is_none() {
+            self.connect().await?;
+        }
+        if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated {
+            return Err(Fault::NotRepeated(why.clone()));
+        }
+        self.stage = Stage::Content;
+        Ok(())
+    }
+
+    /// Sends a chunk that is not the last, and waits for the reply to it.
+    ///
+    /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
+    ///
+    /// # Errors
+    /// The connection is gone. `Ok(Some(reply))`: the upstream refused the chunk, and with it the message.
+    pub async fn write_chunk(&mut self, octets: &[u8]) -> Result<Option<Reply>, Fault> {
+        let limit = self.upstream.settings().timeouts.block;
+        // While it is taken out, dropping the future cuts the connection.
+        let mut connection = self.connection_in_data()?;
+        queue(&mut connection, octets, "")?;
+        match connection.any_reply(limit).await? {
+            reply if reply.code / 100 == 2 => {
+                self.connection = Some(connection);
+                Ok(None)
+            }
+            reply if reply.code >= 400 => Ok(Some(reply)),
+            reply => Err(no_answer(&reply).into()),
+        }
+    }
+
+    /// Sends the last chunk, which may be empty, and waits for the reply to the message.
+    ///
+    /// # Errors
+    /// [`Fault::Ambiguous`]: the chunk may have gone out.
+    pub async fn finish_chunks(&mut self, octets: &[u8]) -> Result<Reply, Fault> {
+        let patience = self.upstream.settings().timeouts.end;
+        let mut connection = self.connection_in_data()?;
+        self.stage = Stage::Over;
+        queue(&mut connection, octets, " LAST")?;
+        let reply = match connection.any_reply(patience).await {
+            Ok(reply) if reply.code / 100 == 3 => Err(no_answer(&reply)),
+            reply => reply,
+        };
+        match reply {
+            Ok(reply) if reply.is_positive() => {
+                self.upstream.pool.give_back(connection);
+                Ok(reply)
+            }
+            Ok(reply) => {
+                drop(connection.quit());
+                Ok(reply)
+            }
+            Err(loss) => Err(match Fault::from(loss) {
+                Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
+                fault => fault,
+            }),
+        }
+    }
+}
+
+fn queue(connection: &mut Connection, octets: &[u8], marker: &str) -> Result<(), Fault> {
+    connection.check_in_step()?;
+    connection.queue(format!("BDAT {}{marker}\r\n", octets.len()).as_bytes());
+    connection.queue(octets);
+    Ok(())
+}
+
+fn no_answer(reply: &Reply) -> Loss {
+    Loss::Garbled(format!("a reply that does not answer BDAT: {reply}"))
+}
