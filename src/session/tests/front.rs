@@ -22,6 +22,7 @@ fn extensions_passed_on() {
             S: 250-FUTURERELEASE 9 2027-01-01T00:00:00Z
             S: 250-MT-PRIORITY MIXER
             S: 250-CHUNKING
+            S: 250-HELP
             S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org> REQUIRETLS BY=9;R HOLDFOR=3 MT-PRIORITY=-9 BODY=BINARYMIME
             > ask MAIL <a@example.org>
@@ -47,6 +48,7 @@ fn extensions_passed_on() {
             S: 250-STARTTLS
             S: 250-ENHANCEDSTATUSCODES
             S: 250-CHUNKING
+            S: 250-HELP
             S: 250 LIMITS RCPTMAX=3
             C: MAIL FROM:<a@example.org> REQUIRETLS
             S: 555 5.5.4 *
@@ -78,6 +80,7 @@ fn extensions_passed_on() {
             S: 250-AUTH PLAIN LOGIN
             S: 250-ENHANCEDSTATUSCODES
             S: 250-CHUNKING
+            S: 250-HELP
             S: 250 LIMITS MAILMAX=20 RCPTMAX=1
             C: MAIL FROM:<a@example.org>
             > ask MAIL <a@example.org>

@@ -89,8 +89,11 @@ async fn all_that_fail_are_named_and_the_first_is_tried_again() {
 async fn what_all_that_can_be_reached_offer_is_offered() {
     let learn =
         |offer: &str| format!("> 220 mail\n< EHLO gatepost.test\n> 250-mail\n{offer}> 250 DSN\n< QUIT");
-    let one =
-        Scripted::start(&[&learn("> 250-SMTPUTF8\n> 250-SIZE 2000\n"), &learn("> 250-SMTPUTF8\n")]).await;
+    let one = Scripted::start(&[
+        &learn("> 250-8BITMIME\n> 250-SMTPUTF8\n> 250-SIZE 2000\n"),
+        &learn("> 250-8BITMIME\n> 250-SMTPUTF8\n"),
+    ])
+    .await;
     let other = Scripted::start(&[&learn("> 250-SIZE 1000\n"), "> 554 no\n"]).await;
     let upstream = Upstream::open(several(&[one.address, other.address])).unwrap();
     assert!(upstream.offers().is_none());
@@ -111,7 +114,7 @@ async fn what_all_that_can_be_reached_offer_is_offered() {
 /// CONTRACT: what is missing after all at transaction time.
 #[tokio::test]
 async fn a_transaction_that_meets_one_that_offers_less() {
-    let more = once("> 250-SMTPUTF8\n").replace(MAIL, "MAIL FROM:<s@a.example> SMTPUTF8");
+    let more = once("> 250-8BITMIME\n> 250-SMTPUTF8\n").replace(MAIL, "MAIL FROM:<s@a.example> SMTPUTF8");
     let less = "> 220 mail\n< EHLO gatepost.test\n> 250 mail\n< QUIT";
     let (one, other) = (Scripted::start(&[&more]).await, Scripted::start(&[less]).await);
     let upstream = Upstream::open(several(&[one.address, other.address])).unwrap();
