@@ -41,7 +41,7 @@ impl Dialer {
         let deadline = self.deadline();
         let mut connection = self.reach_any(deadline).await?;
         if let Some(identity) = identity {
-            self.introduce_until(&mut connection, identity, deadline).await?;
+            self.introduce(&mut connection, identity, deadline).await?;
         }
         connection.occupy(slot);
         Ok(connection)
@@ -117,22 +117,14 @@ impl Dialer {
         Ok(connection)
     }
 
-    /// Speaks from now on for this client, as far as the upstream lets us; unless it does already.
+    /// Speaks from now on for this client, as far as the upstream lets us.
     pub(super) async fn introduce(
-        &self,
-        connection: &mut Connection,
-        identity: &Arc<ClientIdentity>,
-    ) -> Result<(), Fault> {
-        self.introduce_until(connection, identity, self.deadline()).await
-    }
-
-    async fn introduce_until(
         &self,
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
         deadline: Instant,
     ) -> Result<(), Fault> {
-        if !self.settings.names_clients() || connection.identity.is_some() {
+        if !self.settings.names_clients() {
             return Ok(());
         }
         let speaking = Box::pin(self.speak_for(connection, identity));

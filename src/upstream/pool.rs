@@ -2,7 +2,7 @@
 //!
 //! A connection that carried XCLIENT serves the client that it named; any other may serve anybody. While someone waits
 //! nothing is idle: an idle connection that fits is taken, one that does not is closed, and the queue is served in order.
-//! Where each session needs a connection of its own, a few are greeted ahead, as long as sessions come often. The lock is never held across an await, nor while a connection is closed.
+//! The lock is never held across an await, nor while a connection is closed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,9 +22,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be idle; well below what upstreams allow (Postfix's `smtpd_timeout` and Exim's
 /// `smtp_receive_timeout`: 300 s).
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(60);
-
-/// How many connections wait, greeted, for sessions to come.
-pub(super) const AHEAD: usize = 4;
 
 /// What a transaction gets.
 pub(super) enum Lease {
@@ -50,10 +47,6 @@ struct State {
     idle: VecDeque<Box<Connection>>,
     /// In the order in which they came. Those that gave up are closed.
     waiting: VecDeque<oneshot::Sender<Lease>>,
-    /// Connections being greeted ahead.
-    greeting: usize,
-    /// When a session last needed a connection of its own.
-    needed: Option<Instant>,
     /// Whether a task watches over `idle`.
     watched: bool,
     /// Nothing is kept any more.
@@ -61,11 +54,6 @@ struct State {
 }
 
 impl State {
-    /// Connections that may serve anybody.
-    fn ready(&self) -> usize {
-        self.idle.iter().filter(|idle| idle.identity.is_none()).count()
-    }
-
     fn next_waiting(&mut self) -> Option<oneshot::Sender<Lease>> {
         while let Some(waiting) = self.waiting.pop_front() {
             if !waiting.is_closed() {
@@ -147,40 +135,6 @@ impl Pool {
     /// A transaction is done with it. Whoever waits gets it, or its place.
     pub(super) fn give_back(&self, mut connection: Box<Connection>) {
         connection.count_transaction();
-        self.hand_on(connection);
-    }
-
-    /// A session has needed a connection of its own: the right to greet one for the next. `None` where sessions are
-    /// rare (it would grow too old), enough are there, or somebody else needs the place.
-    pub(super) fn place_ahead(&self, now: Instant) -> Option<Slot> {
-        let mut state = self.lock();
-        let is_busy = state.needed.replace(now).is_some_and(|last| last + self.idle_limit > now);
-        let wanted = is_busy && state.ready() + state.greeting < AHEAD && !state.closing;
-        if !wanted || state.open >= self.max || state.waiting.iter().any(|waiting| !waiting.is_closed()) {
-            return None;
-        }
-        state.open += 1;
-        state.greeting += 1;
-        Some(self.slot())
-    }
-
-    /// Idle connections that may serve anybody.
-    #[cfg(test)]
-    pub(super) fn ready(&self) -> usize {
-        self.lock().ready()
-    }
-
-    /// What came of [`Self::place_ahead`].
-    pub(super) fn greeted_ahead(&self, connection: Option<Box<Connection>>) {
-        let mut state = self.lock();
-        state.greeting = state.greeting.saturating_sub(1);
-        drop(state);
-        if let Some(connection) = connection {
-            self.hand_on(connection);
-        }
-    }
-
-    fn hand_on(&self, mut connection: Box<Connection>) {
         connection.rest();
         let mut state = self.lock();
         if !connection.is_reusable() || state.closing {

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::connection::Connection;
 use super::dial::Dialer;
 use super::pool::{Lease, Pool};
@@ -51,35 +49,13 @@ impl Shared {
         let slot = match self.pool.acquire(identity).await? {
             Lease::Slot(slot) => slot,
             Lease::Connection(mut connection) => {
-                let is_its_own = connection.identity.is_some();
-                if connection.is_alive().await
-                    && self.dialer.introduce(&mut connection, identity).await.is_ok()
-                {
-                    if !is_its_own {
-                        self.greet_ahead(&connection);
-                    }
+                if connection.is_alive().await {
                     return Ok(connection);
                 }
-                // It died while nobody used it; a refusal is told by the next.
                 connection.discard()
             }
         };
-        let connection = self.dial(slot, Some(identity)).await?;
-        self.greet_ahead(&connection);
-        Ok(connection)
-    }
-
-    /// After a session got a connection of its own: one for the next, so that it waits for neither TCP, TLS nor greeting.
-    fn greet_ahead(self: &Arc<Self>, given: &Connection) {
-        if given.identity.is_none() {
-            return;
-        }
-        let Some(slot) = self.pool.place_ahead(Instant::now()) else { return };
-        let shared = Arc::clone(self);
-        tokio::spawn(async move {
-            let connection = Box::pin(shared.dial(slot, None)).await;
-            shared.pool.greeted_ahead(connection.ok());
-        });
+        self.dial(slot, Some(identity)).await
     }
 
     /// A fresh connection, to the one whose turn it is or else to another; on this client's behalf.

@@ -332,25 +332,6 @@ fn mail_and_data_have_their_own_timeouts() {
     }
 }
 
-/// Issue 4: of upstreams with XCLIENT the pool holds a few greeted connections on which it was not sent yet, and none for long.
-#[test]
-fn sessions_that_come_often_find_a_connection_greeted() {
-    let upstream = Scripted::offering(with_xclient(), |_| None);
-    let gatepost = Setup::new(upstream.address).relay().start();
-    for number in 0..4 {
-        submit(&mut gatepost.relay(), &format!("message {number}"));
-    }
-    let ready = wait_for(PATIENCE, || {
-        let untold = |octets: &&Vec<u8>| !contains(octets, b"XCLIENT") && !contains(octets, b"QUIT");
-        Some(()).filter(|()| upstream.octets().iter().any(|octets| untold(&octets)))
-    });
-    assert!(ready.is_some(), "{} connections are open", upstream.open_connections());
-    let sessions = upstream.lines("XCLIENT").len();
-    assert_eq!(sessions, 4, "one for each session, and none for those to come");
-    let connections = upstream.octets().len();
-    assert!(connections <= sessions + 1 + 4, "{connections} connections for {sessions} sessions");
-}
-
 /// CONTRACT, Front: a transaction without a command for 30 s gives its connection back.
 #[test]
 #[ignore = "takes 35 s; tests/run runs it"]

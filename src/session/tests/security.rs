@@ -106,6 +106,7 @@ fn starttls() {
             S: 250-*
             S: 250-*
             S: 250-*
+            S: 250-*
             S: 250 *
             C: STARTTLS now
             S: 501 5.5.4 *",
@@ -132,6 +133,7 @@ fn auth() {
             "C: AUTH LOGIN
             S: 503 5.5.1 Already authenticated
             C: EHLO x
+            S: 250-*
             S: 250-*
             S: 250-*
             S: 250-*

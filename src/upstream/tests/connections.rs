@@ -1,7 +1,6 @@
 //! Whom a connection serves, how many there are, and when they are given up.
 
 use super::*;
-use crate::upstream::pool::{AHEAD, Pool};
 
 fn ready_with_xclient(login: &str) -> String {
     format!(
@@ -304,67 +303,4 @@ async fn a_session_that_is_cut_off_leaves_no_connection() {
     assert!(timeout(DEADLINE, task).await.unwrap().unwrap_err().is_panic());
     scripted.finish(1).await;
     drop(one);
-}
-
-/// CONTRACT, Front, and issue 4: a few greeted connections on which XCLIENT was not sent yet.
-#[tokio::test]
-async fn where_sessions_come_often_one_is_greeted_ahead() {
-    // The one ahead serves the third session; and where it died meanwhile, a fresh one does.
-    for dies in [false, true] {
-        let whole = ready_with_xclient("carol");
-        let (greeting, rest) = whole.split_at(whole.find("< XCLIENT").unwrap());
-        let ahead = if dies { format!("{greeting}close") } else { format!("{greeting}{rest}{}", mail()) };
-        let scripts = [
-            format!("{}{}", ready_with_xclient("alice"), mail()),
-            format!("{}{}", ready_with_xclient("bob"), mail()),
-            ahead,
-            format!("{whole}{}", mail()),
-        ];
-        let scripts: Vec<&str> = scripts.iter().map(String::as_str).take(if dies { 4 } else { 3 }).collect();
-        let scripted = Scripted::start(&scripts).await;
-        let upstream = Upstream::open(Settings { max_connections: 3, ..settings(scripted.address) }).unwrap();
-        let (alice, bob, carol) = (identity("alice"), identity("bob"), identity("carol"));
-        use_once(&upstream, &alice).await;
-        use_once(&upstream, &bob).await;
-        let ready = timeout(DEADLINE, async {
-            while upstream.shared.pool.ready() == 0 {
-                tokio::task::yield_now().await;
-            }
-        });
-        ready.await.unwrap();
-        use_once(&upstream, &carol).await;
-        upstream.close().await;
-        scripted.finish(scripts.len()).await;
-    }
-}
-
-#[tokio::test]
-async fn how_many_are_greeted_ahead() {
-    let pool = Pool::new(AHEAD + 2, PATIENCE, IDLE_LIMIT);
-    let now = Instant::now();
-    let mut places = Vec::new();
-    let mut place = |at: Instant| {
-        places.extend(pool.place_ahead(at));
-        places.len()
-    };
-    // a single session; further ones, often enough; never more than so many; sessions that have become rare
-    assert_eq!(place(now), 0);
-    for number in 1..=AHEAD {
-        assert_eq!(place(now), number);
-    }
-    assert_eq!(place(now), AHEAD);
-    pool.greeted_ahead(None);
-    assert_eq!(place(now + IDLE_LIMIT), AHEAD);
-    assert_eq!(place(now + IDLE_LIMIT), AHEAD + 1);
-    pool.greeted_ahead(None);
-    // the last place of all is a session's, and then there is none
-    let held = pool.place().await;
-    assert_eq!(place(now + IDLE_LIMIT), AHEAD + 1);
-    drop(held);
-    assert_eq!(place(now + IDLE_LIMIT), AHEAD + 2);
-    // nothing is begun while all is being closed
-    drop(places);
-    pool.greeted_ahead(None);
-    pool.close();
-    assert!(pool.place_ahead(now + IDLE_LIMIT).is_none());
 }
