@@ -230,6 +230,9 @@ impl Server {
         })
         .await;
         let left = slots.open();
+        // What they count from here on would not outlive us, and must not be answered.
+        slots.evict();
+        let _ = timeout(GOODBYE, slots.emptied()).await;
         beside.shutdown().await;
         workshop.close().await;
         maillog::stopped(left);
