@@ -133,10 +133,18 @@ async fn admit(
     slot: Option<Slot>,
     connected: Instant,
 ) {
-    let Some(_slot) = slot else {
+    let Some(slot) = slot else {
         maillog::too_many_connections(peer);
         return turn_away(stream, tls).await;
     };
+    tokio::select! {
+        biased;
+        () = converse(parts, stream, peer, tls, connected) => {}
+        () = slot.evicted() => {}
+    }
+}
+
+async fn converse(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: ListenTls, connected: Instant) {
     // Replies are whole writes; waiting to join them costs 40 ms each.
     let _ = stream.set_nodelay(true);
     let stream = match tls {

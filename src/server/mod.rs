@@ -230,6 +230,11 @@ impl Server {
         })
         .await;
         let left = slots.open();
+        // What they count from here on would not outlive us, and must not be answered.
+        slots.evict();
+        let _ = timeout(GOODBYE, slots.emptied()).await;
+        // Nor may a release go on once the next process can have the data folder.
+        finishing.shutdown().await;
         beside.shutdown().await;
         workshop.close().await;
         maillog::stopped(left);

@@ -19,6 +19,7 @@ struct Inner {
     max_per_address: usize,
     per_address: Mutex<HashMap<Account, usize>>,
     open: watch::Sender<usize>,
+    evicted: watch::Sender<bool>,
 }
 
 /// One connection's place; dropping it frees it.
@@ -30,8 +31,13 @@ pub(super) struct Slot {
 impl Slots {
     /// So many in all, so many from one address.
     pub(super) fn new(max: usize, max_per_address: usize) -> Self {
-        let inner =
-            Inner { max, max_per_address, per_address: Mutex::default(), open: watch::Sender::new(0) };
+        let inner = Inner {
+            max,
+            max_per_address,
+            per_address: Mutex::default(),
+            open: watch::Sender::new(0),
+            evicted: watch::Sender::new(false),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -55,9 +61,22 @@ impl Slots {
         let _ = open.wait_for(|open| *open == 0).await;
     }
 
+    /// Has every connection cut, whatever it is in the midst of.
+    pub(super) fn evict(&self) {
+        self.inner.evicted.send_replace(true);
+    }
+
     /// How many are connected.
     pub(super) fn open(&self) -> usize {
         *self.inner.open.borrow()
+    }
+}
+
+impl Slot {
+    /// Returns when the connection is to be cut.
+    pub(super) async fn evicted(&self) {
+        // The sender lives as long as this slot.
+        let _ = self.inner.evicted.subscribe().wait_for(|evicted| *evicted).await;
     }
 }
 
@@ -76,7 +95,13 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
 
     #[test]
     fn both_limits_hold_and_places_come_back() {
@@ -91,5 +116,21 @@ mod tests {
         drop(first);
         assert_eq!(slots.open(), 2);
         assert!(slots.take("2001:db8::ffff".parse().unwrap()).is_some(), "one place is free again");
+    }
+
+    #[tokio::test]
+    async fn who_is_evicted_leaves() {
+        let slots = Slots::new(2, 2);
+        for _ in 0..2 {
+            let slot = slots.take("192.0.2.1".parse().unwrap()).expect("free");
+            tokio::spawn(async move { slot.evicted().await });
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(slots.open(), 2);
+        slots.evict();
+        timeout(DEADLINE, slots.emptied()).await.expect("in time");
+        // Also who came at the last moment.
+        let late = slots.take("192.0.2.1".parse().unwrap()).expect("free");
+        timeout(DEADLINE, late.evicted()).await.expect("in time");
     }
 }
