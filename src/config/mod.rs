@@ -8,6 +8,7 @@ pub mod units;
 
 mod file;
 mod section;
+mod upstream;
 mod value;
 
 use std::net::SocketAddr;

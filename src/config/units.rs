@@ -4,6 +4,11 @@
 
 use std::time::Duration;
 
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What a duration looks like; part of sentences.
 pub const DURATION: &str = "a duration such as 90s, 10m, 1h or 30d";
 /// What a size looks like; part of sentences.
