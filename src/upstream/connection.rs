@@ -32,7 +32,7 @@ const MAX_TRANSACTIONS: u32 = 100;
 /// The service is closing (RFC 5321 3.8).
 const CLOSING: u16 = 421;
 /// For the reply to a RSET that nobody waited for: a few round trips, which is what a fresh connection costs.
-const OWED_REPLY_PATIENCE: Duration = Duration::from_millis(500);
+const OWED_REPLY_PATIENCE: Duration = Duration::from_secs(3);
 /// Read at once; an EHLO reply, or those to a batch.
 const READ_CHUNK: usize = 2048;
 

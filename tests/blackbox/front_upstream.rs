@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
 use crate::support::smtp::{Smtp, message};
-use crate::support::{PATIENCE, contains, tls, wait_for};
+use crate::support::{tls, wait_for};
 
 const XCLIENT: &str = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN";
 
