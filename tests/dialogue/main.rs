@@ -117,3 +117,43 @@ fn what_is_known_to_fail_fails_still() {
     let mended: Vec<_> = names.iter().filter(|name| !failures.contains_key(*name)).collect();
     assert!(mended.is_empty(), "these play now; move them up: {mended:?}");
 }
+
+/// The runner itself: what a script must not get away with, and where it is told.
+#[test]
+fn a_script_that_is_wrong_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = "# RFC 0 0: none\nrelay\nmail\n";
+    for (name, wrong, trouble) in [
+        ("reply", "C: NOOP\nS: 250 2.0.0 No\n", "expected: 250 2.0.0 No\n    got:      250 2.0.0 Ok"),
+        ("offer", "lacks DSN\n", "expected: no line DSN"),
+        (
+            "upstream",
+            "C: RCPT TO:<bob@mta.example>\nU> RCPT TO:<carol@mta.example>\n",
+            "got:      RCPT TO:<bob@",
+        ),
+        ("nothing", "C: RSET\nS: 250 *\nU nothing\n", "expected: nothing\n    got:      RSET"),
+        (
+            "rest",
+            "rcpt\ndata\nhead\nC: .\nU head\nU> .\nU< 250 2.0.0 Ok\nS: 250 *\nC: MAIL FROM:<>\n\
+                  U> MAIL FROM:<>\nU< 250 Ok\nS: 250 *\nC: RCPT TO:<bob@mta.example>\nC: RCPT TO:<x@mta.example>\n\
+                  U> RCPT TO:<bob@mta.example>\nU< 250 Ok\nU< 250 Ok\nS: 250 *\nS: 250 *\n",
+            "nothing more upstream",
+        ),
+    ] {
+        let path = folder.path().join(format!("{name}.smtp"));
+        std::fs::write(&path, format!("{begin}{wrong}")).unwrap();
+        let failures = run(vec![Script::read(&path).unwrap()]);
+        let told = failures.get(name).map_or_else(|| panic!("{name} plays"), ToString::to_string);
+        assert!(told.contains(trouble), "{told}");
+    }
+    for (text, trouble) in [
+        ("connect\n", ":1: the first line"),
+        ("# RFC 1 2: x\nS 250\n", ":2: no line of a script"),
+        ("# RFC 1 2: x\nC: \\q\n", ":2: \\q means nothing"),
+    ] {
+        let path = folder.path().join("text.smtp");
+        std::fs::write(&path, text).unwrap();
+        let error = Script::read(&path).unwrap_err();
+        assert!(error.contains(trouble), "{error}");
+    }
+}

@@ -117,6 +117,8 @@ pub(crate) enum Step {
     UpstreamCloses,
     /// Its connection is closed by Gatepost, and no end of data came.
     UpstreamLost,
+    /// Its connection is closed by Gatepost, whatever came.
+    UpstreamRest,
     /// It has received nothing that the script did not name.
     Nothing,
 }
@@ -218,6 +220,7 @@ fn step(line: &str) -> Result<Step, String> {
         "S ehlo" => Step::HearEhlo,
         "U closes" => Step::UpstreamCloses,
         "U lost" => Step::UpstreamLost,
+        "U rest" => Step::UpstreamRest,
         "U nothing" => Step::Nothing,
         "U received" => Step::ReceiveTrace(Pattern::parse("*")?),
         "C:" => Step::Send(b"\r\n".to_vec()),
