@@ -2,12 +2,15 @@
 //!
 //! A loop: do what the machine's step asks (read a line, start TLS, authenticate, ask, receive, relay or park), turn the
 //! outcome into the next event. What may be said when, and what is replied, is the machine's (session/); how octets come
-//! and go is [`client`]'s; what a message is made of while it comes in is [`message`]'s; how a probe counts is [`probe`]'s.
+//! and go is [`client`]'s; how a probe counts is [`probe`]'s; how a message
+//! comes and where it goes is [`receive`]'s, what it is made of meanwhile [`message`]'s, and how it ends [`outcome`]'s.
 
 mod client;
 mod facts;
 mod message;
+mod outcome;
 mod probe;
+mod receive;
 mod sasl;
 mod scrutiny;
 
@@ -16,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use client::{Client, Lost};
-use message::{Bounds, Incoming, Parked, Route, stopped};
+use message::Incoming;
 use probe::Asked;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,8 +27,7 @@ use tokio::time::Instant;
 use crate::account::{Account, canonical};
 use crate::clock;
 use crate::config::Action;
-use crate::guard::ledger::Relayed;
-use crate::guard::mimicry::{Place, Precedents};
+use crate::guard::mimicry::Precedents;
 use crate::guard::{Standing, Watch};
 use crate::id::SessionId;
 use crate::maillog::SessionLog;
@@ -33,12 +35,8 @@ use crate::net::Stream;
 use crate::parts::Parts;
 use crate::roster::{Ending, Ticket};
 use crate::sender::Rules;
-use crate::session::{
-    AuthOutcome, Delivery, Destination, Event, Interruption, LineError, Session, Step, Terms, UpstreamFault,
-    View,
-};
-use crate::smtp::{Command, CommandError, Extensions, Reply};
-use crate::transfer::Transfer;
+use crate::session::{AuthOutcome, Event, Interruption, LineError, Session, Step, Terms, View};
+use crate::smtp::{Command, CommandError, Extensions};
 use crate::upstream::{SessionConnections, Transaction};
 
 /// How long a client without a transaction may stay silent once the service shuts down, before it gets its 421 unasked.
@@ -266,273 +264,6 @@ impl Conversation {
         let watch = self.parts.ledger.watch(&account, clock::now()).await;
         let ticket = self.parts.roster.enter(&account, self.id);
         self.sender = Some(Sender { account, watch, ticket });
-    }
-
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            size: self.session.max_message_size(),
-            header: self.parts.config.session.max_header_size,
-            newlines: self.newlines(),
-        }
-    }
-
-    async fn receive_data(&mut self) -> Result<Step, Lost> {
-        self.client.flush().await?;
-        self.incoming = Some(Incoming::by_data(self.bounds()));
-        self.receive_rest().await
-    }
-
-    /// Takes mail data until it ends, or until so much has come that its route must be chosen.
-    async fn receive_rest(&mut self) -> Result<Step, Lost> {
-        let idle = self.parts.config.session.idle_timeout;
-        loop {
-            let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
-            let (consumed, ended) = incoming.take_data(self.client.buffered(), self.upstream.as_mut()).await;
-            self.client.consume(consumed);
-            if ended {
-                return self.message_ended().await;
-            }
-            if incoming.overflows() {
-                self.choose_route().await;
-            }
-            if let Err(lost) = self.client.read_data(Instant::now() + idle).await {
-                return self.lost_in_message(lost);
-            }
-        }
-    }
-
-    async fn receive_chunk(&mut self, size: u64, last: bool) -> Result<Step, Lost> {
-        let bounds = self.bounds();
-        self.incoming.get_or_insert_with(|| Incoming::by_chunks(bounds));
-        let mut left = size;
-        while left > 0 {
-            if self.client.buffered().is_empty()
-                && let Err(lost) =
-                    self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await
-            {
-                return self.lost_in_message(lost);
-            }
-            let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
-            let buffered = self.client.buffered();
-            let take = buffered.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            incoming.take_chunk(&buffered[..take], self.upstream.as_mut()).await;
-            self.client.consume(take);
-            left -= take as u64;
-            if incoming.overflows() {
-                self.choose_route().await;
-            }
-        }
-        if last {
-            return self.message_ended().await;
-        }
-        if self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.route, Route::Nowhere(_))) {
-            return self.message_ended().await;
-        }
-        Ok(self.handle(Event::ChunkReceived(size)))
-    }
-
-    async fn discard_chunk(&mut self, size: u64) -> Result<Step, Lost> {
-        let mut left = size;
-        while left > 0 {
-            let deadline = self.command_deadline();
-            if self.client.buffered().is_empty()
-                && let Err(lost) = self.client.read_data(deadline).await
-            {
-                return self.lost_in_message(lost);
-            }
-            let take = self.client.buffered().len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.client.consume(take);
-            left -= take as u64;
-        }
-        Ok(self.handle(Event::ChunkDiscarded))
-    }
-
-    fn lost_in_message(&mut self, lost: Lost) -> Result<Step, Lost> {
-        if let Some(mut incoming) = self.incoming.take() {
-            incoming.abort(self.upstream.as_mut());
-        }
-        match lost {
-            Lost::TimedOut => Ok(self.handle(Event::TimedOut)),
-            lost => Err(lost),
-        }
-    }
-
-    /// Asks the machine where the message goes, and takes it there as far as it has come.
-    async fn choose_route(&mut self) {
-        let header = self.incoming.as_ref().and_then(Incoming::header);
-        let objection = header.and_then(|header| self.objection(header));
-        if let (Some(objection), Some(incoming)) = (objection, &mut self.incoming) {
-            return incoming.fail(objection);
-        }
-        let mut destination = self.destination();
-        if destination == Destination::Relay {
-            self.begin_upstream().await;
-            // CONTRACT: a block that comes before the content begins to go upstream still holds.
-            destination = self.destination();
-        }
-        let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
-        let account = self.sender.as_ref().map(|sender| &sender.account);
-        let (treatment, from) = self.treatment(header);
-        let parked = account.filter(|_| destination != Destination::Relay);
-        let trace = facts::trace(self, header, from.as_ref(), parked);
-        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.is_undecided()) else {
-            return;
-        };
-        match (destination, &mut self.upstream, &self.sender) {
-            (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, treatment, &trace).await,
-            (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
-            (Destination::Park(order), upstream, Some(sender)) => {
-                incoming.abort(upstream.as_mut());
-                let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
-                incoming.park(begun, order, treatment, trace).await;
-            }
-            (Destination::Park(_) | Destination::Refuse, upstream, _) => {
-                incoming.abort(upstream.as_mut());
-                incoming.fail(Delivery::Refused);
-            }
-        }
-    }
-
-    fn destination(&mut self) -> Destination {
-        let scene = Scene::of(self);
-        let header = self.incoming.as_ref().and_then(Incoming::header);
-        let message_id = header.and_then(|header| header.value("Message-ID")).unwrap_or_default();
-        self.session.destination(&message_id, &scene.view())
-    }
-
-    async fn begin_upstream(&mut self) {
-        let Some(incoming) = &mut self.incoming else { return };
-        match &mut self.upstream {
-            Some(upstream) => incoming.begin(upstream).await,
-            None => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
-        }
-    }
-
-    /// All of the message has come: choose its route if that is not done yet, else bring it to its end there.
-    async fn message_ended(&mut self) -> Result<Step, Lost> {
-        // RFC 2920 3.2: the replies to the chunks before do not wait for the one to the message.
-        if let Err(lost) = self.client.flush().await {
-            return self.lost_in_message(lost);
-        }
-        let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
-        incoming.end();
-        if matches!(incoming.route, Route::Undecided) {
-            self.choose_route().await;
-        }
-        let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
-        if matches!(incoming.route, Route::Nowhere(_)) {
-            incoming.abort(self.upstream.as_mut());
-        }
-        let message = facts::Message::of(self, &incoming);
-        self.messages += 1;
-        let delivery = match incoming.route {
-            Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
-            Route::Quarantine(parked) => self.finish_quarantine(*parked, &message).await,
-            Route::Nowhere(delivery) => {
-                self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
-                delivery
-            }
-            Route::Undecided => Delivery::Refused,
-        };
-        Ok(self.delivered(delivery))
-    }
-
-    async fn finish_upstream(&mut self, transfer: Transfer, message: &facts::Message) -> Delivery {
-        let Some(upstream) = &mut self.upstream else { return Delivery::Fault(UpstreamFault::Unavailable) };
-        let reply = match transfer.finish(upstream).await {
-            Ok(reply) => reply,
-            Err(stop) => {
-                let trouble = message::cause(&stop);
-                let delivery = stopped(stop);
-                self.report_failure(&delivery, Some(&trouble), message);
-                return delivery;
-            }
-        };
-        self.took(&reply, message);
-        Delivery::Replied(reply)
-    }
-
-    /// The upstream answered the end of data.
-    fn took(&mut self, reply: &Reply, message: &facts::Message) {
-        self.parts.ledger.learn(Place::EndOfData, message.message_id.as_deref().unwrap_or_default(), reply);
-        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
-        if reply.is_positive() {
-            let reply = reply.to_string();
-            let message_id = message.message_id.clone();
-            sender.watch.relayed(Relayed { at: clock::now(), reply, message_id });
-        }
-        message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
-    }
-
-    async fn finish_quarantine(&mut self, parked: Parked, message: &facts::Message) -> Delivery {
-        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
-            return Delivery::QuarantineFull;
-        };
-        let Parked { parking, order, trace, treatment } = parked;
-        let (size, sha256) = parking.digest();
-        let envelope = crate::quarantine::Envelope {
-            version: crate::quarantine::envelope::VERSION,
-            id: parking.id(),
-            account: sender.account.clone(),
-            parked: clock::now(),
-            reason: facts::reason(order.reason, sender.watch.block()),
-            session: facts::session(&self.session, self.client.stream(), self.id, self.peer),
-            reverse_path: transaction.mail.reverse_path.clone(),
-            parameters: transaction.mail.parameters.clone(),
-            mail_reply: transaction.mail_reply.clone(),
-            recipients: facts::recipients(transaction),
-            size,
-            sha256,
-            subject: message.subject.clone(),
-            trace,
-            treatment,
-            told: order.told,
-            told_queue_id: order.told_queue_id,
-            due: None,
-            release: None,
-        };
-        match parking.commit(&envelope).await {
-            Ok(()) => {
-                message.with_facts(&sender.account, transaction, |facts| {
-                    self.log.parked(facts, envelope.id, envelope.told_queue_id.as_deref(), &envelope.reason);
-                });
-                Delivery::Parked
-            }
-            Err(error) => {
-                self.log.not_parked(&sender.account, &error.to_string());
-                Delivery::QuarantineFull
-            }
-        }
-    }
-
-    fn report_failure(&self, delivery: &Delivery, trouble: Option<&str>, message: &facts::Message) {
-        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
-        match delivery {
-            Delivery::Replied(reply) => {
-                message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
-            }
-            Delivery::Fault(UpstreamFault::Ambiguous) => {
-                let fault = trouble.unwrap_or_default();
-                message.with_facts(&sender.account, transaction, |facts| self.log.ambiguous(facts, fault));
-            }
-            Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
-            Delivery::QuarantineFull => {
-                self.log.not_parked(&sender.account, trouble.unwrap_or("the quarantine is full"));
-            }
-            Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
-            Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
-            Delivery::ForeignFrom => {
-                self.log
-                    .rejected(&sender.account, "an address in From: is not the account's, or cannot be read");
-            }
-            Delivery::Loop => self.log.rejected(&sender.account, "too many Received: lines"),
-            Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),
-            Delivery::Parked => {}
-        }
-    }
-
-    fn delivered(&mut self, delivery: Delivery) -> Step {
-        self.handle(Event::Delivered(delivery))
     }
 
     /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.

@@ -1,0 +1,147 @@
+//! The end of the mail path in: a message is brought to its end where it goes, and what became of it is said.
+//!
+//! The client's 250 is the upstream's 250, or that of a message which is durable in the quarantine; nothing else.
+
+use super::client::Lost;
+use super::message::{Parked, Route, stopped};
+use super::{Conversation, facts, message};
+use crate::clock;
+use crate::guard::ledger::Relayed;
+use crate::guard::mimicry::Place;
+use crate::session::{Delivery, Event, Step, UpstreamFault};
+use crate::smtp::Reply;
+use crate::transfer::Transfer;
+
+impl Conversation {
+    /// All of the message has come: choose its route if that is not done yet, else bring it to its end there.
+    pub(super) async fn message_ended(&mut self) -> Result<Step, Lost> {
+        // RFC 2920 3.2: the replies to the chunks before do not wait for the one to the message.
+        if let Err(lost) = self.client.flush().await {
+            return self.lost_in_message(lost);
+        }
+        let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
+        incoming.end();
+        if matches!(incoming.route, Route::Undecided) {
+            self.choose_route().await;
+        }
+        let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
+        if matches!(incoming.route, Route::Nowhere(_)) {
+            incoming.abort(self.upstream.as_mut());
+        }
+        let message = facts::Message::of(self, &incoming);
+        self.messages += 1;
+        let delivery = match incoming.route {
+            Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
+            Route::Quarantine(parked) => self.finish_quarantine(*parked, &message).await,
+            Route::Nowhere(delivery) => {
+                self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
+                delivery
+            }
+            Route::Undecided => Delivery::Refused,
+        };
+        Ok(self.delivered(delivery))
+    }
+
+    pub(super) async fn finish_upstream(&mut self, transfer: Transfer, message: &facts::Message) -> Delivery {
+        let Some(upstream) = &mut self.upstream else { return Delivery::Fault(UpstreamFault::Unavailable) };
+        let reply = match transfer.finish(upstream).await {
+            Ok(reply) => reply,
+            Err(stop) => {
+                let trouble = message::cause(&stop);
+                let delivery = stopped(stop);
+                self.report_failure(&delivery, Some(&trouble), message);
+                return delivery;
+            }
+        };
+        self.took(&reply, message);
+        Delivery::Replied(reply)
+    }
+
+    /// The upstream answered the end of data.
+    pub(super) fn took(&mut self, reply: &Reply, message: &facts::Message) {
+        self.parts.ledger.learn(Place::EndOfData, message.message_id.as_deref().unwrap_or_default(), reply);
+        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
+        if reply.is_positive() {
+            let reply = reply.to_string();
+            let message_id = message.message_id.clone();
+            sender.watch.relayed(Relayed { at: clock::now(), reply, message_id });
+        }
+        message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
+    }
+
+    pub(super) async fn finish_quarantine(&mut self, parked: Parked, message: &facts::Message) -> Delivery {
+        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
+            return Delivery::QuarantineFull;
+        };
+        let Parked { parking, order, trace, treatment } = parked;
+        let (size, sha256) = parking.digest();
+        let envelope = crate::quarantine::Envelope {
+            version: crate::quarantine::envelope::VERSION,
+            id: parking.id(),
+            account: sender.account.clone(),
+            parked: clock::now(),
+            reason: facts::reason(order.reason, sender.watch.block()),
+            session: facts::session(&self.session, self.client.stream(), self.id, self.peer),
+            reverse_path: transaction.mail.reverse_path.clone(),
+            parameters: transaction.mail.parameters.clone(),
+            mail_reply: transaction.mail_reply.clone(),
+            recipients: facts::recipients(transaction),
+            size,
+            sha256,
+            subject: message.subject.clone(),
+            trace,
+            treatment,
+            told: order.told,
+            told_queue_id: order.told_queue_id,
+            due: None,
+            release: None,
+        };
+        match parking.commit(&envelope).await {
+            Ok(()) => {
+                message.with_facts(&sender.account, transaction, |facts| {
+                    self.log.parked(facts, envelope.id, envelope.told_queue_id.as_deref(), &envelope.reason);
+                });
+                Delivery::Parked
+            }
+            Err(error) => {
+                self.log.not_parked(&sender.account, &error.to_string());
+                Delivery::QuarantineFull
+            }
+        }
+    }
+
+    pub(super) fn report_failure(
+        &self,
+        delivery: &Delivery,
+        trouble: Option<&str>,
+        message: &facts::Message,
+    ) {
+        let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
+        match delivery {
+            Delivery::Replied(reply) => {
+                message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
+            }
+            Delivery::Fault(UpstreamFault::Ambiguous) => {
+                let fault = trouble.unwrap_or_default();
+                message.with_facts(&sender.account, transaction, |facts| self.log.ambiguous(facts, fault));
+            }
+            Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
+            Delivery::QuarantineFull => {
+                self.log.not_parked(&sender.account, trouble.unwrap_or("the quarantine is full"));
+            }
+            Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
+            Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
+            Delivery::ForeignFrom => {
+                self.log
+                    .rejected(&sender.account, "an address in From: is not the account's, or cannot be read");
+            }
+            Delivery::Loop => self.log.rejected(&sender.account, "too many Received: lines"),
+            Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),
+            Delivery::Parked => {}
+        }
+    }
+
+    pub(super) fn delivered(&mut self, delivery: Delivery) -> Step {
+        self.handle(Event::Delivered(delivery))
+    }
+}

@@ -1,0 +1,154 @@
+//! The middle of the mail path in: a message comes, by DATA or in chunks, and its route is chosen.
+//!
+//! As late as may be: when all of it has come or as much as is held in memory, and again when the upstream is ready for its
+//! content, so that a block which came meanwhile still holds. RFC 5321 4.1.1.4, RFC 3030 2.
+
+use tokio::time::Instant;
+
+use super::client::Lost;
+use super::message::{Bounds, Incoming, Route};
+use super::{Conversation, Scene, facts};
+use crate::clock;
+use crate::session::{Delivery, Destination, Event, Step, UpstreamFault};
+
+impl Conversation {
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            size: self.session.max_message_size(),
+            header: self.parts.config.session.max_header_size,
+            newlines: self.newlines(),
+        }
+    }
+
+    pub(super) async fn receive_data(&mut self) -> Result<Step, Lost> {
+        self.client.flush().await?;
+        self.incoming = Some(Incoming::by_data(self.bounds()));
+        self.receive_rest().await
+    }
+
+    /// Takes mail data until it ends, or until so much has come that its route must be chosen.
+    pub(super) async fn receive_rest(&mut self) -> Result<Step, Lost> {
+        let idle = self.parts.config.session.idle_timeout;
+        loop {
+            let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
+            let (consumed, ended) = incoming.take_data(self.client.buffered(), self.upstream.as_mut()).await;
+            self.client.consume(consumed);
+            if ended {
+                return self.message_ended().await;
+            }
+            if incoming.overflows() {
+                self.choose_route().await;
+            }
+            if let Err(lost) = self.client.read_data(Instant::now() + idle).await {
+                return self.lost_in_message(lost);
+            }
+        }
+    }
+
+    pub(super) async fn receive_chunk(&mut self, size: u64, last: bool) -> Result<Step, Lost> {
+        let bounds = self.bounds();
+        self.incoming.get_or_insert_with(|| Incoming::by_chunks(bounds));
+        let mut left = size;
+        while left > 0 {
+            if self.client.buffered().is_empty()
+                && let Err(lost) =
+                    self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await
+            {
+                return self.lost_in_message(lost);
+            }
+            let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
+            let buffered = self.client.buffered();
+            let take = buffered.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            incoming.take_chunk(&buffered[..take], self.upstream.as_mut()).await;
+            self.client.consume(take);
+            left -= take as u64;
+            if incoming.overflows() {
+                self.choose_route().await;
+            }
+        }
+        if last {
+            return self.message_ended().await;
+        }
+        if self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.route, Route::Nowhere(_))) {
+            return self.message_ended().await;
+        }
+        Ok(self.handle(Event::ChunkReceived(size)))
+    }
+
+    pub(super) async fn discard_chunk(&mut self, size: u64) -> Result<Step, Lost> {
+        let mut left = size;
+        while left > 0 {
+            let deadline = self.command_deadline();
+            if self.client.buffered().is_empty()
+                && let Err(lost) = self.client.read_data(deadline).await
+            {
+                return self.lost_in_message(lost);
+            }
+            let take = self.client.buffered().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.client.consume(take);
+            left -= take as u64;
+        }
+        Ok(self.handle(Event::ChunkDiscarded))
+    }
+
+    pub(super) fn lost_in_message(&mut self, lost: Lost) -> Result<Step, Lost> {
+        if let Some(mut incoming) = self.incoming.take() {
+            incoming.abort(self.upstream.as_mut());
+        }
+        match lost {
+            Lost::TimedOut => Ok(self.handle(Event::TimedOut)),
+            lost => Err(lost),
+        }
+    }
+
+    /// Asks the machine where the message goes, and takes it there as far as it has come.
+    pub(super) async fn choose_route(&mut self) {
+        let header = self.incoming.as_ref().and_then(Incoming::header);
+        let objection = header.and_then(|header| self.objection(header));
+        if let (Some(objection), Some(incoming)) = (objection, &mut self.incoming) {
+            return incoming.fail(objection);
+        }
+        let mut destination = self.destination();
+        if destination == Destination::Relay {
+            self.begin_upstream().await;
+            // CONTRACT: a block that comes before the content begins to go upstream still holds.
+            destination = self.destination();
+        }
+        let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
+        let account = self.sender.as_ref().map(|sender| &sender.account);
+        let (treatment, from) = self.treatment(header);
+        let parked = account.filter(|_| destination != Destination::Relay);
+        let trace = facts::trace(self, header, from.as_ref(), parked);
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.is_undecided()) else {
+            return;
+        };
+        match (destination, &mut self.upstream, &self.sender) {
+            (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, treatment, &trace).await,
+            (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
+            (Destination::Park(order), upstream, Some(sender)) => {
+                incoming.abort(upstream.as_mut());
+                let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
+                incoming.park(begun, order, treatment, trace).await;
+            }
+            (Destination::Park(_) | Destination::Refuse, upstream, _) => {
+                incoming.abort(upstream.as_mut());
+                incoming.fail(Delivery::Refused);
+            }
+        }
+    }
+
+    pub(super) fn destination(&mut self) -> Destination {
+        let scene = Scene::of(self);
+        let header = self.incoming.as_ref().and_then(Incoming::header);
+        let message_id = header.and_then(|header| header.value("Message-ID")).unwrap_or_default();
+        self.session.destination(&message_id, &scene.view())
+    }
+
+    pub(super) async fn begin_upstream(&mut self) {
+        let Some(incoming) = &mut self.incoming else { return };
+        match &mut self.upstream {
+            Some(upstream) => incoming.begin(upstream).await,
+            None => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
+        }
+    }
+}
