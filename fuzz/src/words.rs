@@ -131,6 +131,10 @@ pub fn mimicry(data: &[u8]) {
     let Ok(Some((reply, taken))) = Reply::parse(data) else { return };
     let rest = String::from_utf8_lossy(&data[taken..]).into_owned();
     let (known, asked) = rest.split_once(' ').unwrap_or((&rest, ""));
+    // No address has one, and one that did would be found over the end of a line.
+    if rest.contains(char::is_control) {
+        return;
+    }
     for place in [Place::Mail, Place::Rcpt, Place::EndOfData] {
         let mut precedents = Precedents::default();
         let learned = precedents.learn(place, known, &reply);

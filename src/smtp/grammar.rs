@@ -78,12 +78,13 @@ fn is_literal(text: &str) -> bool {
     match text.split_once(':') {
         None => is_ipv4(text),
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6") => address.parse::<Ipv6Addr>().is_ok(),
-        // General-address-literal = Standardized-tag ":" 1*dcontent
+        // General-address-literal = Standardized-tag ":" 1*dcontent; without the angle brackets that dcontent has, at the
+        // first of which a path would end.
         Some((tag, content)) => {
             tag.ends_with(|c: char| c.is_ascii_alphanumeric())
                 && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
                 && !content.is_empty()
-                && content.chars().all(|c| matches!(c, '!'..='Z' | '^'..='~'))
+                && content.chars().all(|c| matches!(c, '!'..='Z' | '^'..='~') && !matches!(c, '<' | '>'))
         }
     }
 }
@@ -153,6 +154,7 @@ mod tests {
             ("[x:]", false),
             ("[x:a b]", false),
             ("[x:a]]", false),
+            ("[x:a>b]", false), // a path would end in its middle
             ("[:a]", false),
         ] {
             assert_eq!(is_domain_or_literal(text), expected, "{text}");

@@ -33,6 +33,10 @@ pub fn classify(reply: &Reply) -> Outcome {
     if (200..300).contains(&reply.code) {
         return Outcome::Accepted;
     }
+    // 3yz refuses nobody, whatever it quotes.
+    if reply.code < 400 {
+        return Outcome::OtherRefusal;
+    }
     let text = phrases::without_addresses(&reply.text, MAX_TEXT);
     let quoted = quoted::innermost(reply, &text);
     // A phrase may run over the end of a line.
