@@ -39,7 +39,8 @@ fn frames(data: &[u8], size: usize, limit: usize) -> Vec<Option<Vec<u8>>> {
 }
 
 fn everything() -> Extensions {
-    let reply = "250-mx\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 BINARYMIME\r\n";
+    let reply = "250-mx\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250-BINARYMIME\r\n\
+                 250-REQUIRETLS\r\n250-DELIVERBY\r\n250-MT-PRIORITY\r\n250 FUTURERELEASE 999999999 2099-01-01T00:00:00Z\r\n";
     let (reply, _) = Reply::parse(reply.as_bytes()).unwrap().unwrap();
     Extensions::from_ehlo(&reply)
 }

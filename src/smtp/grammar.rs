@@ -78,13 +78,15 @@ fn is_literal(text: &str) -> bool {
     match text.split_once(':') {
         None => is_ipv4(text),
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6") => address.parse::<Ipv6Addr>().is_ok(),
-        // General-address-literal = Standardized-tag ":" 1*dcontent; without the angle brackets that dcontent has, at the
-        // first of which a path would end.
+        // General-address-literal = Standardized-tag ":" 1*dcontent; without the angle brackets and quotes that dcontent
+        // has, for which a path would end where it does not.
         Some((tag, content)) => {
             tag.ends_with(|c: char| c.is_ascii_alphanumeric())
                 && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
                 && !content.is_empty()
-                && content.chars().all(|c| matches!(c, '!'..='Z' | '^'..='~') && !matches!(c, '<' | '>'))
+                && content
+                    .chars()
+                    .all(|c| matches!(c, '!'..='Z' | '^'..='~') && !matches!(c, '<' | '>' | '"'))
         }
     }
 }
@@ -155,6 +157,7 @@ mod tests {
             ("[x:a b]", false),
             ("[x:a]]", false),
             ("[x:a>b]", false), // a path would end in its middle
+            ("[x:\"]", false),  // or not at all
             ("[:a]", false),
         ] {
             assert_eq!(is_domain_or_literal(text), expected, "{text}");
