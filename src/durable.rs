@@ -185,7 +185,7 @@ impl Folder {
     /// It could not be made.
     pub fn temporary(self: &Arc<Self>) -> Result<Temporary, DurableError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let process = std::process::id();
         for _ in 0..NAMES_TRIED {
             let name = format!("{TEMP_PREFIX}{process}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -328,6 +328,14 @@ impl Temporary {
     /// They could not be written; the file is of no use any more.
     pub fn write(&mut self, content: &[u8]) -> Result<(), DurableError> {
         self.file.write_all(content).map_err(|cause| DurableError::new("write", self.path(), cause))
+    }
+
+    /// The file once more, to read what was written even when it has gone. Both have one position: read at places.
+    ///
+    /// # Errors
+    /// There are no more file descriptors.
+    pub fn again(&self) -> Result<File, DurableError> {
+        self.file.try_clone().map_err(|cause| DurableError::new("open", self.path(), cause))
     }
 
     /// Gives it the owner, group and mode of a file that it is going to replace.

@@ -1,7 +1,10 @@
 //! A message on its way into the quarantine, in constant memory however big it is.
 //!
-//! A small message stays in memory until its end, and then goes to disk in one visit to a blocking thread.
+//! A small message stays in memory until its end, and then goes to disk in one visit to a blocking thread. What could not
+//! be parked can be had back ([`Salvaged`]): whoever is to relay such a message at once has it nowhere else.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -26,8 +29,11 @@ pub struct Parking {
     reservation: Reservation,
     booking: Booking,
     draft: Draft,
+    /// Octets in the file.
+    written: u64,
     /// What is not in the file yet; grows with the message up to [`BUFFER`].
     buffer: Vec<u8>,
+    /// Octets of all that was appended whole.
     size: u64,
     hasher: Sha256,
     /// What went wrong; from then on nothing else is said.
@@ -86,6 +92,7 @@ impl Parking {
             booking: shared.space.book(FIRST_BOOKING)?,
             reservation: Reservation { shared: Arc::clone(shared), account: account.clone(), octets: 0 },
             draft: Draft(None),
+            written: 0,
             buffer: Vec::new(),
             size: 0,
             hasher: Sha256::new(),
@@ -101,7 +108,8 @@ impl Parking {
     /// Appends octets of the message as it arrived.
     ///
     /// # Errors
-    /// It does not fit, or the disk fails; then the message cannot be parked any more.
+    /// It does not fit, or the disk fails; then the message cannot be parked any more, and what was appended before these
+    /// octets can be had back by [`Self::salvage`].
     pub async fn write(&mut self, content: &[u8]) -> Result<(), ParkError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -118,7 +126,6 @@ impl Parking {
         self.reservation.grow(octets)?;
         self.booking.cover(octets.saturating_add(self.buffer.len() as u64))?;
         self.hasher.update(content);
-        self.size += octets;
         while !content.is_empty() {
             let (now, later) = content.split_at(content.len().min(BUFFER - self.buffer.len()));
             grow(&mut self.buffer, now.len());
@@ -128,23 +135,39 @@ impl Parking {
                 self.flush().await?;
             }
         }
+        self.size += octets;
         Ok(())
     }
 
     /// Writes the buffer to the file.
     async fn flush(&mut self) -> Result<(), ParkError> {
         let folder = Arc::clone(&self.reservation.shared.folder);
-        let (begun, mut buffer) = (self.draft.0.take(), std::mem::take(&mut self.buffer));
-        let written = blocking(move || {
-            let mut file = begun.map_or_else(|| folder.temporary(), Ok)?;
-            file.write(&buffer)?;
-            buffer.clear();
-            Ok((file, buffer))
+        let (begun, buffer) = (self.draft.0.take(), std::mem::take(&mut self.buffer));
+        let visit = blocking(move || {
+            let (mut file, outcome) = match begun.map_or_else(|| folder.temporary(), Ok) {
+                Ok(file) => (Some(file), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let outcome = outcome.and_then(|()| file.as_mut().map_or(Ok(()), |file| file.write(&buffer)));
+            (file, buffer, outcome)
         });
-        let (file, buffer) = written.await.map_err(ParkError::Io)?.map_err(|error| failure(&error))?;
+        let (file, buffer, outcome) = visit.await.map_err(ParkError::Io)?;
+        (self.draft.0, self.buffer) = (file, buffer);
+        outcome.map_err(|error| failure(&error))?;
         self.booking.written(BUFFER as u64);
-        (self.draft.0, self.buffer) = (Some(file), buffer);
+        self.written += BUFFER as u64;
+        self.buffer.clear();
         Ok(())
+    }
+
+    /// What was appended, where the message cannot be parked after all.
+    ///
+    /// # Errors
+    /// It is not all there any more.
+    pub fn salvage(mut self) -> Result<Salvaged, ParkError> {
+        let file = self.draft.0.as_ref().map(Temporary::again).transpose();
+        let file = file.map_err(|error| ParkError::Io(error.to_string()))?;
+        Salvaged::of(file, self.written, std::mem::take(&mut self.buffer), self.size)
     }
 
     /// Octets so far, and their SHA-256 in hexadecimal.
@@ -157,24 +180,45 @@ impl Parking {
     /// if the caller goes away.
     ///
     /// # Errors
-    /// It could not be made durable, or the envelope is not that of this message; nothing is left behind.
-    pub async fn commit(mut self, envelope: &Envelope) -> Result<(), ParkError> {
-        if let Some(error) = self.failed {
-            return Err(error);
+    /// It could not be made durable, or the envelope is not that of this message; nothing is left behind but what the
+    /// error has.
+    pub async fn commit(mut self, envelope: &Envelope) -> Result<(), Unparked> {
+        let text = match self.prepare(envelope) {
+            Ok(text) => text,
+            Err(error) => return Err(Unparked { error, content: self.salvage() }),
+        };
+        let again = self.draft.0.as_ref().map(Temporary::again).transpose();
+        let record = Record::of(envelope);
+        let Self { id, reservation, booking, mut draft, written, buffer, size, .. } = self;
+        let begun = draft.0.take();
+        let parked = blocking(move || {
+            let outcome = files::park(&reservation.shared.folder, id, begun, &buffer, &text);
+            if outcome.is_ok() {
+                reservation.redeem(id, record);
+            }
+            drop(booking);
+            (outcome, buffer)
+        });
+        let gone = |error: &String| ParkError::Io(error.clone());
+        let (outcome, buffer) =
+            parked.await.map_err(|error| Unparked { content: Err(gone(&error)), error: gone(&error) })?;
+        outcome.map_err(|error| Unparked {
+            error: failure(&error),
+            content: again
+                .map_err(|error| ParkError::Io(error.to_string()))
+                .and_then(|file| Salvaged::of(file, written, buffer, size)),
+        })
+    }
+
+    /// The envelope's text, where all is as it should be.
+    fn prepare(&mut self, envelope: &Envelope) -> Result<String, ParkError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
         self.check(envelope)?;
         let text = envelope.encode().map_err(|error| ParkError::Io(error.to_string()))?;
         self.booking.cover((self.buffer.len() + text.len()) as u64)?;
-        let record = Record::of(envelope);
-        let Self { id, reservation, booking, mut draft, buffer, .. } = self;
-        let begun = draft.0.take();
-        let parked = blocking(move || {
-            files::park(&reservation.shared.folder, id, begun, &buffer, &text)?;
-            reservation.redeem(id, record);
-            drop(booking);
-            Ok(())
-        });
-        parked.await.map_err(ParkError::Io)?.map_err(|error| failure(&error))
+        Ok(text)
     }
 
     /// What would make it unreadable later is said while the client still has the message.
@@ -184,6 +228,65 @@ impl Parking {
             && envelope.account == self.reservation.account
             && (envelope.size, &envelope.sha256) == (self.size, &self.digest().1);
         if fits { Ok(()) } else { Err(ParkError::Io(format!("the envelope is not that of {}", self.id))) }
+    }
+}
+
+/// A message that was not parked.
+#[derive(Debug)]
+pub struct Unparked {
+    /// Why.
+    pub error: ParkError,
+    /// The message itself, where it can be had back.
+    pub content: Result<Salvaged, ParkError>,
+}
+
+/// A message, or its beginning, that could not be parked: as it arrived, to read from its first octet.
+#[derive(Debug)]
+pub struct Salvaged {
+    file: Option<Arc<File>>,
+    /// Octets to be read from the file, and then from `buffer`.
+    in_file: u64,
+    buffer: Vec<u8>,
+    position: u64,
+    size: u64,
+}
+
+impl Salvaged {
+    /// The first `size` octets of `written` in the file and the `buffer` behind them.
+    fn of(file: Option<File>, written: u64, buffer: Vec<u8>, size: u64) -> Result<Self, ParkError> {
+        let in_file = if file.is_some() { written.min(size) } else { 0 };
+        if size - in_file > buffer.len() as u64 || in_file < written.min(size) {
+            return Err(ParkError::Io("what was received of the message is not there any more".into()));
+        }
+        Ok(Self { file: file.map(Arc::new), in_file, buffer, position: 0, size })
+    }
+
+    /// Octets in all.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What comes next; nothing at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn next(&mut self) -> Result<Vec<u8>, ParkError> {
+        let left = self.in_file.saturating_sub(self.position);
+        if let Some(file) = self.file.as_ref().filter(|_| left > 0) {
+            let (file, position) = (Arc::clone(file), self.position);
+            let mut piece = vec![0; usize::try_from(left).unwrap_or(BUFFER).min(BUFFER)];
+            let read = blocking(move || file.read_exact_at(&mut piece, position).map(|()| piece));
+            let piece = read.await.map_err(ParkError::Io)?.map_err(|cause| {
+                ParkError::Io(format!("what was received of the message cannot be read: {cause}"))
+            })?;
+            self.position += piece.len() as u64;
+            return Ok(piece);
+        }
+        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
+        self.position = self.size;
+        let mut piece = std::mem::take(&mut self.buffer);
+        piece.truncate(left);
+        Ok(piece)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use super::claim::{Claim, MessageReader};
 use super::envelope::{Envelope, State};
-pub use super::parking::Parking;
+pub use super::parking::{Parking, Salvaged, Unparked};
 use super::shared::{Held, Shared, blocking};
 use super::space::{FIRST_BOOKING, Space};
 use super::{claim, files, listing};

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::envelope::{Release, State};
 use super::parking::BUFFER;
 use super::sample::{self, sha256};
-use super::spool::{Entry, Filter, Limits, ParkError, Parking, Spool, SpoolError, Usage};
+use super::spool::{Entry, Filter, Limits, ParkError, Parking, Salvaged, Spool, SpoolError, Usage};
 use super::{Envelope, files};
 use crate::account::Account;
 use crate::clock::{self, Timestamp};
@@ -54,12 +54,24 @@ async fn park_as(spool: &Spool, account: &Account, content: &[u8]) -> Result<Qua
         parking.write(piece).await?;
     }
     let (id, envelope) = (parking.id(), envelope(&parking, account));
-    parking.commit(&envelope).await?;
+    parking.commit(&envelope).await.map_err(|unparked| unparked.error)?;
     Ok(id)
 }
 
 async fn park(spool: &Spool, content: &[u8]) -> QuarantineId {
     park_as(spool, &anna(), content).await.unwrap()
+}
+
+async fn salvaged(mut content: Salvaged) -> Vec<u8> {
+    let (mut octets, size) = (Vec::new(), content.size());
+    loop {
+        let piece = content.next().await.unwrap();
+        if piece.is_empty() {
+            assert_eq!(octets.len() as u64, size);
+            return octets;
+        }
+        octets.extend(piece);
+    }
 }
 
 async fn content(mut reader: impl AsyncRead + Unpin) -> Vec<u8> {
@@ -142,10 +154,49 @@ async fn what_is_dropped_or_refused_leaves_nothing_behind() {
             let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
             parking.write(&vec![b'x'; size]).await.unwrap();
             let id = if other.id == good.id { parking.id() } else { other.id };
-            let error = parking.commit(&Envelope { id, ..other }).await.unwrap_err();
+            let error = parking.commit(&Envelope { id, ..other }).await.unwrap_err().error;
             assert!(matches!(error, ParkError::Io(_)), "{error}");
         }
         drop(parking);
+    }
+    eventually(|| names(home.path()).is_empty()).await;
+    assert_eq!((spool.usage(None), spool.fill_level()), (Usage::default(), 0.0));
+}
+
+/// Whatever kept it from being parked: what had come of it can be had back, to the octet, and is nowhere else.
+#[tokio::test]
+async fn what_could_not_be_parked_can_be_had_back() {
+    let home = tempfile::tempdir().unwrap();
+    let limit = 4 * BUFFER as u64 + 100;
+    let limits = Limits { max_size: limit, max_size_per_account: limit, expire_after: None };
+    let spool = Spool::open(home.path(), limits).await.unwrap();
+    let octets: Vec<u8> = (0..limit + 1).map(|at| (at % 251) as u8).collect();
+    for (first, then) in
+        [(0, 1), (100, 1), (BUFFER, 1), (BUFFER + 1, BUFFER), (3 * BUFFER + 5, 2), (4 * BUFFER, 100)]
+    {
+        // One octet too many comes behind so many that fit.
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        let came = &octets[..first + then];
+        for piece in [&came[..first], &came[first..]].into_iter().flat_map(|part| part.chunks(50_021)) {
+            parking.write(piece).await.unwrap();
+        }
+        let error = parking.write(&octets).await.unwrap_err();
+        assert!(matches!(error, ParkError::Full(_)), "{error}");
+        assert_eq!(parking.write(b"x").await, Err(error.clone()));
+        assert!(salvaged(parking.salvage().unwrap()).await == came, "{first} + {then}");
+        // All of it came, and the envelope is not its own.
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        parking.write(came).await.unwrap();
+        let unparked = parking.commit(&sample::envelope(sample::id(1), b"")).await.unwrap_err();
+        assert!(salvaged(unparked.content.unwrap()).await == came, "{first} + {then}");
+        // The name is taken: found out when the file is about to be renamed.
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        parking.write(came).await.unwrap();
+        let good = envelope(&parking, &anna());
+        std::fs::write(folder(home.path()).join(files::message_name(good.id)), b"older").unwrap();
+        let unparked = parking.commit(&good).await.unwrap_err();
+        assert!(salvaged(unparked.content.unwrap()).await == came, "{first} + {then}");
+        std::fs::remove_file(folder(home.path()).join(files::message_name(good.id))).unwrap();
     }
     eventually(|| names(home.path()).is_empty()).await;
     assert_eq!((spool.usage(None), spool.fill_level()), (Usage::default(), 0.0));
@@ -167,7 +218,9 @@ async fn a_folder_that_went_away_is_an_error_and_loses_nobody_else_anything() {
     std::fs::create_dir(folder(home.path()).join(files::envelope_name(small.id()))).unwrap();
     let of_small = envelope(&small, &anna());
     let small_id = small.id();
-    assert!(matches!(small.commit(&of_small).await, Err(ParkError::Io(_))));
+    let unparked = small.commit(&of_small).await.unwrap_err();
+    assert!(matches!(unparked.error, ParkError::Io(_)));
+    assert_eq!(salvaged(unparked.content.unwrap()).await, b"small");
     std::fs::remove_dir(folder(home.path()).join(files::envelope_name(small_id))).unwrap();
     big.write(&vec![0; 3 * BUFFER]).await.unwrap();
     let of_big = envelope(&big, &anna());

@@ -8,6 +8,7 @@ use super::{Conversation, facts, message};
 use crate::clock;
 use crate::guard::ledger::Relayed;
 use crate::guard::mimicry::Place;
+use crate::quarantine::spool::Unparked;
 use crate::session::{Delivery, Event, Step, UpstreamFault};
 use crate::smtp::Reply;
 use crate::transfer::Transfer;
@@ -103,7 +104,7 @@ impl Conversation {
                 });
                 Delivery::Parked
             }
-            Err(error) => {
+            Err(Unparked { error, .. }) => {
                 self.log.not_parked(&sender.account, &error.to_string());
                 Delivery::QuarantineFull
             }

@@ -84,11 +84,15 @@ async fn somebody_else_fills_the_disk() {
     assert!(matches!(spool.room(&anna(), 0), Err(ParkError::Full(_))));
     assert!(matches!(spool.begin(&anna(), clock::now()).await.map(drop), Err(ParkError::Full(_))));
     let envelopes = (envelope(&small, &anna()), envelope(&big, &anna()));
-    assert!(matches!(small.commit(&envelopes.0).await, Err(ParkError::Full(_))));
+    let unparked = small.commit(&envelopes.0).await.unwrap_err();
+    assert!(matches!(unparked.error, ParkError::Full(_)));
+    assert_eq!(salvaged(unparked.content.unwrap()).await, [b'x'; BUFFER - 1]);
     let error = big.write(&vec![b'x'; 4 * BUFFER]).await.unwrap_err();
     assert!(matches!(&error, ParkError::Full(_)), "{error}");
     assert_eq!(big.write(b"x").await, Err(error.clone()));
-    assert_eq!(big.commit(&envelopes.1).await, Err(error));
+    let unparked = big.commit(&envelopes.1).await.unwrap_err();
+    assert_eq!(unparked.error, error);
+    assert_eq!(salvaged(unparked.content.unwrap()).await, [b'x'; 3 * BUFFER]);
     let mut claim = spool.claim(kept).await.unwrap();
     let old = claim.envelope().clone();
     while std::io::Write::write_all(&mut other, &[0; 4096]).is_ok() {}
