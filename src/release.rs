@@ -21,7 +21,7 @@ use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
 use crate::quarantine::progress;
 use crate::quarantine::schedule::next_try;
-use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
+use crate::quarantine::spool::{Claim, Due, MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
 use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply, ReversePath};
@@ -124,7 +124,7 @@ impl Releaser {
         let mut expiry = Instant::now();
         while !*shutdown.borrow() {
             resting.retain(|_, until| *until > Instant::now());
-            for (id, state) in self.parts.spool.due(clock::now()) {
+            for Due { id, state, .. } in self.parts.spool.due(clock::now()) {
                 if state != State::Releasing || resting.contains_key(&id) || under_way.len() >= AT_ONCE {
                     continue;
                 }
@@ -134,7 +134,7 @@ impl Releaser {
             }
             if expiry.elapsed() >= EXPIRY_TICK {
                 expiry = Instant::now();
-                for id in self.parts.spool.expire(clock::now()).await {
+                for id in self.parts.spool.expire(clock::now(), &[].into()).await {
                     maillog::expired(id);
                 }
             }

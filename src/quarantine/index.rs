@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use super::envelope::{Envelope, State};
-use super::spool::{Limits, Usage};
+use super::schedule::postponed;
+use super::spool::{Due, Limits, Usage};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::QuarantineId;
@@ -27,6 +28,8 @@ pub(super) struct Record {
     state: State,
     /// The next try or the due time.
     due: Option<Timestamp>,
+    /// The due time was put off, and memory alone has that.
+    put_off: bool,
     told: Option<Box<str>>,
     claimed: bool,
 }
@@ -39,6 +42,7 @@ impl Record {
             parked: envelope.parked,
             state: envelope.state(),
             due: envelope.release.as_ref().map_or(envelope.due, |release| release.next),
+            put_off: false,
             told: envelope.told_queue_id.as_deref().map(Into::into),
             claimed: false,
         }
@@ -52,6 +56,7 @@ impl Record {
             parked: id.born(),
             state: State::Unreadable,
             due: None,
+            put_off: false,
             told: None,
             claimed: false,
         }
@@ -148,9 +153,15 @@ impl Index {
         }
     }
 
-    /// Adds a message, or puts what is known now in place of what was; a claim stays.
+    /// Adds a message, or puts what is known now in place of what was; a claim stays, and so does a due time that was put
+    /// off meanwhile.
     pub(super) fn put(&mut self, id: QuarantineId, mut record: Record) {
-        record.claimed = self.remove(id).is_some_and(|old| old.claimed);
+        if let Some(old) = self.remove(id) {
+            record.claimed = old.claimed;
+            if old.put_off && record.state == State::Parked && record.due < old.due {
+                (record.due, record.put_off) = (old.due, true);
+            }
+        }
         self.total.add(record.size);
         if let Some(account) = record.account.take() {
             let entry = self.accounts.entry(account);
@@ -238,20 +249,70 @@ impl Index {
     }
 
     /// Those that nobody has claimed and whose time has come, the longest due first.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<(QuarantineId, State)> {
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Due> {
         let come = self.due.iter().take_while(|(due, _)| *due <= now);
-        come.filter_map(|(_, id)| Some((*id, self.state(*id)?))).collect()
+        let of = |id: &QuarantineId| {
+            let record = self.records.get(id)?;
+            Some(Due { id: *id, account: record.account.clone()?, state: record.state })
+        };
+        come.filter_map(|(_, id)| of(id)).collect()
+    }
+
+    /// When a parked message goes out by itself.
+    pub(super) fn due_time(&self, id: QuarantineId) -> Option<Timestamp> {
+        self.records.get(&id).filter(|record| record.state == State::Parked)?.due
+    }
+
+    /// Puts off what of `account` goes out by itself, now that probation lasts to `until`.
+    pub(super) fn postpone(&mut self, account: &Account, until: Timestamp) {
+        for (id, record) in &mut self.records {
+            let Some(due) = record.due.filter(|_| record.state == State::Parked) else { continue };
+            let later = postponed(due, record.parked, until);
+            if later == due || record.account.as_ref() != Some(account) {
+                continue;
+            }
+            record.due = Some(later);
+            record.put_off = true;
+            if self.due.remove(&(due, *id)) {
+                self.due.insert((later, *id));
+            }
+        }
+    }
+
+    /// Those of `account` whose due time memory alone has.
+    pub(super) fn put_off(&self, account: &Account) -> Vec<QuarantineId> {
+        let of_account = self.records.iter().filter(|(_, record)| record.account.as_ref() == Some(account));
+        of_account.filter(|(_, record)| record.put_off).map(|(id, _)| *id).collect()
+    }
+
+    /// Whose messages go out by themselves.
+    pub(super) fn awaited_accounts(&self) -> BTreeSet<Account> {
+        let awaited =
+            self.records.values().filter(|record| record.state == State::Parked && record.due.is_some());
+        awaited.filter_map(|record| record.account.clone()).collect()
     }
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Up to `count` that wait for an operator, unclaimed, parked before `before`.
-    pub(super) fn parked_before(&self, before: Timestamp, count: usize) -> Vec<QuarantineId> {
+    /// Up to `count` that wait for an operator, unclaimed, parked before `before`: of those with a due time, the ones whose
+    /// time has come although they are of a `held` account.
+    pub(super) fn parked_before(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        held: &BTreeSet<Account>,
+        count: usize,
+    ) -> Vec<QuarantineId> {
+        let waits = |record: &Record| match record.due {
+            None => true,
+            Some(due) => due <= now && record.account.as_ref().is_some_and(|account| held.contains(account)),
+        };
         // None is parked before it is born.
         let old = self.records.iter().take_while(|(id, _)| id.born() < before);
         old.filter(|(_, record)| record.state == State::Parked && !record.claimed && record.parked < before)
+            .filter(|(_, record)| waits(record))
             .map(|(id, _)| *id)
             .take(count)
             .collect()
@@ -296,6 +357,10 @@ mod tests {
 
     fn account(name: &str) -> Account {
         name.parse().unwrap()
+    }
+
+    fn due(id: QuarantineId, state: State) -> Due {
+        Due { id, account: account("anna"), state }
     }
 
     fn record(name: &str, size: usize) -> Record {
@@ -351,12 +416,13 @@ mod tests {
         index.put(one, Record { due: Some(at(9)), ..record("anna", 1) });
         index.put(two, Record::of(&releasing));
         assert_eq!(index.next_due(), Some(at(7)));
-        assert_eq!(index.due(at(8)), [(two, State::Releasing)]);
-        assert_eq!(index.due(at(9)), [(two, State::Releasing), (one, State::Parked)]);
+        let (first, second) = (due(two, State::Releasing), due(one, State::Parked));
+        assert_eq!(index.due(at(8)), [first.clone()]);
+        assert_eq!(index.due(at(9)), [first, second.clone()]);
         index.claim(two).unwrap();
         assert_eq!(index.claim(two), Err(Refusal::Claimed));
         assert_eq!(index.claim(id(3)), Err(Refusal::Unknown));
-        assert_eq!((index.due(at(9)), index.next_due()), (vec![(one, State::Parked)], Some(at(9))));
+        assert_eq!((index.due(at(9)), index.next_due()), (vec![second], Some(at(9))));
         releasing.release.as_mut().unwrap().next = Some(at(20));
         index.put(two, Record::of(&releasing));
         assert_eq!(index.claim(two), Err(Refusal::Claimed), "a change keeps the claim");
@@ -364,6 +430,36 @@ mod tests {
         index.remove(one);
         index.unclaim(one);
         assert_eq!((index.due(at(9)), index.next_due()), (vec![], Some(at(20))));
+    }
+
+    #[test]
+    fn what_goes_out_by_itself_is_put_off_account_by_account() {
+        const DAY: u64 = 24 * 3_600_000;
+        let mut index = Index::default();
+        let ids = [id(1), id(2), id(3), id(4), id(5)];
+        for (id, name, due) in
+            [(ids[0], "anna", 10), (ids[1], "bert", 11), (ids[2], "anna", 12), (ids[3], "anna", 40)]
+        {
+            index.put(id, Record { due: Some(at(due)), parked: at(1), ..record(name, 1) });
+        }
+        // Neither what waits for an operator, nor a release under way.
+        let release = Record { state: State::Releasing, due: Some(at(5)), ..record("anna", 1) };
+        index.put(ids[4], release);
+        index.put(id(6), record("anna", 1));
+        index.claim(ids[2]).unwrap();
+        index.postpone(&account("anna"), at(30));
+        let times = |index: &Index| ids.map(|id| index.due_time(id).map(Timestamp::as_millis));
+        assert_eq!(times(&index), [Some(30), Some(11), Some(30), Some(40), None]);
+        index.unclaim(ids[2]);
+        let come: Vec<_> = index.due(at(30)).into_iter().map(|due| due.id).collect();
+        assert_eq!(come, [ids[4], ids[1], ids[0], ids[2]], "the oldest first of those that are due at once");
+        index.postpone(&account("anna"), at(DAY + 1000));
+        assert_eq!(times(&index), [Some(DAY + 1), Some(11), Some(DAY + 1), Some(DAY + 1), None]);
+        assert_eq!(index.awaited_accounts(), [account("anna"), account("bert")].into());
+        for id in ids {
+            index.remove(id);
+        }
+        assert_eq!((index.due.len(), index.awaited_accounts()), (0, [].into()));
     }
 
     #[test]
@@ -377,8 +473,20 @@ mod tests {
         index.claim(ids[0]).unwrap();
         index.put(ids[1], Record { state: State::Failed, ..record("anna", 1) });
         index.put(ids[2], Record::unreadable(ids[2], 1));
-        assert_eq!(index.parked_before(at(5), 9), [ids[3]]);
-        assert_eq!(index.parked_before(at(6), 9), [ids[3], ids[4]]);
+        let expire = |index: &Index, before, held: &[&str]| {
+            index.parked_before(at(before), at(8), &held.iter().map(|name| account(name)).collect(), 9)
+        };
+        assert_eq!(expire(&index, 5, &[]), [ids[3]]);
+        assert_eq!(expire(&index, 6, &[]), [ids[3], ids[4]]);
+        for (due, held, expected) in [
+            (9, &[][..], &[ids[4]][..]),
+            (9, &["anna"], &[ids[4]]),
+            (8, &["bert"], &[ids[4]]),
+            (8, &["anna"], &[ids[3], ids[4]]),
+        ] {
+            index.put(ids[3], Record { parked: at(4), due: Some(at(due)), ..record("anna", 1) });
+            assert_eq!(expire(&index, 6, held), expected, "due at {due}, {held:?} blocked");
+        }
     }
 
     #[test]

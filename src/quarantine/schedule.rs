@@ -1,6 +1,7 @@
-//! When a release is tried again; pure.
+//! When a release is tried again, and when a message of an account on probation goes out by itself; pure.
 //!
-//! CONTRACT, Release: after 5, 10, 20, 40, then every 60 minutes for 5 days, counted from the decision.
+//! CONTRACT, Release: after 5, 10, 20, 40, then every 60 minutes for 5 days, counted from the decision. CONTRACT, Detection: a
+//! further alarm starts the delay anew, 24 h in all at most.
 
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ const FIRST_DELAYS: [Duration; 4] = [minutes(5), minutes(10), minutes(20), minut
 const EVERY: Duration = minutes(60);
 /// How long after the decision there are tries at all (RFC 5321 4.5.4.1: at least 4 to 5 days).
 pub const GIVE_UP_AFTER: Duration = minutes(5 * 24 * 60);
+
+/// How long after its arrival a message of an account on probation goes out at the latest, however many alarms come.
+pub const LONGEST_DELAY: Duration = minutes(24 * 60);
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
@@ -33,9 +37,34 @@ pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Option<Time
     Some(now.after(delay).min(end))
 }
 
+/// When a message goes out by itself that came at `parked` and had `due`, now that probation lasts to `until`: the delay
+/// begins anew with each alarm, so nothing is due before its end; but it never becomes shorter, nor longer than
+/// [`LONGEST_DELAY`] for that.
+pub fn postponed(due: Timestamp, parked: Timestamp, until: Timestamp) -> Timestamp {
+    due.max(until.min(parked.after(LONGEST_DELAY)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_delay_begins_anew_and_ends_after_a_day() {
+        const DAY: u64 = 24 * 60;
+        let at = |minute: u64| Timestamp::default().after(minutes(10_000 + minute));
+        for (due, parked, until, expected) in [
+            (30, 0, 20, 30),
+            (30, 0, 30, 30),
+            (30, 0, 50, 50),
+            (30, 0, DAY, DAY),
+            (30, 0, DAY + 1, DAY),
+            (30 + 5, 5, DAY + 1, DAY + 1),
+            // One that came with a longer delay than there is now.
+            (2 * DAY, 0, DAY + 30, 2 * DAY),
+        ] {
+            assert_eq!(postponed(at(due), at(parked), at(until)), at(expected), "{due} {parked} {until}");
+        }
+    }
 
     #[test]
     fn the_table() {

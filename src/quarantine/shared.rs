@@ -26,14 +26,17 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads an envelope; blocking.
+    /// Reads an envelope, with the due time that memory has; blocking.
     pub(super) fn load(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
         let Some(state) = self.index().state(id) else { return Err(SpoolError::Unknown(id.to_string())) };
         match files::load(&self.folder, id) {
-            Ok(envelope) => {
+            Ok(mut envelope) => {
                 // Somebody has mended it, or the disk did not answer when it was read first.
                 if state == State::Unreadable {
                     self.put_if_there(id, Record::of(&envelope));
+                }
+                if envelope.state() == State::Parked {
+                    envelope.due = envelope.due.max(self.index().due_time(id));
                 }
                 Ok(envelope)
             }
@@ -42,6 +45,18 @@ impl Shared {
             Err(LoadError::Unreadable(cause)) => Err(SpoolError::Unreadable { id, cause }),
             Err(LoadError::Io(cause)) => Err(SpoolError::Io(cause)),
         }
+    }
+
+    /// Writes the due time that memory has; blocking. For one who holds the message.
+    pub(super) fn write_due_time(&self, id: QuarantineId) -> Result<(), SpoolError> {
+        let failed = |cause: String| SpoolError::Io(format!("message {id}: {cause}"));
+        let envelope = self.load(id)?;
+        let text = envelope.encode().map_err(|error| failed(error.to_string()))?;
+        self.folder
+            .write(files::envelope_name(id), text.as_bytes())
+            .map_err(|error| failed(error.to_string()))?;
+        self.put_if_there(id, Record::of(&envelope));
+        Ok(())
     }
 
     /// Puts what is known now in place of what was.

@@ -5,6 +5,7 @@
 //! first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings and due times. One
 //! process at a time has the folder open. What is not named like a parked message is left alone.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -99,6 +100,17 @@ pub enum Entry {
         /// Why.
         cause: String,
     },
+}
+
+/// A message whose time has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Which.
+    pub id: QuarantineId,
+    /// Whose.
+    pub account: Account,
+    /// `Parked`: it was to go out by itself; `Releasing`: it is to be tried again.
+    pub state: State,
 }
 
 /// How much is parked.
@@ -243,7 +255,7 @@ impl Spool {
     }
 
     /// Messages whose next try or due time has come, the longest due first; without those that are claimed.
-    pub fn due(&self, now: Timestamp) -> Vec<(QuarantineId, State)> {
+    pub fn due(&self, now: Timestamp) -> Vec<Due> {
         self.shared.index().due(now)
     }
 
@@ -252,12 +264,43 @@ impl Spool {
         self.shared.index().next_due()
     }
 
-    /// Removes parked messages older than `expire_after`; says which. One that cannot be removed stays for the next time.
-    pub async fn expire(&self, now: Timestamp) -> Vec<QuarantineId> {
+    /// Accounts with messages that go out by themselves.
+    pub fn awaited_accounts(&self) -> BTreeSet<Account> {
+        self.shared.index().awaited_accounts()
+    }
+
+    /// Puts off what of `account` goes out by itself, now that its probation lasts to `until`: in memory, at once, and for
+    /// all who ask. It is to be called at each start again, as long as probation lasts; whoever ends that before its time
+    /// calls [`Self::write_due_times`] first.
+    pub fn postpone(&self, account: &Account, until: Timestamp) {
+        self.shared.index().postpone(account, until);
+    }
+
+    /// Makes the due times of an account's messages durable, as they are in memory.
+    ///
+    /// # Errors
+    /// Some could not be written; after a restart those are due as they were first.
+    pub async fn write_due_times(&self, account: &Account) -> Result<(), SpoolError> {
+        let mut failed = Ok(());
+        let put_off = self.shared.index().put_off(account);
+        for id in put_off {
+            // One in another's hand is on its way out.
+            let Ok(held) = self.shared.hold(id) else { continue };
+            let written = blocking(move || held.shared.write_due_time(id)).await.map_err(SpoolError::Io);
+            if let Err(error) = written.and_then(|written| written) {
+                failed = Err(error);
+            }
+        }
+        failed
+    }
+
+    /// Removes parked messages older than `expire_after`; says which. One that is to go out by itself stays, unless its
+    /// time has come and its account is among those that are `held`. One that cannot be removed stays for the next time.
+    pub async fn expire(&self, now: Timestamp, held: &BTreeSet<Account>) -> Vec<QuarantineId> {
         let Some(age) = self.shared.limits.expire_after else { return Vec::new() };
         let mut expired = Vec::new();
         loop {
-            let old = self.shared.index().parked_before(now.before(age), EXPIRE_BATCH);
+            let old = self.shared.index().parked_before(now.before(age), now, held, EXPIRE_BATCH);
             let held: Vec<Held> = old.into_iter().filter_map(|id| self.shared.hold(id).ok()).collect();
             let shared = Arc::clone(&self.shared);
             let removed = blocking(move || {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::envelope::{Release, State};
 use super::parking::BUFFER;
 use super::sample::{self, sha256};
-use super::spool::{Entry, Filter, Limits, ParkError, Parking, Salvaged, Spool, SpoolError, Usage};
+use super::spool::{Due, Entry, Filter, Limits, ParkError, Parking, Salvaged, Spool, SpoolError, Usage};
 use super::{Envelope, files};
 use crate::account::Account;
 use crate::clock::{self, Timestamp};
@@ -60,6 +60,11 @@ async fn park_as(spool: &Spool, account: &Account, content: &[u8]) -> Result<Qua
 
 async fn park(spool: &Spool, content: &[u8]) -> QuarantineId {
     park_as(spool, &anna(), content).await.unwrap()
+}
+
+/// A release whose time has come.
+fn due(id: QuarantineId) -> Due {
+    Due { id, account: anna(), state: State::Releasing }
 }
 
 async fn salvaged(mut content: Salvaged) -> Vec<u8> {
@@ -313,11 +318,11 @@ async fn a_change_is_durable_and_known_at_once() {
         assert!(matches!(claim.update(other).await, Err(SpoolError::Io(_))));
     }
     drop(claim);
-    assert_eq!((spool.next_due(), spool.due(at)), (Some(at), vec![(id, State::Releasing)]));
+    assert_eq!((spool.next_due(), spool.due(at)), (Some(at), vec![due(id)]));
     drop(spool);
     let spool = open(home.path()).await;
     assert_eq!(spool.envelope(id).await.unwrap(), changed);
-    assert_eq!(spool.due(at), [(id, State::Releasing)]);
+    assert_eq!(spool.due(at), [due(id)]);
     assert_eq!(names(home.path()), pair(id).into());
 }
 
@@ -531,12 +536,68 @@ async fn only_what_waits_expires() {
     failed.update(changed).await.unwrap();
     drop(failed);
     let claimed = spool.claim(ids[1]).await.unwrap();
-    assert_eq!(spool.expire(clock::now()).await, []);
+    assert_eq!(spool.expire(clock::now(), &[].into()).await, []);
     let later = clock::now().after(day + Duration::from_secs(60));
-    let mut expired = spool.expire(later).await;
+    let mut expired = spool.expire(later, &[].into()).await;
     expired.sort();
     assert_eq!(expired, ids[2..]);
     drop(claimed);
-    assert_eq!(spool.expire(later).await, [ids[1]]);
+    assert_eq!(spool.expire(later, &[].into()).await, [ids[1]]);
     assert_eq!(spool.ids(None), [ids[0]]);
+}
+
+/// A further alarm puts off what waits: for all who ask at once, on the disk once that is asked for, and never a release.
+#[tokio::test]
+async fn due_times_are_put_off() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    let base = clock::now();
+    let at = |minutes: u64| base.after(Duration::from_secs(60 * minutes));
+    let mut ids = Vec::new();
+    for (name, due) in [("anna", Some(at(30))), ("anna", None), ("bert", Some(at(30)))] {
+        let account: Account = name.parse().unwrap();
+        let parking = spool.begin(&account, base).await.unwrap();
+        let envelope = Envelope { due, parked: base, ..envelope(&parking, &account) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    assert_eq!(spool.next_due(), Some(at(30)));
+    spool.postpone(&anna(), at(50));
+    let due = async |spool: &Spool| {
+        let mut times = Vec::new();
+        for id in &ids {
+            times.push(spool.envelope(*id).await.unwrap().due);
+        }
+        times
+    };
+    let expected = [Some(at(50)), None, Some(at(30))];
+    assert_eq!(due(&spool).await, expected);
+    assert_eq!(spool.due(at(49)).len(), 1, "bert's");
+    // A change for another reason keeps it, and makes it durable.
+    let mut claim = spool.claim(ids[0]).await.unwrap();
+    assert_eq!(claim.envelope().due, expected[0]);
+    spool.postpone(&anna(), at(60));
+    let reason = "another".into();
+    claim.update(Envelope { reason, ..claim.envelope().clone() }).await.unwrap();
+    drop(claim);
+    assert_eq!(due(&spool).await, [Some(at(60)), None, Some(at(30))], "put off while it was in hand");
+    drop(spool);
+    let spool = open(home.path()).await;
+    assert_eq!(due(&spool).await, [Some(at(50)), None, Some(at(30))], "memory alone had that");
+    spool.postpone(&anna(), at(80));
+    spool.write_due_times(&anna()).await.unwrap();
+    drop(spool);
+    let spool = open(home.path()).await;
+    assert_eq!(due(&spool).await, [Some(at(80)), None, Some(at(30))]);
+    let mut claim = spool.claim(ids[0]).await.unwrap();
+    let started = releasing(claim.envelope(), Some(at(81)));
+    claim.update(started).await.unwrap();
+    spool.postpone(&anna(), at(90));
+    spool.write_due_times(&anna()).await.unwrap();
+    drop(claim);
+    assert_eq!(
+        spool.due(at(81)).iter().map(|due| due.state).collect::<Vec<_>>(),
+        [State::Parked, State::Releasing]
+    );
+    assert_eq!(due(&spool).await[0], Some(at(80)), "what was due once stays written");
 }
