@@ -12,6 +12,7 @@ use crate::net::tls::Acceptor;
 use crate::quarantine::Spool;
 use crate::roster::Roster;
 use crate::sender::Senders;
+use crate::submission::Buffers;
 use crate::upstream::Upstream;
 
 /// Everything that a session, a release or the control API works with. Cheap to clone.
@@ -33,6 +34,8 @@ pub struct Parts {
     pub roster: Roster,
     /// Who is told.
     pub desk: Desk,
+    /// The memory for mail data.
+    pub buffers: Buffers,
     /// TLS towards clients.
     pub tls: Acceptor,
     /// Turns true when the service shuts down.

@@ -5,10 +5,12 @@
 //! and go is [`client`]'s; how a probe counts is [`probe`]'s; how a message
 //! comes and where it goes is [`receive`]'s, what it is made of meanwhile [`message`]'s, and how it ends [`outcome`]'s.
 
+mod buffers;
 mod client;
 mod facts;
 mod message;
 mod outcome;
+mod pace;
 mod probe;
 mod receive;
 mod sasl;
@@ -18,6 +20,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use buffers::Buffers;
 use client::{Client, Lost};
 use message::Incoming;
 use probe::Asked;
@@ -78,6 +81,8 @@ struct Conversation {
     upstream: Option<Transaction>,
     /// Behind the transaction, so that it is dropped after it where the task is cut off.
     connections: SessionConnections,
+    /// When the upstream answered last.
+    answered: Instant,
     incoming: Option<Incoming>,
     /// Until when a client must have logged in (a relay host: have said its first command).
     admission: Option<Instant>,
@@ -112,6 +117,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
         asked: VecDeque::new(),
         upstream: None,
         connections: parts.upstream.session(id),
+        answered: connected,
         incoming: None,
         admission: Some(connected + parts.config.session.auth_timeout),
         shutdown: parts.shutdown.clone(),
@@ -150,8 +156,8 @@ impl Conversation {
     /// The next thing that happens while no message is coming in: a command, an answer, or that none came in time.
     async fn next(&mut self) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
-        // Until when the upstream is kept waiting.
-        let mut rest = self.upstream.is_some().then(|| Instant::now() + UPSTREAM_REST);
+        // Until when the upstream is kept waiting, whatever else the client says meanwhile.
+        let mut rest = self.upstream.is_some().then(|| self.answered + UPSTREAM_REST);
         loop {
             // Nor does a flood of commands outlive it.
             if self.admission.is_some_and(|admission| admission <= Instant::now()) {

@@ -266,6 +266,7 @@ fn submission(mut section: Section<'_>, findings: &mut Findings) -> Submission {
 
 fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
     let max_header_size = section.size("max_header_size", 256 * KIB, KIB..=64 * MIB);
+    let max_buffered = section.size("max_buffered", 256 * MIB, 0..=TIB);
     let session = Session {
         max_connections: section.whole("max_connections", 10_000, 1..=1_000_000),
         max_connections_per_ip: section.whole("max_connections_per_ip", 100, 1..=1_000_000),
@@ -273,6 +274,8 @@ fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
         max_message_size: section.size("max_message_size", 50 * MIB, KIB..=TIB),
         max_header_size: usize::try_from(max_header_size).unwrap_or(usize::MAX),
         max_recipients: section.whole("max_recipients", 1_000, 1..=100_000),
+        max_buffered: usize::try_from(max_buffered).unwrap_or(usize::MAX),
+        min_rate: section.whole("min_rate", 100, 0..=1_000_000),
         idle_timeout: section.duration("idle_timeout", 5 * MINUTE, SECOND..=DAY),
         auth_timeout: section.duration("auth_timeout", MINUTE, SECOND..=DAY),
         shutdown_timeout: section.duration("shutdown_timeout", 30 * SECOND, Duration::ZERO..=HOUR),

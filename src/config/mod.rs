@@ -206,6 +206,10 @@ pub struct Session {
     pub max_header_size: usize,
     /// Of one transaction.
     pub max_recipients: usize,
+    /// Of all mail data that is held in memory.
+    pub max_buffered: usize,
+    /// Octets of mail data a second; 0: any will do.
+    pub min_rate: u32,
     /// For one whole command; in mail data for the next octet.
     pub idle_timeout: Duration,
     /// From connecting to AUTH; relay hosts: to the first command.

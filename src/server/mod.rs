@@ -36,6 +36,7 @@ use crate::quarantine::Spool;
 use crate::release::Releaser;
 use crate::roster::Roster;
 use crate::sender::Senders;
+use crate::submission::Buffers;
 use crate::upstream::{Contact, Upstream};
 
 /// How long the start waits to learn what the upstream offers, before clients are let in.
@@ -99,6 +100,7 @@ impl Workshop {
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
         let upstream = Upstream::open(config.upstream.settings.clone()).map_err(ServerError::from)?;
         let tls = certificate(&config)?;
+        let buffers = Buffers::new(config.session.max_buffered);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
         let desk = Desk::new(Arc::clone(&config), outbox);
@@ -111,6 +113,7 @@ impl Workshop {
             senders,
             roster: Roster::default(),
             desk,
+            buffers,
             tls,
             shutdown: down,
         };

@@ -114,6 +114,8 @@ pub enum Delivery {
     Loop,
     /// It does not fit into the quarantine, or could not be made durable there.
     QuarantineFull,
+    /// All sessions together hold too much mail data for its long header.
+    NoMemory,
 }
 
 /// What the driver is to do next. Replies that have become ready were appended to its buffer already.

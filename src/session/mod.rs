@@ -506,6 +506,7 @@ impl Session {
             Delivery::ForeignFrom => self.say(texts::FOREIGN_FROM, out),
             Delivery::Loop => self.say(texts::LOOP, out),
             Delivery::QuarantineFull => self.say(texts::QUARANTINE_FULL, out),
+            Delivery::NoMemory => self.say(texts::NO_MEMORY, out),
         }
     }
 

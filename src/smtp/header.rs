@@ -63,6 +63,16 @@ impl HeaderCollector {
         Collected::More
     }
 
+    /// Octets so far.
+    pub fn len(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// Whether nothing has come yet.
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
     /// The length with the empty line, if that ends behind the first `seen` octets.
     fn end_from(&self, seen: usize) -> Option<usize> {
         if self.octets.starts_with(b"\r\n") {

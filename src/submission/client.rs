@@ -27,8 +27,8 @@ pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
 const COMMAND_READ: usize = 1_024;
 /// How much is read at once where more of a batch may be here.
 const BATCH_READ: usize = 8 * 1_024;
-/// How much is read at once while mail data is expected.
-const DATA_READ: usize = 32 * 1_024;
+/// How much is read at once while mail data is expected: the less, the slower it comes.
+const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
 /// How long the client may take no octet of a reply before it counts as gone.
 const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -58,6 +58,8 @@ pub(super) struct Client {
     pub outbound: Vec<u8>,
     /// Inside an over-long line: whether it began as AUTH does.
     overlong_auth: bool,
+    /// How much of mail data is read at once, within [`DATA_READ`].
+    data_read: usize,
 }
 
 impl Client {
@@ -69,6 +71,7 @@ impl Client {
             framer: Framer::default(),
             outbound: Vec::new(),
             overlong_auth: false,
+            data_read: *DATA_READ.start(),
         }
     }
 
@@ -138,9 +141,9 @@ impl Client {
     ) -> Result<(), Lost> {
         let read = self.read(COMMAND_READ, deadline);
         match shutdown {
-            None => read.await,
+            None => read.await.map(drop),
             Some(shutdown) => tokio::select! {
-                read = read => read,
+                read = read => read.map(drop),
                 _ = shutdown.wait_for(|down| *down) => Err(Lost::Interrupted),
             },
         }
@@ -153,21 +156,25 @@ impl Client {
     pub(super) async fn read_ready(&mut self) -> Result<bool, Lost> {
         let mut read = pin!(self.read(BATCH_READ, None));
         match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
-            Poll::Ready(read) => read.map(|()| true),
+            Poll::Ready(read) => read.map(|_| true),
             Poll::Pending => Ok(false),
         }
     }
 
-    /// Waits for more octets of mail data, once all replies that are ready are out (RFC 2920 3.2: chunks in a batch).
+    /// Waits for more octets of mail data, once all replies that are ready are out (RFC 2920 3.2: chunks in a batch); says
+    /// how many came.
     ///
     /// # Errors
     /// See [`Lost`].
-    pub(super) async fn read_data(&mut self, deadline: Instant) -> Result<(), Lost> {
+    pub(super) async fn read_data(&mut self, deadline: Instant) -> Result<usize, Lost> {
         self.flush().await?;
-        self.read(DATA_READ, Some(deadline)).await
+        let octets = self.read(self.data_read, Some(deadline)).await?;
+        self.data_read = (2 * octets).clamp(*DATA_READ.start(), *DATA_READ.end());
+        Ok(octets)
     }
 
-    async fn read(&mut self, at_once: usize, deadline: Option<Instant>) -> Result<(), Lost> {
+    /// How many octets came.
+    async fn read(&mut self, at_once: usize, deadline: Option<Instant>) -> Result<usize, Lost> {
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
         self.inbound.reserve(at_once);
         let read = stream.read_buf(&mut self.inbound);
@@ -175,7 +182,7 @@ impl Client {
             Some(deadline) => timeout_at(deadline, read).await.map_err(|_| Lost::TimedOut)??,
             None => read.await?,
         };
-        if octets == 0 { Err(Lost::Closed) } else { Ok(()) }
+        if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }
 
     /// Sends all replies that are ready, in one write.

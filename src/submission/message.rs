@@ -1,9 +1,12 @@
 //! A message while it comes in: what it is made of, how much of it is held, and the route that it takes.
 //!
-//! Up to [`HELD`] octets are received before the route is chosen, so that a slow client holds no upstream connection and
-//! a block that comes meanwhile still counts; all that follows is streamed in constant memory. After a failure the rest is
+//! Up to [`HELD`] octets are received before the route is chosen (fewer where all sessions together hold too much), so that
+//! a slow client holds no upstream connection and a block that comes meanwhile still counts; all that follows is streamed
+//! in constant memory. After a failure the rest is
 //! read and thrown away, since the client does not listen before its end of data.
 
+use super::buffers::Loan;
+use super::pace::Pace;
 use crate::quarantine::envelope::Treatment;
 use crate::quarantine::spool::{ParkError, Parking};
 use crate::session::{Delivery, ParkOrder, UpstreamFault};
@@ -52,7 +55,7 @@ pub(super) enum Newlines {
 }
 
 /// What a message must keep to, and how it is read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Bounds {
     /// Octets of it, at the most.
     pub(super) size: u64,
@@ -60,6 +63,10 @@ pub(super) struct Bounds {
     pub(super) header: usize,
     /// Its newlines.
     pub(super) newlines: Newlines,
+    /// The memory that it may take until its route is chosen.
+    pub(super) loan: Loan,
+    /// How fast it must come.
+    pub(super) pace: Pace,
 }
 
 /// How the end of the message is told.
@@ -90,6 +97,11 @@ pub(super) struct Incoming {
     raw: Vec<u8>,
     size: u64,
     max_size: u64,
+    loan: Loan,
+    /// There is no memory for more of it.
+    crowded: bool,
+    /// How fast it comes.
+    pub pace: Pace,
     /// Where it goes.
     pub route: Route,
     /// Whether mail data has been begun upstream.
@@ -128,6 +140,9 @@ impl Incoming {
             raw: Vec::new(),
             size: 0,
             max_size: bounds.size,
+            loan: bounds.loan,
+            crowded: false,
+            pace: bounds.pace,
             route: Route::Undecided,
             begun: false,
             trouble: None,
@@ -190,7 +205,7 @@ impl Incoming {
 
     /// Whether so much has come that the route must be chosen now.
     pub(super) fn overflows(&self) -> bool {
-        self.is_undecided() && self.header().is_some() && self.held.len() >= HELD
+        self.is_undecided() && self.header().is_some() && (self.crowded || self.held.len() >= HELD)
     }
 
     /// The message has come whole: the header ends here at the latest; a fault that was found makes it fail.
@@ -218,6 +233,8 @@ impl Incoming {
     pub(super) fn fail(&mut self, delivery: Delivery) {
         self.held = Vec::new();
         self.raw = Vec::new();
+        self.head.take_if(|head| matches!(head, Head::Collecting(_)));
+        self.settle_loan();
         if !matches!(self.route, Route::Nowhere(_)) {
             self.route = Route::Nowhere(delivery);
         }
@@ -254,6 +271,8 @@ impl Incoming {
         if !held.is_empty() {
             self.forward(&[], &held, Some(upstream)).await;
         }
+        drop(held);
+        self.settle_loan();
     }
 
     /// It goes into the quarantine, as it arrived.
@@ -287,6 +306,18 @@ impl Incoming {
             }
             Err(error) => self.not_parked(&error),
         }
+        drop((raw, held));
+        self.settle_loan();
+    }
+
+    /// Borrows memory for what is held, or gives it back; `false` where there is none.
+    fn settle_loan(&mut self) -> bool {
+        let header = match &self.head {
+            Some(Head::Collecting(collector)) => collector.len(),
+            Some(Head::Complete(header)) => header.as_bytes().len(),
+            None => 0,
+        };
+        self.loan.fit(header + self.held.len() + self.raw.len())
     }
 
     fn stop(&mut self, stop: Stopped) {
@@ -300,6 +331,17 @@ impl Incoming {
     }
 
     async fn take(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
+        self.keep_or_forward(content, upstream).await;
+        if matches!(self.route, Route::Undecided) && !self.settle_loan() {
+            self.crowded = true;
+            if self.header().is_none() {
+                // Nobody can say yet where it goes.
+                self.fail(Delivery::NoMemory);
+            }
+        }
+    }
+
+    async fn keep_or_forward(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
         self.size = self.size.saturating_add(content.len() as u64);
         if matches!(self.route, Route::Nowhere(_)) {
             return;

@@ -130,6 +130,9 @@ impl Conversation {
             Delivery::QuarantineFull => {
                 self.log.not_parked(&sender.account, trouble.unwrap_or("the quarantine is full"));
             }
+            Delivery::NoMemory => {
+                self.log.rejected(&sender.account, "no memory left for its header ([session] max_buffered)");
+            }
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
             Delivery::ForeignFrom => {

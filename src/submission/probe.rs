@@ -7,6 +7,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
+use tokio::time::Instant;
+
 use super::client::Lost;
 use super::message::upstream_fault;
 use super::{Conversation, facts};
@@ -164,6 +166,7 @@ impl Conversation {
             Some(Asked::BrokenPath) => Answered::BrokenPath,
             None => return Ok(Step::Read),
         };
+        self.answered = Instant::now();
         Ok(self.handle(Event::Answered(answered)))
     }
 

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::client::Lost;
 use super::message::{Bounds, Incoming, Route};
-use super::{Conversation, Scene, facts};
+use super::pace::Pace;
+use super::{Conversation, Scene, UPSTREAM_REST, facts};
 use crate::clock;
 use crate::session::{Delivery, Destination, Event, Step, UpstreamFault};
 
@@ -17,6 +18,8 @@ impl Conversation {
             size: self.session.max_message_size(),
             header: self.parts.config.session.max_header_size,
             newlines: self.newlines(),
+            loan: self.parts.buffers.loan(),
+            pace: self.pace(),
         }
     }
 
@@ -28,7 +31,6 @@ impl Conversation {
 
     /// Takes mail data until it ends, or until so much has come that its route must be chosen.
     pub(super) async fn receive_rest(&mut self) -> Result<Step, Lost> {
-        let idle = self.parts.config.session.idle_timeout;
         loop {
             let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
             let (consumed, ended) = incoming.take_data(self.client.buffered(), self.upstream.as_mut()).await;
@@ -39,20 +41,65 @@ impl Conversation {
             if incoming.overflows() {
                 self.choose_route().await;
             }
-            if let Err(lost) = self.client.read_data(Instant::now() + idle).await {
+            if let Err(lost) = self.more_of_message().await {
                 return self.lost_in_message(lost);
             }
         }
     }
 
+    fn pace(&self) -> Pace {
+        Pace::new(self.parts.config.session.min_rate)
+    }
+
+    /// Waits for more of the message that is coming.
+    async fn more_of_message(&mut self) -> Result<(), Lost> {
+        let Some(mut pace) = self.incoming.as_ref().map(|incoming| incoming.pace) else { return Ok(()) };
+        let came = self.more(&mut pace).await;
+        if let Some(incoming) = &mut self.incoming {
+            incoming.pace = pace;
+        }
+        came
+    }
+
+    /// Waits for more octets of mail data. The upstream does not wait with us for long: until its DATA is begun, others
+    /// may have the connection.
+    async fn more(&mut self, pace: &mut Pace) -> Result<(), Lost> {
+        let began = Instant::now();
+        let idle = self.command_deadline();
+        let slow = pace.patience().map(|patience| began + patience);
+        let deadline = slow.map_or(idle, |slow| slow.min(idle));
+        let rest = self.answered + UPSTREAM_REST;
+        loop {
+            let resting = rest <= Instant::now();
+            if resting && let Some(upstream) = &mut self.upstream {
+                upstream.rest();
+            }
+            let wait = if resting || self.upstream.is_none() { deadline } else { deadline.min(rest) };
+            let octets = match self.client.read_data(wait).await {
+                Err(Lost::TimedOut) if wait < deadline => continue,
+                Err(Lost::TimedOut) if idle <= deadline => return Err(Lost::TimedOut),
+                Err(Lost::TimedOut) => 0,
+                Err(lost) => return Err(lost),
+                Ok(octets) => octets,
+            };
+            if pace.keeps_up(octets, began.elapsed()) {
+                return Ok(());
+            }
+            if let Some(sender) = &self.sender {
+                self.log.rejected(&sender.account, "mail data came too slowly ([session] min_rate)");
+            }
+            return Err(Lost::TimedOut);
+        }
+    }
+
     pub(super) async fn receive_chunk(&mut self, size: u64, last: bool) -> Result<Step, Lost> {
-        let bounds = self.bounds();
-        self.incoming.get_or_insert_with(|| Incoming::by_chunks(bounds));
+        if self.incoming.is_none() {
+            self.incoming = Some(Incoming::by_chunks(self.bounds()));
+        }
         let mut left = size;
         while left > 0 {
             if self.client.buffered().is_empty()
-                && let Err(lost) =
-                    self.client.read_data(Instant::now() + self.parts.config.session.idle_timeout).await
+                && let Err(lost) = self.more_of_message().await
             {
                 return self.lost_in_message(lost);
             }
@@ -76,11 +123,10 @@ impl Conversation {
     }
 
     pub(super) async fn discard_chunk(&mut self, size: u64) -> Result<Step, Lost> {
-        let mut left = size;
+        let (mut left, mut pace) = (size, self.pace());
         while left > 0 {
-            let deadline = self.command_deadline();
             if self.client.buffered().is_empty()
-                && let Err(lost) = self.client.read_data(deadline).await
+                && let Err(lost) = self.more(&mut pace).await
             {
                 return self.lost_in_message(lost);
             }

@@ -14,6 +14,7 @@
 mod support;
 
 mod assumptions;
+mod attacks;
 mod check;
 mod clients;
 mod commands;
