@@ -1,7 +1,7 @@
 //! Password checks: slow by intention, hence on blocking threads, and a bounded number at once.
 //!
 //! The bound is one core less than there are, so that mail flows while passwords are guessed; it bounds the memory of
-//! Argon2id too. Whether a password is right is all that leaves here: a cache of recent successes would sit in front.
+//! Argon2id too. What succeeded lately is not checked again ([`super::recent`]) and waits for no place.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -45,18 +45,25 @@ impl Checks {
         Self { permits: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
     }
 
-    /// Whether the secret is the hash of one of the forms. An empty password never is. A check that has begun keeps
-    /// its place until it is done, even if nobody waits for it any more.
-    pub(super) async fn matches(&self, secret: Arc<Secret>, forms: Forms) -> bool {
-        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return false };
+    /// Which of the forms the secret is the hash of. An empty password never is it. A check that has begun keeps its
+    /// place until it is done, even if nobody waits for it any more.
+    pub(super) async fn matching(&self, secret: Arc<Secret>, forms: Forms) -> Option<usize> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             match &*secret {
-                Secret::Usable(hash) => forms.iter().any(|form| hash.matches(form) && !form.is_empty()),
-                Secret::Unusable { .. } => false,
+                Secret::Usable(hash) => forms.iter().position(|form| hash.matches(form) && !form.is_empty()),
+                Secret::Unusable { .. } => None,
             }
         });
-        check.await.unwrap_or(false)
+        check.await.ok().flatten()
+    }
+
+    /// Takes all places, for tests that must tell who needs one.
+    #[cfg(test)]
+    pub(super) async fn occupy(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let places = u32::try_from(self.permits.available_permits()).ok()?;
+        Arc::clone(&self.permits).acquire_many_owned(places).await.ok()
     }
 }
 
@@ -87,7 +94,7 @@ mod tests {
             Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap();
         let Secret::Usable(hash) = &secret else { panic!("unusable") };
         assert!(hash.matches(b""));
-        assert!(!Checks::new().matches(Arc::new(secret), forms(b"")).await);
+        assert_eq!(Checks::new().matching(Arc::new(secret), forms(b"")).await, None);
     }
 
     #[tokio::test]
@@ -96,17 +103,17 @@ mod tests {
             Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap(),
         );
         let checks = Checks::new();
-        let places = u32::try_from(checks.permits.available_permits()).unwrap();
+        let places = checks.permits.available_permits();
         assert!(places >= 1);
-        let taken = Arc::clone(&checks.permits).acquire_many_owned(places).await.unwrap();
-        let mut check = Box::pin(checks.matches(Arc::clone(&secret), forms(b"wrong")));
+        let taken = checks.occupy().await.unwrap();
+        let mut check = Box::pin(checks.matching(Arc::clone(&secret), forms(b"wrong")));
         let waits =
             std::future::poll_fn(|context| std::task::Poll::Ready(check.as_mut().poll(context).is_pending()));
         assert!(waits.await);
         assert_eq!(Arc::strong_count(&secret), 2, "the check has begun");
         drop(taken);
         let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), check).await;
-        assert_eq!(outcome, Ok(false));
-        assert_eq!(checks.permits.available_permits(), places as usize);
+        assert_eq!(outcome, Ok(None));
+        assert_eq!(checks.permits.available_permits(), places);
     }
 }

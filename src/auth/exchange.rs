@@ -6,8 +6,11 @@
 use std::mem;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::recent::Digests;
 use super::sasl::{Refused, Session, Stepped};
-use super::scheme::Hash;
+use super::scheme::{Hash, Secret};
 use super::users::User;
 use super::{Directory, Mechanism, SaslStep, Shared, check, scram};
 use crate::account::{Account, MAX_NAME};
@@ -161,15 +164,39 @@ impl Exchange {
         let users = &self.directory.users;
         let user = self.directory.find(name).filter(|user| user.shut_out().is_none());
         let decoy = self.shared.decoys.secret(name, users);
-        let secret = user.map(User::secret).or(decoy);
-        let matches = match secret {
-            Some(secret) => self.shared.checks.matches(secret, check::forms(password)).await,
+        let forms = check::forms(password);
+        let known_as = user.map_or(name, User::name);
+        let digests = self.shared.recent.digests(known_as, &forms);
+        // Who is not let in even with the right password pays in full: a quick 535 would tell that it is right.
+        let welcome = user.is_some() && self.judge(name, authzid, true).is_ok() && self.is_unchanged(name);
+        let matches = match user.map(User::secret).or(decoy) {
+            Some(secret) => {
+                welcome && self.shared.recent.holds(known_as, &secret, &digests, Instant::now())
+                    || self.check(known_as, secret, forms, digests, welcome).await
+            }
             None => false,
         };
         match self.judge(name, authzid, matches) {
             Ok(account) => self.success(name, account),
             Err(why) => denied(name, why),
         }
+    }
+
+    /// The slow way to know; a success of those who are `welcome` is remembered.
+    async fn check(
+        &self,
+        known_as: &str,
+        secret: Arc<Secret>,
+        forms: check::Forms,
+        mut digests: Digests,
+        welcome: bool,
+    ) -> bool {
+        let Some(form) = self.shared.checks.matching(Arc::clone(&secret), forms).await else { return false };
+        if welcome && form < digests.len() {
+            let digest = digests.swap_remove(form);
+            self.shared.recent.remember(known_as, secret, digest, Instant::now());
+        }
+        true
     }
 
     /// Who it is, given whether the secret was right.
@@ -192,11 +219,11 @@ impl Exchange {
     /// Lets in who is still in the file as they were when the exchange began: whose line changed meanwhile would
     /// otherwise escape the end of their sessions.
     fn success(&self, name: &str, account: Account) -> SaslStep {
-        if self.directory.has_same(name, &self.shared.current.load()) {
-            SaslStep::Success(account)
-        } else {
-            denied(name, CHANGED)
-        }
+        if self.is_unchanged(name) { SaslStep::Success(account) } else { denied(name, CHANGED) }
+    }
+
+    fn is_unchanged(&self, name: &str) -> bool {
+        self.directory.has_same(name, &self.shared.current.load())
     }
 }
 
@@ -212,7 +239,10 @@ fn denied(name: &str, why: &'static str) -> SaslStep {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future as _, poll_fn};
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -346,6 +376,60 @@ mod tests {
         assert!(crypt.exchange("SCRAM-SHA-256").is_none() && crypt.exchange("EXTERNAL").is_none());
         assert_eq!(played(&crypt, "PLAIN", &[b"\0bob\0correct horse"]).await, ["235 user:bob"]);
         assert_eq!(played(&crypt, "PLAIN", &[b"\0carl\0correct horse"]).await, ["535 carl: unknown user"]);
+    }
+
+    /// Whether an exchange in one message ends while no check can be made, and how.
+    async fn unchecked(authenticator: &Authenticator, message: &str) -> Option<String> {
+        let _places = authenticator.shared.checks.occupy().await.unwrap();
+        let mut exchange = authenticator.exchange("PLAIN").unwrap();
+        let mut step = pin!(exchange.step(Some(message.as_bytes())));
+        match poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await {
+            Poll::Ready(step) => Some(text(&step)),
+            Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_success_is_remembered_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let replace = |authenticator: &Authenticator, bob: &str| {
+            std::fs::write(&path, format!("bob:{bob}\nanna:{SCRAM}\n")).unwrap();
+            authenticator.replace(Directory::read(&path, &ALL).1.unwrap());
+        };
+        std::fs::write(&path, format!("bob:{SCRAM}\nanna:{SCRAM}\n")).unwrap();
+        let authenticator = Authenticator::open(Some(&path), &ALL, [7; 32]).unwrap();
+        let right = "\0bob\0correct horse";
+        // Neither what is wrong nor what is right but not let in.
+        for (message, expected) in [
+            ("\0bob\0wrong", "535 bob: wrong password"),
+            ("root\0bob\0correct horse", "535 bob: authorization identity"),
+            ("\0carl\0correct horse", "535 carl: unknown user"),
+        ] {
+            assert_eq!(played(&authenticator, "PLAIN", &[message.as_bytes()]).await, [expected]);
+            assert_eq!(unchecked(&authenticator, message).await, None, "{message}");
+        }
+        assert_eq!(unchecked(&authenticator, right).await, None);
+        assert_eq!(played(&authenticator, "PLAIN", &[right.as_bytes()]).await, ["235 user:bob"]);
+        for (message, expected) in [
+            (right, Some("235 user:bob")),
+            ("BOB\0b\u{ad}ob\0correct\u{a0}horse", Some("235 user:bob")),
+            // All of these cost what they always did, the right password for whom it does not help too.
+            ("\0bob\0wrong", None),
+            ("\0bob\0", None),
+            ("root\0bob\0correct horse", None),
+            ("\0anna\0correct horse", None),
+            ("\0carl\0correct horse", None),
+        ] {
+            assert_eq!(unchecked(&authenticator, message).await.as_deref(), expected, "{message}");
+        }
+        // A further field is nobody's password. Another hash is, even if the old one comes back.
+        replace(&authenticator, &format!("{SCRAM}:1000"));
+        assert_eq!(unchecked(&authenticator, right).await.as_deref(), Some("235 user:bob"));
+        replace(&authenticator, CRYPT);
+        assert_eq!(unchecked(&authenticator, right).await, None);
+        replace(&authenticator, SCRAM);
+        assert_eq!(unchecked(&authenticator, right).await, None);
     }
 
     /// A client of RFC 5802, as small as can be.

@@ -1,12 +1,14 @@
 //! Who is it? The SASL exchange (rsasl, behind a guard) and the users file.
 //!
 //! Never says whether a user exists: unknown user, wrong password and a wrong authorization identity take the same steps and
-//! the same work. Password work runs on blocking threads, a bounded number at once, never on an async worker.
+//! the same work. Password work runs on blocking threads, a bounded number at once, never on an async worker; a password that
+//! was right lately needs none.
 
 mod check;
 mod decoy;
 pub mod edit;
 pub mod exchange;
+mod recent;
 mod sasl;
 mod scheme;
 mod scram;
@@ -24,6 +26,7 @@ use sha2::{Digest as _, Sha256};
 use crate::account::{Account, Kind};
 use check::Checks;
 use decoy::Decoys;
+use recent::Recent;
 use users::{Problem, User, Users};
 
 pub use exchange::Exchange;
@@ -151,6 +154,7 @@ struct Shared {
     mechanisms: Vec<Mechanism>,
     decoys: Decoys,
     checks: Checks,
+    recent: Recent,
     current: ArcSwap<Directory>,
 }
 
@@ -214,6 +218,7 @@ impl Authenticator {
             mechanisms: mechanisms.to_vec(),
             decoys: Decoys::new(secret),
             checks: Checks::new(),
+            recent: Recent::new(),
             current: ArcSwap::from_pointee(directory),
         };
         Self { shared: Arc::new(shared) }

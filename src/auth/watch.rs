@@ -43,7 +43,9 @@ impl Authenticator {
     pub(super) fn replace(&self, directory: Directory) -> UsersEvent {
         let directory = Arc::new(directory);
         let old = self.shared.current.swap(Arc::clone(&directory));
-        UsersEvent::Reloaded { users: directory.users.len(), ended: old.users.ended(&directory.users) }
+        let ended = old.users.ended(&directory.users);
+        self.shared.recent.forget(&ended);
+        UsersEvent::Reloaded { users: directory.users.len(), ended }
     }
 }
 
