@@ -39,6 +39,7 @@ pub mod notify;
 pub mod parts;
 pub mod quarantine;
 pub mod release;
+pub mod replay;
 pub mod rested;
 pub mod roster;
 pub mod sender;

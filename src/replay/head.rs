@@ -1,0 +1,234 @@
+//! What a log line begins with: when it was written, on which machine, by which program.
+//!
+//! Knows the forms in which syslog daemons, journald, Postfix's own postlogd, Exim and Gatepost write to files. Whether the rest of
+//! the line says anything is for [`postfix`](super::postfix), [`exim`](super::exim) and [`gatepost`](super::gatepost).
+
+use std::ops::Range;
+
+use super::calendar::Calendar;
+use crate::clock::Timestamp;
+
+/// Who wrote a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Postfix's smtpd, of this process id.
+    Smtpd(u32),
+    /// Another of Postfix's programs.
+    Postfix,
+    /// Exim.
+    Exim,
+    /// Gatepost.
+    Gatepost,
+    /// Somebody else, or nobody that can be told.
+    Other,
+}
+
+/// The head of a line; the rest by its place, so that it can be kept beside the line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// When it was written.
+    pub at: Timestamp,
+    /// The machine; empty where the line does not say.
+    pub host: Range<usize>,
+    /// By whom.
+    pub program: Program,
+    /// Where the rest begins.
+    pub rest: usize,
+}
+
+/// Postfix's programs that write of messages or recipients: the last part of `postfix/submission/smtpd`. (postscreen's clients
+/// are strangers.)
+const POSTFIX_PROGRAMS: [&str; 12] = [
+    "qmgr", "oqmgr", "smtp", "lmtp", "local", "virtual", "pipe", "error", "retry", "discard", "cleanup",
+    "bounce",
+];
+
+/// Reads the head of a line; `None` where it does not begin as log lines do.
+pub fn read(line: &str, calendar: &mut Calendar) -> Option<Head> {
+    if line.starts_with('{') {
+        let at = calendar.read(json_timestamp(line)?)?.0;
+        return Some(Head { at, host: 0..0, program: Program::Gatepost, rest: 0 });
+    }
+    let (text, version) = without_priority(line);
+    let text = without_weekday(text);
+    let (at, rest) = calendar.read(text)?;
+    let exims = text.as_bytes().get(10) == Some(&b' ') && text.starts_with(|c: char| c.is_ascii_digit());
+    if exims && text.len() == without_priority(line).0.len() {
+        let rest = rest.strip_prefix(' ')?;
+        return Some(Head { at, host: 0..0, program: Program::Exim, rest: offset(line, rest) });
+    }
+    if let Some(rest) = without_level(rest) {
+        return Some(Head { at, host: 0..0, program: Program::Gatepost, rest: offset(line, rest) });
+    }
+    // journald's short-full names the zone in letters.
+    let rest = if exims { rest.strip_prefix(' ')?.split_once(' ')?.1 } else { rest.strip_prefix(' ')? };
+    // FreeBSD's syslogd: `<mail.info>`
+    let rest = if rest.starts_with('<') { rest.split_once("> ")?.1 } else { rest };
+    let (host, rest) = rest.split_once(' ')?;
+    let place = offset(line, host);
+    let tagged = if version { rfc5424(rest) } else { rfc3164(rest) };
+    let Some((program, rest)) = tagged else {
+        return Some(Head { at, host: 0..0, program: Program::Other, rest: line.len() });
+    };
+    let mut head = Head { at, host: place..place + host.len(), program, rest: offset(line, rest) };
+    if program == Program::Exim
+        && let Some((own, rest)) = exims_own(rest)
+    {
+        // syslog_timestamp: it is written twice, and this is the one of the message.
+        head.rest = offset(line, rest);
+        head.at = own.unwrap_or(at);
+    }
+    Some(head)
+}
+
+/// Where `part`, which is a part of `line`, begins.
+fn offset(line: &str, part: &str) -> usize {
+    part.as_ptr().addr().saturating_sub(line.as_ptr().addr()).min(line.len())
+}
+
+/// The value of `timestamp`, which our log puts first.
+fn json_timestamp(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("\"timestamp\":\"")?;
+    rest.split_once('"').map(|(time, _)| time)
+}
+
+/// `<22>` of RFC 3164; with `1 ` it is RFC 5424.
+fn without_priority(line: &str) -> (&str, bool) {
+    let text = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        Some((priority, rest)) if priority.bytes().all(|octet| octet.is_ascii_digit()) => rest,
+        _ => line,
+    };
+    match text.strip_prefix("1 ") {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    }
+}
+
+/// journald's short-full: `Tue 2026-11-24 16:05:28 CET host ...`
+fn without_weekday(text: &str) -> &str {
+    match text.as_bytes() {
+        [b'A'..=b'Z', b'a'..=b'z', b'a'..=b'z', b' ', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', ..] => {
+            &text[4..]
+        }
+        _ => text,
+    }
+}
+
+/// ` INFO message` of Gatepost's text form.
+fn without_level(rest: &str) -> Option<&str> {
+    let rest = rest.strip_prefix(' ')?.trim_start_matches(' ');
+    ["INFO ", "WARN ", "ERROR ", "DEBUG ", "TRACE "].iter().find_map(|level| rest.strip_prefix(level))
+}
+
+/// `postfix/smtpd[123]: text`
+fn rfc3164(text: &str) -> Option<(Program, &str)> {
+    let (tag, rest) = text.split_once(": ")?;
+    let (name, process) = match tag.split_once('[') {
+        Some((name, process)) => (name, process.strip_suffix(']')?),
+        None => (tag, ""),
+    };
+    Some((program(name, process), rest))
+}
+
+/// `postfix/smtpd 123 - - text`
+fn rfc5424(text: &str) -> Option<(Program, &str)> {
+    let (name, rest) = text.split_once(' ')?;
+    let (process, rest) = rest.split_once(' ')?;
+    let (_message_id, rest) = rest.split_once(' ')?;
+    let rest = if rest.starts_with('[') { rest.split_once("] ")?.1 } else { rest.strip_prefix("- ")? };
+    Some((program(name, process), rest.strip_prefix('\u{feff}').unwrap_or(rest)))
+}
+
+fn program(name: &str, process: &str) -> Program {
+    match name {
+        "exim" | "exim4" => return Program::Exim,
+        "gatepost" => return Program::Gatepost,
+        _ => {}
+    }
+    match name.rsplit_once('/') {
+        Some((_, "smtpd")) => Program::Smtpd(process.parse().unwrap_or_default()),
+        Some((_, daemon)) if POSTFIX_PROGRAMS.contains(&daemon) => Program::Postfix,
+        _ => Program::Other,
+    }
+}
+
+/// Exim's own time in a line to syslog, and the rest.
+fn exims_own(rest: &str) -> Option<(Option<Timestamp>, &str)> {
+    let (at, rest) = Calendar::new(Timestamp::default()).read(rest)?;
+    Some((Some(at), rest.strip_prefix(' ')?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads() {
+        use Program::{Exim, Gatepost, Other, Postfix, Smtpd};
+        let november = "2026-11-24T16:05:28.000Z";
+        for (line, at, host, program, rest) in [
+            ("Nov 24 16:05:28 mx postfix/smtpd[123]: connect", november, "mx", Smtpd(123), "connect"),
+            ("Nov 24 16:05:28 mx postfix/submission/smtpd[123]: x", november, "mx", Smtpd(123), "x"),
+            ("Nov 24 16:05:28 mx postfix-out/qmgr[1]: A: removed", november, "mx", Postfix, "A: removed"),
+            ("Nov 24 16:05:28 mx postfix/postscreen[1]: x", november, "mx", Other, "x"),
+            ("Nov 24 16:05:28 mx dovecot: imap-login: x", november, "mx", Other, "imap-login: x"),
+            ("Nov 24 16:05:28 mx kernel: x", november, "mx", Other, "x"),
+            ("Nov 24 16:05:28 mx last message repeated 2 times", november, "", Other, ""),
+            ("<22>Nov 24 16:05:28 mx postfix/smtp[1]: x", november, "mx", Postfix, "x"),
+            ("Nov 24 16:05:28 <mail.info> mx postfix/smtp[1]: x", november, "mx", Postfix, "x"),
+            ("2026-11-24T17:05:28+01:00 mx postfix/smtp[1]: x", november, "mx", Postfix, "x"),
+            ("2026-11-24T17:05:28+0100 mx postfix/smtp[1]: x", november, "mx", Postfix, "x"),
+            ("Tue 2026-11-24 16:05:28 UTC mx postfix/smtp[1]: x", november, "mx", Postfix, "x"),
+            ("<22>1 2026-11-24T16:05:28Z mx postfix/smtpd 12 - - x", november, "mx", Smtpd(12), "x"),
+            (
+                "1 2026-11-24T16:05:28Z mx postfix/smtp 12 - [a b=\"c\"] \u{feff}x",
+                november,
+                "mx",
+                Postfix,
+                "x",
+            ),
+            ("2026-11-24 16:05:28 1abcde-000001-Aa <= x", november, "", Exim, "1abcde-000001-Aa <= x"),
+            ("2026-11-24 17:05:28 +0100 [12] x", november, "", Exim, "[12] x"),
+            ("Nov 24 17:05:27 mx exim[12]: 2026-11-24 16:05:28 x", november, "mx", Exim, "x"),
+            ("Nov 24 16:05:28 mx exim4[12]: x", november, "mx", Exim, "x"),
+            (
+                "2026-11-24T16:05:28.000000Z  INFO message relayed a=b",
+                november,
+                "",
+                Gatepost,
+                "message relayed a=b",
+            ),
+            ("2026-11-24T16:05:28.000000Z ERROR x", november, "", Gatepost, "x"),
+            (
+                "{\"timestamp\":\"2026-11-24T16:05:28.000000Z\"}",
+                november,
+                "",
+                Gatepost,
+                "{\"timestamp\":\"2026-11-24T16:05:28.000000Z\"}",
+            ),
+            ("Nov 24 16:05:28 mx gatepost[1]: {}", november, "mx", Gatepost, "{}"),
+        ] {
+            let mut calendar = Calendar::new(Timestamp::parse_rfc3339("2026-11-28T00:00:00Z").unwrap());
+            let head = read(line, &mut calendar).unwrap_or_else(|| panic!("{line}"));
+            let found = (head.at.to_string(), &line[head.host.clone()], head.program, &line[head.rest..]);
+            assert_eq!(found, (at.to_owned(), host, program, rest), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_heads() {
+        for line in [
+            "",
+            "x",
+            "{}",
+            "-- Journal begins at",
+            "Nov 24 16:05:28",
+            "Nov 24 16:05:28 mx",
+            "<22>",
+            "{\"timestamp\":\"x\"}",
+        ] {
+            let mut calendar = Calendar::new(Timestamp::from_millis(1_795_536_328_123));
+            assert_eq!(read(line, &mut calendar), None, "{line}");
+        }
+    }
+}
