@@ -147,7 +147,7 @@ impl Desk {
         Incident {
             account: record.account.clone(),
             invalid_recipients: record.invalid_recipients,
-            period: self.config.policy.period,
+            period: record.period,
             first: record.first,
             last: record.last,
             samples: record.samples.iter().map(sample).collect(),

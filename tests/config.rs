@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gatepost::config::{Config, keys};
+use gatepost::guard::detector::Test;
+use gatepost::guard::ledger::{Leniency, OnAlarm};
 
 const MACHINE: &str = "mail.example.org";
 
@@ -25,9 +27,28 @@ fn the_documented_defaults_are_those_of_an_empty_file() {
     assert_eq!(format!("{:#?}", parse(&documented)), format!("{:#?}", parse("")));
 }
 
+/// The documented file with its examples: lines in which `#` stands before a key or a table, without a blank.
+fn with_examples() -> String {
+    let documented = fs::read_to_string(root().join("config.toml")).unwrap();
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(example) if example.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
+            format!("{example}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    documented.lines().map(line).collect()
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let examples = parse(&with_examples()).policy.rules;
+    assert_eq!(examples.len(), 1);
+    assert_eq!(examples[0].invalid_recipients, Some(500));
+}
+
 #[test]
 fn every_key_is_documented_and_no_other() {
-    let documented: toml::Table = fs::read_to_string(root().join("config.toml")).unwrap().parse().unwrap();
+    let documented: toml::Table = with_examples().parse().unwrap();
     let mut written = BTreeSet::new();
     for (name, value) in &documented {
         match value {
@@ -50,14 +71,17 @@ fn every_key_is_documented_and_no_other() {
     }
     let tables: Vec<&String> =
         documented.iter().filter(|(_, v)| v.is_table()).map(|(name, _)| name).collect();
-    let known: BTreeSet<String> =
-        keys().into_iter().filter(|key| !tables.contains(&key) && key != "listen").collect();
+    let tables_of_tables = ["listen", "account"];
+    let known: BTreeSet<String> = keys()
+        .into_iter()
+        .filter(|key| !tables.contains(&key) && !tables_of_tables.contains(&key.as_str()))
+        .collect();
     assert_eq!(written, known);
 }
 
 #[test]
 fn a_comment_stands_above_every_key() {
-    let documented = fs::read_to_string(root().join("config.toml")).unwrap();
+    let documented = with_examples();
     let mut listeners = 0;
     let mut above = "";
     for line in documented.lines() {
@@ -179,6 +203,29 @@ fn relay_hosts_alone_are_enough() {
         parse("[auth]\nmechanisms = []\n[relay]\nhosts = [\"::ffff:192.0.2.0/120\", \"2001:db8::1\"]\n");
     let hosts: Vec<String> = config.relay_hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["192.0.2.0/24", "2001:db8::1/128"]);
+}
+
+#[test]
+fn what_is_different_for_some_accounts() {
+    let policy = parse(
+        "[limit]\ninvalid_recipients = 50\nexempt = [\"ben\"]\n[detection]\non_alarm = \"block\"\nthreshold = 10\n\
+         [[account]]\nmatch = \"newsletter@example.org\"\ninvalid_recipients = 500\nusual_share = 0.1\n\
+         [[account]]\nmatch = \"*@example.org\"\nperiod = \"2h\"\nobserve = true\n\
+         [[account]]\nmatch = \"2001:db8::1\"\nexempt = true\n",
+    )
+    .policy;
+    for (name, limit, hours, leniency) in [
+        ("newsletter@example.org", 500, 1, Leniency::None),
+        ("anna@example.org", 50, 2, Leniency::Observed),
+        ("host:2001:db8::7", 50, 1, Leniency::Exempt),
+        ("ben", 50, 1, Leniency::Exempt),
+        ("carl", 50, 1, Leniency::None),
+    ] {
+        let terms = policy.terms(&name.parse().unwrap());
+        let found = (terms.rule.limit, terms.rule.period.as_secs() / 3600, terms.leniency, terms.on_alarm);
+        assert_eq!(found, (limit, hours, leniency, OnAlarm::Block), "{name}");
+        assert_eq!(terms.test, Test::new(if limit == 500 { 0.1 } else { 0.05 }, 0.3, 10.0), "{name}");
+    }
 }
 
 #[test]

@@ -106,8 +106,9 @@ impl Host for RecordsHost {
         postpone(&self.data_dir, line);
     }
 
-    fn limit(&self, _account: &Account) -> Limit {
-        Limit { invalid_recipients: self.policy.invalid_recipients, period: self.policy.period }
+    fn limit(&self, account: &Account) -> Limit {
+        let rule = self.policy.terms(account).rule;
+        Limit { invalid_recipients: rule.limit, period: rule.period }
     }
 
     fn warnings(&self) -> Vec<String> {

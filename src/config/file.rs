@@ -3,6 +3,7 @@
 //! The defaults are those of `config.toml` at the root of the repository; a test compares the two. A new key is one
 //! line here, a new table one function.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of}
 use super::units::{DAY, HOUR, MINUTE, SECOND};
 use super::{
     Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Notify, Sender, Session,
-    Submission, Tls, upstream, value,
+    Submission, Tls, detection, upstream, value,
 };
 use crate::auth::Mechanism;
-use crate::guard::ledger::{Count, Policy};
+use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 
@@ -25,6 +26,11 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
+
+/// `invalid_recipients` and `period`, for everybody and for one account.
+pub(super) const LIMITS: RangeInclusive<u32> = 1..=MAX_LIMIT;
+/// See [`LIMITS`].
+pub(super) const PERIODS: RangeInclusive<Duration> = SECOND..=Duration::from_secs(30 * 86_400);
 
 const MECHANISMS: [(&str, Mechanism); 3] =
     [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login), ("SCRAM-SHA-256", Mechanism::ScramSha256)];
@@ -47,7 +53,7 @@ pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Pro
 /// Every key that a file can have.
 pub(super) fn keys() -> Vec<Key> {
     // A table that may be there any number of times has to be there once to be asked for its keys.
-    let text = "[[listen]]";
+    let text = "[[listen]]\n[[account]]";
     let (root, _) = DeTable::parse_recoverable(text);
     let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
     findings.keys
@@ -68,7 +74,9 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         upstream::read(top.table("upstream", "[upstream]"), folder, &hostname, &listen, &mut findings);
     let (relay_hosts, hosts_meant) = relay(top.table("relay", "[relay]"), &mut findings);
     let auth = auth(top.table("auth", "[auth]"), folder, hosts_meant, &mut findings);
-    let (policy, action) = limit(top.table("limit", "[limit]"), &mut findings);
+    let (mut policy, action) = limit(top.table("limit", "[limit]"), &mut findings);
+    policy.detection = detection::detection(top.table("detection", "[detection]"), &mut findings);
+    policy.rules = detection::accounts(&mut top, &policy.detection, &mut findings);
     let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
     let notify = notify(top.table("notify", "[notify]"), &hostname, &mut findings);
     let sender = sender(top.table("sender", "[sender]"), folder, &mut findings);
@@ -198,8 +206,8 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
 
 fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action) {
     let policy = Policy {
-        invalid_recipients: section.whole("invalid_recipients", 100, 1..=10_000),
-        period: section.duration("period", HOUR, SECOND..=30 * DAY),
+        invalid_recipients: section.whole("invalid_recipients", 100, LIMITS),
+        period: section.duration("period", HOUR, PERIODS),
         count: section.choice(
             "count",
             Count::Distinct,
@@ -207,6 +215,8 @@ fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action) 
         ),
         observe: section.flag("observe", false),
         exempt: section.list("exempt", Vec::new(), value::account).into_iter().collect(),
+        detection: detection::DEFAULT,
+        rules: Vec::new(),
     };
     let action =
         section.choice("action", Action::Park, &[("park", Action::Park), ("refuse", Action::Refuse)]);

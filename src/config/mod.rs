@@ -6,6 +6,7 @@
 pub mod problem;
 pub mod units;
 
+mod detection;
 mod file;
 mod section;
 mod upstream;
@@ -44,7 +45,7 @@ pub struct Config {
     pub auth: Auth,
     /// `[relay] hosts`
     pub relay_hosts: Vec<IpNet>,
-    /// `[limit]`, as the ledger needs it.
+    /// `[limit]`, `[detection]` and `[[account]]`, as the ledger needs them.
     pub policy: Policy,
     /// `[limit] action`
     pub action: Action,

@@ -173,6 +173,22 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A number within a range, with or without a decimal point.
+    pub(super) fn number(&mut self, name: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
+        self.value(name, default, |value| {
+            let written = match value {
+                DeValue::Float(number) => Some(number.as_str()),
+                DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
+                _ => None,
+            };
+            // TOML's nan is in no range.
+            written
+                .and_then(|number| number.parse().ok())
+                .filter(|number| range.contains(number))
+                .ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
+        })
+    }
+
     /// A duration within a range.
     pub(super) fn duration(
         &mut self,

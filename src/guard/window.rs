@@ -46,6 +46,19 @@ impl Key {
         key.copy_from_slice(&Sha256::digest(octets)[..8]);
         Self(key)
     }
+
+    /// Of a domain, without regard to ASCII case.
+    pub fn of_domain(domain: &str) -> Self {
+        // RFC 5321 4.5.3.1.2: 255 octets. A longer one, which no mailbox has, is as it is written from there on.
+        let mut lower = [0; 255];
+        let most = domain.len().min(lower.len());
+        let (lower, rest) = (&mut lower[..most], &domain.as_bytes()[most..]);
+        lower.copy_from_slice(&domain.as_bytes()[..most]);
+        lower.make_ascii_lowercase();
+        let mut key = [0; 8];
+        key.copy_from_slice(&Sha256::new().chain_update(lower).chain_update(rest).finalize()[..8]);
+        Self(key)
+    }
 }
 
 /// One counted attempt.

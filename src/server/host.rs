@@ -31,9 +31,9 @@ impl Host for PartsHost {
         (self.audit)(line);
     }
 
-    fn limit(&self, _account: &Account) -> Limit {
-        let policy = &self.parts.config.policy;
-        Limit { invalid_recipients: policy.invalid_recipients, period: policy.period }
+    fn limit(&self, account: &Account) -> Limit {
+        let rule = self.parts.config.policy.terms(account).rule;
+        Limit { invalid_recipients: rule.limit, period: rule.period }
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -13,8 +13,9 @@ use super::client::Lost;
 use super::message::upstream_fault;
 use super::{Conversation, facts};
 use crate::clock;
-use crate::guard::ledger::{Attempt, Reservation, Verdict};
+use crate::guard::ledger::{Attempt, Leniency, Reservation, Terms, Verdict};
 use crate::guard::mimicry::Place;
+use crate::guard::window::Rule;
 use crate::guard::{Outcome, classify};
 use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
@@ -110,7 +111,7 @@ impl Conversation {
         let (step, leave) = self.leave_to_ask().await?;
         if leave.is_some() {
             let shown = String::from_utf8_lossy(octets).into_owned();
-            self.count(&shown, octets).await;
+            self.count(&shown, octets, None).await;
         }
         self.asked.push_back(Asked::BrokenPath);
         Ok(step)
@@ -207,27 +208,36 @@ impl Conversation {
         if let Some(blindness) = blindness {
             self.parts.desk.blind(blindness).await;
         }
+        if let Some(sender) = self.sender.as_ref().filter(|_| reply.is_positive()) {
+            sender.watch.accepted(path.as_str(), path.domain(), clock::now());
+        }
         if classify(reply) == Outcome::NoSuchRecipient {
             // Earlier replies do not wait for the disk.
             self.client.flush().await?;
-            self.count(path.as_str(), path.comparison_key().as_bytes()).await;
+            self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain()).await;
         }
         Ok(())
     }
 
     /// One invalid recipient: durable when this returns. Of a block the ledger has the abuse desk told.
-    async fn count(&mut self, shown: &str, key: &[u8]) {
+    async fn count(&mut self, shown: &str, key: &[u8], domain: Option<&str>) {
         let Some(sender) = &self.sender else { return };
-        let attempt = Attempt { address: shown, key, client: self.peer.ip(), now: clock::now() };
-        let limit = self.parts.config.policy.invalid_recipients;
+        let attempt = Attempt { address: shown, key, domain, client: self.peer.ip(), now: clock::now() };
+        let Terms { rule: Rule { limit, .. }, leniency, .. } = sender.watch.terms();
         match sender.watch.count(attempt).await {
             Verdict::Counted { count } => self.log.counted(&sender.account, shown, count, limit),
+            Verdict::Alarmed(record)
+            | Verdict::AlarmedAgain(record)
+            | Verdict::Suspected(record)
+            | Verdict::WouldAlarm(record) => {
+                self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+            }
             Verdict::Repeated | Verdict::Blocked => {}
             Verdict::Crossed(_) => self.log.blocked(&sender.account, shown, limit),
             Verdict::WouldBlock(record) => {
                 self.log.would_block(&sender.account, limit);
                 // CONTRACT: the exempt are counted, shown and logged, no more.
-                if self.parts.config.policy.observes(&sender.account) {
+                if leniency == Leniency::Observed {
                     self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;
                 }
             }

@@ -1,23 +1,24 @@
 //! The accounts in memory: those in use, blocked, or with something that the disk does not have yet.
 //!
 //! An entry is in the map before its part of the disk is read, so there is one for each account at most. An
-//! account that nobody uses leaves at once, unless it has messages that memory alone knows: a thief whose
-//! program connects anew for each message is to have them in his record. Such accounts stay for an hour, and
-//! in bounded number.
+//! account that nobody uses leaves at once, unless memory alone knows of its messages and recipients: a thief
+//! whose program connects anew for each message is to have the former in his record, and is not to be taken for
+//! honest since he writes to himself again and again. Such accounts stay for an hour, and in bounded number.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Probation;
 use super::entry::{Entry, State};
 use super::rows::KeptBlock;
 use crate::account::Account;
 
 /// How long an account stays for the sake of its messages.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How many messages those accounts may have in all, at some 250 octets each; beyond, the longest idle leave.
-const IDLE_MESSAGES: usize = 40_000;
+/// How many octets those accounts may take in all; beyond, the longest idle leave.
+const IDLE_OCTETS: usize = 10_000_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
@@ -30,21 +31,28 @@ struct Inner {
     /// By how long they have been idle, the longest first.
     idle: BTreeMap<u64, Idle>,
     last_idle: u64,
-    idle_messages: usize,
+    idle_octets: usize,
 }
 
 #[derive(Debug)]
 struct Idle {
     since: Instant,
-    messages: usize,
+    octets: usize,
     entry: Arc<Entry>,
 }
 
 impl Accounts {
-    /// Those that are blocked.
-    pub(super) fn of(blocks: Vec<(Account, KeptBlock)>) -> Self {
-        let entries = blocks.into_iter().map(|(account, block)| {
-            let entry = Arc::new(Entry::blocked(&account, block));
+    /// Those that are blocked, or on probation.
+    pub(super) fn of(blocks: Vec<(Account, KeptBlock)>, probations: Vec<(Account, Probation)>) -> Self {
+        let mut withheld: BTreeMap<Account, (Option<KeptBlock>, Option<Probation>)> = BTreeMap::new();
+        for (account, block) in blocks {
+            withheld.entry(account).or_default().0 = Some(block);
+        }
+        for (account, probation) in probations {
+            withheld.entry(account).or_default().1 = Some(probation);
+        }
+        let entries = withheld.into_iter().map(|(account, (block, probation))| {
+            let entry = Arc::new(Entry::withheld(&account, block, probation));
             (account, entry)
         });
         Self { inner: Mutex::new(Inner { entries: entries.collect(), ..Inner::default() }) }
@@ -100,8 +108,8 @@ impl Accounts {
         if !state.is_idle() || state.idle.is_some() || !inner.has(entry) {
             return;
         }
-        let messages = state.unwritten_messages();
-        if messages == 0 {
+        let octets = state.unwritten_octets();
+        if octets == 0 {
             inner.entries.remove(&entry.account);
             return;
         }
@@ -109,9 +117,9 @@ impl Accounts {
         let place = inner.last_idle;
         state.idle = Some(place);
         drop(state);
-        inner.idle.insert(place, Idle { since: Instant::now(), messages, entry: entry.clone() });
-        inner.idle_messages += messages;
-        while inner.idle_messages > IDLE_MESSAGES && inner.dismiss(&mut leave) {}
+        inner.idle.insert(place, Idle { since: Instant::now(), octets, entry: entry.clone() });
+        inner.idle_octets += octets;
+        while inner.idle_octets > IDLE_OCTETS && inner.dismiss(&mut leave) {}
     }
 
     /// Lets those go that have been idle for long.
@@ -131,14 +139,14 @@ impl Accounts {
 impl Inner {
     fn no_more_idle(&mut self, place: u64) {
         if let Some(idle) = self.idle.remove(&place) {
-            self.idle_messages -= idle.messages;
+            self.idle_octets -= idle.octets;
         }
     }
 
     /// The longest idle one goes, or is kept by `leave` for its writing; `false` where there is none.
     fn dismiss(&mut self, leave: &mut impl FnMut(&Arc<Entry>, &mut State)) -> bool {
         let Some((_, idle)) = self.idle.pop_first() else { return false };
-        self.idle_messages -= idle.messages;
+        self.idle_octets -= idle.octets;
         let mut state = idle.entry.lock();
         state.idle = None;
         leave(&idle.entry, &mut state);
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn idle_accounts_are_bounded() {
         let accounts = Accounts::default();
-        let most = IDLE_MESSAGES / 50;
+        let most = IDLE_OCTETS / 250 / 50;
         for n in 0..most + 10 {
             let entry = accounts.hold(&account(&format!("user-{n:05}")));
             (0..50).for_each(|_| entry.lock().relayed(message()));

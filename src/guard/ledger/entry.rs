@@ -5,8 +5,8 @@
 //! outlive a crash that it does not.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,11 +14,16 @@ use tokio::sync::Notify;
 use super::rows::{self, AccountRow, AttemptRow, Extent, KeptBlock, Reach, Stored};
 use super::store::{Edit, Store, Tree};
 use super::{
-    Attempt, Block, BlockedBy, Policy, RELAYED, Record, Relayed, SAMPLES, Sample, Standing, Verdict,
+    Attempt, Block, BlockedBy, Leniency, OnAlarm, Policy, Probation, RELAYED, Record, Relayed, SAMPLES,
+    Sample, Standing, Terms, Verdict,
 };
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::detector::{Detector, Evidence};
 use crate::guard::window::{Added, Key, Mark, Window};
+
+/// How many octets, about, a relayed message takes in memory.
+const MESSAGE_OCTETS: usize = 250;
 
 /// An account in memory.
 #[derive(Debug)]
@@ -26,6 +31,9 @@ pub(super) struct Entry {
     pub(super) account: Account,
     /// Whether a block is shown.
     blocked: AtomicBool,
+    /// Until when what the account sends is delayed, in milliseconds since the Unix epoch; 0 where it is not. Shown at once: a
+    /// delay that a crash forgets did no harm.
+    delayed_until: AtomicU64,
     /// Set once what the disk has was taken over, or could not be.
     loaded: OnceLock<()>,
     state: Mutex<State>,
@@ -42,7 +50,14 @@ pub(super) struct State {
     relayed: VecDeque<Relayed>,
     relayed_extent: Extent,
     would_block_day: Option<u64>,
+    alarm_day: Option<u64>,
+    detector: Detector,
+    /// What of the detector's evidence the disk has.
+    written_s: f64,
     block: Option<KeptBlock>,
+    probation: Option<Probation>,
+    /// What the policy says of the account, and which policy it is.
+    settled: Option<(Arc<Policy>, Terms)>,
     /// RCPTs in flight.
     pub(super) in_flight: usize,
     /// Watches.
@@ -53,10 +68,11 @@ pub(super) struct State {
     pub(super) queued: bool,
     /// The disk could not be read: before anything is written, what it has must be taken over.
     unread: bool,
-    /// Changes are numbered: the latest, the latest to the block, to the account's own row, and the latest on
-    /// the disk.
+    /// Changes are numbered: the latest, the latest to the block, the probation and the account's own row, and the
+    /// latest on the disk.
     change: u64,
     block_change: u64,
+    probation_change: u64,
     row_change: u64,
     committed: u64,
 }
@@ -68,6 +84,7 @@ pub(super) struct Commit {
     change: u64,
     attempts: Reach,
     relayed: Option<Reach>,
+    s: Option<f64>,
 }
 
 /// Whether a decision has to be on the disk before it is acted on.
@@ -85,17 +102,26 @@ impl Entry {
         Self {
             account: account.clone(),
             blocked: AtomicBool::new(false),
+            delayed_until: AtomicU64::new(0),
             loaded: OnceLock::new(),
             state: Mutex::default(),
             freed: Notify::new(),
         }
     }
 
-    /// An account that the disk says is blocked.
-    pub(super) fn blocked(account: &Account, block: KeptBlock) -> Self {
+    /// An account that the disk says is blocked, or on probation.
+    pub(super) fn withheld(
+        account: &Account,
+        block: Option<KeptBlock>,
+        probation: Option<Probation>,
+    ) -> Self {
         let entry = Self::new(account);
-        entry.lock().block = Some(block);
-        entry.blocked.store(true, Ordering::Release);
+        entry.blocked.store(block.is_some(), Ordering::Release);
+        {
+            let mut state = entry.lock();
+            (state.block, state.probation) = (block, probation);
+            entry.show_probation(&state);
+        }
         entry
     }
 
@@ -152,6 +178,24 @@ impl Entry {
         self.standing() == Standing::Blocked && self.lock().block.as_ref().is_some_and(|kept| !kept.told)
     }
 
+    /// Until when what the account sends is delayed, if it is at `now`.
+    pub(super) fn probation(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = Timestamp::from_millis(self.delayed_until.load(Ordering::Acquire));
+        (until > now).then_some(until)
+    }
+
+    /// Whether there is a probation of which the abuse desk was not told. Of one that a block overtook it need not be.
+    pub(super) fn is_probation_untold(&self) -> bool {
+        self.delayed_until.load(Ordering::Acquire) != 0
+            && self.lock().probation.is_some_and(|probation| !probation.told)
+    }
+
+    /// Shows the probation as it is.
+    pub(super) fn show_probation(&self, state: &State) {
+        let until = state.probation.map_or(0, |probation| probation.until.as_millis());
+        self.delayed_until.store(until, Ordering::Release);
+    }
+
     /// What `commit` says is on the disk.
     pub(super) fn committed(&self, commit: &Commit) {
         let mut state = self.lock();
@@ -160,6 +204,9 @@ impl Entry {
             state.relayed_extent.reached(reach);
         }
         state.committed = commit.change;
+        if let Some(s) = commit.s {
+            state.written_s = s;
+        }
         if state.block_change <= commit.change {
             self.show(&state);
         }
@@ -180,6 +227,9 @@ impl State {
     /// Takes over what the disk has; what came since then is newer.
     fn adopt(&mut self, stored: Stored, now: Timestamp) {
         self.would_block_day = self.would_block_day.max(stored.account.would_block_day);
+        self.alarm_day = self.alarm_day.max(stored.account.alarm_day);
+        self.detector.prepend(stored.account.test);
+        self.written_s = self.detector.s();
         let (numbers, rows): (Vec<u64>, Vec<AttemptRow>) = stored.attempts.into_iter().unzip();
         self.attempts = append(&numbers, self.window.held());
         let older = rows.iter().rev().map_while(|row| {
@@ -200,37 +250,118 @@ impl State {
         &mut self,
         account: &Account,
         attempt: &Attempt<'_>,
-        policy: &Policy,
+        policy: &Arc<Policy>,
     ) -> (Verdict, Durability) {
         if self.block.is_some() {
             let durability = if self.is_dirty() { Durability::Awaited } else { Durability::Unchanged };
             return (Verdict::Blocked, durability);
         }
-        let rule = policy.rule();
-        self.attempts.changed(self.window.clamp(attempt.now));
-        let count = match self.window.add(Key::of(attempt.key), attempt.now, &rule) {
+        let (terms, now) = (self.terms(account, policy), attempt.now);
+        let rule = terms.rule;
+        self.attempts.changed(self.window.clamp(now));
+        let key = Key::of(attempt.key);
+        let count = match self.window.add(key, now, &rule) {
             Added::Repeated => return (Verdict::Repeated, Durability::Unchanged),
             Added::Counted(count) => count,
         };
         self.change += 1;
         self.attempts.push();
-        push(&mut self.samples, rows::sample(attempt.now, attempt.address, attempt.client), SAMPLES);
-        let day = day_of(attempt.now);
-        let verdict = if count < rule.limit {
-            Verdict::Counted { count }
-        } else if policy.blocks(account) {
-            let reason = format!("{count} invalid recipients within {}", spoken(rule.period));
-            let block = Block { at: attempt.now, by: BlockedBy::Limit, reason: Some(reason) };
-            self.set_block(Some(KeptBlock { block, told: false }));
-            Verdict::Crossed(Box::new(self.record(account, attempt.now, rule.period)))
-        } else if self.would_block_day < Some(day) {
-            self.would_block_day = Some(day);
+        push(&mut self.samples, rows::sample(now, attempt.address, attempt.client), SAMPLES);
+        let evidence = if terms.on_alarm == OnAlarm::Off {
+            Evidence::Known
+        } else {
+            let domain = attempt.domain.map(Key::of_domain);
+            self.detector.invalid(key, domain, now, rule.period, &terms.test)
+        };
+        if evidence != Evidence::Known {
             self.row_change = self.change;
-            Verdict::WouldBlock(Box::new(self.record(account, attempt.now, rule.period)))
+        }
+        let today = Some(day_of(now));
+        let verdict = if count >= rule.limit && terms.blocks() {
+            let reason = format!("{count} invalid recipients within {}", spoken(rule.period));
+            self.block_by_itself(BlockedBy::Limit, reason, now);
+            Verdict::Crossed(Box::new(self.record(account, now, &terms)))
+        } else if count >= rule.limit && self.would_block_day < today {
+            self.would_block_day = today;
+            self.row_change = self.change;
+            Verdict::WouldBlock(Box::new(self.record(account, now, &terms)))
+        } else if evidence == Evidence::Alarm {
+            self.alarm(account, now, count, &terms)
         } else {
             Verdict::Counted { count }
         };
         (verdict, Durability::Awaited)
+    }
+
+    /// What the test's alarm means; the attempt is the `count`th in the window.
+    fn alarm(&mut self, account: &Account, now: Timestamp, count: u32, terms: &Terms) -> Verdict {
+        let record = |state: &Self| Box::new(state.record(account, now, terms));
+        let verdict = match (terms.leniency, terms.on_alarm) {
+            (Leniency::None, OnAlarm::Block) => {
+                let reason = format!(
+                    "the share of invalid recipients is that of a stolen account ({count} of them within {})",
+                    spoken(terms.rule.period)
+                );
+                self.block_by_itself(BlockedBy::Detection, reason, now);
+                return Verdict::Crossed(record(self));
+            }
+            (Leniency::None, OnAlarm::Probation) => {
+                return if self.delay(now, terms.delay) {
+                    Verdict::Alarmed(record(self))
+                } else {
+                    Verdict::AlarmedAgain(record(self))
+                };
+            }
+            (Leniency::None | Leniency::Observed, OnAlarm::Notify) => Verdict::Suspected,
+            _ => Verdict::WouldAlarm,
+        };
+        let today = Some(day_of(now));
+        if self.alarm_day >= today {
+            return Verdict::Counted { count };
+        }
+        self.alarm_day = today;
+        self.row_change = self.change;
+        verdict(record(self))
+    }
+
+    /// Begins a probation, or has the one that there is last longer; says whether it began.
+    fn delay(&mut self, now: Timestamp, delay: Duration) -> bool {
+        let until = now.after(delay);
+        let running = self.probation.as_mut().filter(|probation| probation.until > now);
+        let begins = running.is_none();
+        match running {
+            Some(probation) => probation.until = probation.until.max(until),
+            None => self.probation = Some(Probation { since: now, until, told: false }),
+        }
+        self.probation_change = self.change;
+        begins
+    }
+
+    /// One more recipient that exists: in memory, written with the next one that does not.
+    pub(super) fn valid(
+        &mut self,
+        account: &Account,
+        address: u64,
+        domain: Option<Key>,
+        now: Timestamp,
+        policy: &Arc<Policy>,
+    ) {
+        let terms = self.terms(account, policy);
+        if terms.on_alarm != OnAlarm::Off {
+            self.detector.valid(address, domain, now, &terms.test);
+        }
+    }
+
+    /// What the policy says of the account; looked up anew when the policy is another.
+    pub(super) fn terms(&mut self, account: &Account, policy: &Arc<Policy>) -> Terms {
+        match &self.settled {
+            Some((of, terms)) if Arc::ptr_eq(of, policy) => *terms,
+            _ => {
+                let terms = policy.terms(account);
+                self.settled = Some((policy.clone(), terms));
+                terms
+            }
+        }
     }
 
     /// Grants leave for up to `wanted` RCPTs, as many as may be in flight besides those that are.
@@ -239,12 +370,13 @@ impl State {
         account: &Account,
         wanted: usize,
         now: Timestamp,
-        policy: &Policy,
+        policy: &Arc<Policy>,
     ) -> usize {
+        let terms = self.terms(account, policy);
         let granted = if self.block.is_some() {
             0 // The block is not shown yet, but nothing more may be asked.
-        } else if policy.blocks(account) {
-            let rule = policy.rule();
+        } else if terms.blocks() {
+            let rule = terms.rule;
             let count = self.window.count(now, rule.period) as usize;
             let free = (rule.limit as usize).saturating_sub(count + self.in_flight);
             // A lower limit than the count (it was higher, or the account was exempt): the next attempt will
@@ -258,8 +390,14 @@ impl State {
     }
 
     /// How long until an attempt leaves the window, and with it a place becomes free.
-    pub(super) fn next_expiry(&self, now: Timestamp, policy: &Policy) -> Option<Duration> {
-        self.window.next_expiry(now, policy.period)
+    pub(super) fn next_expiry(
+        &mut self,
+        account: &Account,
+        now: Timestamp,
+        policy: &Arc<Policy>,
+    ) -> Option<Duration> {
+        let period = self.terms(account, policy).rule.period;
+        self.window.next_expiry(now, period)
     }
 
     /// Blocks by hand; `false` where it was so.
@@ -274,6 +412,11 @@ impl State {
         true
     }
 
+    fn block_by_itself(&mut self, by: BlockedBy, reason: String, now: Timestamp) {
+        let block = Block { at: now, by, reason: Some(reason) };
+        self.set_block(Some(KeptBlock { block, told: false }));
+    }
+
     /// The abuse desk was told of this block; `false` where it is not the one that holds, or was told of before.
     pub(super) fn tell(&mut self, of: &Block) -> bool {
         let Some(kept) = self.block.as_mut().filter(|kept| kept.block == *of && !kept.told) else {
@@ -285,19 +428,49 @@ impl State {
         true
     }
 
-    /// Lifts a block and forgets the window; `false` where there was no block.
-    pub(super) fn unblock(&mut self) -> bool {
-        if self.block.is_none() && self.window.held() == 0 {
+    /// The abuse desk was told that this probation began; `false` where it is not the one that there is, or was told of
+    /// before.
+    pub(super) fn tell_probation(&mut self, of: &Probation) -> bool {
+        let ours = |probation: &&mut Probation| probation.since == of.since && !probation.told;
+        let Some(probation) = self.probation.as_mut().filter(ours) else { return false };
+        probation.told = true;
+        self.change += 1;
+        self.probation_change = self.change;
+        true
+    }
+
+    /// Ends the probation if its time is over and nobody has to be told of it, or if `terms` no more have any; `false` where
+    /// it goes on.
+    pub(super) fn end_probation(&mut self, now: Timestamp, terms: &Terms) -> bool {
+        let over = |probation: &Probation| !terms.delays() || probation.told && probation.until <= now;
+        let ends = self.probation.as_ref().is_some_and(over);
+        if ends {
+            self.change += 1;
+            self.set_probation(None);
+        }
+        ends
+    }
+
+    /// Lifts a block, ends a probation, and forgets the window and the test; `false` where there was neither block nor
+    /// probation.
+    pub(super) fn unblock(&mut self, now: Timestamp) -> bool {
+        let (blocked, probation) = (self.block.is_some(), self.probation);
+        let unknown = self.window.held() == 0 && self.detector.is_new();
+        if !blocked && probation.is_none() && unknown {
             return false;
         }
         self.change += 1;
         self.window = Window::default();
         self.samples.clear();
-        let blocked = self.block.is_some();
+        self.detector = Detector::default();
+        self.row_change = self.change;
         if blocked {
             self.set_block(None);
         }
-        blocked
+        if probation.is_some() {
+            self.set_probation(None);
+        }
+        blocked || probation.is_some_and(|probation| probation.until > now)
     }
 
     /// Keeps a message that the upstream took; the commit of the next attempt writes it.
@@ -306,7 +479,9 @@ impl State {
         push(&mut self.relayed, rows::relayed(message), RELAYED);
     }
 
-    pub(super) fn record(&self, account: &Account, now: Timestamp, period: Duration) -> Record {
+    pub(super) fn record(&self, account: &Account, now: Timestamp, terms: &Terms) -> Record {
+        let (period, limit) = (terms.rule.period, terms.rule.limit);
+        let probation = self.probation.filter(|probation| is_notable(probation, now));
         // Nothing counts while a block lasts: an operator who comes a day later sees what led to it.
         let now = self.block().map_or(now, |block| block.at.min(now));
         let first = self.window.first(now, period);
@@ -316,7 +491,10 @@ impl State {
             invalid_recipients: self.window.count(now, period),
             first,
             last: self.window.last(now, period),
+            limit,
+            period,
             block: self.block().cloned(),
+            probation,
             samples: self.samples.iter().filter(in_window).cloned().collect(),
             relayed: self.relayed.iter().cloned().collect(),
         }
@@ -328,23 +506,49 @@ impl State {
     }
 
     /// Whether there is something to say about the account.
-    pub(super) fn is_notable(&self, now: Timestamp, period: Duration) -> bool {
-        self.block.is_some() || self.window.count(now, period) > 0
+    pub(super) fn is_notable(&self, now: Timestamp, terms: &Terms) -> bool {
+        self.block.is_some()
+            || self.probation.is_some_and(|probation| is_notable(&probation, now))
+            || self.window.count(now, terms.rule.period) > 0
     }
 
-    /// Whether the disk must go on having it: it is notable, or it would have been blocked today.
-    pub(super) fn is_worth_keeping(&self, now: Timestamp, period: Duration) -> bool {
-        self.is_notable(now, period) || self.would_block_day >= Some(day_of(now))
+    /// Whether the disk must go on having it: it is notable, the test has evidence, or something was told today.
+    pub(super) fn is_worth_keeping(&self, now: Timestamp, terms: &Terms) -> bool {
+        self.is_notable(now, terms)
+            || self.detector.is_fresh(now)
+            || self.would_block_day.max(self.alarm_day) >= Some(day_of(now))
     }
 
     /// Whether it may leave memory, but for the messages of [`Self::unwritten_messages`].
     pub(super) fn is_idle(&self) -> bool {
-        self.holders == 0 && self.in_flight == 0 && self.block.is_none() && !self.queued && !self.is_dirty()
+        self.holders == 0
+            && self.in_flight == 0
+            && self.block.is_none()
+            && self.probation.is_none()
+            && !self.queued
+            && !self.is_dirty()
     }
 
-    /// Messages that the upstream took and that memory alone knows.
-    pub(super) fn unwritten_messages(&self) -> usize {
-        self.relayed_extent.unwritten(self.relayed.len()).count()
+    /// How many octets, about, memory alone knows: messages that the upstream took, recipients that exist.
+    pub(super) fn unwritten_octets(&self) -> usize {
+        let messages = self.relayed_extent.unwritten(self.relayed.len()).count();
+        messages * MESSAGE_OCTETS + self.detector.unkept_octets()
+    }
+
+    /// Has the evidence of the test written if it is less than the disk has: the account is about to leave memory, or we
+    /// are. Says whether it was.
+    pub(super) fn write_evidence(&mut self) -> bool {
+        let lower = self.detector.s() < self.written_s;
+        if lower {
+            self.change += 1;
+            self.row_change = self.change;
+        }
+        lower
+    }
+
+    /// Forgets the recipients that memory alone knows.
+    pub(super) fn forget_valid(&mut self) {
+        self.detector.forget_valid();
     }
 
     /// Has the messages written although no attempt came.
@@ -359,10 +563,16 @@ impl State {
         if self.block_change > self.committed {
             changes.push(rows::block_edit(account, self.block.as_ref()));
         }
-        if self.row_change > self.committed {
-            let value = Some(rows::encode(&AccountRow { would_block_day: self.would_block_day }));
-            changes.push(Edit { tree: Tree::Attempts, key: rows::account_key(account), value });
+        if self.probation_change > self.committed {
+            changes.push(rows::probation_edit(account, self.probation.as_ref()));
         }
+        // And the test before the attempts: it may know of too many, never of too few.
+        let s = (self.row_change > self.committed).then(|| {
+            let (would_block_day, alarm_day) = (self.would_block_day, self.alarm_day);
+            let row = AccountRow { would_block_day, alarm_day, test: self.detector.kept() };
+            changes.push(rows::account_edit(account, &row));
+            self.detector.s()
+        });
         let held = self.window.held();
         let mut known = self.samples.iter().rev();
         for (number, mark) in self.attempts.unwritten(held).rev().zip(self.window.marks().rev()) {
@@ -379,7 +589,7 @@ impl State {
             changes.extend(removals(Tree::Relayed, account, self.relayed_extent.outlived(kept)));
             self.relayed_extent.attempt(kept)
         });
-        Commit { changes, change: self.change, attempts, relayed }
+        Commit { changes, change: self.change, attempts, relayed, s }
     }
 
     fn block(&self) -> Option<&Block> {
@@ -387,9 +597,25 @@ impl State {
     }
 
     fn set_block(&mut self, block: Option<KeptBlock>) {
+        // Of a probation that a block overtakes nobody need be told any more.
+        if block.is_some()
+            && let Some(probation) = self.probation.filter(|probation| !probation.told)
+        {
+            self.set_probation(Some(Probation { told: true, ..probation }));
+        }
         self.block = block;
         self.block_change = self.change;
     }
+
+    fn set_probation(&mut self, probation: Option<Probation>) {
+        self.probation = probation;
+        self.probation_change = self.change;
+    }
+}
+
+/// Whether there is something to say of a probation: it lasts, or nobody was told.
+fn is_notable(probation: &Probation, now: Timestamp) -> bool {
+    probation.until > now || !probation.told
 }
 
 /// The days since the Unix epoch.

@@ -22,6 +22,7 @@ mod accounts;
 mod day;
 mod entry;
 mod pages;
+mod policy;
 mod rows;
 mod shared;
 mod store;
@@ -35,10 +36,11 @@ use entry::Entry;
 use shared::Shared;
 use writer::Writer;
 
-pub use super::window::Count;
+pub use super::window::{Count, MAX_LIMIT};
 pub use day::BLIND_AFTER;
+pub use policy::{AccountRule, Detection, Leniency, Match, OnAlarm, Policy, Terms};
 pub use terms::{
-    Attempt, Blindness, Block, BlockedBy, Change, LedgerError, Policy, RELAYED, Record, Relayed, SAMPLES,
+    Attempt, Blindness, Block, BlockedBy, Change, LedgerError, Probation, RELAYED, Record, Relayed, SAMPLES,
     Sample, Standing, Verdict,
 };
 pub use view::{Reservation, Watch};
@@ -73,6 +75,7 @@ impl Ledger {
     /// In use, broken, newer, or not writable.
     pub fn open(dir: &Path, policy: Policy) -> Result<Self, LedgerError> {
         let shared = Arc::new(Shared::open(dir, policy)?);
+        shared.end_probations();
         let writer = Writer::new(shared.clone());
         std::thread::Builder::new()
             .name("ledger".into())
@@ -108,8 +111,8 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
-    /// Lifts a block and forgets the window. `Ok(Change::WasSo)` for an account that is not blocked; its
-    /// window is forgotten all the same.
+    /// Lifts a block, ends a probation, and forgets the window and the test. `Ok(Change::WasSo)` for an account that is
+    /// neither blocked nor on probation; the rest is forgotten all the same.
     ///
     /// # Errors
     /// As [`Self::block`].
@@ -117,7 +120,9 @@ impl Ledger {
         let watch = self.watch(account, now).await;
         let (made, written) = {
             let mut state = watch.entry().lock();
-            (state.unblock(), self.shared().queue.submit(watch.entry(), &mut state))
+            let made = state.unblock(now);
+            watch.entry().show_probation(&state);
+            (made, self.shared().queue.submit(watch.entry(), &mut state))
         };
         self.changed(&watch, made, written).await
     }
@@ -136,9 +141,8 @@ impl Ledger {
     pub async fn record(&self, account: &Account, now: Timestamp) -> Option<Record> {
         let (shared, account) = (self.handle.shared.clone(), account.clone());
         let look = move || {
-            let period = shared.policy.load().period;
             let entry = shared.accounts.find(&account);
-            pages::record(&shared, &account, entry, now, period).ok().flatten()
+            pages::record(&shared, &account, entry, now).ok().flatten()
         };
         spawn_blocking(look).await.ok().flatten()
     }
@@ -163,21 +167,35 @@ impl Ledger {
     /// Blocks that the limit made and that [`Self::told`] was not called for, since whenever, over restarts. A
     /// block that is not on the disk yet is not among them, unless it cannot be had there for now.
     pub async fn untold(&self, now: Timestamp) -> Vec<Record> {
+        let mut records = self.records_where(Entry::is_untold, now).await;
+        records.retain(|record| record.block.is_some());
+        records
+    }
+
+    /// The same of probations that began, and [`Self::told_probation`]; of one that a block overtook nobody need be told.
+    /// It may be over by now.
+    pub async fn untold_probations(&self, now: Timestamp) -> Vec<Record> {
+        let mut records = self.records_where(Entry::is_probation_untold, now).await;
+        records.retain(|record| record.block.is_none() && record.probation.is_some());
+        records
+    }
+
+    async fn records_where(&self, wanted: fn(&Entry) -> bool, now: Timestamp) -> Vec<Record> {
         let shared = self.handle.shared.clone();
         let look = move || {
-            let period = shared.policy.load().period;
             let mut entries = Vec::new();
-            shared.accounts.each(|entry| entries.extend(entry.is_untold().then(|| entry.clone())));
+            shared.accounts.each(|entry| entries.extend(wanted(entry).then(|| entry.clone())));
             let record = |entry: Arc<Entry>| {
                 let account = entry.account.clone();
-                pages::record(&shared, &account, Some(entry), now, period).ok().flatten()
+                pages::record(&shared, &account, Some(entry), now).ok().flatten()
             };
-            entries.into_iter().filter_map(record).filter(|record| record.block.is_some()).collect()
+            entries.into_iter().filter_map(record).collect()
         };
         spawn_blocking(look).await.unwrap_or_default()
     }
 
-    /// Returns when a block by the limit has come that [`Self::untold`] may not have told yet. Who waits for it
+    /// Returns when a block or a probation has come that [`Self::untold`] and [`Self::untold_probations`] may not have told
+    /// yet. Who waits for it
     /// looks now and then all the same: of a block whose session was cut off nothing is said.
     pub async fn crossed(&self) {
         self.shared().crossed.notified().await;
@@ -190,6 +208,17 @@ impl Ledger {
         if let Some(entry) = shared.accounts.find(&record.account) {
             let mut state = entry.lock();
             if state.tell(block) {
+                shared.queue.submit_idly(&entry, &mut state);
+            }
+        }
+    }
+
+    /// The abuse desk knows that the record's probation began; as [`Self::told`].
+    pub fn told_probation(&self, record: &Record) {
+        let (shared, Some(probation)) = (self.shared(), &record.probation) else { return };
+        if let Some(entry) = shared.accounts.find(&record.account) {
+            let mut state = entry.lock();
+            if state.tell_probation(probation) {
                 shared.queue.submit_idly(&entry, &mut state);
             }
         }
@@ -227,6 +256,7 @@ impl Ledger {
         self.shared().policy.store(Arc::new(policy));
         // A higher limit frees those who wait.
         self.shared().accounts.each(|entry| entry.freed.notify_waiters());
+        self.shared().end_probations();
     }
 
     /// Writes all that is pending and closes; waits 5 s for that at most. What is counted later holds in

@@ -43,13 +43,12 @@ pub(super) fn records(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<Record>, String> {
-    let period = shared.policy.load().period;
     let mut records = Vec::new();
     let mut cursor = after;
     while records.len() < limit {
         let (accounts, last) = step(shared, cursor.as_ref())?;
         for (account, entry) in accounts {
-            if let Some(record) = record(shared, &account, entry, now, period)? {
+            if let Some(record) = record(shared, &account, entry, now)? {
                 records.push(record);
             }
             if records.len() >= limit {
@@ -70,7 +69,6 @@ pub(super) fn record(
     account: &Account,
     entry: Option<Arc<Entry>>,
     now: Timestamp,
-    period: std::time::Duration,
 ) -> Result<Option<Record>, String> {
     let entry = match entry {
         Some(entry) => entry,
@@ -80,8 +78,9 @@ pub(super) fn record(
         }
     };
     entry.load(&shared.store, now);
-    let state = entry.lock();
-    Ok(state.is_notable(now, period).then(|| state.record(account, now, period)))
+    let mut state = entry.lock();
+    let terms = state.terms(account, &shared.policy.load());
+    Ok(state.is_notable(now, &terms).then(|| state.record(account, now, &terms)))
 }
 
 type Accounts = BTreeMap<Account, Option<Arc<Entry>>>;

@@ -12,13 +12,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::store::{Edit, Pair, Store, Tree};
-use super::{Block, BlockedBy, RELAYED, Relayed, Sample};
+use super::{Block, BlockedBy, Probation, RELAYED, Relayed, Sample};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::detector::Kept;
 use crate::guard::window::{MAX_LIMIT, Mark};
 
 /// How values are written.
 const VERSION: u8 = 1;
+/// How accounts' own rows are: those of the first version have no test.
+const ACCOUNT_VERSION: u8 = 2;
 /// Texts from outside are cut to so many octets: 64 + `@` + 255 (RFC 5321 4.5.3.1) fit.
 const MAX_TEXT: usize = 320;
 /// A reply is cut to so many octets; the queue id stands at its beginning.
@@ -31,11 +34,15 @@ pub(super) struct AttemptRow {
     pub(super) sample: Option<(String, IpAddr)>,
 }
 
-/// What is known of an account apart from its attempts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What is known of an account apart from its attempts. Days are since the Unix epoch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct AccountRow {
-    /// The last day, since the Unix epoch, on which the account would have been blocked.
+    /// The last day on which the account would have been blocked.
     pub(super) would_block_day: Option<u64>,
+    /// The last day on which an alarm was told of that did nothing.
+    pub(super) alarm_day: Option<u64>,
+    /// The sequential test.
+    pub(super) test: Kept,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,6 +57,13 @@ struct BlockRow {
     at: u64,
     by: BlockedBy,
     reason: Option<String>,
+    told: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProbationRow {
+    since: u64,
+    until: u64,
     told: bool,
 }
 
@@ -182,8 +196,45 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Reads a value; `None` where it is none of ours.
 pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
-    let (version, rest) = value.split_first()?;
-    (*version == VERSION).then(|| postcard::from_bytes(rest).ok()).flatten()
+    decode_version(VERSION, value)
+}
+
+fn decode_version<T: DeserializeOwned>(version: u8, value: &[u8]) -> Option<T> {
+    let (found, rest) = value.split_first()?;
+    (*found == version).then(|| postcard::from_bytes(rest).ok()).flatten()
+}
+
+/// Writes an account's own row.
+pub(super) fn account_edit(account: &Account, row: &AccountRow) -> Edit {
+    let value = postcard::to_extend(row, vec![ACCOUNT_VERSION]).unwrap_or_default();
+    Edit { tree: Tree::Attempts, key: account_key(account), value: Some(value) }
+}
+
+fn decode_account(value: &[u8]) -> AccountRow {
+    decode_version(ACCOUNT_VERSION, value).unwrap_or_else(|| AccountRow {
+        would_block_day: decode(value).unwrap_or_default(),
+        ..AccountRow::default()
+    })
+}
+
+/// Sets, or ends, an account's probation.
+pub(super) fn probation_edit(account: &Account, probation: Option<&Probation>) -> Edit {
+    let value = probation.map(|Probation { since, until, told }| {
+        encode(&ProbationRow { since: since.as_millis(), until: until.as_millis(), told: *told })
+    });
+    Edit { tree: Tree::Probations, key: account.as_str().into(), value }
+}
+
+/// All probations. One that does not read is none: it delays, and a delay ends.
+pub(super) fn probations(store: &Store) -> Result<Vec<(Account, Probation)>, String> {
+    let pairs = store.scan(Tree::Probations, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
+    let parse = |(key, value): Pair| {
+        let account = std::str::from_utf8(&key).ok()?.parse().ok()?;
+        let ProbationRow { since, until, told } = decode(&value)?;
+        let (since, until) = (Timestamp::from_millis(since), Timestamp::from_millis(until));
+        Some((account, Probation { since, until, told }))
+    };
+    Ok(pairs.into_iter().filter_map(parse).collect())
 }
 
 /// Sets, or lifts, an account's block.
@@ -232,7 +283,7 @@ pub(super) fn read(store: &Store, account: &Account) -> Result<Stored, String> {
     // Rows beyond the window await removal: a crash left them, or the limit was lowered.
     for (key, value) in store.scan(Tree::Attempts, range, 2 * MAX_LIMIT as usize)? {
         match parse_key(&key) {
-            Some((_, None)) => stored.account = decode(&value).unwrap_or_default(),
+            Some((_, None)) => stored.account = decode_account(&value),
             Some((_, Some(number))) => stored.attempts.extend(decode(&value).map(|row| (number, row))),
             None => {}
         }

@@ -1,5 +1,6 @@
 //! What sessions and the writer share.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::mimicry::{Place, Precedents};
 use crate::smtp::Reply;
+use crate::smtp::path::MAX_PATH;
 
 /// How long a client waits for the disk. Longer, and its reply goes out as if the write had failed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub(super) trouble: watch::Sender<Option<String>>,
     /// Told when there is a block that the abuse desk may not know of.
     pub(super) crossed: Notify,
+    hashes: RandomState,
     /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the
     /// counts of others look old for ever.
     now: AtomicU64,
@@ -56,7 +59,7 @@ impl Shared {
     }
 
     fn of(store: Store, policy: Policy) -> Result<Self, String> {
-        let accounts = Accounts::of(rows::blocks(&store)?);
+        let accounts = Accounts::of(rows::blocks(&store)?, rows::probations(&store)?);
         let precedents: Precedents = value(&store, PRECEDENTS)?;
         let day = value(&store, DAY)?;
         Ok(Self {
@@ -71,12 +74,27 @@ impl Shared {
             day_changed: AtomicBool::new(false),
             trouble: watch::Sender::new(None),
             crossed: Notify::new(),
+            hashes: RandomState::new(),
             now: AtomicU64::new(0),
         })
     }
 
     pub(super) fn tell_time(&self, now: Timestamp) {
         self.now.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Stands for an address, without regard to case, as long as this process runs.
+    pub(super) fn hash(&self, address: &str) -> u64 {
+        // The longest path that there is.
+        let mut lower = [0; MAX_PATH];
+        match lower.get_mut(..address.len()) {
+            Some(lower) if address.is_ascii() => {
+                lower.copy_from_slice(address.as_bytes());
+                lower.make_ascii_lowercase();
+                self.hashes.hash_one(&*lower)
+            }
+            _ => self.hashes.hash_one(address.to_lowercase().as_bytes()),
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -140,12 +158,42 @@ impl Shared {
     }
 
     /// An entry is about to leave memory: the messages of an account that has come to notice are written
-    /// before.
+    /// before, and what speaks for the account.
     fn leave(&self, entry: &Arc<Entry>, state: &mut State) {
-        if state.is_notable(self.now(), self.policy.load().period) {
+        let terms = state.terms(&entry.account, &self.policy.load());
+        let notable = state.is_notable(self.now(), &terms);
+        if notable {
             state.write_messages();
+        }
+        if state.write_evidence() || notable {
             self.queue.submit_idly(entry, state);
         }
+        state.forget_valid();
+    }
+
+    /// Ends the probations whose time is over, or that the policy no more has.
+    pub(super) fn end_probations(&self) {
+        let (now, policy) = (self.now(), self.policy.load());
+        self.accounts.each(|entry| {
+            let mut state = entry.lock();
+            let terms = state.terms(&entry.account, &policy);
+            if state.end_probation(now, &terms) {
+                entry.show_probation(&state);
+                self.queue.submit_idly(entry, &mut state);
+            }
+        });
+    }
+
+    /// All entries of which the disk knows worse than memory: we are about to go.
+    pub(super) fn with_better_evidence(&self) -> Vec<Arc<Entry>> {
+        let mut entries = Vec::new();
+        self.accounts.each(|entry| {
+            let mut state = entry.lock();
+            if state.write_evidence() && !std::mem::replace(&mut state.queued, true) {
+                entries.push(entry.clone());
+            }
+        });
+        entries
     }
 
     pub(super) fn learn(&self, place: Place, address: &str, reply: &Reply) {
@@ -186,7 +234,7 @@ impl Shared {
         let looked = edits.len();
         let now = self.now();
         let entry = Entry::read(&account, stored, now);
-        if !entry.lock().is_worth_keeping(now, self.policy.load().period) {
+        if !entry.lock().is_worth_keeping(now, &self.policy.load().terms(&account)) {
             self.store.apply(&edits).ok()?;
         }
         Some((account, looked))

@@ -41,6 +41,8 @@ pub(super) enum Tree {
     Relayed,
     /// Blocks.
     Blocks,
+    /// Probations.
+    Probations,
     /// The version, and single values.
     Meta,
 }
@@ -71,6 +73,7 @@ struct Opened {
     attempts: sled::Tree,
     relayed: sled::Tree,
     blocks: sled::Tree,
+    probations: sled::Tree,
     meta: sled::Tree,
     /// sled's file once more, for the fsync.
     file: File,
@@ -177,6 +180,7 @@ impl Opened {
             Tree::Attempts => &self.attempts,
             Tree::Relayed => &self.relayed,
             Tree::Blocks => &self.blocks,
+            Tree::Probations => &self.probations,
             Tree::Meta => &self.meta,
         }
     }
@@ -212,6 +216,7 @@ fn open(path: &Path) -> Result<Found, String> {
             attempts: db.open_tree("attempts")?,
             relayed: db.open_tree("relayed")?,
             blocks: db.open_tree("blocks")?,
+            probations: db.open_tree("probations")?,
             meta,
             file,
             db,
@@ -255,8 +260,8 @@ fn caught<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
 fn let_go(opened: Opened) -> bool {
     let (done, gone) = mpsc::channel();
     let spawned = std::thread::Builder::new().name("ledger-close".into()).spawn(move || {
-        let Opened { db, attempts, relayed, blocks, meta, file } = opened;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((attempts, relayed, blocks, meta, db))));
+        let Opened { db, attempts, relayed, blocks, probations, meta, file } = opened;
+        let _ = catch_unwind(AssertUnwindSafe(|| drop((attempts, relayed, blocks, probations, meta, db))));
         // A task of sled's may hold the file for a moment yet, and with it the lock that the next open needs.
         let _ = flock(&file, FlockOperation::LockExclusive);
         unlock(&file);

@@ -1,6 +1,5 @@
 //! The words in which the ledger is asked and answers.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,39 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::clock::Timestamp;
-use crate::guard::window::{Count, MAX_LIMIT, Rule};
-
-/// When an account is blocked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// The Nth invalid recipient within `period` blocks.
-    pub invalid_recipients: u32,
-    /// How long an attempt counts.
-    pub period: Duration,
-    /// What counts.
-    pub count: Count,
-    /// Count, but never block by itself.
-    pub observe: bool,
-    /// Accounts that are never blocked automatically.
-    pub exempt: HashSet<Account>,
-}
-
-impl Policy {
-    /// The rule of the window.
-    pub fn rule(&self) -> Rule {
-        Rule { limit: self.invalid_recipients.clamp(1, MAX_LIMIT), period: self.period, count: self.count }
-    }
-
-    /// Whether the limit blocks `account` as soon as `observe` is lifted.
-    pub fn observes(&self, account: &Account) -> bool {
-        self.observe && !self.exempt.contains(account)
-    }
-
-    /// Whether the limit blocks `account`.
-    pub fn blocks(&self, account: &Account) -> bool {
-        !self.observe && !self.exempt.contains(account)
-    }
-}
 
 /// May this account's recipients be asked about?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +40,17 @@ pub struct Block {
     pub reason: Option<String>,
 }
 
+/// A time in which what an account sends is delayed, since the sequential test raised the alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probation {
+    /// Since the alarm with which it began.
+    pub since: Timestamp,
+    /// Until then, unless there is a further alarm.
+    pub until: Timestamp,
+    /// Whether the abuse desk was told that it began.
+    pub told: bool,
+}
+
 /// One attempt to reach a recipient that does not exist.
 #[derive(Debug, Clone)]
 pub struct Attempt<'a> {
@@ -82,6 +59,8 @@ pub struct Attempt<'a> {
     /// Equal for attempts that `Count::Distinct` takes for the same: the comparison key, or a broken path's
     /// octets.
     pub key: &'a [u8],
+    /// The recipient's domain; `None` of a broken path.
+    pub domain: Option<&'a str>,
     /// Where the client connected from.
     pub client: IpAddr,
     /// When.
@@ -98,8 +77,19 @@ pub enum Verdict {
     },
     /// The same address was counted within the period.
     Repeated,
-    /// It crossed the limit: the account is blocked now, by this very attempt. Just one attempt gets this.
+    /// It crossed the limit, or with `on_alarm = "block"` the sequential test alarmed: the account is blocked now, by this very
+    /// attempt (the record's block says by what). Just one attempt gets this.
     Crossed(Box<Record>),
+    /// It counts, the sequential test alarmed, and the account's probation began with it. The abuse desk is to be told, as
+    /// [`super::Ledger::untold_probations`] says. The limit outweighs an alarm in the same attempt.
+    Alarmed(Box<Record>),
+    /// It counts, and the sequential test alarmed again: the account's probation lasts longer.
+    AlarmedAgain(Box<Record>),
+    /// It counts, and the sequential test alarmed, which does nothing by itself (`on_alarm = "notify"`); at most once an account
+    /// and day.
+    Suspected(Box<Record>),
+    /// It counts, and the sequential test alarmed for an account that is observed or exempt; at most once an account and day.
+    WouldAlarm(Box<Record>),
     /// It reached the limit of an account that is observed or exempt; at most once an account and day.
     WouldBlock(Box<Record>),
     /// The account was blocked meanwhile.
@@ -144,8 +134,14 @@ pub struct Record {
     pub first: Option<Timestamp>,
     /// The last attempt.
     pub last: Option<Timestamp>,
+    /// The limit of this account,
+    pub limit: u32,
+    /// and its period.
+    pub period: Duration,
     /// The block, if any.
     pub block: Option<Block>,
+    /// The probation, while it lasts or the abuse desk was not told of it.
+    pub probation: Option<Probation>,
     /// The latest counted attempts.
     pub samples: Vec<Sample>,
     /// The latest messages that the upstream took.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
 use super::entry::{Durability, Entry};
-use super::{Attempt, Block, Ledger, Record, Relayed, Standing, Verdict};
+use super::{Attempt, Block, Ledger, Record, Relayed, Standing, Terms, Verdict};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::window::Key;
 
 /// One session's view of its account. While one exists the account's entry stays in memory.
 pub struct Watch {
@@ -65,7 +66,7 @@ impl Watch {
             }
             let expiry = {
                 let policy = self.ledger.shared().policy.load();
-                self.entry.lock().next_expiry(now, &policy)
+                self.entry.lock().next_expiry(&self.entry.account, now, &policy)
             };
             match expiry {
                 Some(expiry) => tokio::select! {
@@ -102,6 +103,9 @@ impl Watch {
             let policy = shared.policy.load();
             let mut state = self.entry.lock();
             let (verdict, durability) = state.attempt(&self.entry.account, &attempt, &policy);
+            if matches!(verdict, Verdict::Alarmed(_) | Verdict::AlarmedAgain(_)) {
+                self.entry.show_probation(&state);
+            }
             let awaited = durability == Durability::Awaited;
             (verdict, awaited.then(|| shared.queue.submit(&self.entry, &mut state)))
         };
@@ -109,10 +113,28 @@ impl Watch {
             // Where it could not be written the state holds in memory, and so does the verdict.
             let _ = shared.written(&self.entry, waiting).await;
         }
-        if matches!(verdict, Verdict::Crossed(_)) {
+        if matches!(verdict, Verdict::Crossed(_) | Verdict::Alarmed(_)) {
             shared.crossed.notify_one();
         }
         verdict
+    }
+
+    /// Takes note of a recipient that the upstream accepted: in memory, written with the next attempt.
+    pub fn accepted(&self, address: &str, domain: Option<&str>, now: Timestamp) {
+        let shared = self.ledger.shared();
+        let (address, domain) = (shared.hash(address), domain.map(Key::of_domain));
+        let policy = shared.policy.load();
+        self.entry.lock().valid(&self.entry.account, address, domain, now, &policy);
+    }
+
+    /// Until when what the account sends is delayed; `None` where it is not on probation. Takes no lock.
+    pub fn probation(&self, now: Timestamp) -> Option<Timestamp> {
+        self.entry.probation(now)
+    }
+
+    /// What holds for the account.
+    pub fn terms(&self) -> Terms {
+        self.entry.lock().terms(&self.entry.account, &self.ledger.shared().policy.load())
     }
 
     /// Takes note of a message that the upstream took: in memory, written with the next attempt.
@@ -122,8 +144,9 @@ impl Watch {
 
     /// What is known of the account.
     pub fn record(&self, now: Timestamp) -> Record {
-        let period = self.ledger.shared().policy.load().period;
-        self.entry.lock().record(&self.entry.account, now, period)
+        let mut state = self.entry.lock();
+        let terms = state.terms(&self.entry.account, &self.ledger.shared().policy.load());
+        state.record(&self.entry.account, now, &terms)
     }
 }
 

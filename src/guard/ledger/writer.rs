@@ -195,6 +195,10 @@ impl Writer {
         if now >= self.rest_at {
             self.rest_at = now + REST;
             self.shared.dismiss_idle(now);
+            self.shared.end_probations();
+        }
+        if work.closing {
+            self.held.extend(self.shared.with_better_evidence());
         }
         if let Some((why, at)) = &self.failing
             && now < *at

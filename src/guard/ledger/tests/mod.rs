@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 
 mod counting;
+mod detection;
 mod durability;
 mod listing;
 mod told;
@@ -24,6 +25,14 @@ fn account(text: &str) -> Account {
     text.parse().unwrap()
 }
 
+const DETECTION: Detection = Detection {
+    on_alarm: OnAlarm::Probation,
+    delay: Duration::from_secs(1800),
+    usual_share: 0.05,
+    thief_share: 0.30,
+    threshold: 12.0,
+};
+
 fn policy(limit: u32) -> Policy {
     Policy {
         invalid_recipients: limit,
@@ -31,6 +40,8 @@ fn policy(limit: u32) -> Policy {
         count: Count::Distinct,
         observe: false,
         exempt: std::collections::HashSet::new(),
+        detection: Detection { on_alarm: OnAlarm::Off, ..DETECTION },
+        rules: Vec::new(),
     }
 }
 
@@ -43,9 +54,14 @@ async fn soon<T>(wait: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), wait).await.expect("within 20 s")
 }
 
+fn domain(address: &str) -> Option<&str> {
+    address.rsplit_once('@').map(|(_, domain)| domain)
+}
+
 async fn count(watch: &Watch, address: &str, now: Timestamp) -> Verdict {
     let client = "192.0.2.1".parse().unwrap();
-    soon(watch.count(Attempt { address, key: address.as_bytes(), client, now })).await
+    soon(watch.count(Attempt { address, key: address.as_bytes(), domain: domain(address), client, now }))
+        .await
 }
 
 /// The verdict in a word, for tables.
@@ -56,5 +72,9 @@ fn word(verdict: &Verdict) -> String {
         Verdict::Crossed(record) => format!("crossed {}", record.invalid_recipients),
         Verdict::WouldBlock(record) => format!("would block {}", record.invalid_recipients),
         Verdict::Blocked => "blocked".into(),
+        Verdict::Alarmed(record) => format!("alarmed {}", record.invalid_recipients),
+        Verdict::AlarmedAgain(record) => format!("alarmed again {}", record.invalid_recipients),
+        Verdict::Suspected(record) => format!("suspected {}", record.invalid_recipients),
+        Verdict::WouldAlarm(record) => format!("would alarm {}", record.invalid_recipients),
     }
 }

@@ -68,7 +68,8 @@ async fn a_count_that_is_dropped_leaves_the_block_to_be_told() {
     let ledger = open(dir.path(), policy(1));
     let watch = ledger.watch(&account("anna"), at(0)).await;
     let client = "192.0.2.1".parse().unwrap();
-    let mut counting = Box::pin(watch.count(Attempt { address: "a@x", key: b"a@x", client, now: at(0) }));
+    let mut counting =
+        Box::pin(watch.count(Attempt { address: "a@x", key: b"a@x", domain: Some("x"), client, now: at(0) }));
     std::future::poll_fn(|cx| {
         let _ = counting.as_mut().poll(cx);
         std::task::Poll::Ready(())

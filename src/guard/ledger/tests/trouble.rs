@@ -76,6 +76,7 @@ async fn child_with_a_full_disk() {
     soon(ledger.close()).await;
 
     let ledger = open(dir, policy(9_000));
+    let before = Record { limit: 9_000, ..before };
     assert_eq!(soon(ledger.record(&account("anna"), at(5))).await, Some(before));
     assert_eq!(soon(ledger.record(&account("carl"), at(5))).await.unwrap().invalid_recipients, 2);
     assert!(soon(ledger.record(&ben, at(5))).await.unwrap().block.is_some());

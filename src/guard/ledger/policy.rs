@@ -1,0 +1,248 @@
+//! What the configuration says of accounts, and what of it holds for one.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::account::{Account, Kind};
+use crate::guard::detector::Test;
+use crate::guard::window::{Count, MAX_LIMIT, Rule};
+
+/// `[limit]`, `[detection]` and `[[account]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// The Nth invalid recipient within `period` blocks.
+    pub invalid_recipients: u32,
+    /// How long an attempt counts.
+    pub period: Duration,
+    /// What counts.
+    pub count: Count,
+    /// Count, but never block by itself.
+    pub observe: bool,
+    /// Accounts that are never blocked automatically.
+    pub exempt: HashSet<Account>,
+    /// Beside the limit.
+    pub detection: Detection,
+    /// What is different for some accounts: of each the first that matches.
+    pub rules: Vec<AccountRule>,
+}
+
+/// `[detection]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detection {
+    /// What an alarm of the sequential test does.
+    pub on_alarm: OnAlarm,
+    /// How long a probation lasts from the last alarm.
+    pub delay: Duration,
+    /// t0
+    pub usual_share: f64,
+    /// t1
+    pub thief_share: f64,
+    /// h
+    pub threshold: f64,
+}
+
+/// `[detection] on_alarm`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnAlarm {
+    /// What the account sends is delayed for a while.
+    Probation,
+    /// It is blocked.
+    Block,
+    /// The abuse desk is told, no more.
+    Notify,
+    /// There is no test.
+    Off,
+}
+
+/// One `[[account]]`. What is `None` is as for everybody.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountRule {
+    /// Whose.
+    pub matches: Match,
+    /// `[limit] invalid_recipients`
+    pub invalid_recipients: Option<u32>,
+    /// `[limit] period`
+    pub period: Option<Duration>,
+    /// `[detection] usual_share`
+    pub usual_share: Option<f64>,
+    /// `[limit] observe`
+    pub observe: Option<bool>,
+    /// Whether it is in `[limit] exempt`.
+    pub exempt: Option<bool>,
+}
+
+/// `[[account]] match`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// This user's name, without regard to ASCII case: no two names differ in that alone.
+    User(String),
+    /// All users with names that end in `@` and this.
+    Domain(String),
+    /// All relay hosts in this network. A host's account is its /64, so that of IPv6 no network is smaller.
+    Network(IpNet),
+}
+
+impl Match {
+    /// Whether `account` is meant.
+    pub fn covers(&self, account: &Account) -> bool {
+        match (self, account.kind()) {
+            (Self::User(name), Kind::User(user)) => name.eq_ignore_ascii_case(user),
+            (Self::Domain(domain), Kind::User(user)) => {
+                user.rsplit_once('@').is_some_and(|(_, own)| own.eq_ignore_ascii_case(domain))
+            }
+            (Self::Network(network), Kind::Host(address)) => network.contains(&address),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an account is spared what is automatic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leniency {
+    /// No.
+    None,
+    /// `observe`: the abuse desk is told what would have been done.
+    Observed,
+    /// `exempt`: counted, shown and logged, no more.
+    Exempt,
+}
+
+/// What holds for one account.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Terms {
+    /// The limit.
+    pub rule: Rule,
+    /// Whether it, or an alarm, does anything.
+    pub leniency: Leniency,
+    /// What an alarm does.
+    pub on_alarm: OnAlarm,
+    /// How long a probation lasts from the last alarm.
+    pub delay: Duration,
+    /// The sequential test.
+    pub test: Test,
+}
+
+impl Policy {
+    /// What holds for `account`. Looks through all rules: to be kept where it is needed often.
+    pub fn terms(&self, account: &Account) -> Terms {
+        let rule = self.rules.iter().find(|rule| rule.matches.covers(account));
+        let limit = rule.and_then(|rule| rule.invalid_recipients).unwrap_or(self.invalid_recipients);
+        let observe = rule.and_then(|rule| rule.observe).unwrap_or(self.observe);
+        let exempt = rule.and_then(|rule| rule.exempt).unwrap_or_else(|| self.exempt.contains(account));
+        let Detection { on_alarm, delay, usual_share, thief_share, threshold } = self.detection;
+        let usual_share = rule.and_then(|rule| rule.usual_share).unwrap_or(usual_share);
+        Terms {
+            rule: Rule {
+                limit: limit.clamp(1, MAX_LIMIT),
+                period: rule.and_then(|rule| rule.period).unwrap_or(self.period),
+                count: self.count,
+            },
+            leniency: match (exempt, observe) {
+                (true, _) => Leniency::Exempt,
+                (false, true) => Leniency::Observed,
+                (false, false) => Leniency::None,
+            },
+            on_alarm,
+            delay,
+            test: Test::new(usual_share, thief_share, threshold),
+        }
+    }
+}
+
+impl Terms {
+    /// Whether the limit blocks.
+    pub fn blocks(&self) -> bool {
+        self.leniency == Leniency::None
+    }
+
+    /// Whether an alarm means probation.
+    pub fn delays(&self) -> bool {
+        self.blocks() && self.on_alarm == OnAlarm::Probation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(rules: Vec<AccountRule>) -> Policy {
+        Policy {
+            invalid_recipients: 100,
+            period: Duration::from_secs(3600),
+            count: Count::Distinct,
+            observe: true,
+            exempt: ["newsletter", "ben"].map(|name| name.parse().unwrap()).into(),
+            detection: Detection {
+                on_alarm: OnAlarm::Probation,
+                delay: Duration::from_secs(1800),
+                usual_share: 0.05,
+                thief_share: 0.3,
+                threshold: 12.0,
+            },
+            rules,
+        }
+    }
+
+    fn rule(matches: Match) -> AccountRule {
+        AccountRule {
+            matches,
+            invalid_recipients: None,
+            period: None,
+            usual_share: None,
+            observe: None,
+            exempt: None,
+        }
+    }
+
+    #[test]
+    fn who_is_covered() {
+        let network = |text: &str| Match::Network(text.parse().unwrap());
+        for (matches, account, expected) in [
+            (Match::User("anna".into()), "anna", true),
+            (Match::User("Anna".into()), "aNNA", true),
+            (Match::User("anna".into()), "anna@example.org", false),
+            (Match::User("192.0.2.1".into()), "host:192.0.2.1", false),
+            (Match::Domain("example.org".into()), "anna@Example.ORG", true),
+            (Match::Domain("example.org".into()), "anna@mail.example.org", false),
+            (Match::Domain("example.org".into()), "example.org", false),
+            (network("192.0.2.0/24"), "host:192.0.2.77", true),
+            (network("192.0.2.0/24"), "host:192.0.3.77", false),
+            (network("192.0.2.0/24"), "user:192.0.2.77", false),
+            (network("2001:db8:1:2::/64"), "host:2001:db8:1:2:3::4", true),
+            (network("0.0.0.0/0"), "host:2001:db8::1", false),
+        ] {
+            assert_eq!(matches.covers(&account.parse().unwrap()), expected, "{matches:?} {account}");
+        }
+    }
+
+    #[test]
+    fn the_first_that_matches_and_what_it_leaves_out() {
+        let first = AccountRule {
+            invalid_recipients: Some(500),
+            exempt: Some(false),
+            ..rule(Match::User("newsletter".into()))
+        };
+        let second = AccountRule {
+            observe: Some(false),
+            usual_share: Some(0.1),
+            ..rule(Match::Domain("example.org".into()))
+        };
+        let third = AccountRule {
+            period: Some(Duration::from_secs(60)),
+            ..rule(Match::User("anna@example.org".into()))
+        };
+        let policy = policy(vec![first, second, third]);
+        let terms = |name: &str| policy.terms(&name.parse().unwrap());
+        let everybody = terms("carl");
+        assert_eq!((everybody.rule.limit, everybody.rule.period), (100, Duration::from_secs(3600)));
+        assert_eq!(everybody.leniency, Leniency::Observed);
+        assert_eq!(terms("ben").leniency, Leniency::Exempt);
+        // What a rule says outweighs the list.
+        assert_eq!((terms("newsletter").rule.limit, terms("newsletter").leniency), (500, Leniency::Observed));
+        let anna = terms("anna@example.org");
+        assert_eq!((anna.leniency, anna.rule.period), (Leniency::None, Duration::from_secs(3600)));
+        assert_eq!((anna.test, anna.test == everybody.test), (Test::new(0.1, 0.3, 12.0), false));
+    }
+}
