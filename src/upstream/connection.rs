@@ -71,6 +71,7 @@ pub(super) struct Connection {
     /// 4yz and 5yz replies to commands of transactions.
     pub(super) refusals: u32,
     transactions: u32,
+    rested: bool,
     /// Replies to come for which nobody waits.
     owed: u32,
     /// Since when no transaction uses it.
@@ -92,6 +93,7 @@ impl Connection {
             identity: None,
             refusals: 0,
             transactions: 0,
+            rested: false,
             owed: 0,
             idle_since: now,
             written_at: now,
@@ -103,14 +105,14 @@ impl Connection {
         self.slot = slot;
     }
 
-    /// Whether a transaction before this one used it: then it may have died in between, through nobody's fault.
-    pub(super) fn is_reused(&self) -> bool {
-        self.transactions > 0
+    /// Whether it was idle before: then it may have died meanwhile, through nobody's fault.
+    pub(super) fn has_rested(&self) -> bool {
+        self.rested
     }
 
-    /// Whether it may serve that client.
-    pub(super) fn may_serve(&self, identity: &ClientIdentity) -> bool {
-        self.identity.as_deref().is_none_or(|own| own == identity)
+    /// Whether no transaction used it yet, and no client was named.
+    pub(super) fn is_unused(&self) -> bool {
+        self.transactions == 0 && self.identity.is_none()
     }
 
     /// The command goes out with the next wait for a reply.
@@ -256,6 +258,7 @@ impl Connection {
 
     /// Memory goes back, and the time that nobody uses it begins.
     pub(super) fn rest(&mut self) {
+        self.rested = true;
         self.idle_since = Instant::now();
         if self.inbox.is_empty() {
             self.inbox = Vec::new();

@@ -38,10 +38,18 @@ impl Dialer {
         slot: Slot,
         identity: Option<&Arc<ClientIdentity>>,
     ) -> Result<Box<Connection>, Fault> {
-        let deadline = self.deadline();
+        self.dial_until(slot, identity, self.deadline()).await
+    }
+
+    pub(super) async fn dial_until(
+        &self,
+        slot: Slot,
+        identity: Option<&Arc<ClientIdentity>>,
+        deadline: Instant,
+    ) -> Result<Box<Connection>, Fault> {
         let mut connection = self.reach_any(deadline).await?;
         if let Some(identity) = identity {
-            self.introduce(&mut connection, identity, deadline).await?;
+            self.introduce_until(&mut connection, identity, deadline).await?;
         }
         connection.occupy(slot);
         Ok(connection)
@@ -54,7 +62,8 @@ impl Dialer {
         Ok(connection)
     }
 
-    fn deadline(&self) -> Instant {
+    /// For an attempt that begins now.
+    pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.settings.connect_timeout
     }
 
@@ -117,8 +126,19 @@ impl Dialer {
         Ok(connection)
     }
 
-    /// Speaks from now on for this client, as far as the upstream lets us.
+    /// A connection that was idle speaks from now on for this client. Should it fail, half of the time is left for a
+    /// fresh one.
     pub(super) async fn introduce(
+        &self,
+        connection: &mut Connection,
+        identity: &Arc<ClientIdentity>,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        self.introduce_until(connection, identity, share(deadline, 2)).await
+    }
+
+    /// Speaks from now on for this client, as far as the upstream lets us.
+    async fn introduce_until(
         &self,
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,

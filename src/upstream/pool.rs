@@ -2,9 +2,11 @@
 //!
 //! A connection that carried XCLIENT serves the client that it named; any other may serve anybody. While someone waits
 //! nothing is idle: an idle connection that fits is taken, one that does not is closed, and the queue is served in order.
+//! Where each session needs a connection of its own, a few are greeted ahead, as long as sessions come often.
 //! The lock is never held across an await, nor while a connection is closed.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,12 +25,25 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// `smtp_receive_timeout`: 300 s).
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How many connections wait, greeted, for sessions to come.
+pub(super) const AHEAD: usize = 4;
+/// None is greeted ahead for so long after one failed, or had died before it was used: an upstream that is down, short of
+/// connections or of patience (Postfix under stress: `smtpd_timeout` of 10 s) is left in peace.
+const AHEAD_PAUSE: Duration = Duration::from_secs(60);
+
 /// What a transaction gets.
 pub(super) enum Lease {
     /// The right to connect.
     Slot(Slot),
     /// A connection that was used before; it may have died since.
     Connection(Box<Connection>),
+}
+
+/// The right to greet a connection for a session to come.
+pub(super) struct AheadPlace {
+    pub(super) slot: Slot,
+    /// Ends when someone waits for a place, or nothing is to be greeted any more.
+    pub(super) wanted_back: oneshot::Receiver<Infallible>,
 }
 
 pub(super) struct Pool {
@@ -47,6 +62,12 @@ struct State {
     idle: VecDeque<Box<Connection>>,
     /// In the order in which they came. Those that gave up are closed.
     waiting: VecDeque<oneshot::Sender<Lease>>,
+    /// One for each connection that is being greeted ahead; dropping it asks for its place. Those that are done are closed.
+    greeting: Vec<oneshot::Sender<Infallible>>,
+    /// When a session last needed a connection of its own.
+    needed: Option<Instant>,
+    /// None is greeted ahead before this.
+    pause: Option<Instant>,
     /// Whether a task watches over `idle`.
     watched: bool,
     /// Nothing is kept any more.
@@ -54,6 +75,19 @@ struct State {
 }
 
 impl State {
+    /// Connections that may serve anybody.
+    fn ready(&self) -> usize {
+        self.idle.iter().filter(|idle| idle.identity.is_none()).count()
+    }
+
+    /// The client's own before one that may serve anybody, which others need; of these the one used last, which is the
+    /// most likely to be alive.
+    fn take_idle(&mut self, client: &ClientIdentity) -> Option<Box<Connection>> {
+        let own = self.idle.iter().rposition(|idle| idle.identity.as_deref() == Some(client));
+        let fitting = own.or_else(|| self.idle.iter().rposition(|idle| idle.identity.is_none()))?;
+        self.idle.remove(fitting)
+    }
+
     fn next_waiting(&mut self) -> Option<oneshot::Sender<Lease>> {
         while let Some(waiting) = self.waiting.pop_front() {
             if !waiting.is_closed() {
@@ -80,7 +114,7 @@ impl Pool {
     /// # Errors
     /// [`Fault::Busy`]: none became free in time.
     pub(super) async fn acquire(&self, identity: &ClientIdentity) -> Result<Lease, Fault> {
-        match self.take(|idle| idle.may_serve(identity)) {
+        match self.take(Some(identity)) {
             Ok(lease) => Ok(lease),
             Err(waiting) => self.wait(waiting).await,
         }
@@ -91,7 +125,7 @@ impl Pool {
     /// # Errors
     /// As [`Self::acquire`].
     pub(super) async fn place(&self) -> Result<Slot, Fault> {
-        let lease = match self.take(|_| false) {
+        let lease = match self.take(None) {
             Ok(lease) => lease,
             Err(waiting) => self.wait(waiting).await?,
         };
@@ -108,11 +142,11 @@ impl Pool {
         }
     }
 
-    fn take(&self, fits: impl Fn(&Connection) -> bool) -> Result<Lease, oneshot::Receiver<Lease>> {
+    /// `None` fits nobody.
+    fn take(&self, client: Option<&ClientIdentity>) -> Result<Lease, oneshot::Receiver<Lease>> {
         let mut state = self.lock();
-        // The one used last is the one most likely to be alive.
-        if let Some(fitting) = state.idle.iter().rposition(|idle| fits(idle))
-            && let Some(connection) = state.idle.remove(fitting)
+        if let Some(client) = client
+            && let Some(connection) = state.take_idle(client)
         {
             return Ok(Lease::Connection(connection));
         }
@@ -129,12 +163,40 @@ impl Pool {
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(sender);
+        state.greeting.clear();
         Err(receiver)
     }
 
     /// A transaction is done with it. Whoever waits gets it, or its place.
     pub(super) fn give_back(&self, mut connection: Box<Connection>) {
         connection.count_transaction();
+        self.put(connection);
+    }
+
+    /// A session has needed a connection of its own: the right to greet one for the next. `None` where sessions are rare
+    /// (it would grow too old), enough are there, or somebody else needs the place.
+    pub(super) fn place_ahead(&self, now: Instant) -> Option<AheadPlace> {
+        let mut state = self.lock();
+        state.greeting.retain(|greeting| !greeting.is_closed());
+        let is_busy = state.needed.replace(now).is_some_and(|last| last + self.idle_limit > now)
+            && state.pause.is_none_or(|end| end <= now);
+        let is_wanted = is_busy && state.ready() + state.greeting.len() < AHEAD && !state.closing;
+        if !is_wanted || state.open >= self.max || state.waiting.iter().any(|waiting| !waiting.is_closed()) {
+            return None;
+        }
+        state.open += 1;
+        let (sender, wanted_back) = oneshot::channel();
+        state.greeting.push(sender);
+        Some(AheadPlace { slot: self.slot(), wanted_back })
+    }
+
+    /// One that was greeted ahead came to nothing.
+    pub(super) fn pause_ahead(&self, now: Instant) {
+        self.lock().pause = Some(now + AHEAD_PAUSE);
+    }
+
+    /// It serves whoever waits, or is idle from now on.
+    pub(super) fn put(&self, mut connection: Box<Connection>) {
         connection.rest();
         let mut state = self.lock();
         if !connection.is_reusable() || state.closing {
@@ -171,7 +233,10 @@ impl Pool {
 
     /// Closes what is idle, and from now on what becomes idle.
     pub(super) fn close(&self) {
-        self.lock().closing = true;
+        let mut state = self.lock();
+        state.closing = true;
+        state.greeting.clear();
+        drop(state);
         self.close_idle(|_| true);
     }
 
@@ -242,5 +307,70 @@ fn offer(waiting: oneshot::Sender<Lease>, lease: Lease) {
 async fn watch(pool: Weak<Pool>) {
     while let Some(next) = pool.upgrade().and_then(|pool| pool.close_expired()) {
         sleep_until(next).await;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    impl Pool {
+        /// Idle connections that may serve anybody.
+        pub(in crate::upstream) fn ready(&self) -> usize {
+            self.lock().ready()
+        }
+    }
+
+    #[tokio::test]
+    async fn how_many_are_greeted_ahead() {
+        let pool = Pool::new(AHEAD + 2, PATIENCE, IDLE_LIMIT);
+        let now = Instant::now();
+        let mut places = Vec::new();
+        let place = |places: &mut Vec<AheadPlace>, at: Instant| {
+            places.extend(pool.place_ahead(at));
+            places.len()
+        };
+        // a single session; further ones, often enough; never more than so many
+        assert_eq!(place(&mut places, now), 0);
+        for number in 1..=AHEAD {
+            assert_eq!(place(&mut places, now), number);
+        }
+        assert_eq!(place(&mut places, now), AHEAD);
+        // one is done; but sessions have become rare
+        places.pop();
+        assert_eq!(place(&mut places, now + IDLE_LIMIT), AHEAD - 1);
+        assert_eq!(place(&mut places, now + IDLE_LIMIT), AHEAD);
+        // one came to nothing
+        places.pop();
+        pool.pause_ahead(now);
+        let end = now + AHEAD_PAUSE;
+        for (at, expected) in [(end - Duration::from_millis(1), AHEAD - 1), (end, AHEAD)] {
+            assert_eq!(place(&mut places, at), expected);
+        }
+        // the last place of all is a session's, and then there is none
+        places.pop();
+        let _held = [pool.place().await.ok(), pool.place().await.ok(), pool.place().await.ok()];
+        assert_eq!(place(&mut places, end), AHEAD - 1);
+        // who waits wants them back
+        assert!(places.iter_mut().all(|place| place.wanted_back.try_recv().is_err_and(is_empty)));
+        let waiting = pool.take(None).err().unwrap();
+        assert!(places.iter_mut().all(|place| !place.wanted_back.try_recv().is_err_and(is_empty)));
+        places.pop();
+        assert!(matches!(pool.wait(waiting).await, Ok(Lease::Slot(_))));
+    }
+
+    fn is_empty(error: oneshot::error::TryRecvError) -> bool {
+        error == oneshot::error::TryRecvError::Empty
+    }
+
+    #[tokio::test]
+    async fn none_is_greeted_ahead_while_all_is_being_closed() {
+        let pool = Pool::new(AHEAD, PATIENCE, IDLE_LIMIT);
+        let now = Instant::now();
+        assert!(pool.place_ahead(now).is_none());
+        let mut place = pool.place_ahead(now).unwrap();
+        pool.close();
+        assert!(!place.wanted_back.try_recv().is_err_and(is_empty));
+        assert!(pool.place_ahead(now).is_none());
     }
 }

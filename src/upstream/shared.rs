@@ -3,12 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::connection::Connection;
 use super::dial::Dialer;
-use super::pool::{Lease, Pool};
+use super::pool::{AheadPlace, Lease, Pool};
 use super::slot::Slot;
 use super::{ClientIdentity, Endpoints, Fault, Login, OpenError, Protection, Settings, tls};
 use crate::smtp::Extensions;
+
+/// So much longer a connection may be greeted ahead once someone waits for its place: one that answers as it should is
+/// ready sooner than a fresh one.
+const AHEAD_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
     dialer: Dialer,
@@ -46,16 +52,56 @@ impl Shared {
         self: &Arc<Self>,
         identity: &Arc<ClientIdentity>,
     ) -> Result<Box<Connection>, Fault> {
-        let slot = match self.pool.acquire(identity).await? {
-            Lease::Slot(slot) => slot,
-            Lease::Connection(mut connection) => {
-                if connection.is_alive().await {
-                    return Ok(connection);
+        let connection = match self.pool.acquire(identity).await? {
+            Lease::Slot(slot) => self.dial(slot, Some(identity)).await?,
+            Lease::Connection(mut idle) => {
+                let (is_its_own, was_ahead) = (idle.identity.is_some(), idle.is_unused());
+                let is_alive = idle.is_alive().await;
+                if is_alive && is_its_own {
+                    return Ok(idle);
                 }
-                connection.discard()
+                let deadline = self.dialer.deadline();
+                if is_alive && self.dialer.introduce(&mut idle, identity, deadline).await.is_ok() {
+                    idle
+                } else {
+                    // It died while nobody used it; what was a refusal is told by the next.
+                    if was_ahead {
+                        self.pool.pause_ahead(Instant::now());
+                    }
+                    self.dialer.dial_until(idle.discard(), Some(identity), deadline).await?
+                }
             }
         };
-        self.dial(slot, Some(identity)).await
+        if connection.identity.is_some() {
+            self.greet_ahead();
+        }
+        Ok(connection)
+    }
+
+    /// After a session got a connection of its own: one for the next, so that it waits for neither TCP, TLS nor greeting.
+    fn greet_ahead(self: &Arc<Self>) {
+        let place = self.pool.place_ahead(Instant::now());
+        let Some(AheadPlace { slot, mut wanted_back }) = place else { return };
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let greeting = async {
+                let mut connection = shared.dial(slot, None).await.ok()?;
+                connection.is_alive().await.then_some(connection)
+            };
+            // It counts as being greeted until it is in the pool.
+            let wanted_back = async {
+                drop((&mut wanted_back).await);
+                sleep(AHEAD_GRACE).await;
+            };
+            let greeted = tokio::select! {
+                greeted = Box::pin(greeting) => greeted,
+                () = wanted_back => return,
+            };
+            match greeted {
+                Some(connection) => shared.pool.put(connection),
+                None => shared.pool.pause_ahead(Instant::now()),
+            }
+        });
     }
 
     /// A fresh connection, to the one whose turn it is or else to another; on this client's behalf.

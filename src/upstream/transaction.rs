@@ -182,7 +182,7 @@ impl Transaction {
             // What cannot be relayed any more needs no recipients.
             let recipients = if self.not_repeated.is_some() { &[] } else { self.accepted.as_slice() };
             let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
-            if matches!(outcome, Err(Loss::Closed(_))) && connection.is_reused() {
+            if matches!(outcome, Err(Loss::Closed(_))) && connection.has_rested() {
                 let slot = connection.discard();
                 connection = Box::pin(self.upstream.dial(slot, Some(&self.identity))).await?;
                 outcome = repeat(&mut connection, mail, recipients, limits).await;
@@ -293,7 +293,7 @@ impl Transaction {
         };
         let first = matches!(self.questions.front(), Some(Question::Mail(_)));
         let again = if first {
-            lost.is_reused()
+            lost.has_rested()
         } else {
             self.mail.is_some() && (self.answered > 0 || !self.replacement)
         };

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
+use crate::support::mta::Mta;
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
 use crate::support::smtp::{Smtp, message};
-use crate::support::{tls, wait_for};
+use crate::support::{PATIENCE, contains, tls, wait_for};
 
 const XCLIENT: &str = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN";
 
@@ -330,6 +331,59 @@ fn mail_and_data_have_their_own_timeouts() {
         };
         assert!(reply.text().starts_with(expected), "{verb}: {}", reply.text());
     }
+}
+
+/// Issue 4: of upstreams with XCLIENT the pool holds a few greeted connections on which it was not sent yet, and none for long.
+#[test]
+fn sessions_that_come_often_find_a_connection_greeted() {
+    let upstream = Scripted::offering(with_xclient(), |_| None);
+    let mut gatepost = Setup::new(upstream.address).relay().start();
+    for number in 0..4 {
+        let mut client = gatepost.relay();
+        // Each transaction over the session's own connection.
+        submit(&mut client, &format!("message {number}"));
+        submit(&mut client, &format!("message {number} again"));
+    }
+    let is_untold = |octets: &&Vec<u8>| contains(octets, b"EHLO") && !contains(octets, b"XCLIENT");
+    let has_quit = |octets: &Vec<u8>| contains(octets, b"QUIT");
+    let is_ready = || upstream.octets().iter().filter(is_untold).any(|octets| !has_quit(octets));
+    assert!(wait_for(PATIENCE, || is_ready().then_some(())).is_some(), "{}", upstream.open_connections());
+    let sessions = upstream.lines("XCLIENT").len();
+    assert_eq!(sessions, 4, "one for each session, and none for those to come");
+    let connections = upstream.octets().len();
+    assert!(connections <= sessions + 1 + 4, "{connections} connections for {sessions} sessions");
+    assert!(gatepost.terminate().success());
+    assert!(wait_for(PATIENCE, || (!is_ready()).then_some(())).is_some(), "left without QUIT");
+}
+
+/// What that is worth: from the first MAIL of a session to its reply, with a connection greeted ahead and (there is place for one
+/// alone) without. `cargo test --test blackbox greeted_ahead -- --ignored --nocapture` shows the figures.
+#[test]
+#[ignore = "needs tests/install: Postfix"]
+fn a_connection_greeted_ahead_saves_the_client_time() {
+    let mta = Mta::postfix();
+    let times = |tls: &str, max_connections: i64| {
+        let setup = Setup::new(mta.address).set("upstream.max_connections", max_connections).relay();
+        let setup = setup.set("upstream.tls", tls).set("upstream.ca", "ca.pem");
+        let gatepost = setup.set("upstream.tls_name", "localhost").start();
+        let mut times: Vec<Duration> = (0..100).map(|_| first_reply(&gatepost)).collect();
+        times.sort();
+        println!("{tls}, {max_connections} connections: median {:?}, 90 % {:?}", times[50], times[90]);
+        times[50]
+    };
+    times("off", 1);
+    times("off", 90);
+    let (without, with) = (times("starttls", 1), times("starttls", 90));
+    assert!(with < without, "{with:?} with, {without:?} without");
+}
+
+fn first_reply(gatepost: &Gatepost) -> Duration {
+    let mut client = gatepost.relay();
+    let began = Instant::now();
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    let time = began.elapsed();
+    client.quit();
+    time
 }
 
 /// CONTRACT, Front: a transaction without a command for 30 s gives its connection back.

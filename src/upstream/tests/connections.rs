@@ -304,3 +304,121 @@ async fn a_session_that_is_cut_off_leaves_no_connection() {
     scripted.finish(1).await;
     drop(one);
 }
+
+/// Waits until so many greeted connections are there for whoever comes.
+async fn greeted_ahead(upstream: &Upstream, count: usize) {
+    let ready = async {
+        while upstream.shared.pool.ready() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, ready).await.expect("connections greeted ahead");
+}
+
+/// As [`ready_with_xclient`]: what is said before XCLIENT, and the rest.
+fn before_and_after_xclient(login: &str) -> (String, String) {
+    let whole = ready_with_xclient(login);
+    let (before, after) = whole.split_at(whole.find("< XCLIENT").unwrap());
+    (before.to_owned(), after.to_owned())
+}
+
+/// Three sessions, the third of which comes when a connection is greeted ahead that goes on with `ahead`. If `fresh`,
+/// it is served by another.
+async fn third_session(ahead: &str, fresh: bool) {
+    let (greeting, rest) = before_and_after_xclient("carol");
+    let ahead = format!("{greeting}{}", ahead.replace("REST", &rest));
+    let mut scripts = vec![
+        format!("{}{}", ready_with_xclient("alice"), mail()),
+        format!("{}{}", ready_with_xclient("bob"), mail()),
+        ahead,
+    ];
+    if fresh {
+        scripts.push(format!("{greeting}{rest}{}", mail()));
+    }
+    let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
+    let scripted = Scripted::start(&scripts).await;
+    // No place for one more ahead.
+    let upstream = Upstream::open(Settings { max_connections: 3, ..settings(scripted.address) }).unwrap();
+    let (alice, bob, carol) = (identity("alice"), identity("bob"), identity("carol"));
+    use_once(&upstream, &alice).await;
+    use_once(&upstream, &bob).await;
+    greeted_ahead(&upstream, 1).await;
+    use_once(&upstream, &carol).await;
+    upstream.close().await;
+    scripted.finish(scripts.len()).await;
+}
+
+/// Issue 4: of those upstreams the pool holds a few greeted connections on which XCLIENT was not sent yet.
+#[tokio::test]
+async fn where_sessions_come_often_one_is_greeted_ahead() {
+    third_session(&format!("REST{}", mail()), false).await;
+}
+
+/// Wherever it ends, the client sees nothing of it.
+#[tokio::test]
+async fn one_greeted_ahead_that_died_costs_nothing() {
+    let xclient = "< XCLIENT ADDR=192.0.2.7 LOGIN=carol\n";
+    let at_xclient = format!("{xclient}close");
+    let refuses = format!("{xclient}> 421 4.3.2 too long\nclose");
+    let at_mail = format!("REST< {MAIL}\nclose");
+    for end in ["close", &at_xclient, &refuses, &at_mail] {
+        third_session(end, true).await;
+    }
+}
+
+/// The one that carried this session's XCLIENT, even where one was greeted later that would do as well.
+#[tokio::test]
+async fn a_session_takes_its_own_before_one_greeted_ahead() {
+    let (greeting, _) = before_and_after_xclient("");
+    let alice = format!("{}{m}< RSET\n> 250 ok\n{m}", ready_with_xclient("alice"), m = mail());
+    let bob = format!("{}{}", ready_with_xclient("bob"), mail());
+    let scripted = Scripted::start(&[&alice, &bob, &greeting]).await;
+    let upstream = upstream(scripted.address);
+    let (alice, bob) = (identity("alice"), identity("bob"));
+    use_once(&upstream, &alice).await;
+    use_once(&upstream, &bob).await;
+    greeted_ahead(&upstream, 1).await;
+    use_once(&upstream, &alice).await;
+    upstream.close().await;
+    let heard = scripted.finish(3).await;
+    assert_eq!(heard[2], "EHLO gatepost.test\r\nQUIT\r\n");
+}
+
+/// Three sessions at once, while the upstream does not greet the connection ahead: nobody waits for it for long.
+#[tokio::test]
+async fn one_that_is_not_greeted_gives_its_place_to_whoever_waits() {
+    let user = |name: &str| format!("{}{}", ready_with_xclient(name), mail());
+    let (alice, bob, carol, dave) =
+        (user("alice") + "< RSET\n> 250 ok\n< QUIT", user("bob"), user("carol"), user("dave"));
+    let scripted = Scripted::start(&[&alice, &bob, "", &carol, &dave]).await;
+    let upstream = Upstream::open(Settings { max_connections: 3, ..settings(scripted.address) }).unwrap();
+    use_once(&upstream, &identity("alice")).await;
+    let mut bob = upstream.transaction(identity("bob"));
+    assert_eq!(ask_one(&mut bob, MAIL).await, "250 2.1.0 ok");
+    let mut carol = upstream.transaction(identity("carol"));
+    assert_eq!(ask_one(&mut carol, MAIL).await, "250 2.1.0 ok");
+    let begun = Instant::now();
+    use_once(&upstream, &identity("dave")).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    upstream.close().await;
+    drop((bob, carol));
+    scripted.finish(5).await;
+}
+
+#[tokio::test]
+async fn after_one_that_is_refused_none_is_greeted_ahead_for_a_while() {
+    let (alice, bob) = (ready_with_xclient("alice") + &mail(), ready_with_xclient("bob") + &mail());
+    let scripted = Scripted::start(&[&alice, &bob, "> 421 4.7.0 too many connections\nclose"]).await;
+    let upstream = upstream(scripted.address);
+    use_once(&upstream, &identity("alice")).await;
+    use_once(&upstream, &identity("bob")).await;
+    let refused = async {
+        while upstream.shared.pool.place_ahead(Instant::now()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, refused).await.expect("a pause");
+    assert!(upstream.shared.pool.place_ahead(Instant::now()).is_none());
+    upstream.close().await;
+    scripted.finish(3).await;
+}
