@@ -1,7 +1,7 @@
 //! Lines, commands, paths, replies, and what is made of replies.
 
 use gatepost::guard::mimicry::{Place, Precedents, Shuffle};
-use gatepost::guard::{Outcome, classify as outcome};
+use gatepost::guard::{Outcome, Rules, classify as outcome};
 use gatepost::smtp::line::{Frame, Framer};
 use gatepost::smtp::{Command, Extensions, ForwardPath, Reply, ReversePath, xtext};
 
@@ -123,7 +123,7 @@ pub fn reply(data: &[u8]) {
 /// What was accepted, or may yet be, is no proof that somebody does not exist.
 pub fn classify(data: &[u8]) {
     let Ok(Some((reply, _))) = Reply::parse(data) else { return };
-    let counts = outcome(&reply) == Outcome::NoSuchRecipient;
+    let counts = outcome(&reply, &Rules::default()) == Outcome::NoSuchRecipient;
     assert!(!counts || !reply.is_positive(), "{reply} counts");
 }
 

@@ -15,7 +15,7 @@ use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of}
 use super::units::{DAY, HOUR, MINUTE, SECOND};
 use super::{
     Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Notify, Sender, Session,
-    Submission, Tls, detection, upstream, value,
+    Submission, Tls, classify, detection, upstream, value,
 };
 use crate::auth::Mechanism;
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
@@ -53,7 +53,7 @@ pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Pro
 /// Every key that a file can have.
 pub(super) fn keys() -> Vec<Key> {
     // A table that may be there any number of times has to be there once to be asked for its keys.
-    let text = "[[listen]]\n[[account]]";
+    let text = "[[listen]]\n[[account]]\n[[classify]]";
     let (root, _) = DeTable::parse_recoverable(text);
     let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
     findings.keys
@@ -77,6 +77,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     let (mut policy, action) = limit(top.table("limit", "[limit]"), &mut findings);
     policy.detection = detection::detection(top.table("detection", "[detection]"), &mut findings);
     policy.rules = detection::accounts(&mut top, &policy.detection, &mut findings);
+    let classify = classify::read(top.tables("classify", "[[classify]]"), &mut findings);
     let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
     let notify = notify(top.table("notify", "[notify]"), &hostname, &mut findings);
     let sender = sender(top.table("sender", "[sender]"), folder, &mut findings);
@@ -96,6 +97,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         relay_hosts,
         policy,
         action,
+        classify,
         quarantine,
         notify,
         sender,
@@ -343,7 +345,10 @@ fn unknown_key(left: &Leftover, keys: &[Key]) -> Problem {
             "unknown here; it stands at the top of the file, before the first [table]".to_owned()
         }
         (Some(Key { table, .. }), _) => format!("unknown here; it belongs to {table}"),
-        (None, Some(name)) if left.is_table => format!("unknown table; did you mean [{name}]?"),
+        (None, Some(name)) if left.is_table => {
+            let title = keys.iter().map(|key| key.table).find(|table| table.trim_matches(['[', ']']) == name);
+            format!("unknown table; did you mean {}?", title.unwrap_or(name))
+        }
         (None, Some(name)) => format!("unknown key; did you mean {name}?"),
         (None, None) => format!("unknown {kind}; there are {}", alike.join(", ")),
     };

@@ -6,6 +6,7 @@
 pub mod problem;
 pub mod units;
 
+mod classify;
 mod detection;
 mod file;
 mod section;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::auth::Mechanism;
+use crate::guard::Rules;
 use crate::guard::ledger::Policy;
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
@@ -49,6 +51,8 @@ pub struct Config {
     pub policy: Policy,
     /// `[limit] action`
     pub action: Action,
+    /// `[[classify]]`
+    pub classify: Rules,
     /// `[quarantine]`
     pub quarantine: Limits,
     /// `[notify]`

@@ -8,5 +8,5 @@ pub mod ledger;
 pub mod mimicry;
 pub mod window;
 
-pub use classify::{Outcome, classify, denies_relaying};
+pub use classify::{Outcome, Rules, classify, denies_relaying};
 pub use ledger::{Ledger, Standing, Watch};

@@ -211,7 +211,7 @@ impl Conversation {
         if let Some(sender) = self.sender.as_ref().filter(|_| reply.is_positive()) {
             sender.watch.accepted(path.as_str(), path.domain(), clock::now());
         }
-        if classify(reply) == Outcome::NoSuchRecipient {
+        if classify(reply, &self.parts.config.classify) == Outcome::NoSuchRecipient {
             // Earlier replies do not wait for the disk.
             self.client.flush().await?;
             self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain()).await;

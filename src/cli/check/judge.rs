@@ -8,7 +8,7 @@ use super::local::{self, Certificate, UsersFile};
 use super::upstream::{self, Asked, Place, Said, Sender, Talk};
 use super::{Finding, Severity};
 use crate::config::Config;
-use crate::guard::{Outcome, classify, denies_relaying};
+use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::upstream::Address;
 
 /// Descriptors beside those of the connections: listeners, the database, files being written.
@@ -172,12 +172,12 @@ fn upstream(address: &Address, facts: &upstream::Facts, config: &Config) -> Vec<
         ));
     }
     for talk in talks {
-        judge_talk(talk, &mut findings);
+        judge_talk(talk, &config.classify, &mut findings);
     }
     findings
 }
 
-fn judge_talk(talk: &Talk, findings: &mut Vec<Finding>) {
+fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
     let sender = match &talk.sender {
         Sender::Login(name) => format!("a LOGIN ({name})"),
         Sender::RelayHost(address) => format!("a relay host ({address})"),
@@ -201,7 +201,7 @@ fn judge_talk(talk: &Talk, findings: &mut Vec<Finding>) {
         )),
         Said::Recipients(asked) => {
             for asked in asked {
-                findings.extend(judge_recipient(asked, &talk.sender, &sender));
+                findings.extend(judge_recipient(asked, &talk.sender, &sender, rules));
             }
         }
     }
@@ -223,10 +223,10 @@ fn permit(sender: &Sender) -> &'static str {
     }
 }
 
-fn judge_recipient(asked: &Asked, sender: &Sender, who: &str) -> Option<Finding> {
+fn judge_recipient(asked: &Asked, sender: &Sender, who: &str, rules: &Rules) -> Option<Finding> {
     let Asked { domain, place, reply } = asked;
     let denies = denies_relaying(reply);
-    match (place, classify(reply)) {
+    match (place, classify(reply, rules)) {
         (Place::Foreign, _) if !denies => None,
         (_, Outcome::NoSuchRecipient) => None,
         (Place::Own, Outcome::Accepted) => Some(error(

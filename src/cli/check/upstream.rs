@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::auth::users::Users;
 use crate::clock;
 use crate::config::Config;
+use crate::guard::{Outcome, Rules, classify};
 use crate::id::SessionId;
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::{MailCommand, MailParameters, RcptCommand, RcptParameters, Reply};
@@ -192,7 +193,7 @@ fn replied(answer: Answer) -> Result<Reply, Fault> {
 async fn recipients(transaction: &mut Transaction, config: &Config) -> Said {
     let mut asked = Vec::new();
     for (domain, place) in domains(config) {
-        match nobody_at(transaction, domain).await {
+        match nobody_at(transaction, domain, &config.classify).await {
             Ok(reply) => asked.push(Asked { domain: domain.to_owned(), place, reply }),
             Err(fault) => return Said::BrokeOff(fault.to_string()),
         }
@@ -208,7 +209,7 @@ fn domains(config: &Config) -> Vec<(&str, Place)> {
 }
 
 /// Asks about a recipient that cannot exist; again where the answer is put off.
-async fn nobody_at(transaction: &mut Transaction, domain: &str) -> Result<Reply, Fault> {
+async fn nobody_at(transaction: &mut Transaction, domain: &str, rules: &Rules) -> Result<Reply, Fault> {
     let mut octets = [0; 16];
     // Without randomness the local-part is one that nobody has either.
     let _ = getrandom::fill(&mut octets);
@@ -221,8 +222,7 @@ async fn nobody_at(transaction: &mut Transaction, domain: &str) -> Result<Reply,
     loop {
         transaction.ask(Question::Rcpt(rcpt.clone()));
         let reply = replied(transaction.answer().await)?;
-        let settled =
-            !reply.is_transient() || crate::guard::classify(&reply) == crate::guard::Outcome::NoSuchRecipient;
+        let settled = !reply.is_transient() || classify(&reply, rules) == Outcome::NoSuchRecipient;
         if settled || repeats >= REPEATS {
             return Ok(reply);
         }

@@ -1,18 +1,20 @@
 //! What an upstream's reply to RCPT says: does the recipient exist? (CONTRACT, Classification)
 //!
 //! Only an outcome that says *this mailbox does not exist* counts against anyone. A reply that quotes another is
-//! judged by the innermost quoted one alone ([`quoted`]); what texts mean stands in tables ([`phrases`]). In doubt a
-//! reply does not count: an honest user is never blocked for somebody else's policy.
+//! judged by the innermost quoted one alone ([`quoted`]); what texts mean stands in tables ([`phrases`]). An operator's own
+//! rules go first ([`rules`]). In doubt a reply does not count: an honest user is never blocked for somebody else's policy.
 //!
 //! RFC 5321 4.2 and 4.3.2, enhanced status codes of RFC 3463 and 7505. Time and memory are linear in the text, of
 //! which only the first [`MAX_TEXT`] octets are looked at.
 
 mod phrases;
 mod quoted;
+mod rules;
 
 use crate::smtp::{Enhanced, Reply};
 use phrases::{Phrases, has_any};
 use quoted::Quoted;
+pub use rules::{Pattern, Rule, Rules};
 
 /// What a probe found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +30,8 @@ pub enum Outcome {
 /// How much of a reply's text is judged, in octets: sixteen of RFC 5321's longest lines.
 const MAX_TEXT: usize = 8 * 1024;
 
-/// Judges one reply to RCPT.
-pub fn classify(reply: &Reply) -> Outcome {
+/// Judges one reply to RCPT, by an operator's `rules` first.
+pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
     if (200..300).contains(&reply.code) {
         return Outcome::Accepted;
     }
@@ -41,7 +43,9 @@ pub fn classify(reply: &Reply) -> Outcome {
     let quoted = quoted::innermost(reply, &text);
     // A phrase may run over the end of a line.
     let [whole, said] = [&text, quoted.text].map(|text| text.replace('\n', " "));
-    if says_no_such_recipient(&quoted, &whole, &said) {
+    if let Some(outcome) = rules.judge(&quoted, &said) {
+        outcome
+    } else if says_no_such_recipient(&quoted, &whole, &said) {
         Outcome::NoSuchRecipient
     } else {
         Outcome::OtherRefusal

@@ -50,7 +50,7 @@ fn read(wire: &str) -> Reply {
 }
 
 fn judge(line: &str) -> Outcome {
-    classify(&read(&format!("{line}\r\n")))
+    classify(&read(&format!("{line}\r\n")), &Rules::default())
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn real_replies() {
     let records = records();
     let wrong: Vec<String> = records
         .iter()
-        .filter(|record| classify(&record.reply) != record.outcome)
+        .filter(|record| classify(&record.reply, &Rules::default()) != record.outcome)
         .map(|r| format!("line {}: {} should be {:?}: {:?}", r.line, r.software, r.outcome, r.reply))
         .collect();
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), records.len(), wrong.join("\n"));
@@ -175,7 +175,7 @@ fn a_long_hostile_text_is_judged_in_linear_time() {
     for part in
         ["\"@", "550 ", "550-", ": 550 5.1.1 ", " ", "said: ", "#5.1.1", "@a", "\n", "é@", "(in reply to "]
     {
-        classify(&long(part));
+        classify(&long(part), &Rules::default());
     }
     // Some milliseconds each, in a debug build too; quadratic time would take minutes.
     assert!(begin.elapsed() < std::time::Duration::from_secs(20));
@@ -185,7 +185,7 @@ proptest! {
     #[test]
     fn no_text_panics(code in 200u16..600, text in any::<String>()) {
         let reply = Reply { code, enhanced: None, text: Cow::Owned(text) };
-        let outcome = classify(&reply);
+        let outcome = classify(&reply, &Rules::default());
         prop_assert_eq!(outcome == Outcome::Accepted, code < 300);
     }
 
@@ -198,7 +198,7 @@ proptest! {
         ], 0..40),
     ) {
         let reply = Reply { code: 550, enhanced: None, text: Cow::Owned(words.concat()) };
-        classify(&reply);
+        classify(&reply, &Rules::default());
     }
 
     /// Case does not matter.
@@ -207,6 +207,6 @@ proptest! {
         let records = records();
         let record = index.get(&records);
         let shout = Reply { text: Cow::Owned(record.reply.text.to_ascii_uppercase()), ..record.reply.clone() };
-        prop_assert_eq!(classify(&shout), record.outcome, "line {}", record.line);
+        prop_assert_eq!(classify(&shout, &Rules::default()), record.outcome, "line {}", record.line);
     }
 }
