@@ -1,33 +1,67 @@
-//! What the abuse desk and the senders are told: events of the guard and of releases become mail in the outbox.
+//! What the abuse desk, the senders and programs are told: events of the guard and of releases become mail and JSON in the outbox.
 //!
 //! A method returns when its mail is durable. A notice that the disk does not take is kept in memory and written as soon as there is
-//! room: it holds nobody's mail up. That of a block is kept by the ledger instead. With no `[notify] to` the log alone tells.
+//! room: it holds nobody's mail up. That of a block is kept by the ledger instead. With no `[notify] to` and no `webhook` the log
+//! alone tells.
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::clock::{self, Timestamp};
 use crate::config::{Action, Config};
-use crate::guard::ledger::{self, Blindness, Record};
+use crate::control::Limit;
+use crate::control::api::AccountStatus;
+use crate::guard::ledger::{self, Blindness, BlockedBy, Record};
 use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::dsn::{Refused, Report};
 use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
 use crate::notify::outbox::{Kind, Login, Mail, Outbox, Protection, Route};
+use crate::notify::template::Template;
+use crate::notify::webhook::{self, Messenger, Secrets};
 use crate::quarantine::spool::Usage;
-use crate::quarantine::{Envelope, Recipient, RecipientState};
+use crate::quarantine::{Envelope, Recipient, RecipientState, Spool};
 use crate::upstream;
+
+/// What a program is told of a blind upstream.
+#[derive(Serialize)]
+struct Blind {
+    /// So many of the day's first recipients met no refusal,
+    recipients: u64,
+    /// `all`, or those at `foreign` domains.
+    domains: &'static str,
+}
 
 /// Writes to whom it concerns. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     config: Arc<Config>,
     outbox: Outbox,
+    /// Where what is parked is counted.
+    spool: Spool,
+    template: Option<Arc<Template>>,
+}
+
+/// The types of events that programs get.
+mod events {
+    pub(super) const BLOCKED: &str = "account.blocked";
+    pub(super) const WOULD_BLOCK: &str = "account.would_block";
+    pub(super) const BLIND: &str = "upstream.blind";
 }
 
 impl Desk {
     /// Writes through this outbox.
-    pub fn new(config: Arc<Config>, outbox: Outbox) -> Self {
-        Self { config, outbox }
+    ///
+    /// # Errors
+    /// The template, or the file with the webhook's secret, is not what it should be.
+    pub fn open(config: Arc<Config>, outbox: Outbox, spool: Spool) -> Result<Self, String> {
+        let template = config.notify.template.as_deref().map(Template::read).transpose();
+        let template = template.map_err(|error| format!("[notify] template: {error}"))?.map(Arc::new);
+        let secret_file = config.notify.webhook.as_ref().and_then(|hook| hook.secret_file.as_deref());
+        let secrets = secret_file.map(Secrets::read).transpose();
+        drop(secrets.map_err(|error| format!("[notify] webhook_secret_file: {error}"))?);
+        Ok(Self { config, outbox, spool, template })
     }
 
     /// Sends what waits in the outbox, for as long as it is polled.
@@ -50,8 +84,12 @@ impl Desk {
             connect_timeout: settings.connect_timeout,
             timeout: settings.timeouts.end,
         };
-        let Err(error) = self.outbox.run(&route, |event| maillog::outbox(&event)).await;
-        maillog::outbox_failed(&error.to_string());
+        let mail = async {
+            let Err(error) = self.outbox.run(&route, |event| maillog::outbox(&event)).await;
+            maillog::outbox_failed(&error.to_string());
+        };
+        let messenger = Messenger::new(self.config.notify.webhook.clone());
+        tokio::join!(mail, self.outbox.run_events(&messenger, |event| maillog::outbox(&event)));
     }
 
     /// What an operator should know of mail of ours that nobody takes.
@@ -63,7 +101,7 @@ impl Desk {
             .collect()
     }
 
-    /// An account was blocked by the limit; not to be taken for told before this returns.
+    /// An account was blocked, by whomever; not to be taken for told before this returns. Who blocks by hand needs no mail.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -72,17 +110,21 @@ impl Desk {
             Action::Park => Withheld::Parked,
             Action::Refuse => Withheld::Refused,
         };
-        match self.mail(&Notice::Blocked(self.incident(record, sessions), withheld)) {
-            Some((mail, now)) => {
-                self.outbox.put(mail, now).await.map(drop).map_err(|error| error.to_string())
-            }
-            None => Ok(()),
-        }
+        let now = clock::now();
+        let by_hand = record.block.as_ref().is_some_and(|block| block.by == BlockedBy::Operator);
+        let notice = (!by_hand).then(|| Notice::Blocked(self.incident(record, sessions), withheld));
+        let mail = notice.and_then(|notice| self.mail(&notice, now));
+        let since = record.block.as_ref().map_or(now, |block| block.at);
+        let event = self.account_event(events::BLOCKED, since, record, sessions);
+        let all = mail.into_iter().chain(event).collect();
+        self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// An account that is observed would have been blocked.
     pub async fn would_block(&self, record: &Record, sessions: usize) {
-        self.notify(&Notice::WouldBlock(self.incident(record, sessions))).await;
+        let at = record.last.unwrap_or_else(clock::now);
+        let event = self.account_event(events::WOULD_BLOCK, at, record, sessions);
+        self.notify(&Notice::WouldBlock(self.incident(record, sessions)), event).await;
     }
 
     /// The upstream seems to accept everybody.
@@ -92,19 +134,22 @@ impl Desk {
             Blindness::Foreign => "those at foreign domains",
         });
         let foreign = blindness == Blindness::Foreign;
-        self.notify(&Notice::Blind { foreign, recipients: ledger::BLIND_AFTER }).await;
+        let facts =
+            Blind { recipients: ledger::BLIND_AFTER, domains: if foreign { "foreign" } else { "all" } };
+        let event = self.event(events::BLIND, "the upstream", clock::now(), &facts);
+        self.notify(&Notice::Blind { foreign, recipients: ledger::BLIND_AFTER }, event).await;
     }
 
     /// Counts or blocks cannot be written.
     pub async fn ledger_trouble(&self, why: &str) {
-        self.notify(&Notice::LedgerTrouble { why: why.to_owned() }).await;
+        self.notify(&Notice::LedgerTrouble { why: why.to_owned() }, None).await;
     }
 
     /// 80 % of the quarantine are used.
     pub async fn quarantine_nearly_full(&self, usage: Usage) {
         let Usage { messages, octets } = usage;
         let max_size = self.config.quarantine.max_size;
-        self.notify(&Notice::QuarantineNearlyFull { messages, octets, max_size }).await;
+        self.notify(&Notice::QuarantineNearlyFull { messages, octets, max_size }, None).await;
     }
 
     /// The sender of a released message is told who refused it. `header` is the message's, as it was sent.
@@ -147,6 +192,8 @@ impl Desk {
         Incident {
             account: record.account.clone(),
             invalid_recipients: record.invalid_recipients,
+            limit: record.limit,
+            reason: record.block.as_ref().and_then(|block| block.reason.clone()),
             period: record.period,
             first: record.first,
             last: record.last,
@@ -156,16 +203,30 @@ impl Desk {
         }
     }
 
-    async fn notify(&self, notice: &Notice) {
-        let Some((mail, now)) = self.mail(notice) else { return };
-        if let Err(error) = self.outbox.put(mail.clone(), now).await {
+    async fn notify(&self, notice: &Notice, event: Option<Mail>) {
+        let now = clock::now();
+        let all: Vec<Mail> = self.mail(notice, now).into_iter().chain(event).collect();
+        if let Err(error) = self.outbox.put_all(all.clone(), now).await {
             maillog::notice_postponed(&error.to_string());
-            self.outbox.keep(mail, now);
+            self.outbox.keep(all, now);
         }
     }
 
+    /// An event about an account, with what `status` says of it; `None` where no program is to get any.
+    fn account_event(&self, kind: &str, at: Timestamp, record: &Record, sessions: usize) -> Option<Mail> {
+        self.config.notify.webhook.as_ref()?;
+        let limit = Limit { invalid_recipients: record.limit, period: record.period };
+        let parked = self.spool.usage(Some(&record.account)).messages;
+        let status = AccountStatus::new(record.clone(), limit, parked, sessions);
+        self.event(kind, record.account.as_str(), at, &status)
+    }
+
+    fn event(&self, kind: &str, about: &str, at: Timestamp, data: &impl Serialize) -> Option<Mail> {
+        self.config.notify.webhook.as_ref().map(|_| webhook::event(kind, about, at, data))
+    }
+
     /// A notice as mail of now; `None` where nobody is to get any.
-    fn mail(&self, notice: &Notice) -> Option<(Mail, Timestamp)> {
+    fn mail(&self, notice: &Notice, now: Timestamp) -> Option<Mail> {
         let config = &self.config;
         if config.notify.to.is_empty() {
             return None;
@@ -175,9 +236,8 @@ impl Desk {
             to: config.notify.to.clone(),
             hostname: config.hostname.clone(),
         };
-        let now = clock::now();
-        let message = notice.write(&letterhead, OutboxId::new(now), now);
-        Some((Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message }, now))
+        let message = notice.write(&letterhead, self.template.as_deref(), OutboxId::new(now), now);
+        Some(Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message })
     }
 }
 

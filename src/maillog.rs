@@ -16,7 +16,7 @@ use bounds::{Bounds, Kind, LeftOut};
 use crate::account::Account;
 use crate::control::AuditLine;
 use crate::id::{QuarantineId, SessionId};
-use crate::notify::outbox::Event;
+use crate::notify::outbox::{Event, Kind as MailKind};
 use crate::quarantine::Envelope;
 use crate::release::Report;
 use crate::smtp::Reply;
@@ -435,6 +435,16 @@ pub fn control_failed(why: &str) {
 /// What became of a mail of ours.
 pub fn outbox(event: &Event) {
     match event {
+        Event::Sent { id, kind: MailKind::Event, to, reply } => {
+            info!(outbox_id = %id, about = clean(to), reply = clean(reply), "event sent");
+        }
+        Event::Deferred { id, kind: MailKind::Event, to, reply, next } => {
+            warn!(outbox_id = %id, about = clean(to), reply = clean(reply), %next, "event put off");
+        }
+        Event::Refused { id, kind: MailKind::Event, to, reply } => {
+            error!(outbox_id = %id, about = clean(to), reply = clean(reply),
+                "event given up after five days; it is kept, and `gatepost status` shows it");
+        }
         Event::Sent { id, kind, to, reply } => {
             info!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply), "mail of ours sent");
         }

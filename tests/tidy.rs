@@ -57,7 +57,7 @@ const HOUSE: &[Unit] = &[
     unit("quarantine::schedule", &[], NO_WORLD),
     unit(
         "config",
-        &["auth", "guard", "guard::classify", "guard::ledger", "quarantine", "sender", "upstream"],
+        &["auth", "guard", "guard::classify", "guard::ledger", "notify", "quarantine", "sender", "upstream"],
         &["tokio::", "TcpStream", "sled::", "tracing::", "now()"],
     ),
     // Layer 2: parts.

@@ -14,8 +14,8 @@ use super::problem::{Problem, Problems, near};
 use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of};
 use super::units::{DAY, HOUR, MINUTE, SECOND};
 use super::{
-    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Notify, Sender, Session,
-    Submission, Tls, classify, detection, upstream, value,
+    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Sender, Session,
+    Submission, Tls, classify, detection, notify, upstream, value,
 };
 use crate::auth::Mechanism;
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
@@ -79,7 +79,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     policy.rules = detection::accounts(&mut top, &policy.detection, &mut findings);
     let classify = classify::read(top.tables("classify", "[[classify]]"), &mut findings);
     let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
-    let notify = notify(top.table("notify", "[notify]"), &hostname, &mut findings);
+    let notify = notify::read(top.table("notify", "[notify]"), folder, &hostname, &mut findings);
     let sender = sender(top.table("sender", "[sender]"), folder, &mut findings);
     let submission = submission(top.table("submission", "[submission]"), &mut findings);
     let session = session(top.table("session", "[session]"), &mut findings);
@@ -241,16 +241,6 @@ fn quarantine(mut section: Section<'_>, findings: &mut Findings) -> Limits {
     };
     section.finish(findings);
     limits
-}
-
-fn notify(mut section: Section<'_>, hostname: &str, findings: &mut Findings) -> Notify {
-    let to = section.list("to", Vec::new(), value::mailbox);
-    let from = section.text("from", String::new(), |text| match text {
-        "" => Ok(String::new()),
-        address => value::mailbox(address),
-    });
-    section.finish(findings);
-    Notify { to, from: if from.is_empty() { format!("gatepost@{hostname}") } else { from } }
 }
 
 fn sender(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Sender {

@@ -9,6 +9,7 @@ pub mod units;
 mod classify;
 mod detection;
 mod file;
+mod notify;
 mod section;
 mod upstream;
 mod value;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use crate::auth::Mechanism;
 use crate::guard::Rules;
 use crate::guard::ledger::Policy;
+use crate::notify::webhook::Hook;
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 use crate::upstream::Settings;
@@ -167,6 +169,10 @@ pub struct Notify {
     pub to: Vec<String>,
     /// The sender.
     pub from: String,
+    /// The file with the text of notices about an account; `None`: our own.
+    pub template: Option<PathBuf>,
+    /// The program that gets events.
+    pub webhook: Option<Hook>,
 }
 
 /// `[sender]`

@@ -1,7 +1,8 @@
 //! The abuse desk's mail: which account, how much, since when, from where, how to look, how to undo.
 //!
 //! Pure: facts to octets. Plain text in words that somebody follows at three in the morning. Addresses and replies in
-//! it come from outside and are made safe to print; commands in it are safe to copy.
+//! it come from outside and are made safe to print; commands in it are safe to copy. Of notices about an account the text may
+//! be the operator's own ([`Template`]).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, SinglePart};
 
 use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
+use super::template::{Field, Template};
 use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
 use crate::id::OutboxId;
@@ -72,8 +74,12 @@ pub struct Incident {
     pub account: Account,
     /// Invalid recipients in the window.
     pub invalid_recipients: u32,
+    /// With so many it is blocked.
+    pub limit: u32,
     /// How long the window is.
     pub period: Duration,
+    /// Why it is blocked.
+    pub reason: Option<String>,
     /// The first of them.
     pub first: Option<Timestamp>,
     /// The last.
@@ -124,21 +130,73 @@ fn plain(text: String) -> SinglePart {
 
 impl Notice {
     /// The whole mail, as it goes over the wire.
-    pub fn write(&self, letterhead: &Letterhead, id: OutboxId, now: Timestamp) -> Vec<u8> {
+    pub fn write(
+        &self,
+        letterhead: &Letterhead,
+        template: Option<&Template>,
+        id: OutboxId,
+        now: Timestamp,
+    ) -> Vec<u8> {
+        let own = template.zip(self.incident());
+        let value = |incident| move |field| self.value(field, incident, letterhead, now);
+        let subject = own.and_then(|(template, incident)| template.subject(value(incident)));
+        let text = own.map_or_else(
+            || {
+                format!(
+                    "{}\n-- \nGatepost on {}, {}\n",
+                    self.text(),
+                    shown(&letterhead.hostname),
+                    moment(now)
+                )
+            },
+            |(template, incident)| template.body(value(incident)),
+        );
         let head = Head {
             from: &letterhead.from,
             to: &letterhead.to,
-            subject: &self.subject(),
+            subject: &subject.unwrap_or_else(|| self.subject()),
             id,
             hostname: &letterhead.hostname,
             now,
             auto_submitted: AutoSubmitted::Generated,
         };
         let mut mail = head.fields().to_string().into_bytes();
-        let text =
-            format!("{}\n-- \nGatepost on {}, {}\n", self.text(), shown(&letterhead.hostname), moment(now));
         mail.extend(plain(text).formatted());
         mail
+    }
+
+    /// What it is about, if that is an account.
+    fn incident(&self) -> Option<&Incident> {
+        match self {
+            Self::Blocked(incident, _) | Self::WouldBlock(incident) => Some(incident),
+            Self::QuarantineNearlyFull { .. } | Self::LedgerTrouble { .. } | Self::Blind { .. } => None,
+        }
+    }
+
+    /// What a template's name stands for.
+    fn value(&self, field: Field, incident: &Incident, letterhead: &Letterhead, now: Timestamp) -> String {
+        match field {
+            Field::Event => match self {
+                Self::WouldBlock(_) => "would_block",
+                _ => "blocked",
+            }
+            .to_owned(),
+            Field::Account => shell_word(incident.account.as_str()),
+            Field::Count => incident.invalid_recipients.to_string(),
+            Field::Limit => incident.limit.to_string(),
+            Field::Period => duration(incident.period),
+            Field::Reason => shown(incident.reason.as_deref().unwrap_or_default()),
+            Field::First => time(incident.first),
+            Field::Last => time(incident.last),
+            Field::Clients => clients(incident),
+            Field::Sessions => incident.sessions.to_string(),
+            Field::Samples => sample_lines(incident),
+            Field::Relayed => relayed_lines(incident),
+            Field::Hostname => shown(&letterhead.hostname),
+            Field::Time => moment(now),
+            Field::Subject => self.subject(),
+            Field::Text => self.text(),
+        }
     }
 
     fn subject(&self) -> String {
@@ -237,8 +295,6 @@ fn would_block(incident: &Incident) -> String {
 }
 
 fn facts(incident: &Incident) -> String {
-    let time = |at: Option<Timestamp>| at.map_or_else(|| "unknown".to_owned(), moment);
-    let clients: BTreeSet<String> = incident.samples.iter().map(|sample| sample.client.to_string()).collect();
     format!(
         "First invalid recipient:  {}\n\
          Last invalid recipient:   {}\n\
@@ -246,17 +302,30 @@ fn facts(incident: &Incident) -> String {
          Open sessions now:        {}\n",
         time(incident.first),
         time(incident.last),
-        if clients.is_empty() {
-            "unknown".to_owned()
-        } else {
-            clients.into_iter().collect::<Vec<_>>().join(", ")
-        },
+        clients(incident),
         incident.sessions,
     )
 }
 
+fn time(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "unknown".to_owned(), moment)
+}
+
+fn clients(incident: &Incident) -> String {
+    let clients: BTreeSet<String> = incident.samples.iter().map(|sample| sample.client.to_string()).collect();
+    if clients.is_empty() {
+        return "unknown".to_owned();
+    }
+    clients.into_iter().collect::<Vec<_>>().join(", ")
+}
+
 fn samples(incident: &Incident) -> String {
-    let mut text = format!("THE LATEST {} RECIPIENTS THAT DO NOT EXIST\n\n", incident.samples.len());
+    let count = incident.samples.len();
+    format!("THE LATEST {count} RECIPIENTS THAT DO NOT EXIST\n\n{}", sample_lines(incident))
+}
+
+fn sample_lines(incident: &Incident) -> String {
+    let mut text = String::new();
     for sample in &incident.samples {
         text += &format!("{}  {}  from {}\n", moment(sample.at), shown(&sample.address), sample.client);
     }
@@ -267,10 +336,15 @@ fn relayed(incident: &Incident) -> String {
     if incident.relayed.is_empty() {
         return "\nThe mail server took no message of this account before.\n".to_owned();
     }
-    let mut text = format!(
-        "\nTHE LATEST {} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue\n\n",
-        incident.relayed.len()
-    );
+    format!(
+        "\nTHE LATEST {} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue\n\n{}",
+        incident.relayed.len(),
+        relayed_lines(incident)
+    )
+}
+
+fn relayed_lines(incident: &Incident) -> String {
+    let mut text = String::new();
     for message in &incident.relayed {
         let id = message.message_id.as_deref().map_or_else(String::new, |id| format!("  {}", shown(id)));
         text += &format!("{}  {}{id}\n", moment(message.at), shown(&message.reply));
@@ -335,6 +409,8 @@ mod tests {
         Incident {
             account: account.parse().unwrap(),
             invalid_recipients: 100,
+            limit: 100,
+            reason: Some("100 invalid recipients within 1h".into()),
             period: Duration::from_secs(3_600),
             first: Some(at(0)),
             last: Some(at(7)),
@@ -358,12 +434,21 @@ mod tests {
 
     /// Header and decoded body.
     fn written(notice: &Notice) -> (String, String) {
+        written_by(notice, None)
+    }
+
+    fn written_by(notice: &Notice, template: Option<&str>) -> (String, String) {
         let letterhead = Letterhead {
             from: "gatepost@mx.example.org".into(),
             to: vec!["abuse@example.org".into(), "noc@example.org".into()],
             hostname: "mx.example.org".into(),
         };
-        let mail = notice.write(&letterhead, OutboxId::new(at(7)), at(7));
+        let folder = tempfile::tempdir().unwrap();
+        let template = template.map(|text| {
+            std::fs::write(folder.path().join("template"), text).unwrap();
+            Template::read(&folder.path().join("template")).unwrap()
+        });
+        let mail = notice.write(&letterhead, template.as_ref(), OutboxId::new(at(7)), at(7));
         assert!(mail.is_ascii(), "an upstream without 8BITMIME takes it too");
         let text = String::from_utf8(mail.clone()).unwrap();
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "{text}");
@@ -409,6 +494,45 @@ mod tests {
         assert!(body.contains("a\\u{d}\\u{a}Bcc: b@c.d") && body.contains("\\u{1b}[2Jx@y.z"), "{body}");
         assert!(body.contains(r"gatepost kick 'user:$(reboot);'\'''"), "{body}");
         assert!(body.contains("is refused") && !body.contains("is parked in"), "{body}");
+    }
+
+    #[test]
+    fn a_template_of_ones_own() {
+        let template = [
+            "Subject: {event} {account} grün\n",
+            "{count}/{limit} in {period}: {reason}\n{first} {last} {clients}",
+            "{samples}\n{relayed}",
+            "{sessions} {hostname} {time} {subject}\ngatepost unblock {account}",
+        ]
+        .join("\n");
+        let notice = Notice::Blocked(incident("$(reboot)"), Withheld::Parked);
+        let (header, body) = written_by(&notice, Some(&template));
+        let subject = &header.as_bytes()[header.find("Subject").unwrap()..];
+        let subject = mailparse::parse_header(subject).unwrap().0;
+        assert_eq!(subject.get_value(), "blocked 'user:$(reboot)' grün");
+        let expected = [
+            "100/100 in 1 hour: 100 invalid recipients within 1h",
+            "2026-11-24 16:05:28 UTC 2026-11-24 16:12:28 UTC 192.0.2.7, 2001:db8::1",
+            "2026-11-24 16:11:28 UTC  a\\u{d}\\u{a}Bcc: b@c.d  from 192.0.2.7",
+            "2026-11-24 16:12:28 UTC  \\u{1b}[2Jx@y.z  from 2001:db8::1",
+            "2026-11-24 16:12:28 UTC  grün@y.z  from 192.0.2.7",
+            "2026-11-24 16:06:28 UTC  250 2.0.0 Ok: queued as 4D489100508D  <1@x>",
+            "3 mx.example.org 2026-11-24 16:12:28 UTC Blocked: user:$(reboot), 100 invalid recipients within 1 hour",
+            "gatepost unblock 'user:$(reboot)'",
+        ]
+        .join("\n");
+        assert_eq!(body.trim_end(), expected);
+
+        // Around our own text; what is about no account stays as it is.
+        let (header, body) =
+            written_by(&Notice::WouldBlock(incident("anna")), Some("HALLO\n\n{text}\nTSCHÜSS"));
+        assert!(header.contains("Subject: Would have blocked: user:anna"), "{header}");
+        assert!(
+            body.starts_with("HALLO\n\nThe account user:anna tried") && body.trim_end().ends_with("TSCHÜSS"),
+            "{body}"
+        );
+        let (_, body) = written_by(&Notice::Blind { foreign: true, recipients: 1 }, Some(&template));
+        assert!(body.contains("makes Gatepost blind"), "{body}");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Workshop {
         let buffers = Buffers::new(config.session.max_buffered);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
-        let desk = Desk::new(Arc::clone(&config), outbox);
+        let desk = Desk::open(Arc::clone(&config), outbox, spool.clone()).map_err(ServerError)?;
         let parts = Parts {
             config,
             ledger,

@@ -23,6 +23,7 @@ mod demo;
 mod dialogue;
 mod front_in;
 mod front_upstream;
+mod hooks;
 mod load;
 mod quarantine;
 mod review;

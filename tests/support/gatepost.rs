@@ -95,6 +95,12 @@ impl Setup {
         self
     }
 
+    /// A file beside the configuration.
+    pub(crate) fn file(self, name: &str, content: &str) -> Self {
+        std::fs::write(self.folder.path().join(name), content).unwrap();
+        self
+    }
+
     /// Writes the files; nothing is started yet.
     pub(crate) fn write(self) -> Gatepost {
         let config = self.folder.path().join("config.toml");
@@ -214,6 +220,13 @@ impl Gatepost {
         }
         found.sort();
         found.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// Changes the configuration file, for the next start.
+    pub(crate) fn replace_in_config(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(old), "{old} is not in {text}");
+        std::fs::write(&self.config, text.replace(old, new)).unwrap();
     }
 
     pub(crate) fn folder(&self) -> &Path {

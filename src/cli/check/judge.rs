@@ -55,15 +55,39 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         }
     }
     for path in &facts.readable_secrets {
+        let of_webhook =
+            config.notify.webhook.as_ref().is_some_and(|hook| hook.secret_file.as_ref() == Some(path));
+        let about = if of_webhook { "webhook" } else { "upstream" };
         let path = path.display();
         let finding = format!("{path} can be read by everybody on this machine, and holds a secret");
-        findings.push(warning("upstream", finding, format!("Run: chmod o= {path}")));
+        findings.push(warning(about, finding, format!("Run: chmod o= {path}")));
     }
     users(&facts.users, config, &mut findings);
     if let Some(why) = &facts.senders {
         findings.push(error("senders", why.clone(), "Mend that line, or [sender] map"));
     }
     descriptors(facts.descriptors, config, &mut findings);
+    for why in &facts.notify {
+        findings.push(error(
+            "notify",
+            why.clone(),
+            "Mend that file, or [notify] template and webhook_secret_file",
+        ));
+    }
+    if config.notify.webhook.as_ref().is_some_and(|hook| hook.secret_file.is_none()) {
+        findings.push(warning(
+            "webhook",
+            "events are not signed: the program at [notify] webhook cannot tell whether they come from Gatepost",
+            "Set webhook_secret_file to a file made by: (printf whsec_; openssl rand -base64 32) > FILE",
+        ));
+    }
+    if facts.weak_secret {
+        findings.push(warning(
+            "webhook",
+            "the secret in webhook_secret_file is short; Standard Webhooks wants 24 octets or more",
+            "Make another: (printf whsec_; openssl rand -base64 32) > FILE",
+        ));
+    }
     if config.notify.to.is_empty() {
         findings.push(warning(
             "notify",
@@ -408,6 +432,8 @@ mod tests {
             users: UsersFile::Usable { shut_out: Vec::new(), barred: Vec::new(), offered: 3 },
             senders: None,
             exposed: Vec::new(),
+            notify: Vec::new(),
+            weak_secret: false,
             readable_secrets: Vec::new(),
             unusable: None,
             foreign: None,

@@ -11,6 +11,8 @@ use crate::auth::UsersError;
 use crate::auth::users::Users;
 use crate::config::Config;
 use crate::net::tls;
+use crate::notify::template::Template;
+use crate::notify::webhook::Secrets;
 use crate::sender::Senders;
 
 /// What was found here.
@@ -23,8 +25,12 @@ pub(super) struct Facts {
     pub(super) senders: Option<String>,
     /// Folders and files of ours that others than Gatepost's user can read.
     pub(super) exposed: Vec<PathBuf>,
-    /// Files with a secret for the upstream that everybody can read.
+    /// Files with a secret of ours that everybody can read.
     pub(super) readable_secrets: Vec<PathBuf>,
+    /// Of `[notify]`: what cannot be used, and why.
+    pub(super) notify: Vec<String>,
+    /// The secret of the webhook is a short one.
+    pub(super) weak_secret: bool,
     /// The data folder cannot be used, and why.
     pub(super) unusable: Option<String>,
     /// Something in it that belongs to another user than it.
@@ -64,6 +70,14 @@ pub(super) fn look(config: &Config) -> Facts {
             exposed.push(path);
         }
     }
+    let template = config.notify.template.as_deref().map(Template::read);
+    let webhook = config.notify.webhook.as_ref();
+    let secrets = webhook.and_then(|hook| hook.secret_file.as_deref()).map(Secrets::read);
+    let wrong = |error: &dyn std::fmt::Display| error.to_string();
+    let notify = [
+        template.and_then(|read| read.err().map(|error| wrong(&error))),
+        secrets.as_ref().and_then(|read| read.as_ref().err().map(|error| wrong(error))),
+    ];
     Facts {
         descriptors: getrlimit(Resource::Nofile).current,
         certificate: certificate(config),
@@ -73,16 +87,20 @@ pub(super) fn look(config: &Config) -> Facts {
             .map(|why| why.to_string()),
         exposed,
         // A group of one's own is how some keep such files.
-        readable_secrets: secrets(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect(),
+        notify: notify.into_iter().flatten().collect(),
+        weak_secret: secrets.is_some_and(|read| read.is_ok_and(|secrets| secrets.are_weak())),
+        readable_secrets: secret_files(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect(),
         unusable: folder::unusable(&config.data_dir),
         foreign: folder::foreign(&config.data_dir),
     }
 }
 
-fn secrets(config: &Config) -> impl Iterator<Item = &PathBuf> {
+fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let settings = &config.upstream.settings;
     let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
-    password.into_iter().chain(settings.identity.as_ref().map(|identity| &identity.private_key))
+    let webhook = config.notify.webhook.as_ref().and_then(|hook| hook.secret_file.as_ref());
+    let identity = settings.identity.as_ref().map(|identity| &identity.private_key);
+    password.into_iter().chain(identity).chain(webhook)
 }
 
 fn certificate(config: &Config) -> Certificate {

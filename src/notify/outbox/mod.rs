@@ -1,10 +1,11 @@
-//! Mail of our own that waits for the upstream: one file each, durable, retried, over restarts.
+//! Mail of our own that waits for the upstream, and events that wait for a program: one file each, durable, retried, over restarts.
 //!
 //! `DATA_DIR/outbox/ID.mail` ([`mod@file`]); one file per recipient, since a transaction that one of two recipients refuses
 //! fails as a whole. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is due, by way of
 //! [`route`], and tells of each outcome. Tried again as a release is, and at each start; as long as nobody is there to be
 //! asked, each [`ANYBODY_THERE`], so that a notice comes soon after the upstream does. What the upstream refuses for good stays, to be
-//! seen, until somebody removes the file. A crash between the upstream's 250 and the removal sends a mail twice (same
+//! seen, until somebody removes the file. Events ([`Kind::Event`]) go their own way, so that neither waits for the other's receiver; those
+//! about the same account go in the order in which they came, one after the other. A crash between the upstream's 250 and the removal sends a mail twice (same
 //! Message-ID), never not at all.
 
 mod file;
@@ -12,7 +13,8 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tokio::task::spawn_blocking;
 
 pub use route::{Login, Protection, Route};
 
+use super::webhook::Messenger;
 use crate::clock::{self, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};
 use crate::id::OutboxId;
@@ -38,6 +41,31 @@ pub enum Kind {
     Notice,
     /// For the sender of a released message.
     Dsn,
+    /// For a program: JSON, POSTed.
+    Event,
+}
+
+/// The ways out of the outbox; each waits for its own receiver alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Mail,
+    Events,
+}
+
+impl Kind {
+    fn lane(self) -> Lane {
+        match self {
+            Self::Notice | Self::Dsn => Lane::Mail,
+            Self::Event => Lane::Events,
+        }
+    }
+}
+
+/// Who takes what is in a lane.
+#[allow(clippy::large_enum_variant, reason = "there are two of them")]
+enum Bearer<'a> {
+    Mail(Carrier),
+    Events(&'a Messenger),
 }
 
 /// A mail to be sent.
@@ -47,9 +75,9 @@ pub struct Mail {
     pub kind: Kind,
     /// The reverse-path, without brackets; `None`: the null one.
     pub from: Option<String>,
-    /// The forward-paths, without brackets.
+    /// The forward-paths, without brackets; of an event, whom it is about.
     pub to: Vec<String>,
-    /// Header and body; lines end with CRLF.
+    /// Header and body; lines end with CRLF. Of an event, the JSON.
     pub message: Vec<u8>,
 }
 
@@ -128,7 +156,8 @@ pub struct Outbox {
 struct Shared {
     folder: Arc<Folder>,
     state: Mutex<State>,
-    wake: Notify,
+    wake_mail: Notify,
+    wake_events: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +165,7 @@ struct State {
     /// Those that wait and those that were refused, by birth.
     mails: BTreeMap<OutboxId, Meta>,
     /// Not on disk yet, because the disk did not take them.
-    kept: VecDeque<(Mail, Timestamp)>,
+    kept: VecDeque<(Vec<Mail>, Timestamp)>,
     /// Why not, as last reported: it is tried each second, and told once.
     told: Option<String>,
     /// Files that are no mails.
@@ -173,7 +202,8 @@ impl Outbox {
                 Err(why) => state.broken.push(Stuck { why: format!("no mail: {why}"), path }),
             }
         }
-        Ok(Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), wake: Notify::new() }) })
+        let (wake_mail, wake_events) = (Notify::new(), Notify::new());
+        Ok(Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), wake_mail, wake_events }) })
     }
 
     /// Takes a mail; it is on disk when this returns, and sent at once. One id per recipient.
@@ -181,22 +211,34 @@ impl Outbox {
     /// # Errors
     /// The disk did not take it; nothing of it is there.
     pub async fn put(&self, mail: Mail, now: Timestamp) -> Result<Vec<OutboxId>, OutboxError> {
+        self.put_all(vec![mail], now).await
+    }
+
+    /// The same of several: all of them or none.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn put_all(&self, mails: Vec<Mail>, now: Timestamp) -> Result<Vec<OutboxId>, OutboxError> {
+        if mails.is_empty() {
+            return Ok(Vec::new());
+        }
         let folder = Arc::clone(&self.shared.folder);
-        let written = spawn_blocking(move || write_all(&folder, &mail, now)).await??;
+        let written = spawn_blocking(move || write_all(&folder, &mails, now)).await??;
         let ids = written.iter().map(|(id, _)| *id).collect();
         self.state().mails.extend(written);
-        self.shared.wake.notify_one();
+        self.shared.wake_mail.notify_one();
+        self.shared.wake_events.notify_one();
         Ok(ids)
     }
 
-    /// Keeps a mail in memory that the disk did not take; [`Outbox::run`] writes it as soon as there is room.
-    pub fn keep(&self, mail: Mail, now: Timestamp) {
+    /// Keeps in memory what the disk did not take; [`Outbox::run`] writes it as soon as there is room.
+    pub fn keep(&self, mails: Vec<Mail>, now: Timestamp) {
         let mut state = self.state();
         if state.kept.len() >= MAX_KEPT {
             state.kept.pop_front();
         }
-        state.kept.push_back((mail, now));
-        self.shared.wake.notify_one();
+        state.kept.push_back((mails, now));
+        self.shared.wake_mail.notify_one();
     }
 
     /// Mails that the upstream refused for good, and files that are no mails, for as long as the files are there.
@@ -216,26 +258,33 @@ impl Outbox {
     /// How many mails wait to be sent.
     pub fn waiting(&self) -> usize {
         let state = self.state();
-        state.mails.values().filter(|meta| meta.next.is_some()).count() + state.kept.len()
+        state.mails.values().filter(|meta| meta.next.is_some()).count()
+            + state.kept.iter().map(|(mails, _)| mails.len()).sum::<usize>()
     }
 
-    /// Sends what is due along `route`, for as long as it is polled. One caller at a time.
+    /// Sends the mail that is due along `route`, for as long as it is polled. One caller at a time.
     ///
     /// # Errors
     /// TLS cannot be set up; nothing was sent.
-    pub async fn run(
-        &self,
-        route: &Route,
-        mut report: impl FnMut(Event),
-    ) -> Result<std::convert::Infallible, OutboxError> {
-        let carrier = Carrier::new(route)?;
+    pub async fn run(&self, route: &Route, report: impl FnMut(Event)) -> Result<Infallible, OutboxError> {
+        let bearer = Bearer::Mail(Carrier::new(route)?);
+        Ok(self.drive(&bearer, &self.shared.wake_mail, report).await)
+    }
+
+    /// Sends the events that are due, for as long as it is polled. One caller at a time.
+    pub async fn run_events(&self, messenger: &Messenger, report: impl FnMut(Event)) -> Infallible {
+        self.drive(&Bearer::Events(messenger), &self.shared.wake_events, report).await
+    }
+
+    async fn drive(&self, bearer: &Bearer<'_>, wake: &Notify, mut report: impl FnMut(Event)) -> Infallible {
         loop {
-            let wait = if self.write_kept(&mut report).await {
-                self.send_due(&carrier, clock::now(), &mut report).await
+            // What the disk did not take is one lane's business.
+            let wait = if bearer.lane() == Lane::Events || self.write_kept(&mut report).await {
+                self.send_due(bearer, clock::now(), &mut report).await
             } else {
                 Some(DISK_AGAIN)
             };
-            let woken = self.shared.wake.notified();
+            let woken = wake.notified();
             match wait {
                 Some(wait) => {
                     let _ = tokio::time::timeout(wait.min(LONGEST_WAIT), woken).await;
@@ -248,23 +297,23 @@ impl Outbox {
     /// Tries all that are due; says how long to wait for the next.
     async fn send_due(
         &self,
-        carrier: &Carrier,
+        bearer: &Bearer<'_>,
         now: Timestamp,
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
         let due: Vec<(OutboxId, Meta)> = {
             let state = self.state();
-            let due = |meta: &Meta| meta.next.is_some_and(|next| next <= now);
-            state.mails.iter().filter(|(_, meta)| due(meta)).map(|(id, meta)| (*id, meta.clone())).collect()
+            let heads = state.heads(bearer.lane());
+            heads.filter(|(_, _, next)| *next <= now).map(|(id, meta, _)| (id, meta.clone())).collect()
         };
         for (id, meta) in due {
-            self.send(carrier, id, meta, report).await;
+            self.send(bearer, id, meta, report).await;
         }
-        let next = self.state().mails.values().filter_map(|meta| meta.next).min()?;
+        let next = self.state().heads(bearer.lane()).map(|(_, _, next)| next).min()?;
         Some(next.since(clock::now()))
     }
 
-    async fn send(&self, carrier: &Carrier, id: OutboxId, mut meta: Meta, report: &mut impl FnMut(Event)) {
+    async fn send(&self, bearer: &Bearer<'_>, id: OutboxId, mut meta: Meta, report: &mut impl FnMut(Event)) {
         let path = self.path(id);
         let message = match spawn_blocking(move || file::read(&path)).await {
             Ok(Ok((_, _, message))) => message,
@@ -281,7 +330,7 @@ impl Outbox {
                 return;
             }
         };
-        let outcome = carrier.send(meta.from.as_deref(), &meta.to, &message).await;
+        let outcome = bearer.send(id, &meta, &message).await;
         let (kind, to) = (meta.kind, meta.to.clone());
         let event = match outcome {
             Outcome::Taken(reply) => {
@@ -336,11 +385,11 @@ impl Outbox {
     /// Writes what the disk did not take before; says whether nothing is left.
     async fn write_kept(&self, report: &mut impl FnMut(Event)) -> bool {
         loop {
-            let Some((mail, since)) = self.state().kept.front().cloned() else {
+            let Some((mails, since)) = self.state().kept.front().cloned() else {
                 self.state().told = None;
                 return true;
             };
-            match self.put(mail, since).await {
+            match self.put_all(mails, since).await {
                 Ok(_) => {
                     self.state().kept.pop_front();
                 }
@@ -366,17 +415,48 @@ impl Outbox {
     }
 }
 
+impl State {
+    /// Those of a lane that may go next, and when: of the events about the same account the oldest alone.
+    fn heads(&self, lane: Lane) -> impl Iterator<Item = (OutboxId, &Meta, Timestamp)> {
+        let mut about = HashSet::new();
+        self.mails
+            .iter()
+            .filter(move |(_, meta)| meta.kind.lane() == lane)
+            .filter_map(|(id, meta)| Some((*id, meta, meta.next?)))
+            .filter(move |(_, meta, _)| lane == Lane::Mail || about.insert(meta.to.as_str()))
+    }
+}
+
+impl Bearer<'_> {
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Mail(_) => Lane::Mail,
+            Self::Events(_) => Lane::Events,
+        }
+    }
+
+    async fn send(&self, id: OutboxId, meta: &Meta, message: &[u8]) -> Outcome {
+        match self {
+            Self::Mail(carrier) => carrier.send(meta.from.as_deref(), &meta.to, message).await,
+            Self::Events(messenger) => match messenger.post(id, message, clock::now()).await {
+                Ok(answer) => Outcome::Taken(answer),
+                Err(why) => Outcome::Deferred(why),
+            },
+        }
+    }
+}
+
 /// One file per recipient; all of them or none.
 fn write_all(
     folder: &Arc<Folder>,
-    mail: &Mail,
+    mails: &[Mail],
     now: Timestamp,
 ) -> Result<Vec<(OutboxId, Meta)>, DurableError> {
-    let mut written = Vec::with_capacity(mail.to.len());
-    let outcome = mail
-        .to
+    let mut written = Vec::new();
+    let outcome = mails
         .iter()
-        .try_for_each(|to| {
+        .flat_map(|mail| mail.to.iter().map(move |to| (mail, to)))
+        .try_for_each(|(mail, to)| {
             let (id, meta) = (OutboxId::new(now), Meta::new(mail, to, now));
             let mut temporary = folder.temporary()?;
             temporary.write(&file::content(&meta, &mail.message))?;
@@ -419,6 +499,7 @@ impl Meta {
         let kind = match self.kind {
             Kind::Notice => "a notice",
             Kind::Dsn => "a delivery status notification",
+            Kind::Event => return format!("an event about {} for [notify] webhook", self.to),
         };
         format!("{kind} for {}", self.to)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -13,6 +13,7 @@ use super::*;
 use crate::net::address::{Address, Endpoint};
 use crate::net::trust::KeyPair;
 use crate::net::{pem, self_signed, tls};
+use crate::notify::webhook::{self, Hook, Target};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -296,13 +297,13 @@ async fn what_the_disk_did_not_take_goes_out_once_it_does() {
     // A folder that is gone takes no file.
     std::fs::remove_dir(folder.path().join("outbox")).unwrap();
     assert!(outbox.put(mail(&["a@example.org"]), clock::now()).await.is_err());
-    outbox.keep(mail(&["a@example.org"]), clock::now());
+    outbox.keep(vec![mail(&["a@example.org"])], clock::now());
     assert!(matches!(soon(events.recv()).await, Some(Event::Trouble(_))));
     assert_eq!(outbox.waiting(), 1);
     task.abort();
 
     let outbox = Outbox::open(folder.path()).unwrap();
-    outbox.keep(mail(&["a@example.org"]), clock::now());
+    outbox.keep(vec![mail(&["a@example.org"])], clock::now());
     let (mut events, task) = run(&outbox, route(port));
     assert!(matches!(soon(events.recv()).await, Some(Event::Sent { .. })));
     assert_eq!((outbox.waiting(), files(folder.path())), (0, 0));
@@ -437,4 +438,63 @@ async fn tls_is_verified() {
 
     let (_, task) = run(&outbox, Route { ca: Some(path("none.pem")), ..protected });
     assert!(soon(task).await.unwrap().contains("none.pem"), "and an anchor that is not there is told");
+}
+
+/// Events have a way of their own; those about the same account go one after the other, in the order in which they came.
+#[tokio::test]
+async fn events_keep_their_order_and_wait_for_no_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let about = |account: &str, n: u64| {
+        let now = Timestamp::from_millis(1_795_536_328_000 + n);
+        (webhook::event("account.blocked", account, now, &n), now)
+    };
+    // Nobody takes mail: the upstream's port is closed.
+    outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+    for (n, account) in ["user:anna", "user:bert", "user:anna", "user:anna"].into_iter().enumerate() {
+        let (event, now) = about(account, n as u64);
+        outbox.put(event, now).await.unwrap();
+    }
+    let messenger = Messenger::new(Some(Hook { target: Target::parse(&url).unwrap(), secret_file: None }));
+    let (events, mut seen) = mpsc::unbounded_channel();
+    let task = {
+        let outbox = outbox.clone();
+        tokio::spawn(async move { outbox.run_events(&messenger, |event| events.send(event).unwrap()).await })
+    };
+    // The first about anna is not taken: bert's goes on, her others wait.
+    for (answer, data) in [("503 Service Unavailable", 0), ("200 OK", 1)] {
+        let (mut stream, _) = soon(listener.accept()).await.unwrap();
+        let mut request = vec![0; 4096];
+        let length = soon(stream.read(&mut request)).await.unwrap();
+        let request = String::from_utf8_lossy(&request[..length]).into_owned();
+        assert!(request.ends_with(&format!("\"data\":{data}}}")), "{request}");
+        stream.write_all(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+    }
+    let Some(Event::Deferred { to, next, .. }) = soon(seen.recv()).await else { panic!("not put off") };
+    let wait = next.since(clock::now()).as_secs();
+    assert!(to == "user:anna" && (290..=300).contains(&wait), "as a release: in 5 minutes, not {wait} s");
+    assert!(matches!(soon(seen.recv()).await, Some(Event::Sent { to, .. }) if to == "user:bert"));
+    assert!(
+        timeout(Duration::from_millis(300), listener.accept()).await.is_err(),
+        "anna's others wait for her first"
+    );
+    assert_eq!(outbox.waiting(), 4, "the mail too");
+    task.abort();
+    let _ = task.await;
+
+    // A restart tries again.
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let messenger = Messenger::new(Some(Hook { target: Target::parse(&url).unwrap(), secret_file: None }));
+    let task = tokio::spawn(async move { outbox.run_events(&messenger, |_| ()).await });
+    for data in [0, 2, 3] {
+        let (mut stream, _) = soon(listener.accept()).await.unwrap();
+        let mut request = vec![0; 4096];
+        let length = soon(stream.read(&mut request)).await.unwrap();
+        let request = String::from_utf8_lossy(&request[..length]).into_owned();
+        assert!(request.ends_with(&format!("\"data\":{data}}}")), "{request}");
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    }
+    task.abort();
 }

@@ -1,0 +1,46 @@
+//! `[notify]`: who is told, in whose words, and which program.
+
+use std::path::{Path, PathBuf};
+
+use super::section::{Findings, Section};
+use super::{Notify, value};
+use crate::notify::webhook::{Hook, Target};
+
+/// Reads the table.
+pub(super) fn read(
+    mut section: Section<'_>,
+    folder: &Path,
+    hostname: &str,
+    findings: &mut Findings,
+) -> Notify {
+    let to = section.list("to", Vec::new(), value::mailbox);
+    let from = section.text("from", String::new(), |text| match text {
+        "" => Ok(String::new()),
+        address => value::mailbox(address),
+    });
+    let template = section.text("template", None, |text| optional_path(folder, text));
+    let webhook = webhook(&mut section, folder);
+    section.finish(findings);
+    let from = if from.is_empty() { format!("gatepost@{hostname}") } else { from };
+    Notify { to, from, template, webhook }
+}
+
+fn webhook(section: &mut Section<'_>, folder: &Path) -> Option<Hook> {
+    let target = section.text("webhook", None, |text| match text {
+        "" => Ok(None),
+        url => Target::parse(url).map(Some).map_err(str::to_owned),
+    });
+    let secret_file = section.text("webhook_secret_file", None, |text| optional_path(folder, text));
+    if target.is_none() && secret_file.is_some() && section.sound(&["webhook"]) {
+        section.problem("webhook_secret_file", "empty, or an address in webhook to which events go");
+    }
+    target.map(|target| Hook { target, secret_file })
+}
+
+fn optional_path(folder: &Path, text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "" => Ok(None),
+        _ if text.contains('\0') => Err("the path of a file".to_owned()),
+        path => Ok(Some(folder.join(path))),
+    }
+}

@@ -1,0 +1,84 @@
+//! What events are signed with: HMAC-SHA256 over id, time and body, as Standard Webhooks 1.0 says.
+//!
+//! The file has one secret a line (`whsec_` and base64), so that a new one can be brought in while receivers still know the old
+//! one: an event is then signed with each. Secrets are wiped from memory when they are dropped, and never shown.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+/// What a secret begins with.
+const PREFIX: &str = "whsec_";
+/// The fewest octets that Standard Webhooks wants in one.
+const ENOUGH: usize = 24;
+/// The most secrets that a file may have: each makes the signature longer.
+const MAX_SECRETS: usize = 5;
+
+/// With or without `=` at the end.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The secrets of a file; at least one.
+pub struct Secrets(Vec<Zeroizing<Vec<u8>>>);
+
+/// Why there is none; names the file and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SecretError(String);
+
+impl Secrets {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or a line is no secret.
+    pub fn read(path: &Path) -> Result<Self, SecretError> {
+        let file = path.display();
+        let octets = std::fs::read(path).map_err(|error| SecretError(format!("{file}: {error}")))?;
+        let octets = Zeroizing::new(octets);
+        let text = str::from_utf8(&octets).unwrap_or_default();
+        let mut secrets = Vec::new();
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let secret = line.trim().strip_prefix(PREFIX).and_then(|code| LENIENT.decode(code).ok());
+            match secret.filter(|secret| !secret.is_empty()) {
+                Some(secret) => secrets.push(Zeroizing::new(secret)),
+                None => {
+                    return Err(SecretError(format!(
+                        "{file}:{}: a secret is {PREFIX} and base64",
+                        index + 1
+                    )));
+                }
+            }
+        }
+        match secrets.len() {
+            0 => Err(SecretError(format!(
+                "{file}: no secret in it; {PREFIX} and base64 should stand in the first line"
+            ))),
+            1..=MAX_SECRETS => Ok(Self(secrets)),
+            _ => Err(SecretError(format!("{file}: at most {MAX_SECRETS} secrets"))),
+        }
+    }
+
+    /// Whether one is so short that it might be guessed.
+    pub fn are_weak(&self) -> bool {
+        self.0.iter().any(|secret| secret.len() < ENOUGH)
+    }
+
+    /// The value of `webhook-signature`; `seconds` is the value of `webhook-timestamp`.
+    pub(super) fn sign(&self, id: &str, seconds: u64, body: &[u8]) -> String {
+        let sign = |secret: &Zeroizing<Vec<u8>>| {
+            // HMAC takes keys of any length.
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+            mac.update(format!("{id}.{seconds}.").as_bytes());
+            mac.update(body);
+            Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+        };
+        self.0.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
+    }
+}

@@ -1,0 +1,158 @@
+//! CONTRACT, Detection: `[notify] template`, `webhook` and `webhook_secret_file`.
+
+use serde_json::json;
+
+use crate::support::contains;
+use crate::support::gatepost::{Gatepost, Setup};
+use crate::support::receiver::{Receiver, SECRET};
+use crate::support::scripted::{Answer, Scripted};
+
+/// Knows nobody whose name begins with `nobody`.
+fn upstream() -> Scripted {
+    Scripted::with(|asked| match asked.verb {
+        "RCPT" if asked.path().starts_with("nobody") => Answer::reply("550 5.1.1 User unknown"),
+        _ => None,
+    })
+}
+
+fn setup(upstream: &Scripted, receiver: &Receiver) -> Setup {
+    Setup::new(upstream.address)
+        .limit(2)
+        .notify("abuse@mta.example")
+        .set("notify.webhook", receiver.url())
+        .set("notify.webhook_secret_file", "secret")
+        .file("secret", &format!("{SECRET}\n"))
+}
+
+fn cross(gatepost: &Gatepost, user: &str) {
+    let mut client = gatepost.login(user);
+    client.expect(&format!("MAIL FROM:<{user}@mta.example>"), 250);
+    client.expect("RCPT TO:<nobody-1@mta.example>", 550);
+    client.send(b"RCPT TO:<nobody-2@mta.example>\r\n");
+    client.reply();
+}
+
+/// Each event is POSTed as JSON, signed; `data` is the object of `status`.
+#[test]
+fn a_block_is_posted_with_the_object_of_status() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let gatepost = setup(&upstream, &receiver).start();
+    cross(&gatepost, "alice");
+    let post = receiver.expect(1).remove(0);
+    post.expect_signed();
+    assert_eq!(post.first_line, "POST /hooks HTTP/1.1");
+    let event = post.json();
+    assert_eq!(event["type"], "account.blocked");
+    let mut status = gatepost.status("user:alice").unwrap();
+    // The session has ended meanwhile.
+    status["sessions"] = event["data"]["sessions"].clone();
+    assert_eq!(event["data"], status);
+    assert_eq!(event["timestamp"], status["blocked_at"]);
+    assert_eq!((&status["blocked_by"], &status["state"]), (&json!("limit"), &json!("blocked")));
+    // The abuse desk has its mail all the same.
+    assert!(contains(&upstream.expect_taken(1)[0].data, b"Blocked: user:alice"));
+    gatepost.expect_log("that it was sent", |line| line.to_string().contains("event sent"));
+}
+
+/// Anything but 2xx is tried again, over restarts, with the same id; redirects are not followed; what is about the same account
+/// waits for its turn, what is about another does not.
+#[test]
+fn what_is_not_taken_is_tried_again_in_order() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let mut gatepost = setup(&upstream, &receiver).set("limit.observe", true).start();
+    let elsewhere = format!("307 Temporary Redirect\r\nlocation: {}", receiver.url());
+    receiver.answer_next(&[&elsewhere, "500 Internal Server Error"]);
+    cross(&gatepost, "alice");
+    receiver.expect(1);
+    gatepost.expect_log("that it was put off", |line| line.to_string().contains("event put off"));
+    cross(&gatepost, "bob");
+    let posts = receiver.expect(2);
+    assert_eq!(posts[1].json()["data"]["account"], "user:bob");
+    gatepost.terminate();
+    gatepost.start();
+    let posts = receiver.expect(4);
+    for post in &posts {
+        post.expect_signed();
+        assert_eq!(post.kind(), "account.would_block");
+    }
+    for (first, again) in [(0, 2), (1, 3)] {
+        assert_eq!(posts[first].fields["webhook-id"], posts[again].fields["webhook-id"]);
+        assert_eq!(posts[first].body, posts[again].body);
+    }
+    // With `observe` the account counts on.
+    assert_eq!(posts[0].json()["data"]["state"], "counting");
+}
+
+/// A crash between the block and the event loses nothing: the receiver was never there.
+#[test]
+fn an_event_outlives_a_crash() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let url = receiver.url();
+    let mut gatepost = setup(&upstream, &receiver).set("notify.webhook", "http://127.0.0.1:9/nobody").start();
+    cross(&gatepost, "alice");
+    gatepost.expect_log("that it was put off", |line| line.to_string().contains("event put off"));
+    gatepost.kill();
+    gatepost.replace_in_config("http://127.0.0.1:9/nobody", &url);
+    gatepost.start();
+    assert_eq!(receiver.expect(1)[0].json()["data"]["account"], "user:alice");
+}
+
+/// A template gives the mail about an account its text, and its subject if it has one.
+#[test]
+fn the_notice_in_ones_own_words() {
+    let upstream = upstream();
+    let template = "Subject: Konto {account} gesperrt\n\n{count} von {limit} in {period}:\n{samples}\n\ngatepost unblock {account}\n";
+    let gatepost = Setup::new(upstream.address)
+        .limit(2)
+        .notify("abuse@mta.example")
+        .set("notify.template", "notice.txt")
+        .file("notice.txt", template)
+        .start();
+    cross(&gatepost, "alice");
+    let mail = String::from_utf8(upstream.expect_taken(1).remove(0).data).unwrap();
+    for part in [
+        "Subject: Konto user:alice gesperrt\r\n",
+        "2 von 2 in 1 hour:\r\n",
+        "nobody-2@mta.example  from 127.0.0.1\r\n",
+        "\r\n\r\ngatepost unblock user:alice\r\n",
+    ] {
+        assert!(mail.contains(part), "{part}\n{mail}");
+    }
+    assert!(!mail.contains("WHAT TO DO"), "{mail}");
+}
+
+/// `check` and the start name a template that is none, and a secret that is none; `check` names one that everybody can read.
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    for (key, file, content, part) in [
+        (
+            "notify.template",
+            "notice.txt",
+            "Konto {acount}\n",
+            "notice.txt:1: {acount} is unknown; there are {event}, {account},",
+        ),
+        ("notify.webhook_secret_file", "secret", "sesame\n", "secret:1: a secret is whsec_ and base64"),
+    ] {
+        let mut gatepost = setup(&upstream, &receiver).set(key, file).file(file, content).write();
+        let finished = gatepost.run(&["check"]).expect(1);
+        assert!(
+            format!("{}{}", finished.stdout, finished.stderr).contains(part),
+            "{}{}",
+            finished.stdout,
+            finished.stderr
+        );
+        let finished = gatepost.run(&["serve"]).expect(1);
+        assert!(finished.stderr.contains(part), "{}", finished.stderr);
+        assert!(finished.stderr.trim_end().lines().count() == 1, "{}", finished.stderr);
+        gatepost.kill();
+    }
+    let gatepost = setup(&upstream, &receiver).write();
+    let readable = gatepost.run(&["check"]);
+    assert!(
+        readable.stdout.contains("secret can be read by everybody"),
+        "{}{}",
+        readable.stdout,
+        readable.stderr
+    );
+}
