@@ -54,6 +54,7 @@ const HOUSE: &[Unit] = &[
     unit("guard", &[], NO_WORLD),
     unit("quarantine::envelope", &["quarantine::schedule"], NO_WORLD),
     unit("quarantine::schedule", &[], NO_WORLD),
+    unit("replay", &["guard::classify", "guard::window"], NO_WORLD),
     unit(
         "config",
         &["auth", "guard::ledger", "quarantine", "sender", "upstream"],

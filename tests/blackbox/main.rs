@@ -25,6 +25,7 @@ mod front_in;
 mod front_upstream;
 mod load;
 mod quarantine;
+mod replay;
 mod review;
 mod seed;
 mod smuggling;
