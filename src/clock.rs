@@ -90,10 +90,15 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// The moment that the system calls so; `None` before 1970.
+pub fn of(time: SystemTime) -> Option<Timestamp> {
+    let elapsed = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))
+}
+
 /// What time it is now. A clock before 1970 counts as the epoch.
 pub fn now() -> Timestamp {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    of(SystemTime::now()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 
 mod conversation;
 mod front;
+mod logs;
 mod mail;
 mod text;
 mod words;
 
 pub use conversation::{sasl, session};
 pub use front::{newline, proxy};
+pub use logs::log;
 pub use mail::{header, mail_data, stuffing};
 pub use text::{config, envelope, users};
 pub use words::{classify, command, line, mimicry, path, reply};
@@ -35,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sasl", sasl),
     ("proxy", proxy),
     ("newline", newline),
+    ("log", log),
 ];
 
 /// The first octet decides (where to cut, which limit), the rest is the input.

@@ -18,6 +18,7 @@ mod output;
 mod preview;
 mod quarantine;
 mod release;
+mod replay;
 mod serve;
 mod show;
 mod status;
@@ -70,6 +71,8 @@ enum Command {
     /// Look into the quarantine; release or delete what is in it
     #[command(subcommand)]
     Quarantine(quarantine::Command),
+    /// Tell by existing mail logs what settings would have done
+    Replay(replay::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -89,6 +92,9 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failed> {
     if let Command::Demo(arguments) = arguments.command {
         return serve::runtime()?.block_on(demo::run(&arguments));
+    }
+    if let Command::Replay(arguments_of_replay) = &arguments.command {
+        return replay::run(arguments_of_replay, arguments.config.as_deref());
     }
     let config = load(arguments.config.as_deref())?;
     let runtime = match arguments.command {
@@ -116,18 +122,26 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failed> {
         Command::Unblock(arguments) => block::unblock(arguments, &config).await,
         Command::Kick(arguments) => kick::run(arguments, &config).await,
         Command::Quarantine(command) => quarantine::run(command, &config).await,
+        // Nor does this, and it waits for nothing.
+        Command::Replay(arguments) => replay::run(&arguments, config.file.as_deref()),
     }
 }
 
 fn load(file: Option<&Path>) -> Result<Config, Failed> {
-    let found = CONFIG_FILES.iter().map(Path::new).find(|path| path.exists());
-    let Some(file) = file.or(found) else {
+    load_if_there(file)?.ok_or_else(|| {
         let [first, second] = CONFIG_FILES;
-        return Err(Failed::because(format!(
+        Failed::because(format!(
             "neither {first} nor {second} is there; name the configuration with --config FILE"
-        )));
-    };
-    Config::load(file, &machine::name()).map_err(|problems| Failed::because(problems.to_string()))
+        ))
+    })
+}
+
+/// `None` where none is named and none is there.
+fn load_if_there(file: Option<&Path>) -> Result<Option<Config>, Failed> {
+    let found = CONFIG_FILES.iter().map(Path::new).find(|path| path.exists());
+    let read =
+        |file| Config::load(file, &machine::name()).map_err(|problems| Failed::because(problems.to_string()));
+    file.or(found).map(read).transpose()
 }
 
 /// `--json`
@@ -192,6 +206,14 @@ mod tests {
             ("quarantine export A --output DIR", true),
             ("quarantine export A", false),
             ("quarantine export --output DIR", false),
+            ("replay", true),
+            ("replay - /var/log/mail.log.2.gz --json --plot a.svg", true),
+            (
+                "replay --relay 192.0.2.0/24 --relay 2001:db8::1 --since 30d --until 2026-11-24T16:05:28Z",
+                true,
+            ),
+            ("replay --relay printer", false),
+            ("replay --plot", false),
             ("frobnicate", false),
         ] {
             let words = std::iter::once("gatepost").chain(line.split_whitespace());

@@ -13,7 +13,7 @@ use super::recent::Recent;
 use super::record::{Record, Sender};
 use crate::account::{Account, canonical};
 use crate::clock::Timestamp;
-use crate::guard::Outcome;
+use crate::guard::classify::Outcome;
 use crate::guard::window::Key;
 
 /// Messages that are under way at the same time.
@@ -70,7 +70,18 @@ struct Message {
 #[derive(Debug, Default)]
 struct Session {
     account: Option<Account>,
-    waiting: Vec<(Timestamp, Key, Key, Outcome)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A refusal of which it is not yet known whose it is.
+#[derive(Debug)]
+struct Waiting {
+    at: Timestamp,
+    key: Key,
+    domain: Key,
+    outcome: Outcome,
+    /// Whose it is if nobody authenticates.
+    client: Owner,
 }
 
 /// A session with Gatepost.
@@ -114,11 +125,17 @@ impl Attribution {
         match record {
             Record::Connected { process } => self.sessions.insert((host, process), Session::default()),
             Record::Disconnected { process, authenticated } => {
-                let waiting =
-                    self.sessions.remove((host, process)).map_or(0, |session| session.waiting.len());
-                let left_out =
-                    if authenticated { &mut self.left_out.unnamed } else { &mut self.left_out.inbound };
-                *left_out += waiting as u64;
+                let session = self.sessions.remove((host, process)).unwrap_or_default();
+                for Waiting { at, key, domain, outcome, client } in session.waiting {
+                    match client {
+                        // A relay host that did not authenticate.
+                        Owner::Account(account) if !authenticated => {
+                            attempt(Attempt { at, account, key, domain, outcome });
+                        }
+                        _ if authenticated => self.left_out.unnamed += 1,
+                        client => self.leave_out(&client),
+                    }
+                }
             }
             Record::Begun { id, process, sender, before } => {
                 let earlier = before.and_then(|before| self.messages.entry((host, before)));
@@ -134,19 +151,27 @@ impl Attribution {
             Record::Refused { id, process, sender, recipient, outcome } => {
                 let known =
                     id.and_then(|id| self.messages.entry((host, id))).map(|message| message.owner.clone());
-                let owner = known.unwrap_or_else(|| self.owner(sender));
+                let client = self.owner(sender);
                 let (key, domain) = keys(recipient);
                 let session = process.and_then(|process| self.sessions.entry((host, process)));
-                match (owner, session) {
-                    (Owner::Account(account), _) => attempt(Attempt { at, account, key, domain, outcome }),
-                    (Owner::Elsewhere, Some(session)) => match session.account.clone() {
-                        Some(account) => attempt(Attempt { at, account, key, domain, outcome }),
-                        None if session.waiting.len() < WAITING => {
-                            session.waiting.push((at, key, domain, outcome))
+                let owner = match (known, sender, session) {
+                    (Some(owner), ..) => owner,
+                    // Who authenticated may be told later.
+                    (None, Sender::Host(_) | Sender::Untold, Some(session)) => {
+                        match session.account.clone() {
+                            Some(account) => Owner::Account(account),
+                            None if session.waiting.len() < WAITING => {
+                                session.waiting.push(Waiting { at, key, domain, outcome, client });
+                                return;
+                            }
+                            None => Owner::Unnamed,
                         }
-                        None => self.left_out.unnamed += 1,
-                    },
-                    (owner, _) => self.leave_out(&owner),
+                    }
+                    _ => client,
+                };
+                match owner {
+                    Owner::Account(account) => attempt(Attempt { at, account, key, domain, outcome }),
+                    owner => self.leave_out(&owner),
                 }
             }
             Record::Settled { id, recipient, outcome, passed_on } => {
@@ -204,7 +229,7 @@ impl Attribution {
         // XCLIENT may have made it another's.
         let Some(session) = self.sessions.entry((host, process)) else { return };
         session.account = Some(account.clone());
-        for (at, key, domain, outcome) in session.waiting.drain(..) {
+        for Waiting { at, key, domain, outcome, .. } in session.waiting.drain(..) {
             attempt(Attempt { at, account: account.clone(), key, domain, outcome });
         }
     }

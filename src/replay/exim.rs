@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::record::{Broken, Record, Said, Sender};
-use crate::guard::{Outcome, classify};
+use crate::guard::classify::{Outcome, classify};
 use crate::smtp::Reply;
 
 /// One line.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::record::{Broken, Record, Said, reply};
-use crate::guard::classify;
+use crate::guard::classify::classify;
 use crate::smtp::Reply;
 
 /// What matters of a line.
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::account::Account;
     use crate::clock::Timestamp;
-    use crate::guard::Outcome;
+    use crate::guard::classify::Outcome;
     use crate::id::SessionId;
     use crate::maillog::{MessageFacts, SessionLog};
     use crate::replay::calendar::Calendar;
@@ -152,10 +152,7 @@ mod tests {
 
     /// What `maillog` writes, in both forms, as `serve` has it written.
     fn written(log: impl Fn(SessionLog)) -> [String; 2] {
-        let session = SessionLog::new(
-            SessionId::new(Timestamp::default()),
-            ([192, 0, 2, 1], 4711).into(),
-        );
+        let session = SessionLog::new(SessionId::new(Timestamp::default()), ([192, 0, 2, 1], 4711).into());
         [true, false].map(|json| {
             let out = Written::default();
             let writer = out.clone();

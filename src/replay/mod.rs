@@ -1,7 +1,8 @@
 //! What settings would have done to mail of the past: log lines -> records -> attempts -> trial -> report.
 //!
 //! [`lines`] cuts a stream into lines, [`head`] tells when and by which program each was written, [`postfix`], [`exim`] and [`gatepost`] what
-//! it says; [`attribution`] finds the account responsible, [`order`] restores the order of asking. All of it is pure, in memory that does
+//! it says; [`attribution`] finds the account responsible, [`order`] restores the order of asking, [`trial`] tries the settings, [`report`]
+//! says what came of it, and [`plot`] draws it. All of it is pure, in memory that does
 //! not grow with the log, and makes of any octets whatever nothing worse than a line that is counted as unreadable.
 
 pub mod attribution;
@@ -10,13 +11,23 @@ mod exim;
 mod gatepost;
 pub mod head;
 pub mod lines;
+pub mod log;
 pub mod order;
+pub mod plot;
 mod postfix;
 mod recent;
 pub mod record;
+pub mod report;
+mod sequential;
+pub mod trial;
 
 use head::Program;
 use record::Said;
+
+/// `[limit] invalid_recipients`, if nobody says otherwise.
+pub const LIMIT: u32 = 100;
+/// `[detection] usual_share`, if nobody says otherwise.
+pub const USUAL_SHARE: f64 = 0.05;
 
 /// What the rest of a line says, behind its head.
 ///
@@ -31,3 +42,6 @@ pub fn say(program: Program, rest: &str) -> Said<'_> {
         Program::Other => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests;

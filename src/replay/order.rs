@@ -76,7 +76,7 @@ impl Ord for Waiting {
 mod tests {
     use super::*;
     use crate::account::Account;
-    use crate::guard::Outcome;
+    use crate::guard::classify::Outcome;
     use crate::guard::window::Key;
 
     fn attempt(seconds: u64, name: &str) -> Attempt {

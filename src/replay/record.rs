@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::guard::Outcome;
+use crate::guard::classify::Outcome;
 use crate::smtp::{Enhanced, Reply};
 
 /// Who a line says was at the other end.

@@ -26,6 +26,7 @@ mod front_upstream;
 mod hooks;
 mod load;
 mod quarantine;
+mod replay;
 mod review;
 mod seed;
 mod smuggling;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use super::gatepost::PASSWORD;
 use super::{free_address, tls, wait_for};
 
 /// The domain of the accounts that every MTA here has.
@@ -50,6 +51,8 @@ pub(crate) enum Kind {
 pub(crate) enum Foreign {
     /// It takes none.
     Unrouted,
+    /// It takes everybody there, and bounces who is none when that MTA says so.
+    Taken { by: SocketAddr },
     /// It asks the MTA there before it answers. `reject_code` is Postfix's `unverified_recipient_reject_code`.
     Verified { by: SocketAddr, reject_code: Option<u16> },
 }
@@ -149,6 +152,14 @@ impl Mta {
         ACCOUNTS.iter().map(|account| self.mailbox(account).len()).sum()
     }
 
+    /// Its mail log.
+    pub(crate) fn log_file(&self) -> std::path::PathBuf {
+        self.folder.path().join(match self.kind {
+            Kind::Postfix => "maillog",
+            Kind::Exim => "logs/mainlog",
+        })
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         ["output", "maillog", "logs/mainlog", "logs/rejectlog", "logs/paniclog"]
@@ -204,6 +215,7 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
     let d = dir.display();
     let (routes, verify) = match foreign {
         Foreign::Unrouted => (String::new(), String::new()),
+        Foreign::Taken { by } => (format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port()), String::new()),
         Foreign::Verified { by, reject_code } => (
             format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port()),
             format!(
@@ -304,20 +316,20 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
             format!("  {verb} recipients = {name}@{domain}\n    message = {reply}\n")
         })
         .collect();
-    let (verify, route) = match foreign {
-        Foreign::Unrouted => ("", String::new()),
-        Foreign::Verified { by, .. } => (
-            "  require verify = recipient/callout=20s\n",
+    let verify = match foreign {
+        Foreign::Unrouted | Foreign::Taken { .. } => "",
+        Foreign::Verified { .. } => "  require verify = recipient/callout=20s\n",
+    };
+    let (route, onward) = match foreign {
+        Foreign::Unrouted => (String::new(), 25),
+        Foreign::Taken { by } | Foreign::Verified { by, .. } => (
             format!(
                 "foreign:\n  driver = manualroute\n  domains = {FOREIGN}\n  route_list = * {}\n  self = send\n  transport = onward\n\
                  \x20 no_more\n",
                 by.ip()
             ),
+            by.port(),
         ),
-    };
-    let onward = match foreign {
-        Foreign::Unrouted => 25,
-        Foreign::Verified { by, .. } => by.port(),
     };
     format!(
         "primary_hostname = mx.{domain}\n\
@@ -350,7 +362,10 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
          maildir:\n  driver = appendfile\n  maildir_format\n  directory = $home/Maildir\n  create_directory\n\
          \x20 return_path_add\n  envelope_to_add\n  delivery_date_add\n\
          onward:\n  driver = smtp\n  port = {onward}\n  hosts_avoid_tls = *\n\
-         begin retry\n* * F,1h,5m\n",
+         begin retry\n* * F,1h,5m\n\
+         begin authenticators\n\
+         plain_server:\n  driver = plaintext\n  public_name = PLAIN\n  server_prompts = :\n\
+         \x20 server_condition = ${{if eq{{$auth3}}{{{PASSWORD}}}}}\n  server_set_id = $auth2\n",
         port = address.port(),
     )
 }

@@ -1,0 +1,132 @@
+//! `gatepost replay`: what settings would have done to mail of the past, by the logs that are there already.
+//!
+//! Opens logs and prints what [`replay`](crate::replay) makes of them. Needs no configuration; where there is one, its settings are among
+//! those that are tried. Changes nothing, asks nobody.
+
+mod progress;
+mod source;
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::output::{Failed, warn};
+use super::{Format, load_if_there, time};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::guard::window::Count;
+use crate::replay::attribution::Attribution;
+use crate::replay::log::Replay;
+use crate::replay::report::{Report, Setting, Yours};
+use crate::replay::trial::{Grid, Trial};
+use crate::replay::{self, plot};
+use progress::Progress;
+use source::Source;
+
+/// The limits that are tried, beside that of the configuration.
+const LIMITS: [u32; 6] = [25, 50, 75, 100, 150, 200];
+/// The usual shares that are.
+const USUAL_SHARES: [f64; 4] = [0.02, 0.05, 0.10, 0.15];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Mail logs of Postfix, Exim or Gatepost, plain or gzip; `-` or none: standard input
+    #[arg(value_name = "LOG")]
+    logs: Vec<PathBuf>,
+    /// Draw each suspicious account's invalid recipients over time, as SVG
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// A network of machines that send without logging in, beside those of [relay] hosts; may be given more than once
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    relay: Vec<IpNet>,
+    /// Only what was logged since then: 2026-11-24T16:05:28Z, or a duration ago such as 30d
+    #[arg(long, value_name = "TIME", value_parser = time::since)]
+    since: Option<Timestamp>,
+    /// Only what was logged until then
+    #[arg(long, value_name = "TIME", value_parser = time::since)]
+    until: Option<Timestamp>,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) fn run(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failed> {
+    let config = load_if_there(file)?;
+    let sources = source::open(&arguments.logs)?;
+    let (grid, yours) = settings(config.as_ref());
+    let mut relay_hosts = config.map(|config| config.relay_hosts).unwrap_or_default();
+    relay_hosts.extend(&arguments.relay);
+
+    let mut replay =
+        Replay::new(Attribution::new(relay_hosts), Trial::new(grid), arguments.since, arguments.until);
+    let mut progress = Progress::new(&sources);
+    let (names, mut logs): (Vec<_>, Vec<_>) = sources.into_iter().map(Source::into_log).unzip();
+    let mut faults = Vec::new();
+    replay.read(
+        &mut logs,
+        |place, error| faults.push(format!("{}: {error}; what came before counts", names[place])),
+        |lines| progress.show(lines),
+    );
+    progress.clear();
+    for fault in &faults {
+        warn(fault);
+    }
+    let (trial, reading, left_out) = replay.finish();
+    let report = Report::of(&trial, reading, left_out, &yours);
+    if report.reading.used == 0 {
+        return Err(Failed::because(format!(
+            "none of the {} lines tells of a message or a recipient; replay reads the mail logs of Postfix, Exim and Gatepost",
+            report.reading.lines
+        )));
+    }
+    if let Some(file) = &arguments.plot {
+        draw(&report, file)?;
+    }
+    let mut output = arguments.format.output();
+    if output.is_json() {
+        output.object(&report)?;
+    } else {
+        tables::print(&report, &mut output)?;
+    }
+    output.flush()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let network: Option<IpNet> =
+        text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()));
+    network.ok_or_else(|| format!("`{text}` is neither an address nor a network such as 192.0.2.0/24"))
+}
+
+/// What is tried, and what of it is in force.
+fn settings(config: Option<&Config>) -> (Grid, Yours) {
+    let mut grid = Grid {
+        limits: LIMITS.to_vec(),
+        period: Duration::from_secs(60 * 60),
+        count: Count::Distinct,
+        usual_shares: USUAL_SHARES.to_vec(),
+        thief_share: 0.30,
+        threshold: 12.0,
+        delay: Duration::from_secs(30 * 60),
+    };
+    let Some(config) = config else { return (grid, Yours::default()) };
+    let policy = &config.policy;
+    (grid.period, grid.count) = (policy.period, policy.count);
+    grid.limits.push(policy.invalid_recipients);
+    grid.limits.sort_unstable();
+    grid.limits.dedup();
+    let setting = Setting {
+        invalid_recipients: Some(policy.invalid_recipients),
+        usual_share: Some(replay::USUAL_SHARE),
+    };
+    (grid, Yours { setting: Some(setting), exempt: policy.exempt.iter().cloned().collect() })
+}
+
+fn draw(report: &Report<'_>, file: &Path) -> Result<(), Failed> {
+    let Some(svg) = plot::draw(report) else {
+        warn("no account is suspicious: nothing is drawn");
+        return Ok(());
+    };
+    std::fs::write(file, svg)
+        .map_err(|error| Failed::because(format!("{} cannot be written: {error}", file.display())))
+}

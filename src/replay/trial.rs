@@ -1,0 +1,474 @@
+//! Tries settings on the attempts of all accounts at once: when each would have stopped whom.
+//!
+//! The limit as `guard::window` counts, the sequential test as `guard` runs it, and both together, with probation: what is accepted in
+//! it goes out when it is due, unless the limit blocks before. Memory is bounded by [`MAX_ACCOUNTS`], and per account.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::attribution::Attempt;
+use super::sequential::{Sequential, Terms};
+use crate::account::Account;
+use crate::clock::Timestamp;
+use crate::guard::classify::Outcome;
+use crate::guard::window::{Added, Count, Rule, Window};
+
+/// So many accounts are tried. Of more, those without an invalid recipient give way.
+pub const MAX_ACCOUNTS: usize = 10_000;
+/// A window holds so many at least, so that a curve shows more than the highest limit.
+const LEAST_WINDOW: u32 = 500;
+/// The points of a curve.
+const POINTS: usize = 512;
+/// CONTRACT, Detection: in all a message is delayed for no longer.
+const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: u64 = 60 * 60 * 1_000;
+
+/// The settings that are tried.
+#[derive(Debug, Clone)]
+pub struct Grid {
+    /// `[limit] invalid_recipients`, in ascending order.
+    pub limits: Vec<u32>,
+    /// `[limit] period`
+    pub period: Duration,
+    /// `[limit] count`
+    pub count: Count,
+    /// `[detection] usual_share`, in ascending order.
+    pub usual_shares: Vec<f64>,
+    /// `[detection] thief_share`
+    pub thief_share: f64,
+    /// `[detection] threshold`
+    pub threshold: f64,
+    /// `[detection] delay`
+    pub delay: Duration,
+}
+
+impl Grid {
+    fn rule(&self) -> Rule {
+        let limit = self.limits.iter().copied().max().unwrap_or(LEAST_WINDOW).max(LEAST_WINDOW);
+        Rule { limit, period: self.period, count: self.count }
+    }
+
+    fn terms(&self) -> Vec<Terms> {
+        let terms = |share: &f64| Terms::new(*share, self.thief_share, self.threshold);
+        self.usual_shares.iter().map(terms).collect()
+    }
+}
+
+/// A moment at which a setting would have stepped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// When.
+    pub at: Timestamp,
+    /// How many recipients' mail had gone out by then, within the day before.
+    pub reached: u64,
+    /// How many invalid recipients had been counted by then.
+    pub invalid: u64,
+}
+
+/// What is known of one account.
+#[derive(Debug)]
+pub struct Tally {
+    /// The first and the last attempt.
+    pub first: Timestamp,
+    /// The last.
+    pub last: Timestamp,
+    /// Recipients that were accepted.
+    pub accepted: u64,
+    /// Invalid recipients, as the window counts them.
+    pub invalid: u64,
+    /// Refused for another reason.
+    pub refused: u64,
+    /// Of each limit: when it would have blocked.
+    pub limits: Vec<Option<Stop>>,
+    /// Of each usual share: when the test alarmed first.
+    pub alarms: Vec<Option<Stop>>,
+    /// Of each limit, of each usual share: how many recipients' mail had gone out when the limit blocked, with probation before.
+    pub both: Vec<Vec<Option<u64>>>,
+    /// Invalid and accepted recipients of the clock hour with the most invalid ones.
+    pub busiest: (u64, u64),
+    /// Days with an invalid recipient.
+    pub days: u32,
+    /// Invalid recipients within the period, over time.
+    pub curve: Curve,
+    window: Window,
+    tests: Vec<Sequential>,
+    probation: Vec<Probation>,
+    hour: (u64, u64, u64),
+    last_day: u64,
+    /// Accepted recipients of the last day, by the clock hour.
+    day: VecDeque<(u64, u64)>,
+}
+
+/// How many invalid recipients were within the period, at so many moments.
+#[derive(Debug, Default)]
+pub struct Curve(Vec<(Timestamp, u32)>);
+
+impl Curve {
+    /// In the order of time.
+    pub fn points(&self) -> &[(Timestamp, u32)] {
+        &self.0
+    }
+
+    fn push(&mut self, at: Timestamp, count: u32) {
+        if self.0.len() >= POINTS {
+            // Of two neighbours the higher stays.
+            self.0 = self
+                .0
+                .chunks(2)
+                .filter_map(|pair| pair.iter().copied().max_by_key(|(_, count)| *count))
+                .collect();
+        }
+        self.0.push((at, count));
+    }
+}
+
+/// The mail of an account since the test alarmed.
+#[derive(Debug, Default)]
+struct Probation {
+    until: Option<Timestamp>,
+    /// Recipients whose mail is delayed, by the minute in which it came: since when, until when, how many.
+    delayed: VecDeque<(Timestamp, Timestamp, u64)>,
+}
+
+impl Probation {
+    fn alarm(&mut self, now: Timestamp, delay: Duration) {
+        let until = now.after(delay);
+        self.until = Some(until);
+        for (since, due, _) in &mut self.delayed {
+            *due = until.min(since.after(LONGEST_DELAY)).max(*due);
+        }
+    }
+
+    fn accept(&mut self, now: Timestamp, delay: Duration) {
+        if self.until.is_none_or(|until| now >= until) {
+            return;
+        }
+        match self.delayed.back_mut() {
+            Some((since, _, recipients)) if now.since(*since) < Duration::from_secs(60) => *recipients += 1,
+            _ => self.delayed.push_back((now, now.after(delay), 1)),
+        }
+    }
+
+    /// What is due at `now` goes out.
+    fn tick(&mut self, now: Timestamp) {
+        while self.delayed.front().is_some_and(|(_, due, _)| *due <= now) {
+            self.delayed.pop_front();
+        }
+    }
+
+    /// Recipients whose mail has not gone out.
+    fn held_back(&self) -> u64 {
+        self.delayed.iter().map(|(_, _, recipients)| recipients).sum()
+    }
+}
+
+impl Tally {
+    fn new(grid: &Grid, at: Timestamp) -> Self {
+        let (limits, shares) = (grid.limits.len(), grid.usual_shares.len());
+        Self {
+            first: at,
+            last: at,
+            accepted: 0,
+            invalid: 0,
+            refused: 0,
+            limits: vec![None; limits],
+            alarms: vec![None; shares],
+            both: vec![vec![None; shares]; limits],
+            busiest: (0, 0),
+            days: 0,
+            curve: Curve::default(),
+            window: Window::default(),
+            tests: std::iter::repeat_with(Sequential::default).take(shares).collect(),
+            probation: std::iter::repeat_with(Probation::default).take(shares).collect(),
+            hour: (0, 0, 0),
+            last_day: u64::MAX,
+            day: VecDeque::new(),
+        }
+    }
+
+    /// The share of invalid recipients among those that say anything about a list.
+    pub fn share(&self) -> f64 {
+        share(self.invalid, self.accepted)
+    }
+
+    /// The same of the busiest hour.
+    pub fn busiest_share(&self) -> f64 {
+        share(self.busiest.0, self.busiest.1)
+    }
+
+    fn try_on(&mut self, attempt: &Attempt, grid: &Grid, rule: &Rule, terms: &[Terms]) {
+        self.last = attempt.at;
+        self.probation.iter_mut().for_each(|probation| probation.tick(attempt.at));
+        match attempt.outcome {
+            Outcome::OtherRefusal => self.refused += 1,
+            Outcome::Accepted => self.accept(attempt, grid, terms),
+            Outcome::NoSuchRecipient => self.refuse(attempt, grid, rule, terms),
+        }
+    }
+
+    fn accept(&mut self, attempt: &Attempt, grid: &Grid, terms: &[Terms]) {
+        self.accepted += 1;
+        self.in_the_hour(attempt.at, 0, 1);
+        let hour = attempt.at.as_millis() / HOUR;
+        match self.day.back_mut() {
+            Some((last, recipients)) if *last == hour => *recipients += 1,
+            _ => self.day.push_back((hour, 1)),
+        }
+        while self.day.front().is_some_and(|(first, _)| first + 24 < hour) {
+            self.day.pop_front();
+        }
+        for ((test, terms), probation) in self.tests.iter_mut().zip(terms).zip(&mut self.probation) {
+            test.valid(attempt.key, attempt.domain, attempt.at, terms);
+            probation.accept(attempt.at, grid.delay);
+        }
+    }
+
+    fn refuse(&mut self, attempt: &Attempt, grid: &Grid, rule: &Rule, terms: &[Terms]) {
+        let Added::Counted(count) = self.window.add(attempt.key, attempt.at, rule) else { return };
+        self.invalid += 1;
+        self.in_the_hour(attempt.at, 1, 0);
+        self.curve.push(attempt.at, count);
+        let day = attempt.at.as_millis() / (24 * HOUR);
+        self.days += u32::from(day != self.last_day);
+        self.last_day = day;
+        let stop = Stop { at: attempt.at, reached: self.reached(attempt.at), invalid: self.invalid };
+        let tests = self.tests.iter_mut().zip(terms).zip(&mut self.probation).zip(&mut self.alarms);
+        for (((test, terms), probation), first) in tests {
+            if test.invalid(attempt.domain, attempt.at, grid.period, terms) {
+                first.get_or_insert(stop);
+                probation.alarm(attempt.at, grid.delay);
+            }
+        }
+        for ((limit, crossed), both) in grid.limits.iter().zip(&mut self.limits).zip(&mut self.both) {
+            if count >= *limit && crossed.is_none() {
+                *crossed = Some(stop);
+                let reached =
+                    |probation: &Probation| Some(stop.reached.saturating_sub(probation.held_back()));
+                *both = self.probation.iter().map(reached).collect();
+            }
+        }
+    }
+
+    /// Accepted within the day before `now`: what an account sent in all the time before it was stolen says nothing of the thief.
+    fn reached(&self, now: Timestamp) -> u64 {
+        let hour = now.as_millis() / HOUR;
+        self.day.iter().filter(|(then, _)| then + 24 >= hour).map(|(_, recipients)| recipients).sum()
+    }
+
+    fn in_the_hour(&mut self, at: Timestamp, invalid: u64, accepted: u64) {
+        let hour = at.as_millis() / HOUR;
+        if self.hour.0 != hour {
+            self.hour = (hour, 0, 0);
+        }
+        self.hour.1 += invalid;
+        self.hour.2 += accepted;
+        if self.hour.1 >= self.busiest.0 && self.hour.1 > 0 {
+            self.busiest = (self.hour.1, self.hour.2);
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share is shown with two digits")]
+fn share(invalid: u64, accepted: u64) -> f64 {
+    if invalid == 0 { 0.0 } else { invalid as f64 / (invalid + accepted) as f64 }
+}
+
+/// All accounts.
+#[derive(Debug)]
+pub struct Trial {
+    grid: Grid,
+    rule: Rule,
+    terms: Vec<Terms>,
+    tallies: HashMap<Account, Tally>,
+    /// Accounts without an invalid recipient that gave way, and what they accepted.
+    given_way: (u64, u64),
+    /// Attempts of accounts for which there was no room.
+    no_room: u64,
+}
+
+impl Trial {
+    /// Of these settings.
+    pub fn new(grid: Grid) -> Self {
+        let (rule, terms) = (grid.rule(), grid.terms());
+        Self { grid, rule, terms, tallies: HashMap::new(), given_way: (0, 0), no_room: 0 }
+    }
+
+    /// One more attempt, no earlier than the one before.
+    pub fn put(&mut self, attempt: &Attempt) {
+        if !self.tallies.contains_key(&attempt.account) {
+            if self.tallies.len() >= MAX_ACCOUNTS {
+                self.make_room();
+            }
+            if self.tallies.len() >= MAX_ACCOUNTS {
+                self.no_room += 1;
+                return;
+            }
+            self.tallies.insert(attempt.account.clone(), Tally::new(&self.grid, attempt.at));
+        }
+        if let Some(tally) = self.tallies.get_mut(&attempt.account) {
+            tally.try_on(attempt, &self.grid, &self.rule, &self.terms);
+        }
+    }
+
+    /// Lets go of the half without an invalid recipient that was not heard of for longest.
+    fn make_room(&mut self) {
+        let mut clean: Vec<Timestamp> =
+            self.tallies.values().filter(|tally| tally.invalid == 0).map(|tally| tally.last).collect();
+        if clean.is_empty() {
+            return;
+        }
+        let middle = clean.len() / 2;
+        let (_, until, _) = clean.select_nth_unstable(middle);
+        let until = *until;
+        self.tallies.retain(|_, tally| {
+            let stays = tally.invalid > 0 || tally.last > until;
+            if !stays {
+                self.given_way.0 += 1;
+                self.given_way.1 += tally.accepted;
+            }
+            stays
+        });
+    }
+
+    /// The settings.
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// The accounts, in no order.
+    pub fn tallies(&self) -> impl Iterator<Item = (&Account, &Tally)> {
+        self.tallies.iter()
+    }
+
+    /// Accounts that gave way, and the recipients that they had accepted.
+    pub fn given_way(&self) -> (u64, u64) {
+        self.given_way
+    }
+
+    /// Attempts of accounts for which there was no room.
+    pub fn no_room(&self) -> u64 {
+        self.no_room
+    }
+
+    /// The share of invalid recipients that speaks neither for nor against an account, by the first of these usual shares that is
+    /// the contract's default, or else the middle one.
+    pub fn neutral_share(&self) -> f64 {
+        Terms::new(super::USUAL_SHARE, self.grid.thief_share, self.grid.threshold).neutral()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::window::Key;
+
+    pub(super) fn grid() -> Grid {
+        Grid {
+            limits: vec![5, 10],
+            period: Duration::from_secs(3_600),
+            count: Count::Distinct,
+            usual_shares: vec![0.05],
+            thief_share: 0.30,
+            threshold: 12.0,
+            delay: Duration::from_secs(1_800),
+        }
+    }
+
+    fn attempt(account: &str, second: u64, address: &str, outcome: Outcome) -> Attempt {
+        Attempt {
+            at: Timestamp::from_millis(1_700_000_000_000 + second * 1_000),
+            account: Account::user(account).unwrap(),
+            key: Key::of(address.as_bytes()),
+            domain: Key::of(address.split('@').next_back().unwrap().as_bytes()),
+            outcome,
+        }
+    }
+
+    /// Lives and deaths by the second: `+` accepted, `-` invalid, `.` refused otherwise, a blank nothing.
+    fn tried(line: &str, step: u64) -> Tally {
+        let mut trial = Trial::new(grid());
+        for (place, c) in line.chars().enumerate() {
+            let outcome = match c {
+                '+' => Outcome::Accepted,
+                '-' => Outcome::NoSuchRecipient,
+                '.' => Outcome::OtherRefusal,
+                _ => continue,
+            };
+            trial.put(&attempt("a", place as u64 * step, &format!("{place}@{place}.example"), outcome));
+        }
+        trial.tallies.remove(&Account::user("a").unwrap()).unwrap()
+    }
+
+    fn seconds(stop: Option<Stop>) -> Option<(u64, u64, u64)> {
+        stop.map(|stop| ((stop.at.as_millis() - 1_700_000_000_000) / 1_000, stop.reached, stop.invalid))
+    }
+
+    #[test]
+    fn when_each_setting_steps_in() {
+        let tally = tried("++-+-.+-+--------+-", 1);
+        assert_eq!((tally.accepted, tally.invalid, tally.refused), (6, 12, 1));
+        assert_eq!(seconds(tally.limits[0]), Some((10, 5, 5)));
+        assert_eq!(seconds(tally.limits[1]), Some((15, 5, 10)));
+        // 7 x ln 6 = 12.5; the four accepted ones between take 1.2 off.
+        assert_eq!(seconds(tally.alarms[0]), Some((13, 5, 8)));
+        // The limit of 5 comes before the alarm; at 10 the one accepted in probation has not gone out.
+        assert_eq!(tally.both, [[Some(5)], [Some(5)]]);
+        assert_eq!((tally.busiest, tally.days), ((12, 6), 1));
+        assert_eq!(tally.curve.points().len(), 12);
+    }
+
+    #[test]
+    fn probation_delays_and_lets_go() {
+        // The alarm comes with the 7th, at 60 s. What is accepted at 70 and 80 is due 30 minutes later.
+        let mut line = "-------++".to_owned();
+        line.push_str(&" ".repeat(170));
+        line.push_str("+++---");
+        let tally = tried(&line, 10);
+        assert_eq!(seconds(tally.alarms[0]), Some((60, 0, 7)));
+        assert_eq!(seconds(tally.limits[1]), Some((1_840, 5, 10)));
+        // At 1,840 s the first has gone out, being due at 1,870: no; it has not.
+        assert_eq!(tally.both[1], [Some(0)]);
+        let later = tried(&line.replace("+++---", "          +++---"), 10);
+        assert_eq!(later.both[1], [Some(5)], "both were due, and probation was over");
+    }
+
+    #[test]
+    fn the_same_address_counts_once_within_the_period() {
+        let mut trial = Trial::new(grid());
+        for second in 0..100 {
+            trial.put(&attempt("a", second * 60, "dead@example.org", Outcome::NoSuchRecipient));
+        }
+        let (_, tally) = trial.tallies().next().unwrap();
+        assert_eq!((tally.invalid, tally.limits[0]), (2, None));
+    }
+
+    #[test]
+    fn accounts_are_bounded() {
+        let mut trial = Trial::new(Grid { limits: vec![5], usual_shares: vec![], ..grid() });
+        let accounts = MAX_ACCOUNTS as u64 * 3 / 2;
+        for number in 0..accounts {
+            let outcome = if number % 10 == 0 { Outcome::NoSuchRecipient } else { Outcome::Accepted };
+            trial.put(&attempt(&format!("a{number}"), number, "x@example.org", outcome));
+        }
+        assert!(trial.tallies.len() <= MAX_ACCOUNTS);
+        assert_eq!(trial.tallies.len() as u64 + trial.given_way.0, accounts);
+        assert_eq!(trial.given_way.0, trial.given_way.1);
+        let dirty = trial.tallies().filter(|(_, tally)| tally.invalid > 0).count() as u64;
+        assert_eq!(dirty, accounts / 10, "no account with an invalid recipient gives way");
+        assert_eq!(trial.no_room, 0);
+    }
+
+    #[test]
+    fn curves_are_bounded_and_keep_their_peaks() {
+        let mut curve = Curve::default();
+        for number in 0..100_000_u32 {
+            curve.push(
+                Timestamp::from_millis(u64::from(number)),
+                if number == 7_777 { 900 } else { number % 50 },
+            );
+            assert!(curve.0.len() <= POINTS);
+        }
+        assert!(curve.0.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(curve.0.contains(&(Timestamp::from_millis(7_777), 900)));
+    }
+}
