@@ -4,10 +4,13 @@
 //! room: it holds nobody's mail up. That of a block is kept by the ledger instead. With no `[notify] to` and no `webhook` the log
 //! alone tells.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::account::Account;
+use crate::auth::Guessed;
 use crate::clock::{self, Timestamp};
 use crate::config::{Action, Config};
 use crate::control::Limit;
@@ -138,6 +141,14 @@ impl Desk {
             Blind { recipients: ledger::BLIND_AFTER, domains: if foreign { "foreign" } else { "all" } };
         let event = self.event(events::BLIND, "the upstream", clock::now(), &facts);
         self.notify(&Notice::Blind { foreign, recipients: ledger::BLIND_AFTER }, event).await;
+    }
+
+    /// A password may have been guessed.
+    pub async fn guessed(&self, account: &Account, client: IpAddr, guessed: Guessed) {
+        let Guessed { guesses, addresses } = guessed;
+        let period = self.config.auth.guesses.period;
+        let notice = Notice::Guessed { account: account.clone(), client, guesses, addresses, period };
+        self.notify(&notice, None).await;
     }
 
     /// Counts or blocks cannot be written.

@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 use bounds::{Bounds, Kind, LeftOut};
 
 use crate::account::Account;
+use crate::auth::Guessed;
 use crate::control::AuditLine;
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
@@ -98,12 +99,30 @@ impl SessionLog {
     }
 
     /// A log-in failed.
-    pub fn authentication_failed(&self, mechanism: &str, name: Option<&str>, why: &str) {
+    ///
+    /// What the client chose stands behind what it did not: `contrib/fail2ban` reads this line from its beginning.
+    pub fn authentication_failed(&self, mechanism: &str, name: Option<&str>, why: &str, counted: bool) {
         if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
             return;
         }
         let user = name.map(clean);
-        warn!(session = %self.id, client = %self.client, mechanism, user, why, "authentication failed");
+        warn!(session = %self.id, client = %self.client, counted, mechanism, user, why, "authentication failed");
+    }
+
+    /// A log-in was not tried. To be read as [`Self::authentication_failed`] is.
+    pub fn authentication_put_off(&self, mechanism: &str, name: Option<&str>) {
+        if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
+            return;
+        }
+        let user = name.map(clean);
+        warn!(session = %self.id, client = %self.client, mechanism, user,
+            "authentication put off: too many wrong passwords came from there, or for that account, or too many are being checked");
+    }
+
+    /// A user logged in behind many wrong passwords.
+    pub fn guessed(&self, account: &Account, guessed: Guessed) {
+        warn!(session = %self.id, client = %self.client, %account, guesses = guessed.guesses, addresses = guessed.addresses,
+            "A PASSWORD MAY HAVE BEEN GUESSED: a log-in succeeded from a new address behind many wrong passwords");
     }
 
     /// The upstream answered a RCPT.

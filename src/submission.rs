@@ -24,6 +24,7 @@ pub use buffers::Buffers;
 use client::{Client, Lost};
 use message::Incoming;
 use probe::Asked;
+use sasl::Denied;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -245,17 +246,26 @@ impl Conversation {
     async fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
         let users = self.parts.auth.snapshot();
-        let exchange = sasl::exchange(&mut self.client, &self.parts.auth, mechanism, initial, deadline).await;
+        let (auth, origin) = (&self.parts.auth, self.peer.ip());
+        let exchange = sasl::exchange(&mut self.client, auth, mechanism, initial, origin, deadline).await;
         let ended = match exchange {
             Ok(ended) => ended,
             Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
             Err(lost) => return Err(lost),
         };
-        if let Some((name, why)) = &ended.denied {
-            self.log.authentication_failed(mechanism, name.as_deref(), why);
+        match &ended.denied {
+            Some(Denied::Wrong { name, why, counted }) => {
+                self.log.authentication_failed(mechanism, name.as_deref(), why, *counted);
+            }
+            Some(Denied::PutOff { name }) => self.log.authentication_put_off(mechanism, name.as_deref()),
+            None => {}
         }
         if let AuthOutcome::Success(account) = &ended.outcome {
             self.log.authenticated(account, mechanism);
+            if let Some(guessed) = ended.guessed {
+                self.log.guessed(account, guessed);
+                self.parts.desk.guessed(account, self.peer.ip(), guessed).await;
+            }
             self.becomes(account.clone()).await;
             // A new users file that came before the session was in the roster has not ended it.
             if let Some(sender) = self.sender.as_ref().filter(|_| users.is_outdated(account)) {

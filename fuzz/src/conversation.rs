@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use gatepost::account::Account;
 use gatepost::auth::{Authenticator, Mechanism, SaslStep};
@@ -256,7 +257,7 @@ struct Site {
 
 impl Site {
     fn open() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let users = folder.path().join("users");
         // `secret`, by 4096 iterations over an empty salt: what is right does not matter here.
@@ -275,7 +276,7 @@ pub fn sasl(data: &[u8]) {
     let mechanism = ["PLAIN", "LOGIN", "SCRAM-SHA-256"][usize::from(input.choose(3))];
     SITE.with_borrow_mut(|site| {
         let Site { runtime, auth } = site.get_or_insert_with(Site::open);
-        let mut exchange = auth.exchange(mechanism).unwrap();
+        let mut exchange = auth.exchange(mechanism, IpAddr::from([192, 0, 2, 1])).unwrap();
         let mut nonce = Vec::new();
         for _ in 0..8 {
             // `%` is the nonce of the last challenge, without which nothing behind it would ever be reached.
@@ -294,6 +295,7 @@ pub fn sasl(data: &[u8]) {
                     assert!(!name.unwrap_or_default().contains(char::is_control));
                     return;
                 }
+                SaslStep::Later { .. } => panic!("put off without limits"),
                 SaslStep::Malformed => return,
             }
         }

@@ -1,12 +1,14 @@
 //! Password checks: slow by intention, hence on blocking threads, and a bounded number at once.
 //!
-//! The bound is one core less than there are, so that mail flows while passwords are guessed; it bounds the memory of
-//! Argon2id too. What succeeded lately is not checked again ([`super::recent`]) and waits for no place.
+//! Unless told otherwise the bound is one core less than there are, so that mail flows while passwords are guessed; it bounds
+//! the memory of Argon2id too. What succeeded lately is not checked again ([`super::recent`]) and waits for no place.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::sasl::prepared;
@@ -14,6 +16,9 @@ use super::scheme::Secret;
 
 /// RFC 4616 2 asks for 255 octets at least; the time of SHA-crypt grows with the length, so there is an end to it.
 pub(super) const MAX_PASSWORD: usize = 1024;
+
+/// How long a check waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A password in the forms in which it may have been hashed.
 pub(super) type Forms = Vec<Zeroizing<Vec<u8>>>;
@@ -34,21 +39,31 @@ pub(super) fn forms(password: &[u8]) -> Forms {
     forms
 }
 
+/// Too many passwords are being checked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Crowded;
+
 /// Bounds the checks that run at once.
 pub(super) struct Checks {
     permits: Arc<Semaphore>,
 }
 
 impl Checks {
-    pub(super) fn new() -> Self {
+    /// So many; 0: as there are cores, less one.
+    pub(super) fn new(most: usize) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        Self { permits: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+        let most = if most == 0 { cores.saturating_sub(1).max(1) } else { most };
+        Self { permits: Arc::new(Semaphore::new(most)) }
     }
 
     /// Which of the forms the secret is the hash of. An empty password never is it. A check that has begun keeps its
     /// place until it is done, even if nobody waits for it any more.
-    pub(super) async fn matching(&self, secret: Arc<Secret>, forms: Forms) -> Option<usize> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+    ///
+    /// # Errors
+    /// No place became free in time.
+    pub(super) async fn matching(&self, secret: Arc<Secret>, forms: Forms) -> Result<Option<usize>, Crowded> {
+        let place = timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = place else { return Err(Crowded) };
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             match &*secret {
@@ -56,7 +71,7 @@ impl Checks {
                 Secret::Unusable { .. } => None,
             }
         });
-        check.await.ok().flatten()
+        Ok(check.await.ok().flatten())
     }
 
     /// Takes all places, for tests that must tell who needs one.
@@ -94,7 +109,7 @@ mod tests {
             Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap();
         let Secret::Usable(hash) = &secret else { panic!("unusable") };
         assert!(hash.matches(b""));
-        assert_eq!(Checks::new().matching(Arc::new(secret), forms(b"")).await, None);
+        assert_eq!(Checks::new(0).matching(Arc::new(secret), forms(b"")).await, Ok(None));
     }
 
     #[tokio::test]
@@ -102,7 +117,7 @@ mod tests {
         let secret = Arc::new(
             Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap(),
         );
-        let checks = Checks::new();
+        let checks = Checks::new(0);
         let places = checks.permits.available_permits();
         assert!(places >= 1);
         let taken = checks.occupy().await.unwrap();
@@ -112,8 +127,8 @@ mod tests {
         assert!(waits.await);
         assert_eq!(Arc::strong_count(&secret), 2, "the check has begun");
         drop(taken);
-        let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), check).await;
-        assert_eq!(outcome, Ok(None));
+        let outcome = timeout(Duration::from_secs(20), check).await;
+        assert_eq!(outcome, Ok(Ok(None)));
         assert_eq!(checks.permits.available_permits(), places);
     }
 }

@@ -42,10 +42,13 @@ impl Decoys {
 
     /// Spellings under which one user would be found have the same octets.
     fn octets(&self, name: &str, label: &str) -> Key {
-        let folded =
-            prepared(name).map_or_else(|| name.to_ascii_lowercase(), |name| name.to_ascii_lowercase());
-        mac(self.secret.as_slice(), &[b"gatepost decoy ", label.as_bytes(), b"\0", folded.as_bytes()])
+        mac(self.secret.as_slice(), &[b"gatepost decoy ", label.as_bytes(), b"\0", folded(name).as_bytes()])
     }
+}
+
+/// What the spellings have in common under which one user would be found.
+pub(super) fn folded(name: &str) -> String {
+    prepared(name).map_or_else(|| name.to_ascii_lowercase(), |name| name.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@
 //! there has a decoy ([`super::decoy`]), and the authorization identity is judged last. RFC 4954, 4616, 7677.
 
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::decoy::folded;
+use super::guesses::{Attempt, Guessed, Leave};
 use super::recent::Digests;
 use super::sasl::{Refused, Session, Stepped};
 use super::scheme::{Hash, Secret};
@@ -28,6 +31,8 @@ pub struct Exchange {
     /// The users as of the beginning: one exchange sees one version of the file.
     directory: Arc<Directory>,
     state: State,
+    origin: IpAddr,
+    guessed: Option<Guessed>,
 }
 
 /// What the next response is.
@@ -54,13 +59,23 @@ enum State {
 }
 
 impl Exchange {
-    pub(super) fn new(shared: Arc<Shared>, directory: Arc<Directory>, mechanism: Mechanism) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        directory: Arc<Directory>,
+        mechanism: Mechanism,
+        origin: IpAddr,
+    ) -> Self {
         let state = match mechanism {
             Mechanism::Plain => State::Plain,
             Mechanism::Login => State::Login,
             Mechanism::ScramSha256 => State::ScramFirst,
         };
-        Self { shared, directory, state }
+        Self { shared, directory, state, origin, guessed: None }
+    }
+
+    /// After success: whether it came behind many guesses.
+    pub fn guessed(&self) -> Option<Guessed> {
+        self.guessed
     }
 
     /// Takes the initial response (`None`: there was none) or the response to the last challenge, decoded from base64.
@@ -74,7 +89,7 @@ impl Exchange {
             (State::LoginPassword(session), Some(password)) => self.login_password(session, password).await,
             (State::ScramFirst, Some(message)) => self.scram_first(message),
             (State::ScramFinal { session, name, authzid }, Some(message)) => {
-                self.scram_final(session, name, authzid.as_deref(), message)
+                self.scram_final(session, name, authzid.as_deref(), message).await
             }
             (State::ScramSeen { name, account }, Some([]) | None) => Ok(self.success(&name, account)),
             (State::LoginName(_) | State::LoginPassword(_) | State::ScramFinal { .. }, None)
@@ -89,7 +104,7 @@ impl Exchange {
     }
 
     /// RFC 4616 2: `[authzid] NUL authcid NUL passwd`.
-    async fn plain(&self, message: &[u8]) -> Result<SaslStep, Refused> {
+    async fn plain(&mut self, message: &[u8]) -> Result<SaslStep, Refused> {
         let mut parts = message.split(|octet| *octet == 0);
         let (Some(authzid), Some(name), Some(password), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -103,7 +118,7 @@ impl Exchange {
         let claim =
             Session::password(Mechanism::Plain)?.step(Some(message)).ok().and_then(|stepped| stepped.claim);
         let name = match &claim {
-            Some(claim) if self.directory.find(name).is_none() => &claim.name,
+            Some(claim) if self.directory.find(name).is_none() => claim.name.as_str(),
             _ => name,
         };
         Ok(self.verify(name, Some(authzid), password).await)
@@ -123,7 +138,7 @@ impl Exchange {
         self.ask(State::LoginPassword(session), b"Password:".to_vec())
     }
 
-    async fn login_password(&self, session: Session, password: &[u8]) -> Result<SaslStep, Refused> {
+    async fn login_password(&mut self, session: Session, password: &[u8]) -> Result<SaslStep, Refused> {
         let claim = session.step(Some(password))?.claim.ok_or(Refused::Message)?;
         Ok(self.verify(&claim.name, None, &claim.password).await)
     }
@@ -141,7 +156,7 @@ impl Exchange {
         self.ask(State::ScramFinal { session, name: first.name, authzid: first.authzid }, output)
     }
 
-    fn scram_final(
+    async fn scram_final(
         &mut self,
         session: Session,
         name: String,
@@ -151,16 +166,25 @@ impl Exchange {
         if !scram::is_client_final(message) {
             return Err(Refused::Message);
         }
+        let attempt = self.attempt(&name, message);
+        if !self.may_try(&attempt).await {
+            return Ok(later(&name));
+        }
         let Stepped { output, claim, .. } = session.step(Some(message))?;
         // Our signature proves that the password was right: it must not go out unless the client is let in.
         match self.judge(&name, authzid, claim.is_some()) {
+            Ok(_) if !self.came_through(&attempt) => Ok(later(&name)),
             Ok(account) => self.ask(State::ScramSeen { name, account }, output),
-            Err(why) => Ok(denied(&name, why)),
+            Err(why) => Ok(denied(&name, why, self.missed(&attempt))),
         }
     }
 
     /// Checks a password; one for a user who is not there against a decoy.
-    async fn verify(&self, name: &str, authzid: Option<&str>, password: &[u8]) -> SaslStep {
+    async fn verify(&mut self, name: &str, authzid: Option<&str>, password: &[u8]) -> SaslStep {
+        let attempt = self.attempt(name, password);
+        if !self.may_try(&attempt).await {
+            return later(name);
+        }
         let users = &self.directory.users;
         let user = self.directory.find(name).filter(|user| user.shut_out().is_none());
         let decoy = self.shared.decoys.secret(name, users);
@@ -170,15 +194,19 @@ impl Exchange {
         // Who is not let in even with the right password pays in full: a quick 535 would tell that it is right.
         let welcome = user.is_some() && self.judge(name, authzid, true).is_ok() && self.is_unchanged(name);
         let matches = match user.map(User::secret).or(decoy) {
-            Some(secret) => {
-                welcome && self.shared.recent.holds(known_as, &secret, &digests, Instant::now())
-                    || self.check(known_as, secret, forms, digests, welcome).await
+            Some(secret)
+                if welcome && self.shared.recent.holds(known_as, &secret, &digests, Instant::now()) =>
+            {
+                Ok(true)
             }
-            None => false,
+            Some(secret) => self.check(known_as, secret, forms, digests, welcome).await,
+            None => Ok(false),
         };
+        let Ok(matches) = matches else { return later(name) };
         match self.judge(name, authzid, matches) {
+            Ok(_) if !self.came_through(&attempt) => later(name),
             Ok(account) => self.success(name, account),
-            Err(why) => denied(name, why),
+            Err(why) => denied(name, why, self.missed(&attempt)),
         }
     }
 
@@ -190,13 +218,46 @@ impl Exchange {
         forms: check::Forms,
         mut digests: Digests,
         welcome: bool,
-    ) -> bool {
-        let Some(form) = self.shared.checks.matching(Arc::clone(&secret), forms).await else { return false };
+    ) -> Result<bool, check::Crowded> {
+        let Some(form) = self.shared.checks.matching(Arc::clone(&secret), forms).await? else {
+            return Ok(false);
+        };
         if welcome && form < digests.len() {
             let digest = digests.swap_remove(form);
             self.shared.recent.remember(known_as, secret, digest, Instant::now());
         }
-        true
+        Ok(true)
+    }
+
+    fn attempt(&self, name: &str, secret: &[u8]) -> Attempt {
+        self.shared.guesses.attempt(&folded(name), secret, self.origin)
+    }
+
+    /// Whether a password may be tried; waits where guessing is slowed down.
+    async fn may_try(&self, attempt: &Attempt) -> bool {
+        match self.shared.guesses.leave(attempt, Instant::now()) {
+            Leave::Now => true,
+            Leave::After(wait) => {
+                tokio::time::sleep(wait).await;
+                true
+            }
+            Leave::Later => false,
+        }
+    }
+
+    /// It was right; `false` where so many were wrong meanwhile that this must not be told: whoever tries a hundred at once
+    /// learns no more than who tries one after the other.
+    fn came_through(&mut self, attempt: &Attempt) -> bool {
+        let now = Instant::now();
+        let told = self.shared.guesses.leave(attempt, now) != Leave::Later;
+        if told {
+            self.guessed = self.shared.guesses.hit(attempt, now);
+        }
+        told
+    }
+
+    fn missed(&self, attempt: &Attempt) -> bool {
+        self.shared.guesses.missed(attempt, Instant::now())
     }
 
     /// Who it is, given whether the secret was right.
@@ -219,7 +280,7 @@ impl Exchange {
     /// Lets in who is still in the file as they were when the exchange began: whose line changed meanwhile would
     /// otherwise escape the end of their sessions.
     fn success(&self, name: &str, account: Account) -> SaslStep {
-        if self.is_unchanged(name) { SaslStep::Success(account) } else { denied(name, CHANGED) }
+        if self.is_unchanged(name) { SaslStep::Success(account) } else { denied(name, CHANGED, false) }
     }
 
     fn is_unchanged(&self, name: &str) -> bool {
@@ -228,13 +289,21 @@ impl Exchange {
 }
 
 /// The name goes to the log and to counters: without control characters, and no longer than a user's could be.
-fn denied(name: &str, why: &'static str) -> SaslStep {
+fn denied(name: &str, why: &'static str, counted: bool) -> SaslStep {
+    SaslStep::Denied { name: shown(name), why, counted }
+}
+
+fn later(name: &str) -> SaslStep {
+    SaslStep::Later { name: shown(name) }
+}
+
+fn shown(name: &str) -> Option<String> {
     let mut end = name.len().min(MAX_NAME);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
     let clean: String = name[..end].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    SaslStep::Denied { name: Some(clean).filter(|name| !name.is_empty()), why }
+    Some(clean).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -249,9 +318,10 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::super::verifier::{Verifier, mac};
-    use super::super::{Authenticator, UsersEvent};
+    use super::super::{Authenticator, GuessLimits, UsersEvent};
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const ALL: [Mechanism; 3] = [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256];
     /// doveadm pw -s SCRAM-SHA-256 -p 'correct horse'
     const SCRAM: &str = "{SCRAM-SHA-256}4096,BTObTyn3847hjgwpF6xmpg==,hICkXYOhkZAjOWibsPoUGumQEKoIPoFdrCXC53tcLaw=,wm74XKUVBf/JUfbA0NoS+gD5UcZLm6fele6BCJrEq08=";
@@ -270,7 +340,7 @@ mod tests {
 
     /// The steps of an exchange, as short texts; `-` is no initial response.
     async fn played(authenticator: &Authenticator, mechanism: &str, responses: &[&[u8]]) -> Vec<String> {
-        let mut exchange = authenticator.exchange(mechanism).unwrap();
+        let mut exchange = authenticator.exchange(mechanism, HERE).unwrap();
         let mut steps = Vec::new();
         for response in responses {
             steps.push(text(&exchange.step(Some(*response).filter(|response| *response != b"-")).await));
@@ -282,7 +352,8 @@ mod tests {
         match step {
             SaslStep::Challenge(octets) => format!("334 {}", String::from_utf8_lossy(octets)),
             SaslStep::Success(account) => format!("235 {account}"),
-            SaslStep::Denied { name, why } => format!("535 {}: {why}", name.as_deref().unwrap_or("-")),
+            SaslStep::Denied { name, why, .. } => format!("535 {}: {why}", name.as_deref().unwrap_or("-")),
+            SaslStep::Later { .. } => "454".to_owned(),
             SaslStep::Malformed => "501".to_owned(),
         }
     }
@@ -373,7 +444,9 @@ mod tests {
         }
         let crypt = authenticator(&format!("bob:{CRYPT}\n"));
         assert_eq!(&*crypt.offered(), "PLAIN LOGIN");
-        assert!(crypt.exchange("SCRAM-SHA-256").is_none() && crypt.exchange("EXTERNAL").is_none());
+        assert!(
+            crypt.exchange("SCRAM-SHA-256", HERE).is_none() && crypt.exchange("EXTERNAL", HERE).is_none()
+        );
         assert_eq!(played(&crypt, "PLAIN", &[b"\0bob\0correct horse"]).await, ["235 user:bob"]);
         assert_eq!(played(&crypt, "PLAIN", &[b"\0carl\0correct horse"]).await, ["535 carl: unknown user"]);
     }
@@ -381,7 +454,7 @@ mod tests {
     /// Whether an exchange in one message ends while no check can be made, and how.
     async fn unchecked(authenticator: &Authenticator, message: &str) -> Option<String> {
         let _places = authenticator.shared.checks.occupy().await.unwrap();
-        let mut exchange = authenticator.exchange("PLAIN").unwrap();
+        let mut exchange = authenticator.exchange("PLAIN", HERE).unwrap();
         let mut step = pin!(exchange.step(Some(message.as_bytes())));
         match poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await {
             Poll::Ready(step) => Some(text(&step)),
@@ -494,7 +567,7 @@ mod tests {
             ("n,,", "out", right, "535 out: the user's hash cannot be used"),
         ] {
             let client = Client { header, escaped, password };
-            let mut exchange = authenticator.exchange("SCRAM-SHA-256").unwrap();
+            let mut exchange = authenticator.exchange("SCRAM-SHA-256", HERE).unwrap();
             if header == "n,," {
                 assert_eq!(text(&exchange.step(None).await), "334 ");
             }
@@ -507,6 +580,45 @@ mod tests {
             }
             assert_eq!(outcome, expected, "{header}{escaped} {password}");
             assert_eq!(text(&exchange.step(Some(b"")).await), "501");
+        }
+    }
+
+    #[tokio::test]
+    async fn guessing_is_put_off_for_those_who_are_there_and_who_are_not() {
+        let limits = GuessLimits { per_address: 5, ..GuessLimits::NONE };
+        for (mechanism, name) in [("PLAIN", "bob"), ("PLAIN", "carl"), ("LOGIN", "bob"), ("LOGIN", "carl")] {
+            let authenticator = scram_users().limited(limits, 0).unwrap();
+            let tried = async |password: &str| {
+                let plain = format!("\0{name}\0{password}");
+                let responses: &[&[u8]] = match mechanism {
+                    "PLAIN" => &[plain.as_bytes()],
+                    _ => &[name.as_bytes(), password.as_bytes()],
+                };
+                played(&authenticator, mechanism, responses).await.pop().unwrap()
+            };
+            // The same again is no guess.
+            for password in ["1", "1", "1", "2", "3", "4", "1", "5"] {
+                assert!(tried(password).await.starts_with(&format!("535 {name}: ")), "{password}");
+            }
+            assert_eq!(tried("6").await, "454");
+            assert_eq!(tried("1").await, "454");
+            assert_eq!(tried("correct horse").await, "454");
+        }
+    }
+
+    #[tokio::test]
+    async fn each_scram_proof_is_a_guess() {
+        let limits = GuessLimits { per_address: 3, ..GuessLimits::NONE };
+        let authenticator = scram_users().limited(limits, 0).unwrap();
+        for (password, expected) in
+            [("1", "535"), ("1", "535"), ("1", "535"), ("1", "454"), ("correct horse", "454")]
+        {
+            let client = Client { header: "n,,", escaped: "bob", password };
+            let mut exchange = authenticator.exchange("SCRAM-SHA-256", HERE).unwrap();
+            let challenge = text(&exchange.step(Some(client.first().as_bytes())).await);
+            let (last, _) = client.last(challenge.strip_prefix("334 ").unwrap());
+            let outcome = text(&exchange.step(Some(last.as_bytes())).await);
+            assert!(outcome.starts_with(expected), "{password}: {outcome}");
         }
     }
 
@@ -578,7 +690,7 @@ mod tests {
         let authenticator = Authenticator::open(Some(&path), &ALL, [7; 32]).unwrap();
         let mut exchanges = Vec::new();
         for name in ["bob", "anna"] {
-            let mut exchange = authenticator.exchange("LOGIN").unwrap();
+            let mut exchange = authenticator.exchange("LOGIN", HERE).unwrap();
             exchange.step(Some(name.as_bytes())).await;
             exchanges.push(exchange);
         }

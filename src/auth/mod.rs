@@ -8,6 +8,7 @@ mod check;
 mod decoy;
 pub mod edit;
 pub mod exchange;
+mod guesses;
 mod recent;
 mod sasl;
 mod scheme;
@@ -17,6 +18,7 @@ mod verifier;
 mod watch;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,10 +28,13 @@ use sha2::{Digest as _, Sha256};
 use crate::account::{Account, Kind};
 use check::Checks;
 use decoy::Decoys;
+use guesses::Guesses;
 use recent::Recent;
+use tokio::time::Instant;
 use users::{Problem, User, Users};
 
 pub use exchange::Exchange;
+pub use guesses::{GuessLimits, Guessed};
 
 /// The SASL mechanisms that can be configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -69,6 +74,13 @@ pub enum SaslStep {
         name: Option<String>,
         /// For the log: `unknown user`, `wrong password`, `authorization identity`, ...
         why: &'static str,
+        /// Whether it counts as a guess: the same wrong password again does not.
+        counted: bool,
+    },
+    /// 454: not now, since too many guesses came before (from there, or at that account), or too many passwords are being checked.
+    Later {
+        /// The name that was tried, cleaned, where there was one.
+        name: Option<String>,
     },
     /// 501 5.5.2: no message of the mechanism.
     Malformed,
@@ -154,6 +166,7 @@ struct Shared {
     mechanisms: Vec<Mechanism>,
     decoys: Decoys,
     checks: Checks,
+    guesses: Guesses,
     recent: Recent,
     current: ArcSwap<Directory>,
 }
@@ -217,11 +230,27 @@ impl Authenticator {
             file: file.map(Path::to_path_buf),
             mechanisms: mechanisms.to_vec(),
             decoys: Decoys::new(secret),
-            checks: Checks::new(),
+            checks: Checks::new(0),
+            guesses: Guesses::new(GuessLimits::NONE, [0; 32], Instant::now()),
             recent: Recent::new(),
             current: ArcSwap::from_pointee(directory),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Itself with limits: for guesses, and for passwords that are checked at once (0: as the processor has cores, less one).
+    /// To be called before it is cloned.
+    ///
+    /// # Errors
+    /// The system gives no random octets.
+    pub fn limited(mut self, guesses: GuessLimits, checks: usize) -> io::Result<Self> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.guesses = Guesses::new(guesses, key, Instant::now());
+            shared.checks = Checks::new(checks);
+        }
+        Ok(self)
     }
 
     /// The mechanisms to offer, those that every user of the file can use, in the configured order: `PLAIN LOGIN`.
@@ -242,12 +271,12 @@ impl Authenticator {
         Snapshot { shared: Arc::clone(&self.shared), directory: self.shared.current.load_full() }
     }
 
-    /// Begins an exchange; `None` for a mechanism that is not offered (504 5.5.4).
-    pub fn exchange(&self, mechanism: &str) -> Option<Exchange> {
+    /// Begins an exchange with a client at `origin`; `None` for a mechanism that is not offered (504 5.5.4).
+    pub fn exchange(&self, mechanism: &str, origin: IpAddr) -> Option<Exchange> {
         let directory = self.shared.current.load_full();
         let offered = &directory.offered;
         let mechanism = *offered.iter().find(|offered| offered.name().eq_ignore_ascii_case(mechanism))?;
-        Some(Exchange::new(Arc::clone(&self.shared), directory, mechanism))
+        Some(Exchange::new(Arc::clone(&self.shared), directory, mechanism, origin))
     }
 }
 

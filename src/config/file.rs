@@ -17,7 +17,7 @@ use super::{
     Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Sender, Session,
     Submission, Tls, classify, detection, notify, upstream, value,
 };
-use crate::auth::Mechanism;
+use crate::auth::{GuessLimits, Mechanism};
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
@@ -202,8 +202,14 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
         );
     }
     let users = folder.join(section.text("users", "users".to_owned(), path));
+    let guesses = GuessLimits {
+        per_address: section.whole("max_guesses_per_ip", 50, 0..=10_000),
+        per_account: section.whole("max_guesses_per_account", 100, 0..=10_000),
+        period: section.duration("guess_period", HOUR, SECOND..=30 * DAY),
+    };
+    let max_checks = section.whole("max_checks", 0, 0..=1_024);
     section.finish(findings);
-    Auth { mechanisms, users }
+    Auth { mechanisms, users, guesses, max_checks }
 }
 
 fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::auth::Mechanism;
+use crate::auth::{GuessLimits, Mechanism};
 use crate::guard::Rules;
 use crate::guard::ledger::Policy;
 use crate::notify::webhook::Hook;
@@ -151,6 +151,10 @@ pub struct Auth {
     pub mechanisms: Vec<Mechanism>,
     /// The users file.
     pub users: PathBuf,
+    /// How many wrong passwords are borne.
+    pub guesses: GuessLimits,
+    /// Passwords that are checked at the same time; 0: as many as there are cores, less one.
+    pub max_checks: usize,
 }
 
 /// `[limit] action`

@@ -44,6 +44,19 @@ pub enum Notice {
         /// `[quarantine] max_size`, in octets.
         max_size: u64,
     },
+    /// A log-in succeeded from a new address behind many wrong passwords.
+    Guessed {
+        /// Whose account.
+        account: Account,
+        /// From where.
+        client: IpAddr,
+        /// Wrong passwords before.
+        guesses: usize,
+        /// From so many addresses.
+        addresses: usize,
+        /// Within so long.
+        period: Duration,
+    },
     /// Counts or blocks cannot be written.
     LedgerTrouble {
         /// What the database says.
@@ -214,6 +227,7 @@ impl Notice {
                 )
             }
             Self::QuarantineNearlyFull { .. } => "The quarantine is nearly full".to_owned(),
+            Self::Guessed { account, .. } => format!("A password may have been guessed: {account}"),
             Self::LedgerTrouble { .. } => "Counts and blocks cannot be written".to_owned(),
             Self::Blind { .. } => "The mail server seems to accept every recipient".to_owned(),
         }
@@ -225,6 +239,9 @@ impl Notice {
             Self::WouldBlock(incident) => would_block(incident),
             Self::QuarantineNearlyFull { messages, octets, max_size } => {
                 nearly_full(*messages, *octets, *max_size)
+            }
+            Self::Guessed { account, client, guesses, addresses, period } => {
+                guessed(account, *client, (*guesses, *addresses), *period)
             }
             Self::LedgerTrouble { why } => ledger_trouble(why),
             Self::Blind { foreign, recipients } => blind(*foreign, *recipients),
@@ -365,6 +382,29 @@ fn nearly_full(messages: u64, octets: u64, max_size: u64) -> String {
          `[quarantine] max_size` and `expire_after` set how much is kept, and for how long.\n",
         mebibytes(octets),
         mebibytes(max_size),
+    )
+}
+
+fn guessed(
+    account: &Account,
+    client: IpAddr,
+    (guesses, addresses): (usize, usize),
+    period: Duration,
+) -> String {
+    let word = shell_word(account.as_str());
+    format!(
+        "Somebody logged in to the account {} from {client},\n\
+         an address that was not known for it, behind {guesses} wrong passwords from {addresses} address(es) within {}.\n\
+         Either the password has been guessed, or its owner is on the road while others guess. Nothing was done: mail of\n\
+         this account goes on. There is at most one such mail a day for an account.\n\n\
+         WHAT TO DO\n\n\
+         1. Ask the owner whether that was him. The log has all tries: search it for `authentication failed`.\n\
+         2. If not, change the password and end the open sessions:\n\
+         \x20      gatepost user passwd {}\n\
+         \x20      gatepost kick {word}\n",
+        shown(account.as_str()),
+        duration(period),
+        shell_word(account.as_str().strip_prefix("user:").unwrap_or(account.as_str())),
     )
 }
 
@@ -547,6 +587,17 @@ mod tests {
                 Notice::QuarantineNearlyFull { messages: 12, octets: 1 << 33, max_size: 10 << 30 },
                 "nearly full",
                 "12 messages with 8192 MiB are parked; the quarantine takes 10240 MiB",
+            ),
+            (
+                Notice::Guessed {
+                    account: "anna;reboot".parse().unwrap(),
+                    client: "192.0.2.1".parse().unwrap(),
+                    guesses: 21,
+                    addresses: 3,
+                    period: Duration::from_secs(3_600),
+                },
+                "A password may have been guessed: user:anna;reboot",
+                "from 192.0.2.1,\nan address that was not known for it, behind 21 wrong passwords from 3 address(es) within 1 hour",
             ),
             (
                 Notice::LedgerTrouble { why: "No space left\non device".into() },

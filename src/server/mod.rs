@@ -92,6 +92,7 @@ impl Workshop {
             Authenticator::open_if_there(users, mechanisms, secret)
         };
         let auth = auth.map_err(users_unusable)?;
+        let auth = auth.limited(config.auth.guesses, config.auth.max_checks).map_err(ServerError::from)?;
         let senders = Senders::open(config.sender.policy, &config.upstream.domains, &config.sender.map)
             .map_err(ServerError::from)?;
         let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;

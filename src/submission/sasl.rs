@@ -1,11 +1,13 @@
 //! The SASL exchange on the wire (RFC 4954 4): base64 lines between the client and [`auth`](crate::auth).
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::time::Instant;
 
 use super::client::{Client, Lost};
-use crate::auth::{Authenticator, SaslStep};
+use crate::auth::{Authenticator, Guessed, SaslStep};
 use crate::session::{AuthOutcome, LineError};
 
 /// How an exchange ended, for the machine and for the log.
@@ -13,12 +15,32 @@ pub(super) struct Ended {
     /// For the machine.
     pub outcome: AuthOutcome,
     /// For the log: the name that was tried, and why it was denied.
-    pub denied: Option<(Option<String>, &'static str)>,
+    pub denied: Option<Denied>,
+    /// For the abuse desk: it was right behind many that were wrong.
+    pub guessed: Option<Guessed>,
+}
+
+/// What the log says of a log-in that failed.
+pub(super) enum Denied {
+    /// Tried, and wrong.
+    Wrong {
+        /// The name.
+        name: Option<String>,
+        /// Why.
+        why: &'static str,
+        /// Whether it counts as a guess.
+        counted: bool,
+    },
+    /// Not tried.
+    PutOff {
+        /// The name.
+        name: Option<String>,
+    },
 }
 
 impl From<AuthOutcome> for Ended {
     fn from(outcome: AuthOutcome) -> Self {
-        Self { outcome, denied: None }
+        Self { outcome, denied: None, guessed: None }
     }
 }
 
@@ -31,9 +53,12 @@ pub(super) async fn exchange(
     auth: &Authenticator,
     mechanism: &str,
     initial: Option<&str>,
+    origin: IpAddr,
     deadline: Instant,
 ) -> Result<Ended, Lost> {
-    let Some(mut exchange) = auth.exchange(mechanism) else { return Ok(AuthOutcome::NotOffered.into()) };
+    let Some(mut exchange) = auth.exchange(mechanism, origin) else {
+        return Ok(AuthOutcome::NotOffered.into());
+    };
     let mut response = match initial {
         None => None,
         Some("=") => Some(Vec::new()), // RFC 4954 4: an empty initial response
@@ -50,9 +75,17 @@ pub(super) async fn exchange(
                 client.outbound.extend_from_slice(b"\r\n");
                 client.flush().await?;
             }
-            SaslStep::Success(account) => return Ok(AuthOutcome::Success(account).into()),
-            SaslStep::Denied { name, why } => {
-                return Ok(Ended { outcome: AuthOutcome::Denied, denied: Some((name, why)) });
+            SaslStep::Success(account) => {
+                let guessed = exchange.guessed();
+                return Ok(Ended { guessed, ..AuthOutcome::Success(account).into() });
+            }
+            SaslStep::Denied { name, why, counted } => {
+                let denied = Some(Denied::Wrong { name, why, counted });
+                return Ok(Ended { denied, ..AuthOutcome::Denied.into() });
+            }
+            SaslStep::Later { name } => {
+                let denied = Some(Denied::PutOff { name });
+                return Ok(Ended { denied, ..AuthOutcome::Later.into() });
             }
             SaslStep::Malformed => return Ok(AuthOutcome::Malformed.into()),
         }

@@ -1,0 +1,500 @@
+//! Guessing passwords: counted for each address (IPv6: /64) and for each account, slowed down, then put off for a while.
+//!
+//! A name that nobody has is counted as any other, so that this tells nothing either. The same wrong password again is no
+//! further guess: a mail program with a stale password is no thief. (Of SCRAM, which never shows the password, each try is
+//! one.) Who has lately logged in to an account from an address is known there, and nobody else's guesses keep him out; nor
+//! do they keep out anybody whose first tries on an account are right. Pure but for its lock; memory is bounded.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::verifier::{Key, mac};
+use crate::account::{Account, canonical};
+
+/// `[auth]`: how many wrong passwords are borne.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuessLimits {
+    /// From one address within the period; 0: any number.
+    pub per_address: usize,
+    /// Against one account within the period, before strangers have [`TRIES`] each; 0: any number.
+    pub per_account: usize,
+    /// How long a guess counts.
+    pub period: Duration,
+}
+
+impl GuessLimits {
+    /// Any number is borne.
+    pub const NONE: Self = Self { per_address: 0, per_account: 0, period: Duration::from_secs(3_600) };
+}
+
+/// Somebody got in behind many wrong passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guessed {
+    /// So many of them within the period.
+    pub guesses: usize,
+    /// From so many addresses.
+    pub addresses: usize,
+}
+
+/// What a stranger has on an account that many guess at.
+const TRIES: usize = 3;
+/// So many guesses at an account, and then a stranger who gets in: the abuse desk is told.
+const MANY: usize = 20;
+/// So many by the very address that gets in.
+const MANY_OF_ONE: usize = 10;
+/// It is told once in so long of one account.
+const TOLD_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an address is known to an account.
+const KNOWN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// This share of what is borne from an address is not slowed down.
+const UNSLOWED: (usize, usize) = (2, 5);
+/// Each guess behind those takes so much longer.
+const STEP: Duration = Duration::from_millis(100);
+/// And none longer than this.
+const SLOWEST: Duration = Duration::from_secs(5);
+/// So many addresses and accounts are remembered, those that were used last.
+const REMEMBERED: usize = 16_384;
+/// So many addresses that are known to their accounts.
+const REMEMBERED_KNOWN: usize = 65_536;
+
+/// Whether a password may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// At once.
+    Now,
+    /// After a while.
+    After(Duration),
+    /// Not for now.
+    Later,
+}
+
+/// One password that is tried, without name or password in it.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    origin: Account,
+    name: u64,
+    /// Of name and secret.
+    mark: u64,
+}
+
+/// All that was tried lately.
+pub(super) struct Guesses {
+    limits: GuessLimits,
+    /// Of this process: nobody can tell from a mark what was tried.
+    key: Zeroizing<Key>,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    addresses: Recent<Account, Vec<Guess>>,
+    accounts: Recent<u64, Siege>,
+    known: Recent<(u64, Account), Known>,
+}
+
+/// A wrong password.
+#[derive(Clone, Copy)]
+struct Guess {
+    at: Duration,
+    name: u64,
+    mark: u64,
+}
+
+/// What one account has to bear.
+#[derive(Default)]
+struct Siege {
+    guesses: Vec<(Guess, Account)>,
+    told: Option<Duration>,
+}
+
+/// An address from which somebody logged in to an account.
+#[derive(Default)]
+struct Known {
+    at: Duration,
+    missed: Vec<Guess>,
+}
+
+impl Guesses {
+    pub(super) fn new(limits: GuessLimits, key: Key, began: Instant) -> Self {
+        let state = State {
+            addresses: Recent::new(REMEMBERED),
+            accounts: Recent::new(REMEMBERED),
+            known: Recent::new(REMEMBERED_KNOWN),
+        };
+        Self { limits, key: Zeroizing::new(key), began, state: Mutex::new(state) }
+    }
+
+    /// `name` in a form that all its spellings have in common; `secret` is what came.
+    pub(super) fn attempt(&self, name: &str, secret: &[u8], origin: IpAddr) -> Attempt {
+        let name = first(mac(self.key.as_slice(), &[b"name\0", name.as_bytes()]));
+        let mark = first(mac(self.key.as_slice(), &[b"mark\0", &name.to_be_bytes(), secret]));
+        Attempt { origin: Account::host(canonical(origin)), name, mark }
+    }
+
+    /// Whether it may be tried now.
+    pub(super) fn leave(&self, attempt: &Attempt, now: Instant) -> Leave {
+        let now = now.saturating_duration_since(self.began);
+        let state = self.lock();
+        if let Some(known) = state.known(attempt, now) {
+            return self.pace(self.count(&known.missed, now));
+        }
+        let tried = state.addresses.get(&attempt.origin).map_or(&[][..], Vec::as_slice);
+        if self.besieged(&state, attempt, now) {
+            let own: Vec<_> = tried.iter().filter(|guess| guess.name == attempt.name).copied().collect();
+            if self.count(&own, now) >= TRIES {
+                return Leave::Later;
+            }
+        }
+        self.pace(self.count(tried, now))
+    }
+
+    /// The password was wrong; says whether that counts.
+    pub(super) fn missed(&self, attempt: &Attempt, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.began);
+        let guess = Guess { at: now, name: attempt.name, mark: attempt.mark };
+        let mut state = self.lock();
+        if state.known(attempt, now).is_some() {
+            let known = state.known.entry((attempt.name, attempt.origin.clone()));
+            return self.note(&mut known.missed, guess);
+        }
+        let siege = state.accounts.entry(attempt.name);
+        siege.guesses.retain(|(guess, _)| self.counts(guess, now));
+        if siege.guesses.iter().all(|(before, _)| before.mark != guess.mark)
+            && siege.guesses.len() < self.limits.per_account.max(MANY)
+        {
+            siege.guesses.push((guess, attempt.origin.clone()));
+        }
+        let tried = state.addresses.entry(attempt.origin.clone());
+        self.note(tried, guess)
+    }
+
+    /// The password was right.
+    pub(super) fn hit(&self, attempt: &Attempt, now: Instant) -> Option<Guessed> {
+        let now = now.saturating_duration_since(self.began);
+        let mut state = self.lock();
+        let stranger = state.known(attempt, now).is_none();
+        let guessed = stranger.then(|| self.guessed(&mut state, attempt, now)).flatten();
+        if stranger {
+            // Who had to look for it is forgiven.
+            if let Some(tried) = state.addresses.get_mut(&attempt.origin) {
+                tried.retain(|guess| guess.name != attempt.name);
+            }
+            if let Some(siege) = state.accounts.get_mut(&attempt.name) {
+                siege.guesses.retain(|(_, origin)| *origin != attempt.origin);
+            }
+        }
+        let known = state.known.entry((attempt.name, attempt.origin.clone()));
+        *known = Known { at: now, missed: Vec::new() };
+        guessed
+    }
+
+    fn guessed(&self, state: &mut State, attempt: &Attempt, now: Duration) -> Option<Guessed> {
+        let siege = state.accounts.get_mut(&attempt.name)?;
+        let lately: Vec<_> = siege.guesses.iter().filter(|(guess, _)| self.counts(guess, now)).collect();
+        let own = lately.iter().filter(|(_, origin)| *origin == attempt.origin).count();
+        let told = siege.told.is_some_and(|told| now < told + TOLD_AGAIN);
+        if told || (lately.len() < MANY && own < MANY_OF_ONE) {
+            return None;
+        }
+        let mut addresses: Vec<_> = lately.iter().map(|(_, origin)| origin.as_str()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let guessed = Guessed { guesses: lately.len(), addresses: addresses.len() };
+        siege.told = Some(now);
+        Some(guessed)
+    }
+
+    fn besieged(&self, state: &State, attempt: &Attempt, now: Duration) -> bool {
+        let siege = state.accounts.get(&attempt.name);
+        let guesses = siege
+            .map_or(0, |siege| siege.guesses.iter().filter(|(guess, _)| self.counts(guess, now)).count());
+        self.limits.per_account > 0 && guesses >= self.limits.per_account
+    }
+
+    fn pace(&self, guesses: usize) -> Leave {
+        let most = self.limits.per_address;
+        if most == 0 {
+            return Leave::Now;
+        }
+        if guesses >= most {
+            return Leave::Later;
+        }
+        let slowed = guesses.saturating_sub(most * UNSLOWED.0 / UNSLOWED.1);
+        match u32::try_from(slowed).unwrap_or(u32::MAX) {
+            0 => Leave::Now,
+            slowed => Leave::After(STEP.saturating_mul(slowed).min(SLOWEST)),
+        }
+    }
+
+    fn note(&self, guesses: &mut Vec<Guess>, guess: Guess) -> bool {
+        guesses.retain(|before| self.counts(before, guess.at));
+        let new = guesses.iter().all(|before| before.mark != guess.mark);
+        if new && guesses.len() < self.limits.per_address.max(MANY) {
+            guesses.push(guess);
+        }
+        new
+    }
+
+    fn count(&self, guesses: &[Guess], now: Duration) -> usize {
+        guesses.iter().filter(|guess| self.counts(guess, now)).count()
+    }
+
+    fn counts(&self, guess: &Guess, now: Duration) -> bool {
+        now < guess.at + self.limits.period
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn known(&self, attempt: &Attempt, now: Duration) -> Option<&Known> {
+        let known = self.known.get(&(attempt.name, attempt.origin.clone()))?;
+        (now < known.at + KNOWN).then_some(known)
+    }
+}
+
+fn first(digest: Key) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// A map that forgets what was not changed for longest: by halves, when it is full.
+struct Recent<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    half: usize,
+}
+
+impl<K: Eq + Hash, V: Default> Recent<K, V> {
+    fn new(most: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), half: most / 2 }
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
+    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.young.get_mut(key).or_else(|| self.old.get_mut(key))
+    }
+
+    /// What is there, or a new one; to be changed.
+    fn entry(&mut self, key: K) -> &mut V {
+        if self.young.len() >= self.half && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        let before = self.old.remove(&key);
+        let value = self.young.entry(key).or_default();
+        if let Some(before) = before {
+            *value = before;
+        }
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: GuessLimits =
+        GuessLimits { per_address: 50, per_account: 100, period: Duration::from_secs(3_600) };
+    const HERE: &str = "192.0.2.1";
+    const THERE: &str = "198.51.100.1";
+
+    struct Scene {
+        guesses: Guesses,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { guesses: Guesses::new(LIMITS, [7; 32], now), now }
+        }
+
+        fn attempt(&self, origin: &str, name: &str, secret: &str) -> Attempt {
+            self.guesses.attempt(name, secret.as_bytes(), origin.parse().unwrap())
+        }
+
+        fn leave(&self, origin: &str, name: &str) -> Leave {
+            self.guesses.leave(&self.attempt(origin, name, "any"), self.now)
+        }
+
+        /// Wrong passwords, each its own; how many had leave.
+        fn guess(&self, origin: &str, name: &str, secrets: std::ops::Range<usize>) -> usize {
+            secrets
+                .filter(|secret| {
+                    let attempt = self.attempt(origin, name, &format!("{origin} {secret}"));
+                    let leave = self.guesses.leave(&attempt, self.now) != Leave::Later;
+                    leave && self.guesses.missed(&attempt, self.now)
+                })
+                .count()
+        }
+
+        fn hit(&self, origin: &str, name: &str) -> Option<Guessed> {
+            self.guesses.hit(&self.attempt(origin, name, "right"), self.now)
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
+    }
+
+    #[test]
+    fn an_address_is_slowed_down_then_put_off_then_let_in_again() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.guess(HERE, "anna", 0..20), 20);
+        assert_eq!(scene.leave(HERE, "bob"), Leave::Now);
+        assert_eq!(scene.guess(HERE, "bob", 0..1), 1);
+        assert_eq!(scene.leave(HERE, "bob"), Leave::After(STEP));
+        scene.pass(1_800);
+        assert_eq!(scene.guess(HERE, "carl", 0..100), 29);
+        assert_eq!(scene.leave(HERE, "bob"), Leave::Later);
+        assert_eq!(scene.leave(THERE, "bob"), Leave::Now);
+        scene.pass(1_799);
+        assert_eq!(scene.leave(HERE, "bob"), Leave::Later);
+        // Half of them are an hour old.
+        scene.pass(1);
+        assert_eq!(scene.leave(HERE, "bob"), Leave::After(STEP * 9));
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_address() {
+        let scene = Scene::new();
+        assert_eq!(scene.guess("2001:db8::1", "anna", 0..50), 50);
+        assert_eq!(scene.leave("2001:db8::ffff", "anna"), Leave::Later);
+        assert_eq!(scene.leave("2001:db8:0:1::1", "anna"), Leave::Now);
+        assert_eq!(scene.guess("::ffff:192.0.2.1", "anna", 0..50), 50);
+        assert_eq!(scene.leave(HERE, "bob"), Leave::Later);
+    }
+
+    #[test]
+    fn the_same_again_does_not_count() {
+        let mut scene = Scene::new();
+        for hour in 0..3 {
+            for minute in 0..60 {
+                let stale = scene.attempt(HERE, "anna", "stale");
+                assert_eq!(scene.guesses.missed(&stale, scene.now), minute == 0, "{hour}:{minute}");
+                scene.pass(60);
+            }
+        }
+        assert_eq!(scene.leave(HERE, "bob"), Leave::Now);
+        let other = scene.attempt(HERE, "bob", "stale");
+        assert!(scene.guesses.missed(&other, scene.now), "the same password, another name");
+    }
+
+    #[test]
+    fn guesses_of_many_leave_strangers_few_tries_and_keep_nobody_out() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.hit(HERE, "anna"), None);
+        // A net of thieves: ten each.
+        let thieves: Vec<String> = (0..10).map(|number| format!("203.0.113.{number}")).collect();
+        for thief in &thieves {
+            assert_eq!(scene.guess(thief, "anna", 0..10), 10);
+        }
+        for thief in &thieves {
+            assert_eq!(scene.guess(thief, "anna", 10..20), 0);
+            assert_eq!(scene.leave(thief, "bob"), Leave::Now);
+        }
+        // Anna at home, on the road, and with a slip of the pen.
+        assert_eq!(scene.leave(HERE, "anna"), Leave::Now);
+        assert_eq!(scene.guess(THERE, "anna", 0..2), 2);
+        assert_eq!(scene.leave(THERE, "anna"), Leave::Now);
+        assert_eq!(scene.guess(THERE, "anna", 2..9), 1);
+        assert_eq!(scene.leave(THERE, "anna"), Leave::Later);
+        assert_eq!(scene.leave("192.0.2.99", "anna"), Leave::Now, "a first try");
+        scene.pass(3_600);
+        assert_eq!(scene.leave(THERE, "anna"), Leave::Now);
+    }
+
+    #[test]
+    fn who_is_known_pays_for_his_own_guesses_alone() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.hit(HERE, "anna"), None);
+        assert_eq!(scene.guess(HERE, "bob", 0..100), 50);
+        assert_eq!(scene.leave(HERE, "carl"), Leave::Later);
+        assert_eq!(scene.leave(HERE, "anna"), Leave::Now, "known here");
+        assert_eq!(scene.guess(HERE, "anna", 0..100), 50, "a thief beside her");
+        assert_eq!(scene.leave(HERE, "anna"), Leave::Later);
+        assert_eq!(scene.leave(THERE, "anna"), Leave::Now, "they are no siege");
+        scene.pass(3_600);
+        assert_eq!(scene.leave(HERE, "anna"), Leave::Now);
+        scene.pass(KNOWN.as_secs());
+        assert_eq!(scene.guess(HERE, "bob", 100..200), 50);
+        assert_eq!(scene.leave(HERE, "anna"), Leave::Later, "no longer known");
+    }
+
+    #[test]
+    fn success_behind_many_guesses_is_told_once_a_day() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.guess(HERE, "anna", 0..9), 9);
+        assert_eq!(scene.hit(HERE, "anna"), None, "nine of one's own");
+        assert_eq!(scene.guess(THERE, "anna", 0..10), 10);
+        assert_eq!(scene.hit(HERE, "anna"), None, "known");
+        assert_eq!(scene.hit(THERE, "anna"), Some(Guessed { guesses: 10, addresses: 1 }));
+        for (thief, guesses) in [("203.0.113.1", 9), ("203.0.113.2", 9), ("203.0.113.3", 2)] {
+            assert_eq!(scene.guess(thief, "bob", 0..guesses), guesses);
+        }
+        assert_eq!(scene.hit("203.0.113.4", "bob"), Some(Guessed { guesses: 20, addresses: 3 }));
+        assert_eq!(scene.hit("203.0.113.5", "bob"), None, "told already");
+        scene.pass(TOLD_AGAIN.as_secs());
+        assert_eq!(scene.hit("203.0.113.6", "bob"), None, "long ago");
+        assert_eq!(scene.guess(HERE, "carl", 0..50), 50);
+        assert_eq!(scene.hit(HERE, "carl"), Some(Guessed { guesses: 50, addresses: 1 }));
+        assert_eq!(scene.leave(HERE, "dora"), Leave::Now, "forgiven");
+    }
+
+    #[test]
+    fn without_limits_all_have_leave() {
+        let now = Instant::now();
+        let limits = GuessLimits { per_address: 0, per_account: 0, ..LIMITS };
+        let scene = Scene { guesses: Guesses::new(limits, [7; 32], now), now };
+        assert_eq!(scene.guess(HERE, "anna", 0..1_000), 1_000);
+        assert_eq!(scene.leave(HERE, "anna"), Leave::Now);
+        assert!(scene.hit(HERE, "anna").is_some(), "and yet it is told");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_forgets_the_oldest() {
+        let mut recent = Recent::new(8);
+        for key in 0..1_000 {
+            *recent.entry(key) = key;
+            *recent.entry(0) = 1;
+            assert!(recent.young.len() + recent.old.len() <= 8);
+        }
+        assert_eq!(recent.get(&0), Some(&1));
+        assert_eq!(recent.get(&999), Some(&999));
+        assert_eq!(recent.get(&500), None);
+        // One address's guesses, and one account's.
+        let scene = Scene::new();
+        for name in 0..1_000 {
+            let attempt = scene.attempt(HERE, &name.to_string(), "x");
+            scene.guesses.missed(&attempt, scene.now);
+        }
+        for thief in 0..1_000_u32 {
+            let origin = IpAddr::from((0x0A00_0000 + thief).to_be_bytes());
+            let attempt = scene.guesses.attempt("anna", &thief.to_be_bytes(), origin);
+            scene.guesses.missed(&attempt, scene.now);
+        }
+        let state = scene.guesses.lock();
+        assert!(
+            state.addresses.old.values().chain(state.addresses.young.values()).all(|all| all.len() <= 50)
+        );
+        assert!(
+            state
+                .accounts
+                .old
+                .values()
+                .chain(state.accounts.young.values())
+                .all(|one| one.guesses.len() <= 100)
+        );
+    }
+}
