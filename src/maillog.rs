@@ -98,6 +98,14 @@ impl SessionLog {
         info!(session = %self.id, client = %self.client, %account, mechanism, "authenticated");
     }
 
+    /// A user logged in once more than he may.
+    pub fn too_many_sessions(&self, account: &Account) {
+        if !BOUNDS.admit(Kind::AccountCrowded, self.client.ip()) {
+            return;
+        }
+        warn!(session = %self.id, client = %self.client, %account, "too many sessions of one account: client turned away");
+    }
+
     /// A log-in failed.
     ///
     /// What the client chose stands behind what it did not: `contrib/fail2ban` reads this line from its beginning.
@@ -279,6 +287,13 @@ pub fn left_out() {
                     client,
                     failures = lines,
                     "so many more log-ins failed within a minute, of which no line was written"
+                );
+            }
+            Kind::AccountCrowded => {
+                warn!(
+                    client,
+                    times = lines,
+                    "too many sessions of one account, so many more times within a minute"
                 );
             }
             Kind::CredentialsExposed => {

@@ -106,6 +106,8 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
         relay_host,
         max_message_size: parts.config.session.max_message_size,
         max_recipients: parts.config.session.max_recipients,
+        max_transactions: parts.config.session.max_transactions,
+        max_errors: parts.config.session.max_errors,
         refuse_blocked: parts.config.action == Action::Refuse,
     };
     let mut conversation = Conversation {
@@ -235,7 +237,7 @@ impl Conversation {
 
     async fn start_tls(&mut self) -> Result<Step, Lost> {
         self.client.flush().await?;
-        let deadline = self.command_deadline();
+        let deadline = self.command_deadline().min(Instant::now() + self.parts.config.session.tls_timeout);
         self.client.start_tls(&self.parts.tls, Some(deadline)).await?;
         if let Some(tls) = self.client.stream().and_then(Stream::tls) {
             self.log.encrypted(tls.version, &tls.cipher);
@@ -248,7 +250,7 @@ impl Conversation {
         let users = self.parts.auth.snapshot();
         let (auth, origin) = (&self.parts.auth, self.peer.ip());
         let exchange = sasl::exchange(&mut self.client, auth, mechanism, initial, origin, deadline).await;
-        let ended = match exchange {
+        let mut ended = match exchange {
             Ok(ended) => ended,
             Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
             Err(lost) => return Err(lost),
@@ -267,13 +269,22 @@ impl Conversation {
                 self.parts.desk.guessed(account, self.peer.ip(), guessed).await;
             }
             self.becomes(account.clone()).await;
-            // A new users file that came before the session was in the roster has not ended it.
-            if let Some(sender) = self.sender.as_ref().filter(|_| users.is_outdated(account)) {
+            if self.is_crowded(account) {
+                self.log.too_many_sessions(account);
+                ended.outcome = AuthOutcome::Crowded;
+            } else if let Some(sender) = self.sender.as_ref().filter(|_| users.is_outdated(account)) {
+                // A new users file that came before the session was in the roster has not ended it.
                 sender.ticket.end(Ending::CredentialsChanged);
             }
             self.admission = None;
         }
         Ok(self.handle(Event::Authenticated(ended.outcome)))
+    }
+
+    /// Whether the account, with this session, has more of them than it may have.
+    fn is_crowded(&self, account: &Account) -> bool {
+        let most = self.parts.config.session.max_connections_per_account;
+        most > 0 && self.parts.roster.count(account) > most
     }
 
     async fn becomes(&mut self, account: Account) {

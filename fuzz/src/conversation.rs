@@ -79,6 +79,8 @@ pub fn session(data: &[u8]) {
         relay_host: start & 2 != 0,
         max_message_size: 1000,
         max_recipients: 3,
+        max_transactions: 0,
+        max_errors: 10,
         refuse_blocked: start & 4 != 0,
     };
     let world = World {

@@ -278,6 +278,10 @@ fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
     let session = Session {
         max_connections: section.whole("max_connections", 10_000, 1..=1_000_000),
         max_connections_per_ip: section.whole("max_connections_per_ip", 100, 1..=1_000_000),
+        max_new_connections_per_ip: section.whole("max_new_connections_per_ip", 0, 0..=1_000_000),
+        max_connections_per_account: section.whole("max_connections_per_account", 0, 0..=1_000_000),
+        max_transactions: section.whole("max_transactions", 0, 0..=1_000_000),
+        max_errors: section.whole("max_errors", 10, 1..=1_000),
         // RFC 5321 4.5.3.1.7 wants 64K octets; who sets less knows why.
         max_message_size: section.size("max_message_size", 50 * MIB, KIB..=TIB),
         max_header_size: usize::try_from(max_header_size).unwrap_or(usize::MAX),
@@ -286,6 +290,7 @@ fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
         min_rate: section.whole("min_rate", 100, 0..=1_000_000),
         idle_timeout: section.duration("idle_timeout", 5 * MINUTE, SECOND..=DAY),
         auth_timeout: section.duration("auth_timeout", MINUTE, SECOND..=DAY),
+        tls_timeout: section.duration("tls_timeout", 30 * SECOND, SECOND..=DAY),
         shutdown_timeout: section.duration("shutdown_timeout", 30 * SECOND, Duration::ZERO..=HOUR),
         bare_newline: section.choice(
             "bare_newline",

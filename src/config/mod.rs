@@ -215,6 +215,14 @@ pub struct Session {
     pub max_connections: usize,
     /// And from one address (IPv6: /64).
     pub max_connections_per_ip: usize,
+    /// New ones from one address within a minute; 0: any number.
+    pub max_new_connections_per_ip: usize,
+    /// Sessions of one user; 0: any number.
+    pub max_connections_per_account: usize,
+    /// Transactions of one session; 0: any number.
+    pub max_transactions: u32,
+    /// The so-manieth error ends a session.
+    pub max_errors: u32,
     /// Of one message.
     pub max_message_size: u64,
     /// Of its header section.
@@ -229,6 +237,8 @@ pub struct Session {
     pub idle_timeout: Duration,
     /// From connecting to AUTH; relay hosts: to the first command.
     pub auth_timeout: Duration,
+    /// For the TLS handshake alone.
+    pub tls_timeout: Duration,
     /// What is under way gets this long at shutdown.
     pub shutdown_timeout: Duration,
     /// What becomes of a bare LF in a message.

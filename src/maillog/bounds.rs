@@ -24,6 +24,8 @@ pub(super) enum Kind {
     AuthenticationFailed,
     /// Credentials came on cleartext.
     CredentialsExposed,
+    /// Too many sessions of an account.
+    AccountCrowded,
 }
 
 impl Kind {
@@ -32,7 +34,7 @@ impl Kind {
         match self {
             Self::TurnedAway | Self::AcceptFailed => (1, Of::All),
             // Whoever counts them (fail2ban) has seen enough by then.
-            Self::AuthenticationFailed | Self::CredentialsExposed => (60, Of::Each),
+            Self::AuthenticationFailed | Self::CredentialsExposed | Self::AccountCrowded => (60, Of::Each),
         }
     }
 }

@@ -80,7 +80,7 @@ impl Listener {
                     if self.proxies.iter().any(|network| network.contains(&canonical(peer.ip()))) {
                         tokio::spawn(admit_proxied(parts, stream, peer, tls, slots.clone()));
                     } else {
-                        let slot = slots.take(peer.ip());
+                        let slot = slots.take(peer.ip(), Instant::now());
                         tokio::spawn(admit(parts, stream, peer, tls, slot, Instant::now()));
                     }
                 }
@@ -121,7 +121,7 @@ async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, t
         Ok(Err(ProxyError::Io(error))) => return maillog::handshake_failed(proxy, &error.to_string()),
         Err(_) => return maillog::no_proxy_header(proxy, "timed out"),
     };
-    let slot = slots.take(peer.ip());
+    let slot = slots.take(peer.ip(), Instant::now());
     admit(parts, stream, peer, tls, slot, connected).await;
 }
 
@@ -151,7 +151,8 @@ async fn converse(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: Listen
         ListenTls::StartTls => Stream::Plain(stream),
         ListenTls::Implicit => {
             let handshake = parts.tls.accept(stream);
-            match timeout(parts.config.session.auth_timeout, handshake).await {
+            let session = &parts.config.session;
+            match timeout(session.tls_timeout.min(session.auth_timeout), handshake).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return maillog::handshake_failed(peer, &error.to_string()),
                 Err(_) => return maillog::handshake_failed(peer, "timed out"),

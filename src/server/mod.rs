@@ -16,11 +16,11 @@ use std::time::Duration;
 pub use data_dir::DataDir;
 pub use host::PartsHost;
 use listener::Listener;
-use slots::Slots;
+use slots::{Most, Slots};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::auth::{Authenticator, UsersError};
 use crate::config::{Config, ListenTls};
@@ -191,7 +191,12 @@ impl Server {
         let Self { workshop, listeners, control } = self;
         let parts = workshop.parts.clone();
         let session = &parts.config.session;
-        let slots = Slots::new(session.max_connections, session.max_connections_per_ip);
+        let most = Most {
+            open: session.max_connections,
+            open_per_address: session.max_connections_per_ip,
+            new_per_address: session.max_new_connections_per_ip,
+        };
+        let slots = Slots::new(most, Instant::now());
         let mut contacts = Contacts::default();
         contacts.refresh(&parts, FIRST_CONTACT).await;
         let mut beside = watch_over(&parts, contacts);

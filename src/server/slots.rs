@@ -1,12 +1,30 @@
-//! How many clients may be connected: in all, and from one address (IPv6: from one /64).
+//! How many clients may be connected: in all, and from one address (IPv6: from one /64); and how many may come from one
+//! address within a minute.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::account::{Account, canonical};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Of so many addresses the arrivals are counted in a minute; those of the others are not.
+const COUNTED: usize = 65_536;
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    /// At the same time, in all.
+    pub(super) open: usize,
+    /// At the same time, from one address.
+    pub(super) open_per_address: usize,
+    /// New ones within a minute, from one address; 0: any number.
+    pub(super) new_per_address: usize,
+}
 
 /// Counts connections. Cheap to clone.
 #[derive(Clone)]
@@ -15,11 +33,17 @@ pub(super) struct Slots {
 }
 
 struct Inner {
-    max: usize,
-    max_per_address: usize,
+    most: Most,
     per_address: Mutex<HashMap<Account, usize>>,
+    arrivals: Mutex<Arrivals>,
     open: watch::Sender<usize>,
     evicted: watch::Sender<bool>,
+}
+
+/// Who came within this minute.
+struct Arrivals {
+    since: Instant,
+    per_address: HashMap<Account, usize>,
 }
 
 /// One connection's place; dropping it frees it.
@@ -29,12 +53,12 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// So many in all, so many from one address.
-    pub(super) fn new(max: usize, max_per_address: usize) -> Self {
+    /// None is taken yet.
+    pub(super) fn new(most: Most, now: Instant) -> Self {
         let inner = Inner {
-            max,
-            max_per_address,
+            most,
             per_address: Mutex::default(),
+            arrivals: Mutex::new(Arrivals { since: now, per_address: HashMap::new() }),
             open: watch::Sender::new(0),
             evicted: watch::Sender::new(false),
         };
@@ -42,17 +66,38 @@ impl Slots {
     }
 
     /// A place for a connection from `address`; `None` over a limit.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Slot> {
+    pub(super) fn take(&self, address: IpAddr, now: Instant) -> Option<Slot> {
         let origin = Account::host(canonical(address));
+        if !self.may_come(&origin, now) {
+            return None;
+        }
         let mut per_address = self.inner.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.inner.open.borrow() >= self.inner.max
-            || per_address.get(&origin).is_some_and(|open| *open >= self.inner.max_per_address)
+        if *self.inner.open.borrow() >= self.inner.most.open
+            || per_address.get(&origin).is_some_and(|open| *open >= self.inner.most.open_per_address)
         {
             return None;
         }
         *per_address.entry(origin.clone()).or_default() += 1;
         self.inner.open.send_modify(|open| *open += 1);
         Some(Slot { inner: Arc::clone(&self.inner), origin })
+    }
+
+    /// Whether another one may come from there within this minute. Who is turned away counts as well.
+    fn may_come(&self, origin: &Account, now: Instant) -> bool {
+        let most = self.inner.most.new_per_address;
+        if most == 0 {
+            return true;
+        }
+        let mut arrivals = self.inner.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(arrivals.since) >= MINUTE {
+            *arrivals = Arrivals { since: now, per_address: HashMap::new() };
+        }
+        if arrivals.per_address.len() >= COUNTED && !arrivals.per_address.contains_key(origin) {
+            return true;
+        }
+        let count = arrivals.per_address.entry(origin.clone()).or_default();
+        *count += 1;
+        *count <= most
     }
 
     /// Waits until nobody is connected any more.
@@ -105,24 +150,40 @@ mod tests {
 
     #[test]
     fn both_limits_hold_and_places_come_back() {
-        let slots = Slots::new(3, 2);
+        let slots = Slots::new(Most { open: 3, open_per_address: 2, new_per_address: 0 }, Instant::now());
         let (here, there): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-        let first = slots.take(here).expect("free");
+        let first = slots.take(here, Instant::now()).expect("free");
         // The same address, IPv4-mapped.
-        let _second = slots.take("::ffff:192.0.2.1".parse().unwrap()).expect("free");
-        assert!(slots.take(here).is_none(), "two from one address");
-        let _third = slots.take(there).expect("free");
-        assert!(slots.take("2001:db8:1::1".parse().unwrap()).is_none(), "three in all");
+        let _second = slots.take("::ffff:192.0.2.1".parse().unwrap(), Instant::now()).expect("free");
+        assert!(slots.take(here, Instant::now()).is_none(), "two from one address");
+        let _third = slots.take(there, Instant::now()).expect("free");
+        assert!(slots.take("2001:db8:1::1".parse().unwrap(), Instant::now()).is_none(), "three in all");
         drop(first);
         assert_eq!(slots.open(), 2);
-        assert!(slots.take("2001:db8::ffff".parse().unwrap()).is_some(), "one place is free again");
+        assert!(
+            slots.take("2001:db8::ffff".parse().unwrap(), Instant::now()).is_some(),
+            "one place is free again"
+        );
+    }
+
+    #[test]
+    fn no_more_within_a_minute() {
+        let began = Instant::now();
+        let slots = Slots::new(Most { open: 9, open_per_address: 9, new_per_address: 2 }, began);
+        let takes = |address: &str, second: u64| {
+            slots.take(address.parse().unwrap(), began + Duration::from_secs(second)).is_some()
+        };
+        assert!(takes("192.0.2.1", 0) && takes("192.0.2.1", 59) && takes("192.0.2.2", 59));
+        assert!(!takes("192.0.2.1", 59), "a third one, however short they were");
+        assert!(takes("192.0.2.1", 60), "another minute");
+        assert!(takes("2001:db8::1", 60) && takes("2001:db8::2", 60) && !takes("2001:db8::3", 60));
     }
 
     #[tokio::test]
     async fn who_is_evicted_leaves() {
-        let slots = Slots::new(2, 2);
+        let slots = Slots::new(Most { open: 2, open_per_address: 2, new_per_address: 0 }, Instant::now());
         for _ in 0..2 {
-            let slot = slots.take("192.0.2.1".parse().unwrap()).expect("free");
+            let slot = slots.take("192.0.2.1".parse().unwrap(), Instant::now()).expect("free");
             tokio::spawn(async move { slot.evicted().await });
         }
         tokio::task::yield_now().await;
@@ -130,7 +191,7 @@ mod tests {
         slots.evict();
         timeout(DEADLINE, slots.emptied()).await.expect("in time");
         // Also who came at the last moment.
-        let late = slots.take("192.0.2.1".parse().unwrap()).expect("free");
+        let late = slots.take("192.0.2.1".parse().unwrap(), Instant::now()).expect("free");
         timeout(DEADLINE, late.evicted()).await.expect("in time");
     }
 }

@@ -65,6 +65,8 @@ pub enum AuthOutcome {
     NotOffered,
     /// Not now.
     Later,
+    /// It is, but has too many sessions.
+    Crowded,
 }
 
 /// Why there is no reply of the upstream's.

@@ -21,10 +21,7 @@ pub use transaction::{Bound, Recipient, Transaction};
 
 use crate::account::Account;
 use crate::guard::mimicry::{Place, Shuffle};
-use crate::smtp::{Body, Command, CommandError, Extensions, MailCommand, RcptCommand, Reply};
-
-/// A session ends with its so-manieth error (CONTRACT, SMTP).
-pub const MAX_ERRORS: u32 = 10;
+use crate::smtp::{Body, Command, CommandError, Extensions, Limits, MailCommand, RcptCommand, Reply};
 
 /// What a session needs to know of the configuration and of its connection.
 #[derive(Debug, Clone)]
@@ -39,6 +36,10 @@ pub struct Terms {
     pub max_message_size: u64,
     /// Recipients of one transaction, at the most.
     pub max_recipients: usize,
+    /// Transactions of one session, at the most; 0: any number.
+    pub max_transactions: u32,
+    /// The session ends with its so-manieth error (CONTRACT, SMTP).
+    pub max_errors: u32,
     /// Whether a blocked account's mail is refused rather than parked.
     pub refuse_blocked: bool,
 }
@@ -82,6 +83,7 @@ pub struct Session {
     /// The 250 that the message which is being parked will get.
     told: Option<Reply>,
     errors: u32,
+    transactions: u32,
     closing: bool,
     shuffle: Shuffle,
 }
@@ -98,6 +100,7 @@ impl Session {
             pending: VecDeque::new(),
             told: None,
             errors: 0,
+            transactions: 0,
             closing: false,
             shuffle: Shuffle::new(seed),
         }
@@ -321,7 +324,7 @@ impl Session {
         keywords.extend(offer::passed_on(upstream));
         // RFC 5321 4.1.1.1: every command that 4.5.1 does not require of all.
         keywords.extend(["CHUNKING".to_owned(), "HELP".to_owned()]);
-        keywords.push(offer::limits(self.terms.max_recipients, upstream).to_string());
+        keywords.push(self.limits(upstream).to_string());
         keywords
     }
 
@@ -338,11 +341,12 @@ impl Session {
         self.hello.as_ref().map_or(self.terms.max_message_size, |hello| self.max_size(&hello.offered))
     }
 
+    fn limits(&self, upstream: &Extensions) -> Limits {
+        offer::limits(self.terms.max_recipients, self.terms.max_transactions, upstream)
+    }
+
     fn max_recipients(&self) -> usize {
-        let offered = self
-            .hello
-            .as_ref()
-            .and_then(|hello| offer::limits(self.terms.max_recipients, &hello.offered).rcpt_max);
+        let offered = self.hello.as_ref().and_then(|hello| self.limits(&hello.offered).rcpt_max);
         offered.and_then(|max| usize::try_from(max).ok()).unwrap_or(self.terms.max_recipients)
     }
 
@@ -359,6 +363,7 @@ impl Session {
             AuthOutcome::Cancelled => texts::SASL_CANCELLED,
             AuthOutcome::NotOffered => texts::NO_SUCH_MECHANISM,
             AuthOutcome::Later => texts::AUTH_LATER,
+            AuthOutcome::Crowded => return self.last_words(&texts::TOO_MANY_SESSIONS, out),
         };
         self.say(reply, out)
     }
@@ -374,6 +379,10 @@ impl Session {
         if view.sender.is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path)) {
             return self.say(texts::FOREIGN_SENDER, out);
         }
+        if self.transactions >= self.terms.max_transactions && self.terms.max_transactions > 0 {
+            return self.last_words(&texts::TOO_MANY_TRANSACTIONS, out);
+        }
+        self.transactions += 1;
         if !view.blocked {
             self.pending.push_back(Pending::Mail(command.clone()));
             return Step::Ask(Ask::Mail(command));
@@ -624,7 +633,11 @@ impl Session {
         if reply.is_permanent() {
             self.errors += 1;
         }
-        if self.errors >= MAX_ERRORS && reply.is_permanent() { texts::TOO_MANY_ERRORS } else { reply }
+        if self.errors >= self.terms.max_errors && reply.is_permanent() {
+            texts::TOO_MANY_ERRORS
+        } else {
+            reply
+        }
     }
 
     /// A reply that is not ours to count: the upstream's, or one that looks like it.

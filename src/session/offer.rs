@@ -29,8 +29,12 @@ pub(super) fn passed_on(offered: &Extensions) -> Vec<String> {
 }
 
 /// The narrower of both sides' limits.
-pub(super) fn limits(max_recipients: usize, offered: &Extensions) -> Limits {
-    let ours = Limits { rcpt_max: u32::try_from(max_recipients).ok(), ..Limits::default() };
+pub(super) fn limits(max_recipients: usize, max_transactions: u32, offered: &Extensions) -> Limits {
+    let ours = Limits {
+        mail_max: (max_transactions > 0).then_some(max_transactions),
+        rcpt_max: u32::try_from(max_recipients).ok(),
+        ..Limits::default()
+    };
     ours.smaller(offered.further.limits)
 }
 

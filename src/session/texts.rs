@@ -79,6 +79,10 @@ pub(super) const UPSTREAM_AMBIGUOUS: Reply =
 pub(super) const TOO_MANY_ERRORS: Reply = own(421, 7, 0, "Too many errors; closing the connection");
 /// In place of the greeting, over a limit of connections (server/).
 pub const TOO_MANY_CONNECTIONS: Reply = own(421, 7, 0, "Too many connections; try again later");
+pub(super) const TOO_MANY_SESSIONS: Reply =
+    own(421, 7, 0, "This account has too many sessions; try again later");
+pub(super) const TOO_MANY_TRANSACTIONS: Reply =
+    own(421, 7, 0, "Too many transactions in one session; connect again");
 pub(super) const ENDED: Reply = own(421, 7, 0, "This session has been ended; log in again");
 pub(super) const TIMED_OUT: Reply = own(421, 4, 2, "Timed out; closing the connection");
 pub(super) const SHUTTING_DOWN: Reply = own(421, 3, 2, "The service is shutting down; try again later");

@@ -130,6 +130,8 @@ pub(super) fn session(start: Start) -> Session {
         relay_host: start == Start::Relay,
         max_message_size: 1000,
         max_recipients: 3,
+        max_transactions: 0,
+        max_errors: 10,
         refuse_blocked: start == Start::Refusing,
     };
     let mut session = Session::new(terms, 1);
