@@ -50,6 +50,7 @@ impl Input<'_> {
 /// The world that a view shows.
 struct World {
     blocked: bool,
+    probation: bool,
     room: bool,
     credentials_changed: bool,
     interruption: Option<Interruption>,
@@ -82,6 +83,7 @@ pub fn session(data: &[u8]) {
     };
     let world = World {
         blocked: start & 8 != 0,
+        probation: start & 32 != 0,
         room: true,
         credentials_changed: false,
         interruption: None,
@@ -103,10 +105,19 @@ pub fn session(data: &[u8]) {
 
 impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
-        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } =
-            &self.world;
+        let World {
+            blocked,
+            probation,
+            room,
+            credentials_changed,
+            interruption,
+            precedents,
+            upstream,
+            mechanisms,
+        } = &self.world;
         let view = View {
             blocked: *blocked,
+            probation: *probation,
             room: *room,
             credentials_changed: *credentials_changed,
             interruption: *interruption,
@@ -121,10 +132,19 @@ impl Driver<'_> {
     }
 
     fn destination(&mut self) -> Destination {
-        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } =
-            &self.world;
+        let World {
+            blocked,
+            probation,
+            room,
+            credentials_changed,
+            interruption,
+            precedents,
+            upstream,
+            mechanisms,
+        } = &self.world;
         let view = View {
             blocked: *blocked,
+            probation: *probation,
             room: *room,
             credentials_changed: *credentials_changed,
             interruption: *interruption,
