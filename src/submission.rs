@@ -318,6 +318,7 @@ impl Conversation {
 /// What the machine sees of the world, held for one event.
 struct Scene {
     blocked: bool,
+    probation: bool,
     room: bool,
     credentials_changed: bool,
     interruption: Option<Interruption>,
@@ -341,6 +342,7 @@ impl Scene {
         };
         Self {
             blocked,
+            probation: false,
             room,
             credentials_changed: ending == Some(Ending::CredentialsChanged),
             interruption,
@@ -354,6 +356,7 @@ impl Scene {
     fn view(&self) -> View<'_> {
         View {
             blocked: self.blocked,
+            probation: self.probation,
             room: self.room,
             credentials_changed: self.credentials_changed,
             interruption: self.interruption,

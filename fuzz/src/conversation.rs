@@ -51,6 +51,7 @@ impl Input<'_> {
 /// The world that a view shows.
 struct World {
     blocked: bool,
+    probation: bool,
     room: bool,
     credentials_changed: bool,
     interruption: Option<Interruption>,
@@ -85,6 +86,7 @@ pub fn session(data: &[u8]) {
     };
     let world = World {
         blocked: start & 8 != 0,
+        probation: start & 32 != 0,
         room: true,
         credentials_changed: false,
         interruption: None,
@@ -106,10 +108,19 @@ pub fn session(data: &[u8]) {
 
 impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
-        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } =
-            &self.world;
+        let World {
+            blocked,
+            probation,
+            room,
+            credentials_changed,
+            interruption,
+            precedents,
+            upstream,
+            mechanisms,
+        } = &self.world;
         let view = View {
             blocked: *blocked,
+            probation: *probation,
             room: *room,
             credentials_changed: *credentials_changed,
             interruption: *interruption,
@@ -124,10 +135,19 @@ impl Driver<'_> {
     }
 
     fn destination(&mut self) -> Destination {
-        let World { blocked, room, credentials_changed, interruption, precedents, upstream, mechanisms } =
-            &self.world;
+        let World {
+            blocked,
+            probation,
+            room,
+            credentials_changed,
+            interruption,
+            precedents,
+            upstream,
+            mechanisms,
+        } = &self.world;
         let view = View {
             blocked: *blocked,
+            probation: *probation,
             room: *room,
             credentials_changed: *credentials_changed,
             interruption: *interruption,

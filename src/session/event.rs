@@ -118,6 +118,8 @@ pub enum Delivery {
     QuarantineFull,
     /// All sessions together hold too much mail data for its long header.
     NoMemory,
+    /// It was to be relayed at once for want of that, and what had come of it cannot be read any more.
+    Unreadable,
 }
 
 /// What the driver is to do next. Replies that have become ready were appended to its buffer already.
@@ -193,6 +195,8 @@ pub enum ParkReason {
     AnsweredUnasked,
     /// The account's credentials changed while the message was under way.
     CredentialsChanged,
+    /// The account is on probation: the message goes out by itself in a while, and at once where it cannot be parked.
+    Probation,
 }
 
 /// Why a session is to end at its next command.
@@ -209,6 +213,8 @@ pub enum Interruption {
 pub struct View<'a> {
     /// Whether the account is blocked.
     pub blocked: bool,
+    /// Whether the account is on probation.
+    pub probation: bool,
     /// Whether the quarantine has room (asked only where the account is blocked).
     pub room: bool,
     /// Whether the account's credentials changed since it logged in.

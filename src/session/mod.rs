@@ -195,8 +195,8 @@ impl Session {
         if self.closing { Step::Close } else { step }
     }
 
-    /// Decides where the message goes: asked once a message, as late as may be, so that a block that comes while it is
-    /// received still holds. Some MTAs repeat the Message-ID in their 250.
+    /// Decides where the message goes: as late as may be, so that a block that comes while it is received still holds, and
+    /// again where it could not go there. Some MTAs repeat the Message-ID in their 250.
     pub fn destination(&mut self, message_id: &str, view: &View<'_>) -> Destination {
         let Some(transaction) = &mut self.transaction else { return Destination::Refuse };
         let reason = match transaction.bound {
@@ -205,9 +205,13 @@ impl Session {
             Bound::Upstream if view.blocked && self.terms.refuse_blocked => return Destination::Refuse,
             Bound::Upstream if view.blocked => ParkReason::Blocked,
             Bound::Upstream if view.credentials_changed => ParkReason::CredentialsChanged,
+            Bound::Upstream if view.probation => ParkReason::Probation,
             Bound::Upstream => return Destination::Relay,
         };
-        transaction.divert();
+        // On probation it stays open upstream until it is parked: where it cannot be, it is relayed at once.
+        if reason != ParkReason::Probation {
+            transaction.divert();
+        }
         let imitation = view.precedents.imitate(Place::EndOfData, message_id, &mut self.shuffle);
         self.told = Some(imitation.reply.clone());
         Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
@@ -516,6 +520,7 @@ impl Session {
             Delivery::Loop => self.say(texts::LOOP, out),
             Delivery::QuarantineFull => self.say(texts::QUARANTINE_FULL, out),
             Delivery::NoMemory => self.say(texts::NO_MEMORY, out),
+            Delivery::Unreadable => self.say(texts::LOCAL_TROUBLE, out),
         }
     }
 

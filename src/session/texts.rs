@@ -67,6 +67,7 @@ pub(super) const LOOP: Reply = own(554, 4, 6, "Too many Received: lines: this me
 pub(super) const QUARANTINE_FULL: Reply = own(452, 3, 1, "Insufficient system storage; try again later");
 /// RFC 3463 3.4: X.3.2, the system takes no messages for now; not what a full quarantine says.
 pub(super) const NO_MEMORY: Reply = own(452, 3, 2, "Too many messages at the same time; try again later");
+pub(super) const LOCAL_TROUBLE: Reply = own(451, 3, 0, "Local error in processing; try again later");
 pub(super) const BLOCKED: Reply = own(550, 7, 1, "This account may not send for now; ask your postmaster");
 pub(super) const UPSTREAM_UNAVAILABLE: Reply =
     own(451, 4, 1, "The mail server does not answer; try again later");

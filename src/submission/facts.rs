@@ -88,6 +88,9 @@ pub(super) fn reason(reason: ParkReason, block: Option<Block>) -> String {
         (ParkReason::CredentialsChanged, _) => {
             "the account's credentials changed while the message was under way".to_owned()
         }
+        (ParkReason::Probation, _) => {
+            "account on probation: too many of its recipients do not exist; goes out by itself".to_owned()
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 //! A message while it comes in: what it is made of, how much of it is held, and the route that it takes.
+//! One that is delayed, and that the quarantine does not take, is had back from there and goes upstream at once.
 //!
 //! Up to [`HELD`] octets are received before the route is chosen (fewer where all sessions together hold too much), so that
 //! a slow client holds no upstream connection and a block that comes meanwhile still counts; all that follows is streamed
@@ -8,8 +9,8 @@
 use super::buffers::Loan;
 use super::pace::Pace;
 use crate::quarantine::envelope::Treatment;
-use crate::quarantine::spool::{ParkError, Parking};
-use crate::session::{Delivery, ParkOrder, UpstreamFault};
+use crate::quarantine::spool::{ParkError, Parking, Salvaged};
+use crate::session::{Delivery, ParkOrder, ParkReason, UpstreamFault};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::mail_data::{ContentChecker, DotScanner, Fault as NewlineFault};
 use crate::smtp::newline::Normalizer;
@@ -27,6 +28,8 @@ pub(super) enum Route {
     Upstream(Transfer),
     /// To the quarantine.
     Quarantine(Box<Parked>),
+    /// To be chosen anew: the quarantine did not take it to its end.
+    Stranded(Box<Stranded>),
     /// Nowhere: it has failed.
     Nowhere(Delivery),
 }
@@ -41,6 +44,21 @@ pub(super) struct Parked {
     pub(super) trace: String,
     /// What else is done then.
     pub(super) treatment: Treatment,
+}
+
+impl Parked {
+    /// Whether it goes upstream at once where it cannot be parked.
+    pub(super) fn is_delayed(&self) -> bool {
+        self.order.reason == ParkReason::Probation
+    }
+}
+
+/// A message that the quarantine did not take.
+pub(super) struct Stranded {
+    /// What had come of it, as it arrived.
+    content: Salvaged,
+    /// What has come since: body octets, mended.
+    since: Vec<u8>,
 }
 
 /// What is made of newlines that are none.
@@ -106,6 +124,8 @@ pub(super) struct Incoming {
     pub route: Route,
     /// Whether mail data has been begun upstream.
     pub begun: bool,
+    /// It was to be delayed, and the quarantine did not take it.
+    pub at_once: bool,
     /// For the log: why it failed.
     pub trouble: Option<String>,
 }
@@ -145,6 +165,7 @@ impl Incoming {
             pace: bounds.pace,
             route: Route::Undecided,
             begun: false,
+            at_once: false,
             trouble: None,
         }
     }
@@ -198,14 +219,15 @@ impl Incoming {
         }
     }
 
-    /// Whether its route has not been chosen yet.
+    /// Whether its route has not been chosen yet, or must be chosen anew.
     pub(super) fn is_undecided(&self) -> bool {
-        matches!(self.route, Route::Undecided)
+        matches!(self.route, Route::Undecided | Route::Stranded(_))
     }
 
-    /// Whether so much has come that the route must be chosen now.
-    pub(super) fn overflows(&self) -> bool {
-        self.is_undecided() && self.header().is_some() && (self.crowded || self.held.len() >= HELD)
+    /// Whether the route must be chosen now: so much has come, or it cannot go on.
+    pub(super) fn needs_route(&self) -> bool {
+        let overflows = self.header().is_some() && (self.crowded || self.held.len() >= HELD);
+        matches!(self.route, Route::Stranded(_)) || (self.is_undecided() && overflows)
     }
 
     /// The message has come whole: the header ends here at the latest; a fault that was found makes it fail.
@@ -265,14 +287,50 @@ impl Incoming {
     /// It goes upstream, behind `trace`.
     pub(super) async fn relay(&mut self, upstream: &mut Transaction, treatment: Treatment, trace: &str) {
         let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
-        self.route = Route::Upstream(Transfer::new(self.form(), treatment, trace, header));
+        let transfer = Transfer::new(self.form(), treatment, trace, header);
         self.raw = Vec::new();
-        let held = std::mem::take(&mut self.held);
-        if !held.is_empty() {
-            self.forward(&[], &held, Some(upstream)).await;
+        match std::mem::replace(&mut self.route, Route::Upstream(transfer)) {
+            Route::Stranded(stranded) => self.forward_stranded(*stranded, upstream).await,
+            _ => {
+                let held = std::mem::take(&mut self.held);
+                if !held.is_empty() {
+                    self.forward(&[], &held, Some(upstream)).await;
+                }
+            }
         }
-        drop(held);
         self.settle_loan();
+    }
+
+    /// What the quarantine had of it goes upstream, but for the header, and what has come since.
+    async fn forward_stranded(&mut self, stranded: Stranded, upstream: &mut Transaction) {
+        let Stranded { mut content, since } = stranded;
+        // As far as it has come the newlines are mended anew.
+        let mut normalizer = self.normalizer.is_some().then(Normalizer::default);
+        let mut header = self.header().map_or(0, |header| header.as_bytes().len());
+        loop {
+            let mut piece = match content.next().await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    self.trouble = Some(error.to_string());
+                    return self.fail(Delivery::Unreadable);
+                }
+            };
+            if piece.is_empty() {
+                break;
+            }
+            if let Some(normalizer) = &mut normalizer {
+                let raw = std::mem::take(&mut piece);
+                normalizer.push(&raw, &mut piece);
+            }
+            let passed = header.min(piece.len());
+            header -= passed;
+            let body = piece.get(passed..).unwrap_or_default();
+            self.forward(&[], body, Some(&mut *upstream)).await;
+            if matches!(self.route, Route::Nowhere(_)) {
+                return;
+            }
+        }
+        self.forward(&[], &since, Some(upstream)).await;
     }
 
     /// It goes into the quarantine, as it arrived.
@@ -283,13 +341,12 @@ impl Incoming {
         treatment: Treatment,
         trace: String,
     ) {
-        let (raw, held) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.held));
-        let came = match self.normalizer {
-            Some(_) => [&raw[..], &[]],
-            None => [self.header().map_or(&[][..], Header::as_bytes), &held[..]],
-        };
         let parking = match begun {
             Ok(mut parking) => {
+                let came = match self.normalizer {
+                    Some(_) => [&self.raw[..], &[]],
+                    None => [self.header().map_or(&[][..], Header::as_bytes), &self.held[..]],
+                };
                 let written = async {
                     for piece in came.iter().filter(|piece| !piece.is_empty()) {
                         parking.write(piece).await?;
@@ -302,11 +359,13 @@ impl Incoming {
         };
         match parking {
             Ok(parking) => {
+                (self.raw, self.held) = (Vec::new(), Vec::new());
                 self.route = Route::Quarantine(Box::new(Parked { parking, order, trace, treatment }));
             }
+            // All of it is held still, and its route is chosen anew.
+            Err(error) if order.reason == ParkReason::Probation => self.hurry(&error),
             Err(error) => self.not_parked(&error),
         }
-        drop((raw, held));
         self.settle_loan();
     }
 
@@ -318,6 +377,24 @@ impl Incoming {
             None => 0,
         };
         self.loan.fit(header + self.held.len() + self.raw.len())
+    }
+
+    /// The quarantine had the message up to here, and did not take it.
+    pub(super) fn strand(&mut self, error: &ParkError, content: Result<Salvaged, ParkError>) {
+        self.hurry(error);
+        match content {
+            Ok(content) => self.route = Route::Stranded(Box::new(Stranded { content, since: Vec::new() })),
+            Err(lost) => {
+                self.trouble = Some(format!("{error}; {lost}"));
+                self.fail(Delivery::Unreadable);
+            }
+        }
+    }
+
+    /// It is delayed no longer.
+    fn hurry(&mut self, error: &ParkError) {
+        self.at_once = true;
+        self.trouble = Some(error.to_string());
     }
 
     fn stop(&mut self, stop: Stopped) {
@@ -390,11 +467,23 @@ impl Incoming {
                 }
             }
             (Route::Quarantine(parked), _) => {
-                if let Err(error) = parked.parking.write(raw).await {
-                    self.not_parked(&error);
+                let Err(error) = parked.parking.write(raw).await else { return };
+                let delayed = parked.is_delayed();
+                match std::mem::replace(&mut self.route, Route::Undecided) {
+                    Route::Quarantine(parked) if delayed => self.strand(&error, parked.parking.salvage()),
+                    _ => self.not_parked(&error),
                 }
+                self.keep(body);
             }
+            (Route::Stranded(_), _) => self.keep(body),
             _ => {}
+        }
+    }
+
+    /// Body octets that come before a stranded message has its new route.
+    fn keep(&mut self, body: &[u8]) {
+        if let Route::Stranded(stranded) = &mut self.route {
+            stranded.since.extend_from_slice(body);
         }
     }
 }

@@ -22,24 +22,39 @@ impl Conversation {
         }
         let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
         incoming.end();
-        if matches!(incoming.route, Route::Undecided) {
+        if incoming.is_undecided() {
             self.choose_route().await;
         }
-        let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
-        if matches!(incoming.route, Route::Nowhere(_)) {
-            incoming.abort(self.upstream.as_mut());
-        }
-        let message = facts::Message::of(self, &incoming);
-        self.messages += 1;
-        let delivery = match incoming.route {
-            Route::Upstream(transfer) => self.finish_upstream(transfer, &message).await,
-            Route::Quarantine(parked) => self.finish_quarantine(*parked, &message).await,
-            Route::Nowhere(delivery) => {
-                self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
-                delivery
+        let Some(incoming) = &self.incoming else { return Ok(Step::Read) };
+        let message = facts::Message::of(self, incoming);
+        let delivery = loop {
+            let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
+            if matches!(incoming.route, Route::Nowhere(_)) {
+                incoming.abort(self.upstream.as_mut());
             }
-            Route::Undecided => Delivery::Refused,
+            match std::mem::replace(&mut incoming.route, Route::Undecided) {
+                Route::Upstream(transfer) => {
+                    if incoming.at_once {
+                        self.report_hurry(incoming.trouble.as_deref());
+                    }
+                    break self.finish_upstream(transfer, &message).await;
+                }
+                Route::Quarantine(parked) => match self.finish_quarantine(*parked, &message).await {
+                    Ok(delivery) => break delivery,
+                    Err(Unparked { error, content }) => {
+                        incoming.strand(&error, content);
+                        self.incoming = Some(incoming);
+                        self.choose_route().await;
+                    }
+                },
+                Route::Nowhere(delivery) => {
+                    self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
+                    break delivery;
+                }
+                Route::Undecided | Route::Stranded(_) => break Delivery::Refused,
+            }
         };
+        self.messages += 1;
         Ok(self.delivered(delivery))
     }
 
@@ -70,10 +85,16 @@ impl Conversation {
         message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
     }
 
-    pub(super) async fn finish_quarantine(&mut self, parked: Parked, message: &facts::Message) -> Delivery {
+    /// Makes a message durable in the quarantine; one that is delayed, and cannot be, is given back.
+    async fn finish_quarantine(
+        &mut self,
+        parked: Parked,
+        message: &facts::Message,
+    ) -> Result<Delivery, Unparked> {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
-            return Delivery::QuarantineFull;
+            return Ok(Delivery::QuarantineFull);
         };
+        let delayed = parked.is_delayed();
         let Parked { parking, order, trace, treatment } = parked;
         let (size, sha256) = parking.digest();
         let envelope = crate::quarantine::Envelope {
@@ -102,12 +123,19 @@ impl Conversation {
                 message.with_facts(&sender.account, transaction, |facts| {
                     self.log.parked(facts, envelope.id, envelope.told_queue_id.as_deref(), &envelope.reason);
                 });
-                Delivery::Parked
+                Ok(Delivery::Parked)
             }
+            Err(unparked) if delayed => Err(unparked),
             Err(Unparked { error, .. }) => {
                 self.log.not_parked(&sender.account, &error.to_string());
-                Delivery::QuarantineFull
+                Ok(Delivery::QuarantineFull)
             }
+        }
+    }
+
+    fn report_hurry(&self, trouble: Option<&str>) {
+        if let Some(sender) = &self.sender {
+            self.log.not_delayed(&sender.account, trouble.unwrap_or_default());
         }
     }
 
@@ -133,6 +161,7 @@ impl Conversation {
             Delivery::NoMemory => {
                 self.log.rejected(&sender.account, "no memory left for its header ([session] max_buffered)");
             }
+            Delivery::Unreadable => self.log.not_kept(&sender.account, trouble.unwrap_or_default()),
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
             Delivery::ForeignFrom => {

@@ -38,7 +38,7 @@ impl Conversation {
             if ended {
                 return self.message_ended().await;
             }
-            if incoming.overflows() {
+            if incoming.needs_route() {
                 self.choose_route().await;
             }
             if let Err(lost) = self.more_of_message().await {
@@ -109,7 +109,7 @@ impl Conversation {
             incoming.take_chunk(&buffered[..take], self.upstream.as_mut()).await;
             self.client.consume(take);
             left -= take as u64;
-            if incoming.overflows() {
+            if incoming.needs_route() {
                 self.choose_route().await;
             }
         }
@@ -147,8 +147,17 @@ impl Conversation {
         }
     }
 
-    /// Asks the machine where the message goes, and takes it there as far as it has come.
+    /// Asks the machine where the message goes, and takes it there as far as it has come. CONTRACT, Detection: what was to be
+    /// delayed, and cannot be parked, is relayed at once.
     pub(super) async fn choose_route(&mut self) {
+        self.take_route().await;
+        let delayed = |incoming: &Incoming| incoming.at_once && incoming.is_undecided();
+        if self.incoming.as_ref().is_some_and(delayed) {
+            self.take_route().await;
+        }
+    }
+
+    async fn take_route(&mut self) {
         let header = self.incoming.as_ref().and_then(Incoming::header);
         let objection = header.and_then(|header| self.objection(header));
         if let (Some(objection), Some(incoming)) = (objection, &mut self.incoming) {
@@ -171,6 +180,11 @@ impl Conversation {
         match (destination, &mut self.upstream, &self.sender) {
             (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, treatment, &trace).await,
             (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
+            // The account was blocked meanwhile, and the quarantine has not taken it.
+            (Destination::Park(_), upstream, Some(_)) if matches!(incoming.route, Route::Stranded(_)) => {
+                incoming.abort(upstream.as_mut());
+                incoming.fail(Delivery::QuarantineFull);
+            }
             (Destination::Park(order), upstream, Some(sender)) => {
                 incoming.abort(upstream.as_mut());
                 let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
@@ -184,7 +198,9 @@ impl Conversation {
     }
 
     pub(super) fn destination(&mut self) -> Destination {
-        let scene = Scene::of(self);
+        let mut scene = Scene::of(self);
+        // Nor is a message delayed for which the upstream is ready already.
+        scene.probation &= !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once || incoming.begun);
         let header = self.incoming.as_ref().and_then(Incoming::header);
         let message_id = header.and_then(|header| header.value("Message-ID")).unwrap_or_default();
         self.session.destination(&message_id, &scene.view())

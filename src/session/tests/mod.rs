@@ -7,6 +7,7 @@ mod block;
 mod data;
 mod front;
 mod order;
+mod probation;
 mod random;
 mod security;
 
@@ -34,6 +35,7 @@ pub(super) enum Start {
 #[derive(Clone)]
 pub(super) struct World {
     pub blocked: bool,
+    pub probation: bool,
     pub room: bool,
     pub credentials_changed: bool,
     pub interruption: Option<Interruption>,
@@ -57,6 +59,7 @@ impl World {
         };
         Self {
             blocked: false,
+            probation: false,
             room: true,
             credentials_changed: false,
             interruption: None,
@@ -71,6 +74,7 @@ impl World {
     pub(super) fn view(&self) -> View<'_> {
         View {
             blocked: self.blocked,
+            probation: self.probation,
             room: self.room,
             credentials_changed: self.credentials_changed,
             interruption: self.interruption,
@@ -85,6 +89,8 @@ impl World {
         match what.split_once(' ').unwrap_or((what, "")) {
             ("blocked", _) => self.blocked = true,
             ("open", _) => self.blocked = false,
+            ("probation", "over") => self.probation = false,
+            ("probation", _) => self.probation = true,
             ("full", _) => self.room = false,
             ("kicked", _) => self.interruption = Some(Interruption::Ended),
             ("credentials", _) => {
@@ -184,6 +190,7 @@ fn delivery(text: &str) -> Delivery {
             "foreign-from" => Delivery::ForeignFrom,
             "loop" => Delivery::Loop,
             "full" => Delivery::QuarantineFull,
+            "unreadable" => Delivery::Unreadable,
             _ => panic!("no such delivery: {text}"),
         },
     }
@@ -248,6 +255,7 @@ fn route(destination: &Destination) -> String {
             ParkReason::Blocked => "park blocked".to_owned(),
             ParkReason::AnsweredUnasked => "park unasked".to_owned(),
             ParkReason::CredentialsChanged => "park credentials".to_owned(),
+            ParkReason::Probation => "park probation".to_owned(),
         },
     }
 }

@@ -99,6 +99,7 @@ impl Driver {
                 9 => self.world.change("credentials"),
                 10 => self.world.change("kicked"),
                 11..13 => self.world.upstream = None,
+                13..15 => self.world.probation = !self.world.probation,
                 _ => self.world.mechanisms = "",
             },
         }
