@@ -1,4 +1,4 @@
-//! From nothing to a connection that is ready for MAIL: TCP, TLS, greeting, EHLO, AUTH, or XCLIENT and EHLO again.
+//! From nothing to a connection that is ready for MAIL: TCP, TLS, greeting, EHLO, AUTH or XCLIENT, and EHLO again.
 //!
 //! All of it within `connect_timeout`, however many upstreams and addresses are tried. A refusal on the way is told with the upstream's words; it never counts against
 //! a client. RFC 5321 3.1, 4.1.1.1; RFC 3207; Postfix XCLIENT_README.
@@ -122,6 +122,8 @@ impl Dialer {
         }
         if let Some(login) = &self.login {
             login.authenticate(&mut connection, self.settings.connect_timeout).await?;
+            // Dovecot offers what the MTA behind it has, and that one's SIZE, once it knows who it is.
+            self.hello(&mut connection).await?;
         }
         Ok(connection)
     }

@@ -14,6 +14,9 @@ fn settings_with(address: SocketAddr, username: &str, password_file: PathBuf) ->
     Settings { credentials: Some(credentials), ..settings(address) }
 }
 
+/// Script: what is asked again once it knows who we are.
+const AGAIN: &str = "< EHLO gatepost.test\n> 250-mail\n> 250 BINARYMIME\n";
+
 const PLAIN: &str = "AUTH PLAIN AGdhdGUAc2VjcmV0"; // \0gate\0secret
 
 #[tokio::test]
@@ -32,8 +35,10 @@ async fn plain_or_login_and_never_xclient() {
         ("AUTH CRAM-MD5", String::new(), "Unavailable"),
         ("DSN", String::new(), "Unavailable"),
     ] {
-        let mail =
-            if told.starts_with("250") { format!("< {MAIL}\n> 250 2.1.0 ok\n") } else { String::new() };
+        let mail = match told.starts_with("250") {
+            true => format!("{AGAIN}< {MAIL}\n> 250 2.1.0 ok\n"),
+            false => String::new(),
+        };
         let scripted = Scripted::start(&[&format!("{}{exchange}{mail}", before(mechanisms))]).await;
         let upstream = Upstream::open(settings_with(scripted.address, "gate", file.clone())).unwrap();
         let mut transaction = upstream.transaction(identity("alice"));
@@ -61,9 +66,11 @@ async fn a_long_password_goes_by_itself() {
         (367, format!("< AUTH PLAIN\n> 334 \n< {}\n> 235 ok\n", response(367))),
     ] {
         std::fs::write(&file, "x".repeat(length)).unwrap();
-        let scripted = Scripted::start(&[&format!("{}{exchange}< QUIT", before("AUTH PLAIN"))]).await;
+        let scripted = Scripted::start(&[&format!("{}{exchange}{AGAIN}< QUIT", before("AUTH PLAIN"))]).await;
         let upstream = Upstream::open(settings_with(scripted.address, "gate", file.clone())).unwrap();
         upstream.learn(None).await.unwrap();
+        // What is offered after the login counts.
+        assert!(upstream.offers().unwrap().binary_mime);
         scripted.finish(1).await;
     }
 }
@@ -74,8 +81,8 @@ async fn a_password_that_is_refused_is_read_anew() {
     let file = folder.path().join("password");
     std::fs::write(&file, "old\n").unwrap();
     let refused = format!("{}< AUTH PLAIN AGdhdGUAb2xk\n> 535 5.7.8 no\n", before("AUTH PLAIN"));
-    let changed = format!("{refused}< {PLAIN}\n> 235 2.7.0 ok\n< QUIT");
-    let later = format!("{}< {PLAIN}\n> 235 2.7.0 ok\n< QUIT", before("AUTH PLAIN"));
+    let changed = format!("{refused}< {PLAIN}\n> 235 2.7.0 ok\n{AGAIN}< QUIT");
+    let later = format!("{}< {PLAIN}\n> 235 2.7.0 ok\n{AGAIN}< QUIT", before("AUTH PLAIN"));
     let scripted = Scripted::start(&[&refused, &changed, &later]).await;
     let upstream = Upstream::open(settings_with(scripted.address, "gate", file.clone())).unwrap();
     // it is still the same
