@@ -49,6 +49,7 @@ pub struct Desk {
 /// The types of events that programs get.
 mod events {
     pub(super) const BLOCKED: &str = "account.blocked";
+    pub(super) const UNBLOCKED: &str = "account.unblocked";
     pub(super) const WOULD_BLOCK: &str = "account.would_block";
     pub(super) const BLIND: &str = "upstream.blind";
 }
@@ -121,6 +122,19 @@ impl Desk {
         let event = self.account_event(events::BLOCKED, since, record, sessions);
         let all = mail.into_iter().chain(event).collect();
         self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// An account's block was lifted then; not to be taken for told before this returns.
+    ///
+    /// # Errors
+    /// As [`Self::blocked`].
+    pub async fn unblocked(&self, account: &Account, at: Timestamp, sessions: usize) -> Result<(), String> {
+        // As it was then: it may have been blocked again meanwhile.
+        let rule = self.config.policy.terms(account).rule;
+        let record = Record::blank(account.clone(), rule.limit, rule.period);
+        let event = self.account_event(events::UNBLOCKED, at, &record, sessions);
+        let all = event.into_iter().collect();
+        self.outbox.put_all(all, clock::now()).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// An account that is observed would have been blocked.

@@ -15,6 +15,7 @@ use bounds::{Bounds, Kind, LeftOut};
 
 use crate::account::Account;
 use crate::auth::Guessed;
+use crate::clock::Timestamp;
 use crate::control::AuditLine;
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
@@ -235,6 +236,11 @@ pub fn released(report: &Report, envelope: &Envelope, message_id: Option<&str>) 
 /// A release that is due could not be tried.
 pub fn release_failed(id: QuarantineId, why: &str) {
     warn!(quarantine_id = %id, why = clean(why), "release could not be tried");
+}
+
+/// An automatic block was lifted, since its time was over.
+pub fn lapsed(account: &Account, blocked_at: Timestamp, parked: u64) {
+    warn!(%account, %blocked_at, parked, "account unblocked: [limit] unblock_after is over; what is parked stays so");
 }
 
 /// A parked message had been kept for as long as the configuration says.

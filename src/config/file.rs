@@ -74,7 +74,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         upstream::read(top.table("upstream", "[upstream]"), folder, &hostname, &listen, &mut findings);
     let (relay_hosts, hosts_meant) = relay(top.table("relay", "[relay]"), &mut findings);
     let auth = auth(top.table("auth", "[auth]"), folder, hosts_meant, &mut findings);
-    let (mut policy, action) = limit(top.table("limit", "[limit]"), &mut findings);
+    let (mut policy, action, unblock_after) = limit(top.table("limit", "[limit]"), &mut findings);
     policy.detection = detection::detection(top.table("detection", "[detection]"), &mut findings);
     policy.rules = detection::accounts(&mut top, &policy.detection, &mut findings);
     let classify = classify::read(top.tables("classify", "[[classify]]"), &mut findings);
@@ -97,6 +97,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         relay_hosts,
         policy,
         action,
+        unblock_after,
         classify,
         quarantine,
         notify,
@@ -212,7 +213,7 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
     Auth { mechanisms, users, guesses, max_checks }
 }
 
-fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action) {
+fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action, Option<Duration>) {
     let policy = Policy {
         invalid_recipients: section.whole("invalid_recipients", 100, LIMITS),
         period: section.duration("period", HOUR, PERIODS),
@@ -228,22 +229,16 @@ fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action) 
     };
     let action =
         section.choice("action", Action::Park, &[("park", Action::Park), ("refuse", Action::Refuse)]);
+    let unblock_after = section.duration_or("unblock_after", "never", None, SECOND..=36_500 * DAY);
     section.finish(findings);
-    (policy, action)
+    (policy, action, unblock_after)
 }
 
 fn quarantine(mut section: Section<'_>, findings: &mut Findings) -> Limits {
     let limits = Limits {
         max_size: section.size("max_size", 10 * GIB, KIB..=1024 * TIB),
         max_size_per_account: section.size("max_size_per_account", GIB, KIB..=1024 * TIB),
-        expire_after: section.text("expire_after", Some(30 * DAY), |text| match text {
-            "never" => Ok(None),
-            _ => match super::units::duration(text) {
-                Some(duration) if duration >= SECOND && duration <= 36_500 * DAY => Ok(Some(duration)),
-                Some(_) => Err("a duration from 1s to 36500d, or \"never\"".to_owned()),
-                None => Err(format!("{}, or \"never\"", super::units::DURATION)),
-            },
-        }),
+        expire_after: section.duration_or("expire_after", "never", Some(30 * DAY), SECOND..=36_500 * DAY),
     };
     section.finish(findings);
     limits

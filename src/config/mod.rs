@@ -53,6 +53,8 @@ pub struct Config {
     pub policy: Policy,
     /// `[limit] action`
     pub action: Action,
+    /// `[limit] unblock_after`: how old an automatic block gets; `None`: as old as may be.
+    pub unblock_after: Option<Duration>,
     /// `[[classify]]`
     pub classify: Rules,
     /// `[quarantine]`

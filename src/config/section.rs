@@ -203,6 +203,25 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A duration within a range, or `word` for none.
+    pub(super) fn duration_or(
+        &mut self,
+        name: &'static str,
+        word: &'static str,
+        default: Option<Duration>,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        self.text(name, default, |text| {
+            if text == word {
+                return Ok(None);
+            }
+            let duration = within(units::duration(text), &range, "a duration", units::DURATION, |duration| {
+                units::show_duration(*duration)
+            });
+            duration.map(Some).map_err(|remedy| format!("{remedy}, or \"{word}\""))
+        })
+    }
+
     /// A duration within a range; `None` where it is empty or not written.
     pub(super) fn optional_duration(
         &mut self,

@@ -66,6 +66,11 @@ impl AuditLine {
             outcome: clean(outcome),
         }
     }
+
+    /// A line about what the configuration has Gatepost do by itself.
+    pub fn of_gatepost(command: &str, object: &str, outcome: &str, now: Timestamp) -> Self {
+        Self::new(&Actor { user: "gatepost (by itself)".to_owned() }, command, object, outcome, now)
+    }
 }
 
 fn clean(text: &str) -> String {

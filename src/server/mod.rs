@@ -208,6 +208,7 @@ impl Server {
             maillog::audit_lines_left(&error.to_string());
         }
         watchers::shut_out(&parts);
+        watchers::lift(&parts).await;
         let unreadable = parts.spool.unreadable();
         if unreadable > 0 {
             maillog::quarantine_unreadable(unreadable);
@@ -258,6 +259,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::senders(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
     beside.spawn(watchers::blocks(parts.clone()));
+    beside.spawn(watchers::lapses(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });

@@ -9,6 +9,8 @@ use tokio::time::timeout;
 use crate::account::Account;
 use crate::auth::UsersEvent;
 use crate::clock;
+use crate::control::AuditLine;
+use crate::guard::ledger::BlockedBy;
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
@@ -18,6 +20,8 @@ use crate::sender::SendersEvent;
 const UNTOLD_TICK: Duration = Duration::from_secs(1);
 /// How often the quarantine's fill level is looked at.
 const FILL_TICK: Duration = Duration::from_secs(10);
+/// How often blocks are looked for whose time is over.
+const LAPSE_TICK: Duration = Duration::from_secs(1);
 
 /// So many of the users who cannot log in are named in the log.
 const NAMED: usize = 10;
@@ -82,17 +86,49 @@ pub(super) async fn ledger(parts: Parts) {
     }
 }
 
-/// Tells the abuse desk of each block by the limit: once it is on the disk, and that it was told after its mail is, so
-/// that a crash in between has it told twice, never not at all.
+/// Lifts automatic blocks when their time is over; to be called before clients are let in, too.
+pub(super) async fn lift(parts: &Parts) {
+    let Some(age) = parts.config.unblock_after else { return };
+    let now = clock::now();
+    for (account, block) in parts.ledger.lapse(age, now).await {
+        let parked = parts.spool.usage(Some(&account)).messages;
+        maillog::lapsed(&account, block.at, parked);
+        maillog::audit(&AuditLine::of_gatepost(
+            "unblock",
+            account.as_str(),
+            "done: by [limit] unblock_after",
+            now,
+        ));
+    }
+}
+
+/// The same for as long as the service runs.
+pub(super) async fn lapses(parts: Parts) {
+    loop {
+        tokio::time::sleep(LAPSE_TICK).await;
+        lift(&parts).await;
+    }
+}
+
+/// Tells the abuse desk, and the program if there is one, of each block: once it is on the disk, and that it was told after the mail
+/// is, so that a crash in between has it told twice, never not at all. The program also of each unblock.
 pub(super) async fn blocks(parts: Parts) {
     let mut failing = false;
     loop {
         let mut failed = None;
+        for (account, at) in parts.ledger.untold_unblocks() {
+            match parts.desk.unblocked(&account, at, parts.roster.count(&account)).await {
+                Ok(()) => parts.ledger.told_unblocked(&account, at),
+                Err(why) => failed = Some(why),
+            }
+        }
         for record in parts.ledger.untold(clock::now()).await {
             match parts.desk.blocked(&record, parts.roster.count(&record.account)).await {
                 Ok(()) => {
                     parts.ledger.told(&record);
-                    maillog::block_told(&record.account, &parts.config.notify.to);
+                    if record.block.is_some_and(|block| block.by != BlockedBy::Operator) {
+                        maillog::block_told(&record.account, &parts.config.notify.to);
+                    }
                 }
                 Err(why) => failed = Some(why),
             }

@@ -6,6 +6,7 @@ use crate::support::contains;
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::receiver::{Receiver, SECRET};
 use crate::support::scripted::{Answer, Scripted};
+use crate::support::smtp::message;
 
 /// Knows nobody whose name begins with `nobody`.
 fn upstream() -> Scripted {
@@ -155,4 +156,77 @@ fn files_that_cannot_be_used_are_named() {
         readable.stdout,
         readable.stderr
     );
+}
+
+/// Blocks and unblocks by hand are events too, also those that were made while `serve` was down.
+#[test]
+fn what_is_done_by_hand_is_posted_too() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let mut gatepost = setup(&upstream, &receiver).start();
+    gatepost.run(&["block", "alice", "--reason", "phished"]).expect(0);
+    let blocked = receiver.expect(1).remove(0).json();
+    assert_eq!(blocked["type"], "account.blocked");
+    assert_eq!(blocked["data"], gatepost.status("user:alice").unwrap());
+    assert_eq!(
+        (&blocked["data"]["blocked_by"], &blocked["data"]["reason"]),
+        (&json!("operator"), &json!("phished"))
+    );
+    gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("parked"));
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    let unblocked = receiver.expect(2).remove(1).json();
+    assert_eq!(unblocked["type"], "account.unblocked");
+    let data = &unblocked["data"];
+    assert_eq!((&data["account"], &data["state"]), (&json!("user:alice"), &json!("counting")));
+    assert_eq!(
+        (&data["blocked_at"], &data["invalid_recipients"], &data["parked"]),
+        (&json!(null), &json!(0), &json!(1))
+    );
+    // What is so already is no event.
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    gatepost.terminate();
+    gatepost.run(&["block", "bob"]).expect(0);
+    gatepost.run(&["unblock", "bob"]).expect(0);
+    gatepost.run(&["block", "bob"]).expect(0);
+    gatepost.start();
+    let posts = receiver.expect(4);
+    let told: Vec<_> =
+        posts[2..].iter().map(|post| (post.kind(), post.json()["data"]["account"].clone())).collect();
+    assert_eq!(
+        told,
+        [
+            ("account.unblocked".to_owned(), json!("user:bob")),
+            ("account.blocked".to_owned(), json!("user:bob"))
+        ]
+    );
+    // Who blocks by hand knows: no mail.
+    assert_eq!(upstream.taken().len(), 0);
+}
+
+/// `[limit] unblock_after` lifts automatic blocks alone; parked mail stays; the count begins anew; over restarts too.
+#[test]
+fn automatic_blocks_are_lifted_when_their_time_is_over() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let mut gatepost = setup(&upstream, &receiver).set("limit.unblock_after", "4s").start();
+    gatepost.run(&["block", "bob"]).expect(0);
+    cross(&gatepost, "alice");
+    gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("parked"));
+    assert_eq!(gatepost.status("user:alice").unwrap()["state"], "blocked");
+    receiver.expect(2);
+    gatepost.kill();
+    gatepost.start();
+    let event = receiver.expect(3).remove(2).json();
+    assert_eq!(
+        (&event["type"], &event["data"]["account"]),
+        (&json!("account.unblocked"), &json!("user:alice"))
+    );
+    assert!(gatepost.status("user:alice").is_none(), "nothing is left in the window");
+    assert_eq!(gatepost.parked().len(), 1);
+    assert_eq!(gatepost.status("user:bob").unwrap()["state"], "blocked");
+    gatepost.expect_log("that it was lifted", |line| line.to_string().contains("unblock_after is over"));
+    gatepost.expect_log("it in the audit", |line| {
+        let line = line.to_string();
+        line.contains("by itself") && line.contains("user:alice") && line.contains("unblock_after")
+    });
+    cross(&gatepost, "alice");
+    assert_eq!(gatepost.status("user:alice").unwrap()["invalid_recipients"], 2);
 }

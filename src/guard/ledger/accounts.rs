@@ -14,6 +14,7 @@ use super::Probation;
 use super::entry::{Entry, State};
 use super::rows::KeptBlock;
 use crate::account::Account;
+use crate::clock::Timestamp;
 
 /// How long an account stays for the sake of its messages.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -42,9 +43,16 @@ struct Idle {
 }
 
 impl Accounts {
-    /// Those that are blocked, or on probation.
-    pub(super) fn of(blocks: Vec<(Account, KeptBlock)>, probations: Vec<(Account, Probation)>) -> Self {
+    /// Those that are blocked, on probation, or whose block was lifted and nobody told.
+    pub(super) fn of(
+        blocks: Vec<(Account, KeptBlock)>,
+        probations: Vec<(Account, Probation)>,
+        lifted: Vec<(Account, Timestamp)>,
+    ) -> Self {
         let mut withheld: BTreeMap<Account, (Option<KeptBlock>, Option<Probation>)> = BTreeMap::new();
+        for (account, _) in &lifted {
+            withheld.entry(account.clone()).or_default();
+        }
         for (account, block) in blocks {
             withheld.entry(account).or_default().0 = Some(block);
         }
@@ -55,7 +63,13 @@ impl Accounts {
             let entry = Arc::new(Entry::withheld(&account, block, probation));
             (account, entry)
         });
-        Self { inner: Mutex::new(Inner { entries: entries.collect(), ..Inner::default() }) }
+        let entries: BTreeMap<Account, Arc<Entry>> = entries.collect();
+        for (account, at) in lifted {
+            if let Some(entry) = entries.get(&account) {
+                entry.lock().was_lifted(at);
+            }
+        }
+        Self { inner: Mutex::new(Inner { entries, ..Inner::default() }) }
     }
 
     /// The entry of `account`, held by one more.
@@ -166,7 +180,6 @@ impl Inner {
 mod tests {
     use super::super::Relayed;
     use super::*;
-    use crate::clock::Timestamp;
 
     fn message() -> Relayed {
         Relayed { at: Timestamp::from_millis(1), reply: "250 2.0.0 Ok: queued as 1".into(), message_id: None }

@@ -56,6 +56,8 @@ pub(super) struct State {
     written_s: f64,
     block: Option<KeptBlock>,
     probation: Option<Probation>,
+    /// When a block was lifted, or a probation ended by hand, of which nobody was told.
+    lifted: Option<Timestamp>,
     /// What the policy says of the account, and which policy it is.
     settled: Option<(Arc<Policy>, Terms)>,
     /// RCPTs in flight.
@@ -68,10 +70,11 @@ pub(super) struct State {
     pub(super) queued: bool,
     /// The disk could not be read: before anything is written, what it has must be taken over.
     unread: bool,
-    /// Changes are numbered: the latest, the latest to the block, the probation and the account's own row, and the
+    /// Changes are numbered: the latest, the latest to the block, its lifting, the probation and the account's own row, and the
     /// latest on the disk.
     change: u64,
     block_change: u64,
+    lifted_change: u64,
     probation_change: u64,
     row_change: u64,
     committed: u64,
@@ -176,6 +179,17 @@ impl Entry {
     /// Whether a block is shown of which the abuse desk was not told.
     pub(super) fn is_untold(&self) -> bool {
         self.standing() == Standing::Blocked && self.lock().block.as_ref().is_some_and(|kept| !kept.told)
+    }
+
+    /// When its block was lifted, if nobody was told of that. It may be blocked again.
+    pub(super) fn untold_lifting(&self) -> Option<Timestamp> {
+        let state = self.lock();
+        state.lifted.filter(|_| state.lifted_change <= state.committed || !self.is_awaited(&state))
+    }
+
+    /// Whether what is shown of a block is not what is decided: the disk is still to take it.
+    fn is_awaited(&self, state: &State) -> bool {
+        (self.standing() == Standing::Blocked) != state.block.is_some()
     }
 
     /// Until when what the account sends is delayed, if it is at `now`.
@@ -407,8 +421,8 @@ impl State {
         }
         self.change += 1;
         let block = Block { at: now, by: BlockedBy::Operator, reason: reason.map(Into::into) };
-        // Who blocks by hand knows.
-        self.set_block(Some(KeptBlock { block, told: true }));
+        // Who blocks by hand knows; a program may not.
+        self.set_block(Some(KeptBlock { block, told: false }));
         true
     }
 
@@ -470,7 +484,42 @@ impl State {
         if probation.is_some() {
             self.set_probation(None);
         }
-        blocked || probation.is_some_and(|probation| probation.until > now)
+        let made = blocked || probation.is_some_and(|probation| probation.until > now);
+        if made {
+            self.lifted = Some(now);
+            self.lifted_change = self.change;
+        }
+        made
+    }
+
+    /// Whether it is blocked, not by hand, for as long as `age`, and the abuse desk knows of it.
+    pub(super) fn has_lapsed(&self, age: Duration, now: Timestamp) -> bool {
+        self.block.as_ref().is_some_and(|KeptBlock { block, told }| {
+            *told && block.by != BlockedBy::Operator && now.since(block.at) >= age
+        })
+    }
+
+    /// Lifts a block that has lapsed, as [`Self::unblock`] does. The block that was.
+    pub(super) fn lapse(&mut self, age: Duration, now: Timestamp) -> Option<Block> {
+        let block = self.block().filter(|_| self.has_lapsed(age, now))?.clone();
+        self.unblock(now).then_some(block)
+    }
+
+    /// The disk says that a block was lifted then and that nobody was told.
+    pub(super) fn was_lifted(&mut self, at: Timestamp) {
+        // A crash may have left the block that was being lifted.
+        self.lifted = Some(at).filter(|at| self.block().is_none_or(|block| block.at > *at));
+    }
+
+    /// It is known that the block was lifted then; `false` where there is another lifting to be told of, or none.
+    pub(super) fn tell_lifting(&mut self, at: Timestamp) -> bool {
+        if self.lifted != Some(at) {
+            return false;
+        }
+        self.change += 1;
+        self.lifted = None;
+        self.lifted_change = self.change;
+        true
     }
 
     /// Keeps a message that the upstream took; the commit of the next attempt writes it.
@@ -525,6 +574,7 @@ impl State {
             && self.in_flight == 0
             && self.block.is_none()
             && self.probation.is_none()
+            && self.lifted.is_none()
             && !self.queued
             && !self.is_dirty()
     }
@@ -559,7 +609,11 @@ impl State {
     /// What is to be written now.
     pub(super) fn commit(&mut self, account: &Account) -> Commit {
         let mut changes = Vec::new();
-        // The block first: if a crash cuts the rest off, it is there.
+        // That it was lifted before it is: if a crash cuts the rest off, it is known that the block is older.
+        if self.lifted_change > self.committed {
+            changes.push(rows::lifted_edit(account, self.lifted));
+        }
+        // The block before what led to it: if a crash cuts the rest off, it is there.
         if self.block_change > self.committed {
             changes.push(rows::block_edit(account, self.block.as_ref()));
         }

@@ -127,13 +127,41 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
+    /// Lifts the blocks that nobody made by hand and that are as old as `age`, as [`Self::unblock`] does. Which they were.
+    pub async fn lapse(&self, age: Duration, now: Timestamp) -> Vec<(Account, Block)> {
+        let mut blocked = Vec::new();
+        self.shared().accounts.each(|entry| {
+            if entry.standing() == Standing::Blocked && entry.lock().has_lapsed(age, now) {
+                blocked.push(entry.account.clone());
+            }
+        });
+        let mut lapsed = Vec::new();
+        for account in blocked {
+            // Its window has to be known to be forgotten.
+            let watch = self.watch(&account, now).await;
+            let (block, written) = {
+                let mut state = watch.entry().lock();
+                (state.lapse(age, now), self.shared().queue.submit(watch.entry(), &mut state))
+            };
+            if let Some(block) = block {
+                let _ = self.changed(&watch, true, written).await;
+                lapsed.push((account, block));
+            }
+        }
+        lapsed
+    }
+
     async fn changed(
         &self,
         watch: &Watch,
         made: bool,
         written: writer::Waiting,
     ) -> Result<Change, LedgerError> {
-        self.shared().written(watch.entry(), written).await.map_err(LedgerError::Write)?;
+        let written = self.shared().written(watch.entry(), written).await;
+        if made {
+            self.shared().crossed.notify_one();
+        }
+        written.map_err(LedgerError::Write)?;
         Ok(if made { Change::Made } else { Change::WasSo })
     }
 
@@ -164,12 +192,33 @@ impl Ledger {
             .unwrap_or_else(|error| Err(LedgerError::Read(error.to_string())))
     }
 
-    /// Blocks that the limit made and that [`Self::told`] was not called for, since whenever, over restarts. A
+    /// Blocks, also those by hand, that [`Self::told`] was not called for, since whenever, over restarts. A
     /// block that is not on the disk yet is not among them, unless it cannot be had there for now.
     pub async fn untold(&self, now: Timestamp) -> Vec<Record> {
         let mut records = self.records_where(Entry::is_untold, now).await;
         records.retain(|record| record.block.is_some());
         records
+    }
+
+    /// Accounts whose block was lifted, or whose probation was ended by hand, and when, since whenever, over restarts, and that
+    /// [`Self::told_unblocked`] was not called for. They may be blocked again.
+    pub fn untold_unblocks(&self) -> Vec<(Account, Timestamp)> {
+        let mut unblocked = Vec::new();
+        self.shared().accounts.each(|entry| {
+            unblocked.extend(entry.untold_lifting().map(|at| (entry.account.clone(), at)));
+        });
+        unblocked
+    }
+
+    /// It is known that the account's block was lifted then; as [`Self::told`].
+    pub fn told_unblocked(&self, account: &Account, at: Timestamp) {
+        let shared = self.shared();
+        if let Some(entry) = shared.accounts.find(account) {
+            let mut state = entry.lock();
+            if state.tell_lifting(at) {
+                shared.queue.submit_idly(&entry, &mut state);
+            }
+        }
     }
 
     /// The same of probations that began, and [`Self::told_probation`]; of one that a block overtook nobody need be told.
@@ -194,7 +243,7 @@ impl Ledger {
         spawn_blocking(look).await.unwrap_or_default()
     }
 
-    /// Returns when a block or a probation has come that [`Self::untold`] and [`Self::untold_probations`] may not have told
+    /// Returns when a block or a probation has come or gone that [`Self::untold`] and [`Self::untold_probations`] may not have told
     /// yet. Who waits for it
     /// looks now and then all the same: of a block whose session was cut off nothing is said.
     pub async fn crossed(&self) {

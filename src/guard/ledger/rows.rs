@@ -237,6 +237,22 @@ pub(super) fn probations(store: &Store) -> Result<Vec<(Account, Probation)>, Str
     Ok(pairs.into_iter().filter_map(parse).collect())
 }
 
+/// Notes when an account's block was lifted, or that it is known.
+pub(super) fn lifted_edit(account: &Account, lifted: Option<Timestamp>) -> Edit {
+    let value = lifted.map(|at| encode(&at.as_millis()));
+    Edit { tree: Tree::Lifted, key: account.as_str().into(), value }
+}
+
+/// All that nobody was told of yet.
+pub(super) fn lifted(store: &Store) -> Result<Vec<(Account, Timestamp)>, String> {
+    let pairs = store.scan(Tree::Lifted, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
+    let parse = |(key, value): Pair| {
+        let account = std::str::from_utf8(&key).ok()?.parse().ok()?;
+        Some((account, Timestamp::from_millis(decode(&value)?)))
+    };
+    Ok(pairs.into_iter().filter_map(parse).collect())
+}
+
 /// Sets, or lifts, an account's block.
 pub(super) fn block_edit(account: &Account, kept: Option<&KeptBlock>) -> Edit {
     let value = kept.map(|KeptBlock { block, told }| {

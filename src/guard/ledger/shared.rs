@@ -59,7 +59,7 @@ impl Shared {
     }
 
     fn of(store: Store, policy: Policy) -> Result<Self, String> {
-        let accounts = Accounts::of(rows::blocks(&store)?, rows::probations(&store)?);
+        let accounts = Accounts::of(rows::blocks(&store)?, rows::probations(&store)?, rows::lifted(&store)?);
         let precedents: Precedents = value(&store, PRECEDENTS)?;
         let day = value(&store, DAY)?;
         Ok(Self {

@@ -43,6 +43,8 @@ pub(super) enum Tree {
     Blocks,
     /// Probations.
     Probations,
+    /// Blocks that were lifted, until programs are told.
+    Lifted,
     /// The version, and single values.
     Meta,
 }
@@ -74,6 +76,7 @@ struct Opened {
     relayed: sled::Tree,
     blocks: sled::Tree,
     probations: sled::Tree,
+    lifted: sled::Tree,
     meta: sled::Tree,
     /// sled's file once more, for the fsync.
     file: File,
@@ -181,6 +184,7 @@ impl Opened {
             Tree::Relayed => &self.relayed,
             Tree::Blocks => &self.blocks,
             Tree::Probations => &self.probations,
+            Tree::Lifted => &self.lifted,
             Tree::Meta => &self.meta,
         }
     }
@@ -217,6 +221,7 @@ fn open(path: &Path) -> Result<Found, String> {
             relayed: db.open_tree("relayed")?,
             blocks: db.open_tree("blocks")?,
             probations: db.open_tree("probations")?,
+            lifted: db.open_tree("lifted")?,
             meta,
             file,
             db,
@@ -260,8 +265,10 @@ fn caught<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
 fn let_go(opened: Opened) -> bool {
     let (done, gone) = mpsc::channel();
     let spawned = std::thread::Builder::new().name("ledger-close".into()).spawn(move || {
-        let Opened { db, attempts, relayed, blocks, probations, meta, file } = opened;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((attempts, relayed, blocks, probations, meta, db))));
+        let Opened { db, attempts, relayed, blocks, probations, lifted, meta, file } = opened;
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            drop((attempts, relayed, blocks, probations, lifted, meta, db));
+        }));
         // A task of sled's may hold the file for a moment yet, and with it the lock that the next open needs.
         let _ = flock(&file, FlockOperation::LockExclusive);
         unlock(&file);

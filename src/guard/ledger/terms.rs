@@ -148,6 +148,24 @@ pub struct Record {
     pub relayed: Vec<Relayed>,
 }
 
+impl Record {
+    /// Of an account that did nothing yet, with its limit.
+    pub fn blank(account: Account, limit: u32, period: Duration) -> Self {
+        Self {
+            account,
+            invalid_recipients: 0,
+            first: None,
+            last: None,
+            limit,
+            period,
+            block: None,
+            probation: None,
+            samples: Vec::new(),
+            relayed: Vec::new(),
+        }
+    }
+}
+
 /// Whether a change changed anything ("what is so already is done").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

@@ -9,6 +9,7 @@ use super::*;
 mod counting;
 mod detection;
 mod durability;
+mod lifted;
 mod listing;
 mod told;
 mod trouble;

@@ -22,9 +22,11 @@ async fn a_block_is_untold_until_it_is_told_over_restarts_too() {
     assert_eq!(untold(&ledger).await, []);
     count(&watch, "b@x", at(2)).await;
     soon(ledger.crossed()).await;
-    // Who blocks by hand knows.
+    // Who blocks by hand knows, but a program may not.
     soon(ledger.block(&ben, None, at(3))).await.unwrap();
-    assert_eq!(untold(&ledger).await, block);
+    let by_hand = ("user:ben".to_owned(), Some(BlockedBy::Operator), 0, 0);
+    assert_eq!(untold(&ledger).await, [block.clone(), vec![by_hand]].concat());
+    ledger.told(&soon(ledger.untold(at(HOUR))).await[1]);
     soon(ledger.close()).await;
 
     // With all that the notice says, and blocked all the same once it is told.

@@ -1,0 +1,83 @@
+//! Blocks whose time is over, and that it is known of each that was lifted.
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+async fn tell_all(ledger: &Ledger, now: Timestamp) {
+    for record in soon(ledger.untold(now)).await {
+        ledger.told(&record);
+    }
+}
+
+async fn lapse(ledger: &Ledger, now: Timestamp) -> Vec<String> {
+    let lapsed = soon(ledger.lapse(DAY, now)).await;
+    lapsed.into_iter().map(|(account, block)| format!("{account} {:?}", block.by)).collect()
+}
+
+#[tokio::test]
+async fn automatic_blocks_lapse_and_all_begins_from_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let (anna, ben) = (account("anna"), account("ben"));
+    let ledger = open(dir.path(), policy(2));
+    let watch = ledger.watch(&anna, at(0)).await;
+    count(&watch, "a@x", at(1)).await;
+    count(&watch, "b@x", at(2)).await;
+    soon(ledger.block(&ben, None, at(3))).await.unwrap();
+    let later = at(2).after(DAY);
+    assert_eq!(lapse(&ledger, later).await, [""; 0], "not before the abuse desk was told");
+    tell_all(&ledger, at(4)).await;
+    assert_eq!(lapse(&ledger, later.before(Duration::from_millis(1))).await, [""; 0]);
+    drop(watch);
+    soon(ledger.close()).await;
+
+    // Older than that at the start: over a restart, too.
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(lapse(&ledger, later).await, ["user:anna Limit"]);
+    assert_eq!(lapse(&ledger, later).await, [""; 0]);
+    let watch = ledger.watch(&anna, later).await;
+    assert_eq!(watch.standing(), Standing::Open);
+    assert_eq!(ledger.watch(&ben, later).await.standing(), Standing::Blocked, "by hand");
+    assert_eq!(word(&count(&watch, "a@x", later).await), "1", "the window begins from zero");
+    soon(ledger.close()).await;
+
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(ledger.watch(&anna, later).await.standing(), Standing::Open);
+    assert_eq!(ledger.record(&anna, later).await.unwrap().invalid_recipients, 1);
+}
+
+#[tokio::test]
+async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (anna, ben) = (account("anna"), account("ben"));
+    let ledger = open(dir.path(), policy(2));
+    soon(ledger.unblock(&anna, at(0))).await.unwrap();
+    assert_eq!(ledger.untold_unblocks(), [], "it was not blocked");
+    soon(ledger.block(&anna, None, at(1))).await.unwrap();
+    soon(ledger.unblock(&anna, at(2))).await.unwrap();
+    soon(ledger.crossed()).await;
+    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(2))]);
+    soon(ledger.close()).await;
+
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(2))]);
+    assert_eq!(ledger.record(&anna, at(3)).await, None, "nothing else is to be said of it");
+    // Blocked again meanwhile, and lifted again before the first is told.
+    soon(ledger.block(&anna, None, at(3))).await.unwrap();
+    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(2))]);
+    soon(ledger.unblock(&anna, at(4))).await.unwrap();
+    ledger.told_unblocked(&anna, at(2));
+    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(4))]);
+    ledger.told_unblocked(&anna, at(4));
+    assert_eq!(ledger.untold_unblocks(), []);
+    // What makes it durable also takes it out of memory; of ben it is known that he was.
+    soon(ledger.block(&ben, None, at(5))).await.unwrap();
+    soon(ledger.unblock(&ben, at(6))).await.unwrap();
+    soon(ledger.block(&ben, None, at(7))).await.unwrap();
+    soon(ledger.close()).await;
+
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(ledger.untold_unblocks(), [(ben.clone(), at(6))]);
+    assert_eq!(ledger.watch(&ben, at(8)).await.standing(), Standing::Blocked);
+    assert_eq!(ledger.watch(&anna, at(8)).await.standing(), Standing::Open);
+}
