@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::record::{Broken, Record, Said, Sender};
-use crate::guard::classify::{Outcome, classify};
+use crate::guard::classify::{Outcome, Rules, classify};
 use crate::smtp::Reply;
 
 /// One line.
@@ -155,7 +155,7 @@ fn refusal(text: &str) -> Said<'_> {
 fn judge(reason: &str) -> Outcome {
     // Exim writes the ends of a reply's lines so.
     let text = reason.replace("\\n", "\n");
-    classify(&Reply { code: 550, enhanced: None, text: Cow::Owned(text) })
+    classify(&Reply { code: 550, enhanced: None, text: Cow::Owned(text) }, &Rules::default())
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::record::{Broken, Record, Said, reply};
-use crate::guard::classify::classify;
+use crate::guard::classify::{Rules, classify};
 use crate::smtp::Reply;
 
 /// What matters of a line.
@@ -67,7 +67,7 @@ fn record(fields: Fields<'_>) -> Said<'_> {
             let reply = reply(&said).ok_or(Broken)?;
             // Where the reply was shown, its lines were put in one.
             let reply = Reply { text: Cow::Owned(reply.text.replace(" / ", "\n")), ..reply };
-            Record::Probed { session, account, recipient, outcome: classify(&reply) }
+            Record::Probed { session, account, recipient, outcome: classify(&reply, &Rules::default()) }
         }
         "invalid recipient" | "account blocked: it reached the limit of invalid recipients" => {
             Record::Counted { session, account, recipient }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::record::{Broken, Record, Said, Sender, reply};
-use crate::guard::classify::{Outcome, classify};
+use crate::guard::classify::{Outcome, Rules, classify};
 use crate::smtp::{Enhanced, Reply};
 
 /// A line of smtpd's.
@@ -119,7 +119,7 @@ fn refusal<'a>(id: Option<&'a str>, process: u32, text: &'a str) -> Option<Recor
         process: Some(process),
         sender: sender.or_else(|| host(client))?,
         recipient: &recipient[..end],
-        outcome: classify(&reply(said)?),
+        outcome: classify(&reply(said)?, &Rules::default()),
     })
 }
 
@@ -162,7 +162,8 @@ fn same_local_part(one: &str, other: &str) -> bool {
 /// What had been said to RCPT, had Postfix been asked to verify the recipient.
 fn bounced(fields: &str, said: &str) -> Outcome {
     let enhanced = fields.rsplit_once("dsn=").and_then(|(_, dsn)| dsn.parse::<Enhanced>().ok());
-    let judge = |text: String| classify(&Reply { code: 550, enhanced, text: Cow::Owned(text) });
+    let judge =
+        |text: String| classify(&Reply { code: 550, enhanced, text: Cow::Owned(text) }, &Rules::default());
     // The form that smtpd has for verify's findings.
     let verified = judge(format!("Recipient address rejected: undeliverable address: {said}"));
     if verified == Outcome::NoSuchRecipient || said.contains(" said: ") {
