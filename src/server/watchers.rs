@@ -82,8 +82,8 @@ pub(super) async fn ledger(parts: Parts) {
     }
 }
 
-/// Tells the abuse desk of each block by the limit: once it is on the disk, and that it was told after its mail is, so
-/// that a crash in between has it told twice, never not at all.
+/// Tells the abuse desk of each automatic block, and of each probation that began: once it is on the disk, and that it was
+/// told after its mail is, so that a crash in between has it told twice, never not at all.
 pub(super) async fn blocks(parts: Parts) {
     let mut failing = false;
     loop {
@@ -93,6 +93,15 @@ pub(super) async fn blocks(parts: Parts) {
                 Ok(()) => {
                     parts.ledger.told(&record);
                     maillog::block_told(&record.account, &parts.config.notify.to);
+                }
+                Err(why) => failed = Some(why),
+            }
+        }
+        for record in parts.ledger.untold_probations(clock::now()).await {
+            match parts.desk.probation(&record, parts.roster.count(&record.account)).await {
+                Ok(()) => {
+                    parts.ledger.told_probation(&record);
+                    maillog::probation_told(&record.account, &parts.config.notify.to);
                 }
                 Err(why) => failed = Some(why),
             }
