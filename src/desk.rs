@@ -15,12 +15,13 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Action, Config};
 use crate::control::Limit;
 use crate::control::api::AccountStatus;
-use crate::guard::ledger::{self, Blindness, BlockedBy, Record};
+use crate::guard::ledger::{self, Blindness, BlockedBy, OnAlarm, Record};
 use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::dsn::{Refused, Report};
 use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
 use crate::notify::outbox::{Kind, Login, Mail, Outbox, Protection, Route};
+use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
 use crate::notify::webhook::{self, Messenger, Secrets};
 use crate::quarantine::spool::Usage;
@@ -50,6 +51,7 @@ pub struct Desk {
 mod events {
     pub(super) const BLOCKED: &str = "account.blocked";
     pub(super) const UNBLOCKED: &str = "account.unblocked";
+    pub(super) const PROBATION: &str = "account.probation";
     pub(super) const WOULD_BLOCK: &str = "account.would_block";
     pub(super) const BLIND: &str = "upstream.blind";
 }
@@ -135,6 +137,35 @@ impl Desk {
         let event = self.account_event(events::UNBLOCKED, at, &record, sessions);
         let all = event.into_iter().collect();
         self.outbox.put_all(all, clock::now()).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// What an account sends is delayed; not to be taken for told before this returns.
+    ///
+    /// # Errors
+    /// The notice could not be written, and is not kept.
+    pub async fn probation(&self, record: &Record, sessions: usize) -> Result<(), String> {
+        let Some(probation) = record.probation else { return Ok(()) };
+        let now = clock::now();
+        let delay = Delay { each: self.config.policy.terms(&record.account).delay, until: probation.until };
+        let mail = self.mail(&Notice::Delayed(self.incident(record, sessions), delay), now);
+        let event = self.account_event(events::PROBATION, probation.since, record, sessions);
+        let all = mail.into_iter().chain(event).collect();
+        self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The sequential test alarmed, and that does no more.
+    pub async fn suspected(&self, record: &Record, sessions: usize) {
+        self.notify(&Notice::Suspected(self.incident(record, sessions)), None).await;
+    }
+
+    /// The sequential test alarmed for an account that is observed.
+    pub async fn would_alarm(&self, record: &Record, sessions: usize) {
+        let at = record.last.unwrap_or_else(clock::now);
+        let (spared, event) = match self.config.policy.terms(&record.account).on_alarm {
+            OnAlarm::Block => (Spared::Block, self.account_event(events::WOULD_BLOCK, at, record, sessions)),
+            OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => (Spared::Probation, None),
+        };
+        self.notify(&Notice::WouldAlarm(self.incident(record, sessions), spared), event).await;
     }
 
     /// An account that is observed would have been blocked.
@@ -242,7 +273,7 @@ impl Desk {
         self.config.notify.webhook.as_ref()?;
         let limit = Limit { invalid_recipients: record.limit, period: record.period };
         let parked = self.spool.usage(Some(&record.account)).messages;
-        let status = AccountStatus::new(record.clone(), limit, parked, sessions);
+        let status = AccountStatus::new(record.clone(), limit, parked, sessions, clock::now());
         self.event(kind, record.account.as_str(), at, &status)
     }
 

@@ -17,6 +17,7 @@ use crate::account::Account;
 use crate::auth::Guessed;
 use crate::clock::Timestamp;
 use crate::control::AuditLine;
+use crate::guard::ledger::Block;
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
 use crate::quarantine::Envelope;
@@ -154,6 +155,37 @@ impl SessionLog {
             "account blocked: it reached the limit of invalid recipients");
     }
 
+    /// The sequential test alarmed, and that blocks.
+    pub fn blocked_by_alarm(&self, account: &Account, block: &Block) {
+        warn!(session = %self.id, client = %self.client, %account, why = block.reason.as_deref().map(clean),
+            "account blocked: the sequential test of its recipients alarmed");
+    }
+
+    /// The sequential test alarmed: what the account sends is delayed.
+    pub fn probation(&self, account: &Account, alarm: Alarm, until: Timestamp) {
+        let what = match alarm {
+            Alarm::First => {
+                "account on probation: the sequential test of its recipients alarmed; what it sends is delayed"
+            }
+            Alarm::Further => {
+                "account longer on probation: the sequential test of its recipients alarmed again"
+            }
+        };
+        warn!(session = %self.id, client = %self.client, %account, %until, "{what}");
+    }
+
+    /// The sequential test alarmed, and that does nothing by itself.
+    pub fn suspected(&self, account: &Account) {
+        warn!(session = %self.id, client = %self.client, %account,
+            "account suspected: the sequential test of its recipients alarmed; nothing is done");
+    }
+
+    /// The sequential test alarmed for an account that is observed or exempt.
+    pub fn would_alarm(&self, account: &Account) {
+        warn!(session = %self.id, client = %self.client, %account,
+            "the sequential test of an account's recipients alarmed, but it is observed or exempt");
+    }
+
     /// The account would be blocked, were it not observed or exempt.
     pub fn would_block(&self, account: &Account, limit: u32) {
         warn!(session = %self.id, client = %self.client, %account, limit,
@@ -193,6 +225,18 @@ impl SessionLog {
             "message of a blocked account could not be parked; the client was told to try again");
     }
 
+    /// A message was to be delayed, and goes upstream at once.
+    pub fn not_delayed(&self, account: &Account, why: &str) {
+        warn!(session = %self.id, client = %self.client, %account, why = clean(why),
+            "message of an account on probation could not be parked, and is relayed at once");
+    }
+
+    /// A message was to be delayed, then to go upstream at once, and could not be read back.
+    pub fn not_kept(&self, account: &Account, why: &str) {
+        error!(session = %self.id, client = %self.client, %account, why = clean(why),
+            "message of an account on probation could neither be parked nor relayed; the client was told to try again");
+    }
+
     /// A message was not taken, by our own decision.
     pub fn rejected(&self, account: &Account, why: &str) {
         info!(session = %self.id, client = %self.client, %account, why, "message not accepted");
@@ -220,8 +264,17 @@ impl SessionLog {
     }
 }
 
+/// Which alarm of the sequential test it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    /// Probation begins with it.
+    First,
+    /// Probation lasts longer.
+    Further,
+}
+
 /// A parked message was released, or a release was tried. `session` and `client` are those that brought it.
-pub fn released(report: &Report, envelope: &Envelope, message_id: Option<&str>) {
+pub fn released(report: &Report, envelope: &Envelope) {
     let addresses = |list: &[(String, Reply)]| {
         list.iter()
             .map(|(address, reply)| format!("{} ({reply})", clean(address)))
@@ -229,8 +282,14 @@ pub fn released(report: &Report, envelope: &Envelope, message_id: Option<&str>) 
             .join(", ")
     };
     info!(session = %envelope.session.id, client = %envelope.session.client, account = %envelope.account,
-        sender = clean(envelope.reverse_path.as_str()), message_id = message_id.map(clean), size = envelope.size,
+        sender = clean(envelope.reverse_path.as_str()), message_id = report.message_id.as_deref().map(clean), size = envelope.size,
         quarantine_id = %report.id, outcome = ?report.outcome, delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
+}
+
+/// A message of an account on probation has waited for as long as it was to.
+pub fn delay_over(envelope: &Envelope) {
+    info!(quarantine_id = %envelope.id, account = %envelope.account, arrived = %envelope.parked,
+        "the delay of a parked message is over: it goes out by itself");
 }
 
 /// A release that is due could not be tried.
@@ -381,6 +440,14 @@ pub fn block_told(account: &Account, to: &[String]) {
         warn!(%account, "an account is blocked by the limit; nobody gets a mail, since [notify] to is empty");
     } else {
         info!(%account, to = list(&to), "the notice of a block is on its way");
+    }
+}
+
+/// The notice that a probation began is in the outbox; with nobody to send it to, the line about that is the notice.
+pub fn probation_told(account: &Account, to: &[String]) {
+    if !to.is_empty() {
+        let to: Vec<&str> = to.iter().map(String::as_str).collect();
+        info!(%account, to = list(&to), "the notice of a probation is on its way");
     }
 }
 

@@ -2,16 +2,14 @@
 //!
 //! A release is a decision; from then on it is Gatepost's to see it through. The decision is on disk before the first try; a
 //! recipient that is answered for good is taken off durably; the message goes when all are answered. A crash in between may
-//! send twice (with the same Message-ID), and never loses.
+//! send twice (with the same Message-ID), and never loses. What is tried without being asked for is `rounds`'.
 
-use std::collections::HashMap;
+mod rounds;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
 
 use crate::clock::{self, Timestamp};
 use crate::id::{QuarantineId, SessionId};
@@ -21,23 +19,13 @@ use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
 use crate::quarantine::progress;
 use crate::quarantine::schedule::next_try;
-use crate::quarantine::spool::{Claim, Due, MessageReader, SpoolError};
+use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
 use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply, ReversePath};
 use crate::transfer::{Form, Stopped, Transfer, kept};
 use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 
-/// How often due messages are looked for, at the least.
-const TICK: Duration = Duration::from_secs(5);
-/// And at the most.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// So many releases that are due are tried at once: an upstream that is silent must not hold up all the others.
-const AT_ONCE: usize = 4;
-/// How long one that could not be tried is left alone, whatever its envelope says: the disk may not have taken that.
-const REST: Duration = Duration::from_secs(60);
-/// How often messages are looked for that have expired.
-const EXPIRY_TICK: Duration = Duration::from_secs(10);
 /// So much of a message is read at once.
 const READ_AT_ONCE: usize = 64 * 1_024;
 
@@ -66,6 +54,8 @@ pub struct Report {
     pub refused: Vec<(String, Reply)>,
     /// Who put it off.
     pub deferred: Vec<(String, Reply)>,
+    /// With brackets.
+    pub message_id: Option<String>,
 }
 
 /// Whose decision a try is.
@@ -73,6 +63,8 @@ pub struct Report {
 enum Decision {
     /// An operator's, now. `quiet`: the sender is not told of refused recipients.
     Operator { quiet: bool },
+    /// The message's own delay is over.
+    Due,
     /// One made before, whose time has come again.
     Earlier,
 }
@@ -113,57 +105,20 @@ impl Releaser {
     /// # Errors
     /// It is unknown, unreadable, in another's hands, or its envelope cannot be written; then nothing was sent.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
-        self.attempt(id, Decision::Operator { quiet }).await
+        let claim = self.parts.spool.claim(id).await?;
+        self.attempt(claim, Decision::Operator { quiet }).await
     }
 
-    /// Tries again what is due and removes what has expired, until the service shuts down; then it finishes what is under way.
-    pub async fn run(&self) {
-        let mut shutdown = self.parts.shutdown.clone();
-        let mut under_way = JoinSet::new();
-        let mut resting = HashMap::new();
-        let mut expiry = Instant::now();
-        while !*shutdown.borrow() {
-            resting.retain(|_, until| *until > Instant::now());
-            for Due { id, state, .. } in self.parts.spool.due(clock::now()) {
-                if state != State::Releasing || resting.contains_key(&id) || under_way.len() >= AT_ONCE {
-                    continue;
-                }
-                resting.insert(id, Instant::now() + REST);
-                let releaser = self.clone();
-                under_way.spawn(async move { (id, releaser.attempt(id, Decision::Earlier).await) });
-            }
-            if expiry.elapsed() >= EXPIRY_TICK {
-                expiry = Instant::now();
-                for id in self.parts.spool.expire(clock::now(), &[].into()).await {
-                    maillog::expired(id);
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(self.pause()) => {}
-                Some(done) = under_way.join_next() => report_failure(done),
-                _ = shutdown.wait_for(|down| *down) => {}
-            }
-        }
-        while let Some(done) = under_way.join_next().await {
-            report_failure(done);
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        let until_due = self.parts.spool.next_due().map(|due| due.since(clock::now()));
-        until_due.map_or(TICK, |wait| wait.clamp(SHORTEST_PAUSE, TICK))
-    }
-
-    async fn attempt(&self, id: QuarantineId, decision: Decision) -> Result<Report, SpoolError> {
-        let mut claim = self.parts.spool.claim(id).await?;
+    async fn attempt(&self, mut claim: Claim, decision: Decision) -> Result<Report, SpoolError> {
         let mut envelope = claim.envelope().clone();
         let now = clock::now();
         decide(&mut envelope, decision, now);
         claim.update(envelope.clone()).await?;
         let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
-        let report = settle(&mut envelope, &tried, now);
+        let mut report = settle(&mut envelope, &tried, now);
         claim.update(envelope.clone()).await?;
-        maillog::released(&report, &envelope, message_id(&claim, &envelope).await.as_deref());
+        report.message_id = message_id(&claim, &envelope).await;
+        maillog::released(&report, &envelope);
         if report.outcome == Outcome::Released {
             self.tell_sender(&claim, &envelope).await?;
             claim.finish().await?;
@@ -283,14 +238,6 @@ impl From<Stopped> for Sent {
     }
 }
 
-fn report_failure(done: Result<(QuarantineId, Result<Report, SpoolError>), JoinError>) {
-    match done {
-        Ok((_, Ok(_))) => {}
-        Ok((id, Err(error))) => maillog::release_failed(id, &error.to_string()),
-        Err(error) => maillog::task_failed("release", &error.to_string()),
-    }
-}
-
 /// A parked message as it is read: its newlines mended where that was decided at its arrival.
 struct Reading {
     message: MessageReader,
@@ -368,7 +315,12 @@ fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {
 /// Notes the decision. A message that had failed starts over, whole.
 fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
     let failed = envelope.state() == State::Failed;
-    if let Decision::Operator { quiet } = decision {
+    let quiet = match decision {
+        Decision::Operator { quiet } => Some(quiet),
+        Decision::Due => Some(false),
+        Decision::Earlier => None,
+    };
+    if let Some(quiet) = quiet {
         if failed {
             for recipient in &mut envelope.recipients {
                 if matches!(recipient.state, RecipientState::Refused { .. }) {
@@ -443,6 +395,7 @@ fn report(envelope: &Envelope, outcome: Outcome) -> Report {
         delivered: owned(so_far.delivered),
         refused: owned(so_far.refused),
         deferred: owned(so_far.deferred),
+        message_id: None,
     }
 }
 

@@ -333,6 +333,7 @@ impl Scene {
         let parts = &conversation.parts;
         let sender = conversation.sender.as_ref();
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
+        let probation = sender.is_some_and(|sender| sender.watch.probation(clock::now()).is_some());
         let room = !blocked || sender.is_some_and(|sender| parts.spool.room(&sender.account, 0).is_ok());
         let ending = sender.and_then(|sender| sender.ticket.ending());
         let interruption = if ending.is_some() {
@@ -342,7 +343,7 @@ impl Scene {
         };
         Self {
             blocked,
-            probation: false,
+            probation,
             room,
             credentials_changed: ending == Some(Ending::CredentialsChanged),
             interruption,

@@ -5,10 +5,10 @@ use super::account::as_filed;
 use super::gate::{Gate, Need};
 use super::output::{Failed, Output};
 use super::release::{self, Tally};
-use super::text::count;
+use super::text::{count, moment};
 use crate::account::Account;
 use crate::config::{Action, Config};
-use crate::control::api::{Answer, Changed, Deed, Request};
+use crate::control::api::{AccountState, Answer, Changed, Deed, Request};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BlockArguments {
@@ -111,6 +111,9 @@ fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) 
             format!("{account} is blocked: what it sends from now on is {fate}.")
         }
         (Deed::Blocked, false) => format!("{account} was blocked already."),
+        (Deed::Unblocked, true) if changed.was == Some(AccountState::Probation) => {
+            format!("{account} is no longer on probation, and its invalid recipients are forgotten.")
+        }
         (Deed::Unblocked, true) => {
             format!("{account} is no longer blocked, and its invalid recipients are forgotten.")
         }
@@ -136,6 +139,16 @@ fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) 
         output.line(&format!(
             "{parked} of it in the quarantine: gatepost quarantine list --account {account}"
         ))?;
+        if let Some(last) = changed.last_due.filter(|_| changed.done == Deed::Unblocked) {
+            let awaited = match changed.awaited {
+                all if all == changed.parked => "These go out by themselves".to_owned(),
+                some => format!("Of these {some} go out by themselves"),
+            };
+            output.line(&format!(
+                "{awaited}, the last at {}; at once: gatepost quarantine release --account {account}",
+                moment(last)
+            ))?;
+        }
     }
     Ok(())
 }

@@ -45,10 +45,11 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
         column("ID", 1, 26, 26),
         column("TIME", 4, 20, 20),
         column("ACCOUNT", 2, 12, 30),
-        column("SENDER", 7, 14, 30),
-        column("RECIPIENTS", 5, 16, 36),
-        column("SIZE", 8, 9, 10),
-        column("STATE", 6, 10, 10),
+        column("SENDER", 8, 14, 30),
+        column("RECIPIENTS", 6, 16, 36),
+        column("SIZE", 9, 9, 10),
+        column("STATE", 7, 10, 10),
+        column("DUE", 5, 20, 20),
         column("SUBJECT", 3, 16, 50),
     ]);
     while let Some(answer) = replies.next().await {
@@ -71,7 +72,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     replies.verdict()
 }
 
-fn row(entry: Entry) -> [String; 8] {
+fn row(entry: Entry) -> [String; 9] {
     let subject = match (entry.subject, entry.state) {
         (Some(subject), _) => subject,
         (None, State::Unreadable) => entry.reason,
@@ -94,6 +95,7 @@ fn row(entry: Entry) -> [String; 8] {
             State::Failed => "failed".to_owned(),
             State::Unreadable => "unreadable".to_owned(),
         },
+        entry.due.map(moment).unwrap_or_default(),
         subject,
     ]
 }

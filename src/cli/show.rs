@@ -115,7 +115,10 @@ fn tell_envelope(output: &mut Output, envelope: &Envelope) -> Result<(), Failed>
     field(output, "Account", envelope.account.as_str())?;
     field(output, "Parked", &moment(envelope.parked))?;
     field(output, "Reason", &envelope.reason)?;
-    optional(output, "Due", envelope.due.map(moment).as_deref())?;
+    let due = envelope.due.filter(|_| envelope.state() == State::Parked);
+    let due =
+        due.map(|due| format!("{}, when it goes out by itself unless the account is blocked", moment(due)));
+    optional(output, "Due", due.as_deref())?;
     if let Some(release) = &envelope.release {
         let next = release.next.map(|next| format!(", next at {}", moment(next))).unwrap_or_default();
         field(

@@ -1,4 +1,4 @@
-//! `gatepost status`: accounts with an invalid recipient in the window, or a block.
+//! `gatepost status`: accounts with an invalid recipient in the window, on probation, or blocked.
 
 use super::Format;
 use super::gate::{Gate, Need};
@@ -23,12 +23,13 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         column("ACCOUNT", 1, 20, 40),
         column("STATE", 2, 9, 9),
         column("INVALID", 3, 17, 24),
-        column("FIRST", 9, 20, 20),
+        column("FIRST", 10, 20, 20),
         column("LAST", 5, 20, 20),
         column("PARKED", 4, 6, 8),
-        column("SESSIONS", 7, 8, 8),
-        column("BLOCKED", 6, 33, 33),
-        column("REASON", 8, 12, 50),
+        column("SESSIONS", 8, 8, 8),
+        column("BLOCKED", 7, 33, 33),
+        column("PROBATION", 6, 26, 26),
+        column("REASON", 9, 12, 50),
     ]);
     while let Some(answer) = replies.next().await {
         let Answer::Account(status) = answer else { continue };
@@ -46,7 +47,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     replies.verdict()
 }
 
-fn row(status: AccountStatus) -> [String; 9] {
+fn row(status: AccountStatus) -> [String; 10] {
     let time = |time: Option<_>| time.map(moment).unwrap_or_default();
     let by = match status.blocked_by {
         Some(BlockedBy::Limit) => "by the limit ",
@@ -68,6 +69,7 @@ fn row(status: AccountStatus) -> [String; 9] {
         status.parked.to_string(),
         status.sessions.to_string(),
         format!("{by}{}", time(status.blocked_at)),
+        status.probation_until.map(|until| format!("until {}", moment(until))).unwrap_or_default(),
         status.reason.unwrap_or_default(),
     ]
 }

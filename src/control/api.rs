@@ -199,14 +199,26 @@ pub struct AccountStatus {
 
 impl AccountStatus {
     /// From what the ledger, the quarantine and the roster know, and the limit of this account.
-    pub fn new(record: Record, limit: super::operations::Limit, parked: u64, sessions: usize) -> Self {
+    pub fn new(
+        record: Record,
+        limit: super::operations::Limit,
+        parked: u64,
+        sessions: usize,
+        now: Timestamp,
+    ) -> Self {
+        let until = record.probation.map(|probation| probation.until).filter(|until| *until > now);
+        let state = match (&record.block, until) {
+            (Some(_), _) => AccountState::Blocked,
+            (None, Some(_)) => AccountState::Probation,
+            (None, None) => AccountState::Counting,
+        };
         let (blocked_at, blocked_by, reason) = match record.block {
             Some(block) => (Some(block.at), Some(block.by), block.reason),
             None => (None, None, None),
         };
         Self {
             account: record.account,
-            state: if blocked_at.is_some() { AccountState::Blocked } else { AccountState::Counting },
+            state,
             invalid_recipients: record.invalid_recipients,
             limit: limit.invalid_recipients,
             period_seconds: limit.period.as_secs(),
@@ -217,7 +229,7 @@ impl AccountStatus {
             reason,
             parked,
             sessions,
-            probation_until: None,
+            probation_until: until.filter(|_| state == AccountState::Probation),
         }
     }
 }
@@ -249,6 +261,12 @@ pub struct Changed {
     pub kicked: bool,
     /// Its messages in the quarantine.
     pub parked: u64,
+    /// What it was before, if it was blocked or on probation.
+    pub was: Option<AccountState>,
+    /// So many of those go out by themselves.
+    pub awaited: u64,
+    /// When the last of them does.
+    pub last_due: Option<Timestamp>,
 }
 
 /// One message, as `quarantine list` shows it. What is not known of an unreadable one is `None`.
@@ -315,7 +333,7 @@ impl From<Envelope> for Entry {
             subject: envelope.subject,
             state,
             reason: envelope.reason,
-            due: envelope.due,
+            due: envelope.due.filter(|_| state == State::Parked),
         }
     }
 }

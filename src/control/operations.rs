@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::api::{
-    AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Part, Purpose, ReleaseOutcome,
-    Released, Request, Selection, Wanted,
+    AccountState, AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Part, Purpose,
+    ReleaseOutcome, Released, Request, Selection, Wanted,
 };
 use super::audit::{Actor, AuditLine};
 use crate::account::Account;
 use crate::clock;
-use crate::guard::Ledger;
 use crate::guard::ledger::{BLIND_AFTER, Blindness, Change};
+use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
 use crate::quarantine::Spool;
 use crate::quarantine::spool::{self, SpoolError};
@@ -183,6 +183,16 @@ impl Operations {
         ))
     }
 
+    /// What an account is, if it is blocked or on probation.
+    async fn state(&self, account: &Account) -> Option<AccountState> {
+        let now = clock::now();
+        let watch = self.ledger.watch(account, now).await;
+        match (watch.standing(), watch.probation(now)) {
+            (Standing::Blocked, _) => Some(AccountState::Blocked),
+            (Standing::Open, until) => until.map(|_| AccountState::Probation),
+        }
+    }
+
     fn parked(&self, account: &Account) -> u64 {
         self.spool.usage(Some(account)).messages
     }
@@ -225,7 +235,8 @@ impl Command<'_> {
                 let limit = self.operations.host.limit(&record.account);
                 let parked = self.operations.parked(&record.account);
                 let sessions = self.operations.roster.count(&record.account);
-                self.say(Answer::Account(AccountStatus::new(record, limit, parked, sessions))).await?;
+                let status = AccountStatus::new(record, limit, parked, sessions, clock::now());
+                self.say(Answer::Account(status)).await?;
             }
         }
     }
@@ -233,6 +244,7 @@ impl Command<'_> {
     async fn block(&self, account: Account, reason: Option<String>) -> Result<(), Gone> {
         let reason = reason.map(|text| text.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
         let reason: Option<String> = reason.filter(|text: &String| !text.is_empty());
+        let was = self.operations.state(&account).await;
         let made = self.operations.ledger.block(&account, reason.as_deref(), clock::now()).await;
         let outcome = match (&made, &reason) {
             (Ok(Change::Made), Some(reason)) => format!("done: {reason}"),
@@ -241,25 +253,47 @@ impl Command<'_> {
             (Err(error), _) => format!("failed: {error}"),
         };
         self.audit("block", account.as_str(), &outcome);
-        let changed = self.changed(account, Deed::Blocked, matches!(made, Ok(Change::Made)));
+        let mut changed = self.changed(account, Deed::Blocked, matches!(made, Ok(Change::Made)));
+        changed.was = was;
         self.report(changed, made.err().map(|error| error.to_string())).await
     }
 
     async fn unblock(&self, account: Account, release: bool, kick: bool) -> Result<(), Gone> {
+        let was = self.operations.state(&account).await;
+        self.keep_due_times(&account).await?;
         let made = self.operations.ledger.unblock(&account, clock::now()).await;
         let outcome = match &made {
+            Ok(Change::Made) if was == Some(AccountState::Probation) => "done, was on probation".to_owned(),
             Ok(Change::Made) => "done".to_owned(),
             Ok(Change::WasSo) => "was not blocked".to_owned(),
             Err(error) => format!("failed: {error}"),
         };
         self.audit("unblock", account.as_str(), &outcome);
         let mut changed = self.changed(account.clone(), Deed::Unblocked, matches!(made, Ok(Change::Made)));
+        changed.was = was;
         if kick {
             changed.sessions = self.end_sessions(&account);
             changed.kicked = true;
         }
         let _ = self.report(changed, made.err().map(|error| error.to_string())).await;
         if release { self.release(Selection::Account(account), false).await } else { Ok(()) }
+    }
+
+    /// Probation is about to end before its time: due times that follow from it stay (CONTRACT, Detection), over a restart
+    /// too.
+    async fn keep_due_times(&self, account: &Account) -> Result<(), Gone> {
+        let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
+        let Some(until) = ledger.watch(account, now).await.probation(now) else { return Ok(()) };
+        spool.postpone(account, until);
+        match spool.write_due_times(account).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.say(Answer::Warning(format!(
+                    "{error}: after a restart some of its messages go out earlier"
+                )))
+                .await
+            }
+        }
     }
 
     async fn kick(&self, account: Account) -> Result<(), Gone> {
@@ -279,7 +313,8 @@ impl Command<'_> {
     fn changed(&self, account: Account, done: Deed, changed: bool) -> Changed {
         let sessions = self.operations.roster.count(&account);
         let parked = self.operations.parked(&account);
-        Changed { account, done, changed, sessions, kicked: false, parked }
+        let (awaited, last_due) = self.operations.spool.awaited(&account);
+        Changed { account, done, changed, sessions, kicked: false, parked, was: None, awaited, last_due }
     }
 
     async fn report(&self, changed: Changed, trouble: Option<String>) -> Result<(), Gone> {

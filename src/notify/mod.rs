@@ -7,6 +7,7 @@ pub mod dsn;
 mod letter;
 pub mod notice;
 pub mod outbox;
+pub mod suspicion;
 pub mod template;
 pub mod webhook;
 

@@ -12,6 +12,7 @@ use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, SinglePart};
 
 use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
+use super::suspicion::{self, Delay, Spared};
 use super::template::{Field, Template};
 use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
@@ -35,6 +36,12 @@ pub enum Notice {
     Blocked(Incident, Withheld),
     /// An account that is observed reached its limit.
     WouldBlock(Incident),
+    /// The sequential test alarmed, and what an account sends is delayed.
+    Delayed(Incident, Delay),
+    /// It alarmed, and does no more.
+    Suspected(Incident),
+    /// It alarmed for an account that is observed.
+    WouldAlarm(Incident, Spared),
     /// 80 % of the quarantine are used.
     QuarantineNearlyFull {
         /// Parked messages.
@@ -181,8 +188,15 @@ impl Notice {
     /// What it is about, if that is an account.
     fn incident(&self) -> Option<&Incident> {
         match self {
-            Self::Blocked(incident, _) | Self::WouldBlock(incident) => Some(incident),
-            Self::QuarantineNearlyFull { .. } | Self::LedgerTrouble { .. } | Self::Blind { .. } => None,
+            Self::Blocked(incident, _)
+            | Self::WouldBlock(incident)
+            | Self::Delayed(incident, _)
+            | Self::Suspected(incident)
+            | Self::WouldAlarm(incident, _) => Some(incident),
+            Self::QuarantineNearlyFull { .. }
+            | Self::Guessed { .. }
+            | Self::LedgerTrouble { .. }
+            | Self::Blind { .. } => None,
         }
     }
 
@@ -190,7 +204,10 @@ impl Notice {
     fn value(&self, field: Field, incident: &Incident, letterhead: &Letterhead, now: Timestamp) -> String {
         match field {
             Field::Event => match self {
-                Self::WouldBlock(_) => "would_block",
+                Self::WouldBlock(_) | Self::WouldAlarm(_, Spared::Block) => "would_block",
+                Self::WouldAlarm(_, Spared::Probation) => "would_delay",
+                Self::Delayed(..) => "probation",
+                Self::Suspected(_) => "suspected",
                 _ => "blocked",
             }
             .to_owned(),
@@ -226,6 +243,24 @@ impl Notice {
                     incident.account, incident.invalid_recipients
                 )
             }
+            Self::Delayed(incident, _) => format!(
+                "On probation: {}, {} invalid recipients within {}",
+                incident.account,
+                incident.invalid_recipients,
+                duration(incident.period)
+            ),
+            Self::Suspected(incident) => {
+                format!("Suspected: {}, {} invalid recipients", incident.account, incident.invalid_recipients)
+            }
+            Self::WouldAlarm(incident, spared) => format!(
+                "Would have {}: {}, {} invalid recipients",
+                match spared {
+                    Spared::Probation => "delayed",
+                    Spared::Block => "blocked",
+                },
+                incident.account,
+                incident.invalid_recipients
+            ),
             Self::QuarantineNearlyFull { .. } => "The quarantine is nearly full".to_owned(),
             Self::Guessed { account, .. } => format!("A password may have been guessed: {account}"),
             Self::LedgerTrouble { .. } => "Counts and blocks cannot be written".to_owned(),
@@ -237,6 +272,9 @@ impl Notice {
         match self {
             Self::Blocked(incident, withheld) => blocked(incident, *withheld),
             Self::WouldBlock(incident) => would_block(incident),
+            Self::Delayed(incident, delay) => suspicion::delayed(incident, *delay),
+            Self::Suspected(incident) => suspicion::suspected(incident),
+            Self::WouldAlarm(incident, spared) => suspicion::would_alarm(incident, *spared),
             Self::QuarantineNearlyFull { messages, octets, max_size } => {
                 nearly_full(*messages, *octets, *max_size)
             }
@@ -311,7 +349,7 @@ fn would_block(incident: &Incident) -> String {
     )
 }
 
-fn facts(incident: &Incident) -> String {
+pub(super) fn facts(incident: &Incident) -> String {
     format!(
         "First invalid recipient:  {}\n\
          Last invalid recipient:   {}\n\
@@ -336,7 +374,7 @@ fn clients(incident: &Incident) -> String {
     clients.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-fn samples(incident: &Incident) -> String {
+pub(super) fn samples(incident: &Incident) -> String {
     let count = incident.samples.len();
     format!("THE LATEST {count} RECIPIENTS THAT DO NOT EXIST\n\n{}", sample_lines(incident))
 }
@@ -349,7 +387,7 @@ fn sample_lines(incident: &Incident) -> String {
     text
 }
 
-fn relayed(incident: &Incident) -> String {
+pub(super) fn relayed(incident: &Incident) -> String {
     if incident.relayed.is_empty() {
         return "\nThe mail server took no message of this account before.\n".to_owned();
     }
@@ -528,6 +566,32 @@ mod tests {
     }
 
     #[test]
+    fn a_probation_asks_for_nothing_unless_it_is_spam() {
+        let delay = Delay { each: Duration::from_secs(1_800), until: at(37) };
+        let incident = |account| Incident { invalid_recipients: 8, ..incident(account) };
+        let (header, body) = written(&Notice::Delayed(incident("anna@example.org"), delay));
+        let subject = "Subject: On probation: user:anna@example.org, 8 invalid recipients within 1 hour";
+        assert!(header.contains(subject), "{header}");
+        for part in [
+            "user:anna@example.org is on probation",
+            "held back for 30 minutes, and then GOES OUT BY ITSELF",
+            "Nothing need be done unless the mail is spam.",
+            "goes out at 2026-11-24 16:42:28 UTC, what comes later 30 minutes after it came",
+            "for 24 hours at the most; at 100 such recipients within 1 hour it is blocked",
+            "gatepost quarantine list --account user:anna@example.org\n",
+            "gatepost unblock user:anna@example.org --release\n",
+            "gatepost block user:anna@example.org\n",
+            "change the password",
+            "a\\u{d}\\u{a}Bcc: b@c.d  from 192.0.2.7",
+            "250 2.0.0 Ok: queued as 4D489100508D  <1@x>",
+        ] {
+            assert!(body.contains(part), "{part} in {body}");
+        }
+        let (_, body) = written(&Notice::Delayed(incident("$(reboot)"), delay));
+        assert!(body.contains("gatepost block 'user:$(reboot)'\n") && !body.contains("is parked"), "{body}");
+    }
+
+    #[test]
     fn hostile_text_stays_text() {
         let (header, body) = written(&Notice::Blocked(incident("$(reboot);'"), Withheld::Refused));
         assert!(!header.contains("Bcc"), "{header}");
@@ -582,6 +646,21 @@ mod tests {
                 Notice::WouldBlock(incident("host:192.0.2.1")),
                 "Would have blocked: host:192.0.2.1",
                 "nothing was done",
+            ),
+            (
+                Notice::Suspected(incident("anna")),
+                "Suspected: user:anna, 100 invalid recipients",
+                "nothing was done, and its mail goes out as ever",
+            ),
+            (
+                Notice::WouldAlarm(incident("anna"), Spared::Probation),
+                "Would have delayed: user:anna, 100 invalid recipients",
+                "What it sends would be held back for a while now, if `observe` did not say otherwise",
+            ),
+            (
+                Notice::WouldAlarm(incident("anna"), Spared::Block),
+                "Would have blocked: user:anna, 100 invalid recipients",
+                "It would be blocked now, if `observe` did not say otherwise",
             ),
             (
                 Notice::QuarantineNearlyFull { messages: 12, octets: 1 << 33, max_size: 10 << 30 },

@@ -9,7 +9,7 @@ use std::path::Path;
 /// A name that a template may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// `blocked`, `would_block`, `probation`
+    /// `blocked`, `would_block`, `probation`, `would_delay`, `suspected`
     Event,
     /// The account, quoted where a shell needs that.
     Account,

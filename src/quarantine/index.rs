@@ -285,6 +285,13 @@ impl Index {
         of_account.filter(|(_, record)| record.put_off).map(|(id, _)| *id).collect()
     }
 
+    /// How many of `account` go out by themselves, and when the last of them does.
+    pub(super) fn awaited(&self, account: &Account) -> (u64, Option<Timestamp>) {
+        let of_account = self.records.values().filter(|record| record.account.as_ref() == Some(account));
+        let due = of_account.filter(|record| record.state == State::Parked).filter_map(|record| record.due);
+        due.fold((0, None), |(number, last), due| (number + 1, last.max(Some(due))))
+    }
+
     /// Whose messages go out by themselves.
     pub(super) fn awaited_accounts(&self) -> BTreeSet<Account> {
         let awaited =
@@ -456,6 +463,8 @@ mod tests {
         index.postpone(&account("anna"), at(DAY + 1000));
         assert_eq!(times(&index), [Some(DAY + 1), Some(11), Some(DAY + 1), Some(DAY + 1), None]);
         assert_eq!(index.awaited_accounts(), [account("anna"), account("bert")].into());
+        assert_eq!(index.awaited(&account("anna")), (3, Some(at(DAY + 1))));
+        assert_eq!(index.awaited(&account("carl")), (0, None));
         for id in ids {
             index.remove(id);
         }

@@ -264,6 +264,11 @@ impl Spool {
         self.shared.index().next_due()
     }
 
+    /// How many messages of `account` go out by themselves, and when the last of them does.
+    pub fn awaited(&self, account: &Account) -> (u64, Option<Timestamp>) {
+        self.shared.index().awaited(account)
+    }
+
     /// Accounts with messages that go out by themselves.
     pub fn awaited_accounts(&self) -> BTreeSet<Account> {
         self.shared.index().awaited_accounts()

@@ -110,8 +110,8 @@ pub(super) async fn lapses(parts: Parts) {
     }
 }
 
-/// Tells the abuse desk, and the program if there is one, of each block: once it is on the disk, and that it was told after the mail
-/// is, so that a crash in between has it told twice, never not at all. The program also of each unblock.
+/// Tells the abuse desk, and the program if there is one, of each block and of each probation that began: once it is on the disk, and
+/// that it was told after the mail is, so that a crash in between has it told twice, never not at all. The program also of each unblock.
 pub(super) async fn blocks(parts: Parts) {
     let mut failing = false;
     loop {
@@ -129,6 +129,15 @@ pub(super) async fn blocks(parts: Parts) {
                     if record.block.is_some_and(|block| block.by != BlockedBy::Operator) {
                         maillog::block_told(&record.account, &parts.config.notify.to);
                     }
+                }
+                Err(why) => failed = Some(why),
+            }
+        }
+        for record in parts.ledger.untold_probations(clock::now()).await {
+            match parts.desk.probation(&record, parts.roster.count(&record.account)).await {
+                Ok(()) => {
+                    parts.ledger.told_probation(&record);
+                    maillog::probation_told(&record.account, &parts.config.notify.to);
                 }
                 Err(why) => failed = Some(why),
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::message::Incoming;
 use crate::account::{Account, Kind};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::guard::ledger::Block;
 use crate::id::SessionId;
@@ -75,21 +75,22 @@ pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
     transaction.recipients.iter().map(recipient).collect()
 }
 
-/// Why a message is parked, in words.
-pub(super) fn reason(reason: ParkReason, block: Option<Block>) -> String {
+/// Why a message is parked, in words. `due`: it goes out by itself.
+pub(super) fn reason(reason: ParkReason, due: Option<Timestamp>, block: Option<Block>) -> String {
+    if due.is_some() {
+        return "account on probation: it goes out by itself, unless the account is blocked by then"
+            .to_owned();
+    }
     match (reason, block) {
-        (ParkReason::Blocked | ParkReason::AnsweredUnasked, Some(Block { reason: Some(text), .. })) => {
-            format!("account blocked: {text}")
-        }
-        (ParkReason::Blocked, _) | (ParkReason::AnsweredUnasked, Some(_)) => "account blocked".to_owned(),
-        (ParkReason::AnsweredUnasked, None) => {
-            "account blocked when a recipient was given; the upstream was not asked about it".to_owned()
-        }
         (ParkReason::CredentialsChanged, _) => {
             "the account's credentials changed while the message was under way".to_owned()
         }
-        (ParkReason::Probation, _) => {
-            "account on probation: too many of its recipients do not exist; goes out by itself".to_owned()
+        (_, Some(Block { reason: Some(text), .. })) => format!("account blocked: {text}"),
+        (ParkReason::Blocked | ParkReason::Probation, _) | (ParkReason::AnsweredUnasked, Some(_)) => {
+            "account blocked".to_owned()
+        }
+        (ParkReason::AnsweredUnasked, None) => {
+            "account blocked when a recipient was given; the upstream was not asked about it".to_owned()
         }
     }
 }

@@ -5,11 +5,12 @@
 use super::client::Lost;
 use super::message::{Parked, Route, stopped};
 use super::{Conversation, facts, message};
-use crate::clock;
+use crate::clock::{self, Timestamp};
+use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
 use crate::guard::mimicry::Place;
 use crate::quarantine::spool::Unparked;
-use crate::session::{Delivery, Event, Step, UpstreamFault};
+use crate::session::{Delivery, Event, ParkReason, Step, UpstreamFault};
 use crate::smtp::Reply;
 use crate::transfer::Transfer;
 
@@ -95,14 +96,16 @@ impl Conversation {
             return Ok(Delivery::QuarantineFull);
         };
         let delayed = parked.is_delayed();
+        let now = clock::now();
+        let due = self.due(parked.order.reason, now);
         let Parked { parking, order, trace, treatment } = parked;
         let (size, sha256) = parking.digest();
         let envelope = crate::quarantine::Envelope {
             version: crate::quarantine::envelope::VERSION,
             id: parking.id(),
             account: sender.account.clone(),
-            parked: clock::now(),
-            reason: facts::reason(order.reason, sender.watch.block()),
+            parked: now,
+            reason: facts::reason(order.reason, due, sender.watch.block()),
             session: facts::session(&self.session, self.client.stream(), self.id, self.peer),
             reverse_path: transaction.mail.reverse_path.clone(),
             parameters: transaction.mail.parameters.clone(),
@@ -115,7 +118,7 @@ impl Conversation {
             treatment,
             told: order.told,
             told_queue_id: order.told_queue_id,
-            due: None,
+            due,
             release: None,
         };
         match parking.commit(&envelope).await {
@@ -131,6 +134,16 @@ impl Conversation {
                 Ok(Delivery::QuarantineFull)
             }
         }
+    }
+
+    /// When a message goes out by itself; `None` where it waits for an operator, since the account is blocked by now.
+    fn due(&self, reason: ParkReason, now: Timestamp) -> Option<Timestamp> {
+        let watch = self.sender.as_ref().map(|sender| &sender.watch)?;
+        if reason != ParkReason::Probation || watch.standing() == Standing::Blocked {
+            return None;
+        }
+        // While a big one came probation may have ended: then there is nothing to wait for.
+        Some(watch.probation(now).map_or(now, |_| now.after(watch.terms().delay)))
     }
 
     fn report_hurry(&self, trouble: Option<&str>) {

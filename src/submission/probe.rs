@@ -13,10 +13,11 @@ use super::client::Lost;
 use super::message::upstream_fault;
 use super::{Conversation, facts};
 use crate::clock;
-use crate::guard::ledger::{Attempt, Leniency, Reservation, Terms, Verdict};
+use crate::guard::ledger::{Attempt, BlockedBy, Leniency, Record, Reservation, Terms, Verdict};
 use crate::guard::mimicry::Place;
 use crate::guard::window::Rule;
 use crate::guard::{Outcome, classify};
+use crate::maillog::Alarm;
 use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Question};
@@ -226,14 +227,34 @@ impl Conversation {
         let Terms { rule: Rule { limit, .. }, leniency, .. } = sender.watch.terms();
         match sender.watch.count(attempt).await {
             Verdict::Counted { count } => self.log.counted(&sender.account, shown, count, limit),
-            Verdict::Alarmed(record)
-            | Verdict::AlarmedAgain(record)
-            | Verdict::Suspected(record)
-            | Verdict::WouldAlarm(record) => {
-                self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
-            }
             Verdict::Repeated | Verdict::Blocked => {}
-            Verdict::Crossed(_) => self.log.blocked(&sender.account, shown, limit),
+            Verdict::Crossed(record) => match &record.block {
+                Some(block) if block.by == BlockedBy::Detection => {
+                    self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+                    self.log.blocked_by_alarm(&sender.account, block);
+                }
+                _ => self.log.blocked(&sender.account, shown, limit),
+            },
+            Verdict::Alarmed(record) => {
+                self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+                self.delay(&record, Alarm::First);
+            }
+            Verdict::AlarmedAgain(record) => {
+                self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+                self.delay(&record, Alarm::Further);
+            }
+            Verdict::Suspected(record) => {
+                self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+                self.log.suspected(&sender.account);
+                self.parts.desk.suspected(&record, self.parts.roster.count(&sender.account)).await;
+            }
+            Verdict::WouldAlarm(record) => {
+                self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+                self.log.would_alarm(&sender.account);
+                if leniency == Leniency::Observed {
+                    self.parts.desk.would_alarm(&record, self.parts.roster.count(&sender.account)).await;
+                }
+            }
             Verdict::WouldBlock(record) => {
                 self.log.would_block(&sender.account, limit);
                 // CONTRACT: the exempt are counted, shown and logged, no more.
@@ -241,6 +262,15 @@ impl Conversation {
                     self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;
                 }
             }
+        }
+    }
+
+    /// The account is on probation: what of it waits to go out waits anew (CONTRACT, Detection). That it is, the ledger has
+    /// the abuse desk told.
+    fn delay(&self, record: &Record, alarm: Alarm) {
+        if let Some(probation) = record.probation {
+            self.log.probation(&record.account, alarm, probation.until);
+            self.parts.spool.postpone(&record.account, probation.until);
         }
     }
 }

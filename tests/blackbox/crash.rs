@@ -137,7 +137,7 @@ fn load(
 }
 
 impl Smtp {
-    fn try_login(server: std::net::SocketAddr, name: &str, password: &str) -> io::Result<Self> {
+    pub(crate) fn try_login(server: std::net::SocketAddr, name: &str, password: &str) -> io::Result<Self> {
         let mut client = Self::try_open(server)?;
         client.code()?;
         client.tell("EHLO client.example")?;
@@ -150,12 +150,12 @@ impl Smtp {
         Ok(client)
     }
 
-    fn tell(&mut self, line: &str) -> io::Result<u16> {
+    pub(crate) fn tell(&mut self, line: &str) -> io::Result<u16> {
         self.try_send(format!("{line}\r\n").as_bytes())?;
         self.code()
     }
 
-    fn code(&mut self) -> io::Result<u16> {
+    pub(crate) fn code(&mut self) -> io::Result<u16> {
         match self.try_hear()? {
             Heard::Reply(reply) => Ok(reply.code),
             Heard::Closed => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -25,6 +25,7 @@ mod front_in;
 mod front_upstream;
 mod hooks;
 mod load;
+mod probation;
 mod quarantine;
 mod replay;
 mod review;

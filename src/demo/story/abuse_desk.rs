@@ -12,10 +12,16 @@ use crate::demo::practice::Letter;
 
 /// The notice arrives through the same mail server.
 pub(super) async fn is_told<W: Write>(scene: &mut Scene<'_, W>, raid: &Raid) -> Result<(), DemoError> {
-    scene.narrator.chapter("4. The abuse desk is told")?;
-    let letter = scene.letter("the notice", |letter| letter.is_to(ABUSE_DESK)).await?;
+    scene.narrator.chapter("5. The abuse desk is told")?;
+    let of_block = |letter: &Letter| {
+        let subject = letter.field("Subject").unwrap_or_default();
+        letter.is_to(ABUSE_DESK) && subject.starts_with("Blocked: ")
+    };
+    let letter = scene.letter("the notice", of_block).await?;
     let text = readable(&letter)?;
-    scene.narrator.say(&format!("Those who look after such things have mail at {ABUSE_DESK}, whole:"))?;
+    scene
+        .narrator
+        .say(&format!("Those who look after such things have a second mail at {ABUSE_DESK}, whole:"))?;
     scene.narrator.pause()?;
     scene.narrator.quote(&text)?;
     let account = format!("user:{}", CARL.name);
@@ -25,7 +31,7 @@ pub(super) async fn is_told<W: Write>(scene: &mut Scene<'_, W>, raid: &Raid) -> 
     check(
         "how many notices there are",
         &scene.stage.practice.letters().count(|letter| letter.is_to(ABUSE_DESK)),
-        &1,
+        &2,
     )
 }
 

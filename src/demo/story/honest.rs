@@ -53,7 +53,7 @@ pub(super) async fn a_typo<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), Dem
 
 /// While Carl's account is blocked, Anna's mail goes straight through.
 pub(super) async fn goes_on<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), DemoError> {
-    scene.narrator.chapter("5. Nobody else notices")?;
+    scene.narrator.chapter("6. Nobody else notices")?;
     let mut client = Client::log_in(&scene.stage.access(Security::StartTls), &ANNA).await?;
     let sent = client.send(&cast::choir_practice_again()).await?;
     client.quit().await?;

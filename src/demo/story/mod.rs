@@ -61,8 +61,9 @@ fn introduction<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), DemoError> {
     narrator.pause()?;
     narrator.say(
         "Gatepost stands in front of the mail server. While the sender waits it asks the server about every recipient,
-        and counts for each account those that do not exist. The 100th within an hour blocks the account: what it sends
-        from then on is put aside, without telling the sender, until somebody has looked at it.",
+        and counts for each account those that do not exist. Where their share is that of a stolen list it holds the
+        account's mail back for half an hour, to be on the safe side. The 100th within an hour blocks the account: what it
+        sends is put aside, without telling the sender, until somebody has looked at it.",
     )?;
     narrator.pause()?;
     narrator.say("This runs now, on this machine alone:")?;

@@ -20,7 +20,7 @@ pub(super) async fn looks<W: Write>(
     raid: &Raid,
     invoice: &str,
 ) -> Result<(), DemoError> {
-    scene.narrator.chapter("6. What was put aside")?;
+    scene.narrator.chapter("7. What was put aside")?;
     scene.narrator.say("The notice said how to look:")?;
     let arguments = ["quarantine", "list", "--account", CARL.name];
     scene.narrator.command(&format!("gatepost {}", arguments.join(" ")))?;
@@ -83,7 +83,7 @@ pub(super) async fn decides<W: Write>(
     raid: Raid,
     invoice: &str,
 ) -> Result<(), DemoError> {
-    scene.narrator.chapter("7. An operator decides")?;
+    scene.narrator.chapter("8. An operator decides")?;
     new_password(scene, raid.client).await?;
     release(scene, invoice).await?;
     scene.narrator.pause()?;
@@ -154,10 +154,10 @@ async fn carl_is_back<W: Write>(scene: &mut Scene<'_, W>, relayed: usize) -> Res
     let letter = scene.letter("Carl's last mail", |letter| letter.queue_id == id).await?;
     check("where Carl's last mail went", &letter.recipients.join(" "), &cast::thanks().to.join(" "))?;
     scene.narrator.entry("Carl's next mail", &end)?;
-    scene.narrator.chapter("8. What it came to")?;
+    scene.narrator.chapter("9. What it came to")?;
     scene.narrator.say(&format!(
-        "{relayed} of the thief's messages got out before the hundredth dead address; the notice lists their queue ids,
-        so that the postmaster can clear those that still wait. Nothing that he sent later left the house. No honest mail
+        "{relayed} of the thief's messages got out before the alarm; the notice lists their queue ids, so that the
+        postmaster can clear those that still wait. Nothing that he sent later left the house. No honest mail
         was lost or refused, and nobody but the thief and the abuse desk had any work.",
     ))?;
     Ok(())

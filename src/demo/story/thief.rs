@@ -1,8 +1,9 @@
-//! The thief: he works through his list until the hundredth dead address, and beyond it without noticing.
+//! The thief: he works through his list, is held back early, goes on until the hundredth dead address, and beyond it without
+//! noticing.
 
 use std::io::Write;
 
-use super::cast::{self, CARL, Harvested};
+use super::cast::{self, ABUSE_DESK, CARL, Harvested};
 use super::{Scene, check, queue_id};
 use crate::demo::DemoError;
 use crate::demo::client::{Client, Security};
@@ -10,18 +11,19 @@ use crate::smtp::Reply;
 
 /// So many messages between two lines of the table.
 const MESSAGES_PER_LINE: usize = 5;
+const HEADING: &str = "  asked    alive    dead    on Carl's account";
 
 /// What came of it.
 pub(super) struct Raid {
     /// The thief's connection, still open.
     pub(super) client: Client,
-    /// Messages that the mail server took before the block.
+    /// Messages that the mail server took before the alarm.
     pub(super) relayed: usize,
     /// Messages that were put aside.
     pub(super) parked: usize,
     /// The hundredth dead address.
     pub(super) crossing: String,
-    /// The mail server's queue id of the last message before the block.
+    /// The mail server's queue id of the last message before the alarm.
     pub(super) last_relayed: String,
 }
 
@@ -31,8 +33,11 @@ struct Tally {
     asked: usize,
     living: usize,
     dead: u32,
+    /// Since when what he sends is held back.
+    alarmed: bool,
     crossing: Option<Crossing>,
     relayed: usize,
+    /// Those that were held back, and those of the blocked account.
     parked: usize,
     /// Living addresses in the messages that were relayed.
     reached: usize,
@@ -67,14 +72,15 @@ pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, Dem
         "Somebody has got hold of Carl's password. He logs in as Carl and sends to the first {addresses} addresses of a
         list that was harvested years ago, a dozen with each message. A third of them are dead; nobody knows which.",
     ))?;
-    scene.narrator.line("  asked    alive    dead    on Carl's account")?;
+    scene.narrator.line(HEADING)?;
     let mut client = Client::log_in(&scene.stage.access(Security::Implicit), &CARL).await?;
     let mut tally = Tally::default();
     for (number, message) in list.iter().enumerate() {
-        let was_open = tally.crossing.is_none();
-        send(&mut client, message, &mut tally, limit).await?;
+        let (was_calm, was_open) = (!tally.alarmed, tally.crossing.is_none());
+        send(scene, &mut client, message, &mut tally, limit).await?;
         match &tally.crossing {
             Some(crossing) if was_open => tell_block(scene, &tally, crossing, limit).await?,
+            None if was_calm && tally.alarmed => tell_alarm(scene, &tally, limit).await?,
             None if (number + 1) % MESSAGES_PER_LINE == 0 => tell_progress(scene, &tally, limit).await?,
             _ => {}
         }
@@ -95,7 +101,8 @@ pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, Dem
 }
 
 /// One of his messages.
-async fn send(
+async fn send<W: Write>(
+    scene: &Scene<'_, W>,
     client: &mut Client,
     message: &[Harvested],
     tally: &mut Tally,
@@ -107,11 +114,15 @@ async fn send(
         let reply = client.rcpt(&harvested.address).await?;
         tally.answered(harvested, &reply, limit)?;
     }
+    let record = scene.record(CARL.name).await?;
+    tally.alarmed |= record.is_some_and(|record| record.probation.is_some());
     let end = client.data(&mail.content()).await?;
     check("the reply to the end of the thief's message", &end.code, &250)?;
     if tally.crossing.is_some() {
         tally.parked += 1;
         tally.after.end = end.to_string();
+    } else if tally.alarmed {
+        tally.parked += 1;
     } else {
         tally.relayed += 1;
         tally.reached += message.iter().filter(|one| one.living).count();
@@ -154,6 +165,26 @@ async fn tell_progress<W: Write>(
     Ok(scene.narrator.line(&tally.line(&format!("{count} of {limit}")))?)
 }
 
+async fn tell_alarm<W: Write>(scene: &mut Scene<'_, W>, tally: &Tally, limit: u32) -> Result<(), DemoError> {
+    let count = scene.count(CARL.name).await?;
+    scene.narrator.line(&tally.line(&format!("{count} of {limit}: on probation")))?;
+    scene.narrator.chapter("3. An alarm")?;
+    let minutes = scene.stage.parts.config.policy.detection.delay.as_secs() / 60;
+    scene.narrator.say(&format!(
+        "After {} addresses, {count} of them dead, Gatepost has seen enough to be suspicious: in honest mail there are not
+        so many that do not exist. Carl's account is on probation: what it sends is held back for {minutes} minutes, and then goes
+        out by itself, unless the account is blocked by then. His program sees nothing of that, and is told the truth
+        about every recipient. Were it all a mistake, nobody would have to do anything.",
+        tally.asked
+    ))?;
+    scene.command(&["status"], "").await?;
+    scene.narrator.pause()?;
+    scene.narrator.say("The abuse desk has a mail that says so, and the thief goes on:")?;
+    scene.narrator.line(HEADING)?;
+    scene.letter("the first notice", |letter| letter.is_to(ABUSE_DESK)).await?;
+    Ok(())
+}
+
 async fn tell_block<W: Write>(
     scene: &mut Scene<'_, W>,
     tally: &Tally,
@@ -163,7 +194,7 @@ async fn tell_block<W: Write>(
     let blocked = scene.record(CARL.name).await?.is_some_and(|record| record.block.is_some());
     check("whether Carl's account is blocked", &blocked, &true)?;
     scene.narrator.line(&tally.line(&format!("{limit} of {limit}: blocked")))?;
-    scene.narrator.chapter("3. The hundredth")?;
+    scene.narrator.chapter("4. The hundredth")?;
     scene.narrator.say(&format!(
         "<{}> is the {}th address that the thief asks for, and the {limit}th that does not exist. The block is written
         to disk, and only then is his program answered: 250, all is well. From now on it is told so every time, and the
@@ -198,7 +229,7 @@ fn tell_rest<W: Write>(
     scene.narrator.pause()?;
     scene.narrator.say(&format!(
         "He sends on to the end of his {messages} messages. The mail server has taken {} of them, to {} living people; {}
-        are put aside. Without Gatepost all {living} would have been reached, and then those of the next list: real ones
+        are put aside, those that were held back among them: a block keeps them. Without Gatepost all {living} would have been reached, and then those of the next list: real ones
         have millions of addresses. (He could notice that his list has suddenly come to life. Programs that send spam do
         not look.)",
         tally.relayed, tally.reached, tally.parked

@@ -1,0 +1,173 @@
+//! What happens by itself: releases are tried again, what waited out its delay is relayed, what has expired is removed.
+//!
+//! CONTRACT, Detection: what falls due while the account is not blocked goes out, oldest first: of an account one message at
+//! a time. While its probation lasts nothing of it is due before the end of that, so a crash between an alarm and the due
+//! times that follow from it lets nothing out too early.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::{Decision, Releaser, Report};
+use crate::account::Account;
+use crate::clock;
+use crate::guard::Standing;
+use crate::guard::ledger::Relayed;
+use crate::id::QuarantineId;
+use crate::maillog;
+use crate::parts::Parts;
+use crate::quarantine::envelope::State;
+use crate::quarantine::spool::{Due, SpoolError};
+
+/// How often due messages are looked for, at the least.
+const TICK: Duration = Duration::from_secs(5);
+/// And at the most.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many releases are tried again at once, and so many accounts have mail on its way out: an upstream that is silent
+/// must not hold up all the others.
+const AT_ONCE: usize = 4;
+/// How long one that could not be tried is left alone, whatever its envelope says: the disk may not have taken that.
+const REST: Duration = Duration::from_secs(60);
+/// How often messages are looked for that have expired.
+const EXPIRY_TICK: Duration = Duration::from_secs(10);
+
+/// `None`: it was not to go after all.
+type Attempt = Result<Option<Report>, SpoolError>;
+
+/// What is on its way.
+#[derive(Default)]
+struct Rounds {
+    tasks: JoinSet<Attempt>,
+    under_way: HashMap<Id, Due>,
+    resting: HashMap<QuarantineId, Instant>,
+}
+
+impl Rounds {
+    /// Whether another one such as `due` may be begun.
+    fn has_place(&self, due: &Due) -> bool {
+        let alike = || self.under_way.values().filter(|other| other.state == due.state);
+        !self.resting.contains_key(&due.id)
+            && alike().count() < AT_ONCE
+            && (due.state != State::Parked || alike().all(|other| other.account != due.account))
+    }
+
+    fn begin(&mut self, releaser: &Releaser, due: Due) {
+        self.resting.insert(due.id, Instant::now() + REST);
+        let releaser = releaser.clone();
+        let (id, state) = (due.id, due.state);
+        let task = self.tasks.spawn(async move {
+            match state {
+                State::Parked => releaser.release_due(id).await,
+                _ => {
+                    releaser.attempt(releaser.parts.spool.claim(id).await?, Decision::Earlier).await.map(Some)
+                }
+            }
+        });
+        self.under_way.insert(task.id(), due);
+    }
+
+    fn ended(&mut self, done: Result<(Id, Attempt), JoinError>) {
+        let task = match &done {
+            Ok((task, _)) => *task,
+            Err(error) => error.id(),
+        };
+        let Some(Due { id, .. }) = self.under_way.remove(&task) else { return };
+        match done {
+            Ok((_, Ok(Some(_)))) => {}
+            // Nothing is wrong with it: another had it in hand, or its time has not come.
+            Ok((_, Ok(None) | Err(SpoolError::Claimed(_)))) => drop(self.resting.remove(&id)),
+            Ok((_, Err(error))) => maillog::release_failed(id, &error.to_string()),
+            Err(error) => maillog::task_failed("release", &error.to_string()),
+        }
+    }
+}
+
+impl Releaser {
+    /// Does what is due, until the service shuts down; then it finishes what is under way.
+    pub async fn run(&self) {
+        let mut shutdown = self.parts.shutdown.clone();
+        let mut rounds = Rounds::default();
+        let mut expiry = Instant::now();
+        while !*shutdown.borrow() {
+            self.begin_due(&mut rounds).await;
+            if expiry.elapsed() >= EXPIRY_TICK {
+                expiry = Instant::now();
+                self.expire().await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.pause()) => {}
+                Some(done) = rounds.tasks.join_next_with_id() => rounds.ended(done),
+                _ = shutdown.wait_for(|down| *down) => {}
+            }
+        }
+        while let Some(done) = rounds.tasks.join_next_with_id().await {
+            rounds.ended(done);
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let until_due = self.parts.spool.next_due().map(|due| due.since(clock::now()));
+        until_due.map_or(TICK, |wait| wait.clamp(SHORTEST_PAUSE, TICK))
+    }
+
+    async fn begin_due(&self, rounds: &mut Rounds) {
+        rounds.resting.retain(|_, until| *until > Instant::now());
+        let held = self.held_accounts().await;
+        let mut due = self.parts.spool.due(clock::now());
+        due.retain(|due| {
+            due.state == State::Releasing || due.state == State::Parked && !held.contains(&due.account)
+        });
+        // Of those whose delay is over the oldest go first; ids are in the order of arrival.
+        due.sort_by_key(|due| (due.state == State::Parked).then_some(due.id));
+        for due in due {
+            if rounds.has_place(&due) {
+                rounds.begin(self, due);
+            }
+        }
+    }
+
+    /// Accounts whose mail stays where it is, although its time may have come. Puts off what is to be.
+    async fn held_accounts(&self) -> BTreeSet<Account> {
+        let Parts { ledger, spool, .. } = &self.parts;
+        let mut held = BTreeSet::new();
+        for account in spool.awaited_accounts() {
+            let now = clock::now();
+            let watch = ledger.watch(&account, now).await;
+            if let Some(until) = watch.probation(now) {
+                spool.postpone(&account, until);
+            }
+            if watch.standing() == Standing::Blocked {
+                held.insert(account);
+            }
+        }
+        held
+    }
+
+    /// Relays a message whose delay is over, if it still is to go.
+    async fn release_due(&self, id: QuarantineId) -> Attempt {
+        let claim = self.parts.spool.claim(id).await?;
+        let envelope = claim.envelope();
+        let now = clock::now();
+        let watch = self.parts.ledger.watch(&envelope.account, now).await;
+        let is_due = envelope.state() == State::Parked && envelope.due.is_some_and(|due| due <= now);
+        if !is_due || watch.standing() == Standing::Blocked {
+            return Ok(None);
+        }
+        maillog::delay_over(envelope);
+        let report = self.attempt(claim, Decision::Due).await?;
+        if let Some((_, reply)) = report.delivered.first() {
+            let reply = reply.to_string();
+            watch.relayed(Relayed { at: now, reply, message_id: report.message_id.clone() });
+        }
+        Ok(Some(report))
+    }
+
+    async fn expire(&self) {
+        let held = self.held_accounts().await;
+        for id in self.parts.spool.expire(clock::now(), &held).await {
+            maillog::expired(id);
+        }
+    }
+}
