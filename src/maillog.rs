@@ -286,6 +286,12 @@ pub fn released(report: &Report, envelope: &Envelope) {
         quarantine_id = %report.id, outcome = ?report.outcome, delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
 }
 
+/// An account's block ends by itself, and its mail that was to go out by itself must not.
+pub fn not_kept(account: &Account, why: &str) {
+    error!(%account, why = clean(why),
+        "parked mail stays, but not over a restart: its due times could not be taken off");
+}
+
 /// A message of an account on probation has waited for as long as it was to.
 pub fn delay_over(envelope: &Envelope) {
     info!(quarantine_id = %envelope.id, account = %envelope.account, arrived = %envelope.parked,

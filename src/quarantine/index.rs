@@ -279,6 +279,20 @@ impl Index {
         }
     }
 
+    /// What of `account` was to go out by itself waits for an operator instead. Which that is.
+    pub(super) fn keep(&mut self, account: &Account) -> Vec<QuarantineId> {
+        let mut kept = Vec::new();
+        for (id, record) in &mut self.records {
+            let Some(due) = record.due.filter(|_| record.state == State::Parked) else { continue };
+            if record.account.as_ref() == Some(account) {
+                (record.due, record.put_off) = (None, false);
+                self.due.remove(&(due, *id));
+                kept.push(*id);
+            }
+        }
+        kept
+    }
+
     /// Those of `account` whose due time memory alone has.
     pub(super) fn put_off(&self, account: &Account) -> Vec<QuarantineId> {
         let of_account = self.records.iter().filter(|(_, record)| record.account.as_ref() == Some(account));
@@ -465,6 +479,9 @@ mod tests {
         assert_eq!(index.awaited_accounts(), [account("anna"), account("bert")].into());
         assert_eq!(index.awaited(&account("anna")), (3, Some(at(DAY + 1))));
         assert_eq!(index.awaited(&account("carl")), (0, None));
+        assert_eq!(index.keep(&account("bert")), [ids[1]]);
+        assert_eq!((index.awaited(&account("bert")), index.keep(&account("bert"))), ((0, None), vec![]));
+        assert_eq!(index.put_off(&account("anna")), [ids[0], ids[2], ids[3]]);
         for id in ids {
             index.remove(id);
         }

@@ -49,13 +49,24 @@ impl Shared {
 
     /// Writes the due time that memory has; blocking. For one who holds the message.
     pub(super) fn write_due_time(&self, id: QuarantineId) -> Result<(), SpoolError> {
-        let failed = |cause: String| SpoolError::Io(format!("message {id}: {cause}"));
         let envelope = self.load(id)?;
+        self.rewrite(&envelope)
+    }
+
+    /// Writes that there is no due time; blocking. For one who holds the message.
+    pub(super) fn write_no_due_time(&self, id: QuarantineId) -> Result<(), SpoolError> {
+        let envelope = self.load(id)?;
+        self.rewrite(&Envelope { due: None, ..envelope })
+    }
+
+    fn rewrite(&self, envelope: &Envelope) -> Result<(), SpoolError> {
+        let id = envelope.id;
+        let failed = |cause: String| SpoolError::Io(format!("message {id}: {cause}"));
         let text = envelope.encode().map_err(|error| failed(error.to_string()))?;
         self.folder
             .write(files::envelope_name(id), text.as_bytes())
             .map_err(|error| failed(error.to_string()))?;
-        self.put_if_there(id, Record::of(&envelope));
+        self.put_if_there(id, Record::of(envelope));
         Ok(())
     }
 

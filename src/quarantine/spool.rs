@@ -299,6 +299,23 @@ impl Spool {
         failed
     }
 
+    /// What of `account` was to go out by itself waits for an operator instead: at once, and durably.
+    ///
+    /// # Errors
+    /// Some could not be written; after a restart those are due as they were.
+    pub async fn keep(&self, account: &Account) -> Result<(), SpoolError> {
+        let awaited = self.shared.index().keep(account);
+        let mut failed = Ok(());
+        for id in awaited {
+            let Ok(held) = self.shared.hold(id) else { continue };
+            let written = blocking(move || held.shared.write_no_due_time(id)).await.map_err(SpoolError::Io);
+            if let Err(error) = written.and_then(|written| written) {
+                failed = Err(error);
+            }
+        }
+        failed
+    }
+
     /// Removes parked messages older than `expire_after`; says which. One that is to go out by itself stays, unless its
     /// time has come and its account is among those that are `held`. One that cannot be removed stays for the next time.
     pub async fn expire(&self, now: Timestamp, held: &BTreeSet<Account>) -> Vec<QuarantineId> {

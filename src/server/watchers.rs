@@ -10,7 +10,7 @@ use crate::account::Account;
 use crate::auth::UsersEvent;
 use crate::clock;
 use crate::control::AuditLine;
-use crate::guard::ledger::BlockedBy;
+use crate::guard::ledger::{Block, BlockedBy};
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
@@ -90,6 +90,16 @@ pub(super) async fn ledger(parts: Parts) {
 pub(super) async fn lift(parts: &Parts) {
     let Some(age) = parts.config.unblock_after else { return };
     let now = clock::now();
+    // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
+    for account in parts.spool.awaited_accounts() {
+        let block = parts.ledger.watch(&account, now).await.block();
+        let lapses = |block: &Block| block.by != BlockedBy::Operator && block.at.after(age) <= now;
+        if block.as_ref().is_some_and(lapses)
+            && let Err(error) = parts.spool.keep(&account).await
+        {
+            maillog::not_kept(&account, &error.to_string());
+        }
+    }
     for (account, block) in parts.ledger.lapse(age, now).await {
         let parked = parts.spool.usage(Some(&account)).messages;
         maillog::lapsed(&account, block.at, parked);
@@ -110,8 +120,9 @@ pub(super) async fn lapses(parts: Parts) {
     }
 }
 
-/// Tells the abuse desk, and the program if there is one, of each block and of each probation that began: once it is on the disk, and
-/// that it was told after the mail is, so that a crash in between has it told twice, never not at all. The program also of each unblock.
+/// Tells the abuse desk, and the program if there is one, of each block and of each probation that began: once it is on the
+/// disk, and that it was told after the mail is, so that a crash in between has it told twice, never not at all. The
+/// program also of each unblock.
 pub(super) async fn blocks(parts: Parts) {
     let mut failing = false;
     loop {
