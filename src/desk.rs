@@ -20,13 +20,12 @@ use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::dsn::{Refused, Report};
 use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
-use crate::notify::outbox::{Kind, Login, Mail, Outbox, Protection, Route};
+use crate::notify::outbox::{Kind, Mail, Outbox, Route};
 use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
 use crate::notify::webhook::{self, Messenger, Secrets};
 use crate::quarantine::spool::Usage;
 use crate::quarantine::{Envelope, Recipient, RecipientState, Spool};
-use crate::upstream;
 
 /// What a program is told of a blind upstream.
 #[derive(Serialize)]
@@ -75,17 +74,10 @@ impl Desk {
         let settings = &self.config.upstream.settings;
         let route = Route {
             endpoints: settings.endpoints.clone(),
-            protection: match settings.protection {
-                upstream::Protection::Off => Protection::Off,
-                upstream::Protection::StartTls => Protection::StartTls,
-                upstream::Protection::Implicit => Protection::Implicit,
-            },
+            protection: settings.protection,
             ca: settings.ca.clone(),
             identity: settings.identity.clone(),
-            login: settings.credentials.as_ref().map(|credentials| Login {
-                username: credentials.username.clone(),
-                password_file: credentials.password_file.clone(),
-            }),
+            login: settings.credentials.clone(),
             hostname: self.config.hostname.clone(),
             connect_timeout: settings.connect_timeout,
             timeout: settings.timeouts.end,

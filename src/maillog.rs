@@ -197,6 +197,18 @@ impl SessionLog {
         warn!(session = %self.id, client = %self.client, at = what, fault = clean(fault), "upstream failed");
     }
 
+    /// The upstream was not asked, for want of something of our own; `why` says what to do.
+    pub fn starved(&self, what: &str, why: &str) {
+        error!(session = %self.id, client = %self.client, at = what, why = clean(why),
+            "the upstream could not be connected to, through no fault of its own; the client was told to try again");
+    }
+
+    /// The upstream gave more replies than it was asked for, and some of them were taken for answers.
+    pub fn in_doubt(&self, account: &Account) {
+        error!(session = %self.id, client = %self.client, %account,
+            "the upstream gave more replies than it was asked for: refusals in this transaction may have been counted for recipients that exist; it is not relayed, and the client will be told to try again");
+    }
+
     /// The upstream took the message, or refused it at its end.
     pub fn relayed(&self, facts: &MessageFacts<'_>, reply: &Reply) {
         let what = if reply.is_positive() { "message relayed" } else { "message refused by the upstream" };

@@ -140,11 +140,17 @@ impl Releaser {
         // Outlives the transaction, also where a shutdown cuts this short.
         let _connections = self.parts.upstream.session(identity.session);
         let mut upstream = self.parts.upstream.transaction(identity);
+        let before = envelope.recipients.clone();
         let taken = ask(&mut upstream, envelope, now).await;
         let tried = match taken.as_slice() {
             [] => Ok(Tried::Answered),
             taken => self.send(claim, envelope, &mut upstream, taken, now).await,
         };
+        if upstream.is_in_doubt() {
+            // Whose answers they are is not known: none of them holds, and nothing was sent.
+            envelope.recipients = before;
+            answer_all(envelope, &no_answer(&Fault::out_of_step()), now);
+        }
         upstream.abandon();
         tried
     }

@@ -45,6 +45,9 @@ use crate::upstream::{SessionConnections, Transaction};
 
 /// How long a client without a transaction may stay silent once the service shuts down, before it gets its 421 unasked.
 const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+/// The share of `shutdown_timeout` that a client has for that in mid-transaction, before its message: its next command
+/// would get 421 all the same, and the others are not to wait for it.
+const SHUTDOWN_SHARE: u32 = 3;
 
 /// How long a client may be silent in mid-transaction before others may have its upstream connection; well below the
 /// time after which the upstream itself would close it (Postfix's `smtpd_timeout`: 300 s).
@@ -185,8 +188,9 @@ impl Conversation {
                 return self.settle().await;
             }
             self.client.flush().await?;
-            // A client in mid-transaction is left alone until its next command.
-            let shutdown = self.session.transaction().is_none().then_some(&mut self.shutdown);
+            // Between two chunks a message is under way: that client is left alone until its next command.
+            let in_chunks = self.session.transaction().is_some_and(|transaction| transaction.in_chunks);
+            let shutdown = (!in_chunks).then_some(&mut self.shutdown);
             let wait = rest.map_or(deadline, |rest| rest.min(deadline));
             match self.client.read_command(Some(wait), shutdown).await {
                 Ok(()) => {}
@@ -229,7 +233,11 @@ impl Conversation {
 
     /// The service is shutting down and the client is silent: its next command gets 421, or it gets it unasked.
     async fn interrupted(&mut self) -> Result<Step, Lost> {
-        match self.client.read_command(Some(Instant::now() + SHUTDOWN_GRACE), None).await {
+        let grace = match self.session.transaction() {
+            Some(_) => self.parts.config.session.shutdown_timeout / SHUTDOWN_SHARE,
+            None => SHUTDOWN_GRACE,
+        };
+        match self.client.read_command(Some(Instant::now() + grace), None).await {
             Ok(()) | Err(Lost::TimedOut) => Ok(self.handle(Event::Interrupted)),
             Err(lost) => Err(lost),
         }

@@ -1,4 +1,4 @@
-//! Where a server is: a host and port, or a socket file of this machine.
+//! Where a server is: a host and port, or a socket file of this machine; and how the connection to it is protected.
 //!
 //! Pure: names are looked up by whoever connects, each time anew.
 
@@ -18,6 +18,17 @@ pub enum Address {
     },
     /// The socket file of a server on this machine.
     Unix(PathBuf),
+}
+
+/// How the connection to a server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Not at all.
+    Off,
+    /// STARTTLS, required.
+    StartTls,
+    /// TLS from the first octet.
+    Implicit,
 }
 
 /// A server, and the name that its certificate must have.

@@ -2,9 +2,18 @@
 //!
 //! It is wiped from memory when it is dropped, and never shown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+/// As whom we authenticate, and where the password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The SASL authentication identity.
+    pub username: String,
+    /// The file whose first line is the password.
+    pub password_file: PathBuf,
+}
 
 /// Why there is no password; names the file and what would be right.
 #[derive(Debug, thiserror::Error)]

@@ -74,6 +74,8 @@ pub enum AuthOutcome {
 pub enum UpstreamFault {
     /// 451 4.4.1
     Unavailable,
+    /// 451 4.4.1, for want of something of our own.
+    Starved,
     /// 451 4.3.2
     Busy,
     /// 451 4.3.0

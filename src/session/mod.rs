@@ -673,7 +673,7 @@ impl Session {
 
 fn upstream_fault(fault: UpstreamFault) -> Reply {
     match fault {
-        UpstreamFault::Unavailable => texts::UPSTREAM_UNAVAILABLE,
+        UpstreamFault::Unavailable | UpstreamFault::Starved => texts::UPSTREAM_UNAVAILABLE,
         UpstreamFault::Busy => texts::UPSTREAM_BUSY,
         UpstreamFault::Protocol => texts::UPSTREAM_PROTOCOL,
         UpstreamFault::Ambiguous => texts::UPSTREAM_AMBIGUOUS,

@@ -508,6 +508,7 @@ pub(super) fn stopped(stopped: Stopped) -> Delivery {
 pub(super) fn upstream_fault(fault: &Fault) -> UpstreamFault {
     match fault {
         Fault::Unavailable(_) | Fault::NotRepeated(_) => UpstreamFault::Unavailable,
+        Fault::Starved(_) => UpstreamFault::Starved,
         Fault::Busy(_) => UpstreamFault::Busy,
         Fault::Protocol(_) | Fault::MissingExtension(_) => UpstreamFault::Protocol,
         Fault::Ambiguous(_) => UpstreamFault::Ambiguous,

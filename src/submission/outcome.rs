@@ -167,6 +167,9 @@ impl Conversation {
                 let fault = trouble.unwrap_or_default();
                 message.with_facts(&sender.account, transaction, |facts| self.log.ambiguous(facts, fault));
             }
+            Delivery::Fault(UpstreamFault::Starved) => {
+                self.log.starved("mail data", trouble.unwrap_or_default());
+            }
             Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
             Delivery::QuarantineFull => {
                 self.log.not_parked(&sender.account, trouble.unwrap_or("the quarantine is full"));

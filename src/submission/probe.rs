@@ -20,7 +20,7 @@ use crate::guard::{Outcome, classify};
 use crate::maillog::Alarm;
 use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
-use crate::upstream::{Answer, Question};
+use crate::upstream::{Answer, Fault, Question, Transaction};
 
 /// A question without an answer.
 pub(super) enum Asked {
@@ -102,7 +102,7 @@ impl Conversation {
                 false
             }
             Answer::None(fault) => {
-                self.log.upstream_failed("MAIL", &fault.to_string());
+                self.log_fault("MAIL", &fault);
                 false
             }
         }
@@ -177,6 +177,7 @@ impl Conversation {
         let Some(upstream) = &mut self.upstream else {
             return Ok(Answered::Fault(UpstreamFault::Unavailable));
         };
+        let was_in_doubt = upstream.is_in_doubt();
         let answer = {
             let mut answer = pin!(upstream.answer());
             match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
@@ -187,13 +188,29 @@ impl Conversation {
                 }
             }
         };
+        self.note_doubt(was_in_doubt);
         Ok(match answer {
             Answer::Replied(reply) => Answered::Replied(reply),
             Answer::None(fault) => {
-                self.log.upstream_failed(what, &fault.to_string());
+                self.log_fault(what, &fault);
                 Answered::Fault(upstream_fault(&fault))
             }
         })
+    }
+
+    fn log_fault(&self, what: &str, fault: &Fault) {
+        match fault {
+            Fault::Starved(why) => self.log.starved(what, why),
+            fault => self.log.upstream_failed(what, &fault.to_string()),
+        }
+    }
+
+    /// Once a transaction: answers that went to the client, and into the ledger, may be those to other questions.
+    pub(super) fn note_doubt(&self, before: bool) {
+        let is_in_doubt = self.upstream.as_ref().is_some_and(Transaction::is_in_doubt);
+        if let Some(sender) = self.sender.as_ref().filter(|_| is_in_doubt && !before) {
+            self.log.in_doubt(&sender.account);
+        }
     }
 
     /// What the upstream said of a recipient: logged, tallied, and counted if that recipient does not exist.

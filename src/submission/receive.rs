@@ -209,7 +209,11 @@ impl Conversation {
     pub(super) async fn begin_upstream(&mut self) {
         let Some(incoming) = &mut self.incoming else { return };
         match &mut self.upstream {
-            Some(upstream) => incoming.begin(upstream).await,
+            Some(upstream) => {
+                let was_in_doubt = upstream.is_in_doubt();
+                incoming.begin(upstream).await;
+                self.note_doubt(was_in_doubt);
+            }
             None => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
         }
     }

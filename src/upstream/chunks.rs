@@ -5,7 +5,6 @@
 
 use super::Fault;
 use super::connection::{Connection, Loss};
-use super::repetition::Repetition;
 use super::transaction::{Stage, Transaction};
 use crate::smtp::Reply;
 
@@ -20,18 +19,15 @@ impl Transaction {
             return Err(Fault::Protocol("BDAT needs an accepted recipient, and no question open".to_owned()));
         }
         if let Some(mut connection) = self.connection.take() {
-            if connection.is_alive().await {
-                self.connection = Some(connection);
-            } else {
-                self.spare = Some(connection.discard());
+            match connection.check_in_step() {
+                Ok(()) => self.connection = Some(connection),
+                Err(loss) => {
+                    self.doubt(&loss);
+                    self.spare = Some(connection.discard());
+                }
             }
         }
-        if self.connection.is_none() && self.not_repeated.is_none() {
-            self.connect().await?;
-        }
-        if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated {
-            return Err(Fault::NotRepeated(why.clone()));
-        }
+        self.stand_before_data().await?;
         self.stage = Stage::Content;
         Ok(())
     }

@@ -45,6 +45,8 @@ pub(super) enum Loss {
     Silent(Duration),
     /// It sent what is no SMTP.
     Garbled(String),
+    /// It gave more replies than it was asked for: which of them answers which command is not known.
+    OutOfStep,
 }
 
 impl From<Loss> for Fault {
@@ -53,6 +55,9 @@ impl From<Loss> for Fault {
             Loss::Closed(why) => Self::Unavailable(why),
             Loss::Silent(limit) => Self::Unavailable(format!("the upstream was silent for {limit:?}")),
             Loss::Garbled(what) => Self::Protocol(what),
+            Loss::OutOfStep => {
+                Self::Protocol("the upstream gave more replies than it was asked for".to_owned())
+            }
         }
     }
 }
@@ -61,6 +66,8 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     slot: Slot,
     pub(super) inbox: Vec<u8>,
+    /// More has come since it was last compared with what is awaited.
+    has_news: bool,
     pub(super) outbox: Vec<u8>,
     /// How much of `outbox` has gone out.
     pub(super) sent: usize,
@@ -87,6 +94,7 @@ impl Connection {
             stream,
             slot,
             inbox: Vec::new(),
+            has_news: false,
             outbox: Vec::new(),
             sent: 0,
             extensions: Extensions::default(),
@@ -110,14 +118,26 @@ impl Connection {
         self.rested
     }
 
+    /// It has just answered: whatever ends it from here on is no matter of its having been idle.
+    pub(super) fn wake(&mut self) {
+        self.rested = false;
+    }
+
     /// Whether no transaction used it yet, and no client was named.
     pub(super) fn is_unused(&self) -> bool {
         self.transactions == 0 && self.identity.is_none()
     }
 
-    /// The command goes out with the next wait for a reply.
-    pub(super) fn queue(&mut self, line: &[u8]) {
-        self.outbox.extend_from_slice(line);
+    /// It goes out with the next wait for a reply.
+    pub(super) fn queue(&mut self, octets: &[u8]) {
+        self.outbox.extend_from_slice(octets);
+    }
+
+    /// A command, and the reply to it.
+    pub(super) async fn command(&mut self, line: &[u8], limit: Duration) -> Result<Reply, Loss> {
+        self.check_in_step()?;
+        self.queue(line);
+        self.reply(limit).await
     }
 
     /// The next reply but 421, which is a loss.
@@ -173,7 +193,7 @@ impl Connection {
             self.inbox.reserve(READ_CHUNK);
             match self.stream.read_buf(&mut self.inbox).await {
                 Ok(0) => return Err(Loss::Closed("the upstream closed the connection".to_owned())),
-                Ok(_) => {}
+                Ok(_) => self.has_news = true,
                 Err(error) => {
                     return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
                 }
@@ -202,7 +222,8 @@ impl Connection {
         complete(&self.inbox) || (self.poll_read(&mut no_waiting()).is_ready() && complete(&self.inbox))
     }
 
-    /// Octets that answer nothing: the next reply would be taken for that to another command.
+    /// To be called before anything is asked while nothing is awaited: with octets that answer nothing in the way, each reply
+    /// would be taken for that to another command.
     pub(super) fn check_in_step(&mut self) -> Result<(), Loss> {
         match self.poll_read(&mut no_waiting()) {
             Poll::Pending | Poll::Ready(Ok(1..)) => {}
@@ -211,17 +232,44 @@ impl Connection {
                 return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
             }
         }
-        match self.buffered_reply()? {
-            None if self.inbox.is_empty() => Ok(()),
-            Some(reply) if reply.code == CLOSING => Err(Loss::Closed(reply.to_string())),
-            _ => Err(Loss::Garbled("a reply to nothing".to_owned())),
+        match self.inbox.as_slice() {
+            [] => Ok(()),
+            rest if is_closing(rest) => Err(Loss::Closed(match self.buffered_reply()? {
+                Some(reply) => reply.to_string(),
+                None => "the upstream is about to close the connection".to_owned(),
+            })),
+            _ => Err(Loss::OutOfStep),
         }
+    }
+
+    /// Whether no more replies have come than so many commands await, as far as can be known: what comes in time for the
+    /// next command to be asked is taken for its reply. A 421 may come at any time.
+    pub(super) fn check_awaiting(&mut self, awaited: usize) -> Result<(), Loss> {
+        if awaited == 0 {
+            // Its end is found out by whoever uses it next.
+            let _ = self.poll_read(&mut no_waiting());
+        } else if !std::mem::take(&mut self.has_news) {
+            return Ok(());
+        }
+        let mut rest = self.inbox.as_slice();
+        for _ in 0..awaited {
+            match Reply::parse(rest) {
+                Ok(Some((reply, length))) if reply.code != CLOSING => {
+                    rest = rest.get(length..).unwrap_or_default();
+                }
+                // What is incomplete or none is found out when its turn comes.
+                _ => return Ok(()),
+            }
+        }
+        if rest.is_empty() || is_closing(rest) { Ok(()) } else { Err(Loss::OutOfStep) }
     }
 
     /// One attempt to read more into the inbox; 0 is the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.inbox.reserve(READ_CHUNK);
-        pin!(self.stream.read_buf(&mut self.inbox)).poll(cx)
+        let polled = pin!(self.stream.read_buf(&mut self.inbox)).poll(cx);
+        self.has_news |= matches!(polled, Poll::Ready(Ok(1..)));
+        polled
     }
 
     /// RSET, for the reply to which nobody waits: it is read before the next use.
@@ -300,6 +348,11 @@ impl Connection {
             self.sent = 0;
         }
     }
+}
+
+/// Whether a 421 begins with this.
+fn is_closing(octets: &[u8]) -> bool {
+    octets.iter().zip(b"421").all(|(octet, code)| octet == code)
 }
 
 /// To poll once what is not going to be awaited.

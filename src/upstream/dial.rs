@@ -3,9 +3,12 @@
 //! All of it within `connect_timeout`, however many upstreams and addresses are tried. A refusal on the way is told with the upstream's words; it never counts against
 //! a client. RFC 5321 3.1, 4.1.1.1; RFC 3207; Postfix XCLIENT_README.
 
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
@@ -79,6 +82,7 @@ impl Dialer {
         for (tried, index) in candidates.iter().enumerate() {
             match self.reach(*index, share(deadline, candidates.len() - tried)).await {
                 Ok(connection) => return Ok(connection),
+                Err(fault @ Fault::Starved(_)) => return Err(fault),
                 Err(fault) if candidates.len() == 1 => return Err(fault),
                 Err(fault) => {
                     let address = self.endpoints.get(*index).map(|endpoint| endpoint.address.to_string());
@@ -100,7 +104,9 @@ impl Dialer {
                 Ok(Box::new(connection))
             }
             Err(fault) => {
-                self.endpoints.failed(index, Instant::now());
+                if !matches!(fault, Fault::Starved(_)) {
+                    self.endpoints.failed(index, Instant::now());
+                }
                 Err(fault)
             }
         }
@@ -179,20 +185,20 @@ impl Dialer {
         if reply.code != READY {
             return Err(refused("XCLIENT", &reply));
         }
-        self.hello(connection).await
+        self.hello(connection).await?;
+        connection.wake();
+        Ok(())
     }
 
     /// XCLIENT_README: the server answers with a greeting, and forgets all that was said before. Postfix hangs up on
     /// anything that was pipelined behind the command.
     async fn say_for_whom(&self, connection: &mut Connection, line: &[u8]) -> Result<Reply, Fault> {
-        connection.queue(line);
-        Ok(connection.reply(self.settings.connect_timeout).await?)
+        Ok(connection.command(line, self.settings.connect_timeout).await?)
     }
 
     async fn secure(&self, stream: Stream, name: &str) -> Result<Stream, Fault> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Fault::Unavailable(format!("no TLS with the upstream as {name}: {error}"))
-        };
+        let failed =
+            |error: &dyn Display| Fault::Unavailable(format!("no TLS with the upstream as {name}: {error}"));
         let config = self.tls.as_ref().ok_or_else(|| failed(&"TLS is not set up"))?;
         let Stream::Plain(stream) = stream else { return Err(failed(&"this is no plain TCP")) };
         let server = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
@@ -207,8 +213,7 @@ impl Dialer {
         if !connection.extensions.starttls {
             return Err(Fault::Unavailable("the upstream does not offer STARTTLS".to_owned()));
         }
-        connection.queue(b"STARTTLS\r\n");
-        let reply = connection.reply(self.settings.connect_timeout).await?;
+        let reply = connection.command(b"STARTTLS\r\n", self.settings.connect_timeout).await?;
         if reply.code != READY {
             return Err(refused("STARTTLS", &reply));
         }
@@ -227,8 +232,7 @@ impl Dialer {
     /// EHLO, or HELO where that is unknown (RFC 5321 3.2).
     async fn hello(&self, connection: &mut Connection) -> Result<(), Fault> {
         let Settings { hostname, connect_timeout: limit, .. } = &self.settings;
-        connection.queue(format!("EHLO {hostname}\r\n").as_bytes());
-        let mut reply = connection.reply(*limit).await?;
+        let mut reply = connection.command(format!("EHLO {hostname}\r\n").as_bytes(), *limit).await?;
         if reply.code / 100 == 2 {
             connection.extensions = Extensions::from_ehlo(&reply);
             // RFC 8689 2: it means something only over TLS; ours always verifies.
@@ -236,8 +240,8 @@ impl Dialer {
             return Ok(());
         }
         if reply.is_permanent() {
-            connection.queue(format!("HELO {hostname}\r\n").as_bytes());
-            let ehlo = std::mem::replace(&mut reply, connection.reply(*limit).await?);
+            let helo = connection.command(format!("HELO {hostname}\r\n").as_bytes(), *limit).await?;
+            let ehlo = std::mem::replace(&mut reply, helo);
             if reply.code / 100 == 2 {
                 connection.extensions = Extensions::default();
                 return Ok(());
@@ -250,29 +254,44 @@ impl Dialer {
 
 /// Looks the name up, and tries all of its addresses.
 async fn connect(address: &Address, deadline: Instant) -> Result<Stream, Fault> {
-    let unreachable =
-        |error: &dyn std::fmt::Display| Fault::Unavailable(format!("cannot reach {address}: {error}"));
     let (host, port) = match address {
         Address::Tcp { host, port } => (host.as_str(), *port),
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(|error| unreachable(&error))?;
+            let stream = UnixStream::connect(path).await.map_err(|error| failed(address, &error))?;
             return Ok(Stream::Unix(stream));
         }
     };
     let found: Vec<SocketAddr> =
-        lookup_host((host, port)).await.map_err(|error| unreachable(&error))?.collect();
-    let mut last = unreachable(&"the name has no address");
-    for (tried, address) in found.iter().enumerate() {
-        match timeout_at(share(deadline, found.len() - tried), TcpStream::connect(address)).await {
+        lookup_host((host, port)).await.map_err(|error| failed(address, &error))?.collect();
+    let mut last = unreachable(address, &"the name has no address");
+    for (tried, found_address) in found.iter().enumerate() {
+        match timeout_at(share(deadline, found.len() - tried), TcpStream::connect(found_address)).await {
             Ok(Ok(stream)) => {
-                stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+                stream.set_nodelay(true).map_err(|error| failed(address, &error))?;
                 return Ok(Stream::Plain(stream));
             }
-            Ok(Err(error)) => last = unreachable(&error),
-            Err(_) => last = unreachable(&"no answer to the attempt to connect"),
+            Ok(Err(error)) => last = failed(address, &error),
+            Err(_) => last = unreachable(address, &"no answer to the attempt to connect"),
         }
     }
     Err(last)
+}
+
+fn unreachable(address: &Address, why: &dyn Display) -> Fault {
+    Fault::Unavailable(format!("cannot reach {address}: {why}"))
+}
+
+/// Whose fault it is that there is no connection: its, or our own.
+fn failed(address: &Address, error: &io::Error) -> Fault {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => Fault::Starved(format!(
+            "cannot reach {address}: all file descriptors of this process are in use; raise their number (LimitNOFILE= of the service, or `ulimit -n`), or lower [session] max_connections"
+        )),
+        Some(Errno::NFILE) => Fault::Starved(format!(
+            "cannot reach {address}: all file descriptors of this machine are in use; raise `sysctl fs.file-max`, or find out who holds them"
+        )),
+        _ => unreachable(address, error),
+    }
 }
 
 /// Until when the first of so many attempts may take: one that is never answered must leave time for the others.
@@ -287,4 +306,22 @@ fn offers(offered: &[String], attribute: &str) -> bool {
 
 fn refused(what: &str, reply: &Reply) -> Fault {
     Fault::Unavailable(format!("the upstream refused {what}: {reply}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_fault_it_is() {
+        let address = Address::Unix("/run/mta".into());
+        for (errno, ours) in
+            [(Errno::MFILE, true), (Errno::NFILE, true), (Errno::CONNREFUSED, false), (Errno::NOENT, false)]
+        {
+            let fault = failed(&address, &errno.into());
+            assert_eq!(matches!(fault, Fault::Starved(_)), ours, "{fault:?}");
+            assert!(fault.to_string().starts_with("cannot reach unix:/run/mta: "), "{fault}");
+        }
+        assert!(matches!(failed(&address, &io::Error::other("the name is unknown")), Fault::Unavailable(_)));
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! The password comes from a file that is read at the start, and again when the upstream refuses it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Fault;
 use super::connection::Connection;
-use crate::net::password::{self, PasswordError};
+use crate::net::password::{self, Credentials, PasswordError};
 use crate::smtp::Reply;
 
 /// RFC 4954 6: authentication succeeded.
@@ -23,15 +22,6 @@ const CHALLENGE: u16 = 334;
 const INVALID: u16 = 535;
 /// The longest command line (RFC 5321 4.5.3.1.4), CRLF included; a longer initial response goes by itself (RFC 4954 4).
 const MAX_LINE: usize = 512;
-
-/// As whom, and where the password is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The SASL authentication identity.
-    pub username: String,
-    /// The file whose first line is the password.
-    pub password_file: PathBuf,
-}
 
 pub(super) struct Login {
     credentials: Credentials,
@@ -93,6 +83,7 @@ impl Login {
             responses.clear();
         }
         loop {
+            connection.check_in_step().map_err(Fault::from)?;
             connection.queue(line.as_bytes());
             connection.queue(b"\r\n");
             let reply = connection.reply(limit).await?;

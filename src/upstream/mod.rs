@@ -42,21 +42,10 @@ use login::Login;
 use pool::{IDLE_LIMIT, PATIENCE};
 use shared::Shared;
 
-pub use crate::net::address::{Address, Endpoint};
+pub use crate::net::address::{Address, Endpoint, Protection};
+pub use crate::net::password::Credentials;
 pub use crate::net::trust::KeyPair;
-pub use login::Credentials;
 pub use transaction::Transaction;
-
-/// How the connection to the upstream is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// Not at all.
-    Off,
-    /// STARTTLS, required.
-    StartTls,
-    /// TLS from the first octet.
-    Implicit,
-}
 
 /// `[upstream]`, as this module needs it.
 #[derive(Debug, Clone)]
@@ -177,6 +166,9 @@ pub enum Fault {
     /// It cannot be reached, refused the connection, EHLO or XCLIENT, was silent for too long, or closed: 451 4.4.1
     #[error("{0}")]
     Unavailable(String),
+    /// We have no file descriptor left to connect with, which is none of its doing: 451 4.4.1
+    #[error("{0}")]
+    Starved(String),
     /// It sent what is no SMTP: 451 4.3.0
     #[error("{0}")]
     Protocol(String),
@@ -189,6 +181,13 @@ pub enum Fault {
     /// The mail data went out whole, the reply to it did not come: the message may have been accepted: 451 4.4.2
     #[error("no reply to the end of data ({0}); the message may have been accepted")]
     Ambiguous(String),
+}
+
+impl Fault {
+    /// It gave more replies than it was asked for: which of them answers which question is not known.
+    pub fn out_of_step() -> Self {
+        Self::Protocol("the upstream gave more replies than it was asked for".to_owned())
+    }
 }
 
 /// The upstream and the connections to it. Cheap to clone.

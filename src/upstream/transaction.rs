@@ -1,8 +1,12 @@
 //! One mail transaction with the upstream, over as many connections as it takes.
 //!
 //! Questions are asked ahead and answered in order. A connection that goes is replaced, what had been accepted is
-//! repeated there (repetition.rs), and what had not been answered is asked again. Mail data is in transfer.rs. It decides what an end of the
-//! connection means, never what a reply means. RFC 5321 3.3, 3.8; RFC 2920 3.1.
+//! repeated there (repetition.rs), and what had not been answered is asked again. Mail data is in transfer.rs. It decides
+//! what an end of the connection means, never what a reply means. RFC 5321 3.3, 3.8; RFC 2920 3.1.
+//!
+//! A connection on which more replies come than were asked for is given up. Where it had answered RCPTs, one that exists
+//! may have been refused with the reply to another: the transaction is in doubt, and nothing is relayed by it. A reply
+//! too many that is followed by no further one before the next command goes out cannot be told from that command's own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,6 +54,8 @@ pub struct Transaction {
     replacement: bool,
     /// RCPTs that the connection in use answered.
     answered: usize,
+    /// Which recipients the answers belong to is not known for sure.
+    pub(super) in_doubt: bool,
 }
 
 impl Transaction {
@@ -69,6 +75,7 @@ impl Transaction {
             dirty: false,
             replacement: false,
             answered: 0,
+            in_doubt: false,
         }
     }
 
@@ -114,6 +121,11 @@ impl Transaction {
                 return answer;
             }
         }
+    }
+
+    /// Whether answers that were given may be those to other questions. Nothing is relayed then.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// What the connection in use offers (after XCLIENT), where there is one.
@@ -180,7 +192,8 @@ impl Transaction {
         if let Some(mail) = &self.mail {
             let limits = &self.upstream.settings().timeouts;
             // What cannot be relayed any more needs no recipients.
-            let recipients = if self.not_repeated.is_some() { &[] } else { self.accepted.as_slice() };
+            let is_lost = self.not_repeated.is_some() || self.in_doubt;
+            let recipients = if is_lost { &[] } else { self.accepted.as_slice() };
             let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
             if matches!(outcome, Err(Loss::Closed(_))) && connection.has_rested() {
                 let slot = connection.discard();
@@ -249,7 +262,11 @@ impl Transaction {
             self.in_flight = 0;
             return None;
         }
-        match connection.reply(limit).await {
+        let reply = match connection.reply(limit).await {
+            Ok(reply) => connection.check_awaiting(self.in_flight.saturating_sub(1)).map(|()| reply),
+            Err(loss) => Err(loss),
+        };
+        match reply {
             Ok(reply) => self.settle(reply),
             Err(loss) => self.lose(loss),
         }
@@ -284,26 +301,35 @@ impl Transaction {
     fn lose(&mut self, loss: Loss) -> Option<Answer> {
         let lost = self.connection.take()?;
         self.in_flight = 0;
-        let why = match loss {
-            Loss::Closed(why) => why,
-            loss => {
-                self.questions.pop_front();
-                return Some(Answer::None(loss.into()));
-            }
-        };
+        self.doubt(&loss);
         let first = matches!(self.questions.front(), Some(Question::Mail(_)));
-        let again = if first {
-            lost.has_rested()
-        } else {
-            self.mail.is_some() && (self.answered > 0 || !self.replacement)
+        let again = match loss {
+            Loss::Closed(_) if first => lost.has_rested(),
+            Loss::OutOfStep if first => !self.replacement,
+            Loss::Closed(_) | Loss::OutOfStep => {
+                self.mail.is_some() && (self.answered > 0 || !self.replacement)
+            }
+            Loss::Silent(_) | Loss::Garbled(_) => false,
         };
         if again {
-            self.replacement = !first;
+            self.replacement = !first || loss == Loss::OutOfStep;
             self.spare = Some(lost.discard());
-        } else {
-            self.doom(Fault::Unavailable(why));
+            return None;
         }
-        None
+        match loss {
+            Loss::Closed(why) => {
+                self.doom(Fault::Unavailable(why));
+                None
+            }
+            loss => {
+                self.questions.pop_front();
+                Some(Answer::None(loss.into()))
+            }
+        }
+    }
+
+    pub(super) fn doubt(&mut self, loss: &Loss) {
+        self.in_doubt |= *loss == Loss::OutOfStep && self.answered > 0;
     }
 
     /// RSET: the connection stays for the session's next transaction.
@@ -324,7 +350,7 @@ impl Transaction {
         let Some(mut connection) = self.connection.take() else { return };
         if self.stage != Stage::Envelope {
             drop(connection);
-        } else if self.in_flight > 0 || !connection.is_reusable() {
+        } else if self.in_flight > 0 || !connection.is_reusable() || connection.check_in_step().is_err() {
             drop(connection.quit());
         } else {
             if self.mail.is_some() {

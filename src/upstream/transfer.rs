@@ -21,19 +21,14 @@ impl Transaction {
         }
         let mut last_attempt = false;
         loop {
-            if self.connection.is_none() && self.not_repeated.is_none() {
-                self.connect().await?;
-            }
-            if let Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) = &self.not_repeated
-            {
-                return Err(Fault::NotRepeated(why.clone()));
-            }
+            self.stand_before_data().await?;
             match self.ask_for_data().await {
                 Ok(outcome) => return Ok(outcome),
                 Err(loss) => {
                     self.stage = Stage::Envelope;
                     self.spare = self.connection.take().map(|lost| lost.discard());
-                    if last_attempt || !matches!(loss, Loss::Closed(_)) {
+                    self.doubt(&loss);
+                    if last_attempt || !matches!(loss, Loss::Closed(_) | Loss::OutOfStep) {
                         self.spare = None;
                         return Err(loss.into());
                     }
@@ -43,15 +38,30 @@ impl Transaction {
         }
     }
 
+    /// A connection on which the whole transaction stands.
+    pub(super) async fn stand_before_data(&mut self) -> Result<(), Fault> {
+        if self.in_doubt {
+            self.spare = None;
+            return Err(Fault::out_of_step());
+        }
+        if self.connection.is_none() && self.not_repeated.is_none() {
+            self.connect().await?;
+        }
+        match &self.not_repeated {
+            Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) => {
+                Err(Fault::NotRepeated(why.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn ask_for_data(&mut self) -> Result<Option<Reply>, Loss> {
         let limit = self.upstream.settings().timeouts.data;
         let Some(connection) = &mut self.connection else {
             return Err(Loss::Closed("there is no connection".to_owned()));
         };
-        connection.check_in_step()?;
-        connection.queue(b"DATA\r\n");
         self.stage = Stage::Content;
-        let reply = connection.reply(limit).await?;
+        let reply = connection.command(b"DATA\r\n", limit).await?;
         match reply.code {
             354 => Ok(None),
             400.. => {

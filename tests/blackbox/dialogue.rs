@@ -442,6 +442,31 @@ fn shutting_down_does_not_wait_for_the_idle() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
+/// The same: who is silent in mid-transaction, before its message, gets no more than a part of it; a message between two chunks
+/// is under way, and gets it all.
+#[test]
+fn shutting_down_tells_the_silent_and_waits_for_chunks() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).set("session.shutdown_timeout", "15s").relay().start();
+    let (mut silent, mut chunked) = (gatepost.relay(), gatepost.relay());
+    for client in [&mut silent, &mut chunked] {
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        client.expect("RCPT TO:<bob@mta.example>", 250);
+    }
+    chunked.send(b"BDAT 19\r\nSubject: chunks\r\n\r\n");
+    chunked.expect_reply(250);
+    let began = Instant::now();
+    gatepost.signal_term();
+    assert!(silent.reply().text().starts_with("421 4.3.2"));
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    chunked.send(b"BDAT 4 LAST\r\nHi\r\n");
+    chunked.expect_reply(250);
+    upstream.expect_taken(1);
+    drop(chunked.try_send(b"NOOP\r\n"));
+    assert!(chunked.reply().text().starts_with("421 4.3.2"));
+    assert!(gatepost.expect_end(Duration::from_secs(20)).success());
+}
+
 /// Issue 3, Logs: every line of a session with its session id; per relayed message one line with account, client, Message-ID,
 /// recipients accepted and refused, and the upstream's final reply.
 #[test]

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit};
+
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
 use crate::support::mta::Mta;
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
@@ -384,6 +386,48 @@ fn first_reply(gatepost: &Gatepost) -> Duration {
     let time = began.elapsed();
     client.quit();
     time
+}
+
+/// A reply too many: whose the answers are is not known, and no recipient of a release is refused for good by them.
+#[test]
+fn a_release_in_doubt_is_put_off() {
+    let upstream = Scripted::with(|asked| {
+        let doubled = "550 5.1.1 Late\r\n250 2.1.5 Recipient ok";
+        (asked.verb == "RCPT" && asked.path().starts_with("twice")).then(|| Answer::Reply(doubled.to_owned()))
+    });
+    let gatepost = Setup::new(upstream.address).relay().start();
+    gatepost.run(&["block", "host:127.0.0.2"]).expect(0);
+    let recipients = ["bob@mta.example", "twice@mta.example"];
+    gatepost.relay().submit("alice@mta.example", &recipients, &message("parked"));
+    let released = gatepost.run(&["quarantine", "release", "--all", "--json"]).expect(1);
+    let report: serde_json::Value = serde_json::from_str(released.stdout.trim()).unwrap();
+    assert_eq!(report["outcome"], "releasing", "{report}");
+    assert_eq!(report["refused"].as_array().unwrap().len(), 0, "{report}");
+    assert!(report["deferred"].to_string().contains("twice@mta.example"), "{report}");
+}
+
+/// No file descriptor is left to connect with: the client is put off, and the log does not blame the upstream.
+#[test]
+fn without_file_descriptors_it_is_not_the_upstreams_fault() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).relay().start();
+    let mut client = gatepost.relay();
+    let used: Vec<u64> = std::fs::read_dir(format!("/proc/{}/fd", gatepost.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap())
+        .collect();
+    let first_free = (0..).find(|number| !used.contains(number)).unwrap();
+    let usual = rustix::process::getrlimit(Resource::Nofile);
+    let pid = rustix::process::Pid::from_raw(gatepost.pid().try_into().unwrap());
+    let allow = |limit: Rlimit| rustix::process::prlimit(pid, Resource::Nofile, limit).unwrap();
+    allow(Rlimit { current: Some(first_free), ..usual.clone() });
+    let reply = client.ask("MAIL FROM:<alice@mta.example>").text();
+    allow(usual);
+    assert!(reply.starts_with("451 4.4.1"), "{reply}");
+    gatepost.expect_log("whose fault it is, and what to do", |line| {
+        line["level"] == "ERROR" && line.to_string().contains("LimitNOFILE")
+    });
+    submit(&mut client, "at last");
 }
 
 /// CONTRACT, Front: a transaction without a command for 30 s gives its connection back.

@@ -127,10 +127,11 @@ impl Play<'_> {
                 self.transcript.push("U closes".to_owned());
                 Ok(())
             }
-            Step::UpstreamLost if contains(&self.upstream_rest()?, b"\r\n.\r\n") => {
-                Err(unlike(&"no end of data", &"one"))
+            Step::UpstreamLost => {
+                let rest = self.upstream_rest()?;
+                let has_end = contains(&rest, b"\r\n.\r\n") || contains(&rest, b" LAST\r\n");
+                if has_end { Err(unlike(&"no end of data", &"one")) } else { Ok(()) }
             }
-            Step::UpstreamLost => Ok(()),
             Step::UpstreamRest => self.upstream_rest().map(drop),
             Step::Nothing => self.nothing(),
         }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
-pub use route::{Login, Protection, Route};
+pub use route::Route;
 
 use super::webhook::Messenger;
 use crate::clock::{self, Timestamp};

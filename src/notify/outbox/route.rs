@@ -24,20 +24,9 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::OutboxError;
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::{Address, Endpoint, Protection};
 use crate::net::trust::KeyPair;
 use crate::net::{password, pem};
-
-/// How the connection is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// Not at all.
-    Off,
-    /// STARTTLS, required.
-    StartTls,
-    /// TLS from the first octet.
-    Implicit,
-}
 
 /// `[upstream]`, as far as our own mail needs it.
 #[derive(Debug, Clone)]
@@ -50,23 +39,14 @@ pub struct Route {
     pub ca: Option<PathBuf>,
     /// Our certificate; of its chain lettre sends the first one alone.
     pub identity: Option<KeyPair>,
-    /// As whom we authenticate.
-    pub login: Option<Login>,
+    /// As whom we authenticate; the password is read anew for each mail.
+    pub login: Option<password::Credentials>,
     /// Our EHLO name.
     pub hostname: String,
     /// Until it is ready for MAIL.
     pub connect_timeout: Duration,
     /// For a whole transaction, the reply to the end of data included.
     pub timeout: Duration,
-}
-
-/// SASL, and where the password is: it is read anew for each mail.
-#[derive(Debug, Clone)]
-pub struct Login {
-    /// The authentication identity.
-    pub username: String,
-    /// The file whose first line is the password.
-    pub password_file: PathBuf,
 }
 
 /// What became of a mail; with the upstream's reply, or why there was none.
@@ -166,7 +146,7 @@ impl Carrier {
         if let Some(tls) = later {
             connection.starttls(tls.clone(), &self.hello).await.map_err(refused)?;
         }
-        if let Some(Login { username, password_file }) = &self.route.login {
+        if let Some(password::Credentials { username, password_file }) = &self.route.login {
             if !(connection.is_encrypted() || address.is_local()) {
                 let why = "the password is not sent where others can listen".to_owned();
                 return Err(Outcome::Deferred(why));

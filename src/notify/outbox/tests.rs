@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::{Address, Endpoint, Protection};
+use crate::net::password::Credentials;
 use crate::net::trust::KeyPair;
 use crate::net::{pem, self_signed, tls};
 use crate::notify::webhook::{self, Hook, Target};
@@ -344,7 +345,7 @@ async fn our_own_login() {
     let outbox = Outbox::open(folder.path()).unwrap();
     let password_file = folder.path().join("password");
     std::fs::write(&password_file, "secret\n").unwrap();
-    let login = Some(Login { username: "gate".into(), password_file });
+    let login = Some(Credentials { username: "gate".into(), password_file });
     for (offer, reply, taken) in [
         ("250-mx\r\n250 AUTH PLAIN LOGIN", "235 2.7.0 ok", true),
         ("250-mx\r\n250 AUTH PLAIN LOGIN", "535 5.7.8 no", false),

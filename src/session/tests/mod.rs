@@ -162,6 +162,7 @@ pub(super) fn reply(text: &str) -> Reply {
 fn fault(name: &str) -> UpstreamFault {
     match name {
         "unavailable" => UpstreamFault::Unavailable,
+        "starved" => UpstreamFault::Starved,
         "busy" => UpstreamFault::Busy,
         "protocol" => UpstreamFault::Protocol,
         "ambiguous" => UpstreamFault::Ambiguous,

@@ -176,14 +176,45 @@ async fn what_is_no_smtp_is_no_answer() {
 
 #[tokio::test]
 async fn a_reply_to_nothing_never_answers_the_next_question() {
-    let first = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n> 250 2.1.5 for whom?\n");
-    let second = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {}\n> 550 5.1.1 no\n", rcpt("r2"));
+    let first = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n> 550 5.1.1 for whom?\n");
+    let second = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {}\n> 250 2.1.5 r1\n", rcpt("r1"));
     let scripted = Scripted::start(&[&first, &second]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
-    assert_eq!(ask_one(&mut transaction, &rcpt("r1")).await, "Protocol");
-    assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "550 5.1.1 no");
+    assert_eq!(ask_one(&mut transaction, &rcpt("r1")).await, "250 2.1.5 r1");
+    assert!(!transaction.is_in_doubt());
+    drop(transaction);
+    upstream.close().await;
+    scripted.finish(2).await;
+}
+
+/// Whose the answers before it were is not known: the rest is asked over a fresh connection, and nothing is relayed.
+#[tokio::test]
+async fn a_reply_too_many_behind_answered_recipients_leaves_them_in_doubt() {
+    let first = format!("{}< {}\n> 550 5.1.1 late\n> 250 2.1.5 r2\n", one_recipient(), rcpt("r2"));
+    let second = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {}\n> 250 2.1.5 r2\n< RSET", rcpt("r2"));
+    let scripted = Scripted::start(&[&first, &second]).await;
+    let upstream = upstream(scripted.address);
+    let mut transaction = ready_for_data(&upstream).await;
+    assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 r2");
+    assert!(transaction.is_in_doubt());
+    assert!(matches!(transaction.begin_data().await, Err(Fault::Protocol(_))));
+    assert!(matches!(transaction.begin_chunks().await, Err(Fault::Protocol(_))));
+    drop(transaction);
+    upstream.close().await;
+    scripted.finish(2).await;
+}
+
+/// RFC 5321 3.8: it may come at any time.
+#[tokio::test]
+async fn a_421_is_no_reply_too_many() {
+    let first = format!("{}> 421 4.3.2 closing\nclose", one_recipient());
+    let second = format!("{}< DATA\n> 354 go\n", one_recipient());
+    let scripted = Scripted::start(&[&first, &second]).await;
+    let upstream = upstream(scripted.address);
+    let mut transaction = ready_for_data(&upstream).await;
+    assert_eq!(transaction.begin_data().await, Ok(None));
     drop(transaction);
     upstream.close().await;
     scripted.finish(2).await;
