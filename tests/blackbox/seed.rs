@@ -190,6 +190,9 @@ fn expect_honest_answers(kind: Kind, replies: &[Reply]) {
             ),
             // Exim gives no enhanced code; ENHANCEDSTATUSCODES is offered, so there has to be one (RFC 2034).
             Kind::Exim => "550 5.0.0 Unrouteable address".to_owned(),
+            Kind::OpenSmtpd | Kind::Dovecot(_) => {
+                format!("550 5.0.0 Invalid recipient: <nobody-{number}@mta.example>")
+            }
         };
         assert_eq!(reply.text(), expected);
     }

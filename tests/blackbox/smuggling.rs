@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::gatepost::{Gatepost, Setup};
+use crate::support::mta::Mta;
 use crate::support::scripted::Scripted;
 use crate::support::smtp::Smtp;
 use crate::support::{contains, shown};
@@ -95,6 +96,189 @@ fn no_fake_end_of_data_is_parked() {
     }
     assert_eq!(gatepost.parked(), Vec::<serde_json::Value>::new());
     expect_nothing_relayed(&upstream);
+}
+
+/// Every dot between up to two of CR, LF and NUL on either side, but CRLF.CRLF: what was published, and what was not yet.
+fn all_ends() -> Vec<Vec<u8>> {
+    const OCTETS: [u8; 3] = *b"\r\n\0";
+    let mut sides: Vec<Vec<u8>> = vec![Vec::new()];
+    sides.extend(OCTETS.map(|one| vec![one]));
+    sides.extend(OCTETS.iter().flat_map(|&one| OCTETS.map(|other| vec![one, other])));
+    let ends =
+        sides.iter().flat_map(|before| sides.iter().map(move |after| [before, &b"."[..], after].concat()));
+    let mut ends: Vec<Vec<u8>> = ends.filter(|end| end != b"\r\n.\r\n").collect();
+    ends.extend(FAKE_ENDS.iter().map(|end| end.to_vec()));
+    ends
+}
+
+/// Whether there is a bare CR, a bare LF or a NUL in it.
+fn is_unclean(octets: &[u8]) -> bool {
+    let bare = |at: usize| match octets[at] {
+        b'\n' => at == 0 || octets[at - 1] != b'\r',
+        b'\r' => octets.get(at + 1) != Some(&b'\n'),
+        octet => octet == 0,
+    };
+    (0..octets.len()).any(bare)
+}
+
+/// One message by BDAT, the chunks cut before and after each octet of `middle`.
+fn send_in_chunks(client: &mut Smtp, before: &[u8], middle: &[u8], after: &[u8]) -> u16 {
+    let mut wire = Vec::new();
+    let mut chunks = vec![before];
+    chunks.extend(middle.chunks(1));
+    for chunk in &chunks {
+        wire.extend_from_slice(format!("BDAT {}\r\n", chunk.len()).as_bytes());
+        wire.extend_from_slice(chunk);
+    }
+    wire.extend_from_slice(format!("BDAT {} LAST\r\n", after.len()).as_bytes());
+    wire.extend_from_slice(after);
+    client.send(&wire);
+    (0..=chunks.len()).map(|_| client.reply().code).last().unwrap()
+}
+
+const BEGINNING: &[u8] = b"Subject: seen\r\n\r\nHello";
+
+/// RFC 5321 4.1.1.4: by DATA and by BDAT, what is unclean goes nowhere, and what is clean is content; nothing of it is a command.
+#[test]
+fn nothing_but_the_end_of_data_ends_it() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).relay().start();
+    let mut clean = 0;
+    for end in all_ends() {
+        let whole = [BEGINNING, &end, SMUGGLED].concat();
+        // In SMUGGLED the end of data is the real one; by BDAT it is content.
+        let content = &whole[..whole.len() - b".\r\n".len()];
+        let expected = if is_unclean(content) { 554 } else { 250 };
+        let mut client = gatepost.relay();
+        begin(&mut client);
+        client.send(&whole);
+        assert_eq!(client.reply().code, expected, "DATA: {}", shown(&end));
+        client.expect("NOOP", 250);
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        client.expect("RCPT TO:<bob@mta.example>", 250);
+        assert_eq!(send_in_chunks(&mut client, BEGINNING, &end, SMUGGLED), expected, "BDAT: {}", shown(&end));
+        client.expect("NOOP", 250);
+        if expected == 250 {
+            clean += 1;
+            let taken = upstream.expect_taken(2 * clean);
+            let [data, chunks] = &taken[taken.len() - 2..] else { unreachable!() };
+            assert!(
+                chunks.message().ends_with(&[BEGINNING, &end, SMUGGLED].concat()),
+                "BDAT: {}",
+                shown(&end)
+            );
+            // A dot at the beginning of a line was stuffing.
+            let unstuffed = String::from_utf8_lossy(content).replace("\r\n.", "\r\n");
+            assert!(data.message().ends_with(unstuffed.as_bytes()), "DATA: {}", shown(&end));
+        }
+    }
+    // `.` in mid-line, at a line's end, at a line's beginning.
+    assert_eq!(clean, 3);
+    assert!(
+        !upstream
+            .octets()
+            .iter()
+            .any(|octets| contains(octets, b"\nRCPT TO:<victim@mta.example>\r\nDATA\r\n."))
+    );
+    let commands = upstream.transactions().iter().filter(|one| one.mail.contains("smuggled")).count();
+    assert_eq!(commands, 0, "smuggled");
+    for transaction in upstream.taken() {
+        assert!(!is_unclean(&transaction.data), "{}", shown(&transaction.data));
+    }
+}
+
+/// The same with what is longer than a message that is received first, and with bare LF mended: an LF.LF is content then, stuffed.
+#[test]
+fn nothing_but_the_end_of_data_ends_it_in_long_and_mended_messages() {
+    let upstream = Scripted::start();
+    let strict = Setup::new(upstream.address).relay().start();
+    let mending = Setup::new(upstream.address).relay().set("session.bare_newline", "normalize").start();
+    let long = [BEGINNING, &b" and a long line follows\r\n".repeat(20_000)].concat();
+    for end in all_ends() {
+        let bare_lf_alone = !end.contains(&0)
+            && !is_unclean(
+                &String::from_utf8_lossy(&end).replace("\r\n", "\n").replace('\n', "\r\n").into_bytes(),
+            );
+        let mut client = mending.relay();
+        begin(&mut client);
+        client.send(&[BEGINNING, &end, SMUGGLED].concat());
+        assert_eq!(client.reply().code, if bare_lf_alone { 250 } else { 554 }, "mended: {}", shown(&end));
+        client.expect("NOOP", 250);
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        client.expect("RCPT TO:<bob@mta.example>", 250);
+        let code = send_in_chunks(&mut client, BEGINNING, &end, SMUGGLED);
+        assert_eq!(code, if bare_lf_alone { 250 } else { 554 }, "mended, BDAT: {}", shown(&end));
+        client.expect("NOOP", 250);
+    }
+    for end in FAKE_ENDS {
+        let mut client = strict.relay();
+        begin(&mut client);
+        client.send(&[&long, *end, SMUGGLED].concat());
+        client.expect_reply(554);
+        client.expect("NOOP", 250);
+    }
+    for transaction in upstream.transactions() {
+        assert!(!transaction.mail.contains("smuggled"), "{}", shown(&transaction.data));
+        assert!(!is_unclean(&transaction.data), "{}", shown(&transaction.data));
+    }
+}
+
+/// The proof of the pudding: behind Gatepost, whatever an MTA takes for the end of data, nobody gets a smuggled mail.
+fn nobody_gets_smuggled_mail(mta: &Mta, mailboxes: &Mta, setup: impl Fn() -> Setup) {
+    let mut relayed = 0;
+    for policy in ["reject", "normalize"] {
+        let gatepost = setup().set("session.bare_newline", policy).start();
+        for end in all_ends() {
+            let smuggled = String::from_utf8_lossy(SMUGGLED).replace("victim", "dave").into_bytes();
+            let mut client = gatepost.login("alice");
+            begin(&mut client);
+            client.send(&[BEGINNING, &end, &smuggled].concat());
+            relayed += usize::from(client.reply().code == 250);
+            client.expect("MAIL FROM:<alice@mta.example>", 250);
+            client.expect("RCPT TO:<bob@mta.example>", 250);
+            relayed += usize::from(send_in_chunks(&mut client, BEGINNING, &end, &smuggled) == 250);
+        }
+    }
+    let arrived = mailboxes.expect_mail("bob", relayed);
+    assert!(relayed > 6, "what is clean, and what was mended");
+    assert_eq!(mailboxes.delivered(), arrived.len(), "{:?}: somebody else got mail", mta.kind);
+}
+
+#[test]
+#[ignore = "needs tests/install: Postfix, Exim, OpenSMTPD"]
+fn nothing_is_smuggled_to_real_mtas() {
+    for mta in [Mta::postfix(), Mta::exim(), Mta::opensmtpd()] {
+        nobody_gets_smuggled_mail(&mta, &mta, || Setup::new(mta.address));
+    }
+}
+
+#[test]
+#[ignore = "needs tests/install: Dovecot, Postfix"]
+fn nothing_is_smuggled_through_dovecot() {
+    let postfix = Mta::postfix();
+    let dovecot = Mta::dovecot(postfix.address);
+    nobody_gets_smuggled_mail(&dovecot, &postfix, || dovecot.login());
+}
+
+/// RFC 3030 3: with BODY=BINARYMIME all of it is content, and goes up in chunks, as it is.
+#[test]
+fn in_binary_content_nothing_is_an_end() {
+    let upstream = Scripted::offering(
+        vec!["PIPELINING", "SIZE 104857600", "8BITMIME", "CHUNKING", "BINARYMIME"],
+        |_| None,
+    );
+    let gatepost = Setup::new(upstream.address).relay().start();
+    let ends: Vec<u8> = all_ends().iter().flat_map(|end| [end.as_slice(), SMUGGLED].concat()).collect();
+    let mut client = gatepost.relay();
+    client.expect("MAIL FROM:<alice@mta.example> BODY=BINARYMIME", 250);
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    client.send(&[format!("BDAT {}\r\n", BEGINNING.len()).as_bytes(), BEGINNING].concat());
+    client.expect_reply(250);
+    client.send(&[format!("BDAT {} LAST\r\n", ends.len()).as_bytes(), &ends].concat());
+    client.expect_reply(250);
+    let taken = upstream.expect_taken(1).remove(0);
+    assert!(taken.data.ends_with(&[BEGINNING, &ends].concat()));
+    assert_eq!(upstream.transactions().len(), 1);
 }
 
 /// What is allowed passes unchanged (CONTRACT: lines of any length; RFC 5321 4.5.2: dots).

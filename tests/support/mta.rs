@@ -1,4 +1,4 @@
-//! Real MTAs: Postfix and Exim as tests/install unpacked them, each with its own configuration, queue and accounts in a
+//! Real MTAs: Postfix, Exim, OpenSMTPD and Dovecot as tests/install unpacked them, each with its own configuration, queue and accounts in a
 //! temporary folder, on a high loopback port, gone when the test is.
 
 use std::collections::BTreeMap;
@@ -6,12 +6,15 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use super::gatepost::PASSWORD;
+use super::gatepost::{PASSWORD, Setup};
 use super::{free_address, tls, wait_for};
+
+mod dovecot;
+mod opensmtpd;
 
 /// The domain of the accounts that every MTA here has.
 pub(crate) const DOMAIN: &str = "mta.example";
@@ -44,6 +47,9 @@ pub(crate) const REFUSALS: &[(&str, &str)] = &[
 pub(crate) enum Kind {
     Postfix,
     Exim,
+    OpenSmtpd,
+    /// The submission service, which relays to this MTA, and has no mailboxes of its own.
+    Dovecot(SocketAddr),
 }
 
 /// How an MTA treats recipients at [`FOREIGN`].
@@ -75,6 +81,15 @@ impl Mta {
         Self::start(Kind::Exim, DOMAIN, Foreign::Unrouted)
     }
 
+    pub(crate) fn opensmtpd() -> Self {
+        Self::start(Kind::OpenSmtpd, DOMAIN, Foreign::Unrouted)
+    }
+
+    /// See [`Self::login`].
+    pub(crate) fn dovecot(relay: SocketAddr) -> Self {
+        Self::start(Kind::Dovecot(relay), DOMAIN, Foreign::Unrouted)
+    }
+
     pub(crate) fn start(kind: Kind, domain: &str, foreign: Foreign) -> Self {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mta");
         assert!(cache.join("libraries").exists(), "no MTA in {}: run tests/install", cache.display());
@@ -98,10 +113,19 @@ impl Mta {
         match kind {
             Kind::Postfix => configure_postfix(dir, domain, address, foreign),
             Kind::Exim => fs::write(dir.join("exim.conf"), exim_conf(dir, domain, address, foreign)).unwrap(),
+            Kind::OpenSmtpd => {
+                fs::write(dir.join("smtpd.conf"), opensmtpd::smtpd_conf(domain, address)).unwrap();
+            }
+            Kind::Dovecot(relay) => {
+                let text = dovecot::dovecot_conf(cache, dir, domain, address, relay);
+                fs::write(dir.join("dovecot.conf"), text).unwrap();
+            }
         }
         let name = match kind {
             Kind::Postfix => "postfix",
             Kind::Exim => "exim",
+            Kind::OpenSmtpd => "opensmtpd",
+            Kind::Dovecot(_) => "dovecot",
         };
         let output = fs::File::create(dir.join("output")).unwrap();
         let mut child = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/mta.sh"))
@@ -121,9 +145,8 @@ impl Mta {
 
     /// Everything in the account's Maildir, by the time at which it arrived, line ends as CRLF.
     pub(crate) fn mailbox(&self, account: &str) -> Vec<Vec<u8>> {
-        let folder = self.folder.path().join("home").join(account).join("Maildir/new");
         let mut messages = BTreeMap::new();
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.maildir(account)).into_iter().flatten().flatten() {
             let written = entry.metadata().unwrap().modified().unwrap();
             messages.insert((written, entry.file_name()), with_crlf(&fs::read(entry.path()).unwrap()));
         }
@@ -132,10 +155,10 @@ impl Mta {
 
     /// Waits until the account's Maildir holds `count` messages.
     pub(crate) fn expect_mail(&self, account: &str, count: usize) -> Vec<Vec<u8>> {
-        let found =
-            wait_for(Duration::from_secs(30), || Some(self.mailbox(account)).filter(|m| m.len() >= count));
+        let found = wait_for(Duration::from_secs(30), || Some(()).filter(|()| self.count(account) >= count));
         match found {
-            Some(messages) => {
+            Some(()) => {
+                let messages = self.mailbox(account);
                 assert_eq!(messages.len(), count, "messages in the mailbox of {account}");
                 messages
             }
@@ -147,16 +170,36 @@ impl Mta {
         }
     }
 
+    /// A Gatepost in front that logs in there, as at a provider's.
+    pub(crate) fn login(&self) -> Setup {
+        let file = self.folder.path().join("password");
+        fs::write(&file, dovecot::PASSWORD).unwrap();
+        Setup::new(self.address)
+            .set("upstream.username", "gatepost")
+            .set("upstream.password_file", file.display().to_string())
+    }
+
+    /// Messages in the account's Maildir.
+    fn count(&self, account: &str) -> usize {
+        fs::read_dir(self.maildir(account)).map_or(0, Iterator::count)
+    }
+
+    fn maildir(&self, account: &str) -> PathBuf {
+        self.folder.path().join("home").join(account).join("Maildir/new")
+    }
+
     /// Messages in all mailboxes together.
     pub(crate) fn delivered(&self) -> usize {
-        ACCOUNTS.iter().map(|account| self.mailbox(account).len()).sum()
+        ACCOUNTS.iter().map(|account| self.count(account)).sum()
     }
 
     /// Its mail log.
-    pub(crate) fn log_file(&self) -> std::path::PathBuf {
+    pub(crate) fn log_file(&self) -> PathBuf {
         self.folder.path().join(match self.kind {
             Kind::Postfix => "maillog",
             Kind::Exim => "logs/mainlog",
+            Kind::OpenSmtpd => "output",
+            Kind::Dovecot(_) => "maillog",
         })
     }
 
@@ -260,6 +303,7 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
          alias_database =\n\
          local_recipient_maps = unix:passwd.byname\n\
          home_mailbox = Maildir/\n\
+         recipient_delimiter = +\n\
          smtp_host_lookup = native\n\
          transport_maps = texthash:{d}/routes\n\
          message_size_limit = 104857600\n\
@@ -357,7 +401,8 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
          data:\n  accept\n\
          begin routers\n\
          {route}\
-         localuser:\n  driver = accept\n  domains = +local_domains\n  check_local_user\n  transport = maildir\n\
+         localuser:\n  driver = accept\n  domains = +local_domains\n  local_part_suffix = +*\n  local_part_suffix_optional\n\
+         \x20 check_local_user\n  transport = maildir\n\
          begin transports\n\
          maildir:\n  driver = appendfile\n  maildir_format\n  directory = $home/Maildir\n  create_directory\n\
          \x20 return_path_add\n  envelope_to_add\n  delivery_date_add\n\

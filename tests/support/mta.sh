@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# mta.sh postfix|exim CACHE DIR: runs an unpacked MTA in the foreground, in its own mount and process namespace, where /usr
+# mta.sh postfix|exim|opensmtpd|dovecot CACHE DIR: runs an unpacked MTA in the foreground, in its own mount and process namespace, where /usr
 # and /etc show its package and its accounts; nothing of it touches the machine. It ends, with all its processes, when its
 # standard input does: so it cannot outlive the test that started it.
-# DIR holds what mta.rs wrote: main.cf and master.cf, or exim.conf; and gets log, queue and home/NAME/Maildir.
+# DIR holds what mta.rs wrote: main.cf and master.cf, exim.conf, smtpd.conf or dovecot.conf; and gets log, queue and home/NAME/Maildir.
 set -euo pipefail
 
 if [ -z "${GATEPOST_TEST_NAMESPACE:-}" ]; then
@@ -21,7 +21,7 @@ account() { # NAME HOME
   grep -q "^$1:" "$etc/passwd" || echo "$1:x:$id:$id::$2:/usr/sbin/nologin" >>"$etc/passwd"
   id=$((id + 1))
 }
-for system in postfix postdrop Debian-exim; do account $system /nonexistent; done
+for system in postfix postdrop Debian-exim opensmtpd opensmtpq dovecot dovenull; do account $system /nonexistent; done
 while read -r name; do
   account "$name" "$dir/home/$name"
   mkdir -p "$dir/home/$name"
@@ -44,5 +44,16 @@ case $kind in
     mkdir -p "$dir/queue" "$dir/logs"
     chown Debian-exim:Debian-exim "$dir/queue" "$dir/logs"
     exim4 -bdf -q1s -oP "$dir/exim.pid" </dev/null & ;;
+  opensmtpd)
+    # Its folders are compiled in.
+    mount -t tmpfs -o mode=755 tmpfs /var/lib
+    mount -t tmpfs -o mode=755 tmpfs /var/spool
+    mkdir -p /var/lib/opensmtpd/empty /var/spool/smtpd
+    chmod 711 /var/spool/smtpd
+    smtpd -d -f "$dir/smtpd.conf" </dev/null & ;;
+  dovecot)
+    mkdir -p "$dir/mail"
+    chown dovecot:dovecot "$dir/mail"
+    dovecot -F -c "$dir/dovecot.conf" </dev/null & ;;
 esac
 cat >/dev/null

@@ -38,6 +38,8 @@ impl Asked<'_> {
 pub(crate) enum Answer {
     /// These octets and CRLF.
     Reply(String),
+    /// The same, each octet in a segment of its own.
+    Dripped(String),
     /// These octets and CRLF, and the connection is closed.
     Last(String),
     /// The connection is closed.
@@ -225,6 +227,11 @@ impl Scripted {
             // Wakes the accepting thread, whose listener closes with it.
             drop(TcpStream::connect_timeout(&self.address, Duration::from_secs(1)));
         }
+        self.hang_up();
+    }
+
+    /// Drops every connection, and takes new ones.
+    pub(crate) fn hang_up(&self) {
         for stream in self.shared.record.lock().unwrap().open.iter().flatten() {
             drop(stream.shutdown(Shutdown::Both));
         }
@@ -364,6 +371,12 @@ impl Conversation<'_> {
         match answer {
             Answer::Reply(text) => {
                 stream.write_all(format!("{text}\r\n").as_bytes()).map_err(|_| Over)?;
+                Ok(text)
+            }
+            Answer::Dripped(text) => {
+                for octet in format!("{text}\r\n").bytes() {
+                    stream.write_all(&[octet]).map_err(|_| Over)?;
+                }
                 Ok(text)
             }
             Answer::Last(text) => {
