@@ -120,7 +120,7 @@ fn an_upstream_that_hangs_up_is_replaced_unseen() {
                 *count += usize::from(asked.path().starts_with("nobody"));
                 (*count > 4).then(|| fault.clone())
             });
-            let gatepost = Setup::new(upstream.address).relay().start();
+            let gatepost = Setup::new(upstream.address).relay().set("detection.on_alarm", "off").start();
             let mut client = gatepost.relay();
             client.expect("MAIL FROM:<alice@mta.example>", 250);
             let lines: Vec<String> = (0..30)
