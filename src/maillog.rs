@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::auth::Guessed;
 use crate::clock::Timestamp;
 use crate::control::AuditLine;
-use crate::guard::ledger::Block;
+use crate::guard::ledger::{Block, Cause};
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
 use crate::quarantine::Envelope;
@@ -504,6 +504,18 @@ pub fn quarantine_unreadable(messages: u64) {
         messages,
         "messages in the quarantine cannot be read; `gatepost quarantine list` says which and why"
     );
+}
+
+/// A domain refuses everybody.
+pub fn common_cause(cause: &Cause) {
+    warn!(domain = clean(&cause.domain), since = %cause.since,
+        "common cause: this domain refused the recipients of several accounts and accepted none, so its answers do not count; is it down, or are we not welcome there?");
+}
+
+/// It does so no more, or was not asked for a while.
+pub fn common_cause_over(cause: &Cause) {
+    info!(domain = clean(&cause.domain), since = %cause.since, uncounted = cause.answers,
+        "common cause over: the answers of this domain count again");
 }
 
 /// 80 % of the quarantine are used.

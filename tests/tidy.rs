@@ -50,6 +50,7 @@ const HOUSE: &[Unit] = &[
     unit("sender::rules", &[], NO_WORLD),
     unit("guard::classify", &[], NO_WORLD),
     unit("guard::window", &[], NO_WORLD),
+    unit("guard::cause", &["guard::window"], NO_WORLD),
     unit("guard::detector", &["guard::window"], NO_WORLD),
     unit("guard::mimicry", &[], NO_WORLD),
     unit("guard", &[], NO_WORLD),
@@ -70,7 +71,11 @@ const HOUSE: &[Unit] = &[
     unit("auth", &["durable", "net", "rested"], NO_TALK),
     unit("upstream", &["durable", "net"], NO_TALK),
     unit("notify", &["durable", "net", "quarantine::schedule"], NO_TALK),
-    unit("guard::ledger", &["durable", "guard::window", "guard::detector", "guard::mimicry"], NO_TALK),
+    unit(
+        "guard::ledger",
+        &["durable", "guard::window", "guard::detector", "guard::cause", "guard::mimicry"],
+        NO_TALK,
+    ),
     unit("quarantine", &["durable", "quarantine::envelope", "quarantine::schedule"], NO_TALK),
     // Layer 3: paths.
     unit("submission", PARTS, NO_MACHINERY),

@@ -241,3 +241,213 @@ impl Detector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(3_600);
+    const MINUTE: u64 = 60_000;
+
+    fn test() -> Test {
+        Test::new(0.05, 0.30, 12.0)
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + millis)
+    }
+
+    fn key(text: &str) -> Key {
+        Key::of(text.as_bytes())
+    }
+
+    /// One recipient: `dead 7@a.example`, or `living 7@a.example`; a broken path has no domain.
+    fn feed(detector: &mut Detector, what: &str, now: Timestamp) -> Option<Evidence> {
+        let (kind, address) = what.split_once(' ').unwrap();
+        let domain = address.split_once('@').map(|(_, domain)| Key::of_domain(domain));
+        if kind == "dead" {
+            return Some(detector.invalid(key(address), domain, now, PERIOD, &test()));
+        }
+        detector.valid(hash(address), domain, now, &test());
+        None
+    }
+
+    fn hash(address: &str) -> u64 {
+        address.bytes().fold(7, |hash: u64, octet| hash.wrapping_mul(31) + u64::from(octet))
+    }
+
+    fn near(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+    }
+
+    #[test]
+    fn the_steps_and_the_alarm() {
+        let (rise, fall) = (6f64.ln(), (0.95f64 / 0.7).ln());
+        let mut detector = Detector::default();
+        feed(&mut detector, "living 1@a.example", at(0));
+        near(detector.s(), 0.0); // never below
+        feed(&mut detector, "dead 1@b.example", at(0));
+        feed(&mut detector, "living 2@a.example", at(0));
+        near(detector.s(), rise - fall);
+        // Seven in a row from zero are enough: six are 10.75, seven 12.54.
+        let mut detector = Detector::default();
+        let seven: Vec<_> =
+            (0..7).map(|n| feed(&mut detector, &format!("dead a@{n}.example"), at(n)).unwrap()).collect();
+        assert_eq!(seven[..6], [Evidence::Raised; 6]);
+        assert_eq!((seven[6], detector.s()), (Evidence::Alarm, 0.0));
+        // It starts from zero, and knows what it knew.
+        assert_eq!(feed(&mut detector, "dead a@0.example", at(10)), Some(Evidence::Known));
+        assert_eq!(feed(&mut detector, "dead b@0.example", at(10)), Some(Evidence::Raised));
+        near(detector.s(), rise);
+        // Broken paths have no domain to be dead.
+        let mut detector = Detector::default();
+        let broken = (0..7).map(|n| feed(&mut detector, &format!("dead {n}@"), at(n)).unwrap());
+        assert_eq!(broken.last(), Some(Evidence::Known), "one empty domain");
+        let mut detector = Detector::default();
+        let broken = (0..7).map(|n| feed(&mut detector, &format!("dead {n}"), at(n)).unwrap());
+        assert_eq!(broken.last(), Some(Evidence::Alarm));
+    }
+
+    #[test]
+    fn an_address_is_evidence_once() {
+        let mut detector = Detector::default();
+        for n in 0..100 {
+            // Each hour, for days: long after the window has forgotten it.
+            feed(&mut detector, "dead 1@a.example", at(n * 60 * MINUTE));
+        }
+        near(detector.s(), test().rise());
+        feed(&mut detector, "living 1@b.example", at(6_000 * MINUTE));
+        let after_one = detector.s();
+        for n in 0..100 {
+            feed(&mut detector, "living 1@b.example", at(6_000 * MINUTE + n));
+        }
+        near(detector.s(), after_one);
+        // So many others later it is forgotten.
+        for n in 0..REMEMBERED {
+            feed(&mut detector, &format!("living other-{n}@b.example"), at(6_000 * MINUTE));
+        }
+        feed(&mut detector, "dead 2@c.example", at(6_001 * MINUTE));
+        let before = detector.s();
+        feed(&mut detector, "living 1@b.example", at(6_001 * MINUTE));
+        near(detector.s(), before - test().fall());
+    }
+
+    #[test]
+    fn a_dead_domain_is_one_fact() {
+        let mut detector = Detector::default();
+        let run = |detector: &mut Detector, from: u64, now: u64| -> Vec<Evidence> {
+            (from..from + 5)
+                .map(|n| feed(detector, &format!("dead {n}@Dead.example"), at(now)).unwrap())
+                .collect()
+        };
+        use Evidence::{Alarm, Known, Raised};
+        assert_eq!(run(&mut detector, 0, 0), [Raised, Raised, Raised, Known, Known]);
+        // It lives after all: there is a share to speak of.
+        feed(&mut detector, "living 1@dead.EXAMPLE", at(1));
+        assert_eq!(run(&mut detector, 10, 1), [Raised, Raised, Raised, Alarm, Raised]);
+        // Its acceptance is a period old, and so are those that moved s.
+        assert_eq!(run(&mut detector, 20, 60 * MINUTE + 1), [Raised, Raised, Raised, Known, Known]);
+        assert_eq!(run(&mut detector, 30, 61 * MINUTE), [Known; 5]);
+    }
+
+    #[test]
+    fn what_is_taken_back() {
+        let mut detector = Detector::default();
+        for n in 0..6 {
+            feed(&mut detector, &format!("dead a@{n}.example"), at(0));
+        }
+        assert!(detector.take_back(&[key("a@1.example"), key("a@2.example"), key("nobody")], &test()));
+        near(detector.s(), 4.0 * test().rise());
+        assert!(!detector.take_back(&[key("a@1.example")], &test()), "once");
+        for n in 6..9 {
+            feed(&mut detector, &format!("dead a@{n}.example"), at(0));
+        }
+        assert_eq!(detector.s(), 0.0, "an alarm");
+        feed(&mut detector, "dead a@9.example", at(0));
+        // What an alarm has spent does not speak for the account any more.
+        detector.take_back(&[key("a@8.example"), key("a@7.example")], &test());
+        near(detector.s(), test().rise());
+    }
+
+    #[test]
+    fn old_evidence_is_none() {
+        let mut detector = Detector::default();
+        for n in 0..6 {
+            feed(&mut detector, &format!("dead a@{n}.example"), at(0));
+        }
+        let week = 7 * 24 * 60 * MINUTE;
+        assert!(detector.is_fresh(at(week - 1)) && !detector.is_fresh(at(week)));
+        feed(&mut detector, "dead a@6.example", at(week));
+        near(detector.s(), test().rise());
+        // A clock that was years ahead: its evidence is of now, not for ever.
+        let mut detector = Detector::default();
+        feed(&mut detector, "dead a@0.example", at(1_000 * week));
+        feed(&mut detector, "dead a@1.example", at(0));
+        assert!(!detector.is_fresh(at(week)));
+    }
+
+    fn recipients() -> impl Strategy<Value = Vec<(bool, u16, u8, u32)>> {
+        let recipient = (any::<bool>(), 0u16..600, 0u8..90, 0u32..600_000);
+        prop::collection::vec(recipient, 0..900)
+    }
+
+    fn name((dead, address, domain, _): (bool, u16, u8, u32)) -> String {
+        format!("{} {address}@{domain}.example", if dead { "dead" } else { "living" })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn never_negative_and_bounded(recipients in recipients()) {
+            let mut detector = Detector::default();
+            let (mut now, mut kept) = (0, Kept::default());
+            for recipient in recipients {
+                now += u64::from(recipient.3);
+                let evidence = feed(&mut detector, &name(recipient), at(now));
+                prop_assert!((0.0..12.0).contains(&detector.s()));
+                prop_assert!(detector.raised.len() <= RAISED);
+                prop_assert!(detector.unkept_octets() <= REMEMBERED * 8 + DOMAINS * 16);
+                // The disk has it as of the last that moved it upwards: too high, never too low.
+                if evidence.is_some_and(|evidence| evidence != Evidence::Known) {
+                    kept = detector.kept();
+                }
+                prop_assert!(Detector::of(kept.clone()).s() >= detector.s());
+            }
+        }
+
+        /// With invalid recipients alone a restart changes nothing, whenever it comes.
+        #[test]
+        fn a_restart_is_none(recipients in recipients(), restarts in prop::collection::vec(any::<bool>(), 900)) {
+            let (mut steady, mut restarted) = (Detector::default(), Detector::default());
+            let mut now = 0;
+            for (recipient, restart) in recipients.into_iter().zip(restarts) {
+                now += u64::from(recipient.3);
+                if restart {
+                    restarted = Detector::of(restarted.kept());
+                }
+                let recipient = name((true, recipient.1, recipient.2, recipient.3));
+                let [a, b] = [&mut steady, &mut restarted].map(|detector| feed(detector, &recipient, at(now)));
+                prop_assert_eq!(a, b);
+                prop_assert_eq!(steady.s().to_bits(), restarted.s().to_bits());
+            }
+        }
+
+        /// Where nothing is forgotten, and no domain is dead, it is the formula and nothing else.
+        #[test]
+        fn as_the_formula(dead in prop::collection::vec(any::<bool>(), 0..60)) {
+            let (mut detector, mut s) = (Detector::default(), 0f64);
+            for (n, dead) in dead.into_iter().enumerate() {
+                let evidence = feed(&mut detector, &name((dead, n as u16, 0, 0)).replace("@0.", &format!("@{n}.")), at(0));
+                s = (s + if dead { (0.30f64 / 0.05).ln() } else { -(0.95f64 / 0.70).ln() }).max(0.0);
+                prop_assert_eq!(evidence == Some(Evidence::Alarm), s >= 12.0);
+                if s >= 12.0 {
+                    s = 0.0;
+                }
+                prop_assert!((detector.s() - s).abs() < 1e-9);
+            }
+        }
+    }
+}

@@ -36,7 +36,7 @@ pub struct Rule {
 }
 
 /// Stands for an address: equal addresses have equal keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key([u8; 8]);
 
 impl Key {
@@ -45,6 +45,11 @@ impl Key {
         let mut key = [0; 8];
         key.copy_from_slice(&Sha256::digest(octets)[..8]);
         Self(key)
+    }
+
+    /// One of so many places (at most 256), the same for equal keys.
+    pub fn place(&self, places: usize) -> usize {
+        usize::from(self.0[0]) % places
     }
 
     /// Of a domain, without regard to ASCII case.
@@ -73,6 +78,11 @@ impl Mark {
     /// An attempt at `at` to reach the address that `key` stands for.
     pub fn new(at: Timestamp, key: Key) -> Self {
         Self { at: at.as_millis(), key }
+    }
+
+    /// The address.
+    pub fn key(&self) -> Key {
+        self.key
     }
 
     /// When it was.
@@ -123,6 +133,14 @@ impl Window {
         }
         self.marks.push_back(Mark::new(now, key));
         Added::Counted(u32::try_from(self.marks.len()).unwrap_or(limit))
+    }
+
+    /// Takes attempts out again; says which places of those held they had, in order.
+    pub fn remove(&mut self, which: impl Fn(&Mark) -> bool) -> Vec<usize> {
+        let places = self.marks.iter().enumerate().filter(|(_, mark)| which(mark)).map(|(place, _)| place);
+        let places = places.collect();
+        self.marks.retain(|mark| !which(mark));
+        places
     }
 
     /// Takes the attempts that lie in the future for of now; says how many of the last they were.

@@ -1,10 +1,13 @@
 //! What the control API needs of the program around it: the log, the limits, warnings, and releases.
 
 use crate::account::Account;
+use crate::clock;
 use crate::control::api::{Answered, ReleaseOutcome, Released};
 use crate::control::operations::Pending;
 use crate::control::{AuditLine, Host, Limit};
+use crate::guard::ledger::Cause;
 use crate::id::QuarantineId;
+use crate::maillog;
 use crate::parts::Parts;
 use crate::release::{Outcome, Releaser, Report};
 use crate::smtp::Reply;
@@ -41,6 +44,11 @@ impl Host for PartsHost {
         if let Some(why) = self.parts.ledger.trouble().borrow().as_ref() {
             warnings.push(format!("counts and blocks cannot be written ({why}); they hold in memory"));
         }
+        let causes = self.parts.ledger.common_causes(clock::now());
+        warnings.extend(causes.iter().map(|Cause { domain, since, answers }| {
+            let domain = maillog::clean(domain);
+            format!("{domain} refuses everybody since {since}: {answers} recipients there did not count")
+        }));
         warnings
     }
 

@@ -260,6 +260,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::ledger(parts.clone()));
     beside.spawn(watchers::blocks(parts.clone()));
     beside.spawn(watchers::lapses(parts.clone()));
+    beside.spawn(watchers::causes(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });

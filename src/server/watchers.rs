@@ -10,7 +10,7 @@ use crate::account::Account;
 use crate::auth::UsersEvent;
 use crate::clock;
 use crate::control::AuditLine;
-use crate::guard::ledger::{Block, BlockedBy};
+use crate::guard::ledger::{Block, BlockedBy, CauseChange};
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
@@ -18,6 +18,8 @@ use crate::sender::SendersEvent;
 
 /// How often blocks are looked for of which the abuse desk may not have been told.
 const UNTOLD_TICK: Duration = Duration::from_secs(1);
+/// How often common causes are looked for that have ended in silence.
+const CAUSE_TICK: Duration = Duration::from_secs(10);
 /// How often the quarantine's fill level is looked at.
 const FILL_TICK: Duration = Duration::from_secs(10);
 /// How often blocks are looked for whose time is over.
@@ -162,6 +164,19 @@ pub(super) async fn blocks(parts: Parts) {
         } else {
             let _ = timeout(UNTOLD_TICK, parts.ledger.crossed()).await;
         }
+    }
+}
+
+/// Says which domains refuse everybody, and when they no more do.
+pub(super) async fn causes(parts: Parts) {
+    loop {
+        for change in parts.ledger.cause_changes(clock::now()) {
+            match change {
+                CauseChange::Began(cause) => maillog::common_cause(&cause),
+                CauseChange::Ended(cause) => maillog::common_cause_over(&cause),
+            }
+        }
+        let _ = timeout(CAUSE_TICK, parts.ledger.caused()).await;
     }
 }
 

@@ -226,13 +226,21 @@ impl Conversation {
         if let Some(blindness) = blindness {
             self.parts.desk.blind(blindness).await;
         }
-        if let Some(sender) = self.sender.as_ref().filter(|_| reply.is_positive()) {
-            sender.watch.accepted(path.as_str(), path.domain(), clock::now());
-        }
-        if classify(reply, &self.parts.config.classify) == Outcome::NoSuchRecipient {
-            // Earlier replies do not wait for the disk.
-            self.client.flush().await?;
-            self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain()).await;
+        match (classify(reply, &self.parts.config.classify), &self.sender) {
+            (Outcome::Accepted, Some(sender)) => {
+                sender.watch.accepted(path.as_str(), path.domain(), clock::now());
+            }
+            (Outcome::NoSuchRecipient, Some(_)) => {
+                // Earlier replies do not wait for the disk.
+                self.client.flush().await?;
+                self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain()).await;
+            }
+            (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
+                if let Some(domain) = path.domain() {
+                    sender.watch.refused(domain, clock::now());
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -244,7 +252,7 @@ impl Conversation {
         let Terms { rule: Rule { limit, .. }, leniency, .. } = sender.watch.terms();
         match sender.watch.count(attempt).await {
             Verdict::Counted { count } => self.log.counted(&sender.account, shown, count, limit),
-            Verdict::Repeated | Verdict::Blocked => {}
+            Verdict::Repeated | Verdict::Blocked | Verdict::CommonCause => {}
             Verdict::Crossed(record) => match &record.block {
                 Some(block) if block.by == BlockedBy::Detection => {
                     self.log.counted(&sender.account, shown, record.invalid_recipients, limit);

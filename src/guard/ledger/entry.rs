@@ -15,13 +15,17 @@ use super::rows::{self, AccountRow, AttemptRow, Extent, KeptBlock, Reach, Stored
 use super::store::{Edit, Store, Tree};
 use super::{
     Attempt, Block, BlockedBy, Leniency, OnAlarm, Policy, Probation, RELAYED, Record, Relayed, SAMPLES,
-    Sample, Standing, Terms, Verdict,
+    Sample, Standing, Terms, Uncounted, Verdict,
 };
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::detector::{Detector, Evidence};
 use crate::guard::window::{Added, Key, Mark, Window};
 
+/// So many counted attempts are remembered with their domains.
+const RECENT: usize = 64;
+/// Of so many domains it is remembered that their answers did not count.
+const UNCOUNTED: usize = 8;
 /// How many octets, about, a relayed message takes in memory.
 const MESSAGE_OCTETS: usize = 250;
 
@@ -52,6 +56,9 @@ pub(super) struct State {
     would_block_day: Option<u64>,
     alarm_day: Option<u64>,
     detector: Detector,
+    /// The latest counted attempts with their domains, which may turn out to refuse everybody.
+    recent: VecDeque<Recent>,
+    uncounted: VecDeque<(Uncounted, Timestamp)>,
     /// What of the detector's evidence the disk has.
     written_s: f64,
     block: Option<KeptBlock>,
@@ -78,6 +85,14 @@ pub(super) struct State {
     probation_change: u64,
     row_change: u64,
     committed: u64,
+}
+
+/// An attempt that counted.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    at: Timestamp,
+    address: Key,
+    domain: Key,
 }
 
 /// What a commit will have written.
@@ -281,10 +296,13 @@ impl State {
         self.change += 1;
         self.attempts.push();
         push(&mut self.samples, rows::sample(now, attempt.address, attempt.client), SAMPLES);
+        let domain = attempt.domain.map(Key::of_domain);
+        if let Some(domain) = domain {
+            push(&mut self.recent, Recent { at: now, address: key, domain }, RECENT);
+        }
         let evidence = if terms.on_alarm == OnAlarm::Off {
             Evidence::Known
         } else {
-            let domain = attempt.domain.map(Key::of_domain);
             self.detector.invalid(key, domain, now, rule.period, &terms.test)
         };
         if evidence != Evidence::Known {
@@ -364,6 +382,52 @@ impl State {
         if terms.on_alarm != OnAlarm::Off {
             self.detector.valid(address, domain, now, &terms.test);
         }
+    }
+
+    /// So many answers of a domain did not count.
+    pub(super) fn uncount(&mut self, domain: &str, answers: u32, now: Timestamp) {
+        let same = |(held, _): &&mut (Uncounted, Timestamp)| held.domain.eq_ignore_ascii_case(domain);
+        if let Some((held, last)) = self.uncounted.iter_mut().find(same) {
+            (held.answers, *last) = (held.answers.saturating_add(answers), now);
+        } else {
+            let uncounted = Uncounted { domain: rows::domain(domain), answers };
+            push(&mut self.uncounted, (uncounted, now), UNCOUNTED);
+        }
+    }
+
+    /// A domain turned out to refuse everybody: what it counted since then is taken back. Says whether that changed anything.
+    /// What led to a block stays as the block found it.
+    pub(super) fn take_back(
+        &mut self,
+        account: &Account,
+        (domain, name): (Key, &str),
+        since: Timestamp,
+        now: Timestamp,
+        policy: &Arc<Policy>,
+    ) -> bool {
+        let counted = |recent: &Recent| recent.domain == domain && recent.at >= since;
+        let addresses: Vec<Key> =
+            self.recent.iter().filter(|recent| counted(recent)).map(|recent| recent.address).collect();
+        if addresses.is_empty() {
+            return false;
+        }
+        self.recent.retain(|recent| !counted(recent));
+        self.uncount(name, u32::try_from(addresses.len()).unwrap_or(u32::MAX), now);
+        if self.block.is_some() {
+            return false;
+        }
+        // The last sample is of the last attempt.
+        let unsampled = self.window.held().saturating_sub(self.samples.len());
+        let places = self.window.remove(|mark| mark.at() >= since && addresses.contains(&mark.key()));
+        for place in places.iter().rev().filter_map(|place| place.checked_sub(unsampled)) {
+            self.samples.remove(place);
+        }
+        self.attempts.changed(self.window.held());
+        let test = self.terms(account, policy).test;
+        self.detector.take_back(&addresses, &test);
+        self.change += 1;
+        self.row_change = self.change;
+        true
     }
 
     /// What the policy says of the account; looked up anew when the policy is another.
@@ -477,6 +541,7 @@ impl State {
         self.window = Window::default();
         self.samples.clear();
         self.detector = Detector::default();
+        self.recent.clear();
         self.row_change = self.change;
         if blocked {
             self.set_block(None);
@@ -546,6 +611,12 @@ impl State {
             probation,
             samples: self.samples.iter().filter(in_window).cloned().collect(),
             relayed: self.relayed.iter().cloned().collect(),
+            uncounted: self
+                .uncounted
+                .iter()
+                .filter(|(_, last)| now.since(*last) < period)
+                .map(|(uncounted, _)| uncounted.clone())
+                .collect(),
         }
     }
 
@@ -579,10 +650,12 @@ impl State {
             && !self.is_dirty()
     }
 
-    /// How many octets, about, memory alone knows: messages that the upstream took, recipients that exist.
+    /// How many octets, about, memory alone knows: messages that the upstream took, recipients that exist, domains of those that
+    /// do not.
     pub(super) fn unwritten_octets(&self) -> usize {
         let messages = self.relayed_extent.unwritten(self.relayed.len()).count();
-        messages * MESSAGE_OCTETS + self.detector.unkept_octets()
+        let recent = self.recent.len() * size_of::<Recent>();
+        messages * MESSAGE_OCTETS + recent + self.detector.unkept_octets()
     }
 
     /// Has the evidence of the test written if it is less than the disk has: the account is about to leave memory, or we
@@ -597,8 +670,9 @@ impl State {
     }
 
     /// Forgets the recipients that memory alone knows.
-    pub(super) fn forget_valid(&mut self) {
+    pub(super) fn forget_recipients(&mut self) {
         self.detector.forget_valid();
+        self.recent = VecDeque::new();
     }
 
     /// Has the messages written although no attempt came.

@@ -36,12 +36,13 @@ use entry::Entry;
 use shared::Shared;
 use writer::Writer;
 
+pub use super::cause::Cause;
 pub use super::window::{Count, MAX_LIMIT};
 pub use day::BLIND_AFTER;
 pub use policy::{AccountRule, Detection, Leniency, Match, OnAlarm, Policy, Terms};
 pub use terms::{
-    Attempt, Blindness, Block, BlockedBy, Change, LedgerError, Probation, RELAYED, Record, Relayed, SAMPLES,
-    Sample, Standing, Verdict,
+    Attempt, Blindness, Block, BlockedBy, CauseChange, Change, LedgerError, Probation, RELAYED, Record,
+    Relayed, SAMPLES, Sample, Standing, Uncounted, Verdict,
 };
 pub use view::{Reservation, Watch};
 
@@ -293,6 +294,21 @@ impl Ledger {
     /// Whether the upstream seems to accept everybody today (UTC): enough was probed, and nothing refused.
     pub fn blindness(&self, now: Timestamp) -> Option<Blindness> {
         self.shared().day().blindness(now)
+    }
+
+    /// The domains that refuse everybody: their answers do not count.
+    pub fn common_causes(&self, now: Timestamp) -> Vec<Cause> {
+        self.shared().common_causes(now)
+    }
+
+    /// Which domains began and ended to be such since the last call, for the log.
+    pub fn cause_changes(&self, now: Timestamp) -> Vec<CauseChange> {
+        self.shared().cause_changes(now)
+    }
+
+    /// Returns when there may be such changes. An end by silence is only found by asking.
+    pub async fn caused(&self) {
+        self.shared().caused.notified().await;
     }
 
     /// Why the last write failed; `None` while all is written. Changes are announced.

@@ -318,6 +318,11 @@ pub(super) fn sample(at: Timestamp, address: &str, client: IpAddr) -> Sample {
     Sample { at, address: cut(address, MAX_TEXT), client }
 }
 
+/// A domain as it is kept.
+pub(super) fn domain(name: &str) -> String {
+    cut(&name.to_ascii_lowercase(), MAX_TEXT)
+}
+
 /// A relayed message as it is kept.
 pub(super) fn relayed(message: Relayed) -> Relayed {
     let message_id = message.message_id.map(|id| cut(&id, MAX_TEXT));

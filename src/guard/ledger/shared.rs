@@ -19,15 +19,20 @@ use super::pages;
 use super::rows;
 use super::store::{Store, Tree};
 use super::writer::{DAY, PRECEDENTS, Queue, Waiting, Written};
-use super::{Blindness, LedgerError, Policy};
+use super::{Blindness, CauseChange, LedgerError, Policy};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::cause::{self, Answer, Cause, Causes};
 use crate::guard::mimicry::{Place, Precedents};
+use crate::guard::window::Key;
 use crate::smtp::Reply;
 use crate::smtp::path::MAX_PATH;
 
 /// How long a client waits for the disk. Longer, and its reply goes out as if the write had failed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So many changes wait at most for somebody to log them.
+const CAUSE_CHANGES: usize = 1_000;
 
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
@@ -44,6 +49,11 @@ pub(super) struct Shared {
     /// Told when there is a block that the abuse desk may not know of.
     pub(super) crossed: Notify,
     hashes: RandomState,
+    /// By the domain's key, so that sessions seldom wait for one another.
+    causes: [Mutex<Causes>; 16],
+    cause_changes: Mutex<Vec<CauseChange>>,
+    /// Told when there are such.
+    pub(super) caused: Notify,
     /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the
     /// counts of others look old for ever.
     now: AtomicU64,
@@ -75,6 +85,9 @@ impl Shared {
             trouble: watch::Sender::new(None),
             crossed: Notify::new(),
             hashes: RandomState::new(),
+            causes: Default::default(),
+            cause_changes: Mutex::default(),
+            caused: Notify::new(),
             now: AtomicU64::new(0),
         })
     }
@@ -168,7 +181,69 @@ impl Shared {
         if state.write_evidence() || notable {
             self.queue.submit_idly(entry, state);
         }
-        state.forget_valid();
+        state.forget_recipients();
+    }
+
+    /// The domain accepted a recipient.
+    pub(super) fn accepted(&self, domain: Key, now: Timestamp) {
+        let ended = self.causes(domain).accepted(domain, now);
+        if let Some(cause) = ended {
+            self.say(CauseChange::Ended(cause));
+        }
+    }
+
+    /// The domain refused a recipient of the account's for good. Whether that is one of those answers that count; where they
+    /// cease to, those that did are taken back.
+    pub(super) fn refused(&self, account: &Account, domain: &str, now: Timestamp) -> bool {
+        let key = Key::of_domain(domain);
+        let account = self.hashes.hash_one(account.as_str());
+        let name = rows::domain(domain);
+        let answer = self.causes(key).refused(key, &name, account, now);
+        if answer == Answer::Begins {
+            self.take_back((key, &name), now);
+            self.say(CauseChange::Began(Cause { domain: name, since: now, answers: 1 }));
+        }
+        answer == Answer::Counts
+    }
+
+    /// The domains whose answers do not count.
+    pub(super) fn common_causes(&self, now: Timestamp) -> Vec<Cause> {
+        let lasting = |causes: &Mutex<Causes>| lock(causes).lasting(now).cloned().collect::<Vec<_>>();
+        self.causes.iter().flat_map(lasting).collect()
+    }
+
+    /// Which began and ended since the last call.
+    pub(super) fn cause_changes(&self, now: Timestamp) -> Vec<CauseChange> {
+        let mut changes = std::mem::take(&mut *lock(&self.cause_changes));
+        let ended = self.causes.iter().flat_map(|causes| lock(causes).end(now));
+        changes.extend(ended.map(CauseChange::Ended));
+        changes
+    }
+
+    fn causes(&self, domain: Key) -> MutexGuard<'_, Causes> {
+        lock(&self.causes[domain.place(self.causes.len())])
+    }
+
+    fn say(&self, change: CauseChange) {
+        let mut changes = lock(&self.cause_changes);
+        if changes.len() < CAUSE_CHANGES {
+            changes.push(change);
+        }
+        self.caused.notify_one();
+    }
+
+    /// Of all accounts: whoever counted something lately is in memory.
+    fn take_back(&self, domain: (Key, &str), now: Timestamp) {
+        let mut entries = Vec::new();
+        self.accounts.each(|entry| entries.push(entry.clone()));
+        let policy = self.policy.load();
+        for entry in entries {
+            let mut state = entry.lock();
+            if state.take_back(&entry.account, domain, now.before(cause::SPAN), now, &policy) {
+                self.queue.submit_idly(&entry, &mut state);
+                entry.freed.notify_waiters();
+            }
+        }
     }
 
     /// Ends the probations whose time is over, or that the policy no more has.
@@ -239,6 +314,10 @@ impl Shared {
         }
         Some((account, looked))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn value<T: DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, String> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::cause::Cause;
 
 /// May this account's recipients be asked about?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub enum Verdict {
         /// This one included. Never more than the limit, also where the account is observed or exempt.
         count: u32,
     },
+    /// It does not count: the recipient's domain refuses everybody.
+    CommonCause,
     /// The same address was counted within the period.
     Repeated,
     /// It crossed the limit, or with `on_alarm = "block"` the sequential test alarmed: the account is blocked now, by this very
@@ -146,6 +149,27 @@ pub struct Record {
     pub samples: Vec<Sample>,
     /// The latest messages that the upstream took.
     pub relayed: Vec<Relayed>,
+    /// What was not counted within the period. Not known over a restart.
+    pub uncounted: Vec<Uncounted>,
+}
+
+/// Answers that did not count, since their domain refuses everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uncounted {
+    /// The domain, as somebody wrote it.
+    pub domain: String,
+    /// How many of the account's recipients there, since it first happened within the period; those included that counted at
+    /// first.
+    pub answers: u32,
+}
+
+/// A domain began or ended to be a common cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CauseChange {
+    /// Its answers no more count.
+    Began(Cause),
+    /// They do again.
+    Ended(Cause),
 }
 
 impl Record {

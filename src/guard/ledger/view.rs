@@ -99,6 +99,12 @@ impl Watch {
     pub async fn count(&self, attempt: Attempt<'_>) -> Verdict {
         let shared = self.ledger.shared();
         shared.tell_time(attempt.now);
+        if let Some(domain) = attempt.domain
+            && !shared.refused(&self.entry.account, domain, attempt.now)
+        {
+            self.entry.lock().uncount(domain, 1, attempt.now);
+            return Verdict::CommonCause;
+        }
         let (verdict, waiting) = {
             let policy = shared.policy.load();
             let mut state = self.entry.lock();
@@ -123,8 +129,17 @@ impl Watch {
     pub fn accepted(&self, address: &str, domain: Option<&str>, now: Timestamp) {
         let shared = self.ledger.shared();
         let (address, domain) = (shared.hash(address), domain.map(Key::of_domain));
+        if let Some(domain) = domain {
+            shared.accepted(domain, now);
+        }
         let policy = shared.policy.load();
         self.entry.lock().valid(&self.entry.account, address, domain, now, &policy);
+    }
+
+    /// Takes note of a recipient that the upstream refused for good for another reason than that it does not exist: it counts
+    /// against nobody, but its domain may turn out to refuse everybody.
+    pub fn refused(&self, domain: &str, now: Timestamp) {
+        self.ledger.shared().refused(&self.entry.account, domain, now);
     }
 
     /// Until when what the account sends is delayed; `None` where it is not on probation. Takes no lock.
