@@ -186,6 +186,7 @@ impl Record {
             probation: None,
             samples: Vec::new(),
             relayed: Vec::new(),
+            uncounted: Vec::new(),
         }
     }
 }
