@@ -162,7 +162,7 @@ mod tests {
                 .with_target(false);
             if json {
                 tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), || {
-                    log(session)
+                    log(session);
                 });
             } else {
                 tracing::subscriber::with_default(builder.with_ansi(false).finish(), || log(session));

@@ -98,7 +98,7 @@ impl Replay {
             if let Some(head) = log.head.take() {
                 self.line(&head, log.current());
             }
-            if self.reading.lines % 1_000 == 0 {
+            if self.reading.lines.is_multiple_of(1_000) {
                 progress(self.reading.lines);
             }
             self.turn(&mut turns, place, log, &mut broken);

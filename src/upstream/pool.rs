@@ -352,16 +352,14 @@ pub(super) mod tests {
         let _held = [pool.place().await.ok(), pool.place().await.ok(), pool.place().await.ok()];
         assert_eq!(place(&mut places, end), AHEAD - 1);
         // who waits wants them back
-        assert!(places.iter_mut().all(|place| place.wanted_back.try_recv().is_err_and(is_empty)));
+        assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() == EMPTY));
         let waiting = pool.take(None).err().unwrap();
-        assert!(places.iter_mut().all(|place| !place.wanted_back.try_recv().is_err_and(is_empty)));
+        assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() != EMPTY));
         places.pop();
         assert!(matches!(pool.wait(waiting).await, Ok(Lease::Slot(_))));
     }
 
-    fn is_empty(error: oneshot::error::TryRecvError) -> bool {
-        error == oneshot::error::TryRecvError::Empty
-    }
+    const EMPTY: Result<std::convert::Infallible, oneshot::error::TryRecvError> = Err(oneshot::error::TryRecvError::Empty);
 
     #[tokio::test]
     async fn none_is_greeted_ahead_while_all_is_being_closed() {
@@ -370,7 +368,7 @@ pub(super) mod tests {
         assert!(pool.place_ahead(now).is_none());
         let mut place = pool.place_ahead(now).unwrap();
         pool.close();
-        assert!(!place.wanted_back.try_recv().is_err_and(is_empty));
+        assert!(place.wanted_back.try_recv() != EMPTY);
         assert!(pool.place_ahead(now).is_none());
     }
 }

@@ -160,12 +160,12 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     soon(ledger.block(&carl, None, at(2))).await.unwrap();
     let accounts =
         |records: Vec<Record>| -> Vec<Account> { records.into_iter().map(|record| record.account).collect() };
-    assert_eq!(accounts(soon(ledger.untold_probations(at(3))).await), [ben.clone()]);
+    assert_eq!(accounts(soon(ledger.untold_probations(at(3))).await), std::slice::from_ref(&ben));
     drop(dora);
     soon(ledger.close()).await;
 
     let ledger = open(dir.path(), watchful(OnAlarm::Probation));
-    assert_eq!(accounts(soon(ledger.untold_probations(at(3 * HOUR))).await), [ben.clone()]);
+    assert_eq!(accounts(soon(ledger.untold_probations(at(3 * HOUR))).await), std::slice::from_ref(&ben));
     let anna = ledger.watch(&anna, at(MINUTE)).await;
     assert_eq!(anna.probation(at(MINUTE)), Some(at(30 * MINUTE)));
     let listed = soon(ledger.records(None, 9, at(MINUTE))).await.unwrap();
