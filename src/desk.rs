@@ -15,9 +15,11 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Action, Config};
 use crate::control::Limit;
 use crate::control::api::AccountStatus;
+use crate::digest::HORIZON;
 use crate::guard::ledger::{self, Blindness, BlockedBy, OnAlarm, Record};
 use crate::id::OutboxId;
 use crate::maillog;
+use crate::notify::digest::{Digest, Waiting};
 use crate::notify::dsn::{Refused, Report};
 use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
 use crate::notify::outbox::{Kind, Mail, Outbox, Route};
@@ -25,7 +27,7 @@ use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
 use crate::notify::webhook::{self, Messenger, Secrets};
 use crate::quarantine::spool::Usage;
-use crate::quarantine::{Envelope, Recipient, RecipientState, Spool};
+use crate::quarantine::{self, Envelope, Recipient, RecipientState, Spool};
 
 /// What a program is told of a blind upstream.
 #[derive(Serialize)]
@@ -191,6 +193,29 @@ impl Desk {
     /// Counts or blocks cannot be written.
     pub async fn ledger_trouble(&self, why: &str) {
         self.notify(&Notice::LedgerTrouble { why: why.to_owned() }, None).await;
+    }
+
+    /// What waits in the quarantine; not to be taken for told before this returns.
+    ///
+    /// # Errors
+    /// The digest could not be written, and is not kept.
+    pub async fn digest(&self, waiting: &[quarantine::Waiting], unreadable: u64) -> Result<(), String> {
+        let expire_after = self.config.quarantine.expire_after;
+        let part = |waiting: &quarantine::Waiting| Waiting {
+            account: waiting.account.clone(),
+            messages: waiting.usage.messages,
+            octets: waiting.usage.octets,
+            failed: waiting.failed,
+            awaited: waiting.awaited,
+            oldest: waiting.oldest,
+            expiring: waiting.old,
+            first_expiry: waiting.first.zip(expire_after).map(|(parked, age)| parked.after(age)),
+        };
+        let accounts = waiting.iter().map(part).collect();
+        let notice = Notice::Digest(Digest { accounts, unreadable, expire_after, horizon: HORIZON });
+        let now = clock::now();
+        let mail = self.mail(&notice, now).into_iter().collect();
+        self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// 80 % of the quarantine are used.

@@ -17,7 +17,7 @@
 //! | 0 words | [`smtp`], [`account`], [`clock`], [`id`] | std |
 //! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, detector, cause, mimicry, [`quarantine`]'s envelope, [`sender`]'s rules, [`config`] | layer 0 |
 //! | 2 parts | [`auth`], [`upstream`], [`quarantine`], [`guard`]'s ledger, [`net`], [`notify`], [`durable`], [`rested`], [`roster`], [`sender`] | layers 0-1, not each other |
-//! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`maillog`], [`parts`] | layers 0-2 |
+//! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`digest`], [`maillog`], [`parts`] | layers 0-2 |
 //! | 4 program | [`server`], `cli`, `demo`, `main` | all |
 //!
 //! `tests/tidy.rs` holds the house to this. `docs/architecture.md` has the invariants and what is deliberately absent.
@@ -30,6 +30,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod desk;
+pub mod digest;
 pub mod durable;
 pub mod guard;
 pub mod id;

@@ -298,12 +298,6 @@ pub fn released(report: &Report, envelope: &Envelope) {
         quarantine_id = %report.id, outcome = ?report.outcome, delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
 }
 
-/// An account's block ends by itself, and its mail that was to go out by itself must not.
-pub fn not_kept(account: &Account, why: &str) {
-    error!(%account, why = clean(why),
-        "parked mail stays, but not over a restart: its due times could not be taken off");
-}
-
 /// A message of an account on probation has waited for as long as it was to.
 pub fn delay_over(envelope: &Envelope) {
     info!(quarantine_id = %envelope.id, account = %envelope.account, arrived = %envelope.parked,
@@ -313,6 +307,29 @@ pub fn delay_over(envelope: &Envelope) {
 /// A release that is due could not be tried.
 pub fn release_failed(id: QuarantineId, why: &str) {
     warn!(quarantine_id = %id, why = clean(why), "release could not be tried");
+}
+
+/// A digest is in the outbox.
+pub fn digest_sent(messages: u64, accounts: usize, expiring: u64) {
+    info!(messages, accounts, expiring, "digest of the quarantine written");
+}
+
+/// A digest could not be written, or not be noted.
+pub fn digest_failed(why: &str) {
+    error!(
+        why = clean(why),
+        "the digest could not be written; it is tried again, and nothing expires meanwhile"
+    );
+}
+
+/// What earlier digests announced cannot be read.
+pub fn digests_unreadable(why: &str) {
+    error!(why = clean(why), "it is not known which digests went out");
+}
+
+/// An account's block is to be lifted, and what it has parked could not be kept from going out.
+pub fn lapse_postponed(account: &Account, why: &str) {
+    error!(%account, why = clean(why), "account stays blocked although unblock_after is over: its parked mail could not be held back");
 }
 
 /// An automatic block was lifted, since its time was over.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::digest::Digests;
 use crate::guard::Ledger;
 use crate::net::tls::Acceptor;
 use crate::quarantine::Spool;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub senders: Senders,
     /// Who is connected.
     pub roster: Roster,
+    /// Which digests went out, and what may expire by them.
+    pub digests: Digests,
     /// Who is told.
     pub desk: Desk,
     /// The memory for mail data.

@@ -83,6 +83,7 @@ const HOUSE: &[Unit] = &[
     unit("transfer", PARTS, NO_MACHINERY),
     unit("control", PARTS, NO_MACHINERY),
     unit("desk", PARTS, NO_MACHINERY),
+    unit("digest", PARTS, NO_MACHINERY),
     unit("maillog", PARTS, NO_MACHINERY),
     unit("parts", PARTS, NO_MACHINERY),
     // Layer 4: the program.
@@ -112,6 +113,7 @@ const PARTS: &[&str] = &[
     "transfer",
     "control",
     "desk",
+    "digest",
     "maillog",
     "parts",
 ];

@@ -175,6 +175,8 @@ pub struct Notify {
     pub to: Vec<String>,
     /// The sender.
     pub from: String,
+    /// How often the abuse desk is reminded of what waits in the quarantine; `None`: never.
+    pub digest: Option<Duration>,
     /// The file with the text of notices about an account; `None`: our own.
     pub template: Option<PathBuf>,
     /// The program that gets events.

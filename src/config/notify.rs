@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::section::{Findings, Section};
+use super::units::{DAY, SECOND};
 use super::{Notify, value};
 use crate::notify::webhook::{Hook, Target};
 
@@ -18,11 +19,12 @@ pub(super) fn read(
         "" => Ok(String::new()),
         address => value::mailbox(address),
     });
+    let digest = section.duration_or("digest", "off", Some(DAY), SECOND..=30 * DAY);
     let template = section.text("template", None, |text| optional_path(folder, text));
     let webhook = webhook(&mut section, folder);
     section.finish(findings);
     let from = if from.is_empty() { format!("gatepost@{hostname}") } else { from };
-    Notify { to, from, template, webhook }
+    Notify { to, from, digest, template, webhook }
 }
 
 fn webhook(section: &mut Section<'_>, folder: &Path) -> Option<Hook> {

@@ -3,6 +3,7 @@
 //! [`notice`] and [`dsn`] write messages, pure, with lettre's header and MIME types; [`outbox`] keeps them as files and
 //! sends them with lettre's transport; [`webhook`] writes events and POSTs them. What stands in them may come from a thief: [`letter`] makes it safe to print.
 
+pub mod digest;
 pub mod dsn;
 mod letter;
 pub mod notice;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, SinglePart};
 
+use super::digest::Digest;
 use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
 use super::suspicion::{self, Delay, Spared};
 use super::template::{Field, Template};
@@ -42,6 +43,8 @@ pub enum Notice {
     Suspected(Incident),
     /// It alarmed for an account that is observed.
     WouldAlarm(Incident, Spared),
+    /// What waits in the quarantine.
+    Digest(Digest),
     /// 80 % of the quarantine are used.
     QuarantineNearlyFull {
         /// Parked messages.
@@ -193,7 +196,8 @@ impl Notice {
             | Self::Delayed(incident, _)
             | Self::Suspected(incident)
             | Self::WouldAlarm(incident, _) => Some(incident),
-            Self::QuarantineNearlyFull { .. }
+            Self::Digest(_)
+            | Self::QuarantineNearlyFull { .. }
             | Self::Guessed { .. }
             | Self::LedgerTrouble { .. }
             | Self::Blind { .. } => None,
@@ -261,6 +265,7 @@ impl Notice {
                 incident.account,
                 incident.invalid_recipients
             ),
+            Self::Digest(digest) => digest.subject(),
             Self::QuarantineNearlyFull { .. } => "The quarantine is nearly full".to_owned(),
             Self::Guessed { account, .. } => format!("A password may have been guessed: {account}"),
             Self::LedgerTrouble { .. } => "Counts and blocks cannot be written".to_owned(),
@@ -275,6 +280,7 @@ impl Notice {
             Self::Delayed(incident, delay) => suspicion::delayed(incident, *delay),
             Self::Suspected(incident) => suspicion::suspected(incident),
             Self::WouldAlarm(incident, spared) => suspicion::would_alarm(incident, *spared),
+            Self::Digest(digest) => digest.text(),
             Self::QuarantineNearlyFull { messages, octets, max_size } => {
                 nearly_full(*messages, *octets, *max_size)
             }

@@ -9,6 +9,7 @@ use std::ops::Bound;
 use super::envelope::{Envelope, State};
 use super::schedule::postponed;
 use super::spool::{Due, Limits, Usage};
+use super::waiting::{Message, Sum, Waiting};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::QuarantineId;
@@ -297,6 +298,24 @@ impl Index {
     pub(super) fn put_off(&self, account: &Account) -> Vec<QuarantineId> {
         let of_account = self.records.iter().filter(|(_, record)| record.account.as_ref() == Some(account));
         of_account.filter(|(_, record)| record.put_off).map(|(id, _)| *id).collect()
+    }
+
+    /// What waits for an operator, account by account; those parked before `before` count as old.
+    pub(super) fn waiting(&self, before: Option<Timestamp>) -> Vec<Waiting> {
+        let mut sum = Sum::default();
+        for record in self.records.values() {
+            let Some(account) = &record.account else { continue };
+            let (size, parked, state) = (record.size, record.parked, record.state);
+            sum.add(Message { account, size, parked, state, awaited: record.due.is_some() }, before);
+        }
+        sum.done()
+    }
+
+    /// When the oldest of them was parked.
+    pub(super) fn oldest_waiting(&self) -> Option<Timestamp> {
+        let mut waiting =
+            self.records.values().filter(|record| matches!(record.state, State::Parked | State::Failed));
+        waiting.next().map(|record| record.parked)
     }
 
     /// How many of `account` go out by themselves, and when the last of them does.

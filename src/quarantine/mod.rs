@@ -16,6 +16,8 @@ mod shared;
 mod space;
 pub mod spool;
 mod tests;
+mod waiting;
 
 pub use envelope::{Envelope, Recipient, RecipientState};
 pub use spool::Spool;
+pub use waiting::Waiting;

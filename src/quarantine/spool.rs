@@ -15,6 +15,7 @@ use super::envelope::{Envelope, State};
 pub use super::parking::{Parking, Salvaged, Unparked};
 use super::shared::{Held, Shared, blocking};
 use super::space::{FIRST_BOOKING, Space};
+use super::waiting::Waiting;
 use super::{claim, files, listing};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -316,13 +317,29 @@ impl Spool {
         failed
     }
 
-    /// Removes parked messages older than `expire_after`; says which. One that is to go out by itself stays, unless its
+    /// What waits for an operator, account by account; those parked before `before` count as old.
+    pub fn waiting(&self, before: Option<Timestamp>) -> Vec<Waiting> {
+        self.shared.index().waiting(before)
+    }
+
+    /// Since when the oldest message waits for an operator.
+    pub fn oldest_waiting(&self) -> Option<Timestamp> {
+        self.shared.index().oldest_waiting()
+    }
+
+    /// Removes parked messages older than `expire_after`, and parked before `announced`; says which. One that is to go out by itself stays, unless its
     /// time has come and its account is among those that are `held`. One that cannot be removed stays for the next time.
-    pub async fn expire(&self, now: Timestamp, held: &BTreeSet<Account>) -> Vec<QuarantineId> {
+    pub async fn expire(
+        &self,
+        now: Timestamp,
+        held: &BTreeSet<Account>,
+        announced: Timestamp,
+    ) -> Vec<QuarantineId> {
         let Some(age) = self.shared.limits.expire_after else { return Vec::new() };
         let mut expired = Vec::new();
         loop {
-            let old = self.shared.index().parked_before(now.before(age), now, held, EXPIRE_BATCH);
+            let old =
+                self.shared.index().parked_before(now.before(age).min(announced), now, held, EXPIRE_BATCH);
             let held: Vec<Held> = old.into_iter().filter_map(|id| self.shared.hold(id).ok()).collect();
             let shared = Arc::clone(&self.shared);
             let removed = blocking(move || {

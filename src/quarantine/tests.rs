@@ -536,14 +536,45 @@ async fn only_what_waits_expires() {
     failed.update(changed).await.unwrap();
     drop(failed);
     let claimed = spool.claim(ids[1]).await.unwrap();
-    assert_eq!(spool.expire(clock::now(), &[].into()).await, []);
     let later = clock::now().after(day + Duration::from_secs(60));
-    let mut expired = spool.expire(later, &[].into()).await;
+    assert_eq!(spool.expire(clock::now(), &[].into(), later).await, []);
+    let before_all = clock::now().before(day);
+    assert_eq!(spool.expire(later, &[].into(), before_all).await, [], "no digest announced them");
+    let mut expired = spool.expire(later, &[].into(), later).await;
     expired.sort();
     assert_eq!(expired, ids[2..]);
     drop(claimed);
-    assert_eq!(spool.expire(later, &[].into()).await, [ids[1]]);
+    assert_eq!(spool.expire(later, &[].into(), later).await, [ids[1]]);
     assert_eq!(spool.ids(None), [ids[0]]);
+}
+
+/// What went out by itself waits for an operator from now on, also where its time was put off; over a restart.
+#[tokio::test]
+async fn what_was_awaited_can_be_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    let base = clock::now();
+    let at = |minutes: u64| base.after(Duration::from_secs(60 * minutes));
+    let mut ids = Vec::new();
+    for name in ["anna", "anna", "bert"] {
+        let account: Account = name.parse().unwrap();
+        let parking = spool.begin(&account, base).await.unwrap();
+        let envelope = Envelope { due: Some(at(30)), parked: base, ..envelope(&parking, &account) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    spool.postpone(&anna(), at(50));
+    spool.keep(&anna()).await.unwrap();
+    assert_eq!(spool.due(at(99)).iter().map(|due| due.id).collect::<Vec<_>>(), [ids[2]]);
+    let waiting = spool.waiting(Some(at(1)));
+    let shown: Vec<_> =
+        waiting.iter().map(|of| (of.account.as_str(), of.usage.messages, of.awaited, of.old)).collect();
+    assert_eq!(shown, [("user:anna", 2, 0, 2), ("user:bert", 1, 1, 1)]);
+    assert_eq!(spool.oldest_waiting(), Some(base));
+    drop(spool);
+    let spool = open(home.path()).await;
+    assert_eq!(spool.envelope(ids[0]).await.unwrap().due, None);
+    assert_eq!(spool.due(at(99)).len(), 1);
 }
 
 /// A further alarm puts off what waits: for all who ask at once, on the disk once that is asked for, and never a release.

@@ -166,7 +166,10 @@ impl Releaser {
 
     async fn expire(&self) {
         let held = self.held_accounts().await;
-        for id in self.parts.spool.expire(clock::now(), &held).await {
+        let now = clock::now();
+        // Nothing goes that no digest has announced.
+        let Some(announced) = self.parts.digests.released(now) else { return };
+        for id in self.parts.spool.expire(now, &held, announced).await {
             maillog::expired(id);
         }
     }

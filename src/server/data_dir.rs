@@ -15,7 +15,7 @@ use crate::durable;
 /// Locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
 /// What is in it that must be ours, and that another user who ran a command here would have made his.
-const CONTENTS: [&str; 9] = [
+const CONTENTS: [&str; 10] = [
     LOCK,
     "secret",
     "ledger",
@@ -25,6 +25,7 @@ const CONTENTS: [&str; 9] = [
     "quarantine",
     "quarantine/lock",
     "outbox",
+    "digests",
 ];
 
 /// A data directory that no other process uses. Dropping it lets go.

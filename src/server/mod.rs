@@ -27,6 +27,7 @@ use crate::config::{Config, ListenTls};
 use crate::control::socket::ControlSocket;
 use crate::control::{Operations, audit, routes};
 use crate::desk::Desk;
+use crate::digest::Digests;
 use crate::guard::Ledger;
 use crate::maillog;
 use crate::net::{self_signed, tls};
@@ -104,6 +105,10 @@ impl Workshop {
         let buffers = Buffers::new(config.session.max_buffered);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
+        let (digests, trouble) = Digests::open(data_dir.path(), &config);
+        if let Some(why) = trouble {
+            maillog::digests_unreadable(&why);
+        }
         let desk = Desk::open(Arc::clone(&config), outbox, spool.clone()).map_err(ServerError)?;
         let parts = Parts {
             config,
@@ -113,6 +118,7 @@ impl Workshop {
             auth,
             senders,
             roster: Roster::default(),
+            digests,
             desk,
             buffers,
             tls,
@@ -261,6 +267,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::blocks(parts.clone()));
     beside.spawn(watchers::lapses(parts.clone()));
     beside.spawn(watchers::causes(parts.clone()));
+    beside.spawn(watchers::digests(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });

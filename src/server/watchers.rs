@@ -10,7 +10,7 @@ use crate::account::Account;
 use crate::auth::UsersEvent;
 use crate::clock;
 use crate::control::AuditLine;
-use crate::guard::ledger::{Block, BlockedBy, CauseChange};
+use crate::guard::ledger::{BlockedBy, CauseChange};
 use crate::maillog;
 use crate::parts::Parts;
 use crate::roster::Ending;
@@ -22,6 +22,8 @@ const UNTOLD_TICK: Duration = Duration::from_secs(1);
 const CAUSE_TICK: Duration = Duration::from_secs(10);
 /// How often the quarantine's fill level is looked at.
 const FILL_TICK: Duration = Duration::from_secs(10);
+/// How often it is looked whether a digest is due.
+const DIGEST_TICK: Duration = Duration::from_secs(1);
 /// How often blocks are looked for whose time is over.
 const LAPSE_TICK: Duration = Duration::from_secs(1);
 
@@ -92,17 +94,13 @@ pub(super) async fn ledger(parts: Parts) {
 pub(super) async fn lift(parts: &Parts) {
     let Some(age) = parts.config.unblock_after else { return };
     let now = clock::now();
-    // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
-    for account in parts.spool.awaited_accounts() {
-        let block = parts.ledger.watch(&account, now).await.block();
-        let lapses = |block: &Block| block.by != BlockedBy::Operator && block.at.after(age) <= now;
-        if block.as_ref().is_some_and(lapses)
-            && let Err(error) = parts.spool.keep(&account).await
-        {
-            maillog::not_kept(&account, &error.to_string());
+    for account in parts.ledger.lapsed(age, now) {
+        // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
+        if let Err(error) = parts.spool.keep(&account).await {
+            maillog::lapse_postponed(&account, &error.to_string());
+            continue;
         }
-    }
-    for (account, block) in parts.ledger.lapse(age, now).await {
+        let Some(block) = parts.ledger.lapse(&account, age, now).await else { continue };
         let parked = parts.spool.usage(Some(&account)).messages;
         maillog::lapsed(&account, block.at, parked);
         maillog::audit(&AuditLine::of_gatepost(
@@ -177,6 +175,33 @@ pub(super) async fn causes(parts: Parts) {
             }
         }
         let _ = timeout(CAUSE_TICK, parts.ledger.caused()).await;
+    }
+}
+
+/// Sends digests of what waits in the quarantine; each is noted once it is on the disk.
+pub(super) async fn digests(parts: Parts) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(DIGEST_TICK).await;
+        let now = clock::now();
+        if !parts.spool.oldest_waiting().is_some_and(|oldest| parts.digests.is_due(oldest, now)) {
+            continue;
+        }
+        let waiting = parts.spool.waiting(parts.digests.horizon(now));
+        let written = match parts.desk.digest(&waiting, parts.spool.unreadable()).await {
+            Ok(()) => parts.digests.sent(now).await,
+            Err(why) => Err(why),
+        };
+        match &written {
+            Ok(()) => {
+                let messages = waiting.iter().map(|waiting| waiting.usage.messages).sum();
+                let expiring = waiting.iter().map(|waiting| waiting.old).sum();
+                maillog::digest_sent(messages, waiting.len(), expiring);
+            }
+            Err(why) if !failing => maillog::digest_failed(why),
+            Err(_) => {}
+        }
+        failing = written.is_err();
     }
 }
 

@@ -359,7 +359,7 @@ pub(super) mod tests {
         assert!(matches!(pool.wait(waiting).await, Ok(Lease::Slot(_))));
     }
 
-    const EMPTY: Result<std::convert::Infallible, oneshot::error::TryRecvError> = Err(oneshot::error::TryRecvError::Empty);
+    const EMPTY: Result<Infallible, oneshot::error::TryRecvError> = Err(oneshot::error::TryRecvError::Empty);
 
     #[tokio::test]
     async fn none_is_greeted_ahead_while_all_is_being_closed() {

@@ -230,3 +230,33 @@ fn automatic_blocks_are_lifted_when_their_time_is_over() {
     cross(&gatepost, "alice");
     assert_eq!(gatepost.status("user:alice").unwrap()["invalid_recipients"], 2);
 }
+
+/// A lifted block lets nothing out: what was delayed before the block stays parked too.
+#[test]
+fn what_was_delayed_stays_when_a_block_is_lifted() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let gatepost = setup(&upstream, &receiver)
+        .limit(4)
+        .set("limit.unblock_after", "1s")
+        .set("detection.threshold", 2.0)
+        .set("detection.delay", "5s")
+        .start();
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    for number in 1..=2 {
+        client.expect(&format!("RCPT TO:<nobody-{number}@mta.example>"), 550);
+    }
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    client.data(&message("delayed"), 250);
+    assert!(!gatepost.parked()[0]["due"].is_null());
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.expect("RCPT TO:<nobody-3@mta.example>", 550);
+    client.expect("RCPT TO:<nobody-4@mta.example>", 250);
+    client.quit();
+    let posts = receiver.expect(3);
+    let kinds: Vec<_> = posts.iter().map(crate::support::receiver::Post::kind).collect();
+    assert_eq!(kinds, ["account.probation", "account.blocked", "account.unblocked"]);
+    assert_eq!(posts[0].json()["data"]["state"], "probation");
+    let parked = gatepost.parked();
+    assert!(parked.len() == 1 && parked[0]["due"].is_null(), "{parked:?}");
+}

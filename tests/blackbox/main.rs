@@ -20,6 +20,7 @@ mod commands;
 mod crash;
 mod demo;
 mod dialogue;
+mod digest;
 mod front_in;
 mod front_upstream;
 mod hooks;

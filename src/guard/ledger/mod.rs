@@ -128,28 +128,30 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
-    /// Lifts the blocks that nobody made by hand and that are as old as `age`, as [`Self::unblock`] does. Which they were.
-    pub async fn lapse(&self, age: Duration, now: Timestamp) -> Vec<(Account, Block)> {
-        let mut blocked = Vec::new();
+    /// Accounts whose block nobody made by hand and is as old as `age`.
+    pub fn lapsed(&self, age: Duration, now: Timestamp) -> Vec<Account> {
+        let mut lapsed = Vec::new();
         self.shared().accounts.each(|entry| {
             if entry.standing() == Standing::Blocked && entry.lock().has_lapsed(age, now) {
-                blocked.push(entry.account.clone());
+                lapsed.push(entry.account.clone());
             }
         });
-        let mut lapsed = Vec::new();
-        for account in blocked {
-            // Its window has to be known to be forgotten.
-            let watch = self.watch(&account, now).await;
-            let (block, written) = {
-                let mut state = watch.entry().lock();
-                (state.lapse(age, now), self.shared().queue.submit(watch.entry(), &mut state))
-            };
-            if let Some(block) = block {
-                let _ = self.changed(&watch, true, written).await;
-                lapsed.push((account, block));
-            }
-        }
         lapsed
+    }
+
+    /// Lifts such a block, as [`Self::unblock`] does; which it was.
+    pub async fn lapse(&self, account: &Account, age: Duration, now: Timestamp) -> Option<Block> {
+        // Its window has to be known to be forgotten.
+        let watch = self.watch(account, now).await;
+        let (block, written) = {
+            let mut state = watch.entry().lock();
+            let block = state.lapse(age, now);
+            watch.entry().show_probation(&state);
+            (block, self.shared().queue.submit(watch.entry(), &mut state))
+        };
+        // Where it could not be written it holds in memory.
+        let _ = self.changed(&watch, block.is_some(), written).await;
+        block
     }
 
     async fn changed(

@@ -11,8 +11,12 @@ async fn tell_all(ledger: &Ledger, now: Timestamp) {
 }
 
 async fn lapse(ledger: &Ledger, now: Timestamp) -> Vec<String> {
-    let lapsed = soon(ledger.lapse(DAY, now)).await;
-    lapsed.into_iter().map(|(account, block)| format!("{account} {:?}", block.by)).collect()
+    let mut lapsed = Vec::new();
+    for account in ledger.lapsed(DAY, now) {
+        let block = soon(ledger.lapse(&account, DAY, now)).await.unwrap();
+        lapsed.push(format!("{account} {:?}", block.by));
+    }
+    lapsed
 }
 
 #[tokio::test]
