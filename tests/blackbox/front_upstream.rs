@@ -420,7 +420,7 @@ fn without_file_descriptors_it_is_not_the_upstreams_fault() {
     let usual = rustix::process::getrlimit(Resource::Nofile);
     let pid = rustix::process::Pid::from_raw(gatepost.pid().try_into().unwrap());
     let allow = |limit: Rlimit| rustix::process::prlimit(pid, Resource::Nofile, limit).unwrap();
-    allow(Rlimit { current: Some(first_free), ..usual.clone() });
+    allow(Rlimit { current: Some(first_free), ..usual });
     let reply = client.ask("MAIL FROM:<alice@mta.example>").text();
     allow(usual);
     assert!(reply.starts_with("451 4.4.1"), "{reply}");

@@ -75,7 +75,7 @@ fn odd(asked: &Asked<'_>) -> Option<Answer> {
         _ => return None,
     };
     // Half of them octet by octet.
-    Some(if asked.connection % 2 == 0 { Answer::Dripped(reply) } else { Answer::Reply(reply) })
+    Some(if asked.connection.is_multiple_of(2) { Answer::Dripped(reply) } else { Answer::Reply(reply) })
 }
 
 #[test]
