@@ -1,6 +1,6 @@
 //! The documented default configuration and the code agree; every bad configuration is refused with the exact words
 //! that its folder in `bad_configs` expects.
-#![allow(clippy::panic, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
 use std::fs;
