@@ -1,6 +1,6 @@
 //! `gatepost replay`: what settings would have done to mail of the past, by the logs that are there already.
 //!
-//! Opens logs and prints what [`replay`](crate::replay) makes of them. Needs no configuration; where there is one, its settings are among
+//! Opens logs and prints what [`mod@crate::replay`] makes of them. Needs no configuration; where there is one, its settings are among
 //! those that are tried. Changes nothing, asks nobody.
 
 mod progress;
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     /// Draw each suspicious account's invalid recipients over time, as SVG
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// A network of machines that send without logging in, beside those of [relay] hosts; may be given more than once
+    /// A network of machines that send without logging in, beside those of `[relay] hosts`; may be given more than once
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     relay: Vec<IpNet>,
     /// Only what was logged since then: 2026-11-24T16:05:28Z, or a duration ago such as 30d

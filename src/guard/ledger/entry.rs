@@ -639,7 +639,7 @@ impl State {
             || self.would_block_day.max(self.alarm_day) >= Some(day_of(now))
     }
 
-    /// Whether it may leave memory, but for the messages of [`Self::unwritten_messages`].
+    /// Whether it may leave memory, but for the messages of [`Self::unwritten_octets`].
     pub(super) fn is_idle(&self) -> bool {
         self.holders == 0
             && self.in_flight == 0
