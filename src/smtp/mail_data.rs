@@ -173,6 +173,11 @@ impl ContentChecker {
         }
     }
 
+    /// The first fault, whatever follows.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
     /// The first fault, where no octet follows any more (a CR at the very end is bare).
     pub fn finish(&self) -> Option<Fault> {
         self.fault.or_else(|| self.after_cr.then_some(Fault::BareCr))

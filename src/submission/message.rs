@@ -192,6 +192,11 @@ impl Incoming {
         let Framing::Dots(scanner) = &mut self.framing else { return (0, true) };
         let scan = scanner.scan(input);
         let mut upstream = upstream;
+        if scanner.fault().is_some() {
+            // Nor does anything around the fault go on: an upstream may take it for an end of data.
+            self.give_up_early(upstream);
+            return (scan.consumed, scan.ended);
+        }
         for content in scan.content(input) {
             self.take(content, upstream.as_deref_mut()).await;
         }
@@ -203,6 +208,10 @@ impl Incoming {
     pub(super) async fn take_chunk(&mut self, content: &[u8], mut upstream: Option<&mut Transaction>) {
         if let Framing::Chunks(checker) = &mut self.framing {
             checker.check(content);
+            if checker.fault().is_some() {
+                // As above; the reply comes with the last chunk.
+                return;
+            }
         }
         self.take(content, upstream.as_deref_mut()).await;
         self.give_up_early(upstream);

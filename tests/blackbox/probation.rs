@@ -180,7 +180,7 @@ fn a_restart_keeps_due_times() {
     assert_eq!(only(&gatepost)["due"], put_off);
     assert!(gatepost.status("user:alice").is_none());
     send(&mut gatepost.login("alice"), "at once");
-    assert_eq!(went_out(&upstream.taken()), ["at once"]);
+    assert_eq!(went_out(&upstream.expect_taken(1)), ["at once"]);
 }
 
 /// Down at its due time, it goes out at the next start.
