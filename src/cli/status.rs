@@ -6,7 +6,7 @@ use super::output::Failed;
 use super::table::{Table, column};
 use super::text::moment;
 use crate::config::{Config, units};
-use crate::control::api::{AccountState, AccountStatus, Answer, Request};
+use crate::control::api::{AccountState, AccountStatus, Answer, Request, UpstreamStatus};
 use crate::guard::ledger::BlockedBy;
 
 #[derive(Debug, clap::Args)]
@@ -31,8 +31,16 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         column("PROBATION", 6, 26, 26),
         column("REASON", 9, 12, 50),
     ]);
+    let mut upstream = None;
     while let Some(answer) = replies.next().await {
-        let Answer::Account(status) = answer else { continue };
+        let status = match answer {
+            Answer::Account(status) => status,
+            Answer::Upstream(status) => {
+                upstream = Some(status);
+                continue;
+            }
+            _ => continue,
+        };
         if output.is_json() {
             output.object(&status)?;
         } else {
@@ -42,9 +50,35 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() {
         output.line("No account has an invalid recipient in the window, and none is blocked.")?;
     }
+    if let Some(status) = upstream.filter(|_| !output.is_json()) {
+        output.line(&of_upstream(&status))?;
+    }
     output.flush()?;
     gate.close().await;
     replies.verdict()
+}
+
+/// What the upstream refuses, in words: an operator is to see whether it verifies recipients.
+fn of_upstream(status: &UpstreamStatus) -> String {
+    let UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind } = *status;
+    if asked == 0 {
+        return "The upstream was asked about no recipient today (UTC).".to_owned();
+    }
+    let share = |refused: u64, asked: u64| match (refused, asked) {
+        (_, 0) => "none asked".to_owned(),
+        (0, asked) => format!("none of {asked}"),
+        // In tenths of a percent, and never 0.0 where there was one.
+        (refused, asked) => {
+            let tenths = (refused * 1000 / asked).max(1);
+            format!("{refused} of {asked} ({}.{} %)", tenths / 10, tenths % 10)
+        }
+    };
+    let verdict = if blind { " It seems to be BLIND: it accepts everybody." } else { "" };
+    format!(
+        "Recipients that the upstream refused today (UTC): {}; at foreign domains: {}.{verdict}",
+        share(refused, asked),
+        share(foreign_refused, foreign_asked)
+    )
 }
 
 fn row(status: AccountStatus) -> [String; 10] {
@@ -72,4 +106,28 @@ fn row(status: AccountStatus) -> [String; 10] {
         status.probation_until.map(|until| format!("until {}", moment(until))).unwrap_or_default(),
         status.reason.unwrap_or_default(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upstream_in_words() {
+        for (numbers, blind, expected) in [
+            ([0, 0, 0, 0], false, "The upstream was asked about no recipient today (UTC)."),
+            ([10, 0, 0, 0], false, "today (UTC): none of 10; at foreign domains: none asked."),
+            ([1234, 56, 800, 40], false, "56 of 1234 (4.5 %); at foreign domains: 40 of 800 (5.0 %)."),
+            (
+                [5000, 1, 1500, 0],
+                true,
+                "1 of 5000 (0.1 %); at foreign domains: none of 1500. It seems to be BLIND: it accepts everybody.",
+            ),
+        ] {
+            let [asked, refused, foreign_asked, foreign_refused] = numbers;
+            let status = UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind };
+            let text = of_upstream(&status);
+            assert!(text.ends_with(expected), "{text}");
+        }
+    }
 }

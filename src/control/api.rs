@@ -136,6 +136,8 @@ pub enum Part {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
+    /// To `status`: of the upstream, first of all.
+    Upstream(UpstreamStatus),
     /// To `status`.
     Account(AccountStatus),
     /// To `block`, `unblock`, `kick`.
@@ -152,6 +154,21 @@ pub enum Answer {
     Warning(String),
     /// It failed, or failed for one of several things; why, and what to do.
     Failure(String),
+}
+
+/// What the upstream said today (UTC) when it was asked about recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// About how many it was asked.
+    pub asked: u64,
+    /// How many it refused, for whatever reason.
+    pub refused: u64,
+    /// Of those asked, at domains other than its own.
+    pub foreign_asked: u64,
+    /// And refused.
+    pub foreign_refused: u64,
+    /// It seems to accept everybody, be it only at foreign domains.
+    pub blind: bool,
 }
 
 /// What an account is up to.

@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 
 use super::api::{
     AccountState, AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Part, Purpose,
-    ReleaseOutcome, Released, Request, Selection, Wanted,
+    ReleaseOutcome, Released, Request, Selection, UpstreamStatus, Wanted,
 };
 use super::audit::{Actor, AuditLine};
 use crate::account::Account;
 use crate::clock;
-use crate::guard::ledger::{BLIND_AFTER, Blindness, Change};
+use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, Tallies};
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
 use crate::quarantine::Spool;
@@ -218,7 +218,12 @@ impl Command<'_> {
 
     async fn status(&self) -> Result<(), Gone> {
         self.audit("status", "all accounts", "done");
-        let blind = self.operations.ledger.blindness(clock::now()).map(blind);
+        let now = clock::now();
+        let blind = self.operations.ledger.blindness(now).map(blind);
+        let Tallies { asked, refused, foreign_asked, foreign_refused } = self.operations.ledger.tallies(now);
+        let blind_today = blind.is_some();
+        let upstream = UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind: blind_today };
+        self.say(Answer::Upstream(upstream)).await?;
         let unreadable = self.operations.unreadable();
         for warning in self.operations.host.warnings().into_iter().chain(blind).chain(unreadable) {
             self.say(Answer::Warning(warning)).await?;

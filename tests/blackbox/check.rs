@@ -132,10 +132,25 @@ fn serve_and_status_say_that_the_upstream_is_blind() {
     for _ in 0..9 {
         ask(&mut client, 111);
     }
-    assert_eq!(gatepost.run(&["status"]).expect(0).stderr, "");
+    let status = gatepost.run(&["status"]).expect(0);
+    assert_eq!(status.stderr, "");
+    assert!(status.stdout.contains("none of 999; at foreign domains: none asked."), "{}", status.stdout);
     ask(&mut client, 1);
     gatepost.expect_log("that it is blind", |line| line.to_string().contains("BLIND"));
-    assert!(gatepost.run(&["status", "--json"]).expect(0).stderr.contains("BLIND"));
+    let status = gatepost.run(&["status", "--json"]).expect(0);
+    assert!(
+        status.stderr.contains("BLIND") && status.stdout.is_empty(),
+        "{}{}",
+        status.stdout,
+        status.stderr
+    );
+    assert!(
+        gatepost
+            .run(&["status"])
+            .expect(0)
+            .stdout
+            .contains("none of 1000; at foreign domains: none asked. It seems to be BLIND")
+    );
     client.quit();
     gatepost.terminate();
     assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"), "while `serve` is down");

@@ -20,6 +20,19 @@ pub(super) struct Day {
     foreign: Tally,
 }
 
+/// About how many recipients the upstream was asked on a day, and how many it refused, for whatever reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// All.
+    pub asked: u64,
+    /// All that were refused.
+    pub refused: u64,
+    /// Those at domains other than its own.
+    pub foreign_asked: u64,
+    /// And of these the refused.
+    pub foreign_refused: u64,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tally {
     probed: u64,
@@ -50,6 +63,19 @@ impl Day {
 }
 
 impl Day {
+    /// Today's recipients so far: all, and those at foreign domains.
+    pub(super) fn tallies(&self, now: Timestamp) -> Tallies {
+        if day_of(now) != self.day {
+            return Tallies::default();
+        }
+        Tallies {
+            asked: self.everybody.probed,
+            refused: self.everybody.refused,
+            foreign_asked: self.foreign.probed,
+            foreign_refused: self.foreign.refused,
+        }
+    }
+
     /// Whether the upstream seems to be blind: so many of today's recipients were probed, and no one was refused.
     pub(super) fn blindness(&self, now: Timestamp) -> Option<Blindness> {
         if day_of(now) != self.day {
@@ -121,6 +147,8 @@ mod tests {
         run(&mut day, 1, false, false, at(1));
         assert_eq!(day.blindness(at(1)), Some(Blindness::Everybody));
         assert_eq!(day.blindness(at(2)), None);
+        let tallies = Tallies { asked: 1000, refused: 0, foreign_asked: 999, foreign_refused: 0 };
+        assert_eq!((day.tallies(at(1)), day.tallies(at(2))), (tallies, Tallies::default()));
         // At its own domain: of the others nothing is known.
         run(&mut day, 1, false, true, at(1));
         assert_eq!(day.blindness(at(1)), None);

@@ -38,7 +38,7 @@ use writer::Writer;
 
 pub use super::cause::Cause;
 pub use super::window::{Count, MAX_LIMIT};
-pub use day::BLIND_AFTER;
+pub use day::{BLIND_AFTER, Tallies};
 pub use policy::{AccountRule, Detection, Leniency, Match, OnAlarm, Policy, Terms};
 pub use terms::{
     Attempt, Blindness, Block, BlockedBy, CauseChange, Change, LedgerError, Probation, RELAYED, Record,
@@ -291,6 +291,11 @@ impl Ledger {
     /// no refusal.
     pub fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         self.shared().tally(foreign, refused, now)
+    }
+
+    /// About how many recipients the upstream was asked today (UTC), and how many it refused.
+    pub fn tallies(&self, now: Timestamp) -> Tallies {
+        self.shared().day().tallies(now)
     }
 
     /// Whether the upstream seems to accept everybody today (UTC): enough was probed, and nothing refused.
