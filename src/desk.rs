@@ -21,7 +21,7 @@ use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::digest::{Digest, Waiting};
 use crate::notify::dsn::{Refused, Report};
-use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Withheld};
+use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Uncounted, Withheld};
 use crate::notify::outbox::{Kind, Mail, Outbox, Route};
 use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
@@ -262,6 +262,10 @@ impl Desk {
             reply: message.reply.clone(),
             message_id: message.message_id.clone(),
         };
+        let uncounted = |uncounted: &ledger::Uncounted| Uncounted {
+            domain: uncounted.domain.clone(),
+            answers: uncounted.answers,
+        };
         Incident {
             account: record.account.clone(),
             invalid_recipients: record.invalid_recipients,
@@ -273,6 +277,7 @@ impl Desk {
             samples: record.samples.iter().map(sample).collect(),
             sessions,
             relayed: record.relayed.iter().map(relayed).collect(),
+            uncounted: record.uncounted.iter().map(uncounted).collect(),
         }
     }
 

@@ -42,7 +42,7 @@ pub enum Answer {
 /// A common cause, as long as it lasts or when it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The domain, as somebody wrote it.
+    /// The domain, as it was given.
     pub domain: String,
     /// Since when.
     pub since: Timestamp,

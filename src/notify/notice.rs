@@ -113,6 +113,17 @@ pub struct Incident {
     pub sessions: usize,
     /// The latest messages that the upstream still took.
     pub relayed: Vec<Relayed>,
+    /// What was not counted.
+    pub uncounted: Vec<Uncounted>,
+}
+
+/// Recipients that were not counted, since their domain refuses everybody.
+#[derive(Debug, Clone)]
+pub struct Uncounted {
+    /// The domain.
+    pub domain: String,
+    /// How many.
+    pub answers: u32,
 }
 
 /// An invalid recipient.
@@ -360,12 +371,20 @@ pub(super) fn facts(incident: &Incident) -> String {
         "First invalid recipient:  {}\n\
          Last invalid recipient:   {}\n\
          Client addresses:         {}\n\
-         Open sessions now:        {}\n",
+         Open sessions now:        {}\n{}",
         time(incident.first),
         time(incident.last),
         clients(incident),
         incident.sessions,
+        uncounted(incident),
     )
+}
+
+fn uncounted(incident: &Incident) -> String {
+    let line = |Uncounted { domain, answers }: &Uncounted| {
+        format!("Not counted:              {answers} at {}, which refused everybody\n", shown(domain))
+    };
+    incident.uncounted.iter().map(line).collect()
 }
 
 fn time(at: Option<Timestamp>) -> String {
@@ -513,6 +532,7 @@ mod tests {
                 reply: "250 2.0.0 Ok: queued as 4D489100508D".into(),
                 message_id: Some("<1@x>".into()),
             }],
+            uncounted: vec![Uncounted { domain: "down.example".into(), answers: 12 }],
         }
     }
 

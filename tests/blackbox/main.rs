@@ -19,6 +19,7 @@ mod check;
 mod commands;
 mod crash;
 mod demo;
+mod detection;
 mod dialogue;
 mod digest;
 mod front_in;

@@ -156,7 +156,7 @@ pub struct Record {
 /// Answers that did not count, since their domain refuses everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uncounted {
-    /// The domain, as somebody wrote it.
+    /// The domain, in small letters.
     pub domain: String,
     /// How many of the account's recipients there, since it first happened within the period; those included that counted at
     /// first.
