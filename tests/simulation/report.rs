@@ -158,9 +158,9 @@ pub(crate) fn other_settings(seed: u64) -> String {
 }
 
 /// How many recipients there are between two alarms of a list with this share of invalid ones: the test as a Markov chain on
-/// steps of a thirtieth of its fall, by the rate at which it alarms once it has settled.
+/// steps of a fifteenth of its fall, by the rate at which it alarms once it has settled.
 pub(crate) fn between_alarms((t0, t1, h): (f64, f64, f64), share: f64) -> f64 {
-    const FALL: usize = 30;
+    const FALL: usize = 15;
     let (rise, fall) = ((t1 / t0).ln(), ((1.0 - t0) / (1.0 - t1)).ln());
     let step = fall / FALL as f64;
     let rise = (rise / step).round() as usize;
@@ -168,7 +168,7 @@ pub(crate) fn between_alarms((t0, t1, h): (f64, f64, f64), share: f64) -> f64 {
     let mut now = vec![0.0; states];
     now[0] = 1.0;
     let mut alarmed = 0.0;
-    for _ in 0..2_000 {
+    for _ in 0..1_000 {
         let mut next = vec![0.0; states];
         alarmed = 0.0;
         for (s, mass) in now.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
