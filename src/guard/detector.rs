@@ -6,7 +6,8 @@
 //! Security and Privacy 2004) find port scans by it. `docs/detection.md` says what it is good for.
 //!
 //! An address is evidence once, as long as it is remembered: mail programs repeat what was refused, and people write to the
-//! same people. Memory is bounded: [`REMEMBERED`] addresses of each kind are, and [`DOMAINS`] domains.
+//! same people. Time is evidence too: with each [`FORGIVEN`] `s` falls by what one invalid recipient raised it, so that what
+//! an honest sender mistypes over weeks does not add up. Memory is bounded: [`REMEMBERED`] addresses of each kind are, and [`DOMAINS`] domains.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,8 +26,11 @@ pub const DOMAINS: usize = 64;
 /// Of a domain that accepted none of an account's recipients within the period so many invalid ones move `s`: a company that
 /// has closed is one fact, however many of its addresses stand in a list.
 pub const OF_A_DEAD_DOMAIN: usize = 3;
-/// So long after the last invalid recipient that moved it `s` starts from 0.
+/// So long after the last invalid recipient that moved `s` all is forgotten.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// In so much time one invalid recipient is forgiven: who writes to the same people for ever, all of them known, has nothing
+/// else to set against what he mistypes.
+pub const FORGIVEN: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// `[detection]`: the two hypotheses, and how much evidence is enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -126,7 +130,7 @@ impl Detector {
         }
     }
 
-    /// How much evidence there is that the account is stolen.
+    /// How much evidence there is that the account is stolen, as of the last recipient that moved it.
     pub fn s(&self) -> f64 {
         self.s
     }
@@ -145,11 +149,12 @@ impl Detector {
             self.s = 0.0;
             self.raised.clear();
         }
-        if self.raised.iter().any(|raised| raised.address == address)
-            || domain.is_some_and(|domain| self.is_known_dead(domain, now, period))
-        {
+        let known = self.raised.iter().any(|raised| raised.address == address)
+            || domain.is_some_and(|domain| self.is_known_dead(domain, now, period));
+        if known {
             return Evidence::Known;
         }
+        self.forgive(now, test);
         if self.raised.len() >= RAISED {
             self.raised.pop_front();
         }
@@ -219,6 +224,15 @@ impl Detector {
         let moved = self.raised.iter().filter(|raised| raised.domain == Some(domain) && within(raised.at()));
         moved.count() >= OF_A_DEAD_DOMAIN
             && !self.accepted.iter().any(|(accepted, at)| *accepted == domain && within(*at))
+    }
+
+    /// Takes off what the time since the last invalid recipient that moved `s` is worth. Valid ones since then took theirs off
+    /// already: the order of what lowers `s` makes no difference.
+    fn forgive(&mut self, now: Timestamp, test: &Test) {
+        if let Some(last) = self.raised.back() {
+            let forgiven = now.since(last.at()).as_secs_f64() / FORGIVEN.as_secs_f64();
+            self.s = (self.s - forgiven * test.rise).max(0.0);
+        }
     }
 
     fn accept(&mut self, domain: Key, now: Timestamp) {
@@ -386,6 +400,36 @@ mod tests {
         feed(&mut detector, "dead a@0.example", at(1_000 * week));
         feed(&mut detector, "dead a@1.example", at(0));
         assert!(!detector.is_fresh(at(week)));
+    }
+
+    #[test]
+    fn time_forgives() {
+        // One mistyped address in each four hours, among mail to the same twenty: for a year.
+        let mut detector = Detector::default();
+        let rare = 4 * 60 * MINUTE;
+        for n in 0..2_190 {
+            for friend in 0..20 {
+                feed(&mut detector, &format!("living {friend}@friends.example"), at(n * rare));
+            }
+            let evidence = feed(&mut detector, &format!("dead {n}@{n}.example"), at(n * rare));
+            assert_eq!(evidence, Some(Evidence::Raised));
+            near(detector.s(), test().rise());
+        }
+        // Half of it in half the time, and no more than there is.
+        feed(&mut detector, "dead next@b.example", at(2_189 * rare + rare / 2));
+        near(detector.s(), 1.5 * test().rise());
+        feed(&mut detector, "dead late@c.example", at(2_300 * rare));
+        near(detector.s(), test().rise());
+        // Twice an hour is a thief's pace, however long it takes.
+        let mut detector = Detector::default();
+        let pace = (0..20)
+            .map(|n| feed(&mut detector, &format!("dead {n}@{n}.example"), at(n * 30 * MINUTE)).unwrap());
+        assert_eq!(pace.filter(|evidence| *evidence == Evidence::Alarm).count(), 2);
+        // A clock that steps back forgives nothing.
+        let mut detector = Detector::default();
+        feed(&mut detector, "dead 0@0.example", at(100 * rare));
+        feed(&mut detector, "dead 1@1.example", at(0));
+        near(detector.s(), 2.0 * test().rise());
     }
 
     fn recipients() -> impl Strategy<Value = Vec<(bool, u16, u8, u32)>> {

@@ -15,6 +15,7 @@ const START: u64 = 1_764_000_000_000;
 pub(crate) enum Kind {
     Thief(Thief),
     Typos,
+    SameHundred,
     Newsletter {
         stale: f64,
         by_domain: bool,
@@ -96,6 +97,7 @@ pub(crate) fn honest() -> Vec<Named> {
     let down = |name, newsletter| Named { name, kind: Kind::ProviderDown { newsletter }, runs: 10 };
     vec![
         Named { name: "people who mistype", kind: Kind::Typos, runs: 10 },
+        Named { name: "a desk that never sleeps, to the same hundred", kind: Kind::SameHundred, runs: 5 },
         newsletter("newsletter to 2,000, 2 % stale", 0.02, false),
         newsletter("newsletter to 2,000, 5 % stale", 0.05, false),
         newsletter("newsletter to 2,000, 10 % stale", 0.10, false),
@@ -116,6 +118,7 @@ pub(crate) fn events(kind: &Kind, seed: u64) -> Vec<Event> {
     let mut events = match kind {
         Kind::Thief(thief) => world.thief(thief),
         Kind::Typos => world.typos(),
+        Kind::SameHundred => world.same_hundred(),
         Kind::Newsletter { stale, by_domain } => world.newsletter(*stale, *by_domain),
         Kind::Club => world.club(),
         Kind::StuckOutboxes => world.stuck_outboxes(),
@@ -171,6 +174,25 @@ impl World {
                     events.push(Event { at, account, address, domain: 99, exists: true });
                     at += step;
                 }
+            }
+        }
+        events
+    }
+
+    /// Ten accounts for ninety days: ten mails an hour, day and night, to the same hundred people, one address in a hundred wrong.
+    /// None of the hundred is evidence after the first day, since the account is never out of memory.
+    fn same_hundred(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for account in 0..10usize {
+            for tenth in 0..90 * 24 * 10 {
+                let at = START + tenth * HOUR / 10;
+                events.push(match self.random.below(100) {
+                    0 => self.somebody(account, at, false),
+                    _ => {
+                        let address = account as u64 * 100 + self.random.below(100);
+                        Event { at, account, address, domain: address % 7, exists: true }
+                    }
+                });
             }
         }
         events
