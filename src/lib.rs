@@ -15,7 +15,7 @@
 //! | layer | modules | may use |
 //! | --- | --- | --- |
 //! | 0 words | [`smtp`], [`account`], [`clock`], [`id`] | std |
-//! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, detector, cause, mimicry, [`quarantine`]'s envelope, [`sender`]'s rules, [`config`] | layer 0 |
+//! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, detector, cause, mimicry, [`quarantine`]'s envelope, [`sender`]'s rules, [`config`]; [`replay`], apart | layer 0 |
 //! | 2 parts | [`auth`], [`upstream`], [`quarantine`], [`guard`]'s ledger, [`net`], [`notify`], [`durable`], [`rested`], [`roster`], [`sender`] | layers 0-1, not each other |
 //! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`digest`], [`maillog`], [`parts`] | layers 0-2 |
 //! | 4 program | [`server`], `cli`, `demo`, `main` | all |

@@ -1,7 +1,8 @@
 //! The mail log: one method an event, one line a call, never a password.
 //!
 //! Every line of a session carries its session id. What a client or an upstream wrote goes into fields alone, never into the
-//! message, and is cleaned of control characters by the formatter (JSON) or here (text).
+//! message, and is cleaned of control characters by the formatter (JSON) or here (text). [`replay`](crate::replay) reads some of
+//! the lines again: a test of its own fails where they are worded anew.
 
 mod bounds;
 

@@ -1,11 +1,12 @@
 //! Mail logs.
 
 use gatepost::clock::Timestamp;
+use gatepost::guard::Rules;
 use gatepost::guard::window::Count;
 use gatepost::replay::attribution::Attribution;
 use gatepost::replay::log::{Log, Replay};
 use gatepost::replay::plot;
-use gatepost::replay::report::{Report, Yours};
+use gatepost::replay::report::Report;
 use gatepost::replay::trial::{Grid, Trial};
 
 use super::choice;
@@ -22,21 +23,24 @@ pub fn log(data: &[u8]) {
 
 /// The report in JSON, the lines, and the recipients in it.
 fn replay(pieces: Pieces<'_>) -> (String, u64, u64) {
-    let trial = Trial::new(Grid {
-        limits: vec![1, 2, 100],
-        period: std::time::Duration::from_secs(3_600),
-        count: Count::Distinct,
-        usual_shares: vec![0.05],
-        thief_share: 0.30,
-        threshold: 2.0,
-        delay: std::time::Duration::from_secs(1_800),
-    });
+    let trial = Trial::new(
+        Grid {
+            limits: vec![1, 2, 100],
+            period: std::time::Duration::from_secs(3_600),
+            count: Count::Distinct,
+            usual_shares: vec![0.05],
+            thief_share: 0.30,
+            threshold: 2.0,
+            delay: std::time::Duration::from_secs(1_800),
+        },
+        None,
+    );
     let relay_hosts = ["192.0.2.0/24".parse().unwrap()].to_vec();
-    let mut replay = Replay::new(Attribution::new(relay_hosts), trial, None, None);
+    let mut replay = Replay::new(Rules::default(), Attribution::new(relay_hosts), trial, None, None);
     let mut logs = [Log::new(pieces, Timestamp::from_millis(1_795_536_328_123))];
     replay.read(&mut logs, |_, _| panic!("no fault"), |_| ());
     let (trial, reading, left_out) = replay.finish();
-    let report = Report::of(&trial, reading, left_out, &Yours::default());
+    let report = Report::of(&trial, reading, left_out, None);
     assert!(report.reading.used + report.reading.unreadable <= report.reading.lines);
     if let Some(svg) = plot::draw(&report) {
         assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN"));

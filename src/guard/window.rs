@@ -64,6 +64,11 @@ impl Key {
         key.copy_from_slice(&Sha256::new().chain_update(lower).chain_update(rest).finalize()[..8]);
         Self(key)
     }
+
+    /// The same as a number.
+    pub fn bits(self) -> u64 {
+        u64::from_le_bytes(self.0)
+    }
 }
 
 /// One counted attempt.

@@ -32,8 +32,8 @@ pub struct Attempt {
     pub account: Account,
     /// The address.
     pub key: Key,
-    /// Its domain.
-    pub domain: Key,
+    /// Its domain; `None` where it has none.
+    pub domain: Option<Key>,
     /// Whether it exists.
     pub outcome: Outcome,
 }
@@ -78,7 +78,7 @@ struct Session {
 struct Waiting {
     at: Timestamp,
     key: Key,
-    domain: Key,
+    domain: Option<Key>,
     outcome: Outcome,
     /// Whose it is if nobody authenticates.
     client: Owner,
@@ -268,8 +268,8 @@ impl Attribution {
 }
 
 /// An address and its domain, compared without regard to case.
-fn keys(recipient: &str) -> (Key, Key) {
+fn keys(recipient: &str) -> (Key, Option<Key>) {
     let address = recipient.to_ascii_lowercase();
-    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
-    (Key::of(address.as_bytes()), Key::of(domain.as_bytes()))
+    let domain = address.rsplit_once('@').map(|(_, domain)| Key::of_domain(domain));
+    (Key::of(address.as_bytes()), domain)
 }

@@ -12,22 +12,22 @@ use crate::guard::classify::{Outcome, Rules, classify};
 use crate::smtp::Reply;
 
 /// One line.
-pub(super) fn read(text: &str) -> Said<'_> {
+pub(super) fn read<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     // log_selector = +pid
     let text = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((process, rest)) if process.bytes().all(|octet| octet.is_ascii_digit()) => rest,
         _ => text,
     };
     let Some((id, rest)) = text.split_once(' ').filter(|(first, _)| is_id(first)) else {
-        return refusal(text);
+        return refusal(text, rules);
     };
     let Some((flag, rest)) = rest.split_once(' ') else {
         return Ok((rest == "Completed").then_some(Record::Gone { id }));
     };
     match flag {
         "<=" => begun(id, rest).map(Some),
-        "=>" | "->" | ">>" => settled(id, rest, Fate::Delivered),
-        "**" => settled(id, rest, Fate::Failed),
+        "=>" | "->" | ">>" => settled(id, rest, Fate::Delivered, rules),
+        "**" => settled(id, rest, Fate::Failed, rules),
         // log_selector = +queue_time_overall
         "Completed" => Ok(Some(Record::Gone { id })),
         _ => Ok(None),
@@ -120,7 +120,7 @@ fn begun<'a>(id: &'a str, text: &'a str) -> Result<Record<'a>, Broken> {
 }
 
 /// `H=c.example [192.0.2.1] X=... F=<a@example.org> A=plain:anna rejected RCPT <x@example.org>: text`
-fn refusal(text: &str) -> Said<'_> {
+fn refusal<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     // Nearly all other lines.
     if !text.contains("rejected RCPT ") {
         return Ok(None);
@@ -147,15 +147,15 @@ fn refusal(text: &str) -> Said<'_> {
     let recipient = recipient.strip_prefix('<').unwrap_or(recipient);
     let recipient = recipient.strip_suffix('>').unwrap_or(recipient);
     // A `deny` that gives no reason is answered with `Administrative prohibition`.
-    let outcome = if temporarily || reason.is_empty() { Outcome::OtherRefusal } else { judge(reason) };
+    let outcome = if temporarily || reason.is_empty() { Outcome::OtherRefusal } else { judge(reason, rules) };
     Ok(Some(Record::Refused { id: None, process: None, sender: client.sender(), recipient, outcome }))
 }
 
 /// `550 REASON`, as the client was told.
-fn judge(reason: &str) -> Outcome {
+fn judge(reason: &str, rules: &Rules) -> Outcome {
     // Exim writes the ends of a reply's lines so.
     let text = reason.replace("\\n", "\n");
-    classify(&Reply { code: 550, enhanced: None, text: Cow::Owned(text) }, &Rules::default())
+    classify(&Reply { code: 550, enhanced: None, text: Cow::Owned(text) }, rules)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -165,7 +165,7 @@ enum Fate {
 }
 
 /// `x <x@example.org> R=... T=... H=mx [192.0.2.25] C="250 ..."`, `x@example.org R=... T=...: reason`
-fn settled<'a>(id: &'a str, text: &'a str, fate: Fate) -> Said<'a> {
+fn settled<'a>(id: &'a str, text: &'a str, fate: Fate, rules: &Rules) -> Said<'a> {
     let mut words = Words(text);
     let target = words.next().ok_or(Broken)?;
     let mut ended = target.ends_with(':') && fate == Fate::Failed;
@@ -187,7 +187,7 @@ fn settled<'a>(id: &'a str, text: &'a str, fate: Fate) -> Said<'a> {
         return Err(Broken);
     }
     let reason = words.0.trim_start();
-    let outcome = if fate == Fate::Delivered { Outcome::Accepted } else { failed(reason) };
+    let outcome = if fate == Fate::Delivered { Outcome::Accepted } else { failed(reason, rules) };
     let (recipient, outcome) = match top {
         // The client named an alias, which exists, whatever became of those behind it.
         Some(alias) if !is_same(alias, target) => (alias, Outcome::Accepted),
@@ -213,15 +213,15 @@ const NO_SUCH_RECIPIENT: [&str; 6] =
     ["unrouteable ", "unroutable ", "unknown user", "user unknown", "no such user", "unknown local"];
 
 /// What had been said to RCPT, had Exim been asked to verify the recipient.
-fn failed(reason: &str) -> Outcome {
+fn failed(reason: &str, rules: &Rules) -> Outcome {
     // `SMTP error from remote mail server after RCPT TO:<x>: 550 ...`, `LMTP error after RCPT TO:<x>: 550 ...`
     if let Some((_, command)) = reason.split_once(" error ").and_then(|(_, rest)| rest.split_once("after ")) {
         let command = command.strip_prefix("pipelined ").unwrap_or(command);
-        return if command.starts_with("RCPT TO:") { judge(reason) } else { Outcome::OtherRefusal };
+        return if command.starts_with("RCPT TO:") { judge(reason, rules) } else { Outcome::OtherRefusal };
     }
     let lower = reason.to_ascii_lowercase();
     if NO_SUCH_RECIPIENT.iter().any(|phrase| lower.contains(phrase)) {
-        return judge(reason);
+        return judge(reason, rules);
     }
     Outcome::OtherRefusal
 }
@@ -272,8 +272,8 @@ mod tests {
                 address("192.0.2.1"),
             ),
         ] {
-            let Ok(Some(Record::Begun { sender: found, .. })) = read(text) else {
-                panic!("{text}: {:?}", read(text))
+            let Ok(Some(Record::Begun { sender: found, .. })) = read(text, &Rules::default()) else {
+                panic!("{text}: {:?}", read(text, &Rules::default()))
             };
             assert_eq!(found, sender, "{text}");
         }
@@ -330,7 +330,7 @@ mod tests {
             ),
         ] {
             let expected = Record::Refused { id: None, process: None, sender, recipient, outcome };
-            assert_eq!(read(text), Ok(Some(expected)), "{text}");
+            assert_eq!(read(text, &Rules::default()), Ok(Some(expected)), "{text}");
         }
     }
 
@@ -436,7 +436,7 @@ mod tests {
         ] {
             let line = format!("1vNabc-000aBc-De {text}");
             let expected = Record::Settled { id: "1vNabc-000aBc-De", recipient, outcome, passed_on };
-            assert_eq!(read(&line), Ok(Some(expected)), "{text}");
+            assert_eq!(read(&line, &Rules::default()), Ok(Some(expected)), "{text}");
         }
     }
 
@@ -444,7 +444,7 @@ mod tests {
     fn the_rest() {
         let id = "1vNabc-000aBc-De";
         for text in ["1vNabc-000aBc-De Completed", "1vNabc-000aBc-De Completed QT=1s"] {
-            assert_eq!(read(text), Ok(Some(Record::Gone { id })), "{text}");
+            assert_eq!(read(text, &Rules::default()), Ok(Some(Record::Gone { id })), "{text}");
         }
         for text in [
             "",
@@ -457,7 +457,7 @@ mod tests {
             "H=c [192.0.2.1] F=<\"rejected RCPT <x@y.example>\"@b.example> incomplete transaction",
             "no MAIL in SMTP connection from (c) [127.0.0.1] D=1s A=plain:anna",
         ] {
-            assert_eq!(read(text), Ok(None), "{text}");
+            assert_eq!(read(text, &Rules::default()), Ok(None), "{text}");
         }
         for text in [
             "1vNabc-000aBc-De <= a@b.example H=c [192.0.2.1] P=es",
@@ -465,7 +465,7 @@ mod tests {
             "1vNabc-000aBc-De =>  ",
             "H=c [192.0.2.1] F=<a@b.example> rejected RCPT ",
         ] {
-            assert_eq!(read(text), Err(Broken), "{text}");
+            assert_eq!(read(text, &Rules::default()), Err(Broken), "{text}");
         }
     }
 }

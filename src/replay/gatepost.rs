@@ -44,7 +44,7 @@ const MESSAGES: [&str; 8] = [
 ];
 
 /// One line: JSON, or text from behind the level on.
-pub(super) fn read(text: &str) -> Said<'_> {
+pub(super) fn read<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     let fields = if text.starts_with('{') {
         if !MESSAGES.iter().any(|message| text.contains(message)) {
             return Ok(None);
@@ -56,10 +56,10 @@ pub(super) fn read(text: &str) -> Said<'_> {
             None => return Ok(None),
         }
     };
-    record(fields)
+    record(fields, rules)
 }
 
-fn record(fields: Fields<'_>) -> Said<'_> {
+fn record<'a>(fields: Fields<'a>, rules: &Rules) -> Said<'a> {
     let Fields { message, session, account, recipient, accepted, reply: said, why } = fields;
     let complete = !session.is_empty() && !account.is_empty();
     let record = match &*message {
@@ -67,7 +67,7 @@ fn record(fields: Fields<'_>) -> Said<'_> {
             let reply = reply(&said).ok_or(Broken)?;
             // Where the reply was shown, its lines were put in one.
             let reply = Reply { text: Cow::Owned(reply.text.replace(" / ", "\n")), ..reply };
-            Record::Probed { session, account, recipient, outcome: classify(&reply, &Rules::default()) }
+            Record::Probed { session, account, recipient, outcome: classify(&reply, rules) }
         }
         "invalid recipient" | "account blocked: it reached the limit of invalid recipients" => {
             Record::Counted { session, account, recipient }
@@ -182,7 +182,7 @@ mod tests {
         let said = lines.lines().map(|line| {
             let head = head(line, &mut calendar).unwrap_or_else(|| panic!("{line}"));
             assert_eq!(head.program, Program::Gatepost);
-            match read(&line[head.rest..]).unwrap_or_else(|_| panic!("{line}")) {
+            match read(&line[head.rest..], &Rules::default()).unwrap_or_else(|_| panic!("{line}")) {
                 Some(Record::Probed { account, recipient, outcome, .. }) => {
                     format!("{account} {recipient} {outcome:?}")
                 }
@@ -250,8 +250,11 @@ mod tests {
             assert_eq!(say(&lines), expected, "{lines}");
         }
         assert_eq!(
-            read("recipient refused session=1 account=user:a recipient=\"x@y\" reply=550 5.1.1 no")
-                .map(|said| matches!(said, Some(Record::Probed { outcome: Outcome::NoSuchRecipient, .. }))),
+            read(
+                "recipient refused session=1 account=user:a recipient=\"x@y\" reply=550 5.1.1 no",
+                &Rules::default()
+            )
+            .map(|said| matches!(said, Some(Record::Probed { outcome: Outcome::NoSuchRecipient, .. }))),
             Ok(true)
         );
     }
@@ -265,7 +268,7 @@ mod tests {
             "recipient refused session=1 account=user:a recipient=\"x@",
             "invalid recipient session=1",
         ] {
-            assert_eq!(read(text), Err(Broken), "{text}");
+            assert_eq!(read(text, &Rules::default()), Err(Broken), "{text}");
         }
     }
 }

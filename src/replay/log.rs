@@ -12,6 +12,7 @@ use super::order::Order;
 use super::report::Reading;
 use super::trial::Trial;
 use crate::clock::Timestamp;
+use crate::guard::classify::Rules;
 
 /// One log, at one of its lines.
 #[derive(Debug)]
@@ -60,8 +61,8 @@ impl<R: Read> Log<R> {
 }
 
 /// All that is between lines and a report.
-#[derive(Debug)]
 pub struct Replay {
+    rules: Rules,
     attribution: Attribution,
     order: Order,
     trial: Trial,
@@ -71,14 +72,15 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Tries `trial` on what was logged from `since` to `until`.
+    /// Tries `trial` on what was logged from `since` to `until`; `rules` are an operator's own of what refusals mean.
     pub fn new(
+        rules: Rules,
         attribution: Attribution,
         trial: Trial,
         since: Option<Timestamp>,
         until: Option<Timestamp>,
     ) -> Self {
-        Self { attribution, order: Order::default(), trial, reading: Reading::default(), since, until }
+        Self { rules, attribution, order: Order::default(), trial, reading: Reading::default(), since, until }
     }
 
     /// Reads logs to their ends. `broken` is told of those that cannot be read to their end, by their place; `progress` how many lines
@@ -132,7 +134,7 @@ impl Replay {
         reading.from = Some(reading.from.map_or(head.at, |from| from.min(head.at)));
         reading.until = Some(reading.until.map_or(head.at, |until| until.max(head.at)));
         let host = line.get(head.host.clone()).unwrap_or_default();
-        match super::say(head.program, line.get(head.rest..).unwrap_or_default()) {
+        match super::say(head.program, line.get(head.rest..).unwrap_or_default(), &self.rules) {
             Ok(Some(record)) => {
                 reading.used += 1;
                 self.attribution.take(head.at, host, record, |attempt| self.order.put(attempt));

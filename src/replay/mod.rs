@@ -18,27 +18,28 @@ mod postfix;
 mod recent;
 pub mod record;
 pub mod report;
-mod sequential;
 pub mod trial;
 
 use head::Program;
 use record::Said;
+
+use crate::guard::classify::Rules;
 
 /// `[limit] invalid_recipients`, if nobody says otherwise.
 pub const LIMIT: u32 = 100;
 /// `[detection] usual_share`, if nobody says otherwise.
 pub const USUAL_SHARE: f64 = 0.05;
 
-/// What the rest of a line says, behind its head.
+/// What the rest of a line says, behind its head; `rules` are an operator's own of what refusals mean.
 ///
 /// # Errors
 /// The line breaks off.
-pub fn say(program: Program, rest: &str) -> Said<'_> {
+pub fn say<'a>(program: Program, rest: &'a str, rules: &Rules) -> Said<'a> {
     match program {
-        Program::Smtpd(process) => postfix::smtpd(process, rest),
-        Program::Postfix => postfix::other(rest),
-        Program::Exim => exim::read(rest),
-        Program::Gatepost => gatepost::read(rest),
+        Program::Smtpd(process) => postfix::smtpd(process, rest, rules),
+        Program::Postfix => postfix::other(rest, rules),
+        Program::Exim => exim::read(rest, rules),
+        Program::Gatepost => gatepost::read(rest, rules),
         Program::Other => Ok(None),
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     fn attempt(seconds: u64, name: &str) -> Attempt {
         let key = Key::of(name.as_bytes());
         let at = Timestamp::from_millis(seconds * 1_000);
-        Attempt { at, account: Account::user(name).unwrap(), key, domain: key, outcome: Outcome::Accepted }
+        Attempt { at, account: Account::user(name).unwrap(), key, domain: None, outcome: Outcome::Accepted }
     }
 
     fn taken(order: &mut Order, now: Option<u64>) -> Vec<(u64, String)> {

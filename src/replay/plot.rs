@@ -243,19 +243,22 @@ mod tests {
     use crate::guard::classify::Outcome;
     use crate::guard::window::{Count, Key};
     use crate::replay::attribution::{Attempt, LeftOut};
-    use crate::replay::report::{Reading, Yours};
+    use crate::replay::report::Reading;
     use crate::replay::trial::{Grid, Trial};
 
     fn picture(accounts: &[&str], invalid: u64) -> Option<String> {
-        let mut trial = Trial::new(Grid {
-            limits: vec![25, 50],
-            period: Duration::from_secs(3_600),
-            count: Count::Distinct,
-            usual_shares: vec![0.05],
-            thief_share: 0.30,
-            threshold: 12.0,
-            delay: Duration::from_secs(1_800),
-        });
+        let mut trial = Trial::new(
+            Grid {
+                limits: vec![25, 50],
+                period: Duration::from_secs(3_600),
+                count: Count::Distinct,
+                usual_shares: vec![0.05],
+                thief_share: 0.30,
+                threshold: 12.0,
+                delay: Duration::from_secs(1_800),
+            },
+            None,
+        );
         for second in 0..invalid {
             for name in accounts {
                 let key = Key::of(format!("{second}").as_bytes());
@@ -263,12 +266,12 @@ mod tests {
                     at: Timestamp::from_millis(1_700_000_000_000 + second * 1_000),
                     account: Account::user(name).unwrap(),
                     key,
-                    domain: key,
+                    domain: Some(key),
                     outcome: Outcome::NoSuchRecipient,
                 });
             }
         }
-        draw(&Report::of(&trial, Reading::default(), LeftOut::default(), &Yours::default()))
+        draw(&Report::of(&trial, Reading::default(), LeftOut::default(), None))
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::guard::classify::{Outcome, Rules, classify};
 use crate::smtp::{Enhanced, Reply};
 
 /// A line of smtpd's.
-pub(super) fn smtpd(process: u32, text: &str) -> Said<'_> {
+pub(super) fn smtpd<'a>(process: u32, text: &'a str, rules: &Rules) -> Said<'a> {
     if text.starts_with("connect from ") {
         return Ok(Some(Record::Connected { process }));
     }
@@ -30,11 +30,11 @@ pub(super) fn smtpd(process: u32, text: &str) -> Said<'_> {
     }
     let refused =
         ["reject: RCPT from ", "milter-reject: RCPT from "].iter().find_map(|begin| rest.strip_prefix(begin));
-    refused.map(|rest| refusal(id, process, rest).ok_or(Broken)).transpose()
+    refused.map(|rest| refusal(id, process, rest, rules).ok_or(Broken)).transpose()
 }
 
 /// A line of another program's.
-pub(super) fn other(text: &str) -> Said<'_> {
+pub(super) fn other<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     let Some((id, rest)) = text.split_once(": ") else { return Ok(None) };
     if !is_queue_id(id) {
         return Ok(None);
@@ -43,7 +43,7 @@ pub(super) fn other(text: &str) -> Said<'_> {
         return Ok(Some(Record::Gone { id }));
     }
     match rest.strip_prefix("to=<") {
-        Some(rest) => settled(id, rest),
+        Some(rest) => settled(id, rest, rules),
         None => Ok(None),
     }
 }
@@ -96,7 +96,7 @@ fn host(client: &str) -> Option<Sender<'_>> {
 }
 
 /// `host[192.0.2.1]: 550 5.1.1 <x@y>: text; from=<a@b> to=<x@y> proto=ESMTP helo=<c> sasl_method=PLAIN sasl_username=anna`
-fn refusal<'a>(id: Option<&'a str>, process: u32, text: &'a str) -> Option<Record<'a>> {
+fn refusal<'a>(id: Option<&'a str>, process: u32, text: &'a str, rules: &Rules) -> Option<Record<'a>> {
     // A HELO ends with a bracket; whoever authenticated stands behind it.
     let mut sender = None;
     let mut text = text;
@@ -119,12 +119,12 @@ fn refusal<'a>(id: Option<&'a str>, process: u32, text: &'a str) -> Option<Recor
         process: Some(process),
         sender: sender.or_else(|| host(client))?,
         recipient: &recipient[..end],
-        outcome: classify(&reply(said)?, &Rules::default()),
+        outcome: classify(&reply(said)?, rules),
     })
 }
 
 /// `x@y>, orig_to=<z>, relay=mx[192.0.2.1]:25, delay=1, delays=1/0/0/0, dsn=5.1.1, status=bounced (host ... said: ...)`
-fn settled<'a>(id: &'a str, text: &'a str) -> Said<'a> {
+fn settled<'a>(id: &'a str, text: &'a str, rules: &Rules) -> Said<'a> {
     let (to, rest) = text.split_once(">, ").ok_or(Broken)?;
     let (orig_to, rest) = match rest.strip_prefix("orig_to=<") {
         Some(rest) => rest.split_once(">, ").map(|(orig_to, rest)| (Some(orig_to), rest)).ok_or(Broken)?,
@@ -136,7 +136,7 @@ fn settled<'a>(id: &'a str, text: &'a str) -> Said<'a> {
     let said = said.strip_suffix(')').unwrap_or(said);
     let outcome = match status {
         "sent" => Outcome::Accepted,
-        "bounced" => bounced(fields, said),
+        "bounced" => bounced(fields, said, rules),
         // Not yet decided; or a probe of address verification, which no client sent.
         "deferred" | "deliverable" | "undeliverable" | "expired" => return Ok(None),
         _ => return Err(Broken),
@@ -160,10 +160,9 @@ fn same_local_part(one: &str, other: &str) -> bool {
 }
 
 /// What had been said to RCPT, had Postfix been asked to verify the recipient.
-fn bounced(fields: &str, said: &str) -> Outcome {
+fn bounced(fields: &str, said: &str, rules: &Rules) -> Outcome {
     let enhanced = fields.rsplit_once("dsn=").and_then(|(_, dsn)| dsn.parse::<Enhanced>().ok());
-    let judge =
-        |text: String| classify(&Reply { code: 550, enhanced, text: Cow::Owned(text) }, &Rules::default());
+    let judge = |text: String| classify(&Reply { code: 550, enhanced, text: Cow::Owned(text) }, rules);
     // The form that smtpd has for verify's findings.
     let verified = judge(format!("Recipient address rejected: undeliverable address: {said}"));
     if verified == Outcome::NoSuchRecipient || said.contains(" said: ") {
@@ -227,7 +226,7 @@ mod tests {
             ),
         ] {
             let expected = Record::Begun { id, process: Some(7), sender, before };
-            assert_eq!(smtpd(7, text), Ok(Some(expected)), "{text}");
+            assert_eq!(smtpd(7, text, &Rules::default()), Ok(Some(expected)), "{text}");
         }
     }
 
@@ -288,7 +287,7 @@ mod tests {
             ),
         ] {
             let expected = Record::Refused { id, process: Some(7), sender, recipient, outcome };
-            assert_eq!(smtpd(7, text), Ok(Some(expected)), "{text}");
+            assert_eq!(smtpd(7, text, &Rules::default()), Ok(Some(expected)), "{text}");
         }
     }
 
@@ -414,13 +413,16 @@ mod tests {
             ),
         ] {
             let expected = Record::Settled { id: "4F9D195432C", recipient, outcome, passed_on };
-            assert_eq!(other(&text), Ok(Some(expected)), "{text}");
+            assert_eq!(other(&text, &Rules::default()), Ok(Some(expected)), "{text}");
         }
     }
 
     #[test]
     fn the_rest() {
-        assert_eq!(smtpd(7, "connect from c[192.0.2.1]"), Ok(Some(Record::Connected { process: 7 })));
+        assert_eq!(
+            smtpd(7, "connect from c[192.0.2.1]", &Rules::default()),
+            Ok(Some(Record::Connected { process: 7 }))
+        );
         for (counts, authenticated) in [
             ("ehlo=1 quit=1", false),
             ("ehlo=2 auth=1 rcpt=0/1", true),
@@ -429,12 +431,15 @@ mod tests {
         ] {
             let expected = Record::Disconnected { process: 7, authenticated };
             assert_eq!(
-                smtpd(7, &format!("disconnect from c[192.0.2.1] {counts}")),
+                smtpd(7, &format!("disconnect from c[192.0.2.1] {counts}"), &Rules::default()),
                 Ok(Some(expected)),
                 "{counts}"
             );
         }
-        assert_eq!(other("4F9D195432C: removed"), Ok(Some(Record::Gone { id: "4F9D195432C" })));
+        assert_eq!(
+            other("4F9D195432C: removed", &Rules::default()),
+            Ok(Some(Record::Gone { id: "4F9D195432C" }))
+        );
         for text in [
             "warning: c[192.0.2.1]: SASL PLAIN authentication failed: ",
             "NOQUEUE: reject: MAIL from c[192.0.2.1]: 550 5.1.1 x; from=<a@b.example> to=<x@example.org>",
@@ -442,7 +447,7 @@ mod tests {
             "NOQUEUE: reject: CONNECT from c[192.0.2.1]: 554 5.7.1 x; proto=SMTP",
             "lost connection after RCPT from c[192.0.2.1]",
         ] {
-            assert_eq!(smtpd(7, text), Ok(None), "{text}");
+            assert_eq!(smtpd(7, text, &Rules::default()), Ok(None), "{text}");
         }
         for text in [
             "4F9D195432C: from=<a@b.example>, size=1, nrcpt=1 (queue active)",
@@ -451,20 +456,20 @@ mod tests {
             "4F9D195432C: to=<x@y.example>, relay=none, delay=1, delays=1, dsn=5.1.1, status=undeliverable (unknown user: \"x\")",
             "statistics: max connection rate 1/60s",
         ] {
-            assert_eq!(other(text), Ok(None), "{text}");
+            assert_eq!(other(text, &Rules::default()), Ok(None), "{text}");
         }
         for text in [
             "4F9D195432C: to=<x@y.example>, relay=mx[192.0.2.25]:25, delay=1",
             "4F9D195432C: to=<x@y.ex",
             "4F9D195432C: to=<x@y.example>, orig_to=<z",
         ] {
-            assert_eq!(other(text), Err(Broken), "{text}");
+            assert_eq!(other(text, &Rules::default()), Err(Broken), "{text}");
         }
         for text in [
             "4F9D195432C: client=c[192.0.",
             "NOQUEUE: reject: RCPT from c[192.0.2.1]: 550 5.1.1 x; from=<a@b.example> to=<x",
         ] {
-            assert_eq!(smtpd(7, text), Err(Broken), "{text}");
+            assert_eq!(smtpd(7, text, &Rules::default()), Err(Broken), "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::attribution::LeftOut;
-use super::trial::{Curve, Grid, Stop, Tally, Trial};
+use super::trial::{Curve, Grid, Run, Stop, Tally, Trial};
 use crate::account::Account;
 use crate::clock::Timestamp;
 
@@ -123,7 +123,7 @@ pub struct Suspect<'a> {
     pub account: &'a Account,
     /// A guess.
     pub looks_like: Looks,
-    /// `[limit] exempt` names it already.
+    /// The configuration exempts it.
     pub exempt: bool,
     /// Recipients accepted.
     pub accepted: u64,
@@ -176,15 +176,6 @@ pub struct Recommendation {
     pub text: String,
 }
 
-/// What stands in the configuration.
-#[derive(Debug, Clone, Default)]
-pub struct Yours {
-    /// The setting in force.
-    pub setting: Option<Setting>,
-    /// `[limit] exempt`
-    pub exempt: Vec<Account>,
-}
-
 /// All of it.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
@@ -221,18 +212,15 @@ pub struct Report<'a> {
 
 impl<'a> Report<'a> {
     /// Of what the trial showed.
-    pub fn of(trial: &'a Trial, reading: Reading, left_out: LeftOut, yours: &Yours) -> Self {
+    ///
+    /// `yours` is the setting of the configuration, if there is one, as it is for everybody.
+    pub fn of(trial: &'a Trial, reading: Reading, left_out: LeftOut, yours: Option<Setting>) -> Self {
         let grid = trial.grid();
-        let neutral = trial.neutral_share();
+        let neutral = grid.neutral_share();
         let tried: Vec<Tried<'_>> = trial
             .tallies()
-            .filter(|(_, tally)| tally.limits.iter().chain(&tally.alarms).any(Option::is_some))
-            .map(|(account, tally)| Tried {
-                account,
-                tally,
-                looks: Looks::of(tally, neutral),
-                exempt: yours.exempt.contains(account),
-            })
+            .filter(|(_, tally)| tally.is_suspicious())
+            .map(|(account, tally)| Tried { account, tally, looks: Looks::of(tally, neutral) })
             .collect();
         let rows = rows(grid, &tried, yours);
         let sum = |of: fn(&Tally) -> u64| trial.tallies().map(|(_, tally)| of(tally)).sum::<u64>();
@@ -242,7 +230,7 @@ impl<'a> Report<'a> {
         suspects.sort_by(|a, b| b.invalid.cmp(&a.invalid).then_with(|| a.account.cmp(b.account)));
         suspects.truncate(MOST_ACCOUNTS);
         let invalid = sum(|tally| tally.invalid);
-        let recommendation = recommend(grid, &rows, &tried, invalid);
+        let recommendation = recommend(grid, &rows, &tried, invalid, yours);
         Self {
             reading,
             accounts,
@@ -267,7 +255,6 @@ struct Tried<'a> {
     account: &'a Account,
     tally: &'a Tally,
     looks: Looks,
-    exempt: bool,
 }
 
 /// What a setting does to an account.
@@ -280,16 +267,20 @@ enum Done {
 
 impl<'a> Tried<'a> {
     fn by(&self, limit: Option<usize>, share: Option<usize>) -> Done {
-        let blocked = limit.and_then(|limit| self.tally.limits.get(limit).copied().flatten());
-        let alarm = share.and_then(|share| self.tally.alarms.get(share).copied().flatten());
-        match (blocked, alarm) {
-            (Some(stop), _) => {
-                let both =
-                    limit.zip(share).and_then(|(limit, share)| *self.tally.both.get(limit)?.get(share)?);
-                Done::Blocked { reached: both.unwrap_or(stop.reached) }
+        done(&self.tally.tried, limit, share)
+    }
+
+    /// What the configuration does: its limit, and its test if that stops anybody.
+    fn by_yours(&self) -> Done {
+        let Some(own) = &self.tally.own else { return Done::Nothing };
+        let first = |stops: &[Option<Stop>]| stops.first().copied().flatten();
+        match (first(&own.limits), first(&own.alarms)) {
+            (limit, Some(alarm))
+                if self.tally.alarm_blocks && limit.is_none_or(|limit| alarm.at <= limit.at) =>
+            {
+                Done::Blocked { reached: alarm.reached }
             }
-            (None, Some(stop)) => Done::Delayed { reached: stop.reached },
-            (None, None) => Done::Nothing,
+            _ => done(own, Some(0), Some(0)),
         }
     }
 
@@ -314,17 +305,17 @@ impl<'a> Tried<'a> {
         let by_limit = grid
             .limits
             .iter()
-            .zip(&tally.limits)
+            .zip(&tally.tried.limits)
             .filter_map(|(limit, stop)| stopped(Some(*limit), None, stop));
         let by_test = grid
             .usual_shares
             .iter()
-            .zip(&tally.alarms)
+            .zip(&tally.tried.alarms)
             .filter_map(|(share, stop)| stopped(None, Some(*share), stop));
         Suspect {
             account: self.account,
             looks_like: self.looks,
-            exempt: self.exempt,
+            exempt: tally.exempt,
             accepted: tally.accepted,
             invalid: tally.invalid,
             refused_otherwise: tally.refused,
@@ -340,8 +331,21 @@ impl<'a> Tried<'a> {
     }
 }
 
-/// The limits alone, the tests alone, and each with each.
-fn rows(grid: &Grid, tried: &[Tried<'_>], yours: &Yours) -> Vec<Row> {
+fn done(run: &Run, limit: Option<usize>, share: Option<usize>) -> Done {
+    let blocked = limit.and_then(|limit| run.limits.get(limit).copied().flatten());
+    let alarm = share.and_then(|share| run.alarms.get(share).copied().flatten());
+    match (blocked, alarm) {
+        (Some(stop), _) => {
+            let both = limit.zip(share).and_then(|(limit, share)| *run.both.get(limit)?.get(share)?);
+            Done::Blocked { reached: both.unwrap_or(stop.reached) }
+        }
+        (None, Some(stop)) => Done::Delayed { reached: stop.reached },
+        (None, None) => Done::Nothing,
+    }
+}
+
+/// The configuration, the limits alone, the tests alone, and each with each.
+fn rows(grid: &Grid, tried: &[Tried<'_>], yours: Option<Setting>) -> Vec<Row> {
     let limits = 0..grid.limits.len();
     let shares = 0..grid.usual_shares.len();
     let alone = limits
@@ -349,17 +353,24 @@ fn rows(grid: &Grid, tried: &[Tried<'_>], yours: &Yours) -> Vec<Row> {
         .map(|limit| (Some(limit), None))
         .chain(shares.clone().map(|share| (None, Some(share))));
     let both = limits.flat_map(|limit| shares.clone().map(move |share| (Some(limit), Some(share))));
-    alone.chain(both).map(|(limit, share)| row(grid, tried, yours, limit, share)).collect()
+    let tried_rows = alone.chain(both).map(|(limit, share)| {
+        let setting = Setting {
+            invalid_recipients: limit.and_then(|limit| grid.limits.get(limit).copied()),
+            usual_share: share.and_then(|share| grid.usual_shares.get(share).copied()),
+        };
+        row(setting, false, tried, |tried| tried.by(limit, share))
+    });
+    yours
+        .map(|setting| row(setting, true, tried, |tried| tried.by_yours()))
+        .into_iter()
+        .chain(tried_rows)
+        .collect()
 }
 
-fn row(grid: &Grid, tried: &[Tried<'_>], yours: &Yours, limit: Option<usize>, share: Option<usize>) -> Row {
-    let setting = Setting {
-        invalid_recipients: limit.and_then(|limit| grid.limits.get(limit).copied()),
-        usual_share: share.and_then(|share| grid.usual_shares.get(share).copied()),
-    };
+fn row(setting: Setting, yours: bool, tried: &[Tried<'_>], does: impl Fn(&Tried<'_>) -> Done) -> Row {
     let mut row = Row {
         setting,
-        yours: yours.setting == Some(setting),
+        yours,
         blocked: 0,
         probation: 0,
         thieves: 0,
@@ -369,8 +380,8 @@ fn row(grid: &Grid, tried: &[Tried<'_>], yours: &Yours, limit: Option<usize>, sh
         cost: 0.0,
     };
     let mut reached_by = Vec::new();
-    for tried in tried.iter().filter(|tried| !tried.exempt) {
-        let done = tried.by(limit, share);
+    for tried in tried.iter().filter(|tried| !tried.tally.exempt) {
+        let done = does(tried);
         let is_thief = tried.looks == Looks::Thief;
         row.cost += tried.cost(done);
         match done {
@@ -393,12 +404,18 @@ fn row(grid: &Grid, tried: &[Tried<'_>], yours: &Yours, limit: Option<usize>, sh
 }
 
 /// Of the settings that cost least, or hardly more, the one nearest to the defaults.
-fn recommend(grid: &Grid, rows: &[Row], tried: &[Tried<'_>], invalid: u64) -> Option<Recommendation> {
+fn recommend(
+    grid: &Grid,
+    rows: &[Row],
+    tried: &[Tried<'_>],
+    invalid: u64,
+    yours: Option<Setting>,
+) -> Option<Recommendation> {
     if invalid == 0 {
         return None;
     }
     // The limit is always there; the test may be off.
-    let candidates = || rows.iter().filter(|row| row.setting.invalid_recipients.is_some());
+    let candidates = || rows.iter().filter(|row| !row.yours && row.setting.invalid_recipients.is_some());
     let distance = |row: &Row| {
         let limit = f64::from(row.setting.invalid_recipients.unwrap_or(super::LIMIT).abs_diff(super::LIMIT));
         let share = row.setting.usual_share.map_or(1.0, |share| (share - super::USUAL_SHARE).abs());
@@ -409,18 +426,22 @@ fn recommend(grid: &Grid, rows: &[Row], tried: &[Tried<'_>], invalid: u64) -> Op
     let best = good.min_by(|a, b| distance(a).total_cmp(&distance(b)).then(a.cost.total_cmp(&b.cost)))?;
     let limit = grid.limits.iter().position(|limit| Some(*limit) == best.setting.invalid_recipients);
     let share = grid.usual_shares.iter().position(|share| Some(*share) == best.setting.usual_share);
-    let stopped = || tried.iter().filter(|tried| !tried.exempt && tried.by(limit, share) != Done::Nothing);
+    let stopped =
+        || tried.iter().filter(|tried| !tried.tally.exempt && tried.by(limit, share) != Done::Nothing);
     let mut exempt: Vec<Account> =
         stopped().filter(|tried| tried.looks == Looks::OldList).map(|tried| tried.account.clone()).collect();
     exempt.sort();
     let unclear = stopped().filter(|tried| tried.looks == Looks::Unclear).count();
-    let text = sentence(best, &exempt, unclear);
+    let verb = if yours == Some(best.setting) { "Keep" } else { "Set" };
+    let text = sentence(verb, best, &exempt, unclear);
     Some(Recommendation { setting: best.setting, exempt, text })
 }
 
-fn sentence(best: &Row, exempt: &[Account], unclear: usize) -> String {
-    let mut text =
-        format!("Set [limit] invalid_recipients = {}", best.setting.invalid_recipients.unwrap_or_default());
+fn sentence(verb: &str, best: &Row, exempt: &[Account], unclear: usize) -> String {
+    let mut text = format!(
+        "{verb} [limit] invalid_recipients = {}",
+        best.setting.invalid_recipients.unwrap_or_default()
+    );
     match best.setting.usual_share {
         Some(share) => text.push_str(&format!(" and [detection] usual_share = {share}")),
         None => text.push_str(" and [detection] on_alarm = \"off\""),
@@ -468,8 +489,9 @@ mod tests {
 
     use super::*;
     use crate::guard::classify::Outcome;
-    use crate::guard::window::{Count, Key};
+    use crate::guard::window::{Count, Key, Rule};
     use crate::replay::attribution::Attempt;
+    use crate::replay::trial::{Course, Own};
 
     fn grid() -> Grid {
         Grid {
@@ -491,21 +513,21 @@ mod tests {
                 at: Timestamp::from_millis(1_700_000_000_000 + (begin + number) * 1_000),
                 account: Account::user(name).unwrap(),
                 key: Key::of(address.as_bytes()),
-                domain: Key::of(&number.to_le_bytes()),
+                domain: Some(Key::of(&number.to_le_bytes())),
                 outcome: if number % dead == dead - 1 { Outcome::NoSuchRecipient } else { Outcome::Accepted },
             });
         }
     }
 
     fn report(trial: &Trial) -> Report<'_> {
-        Report::of(trial, Reading::default(), LeftOut::default(), &Yours::default())
+        Report::of(trial, Reading::default(), LeftOut::default(), None)
     }
 
     const DAY: u64 = 86_400;
 
     #[test]
     fn a_thief_among_honest_senders() {
-        let mut trial = Trial::new(grid());
+        let mut trial = Trial::new(grid(), None);
         for day in 0..5 {
             send(&mut trial, "newsletter", day * DAY, 3_000, 20);
             send(&mut trial, "anna", day * DAY + 4_000, 30, 29);
@@ -545,7 +567,7 @@ mod tests {
 
     #[test]
     fn nothing_to_go_by() {
-        let mut trial = Trial::new(grid());
+        let mut trial = Trial::new(grid(), None);
         send(&mut trial, "anna", 0, 10, 100);
         assert_eq!(report(&trial).recommendation, None);
         send(&mut trial, "anna", 100, 10, 10);
@@ -558,14 +580,45 @@ mod tests {
         );
     }
 
+    /// The configuration's row is as it says of each account.
     #[test]
-    fn the_exempt_do_not_count() {
-        let mut trial = Trial::new(grid());
-        send(&mut trial, "stolen", 0, 3_000, 3);
-        let account = Account::user("stolen").unwrap();
-        let yours = Yours { setting: None, exempt: vec![account] };
-        let report = Report::of(&trial, Reading::default(), LeftOut::default(), &yours);
-        assert!(report.settings.iter().all(|row| row.blocked + row.probation == 0));
-        assert!(report.suspects[0].exempt);
+    fn yours() {
+        let own = |account: &Account| {
+            let course = Course {
+                rule: Rule { limit: 70, period: Duration::from_secs(3_600), count: Count::Distinct },
+                limits: vec![70],
+                tests: Vec::new(),
+                delay: Duration::ZERO,
+            };
+            match account.as_str() {
+                "user:newsletter" => Own { course: None, exempt: true, alarm_blocks: false },
+                "user:observed" => Own { course: None, exempt: false, alarm_blocks: false },
+                _ => Own { course: Some(course), exempt: false, alarm_blocks: false },
+            }
+        };
+        let mut trial = Trial::new(grid(), Some(Box::new(own)));
+        for name in ["newsletter", "observed", "stolen"] {
+            send(&mut trial, name, 0, 3_000, 3);
+        }
+        let setting = Setting { invalid_recipients: Some(70), usual_share: None };
+        let report = Report::of(&trial, Reading::default(), LeftOut::default(), Some(setting));
+        let [own, others @ ..] = &report.settings[..] else { panic!("no rows") };
+        assert_eq!(
+            (own.yours, own.setting, own.blocked, own.probation, own.missed),
+            (true, setting, 1, 0, 1)
+        );
+        assert_eq!((own.reached_most, others.len()), (Some(140), 6 + 3 + 18));
+        assert!(others.iter().all(|row| !row.yours && row.blocked + row.probation == 2));
+        assert!(
+            report
+                .suspects
+                .iter()
+                .all(|suspect| suspect.exempt == (suspect.account.as_str() == "user:newsletter"))
+        );
+        let same = Setting { invalid_recipients: Some(100), usual_share: Some(0.05) };
+        let report = Report::of(&trial, Reading::default(), LeftOut::default(), Some(same));
+        assert!(
+            report.recommendation.unwrap().text.starts_with("Keep [limit] invalid_recipients = 100 and ")
+        );
     }
 }

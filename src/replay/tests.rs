@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::attribution::{Attribution, LeftOut};
 use super::calendar::Calendar;
 use super::log::{Log, Replay};
-use super::report::{Reading, Report, Yours};
+use super::report::{Reading, Report};
 use super::trial::{Grid, Trial};
 use super::{head, say};
 use crate::clock::Timestamp;
-use crate::guard::classify::Outcome;
+use crate::guard::classify::{Outcome, Rules};
 use crate::guard::window::{Count, Key};
 
 fn latest() -> Timestamp {
@@ -25,14 +25,16 @@ fn attributed(log: &str, relay_hosts: &[&str]) -> (Vec<String>, LeftOut) {
     let mut found: Vec<(String, String)> = Vec::new();
     for line in log.lines() {
         let head = head::read(line, &mut calendar).unwrap_or_else(|| panic!("{line}"));
-        let Some(record) = say(head.program, &line[head.rest..]).unwrap_or_else(|_| panic!("{line}")) else {
+        let Some(record) =
+            say(head.program, &line[head.rest..], &Rules::default()).unwrap_or_else(|_| panic!("{line}"))
+        else {
             continue;
         };
         attribution.take(head.at, &line[head.host.clone()], record, |attempt| {
             let name = ('a'..='z')
                 .find(|c| Key::of(format!("{c}@x.example").as_bytes()) == attempt.key)
                 .unwrap_or('?');
-            assert!(attempt.domain == Key::of(b"x.example") || name == '?');
+            assert!(attempt.domain == Some(Key::of_domain("x.example")) || name == '?');
             let sign = match attempt.outcome {
                 Outcome::Accepted => '+',
                 Outcome::NoSuchRecipient => '-',
@@ -195,15 +197,18 @@ fn gateposts() {
 }
 
 fn trial() -> Trial {
-    Trial::new(Grid {
-        limits: vec![1],
-        period: Duration::from_secs(3_600),
-        count: Count::Distinct,
-        usual_shares: vec![0.05],
-        thief_share: 0.30,
-        threshold: 12.0,
-        delay: Duration::from_secs(1_800),
-    })
+    Trial::new(
+        Grid {
+            limits: vec![1],
+            period: Duration::from_secs(3_600),
+            count: Count::Distinct,
+            usual_shares: vec![0.05],
+            thief_share: 0.30,
+            threshold: 12.0,
+            delay: Duration::from_secs(1_800),
+        },
+        None,
+    )
 }
 
 fn replay(
@@ -212,7 +217,8 @@ fn replay(
     until: Option<&str>,
 ) -> (BTreeMap<String, (u64, u64)>, Reading) {
     let time = |text: Option<&str>| text.map(|text| Timestamp::parse_rfc3339(text).unwrap());
-    let mut replay = Replay::new(Attribution::new(Vec::new()), trial(), time(since), time(until));
+    let mut replay =
+        Replay::new(Rules::default(), Attribution::new(Vec::new()), trial(), time(since), time(until));
     let mut logs: Vec<_> = logs.iter().map(|log| Log::new(*log, latest())).collect();
     replay.read(&mut logs, |place, error| panic!("{place}: {error}"), |_| ());
     let (trial, reading, _) = replay.finish();
@@ -220,7 +226,7 @@ fn replay(
         .tallies()
         .map(|(account, tally)| (account.to_string(), (tally.accepted, tally.invalid)))
         .collect();
-    let report = Report::of(&trial, reading.clone(), LeftOut::default(), &Yours::default());
+    let report = Report::of(&trial, reading.clone(), LeftOut::default(), None);
     assert!(serde_json::to_string(&report).unwrap().starts_with("{\"lines\":"));
     (accounts, reading)
 }

@@ -1,21 +1,21 @@
 //! Tries settings on the attempts of all accounts at once: when each would have stopped whom.
 //!
-//! The limit as `guard::window` counts, the sequential test as `guard` runs it, and both together, with probation: what is accepted in
-//! it goes out when it is due, unless the limit blocks before. Memory is bounded by [`MAX_ACCOUNTS`], and per account.
+//! The limit as `guard::window` counts, the sequential test as `guard::detector` runs it, and both together, with probation: what is
+//! accepted in it goes out when it is due, unless the limit blocks before. Memory is bounded by [`MAX_ACCOUNTS`], and per account.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::attribution::Attempt;
-use super::sequential::{Sequential, Terms};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::classify::Outcome;
+use crate::guard::detector::{Detector, Evidence, Test};
 use crate::guard::window::{Added, Count, Rule, Window};
 
 /// So many accounts are tried. Of more, those without an invalid recipient give way.
 pub const MAX_ACCOUNTS: usize = 10_000;
-/// A window holds so many at least, so that a curve shows more than the highest limit.
+/// The window of the settings that are tried holds so many at least, so that a curve shows more than the highest limit.
 const LEAST_WINDOW: u32 = 500;
 /// The points of a curve.
 const POINTS: usize = 512;
@@ -23,7 +23,7 @@ const POINTS: usize = 512;
 const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: u64 = 60 * 60 * 1_000;
 
-/// The settings that are tried.
+/// The settings that are tried on everybody.
 #[derive(Debug, Clone)]
 pub struct Grid {
     /// `[limit] invalid_recipients`, in ascending order.
@@ -43,16 +43,54 @@ pub struct Grid {
 }
 
 impl Grid {
-    fn rule(&self) -> Rule {
+    fn course(&self) -> Course {
         let limit = self.limits.iter().copied().max().unwrap_or(LEAST_WINDOW).max(LEAST_WINDOW);
-        Rule { limit, period: self.period, count: self.count }
+        Course {
+            rule: Rule { limit, period: self.period, count: self.count },
+            limits: self.limits.clone(),
+            tests: self.usual_shares.iter().map(|share| self.test(*share)).collect(),
+            delay: self.delay,
+        }
     }
 
-    fn terms(&self) -> Vec<Terms> {
-        let terms = |share: &f64| Terms::new(*share, self.thief_share, self.threshold);
-        self.usual_shares.iter().map(terms).collect()
+    fn test(&self, usual_share: f64) -> Test {
+        Test::new(usual_share, self.thief_share, self.threshold)
+    }
+
+    /// The share of invalid recipients at which the test with the default usual share stays where it is: less speaks for an honest
+    /// sender, more for a thief.
+    pub fn neutral_share(&self) -> f64 {
+        let test = self.test(super::USUAL_SHARE);
+        test.fall() / (test.rise() + test.fall())
     }
 }
+
+/// Limits and tests that run beside each other on the same window.
+#[derive(Debug, Clone)]
+pub struct Course {
+    /// Of the window; its limit is no less than any of `limits`.
+    pub rule: Rule,
+    /// The limits.
+    pub limits: Vec<u32>,
+    /// The tests.
+    pub tests: Vec<Test>,
+    /// How long a probation lasts from the last alarm.
+    pub delay: Duration,
+}
+
+/// What the configuration says of an account.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Its limit and its test; `None` where neither would do anything.
+    pub course: Option<Course>,
+    /// It is exempt.
+    pub exempt: bool,
+    /// An alarm of its test blocks it.
+    pub alarm_blocks: bool,
+}
+
+/// Tells what the configuration says of an account.
+pub type OwnTerms = Box<dyn Fn(&Account) -> Own>;
 
 /// A moment at which a setting would have stepped in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +103,75 @@ pub struct Stop {
     pub invalid: u64,
 }
 
+/// What a course did to one account.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// Of each limit: when it would have blocked.
+    pub limits: Vec<Option<Stop>>,
+    /// Of each test: when it alarmed first.
+    pub alarms: Vec<Option<Stop>>,
+    /// Of each limit, of each test: how many recipients' mail had gone out when the limit blocked, with probation before.
+    pub both: Vec<Vec<Option<u64>>>,
+    window: Window,
+    detectors: Vec<Detector>,
+    probation: Vec<Probation>,
+}
+
+impl Run {
+    fn new(course: &Course) -> Self {
+        let (limits, tests) = (course.limits.len(), course.tests.len());
+        Self {
+            limits: vec![None; limits],
+            alarms: vec![None; tests],
+            both: vec![vec![None; tests]; limits],
+            window: Window::default(),
+            detectors: std::iter::repeat_with(Detector::default).take(tests).collect(),
+            probation: std::iter::repeat_with(Probation::default).take(tests).collect(),
+        }
+    }
+
+    fn accept(&mut self, attempt: &Attempt, course: &Course) {
+        for ((detector, test), probation) in
+            self.detectors.iter_mut().zip(&course.tests).zip(&mut self.probation)
+        {
+            probation.tick(attempt.at);
+            detector.valid(attempt.key.bits(), attempt.domain, attempt.at, test);
+            probation.accept(attempt.at, course.delay);
+        }
+    }
+
+    /// One that counts, and is the `count`th in the window; `stop` is what there is to say of the moment.
+    fn refuse(&mut self, attempt: &Attempt, course: &Course, count: u32, stop: Stop) {
+        let tests =
+            self.detectors.iter_mut().zip(&course.tests).zip(&mut self.probation).zip(&mut self.alarms);
+        for (((detector, test), probation), first) in tests {
+            probation.tick(attempt.at);
+            let period = course.rule.period;
+            let evidence = detector.invalid(attempt.key, attempt.domain, attempt.at, period, test);
+            if evidence == Evidence::Alarm {
+                first.get_or_insert(stop);
+                probation.alarm(attempt.at, course.delay);
+            }
+        }
+        for ((limit, crossed), both) in course.limits.iter().zip(&mut self.limits).zip(&mut self.both) {
+            if count >= *limit && crossed.is_none() {
+                *crossed = Some(stop);
+                let reached =
+                    |probation: &Probation| Some(stop.reached.saturating_sub(probation.held_back()));
+                *both = self.probation.iter().map(reached).collect();
+            }
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.limits.iter().chain(&self.alarms).any(Option::is_some)
+    }
+}
+
 /// What is known of one account.
 #[derive(Debug)]
 pub struct Tally {
-    /// The first and the last attempt.
+    /// The first attempt.
     pub first: Timestamp,
     /// The last.
     pub last: Timestamp,
@@ -78,21 +181,21 @@ pub struct Tally {
     pub invalid: u64,
     /// Refused for another reason.
     pub refused: u64,
-    /// Of each limit: when it would have blocked.
-    pub limits: Vec<Option<Stop>>,
-    /// Of each usual share: when the test alarmed first.
-    pub alarms: Vec<Option<Stop>>,
-    /// Of each limit, of each usual share: how many recipients' mail had gone out when the limit blocked, with probation before.
-    pub both: Vec<Vec<Option<u64>>>,
+    /// What the settings that are tried would have done.
+    pub tried: Run,
+    /// What the configuration would have done.
+    pub own: Option<Run>,
+    /// The configuration exempts it.
+    pub exempt: bool,
+    /// By the configuration an alarm blocks it.
+    pub alarm_blocks: bool,
     /// Invalid and accepted recipients of the clock hour with the most invalid ones.
     pub busiest: (u64, u64),
     /// Days with an invalid recipient.
     pub days: u32,
     /// Invalid recipients within the period, over time.
     pub curve: Curve,
-    window: Window,
-    tests: Vec<Sequential>,
-    probation: Vec<Probation>,
+    own_course: Option<Course>,
     hour: (u64, u64, u64),
     last_day: u64,
     /// Accepted recipients of the last day, by the clock hour.
@@ -112,11 +215,8 @@ impl Curve {
     fn push(&mut self, at: Timestamp, count: u32) {
         if self.0.len() >= POINTS {
             // Of two neighbours the higher stays.
-            self.0 = self
-                .0
-                .chunks(2)
-                .filter_map(|pair| pair.iter().copied().max_by_key(|(_, count)| *count))
-                .collect();
+            let higher = |pair: &[(Timestamp, u32)]| pair.iter().copied().max_by_key(|(_, count)| *count);
+            self.0 = self.0.chunks(2).filter_map(higher).collect();
         }
         self.0.push((at, count));
     }
@@ -163,27 +263,33 @@ impl Probation {
 }
 
 impl Tally {
-    fn new(grid: &Grid, at: Timestamp) -> Self {
-        let (limits, shares) = (grid.limits.len(), grid.usual_shares.len());
+    fn new(course: &Course, own: Option<Own>, at: Timestamp) -> Self {
+        let exempt = own.as_ref().is_some_and(|own| own.exempt);
+        let alarm_blocks = own.as_ref().is_some_and(|own| own.alarm_blocks);
+        let own_course = own.and_then(|own| own.course);
         Self {
             first: at,
             last: at,
             accepted: 0,
             invalid: 0,
             refused: 0,
-            limits: vec![None; limits],
-            alarms: vec![None; shares],
-            both: vec![vec![None; shares]; limits],
+            tried: Run::new(course),
+            own: own_course.as_ref().map(Run::new),
+            exempt,
+            alarm_blocks,
             busiest: (0, 0),
             days: 0,
             curve: Curve::default(),
-            window: Window::default(),
-            tests: std::iter::repeat_with(Sequential::default).take(shares).collect(),
-            probation: std::iter::repeat_with(Probation::default).take(shares).collect(),
+            own_course,
             hour: (0, 0, 0),
             last_day: u64::MAX,
             day: VecDeque::new(),
         }
+    }
+
+    /// Whether any setting, or the configuration, would have stopped it.
+    pub fn is_suspicious(&self) -> bool {
+        self.tried.has_stopped() || self.own.as_ref().is_some_and(Run::has_stopped)
     }
 
     /// The share of invalid recipients among those that say anything about a list.
@@ -196,17 +302,16 @@ impl Tally {
         share(self.busiest.0, self.busiest.1)
     }
 
-    fn try_on(&mut self, attempt: &Attempt, grid: &Grid, rule: &Rule, terms: &[Terms]) {
+    fn put(&mut self, attempt: &Attempt, course: &Course) {
         self.last = attempt.at;
-        self.probation.iter_mut().for_each(|probation| probation.tick(attempt.at));
         match attempt.outcome {
             Outcome::OtherRefusal => self.refused += 1,
-            Outcome::Accepted => self.accept(attempt, grid, terms),
-            Outcome::NoSuchRecipient => self.refuse(attempt, grid, rule, terms),
+            Outcome::Accepted => self.accept(attempt, course),
+            Outcome::NoSuchRecipient => self.refuse(attempt, course),
         }
     }
 
-    fn accept(&mut self, attempt: &Attempt, grid: &Grid, terms: &[Terms]) {
+    fn accept(&mut self, attempt: &Attempt, course: &Course) {
         self.accepted += 1;
         self.in_the_hour(attempt.at, 0, 1);
         let hour = attempt.at.as_millis() / HOUR;
@@ -217,35 +322,29 @@ impl Tally {
         while self.day.front().is_some_and(|(first, _)| first + 24 < hour) {
             self.day.pop_front();
         }
-        for ((test, terms), probation) in self.tests.iter_mut().zip(terms).zip(&mut self.probation) {
-            test.valid(attempt.key, attempt.domain, attempt.at, terms);
-            probation.accept(attempt.at, grid.delay);
+        self.tried.accept(attempt, course);
+        if let (Some(own), Some(course)) = (&mut self.own, &self.own_course) {
+            own.accept(attempt, course);
         }
     }
 
-    fn refuse(&mut self, attempt: &Attempt, grid: &Grid, rule: &Rule, terms: &[Terms]) {
-        let Added::Counted(count) = self.window.add(attempt.key, attempt.at, rule) else { return };
-        self.invalid += 1;
-        self.in_the_hour(attempt.at, 1, 0);
-        self.curve.push(attempt.at, count);
-        let day = attempt.at.as_millis() / (24 * HOUR);
-        self.days += u32::from(day != self.last_day);
-        self.last_day = day;
-        let stop = Stop { at: attempt.at, reached: self.reached(attempt.at), invalid: self.invalid };
-        let tests = self.tests.iter_mut().zip(terms).zip(&mut self.probation).zip(&mut self.alarms);
-        for (((test, terms), probation), first) in tests {
-            if test.invalid(attempt.domain, attempt.at, grid.period, terms) {
-                first.get_or_insert(stop);
-                probation.alarm(attempt.at, grid.delay);
-            }
+    fn refuse(&mut self, attempt: &Attempt, course: &Course) {
+        let added = self.tried.window.add(attempt.key, attempt.at, &course.rule);
+        let mut stop = Stop { at: attempt.at, reached: self.reached(attempt.at), invalid: self.invalid + 1 };
+        if let Added::Counted(count) = added {
+            self.invalid += 1;
+            self.in_the_hour(attempt.at, 1, 0);
+            self.curve.push(attempt.at, count);
+            let day = attempt.at.as_millis() / (24 * HOUR);
+            self.days += u32::from(day != self.last_day);
+            self.last_day = day;
+            self.tried.refuse(attempt, course, count, stop);
         }
-        for ((limit, crossed), both) in grid.limits.iter().zip(&mut self.limits).zip(&mut self.both) {
-            if count >= *limit && crossed.is_none() {
-                *crossed = Some(stop);
-                let reached =
-                    |probation: &Probation| Some(stop.reached.saturating_sub(probation.held_back()));
-                *both = self.probation.iter().map(reached).collect();
-            }
+        stop.invalid = self.invalid;
+        if let (Some(own), Some(course)) = (&mut self.own, &self.own_course)
+            && let Added::Counted(count) = own.window.add(attempt.key, attempt.at, &course.rule)
+        {
+            own.refuse(attempt, course, count, stop);
         }
     }
 
@@ -274,11 +373,10 @@ fn share(invalid: u64, accepted: u64) -> f64 {
 }
 
 /// All accounts.
-#[derive(Debug)]
 pub struct Trial {
     grid: Grid,
-    rule: Rule,
-    terms: Vec<Terms>,
+    course: Course,
+    own: Option<OwnTerms>,
     tallies: HashMap<Account, Tally>,
     /// Accounts without an invalid recipient that gave way, and what they accepted.
     given_way: (u64, u64),
@@ -287,10 +385,10 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Of these settings.
-    pub fn new(grid: Grid) -> Self {
-        let (rule, terms) = (grid.rule(), grid.terms());
-        Self { grid, rule, terms, tallies: HashMap::new(), given_way: (0, 0), no_room: 0 }
+    /// Of these settings, and of what the configuration says, where there is one.
+    pub fn new(grid: Grid, own: Option<OwnTerms>) -> Self {
+        let course = grid.course();
+        Self { grid, course, own, tallies: HashMap::new(), given_way: (0, 0), no_room: 0 }
     }
 
     /// One more attempt, no earlier than the one before.
@@ -303,10 +401,11 @@ impl Trial {
                 self.no_room += 1;
                 return;
             }
-            self.tallies.insert(attempt.account.clone(), Tally::new(&self.grid, attempt.at));
+            let own = self.own.as_ref().map(|own| own(&attempt.account));
+            self.tallies.insert(attempt.account.clone(), Tally::new(&self.course, own, attempt.at));
         }
         if let Some(tally) = self.tallies.get_mut(&attempt.account) {
-            tally.try_on(attempt, &self.grid, &self.rule, &self.terms);
+            tally.put(attempt, &self.course);
         }
     }
 
@@ -349,12 +448,6 @@ impl Trial {
     pub fn no_room(&self) -> u64 {
         self.no_room
     }
-
-    /// The share of invalid recipients that speaks neither for nor against an account, by the first of these usual shares that is
-    /// the contract's default, or else the middle one.
-    pub fn neutral_share(&self) -> f64 {
-        Terms::new(super::USUAL_SHARE, self.grid.thief_share, self.grid.threshold).neutral()
-    }
 }
 
 #[cfg(test)]
@@ -379,14 +472,14 @@ mod tests {
             at: Timestamp::from_millis(1_700_000_000_000 + second * 1_000),
             account: Account::user(account).unwrap(),
             key: Key::of(address.as_bytes()),
-            domain: Key::of(address.split('@').next_back().unwrap().as_bytes()),
+            domain: address.split('@').next_back().map(Key::of_domain),
             outcome,
         }
     }
 
     /// Lives and deaths by the second: `+` accepted, `-` invalid, `.` refused otherwise, a blank nothing.
     fn tried(line: &str, step: u64) -> Tally {
-        let mut trial = Trial::new(grid());
+        let mut trial = Trial::new(grid(), None);
         for (place, c) in line.chars().enumerate() {
             let outcome = match c {
                 '+' => Outcome::Accepted,
@@ -407,12 +500,12 @@ mod tests {
     fn when_each_setting_steps_in() {
         let tally = tried("++-+-.+-+--------+-", 1);
         assert_eq!((tally.accepted, tally.invalid, tally.refused), (6, 12, 1));
-        assert_eq!(seconds(tally.limits[0]), Some((10, 5, 5)));
-        assert_eq!(seconds(tally.limits[1]), Some((15, 5, 10)));
+        assert_eq!(seconds(tally.tried.limits[0]), Some((10, 5, 5)));
+        assert_eq!(seconds(tally.tried.limits[1]), Some((15, 5, 10)));
         // 7 x ln 6 = 12.5; the four accepted ones between take 1.2 off.
-        assert_eq!(seconds(tally.alarms[0]), Some((13, 5, 8)));
+        assert_eq!(seconds(tally.tried.alarms[0]), Some((13, 5, 8)));
         // The limit of 5 comes before the alarm; at 10 the one accepted in probation has not gone out.
-        assert_eq!(tally.both, [[Some(5)], [Some(5)]]);
+        assert_eq!(tally.tried.both, [[Some(5)], [Some(5)]]);
         assert_eq!((tally.busiest, tally.days), ((12, 6), 1));
         assert_eq!(tally.curve.points().len(), 12);
     }
@@ -424,27 +517,27 @@ mod tests {
         line.push_str(&" ".repeat(170));
         line.push_str("+++---");
         let tally = tried(&line, 10);
-        assert_eq!(seconds(tally.alarms[0]), Some((60, 0, 7)));
-        assert_eq!(seconds(tally.limits[1]), Some((1_840, 5, 10)));
+        assert_eq!(seconds(tally.tried.alarms[0]), Some((60, 0, 7)));
+        assert_eq!(seconds(tally.tried.limits[1]), Some((1_840, 5, 10)));
         // At 1,840 s the first has gone out, being due at 1,870: no; it has not.
-        assert_eq!(tally.both[1], [Some(0)]);
+        assert_eq!(tally.tried.both[1], [Some(0)]);
         let later = tried(&line.replace("+++---", "          +++---"), 10);
-        assert_eq!(later.both[1], [Some(5)], "both were due, and probation was over");
+        assert_eq!(later.tried.both[1], [Some(5)], "both were due, and probation was over");
     }
 
     #[test]
     fn the_same_address_counts_once_within_the_period() {
-        let mut trial = Trial::new(grid());
+        let mut trial = Trial::new(grid(), None);
         for second in 0..100 {
             trial.put(&attempt("a", second * 60, "dead@example.org", Outcome::NoSuchRecipient));
         }
         let (_, tally) = trial.tallies().next().unwrap();
-        assert_eq!((tally.invalid, tally.limits[0]), (2, None));
+        assert_eq!((tally.invalid, tally.tried.limits[0]), (2, None));
     }
 
     #[test]
     fn accounts_are_bounded() {
-        let mut trial = Trial::new(Grid { limits: vec![5], usual_shares: vec![], ..grid() });
+        let mut trial = Trial::new(Grid { limits: vec![5], usual_shares: vec![], ..grid() }, None);
         let accounts = MAX_ACCOUNTS as u64 * 3 / 2;
         for number in 0..accounts {
             let outcome = if number % 10 == 0 { Outcome::NoSuchRecipient } else { Outcome::Accepted };

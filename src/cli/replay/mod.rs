@@ -14,14 +14,16 @@ use ipnet::IpNet;
 
 use super::output::{Failed, warn};
 use super::{Format, load_if_there, time};
+use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::guard::ledger::{Detection, Leniency, OnAlarm};
 use crate::guard::window::Count;
 use crate::replay::attribution::Attribution;
 use crate::replay::log::Replay;
-use crate::replay::report::{Report, Setting, Yours};
-use crate::replay::trial::{Grid, Trial};
-use crate::replay::{self, plot};
+use crate::replay::plot;
+use crate::replay::report::{Report, Setting};
+use crate::replay::trial::{Course, Grid, Own, OwnTerms, Trial};
 use progress::Progress;
 use source::Source;
 
@@ -54,12 +56,14 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failed> {
     let config = load_if_there(file)?;
     let sources = source::open(&arguments.logs)?;
-    let (grid, yours) = settings(config.as_ref());
-    let mut relay_hosts = config.map(|config| config.relay_hosts).unwrap_or_default();
+    let grid = grid(config.as_ref());
+    let mut relay_hosts = config.as_ref().map(|config| config.relay_hosts.clone()).unwrap_or_default();
     relay_hosts.extend(&arguments.relay);
+    let rules = config.as_ref().map(|config| config.classify.clone()).unwrap_or_default();
+    let (setting, own) = config.map(yours).unzip();
 
-    let mut replay =
-        Replay::new(Attribution::new(relay_hosts), Trial::new(grid), arguments.since, arguments.until);
+    let attribution = Attribution::new(relay_hosts);
+    let mut replay = Replay::new(rules, attribution, Trial::new(grid, own), arguments.since, arguments.until);
     let mut progress = Progress::new(&sources);
     let (names, mut logs): (Vec<_>, Vec<_>) = sources.into_iter().map(Source::into_log).unzip();
     let mut faults = Vec::new();
@@ -73,7 +77,7 @@ pub(super) fn run(arguments: &Arguments, file: Option<&Path>) -> Result<(), Fail
         warn(fault);
     }
     let (trial, reading, left_out) = replay.finish();
-    let report = Report::of(&trial, reading, left_out, &yours);
+    let report = Report::of(&trial, reading, left_out, setting);
     if report.reading.used == 0 {
         return Err(Failed::because(format!(
             "none of the {} lines tells of a message or a recipient; replay reads the mail logs of Postfix, Exim and Gatepost",
@@ -98,8 +102,8 @@ fn network(text: &str) -> Result<IpNet, String> {
     network.ok_or_else(|| format!("`{text}` is neither an address nor a network such as 192.0.2.0/24"))
 }
 
-/// What is tried, and what of it is in force.
-fn settings(config: Option<&Config>) -> (Grid, Yours) {
+/// What is tried on everybody. What the configuration says is among it.
+fn grid(config: Option<&Config>) -> Grid {
     let mut grid = Grid {
         limits: LIMITS.to_vec(),
         period: Duration::from_secs(60 * 60),
@@ -109,17 +113,43 @@ fn settings(config: Option<&Config>) -> (Grid, Yours) {
         threshold: 12.0,
         delay: Duration::from_secs(30 * 60),
     };
-    let Some(config) = config else { return (grid, Yours::default()) };
-    let policy = &config.policy;
-    (grid.period, grid.count) = (policy.period, policy.count);
-    grid.limits.push(policy.invalid_recipients);
+    if let Some(Config { policy, .. }) = config {
+        let Detection { delay, usual_share, thief_share, threshold, on_alarm: _ } = policy.detection;
+        (grid.period, grid.count) = (policy.period, policy.count);
+        (grid.delay, grid.thief_share, grid.threshold) = (delay, thief_share, threshold);
+        grid.limits.push(policy.invalid_recipients);
+        grid.usual_shares.push(usual_share);
+        grid.usual_shares.retain(|share| *share < thief_share);
+    }
     grid.limits.sort_unstable();
     grid.limits.dedup();
-    let setting = Setting {
-        invalid_recipients: Some(policy.invalid_recipients),
-        usual_share: Some(replay::USUAL_SHARE),
+    grid.usual_shares.sort_by(f64::total_cmp);
+    grid.usual_shares.dedup();
+    grid
+}
+
+/// The configuration's setting as it is for everybody, and what it says of each account.
+fn yours(config: Config) -> (Setting, OwnTerms) {
+    let policy = config.policy;
+    // An alarm that is only told of stops nobody.
+    let stops = matches!(policy.detection.on_alarm, OnAlarm::Probation | OnAlarm::Block);
+    let usual_share = stops.then_some(policy.detection.usual_share);
+    let setting = Setting { invalid_recipients: Some(policy.invalid_recipients), usual_share };
+    let own = move |account: &Account| {
+        let terms = policy.terms(account);
+        let course = Course {
+            rule: terms.rule,
+            limits: vec![terms.rule.limit],
+            tests: if stops { vec![terms.test] } else { Vec::new() },
+            delay: terms.delay,
+        };
+        Own {
+            course: (terms.leniency == Leniency::None).then_some(course),
+            exempt: terms.leniency == Leniency::Exempt,
+            alarm_blocks: terms.on_alarm == OnAlarm::Block,
+        }
     };
-    (grid, Yours { setting: Some(setting), exempt: policy.exempt.iter().cloned().collect() })
+    (setting, Box::new(own))
 }
 
 fn draw(report: &Report<'_>, file: &Path) -> Result<(), Failed> {

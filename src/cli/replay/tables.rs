@@ -69,7 +69,8 @@ fn settings(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
     let limit = yours.and_then(|row| row.setting.invalid_recipients).unwrap_or(crate::replay::LIMIT);
     let recommended = report.recommendation.as_ref().map(|recommendation| recommendation.setting);
     let shown = |row: &&Row| {
-        let alone = row.setting.invalid_recipients.is_none() || row.setting.usual_share.is_none();
+        let alone =
+            row.yours || row.setting.invalid_recipients.is_none() || row.setting.usual_share.is_none();
         alone || row.setting.invalid_recipients == Some(limit) || Some(row.setting) == recommended
     };
     let mut table = Table::new([
