@@ -25,7 +25,7 @@ use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Uncou
 use crate::notify::outbox::{Kind, Mail, Outbox, Route};
 use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
-use crate::notify::webhook::{self, Messenger, Secrets};
+use crate::notify::webhook::{self, Messenger, SecretError, Secrets};
 use crate::quarantine::spool::Usage;
 use crate::quarantine::{self, Envelope, Recipient, RecipientState, Spool};
 
@@ -65,9 +65,15 @@ impl Desk {
     pub fn open(config: Arc<Config>, outbox: Outbox, spool: Spool) -> Result<Self, String> {
         let template = config.notify.template.as_deref().map(Template::read).transpose();
         let template = template.map_err(|error| format!("[notify] template: {error}"))?.map(Arc::new);
-        let secret_file = config.notify.webhook.as_ref().and_then(|hook| hook.secret_file.as_deref());
-        let secrets = secret_file.map(Secrets::read).transpose();
-        drop(secrets.map_err(|error| format!("[notify] webhook_secret_file: {error}"))?);
+        if let Some(hook) = &config.notify.webhook {
+            let file = &hook.secret_file;
+            let of_secret = |error: SecretError| format!("[notify] webhook_secret_file: {error}");
+            let made = hook.own_secret && Secrets::make_if_missing(file).map_err(of_secret)?;
+            drop(Secrets::read(file).map_err(of_secret)?);
+            if made {
+                maillog::webhook_secret_made(file);
+            }
+        }
         Ok(Self { config, outbox, spool, template })
     }
 

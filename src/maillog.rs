@@ -619,6 +619,11 @@ pub fn outbox_failed(why: &str) {
     error!(why = clean(why), "the outbox cannot send: notices and DSNs wait");
 }
 
+/// Events are signed with a secret that was made just now.
+pub fn webhook_secret_made(file: &Path) {
+    info!(file = %file.display(), "[notify] webhook_secret_file is empty: events are signed with the secret in this new file");
+}
+
 /// A notice could not be written.
 pub fn notice_postponed(why: &str) {
     error!(why = clean(why), "a notice could not be written; it is tried again until it can");

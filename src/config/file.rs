@@ -79,7 +79,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     policy.rules = detection::accounts(&mut top, &policy.detection, &mut findings);
     let classify = classify::read(top.tables("classify", "[[classify]]"), &mut findings);
     let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
-    let notify = notify::read(top.table("notify", "[notify]"), folder, &hostname, &mut findings);
+    let notify = notify::read(top.table("notify", "[notify]"), folder, &data_dir, &hostname, &mut findings);
     let sender = sender(top.table("sender", "[sender]"), folder, &mut findings);
     let submission = submission(top.table("submission", "[submission]"), &mut findings);
     let session = session(top.table("session", "[session]"), &mut findings);

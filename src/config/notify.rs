@@ -11,6 +11,7 @@ use crate::notify::webhook::{Hook, Target};
 pub(super) fn read(
     mut section: Section<'_>,
     folder: &Path,
+    data_dir: &Path,
     hostname: &str,
     findings: &mut Findings,
 ) -> Notify {
@@ -21,13 +22,16 @@ pub(super) fn read(
     });
     let digest = section.duration_or("digest", "off", Some(DAY), SECOND..=30 * DAY);
     let template = section.text("template", None, |text| optional_path(folder, text));
-    let webhook = webhook(&mut section, folder);
+    let webhook = webhook(&mut section, folder, data_dir);
     section.finish(findings);
     let from = if from.is_empty() { format!("gatepost@{hostname}") } else { from };
     Notify { to, from, digest, template, webhook }
 }
 
-fn webhook(section: &mut Section<'_>, folder: &Path) -> Option<Hook> {
+/// Where Gatepost keeps a secret of its own making, in the data folder.
+const OWN_SECRET: &str = "webhook-secret";
+
+fn webhook(section: &mut Section<'_>, folder: &Path, data_dir: &Path) -> Option<Hook> {
     let target = section.text("webhook", None, |text| match text {
         "" => Ok(None),
         url => Target::parse(url).map(Some).map_err(str::to_owned),
@@ -36,7 +40,9 @@ fn webhook(section: &mut Section<'_>, folder: &Path) -> Option<Hook> {
     if target.is_none() && secret_file.is_some() && section.sound(&["webhook"]) {
         section.problem("webhook_secret_file", "empty, or an address in webhook to which events go");
     }
-    target.map(|target| Hook { target, secret_file })
+    let own_secret = secret_file.is_none();
+    let secret_file = secret_file.unwrap_or_else(|| data_dir.join(OWN_SECRET));
+    target.map(|target| Hook { target, secret_file, own_secret })
 }
 
 fn optional_path(folder: &Path, text: &str) -> Result<Option<PathBuf>, String> {

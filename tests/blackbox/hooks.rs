@@ -7,6 +7,7 @@ use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::receiver::{Receiver, SECRET};
 use crate::support::scripted::{Answer, Scripted};
 use crate::support::smtp::message;
+use crate::support::tls;
 
 /// Knows nobody whose name begins with `nobody`.
 fn upstream() -> Scripted {
@@ -53,6 +54,46 @@ fn a_block_is_posted_with_the_object_of_status() {
     // The abuse desk has its mail all the same.
     assert!(contains(&upstream.expect_taken(1)[0].data, b"Blocked: user:alice"));
     gatepost.expect_log("that it was sent", |line| line.to_string().contains("event sent"));
+}
+
+/// Over TLS, to whom the system's anchors vouch for; without a secret of the operator's it is signed with one of Gatepost's own.
+#[test]
+fn over_tls_and_signed_with_a_secret_of_our_own() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let url = format!("https://localhost:{}/hooks?token=1", tls::front(receiver.address).port());
+    let setup = || {
+        Setup::new(upstream.address).limit(2).set("notify.webhook", url.as_str()).set("log.level", "debug")
+    };
+    let mut gatepost = setup().trust_authority().start();
+    let check = gatepost.run(&["check"]);
+    assert!(!check.stdout.contains("webhook"), "{}", check.stdout);
+    let file = gatepost.data_dir().join("webhook-secret");
+    let secret = std::fs::read_to_string(&file).unwrap();
+    gatepost.expect_log("where the secret is", |line| {
+        line.to_string().contains("signed with the secret in this new file")
+            && line.to_string().contains("webhook-secret")
+    });
+    assert!(!gatepost.log_text().contains(secret.trim()), "the secret itself is nobody's business");
+    cross(&gatepost, "alice");
+    let post = receiver.expect(1).remove(0);
+    post.expect_signed_with(secret.trim());
+    assert_eq!(post.first_line, "POST /hooks?token=1 HTTP/1.1");
+    assert_eq!(post.json()["data"]["account"], "user:alice");
+    gatepost.expect_log("that it was sent", |line| line.to_string().contains("event sent"));
+    // It is still the same one after a restart.
+    gatepost.terminate();
+    gatepost.start();
+    cross(&gatepost, "bob");
+    receiver.expect(2).remove(1).expect_signed_with(secret.trim());
+    gatepost.expect_log("that it was sent", |line| line.to_string().contains("event sent"));
+
+    // Nobody vouches for it: nothing is told.
+    let gatepost = setup().start();
+    cross(&gatepost, "alice");
+    let why = gatepost.expect_log("why not", |line| line.to_string().contains("event put off")).to_string();
+    assert!(why.contains("TLS: ") && why.contains("UnknownIssuer"), "{why}");
+    let posts = receiver.expect(2);
+    assert_eq!(posts.len(), 2, "{posts:?}");
 }
 
 /// Anything but 2xx is tried again, over restarts, with the same id; redirects are not followed; what is about the same account

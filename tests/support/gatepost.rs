@@ -26,6 +26,7 @@ pub(crate) struct Setup {
     table: toml::Table,
     users: String,
     folder: tempfile::TempDir,
+    trust: bool,
 }
 
 impl Setup {
@@ -56,7 +57,7 @@ impl Setup {
         for name in ["alice", "bob"] {
             users.push_str(&user_line(name, PASSWORD));
         }
-        Self { table, users, folder }.set("upstream.address", upstream.to_string())
+        Self { table, users, folder, trust: false }.set("upstream.address", upstream.to_string())
     }
 
     /// Sets `table.key`.
@@ -77,6 +78,12 @@ impl Setup {
     /// `[limit] invalid_recipients`
     pub(crate) fn limit(self, count: i64) -> Self {
         self.set("limit.invalid_recipients", count)
+    }
+
+    /// The system of this one trusts the tests' authority.
+    pub(crate) fn trust_authority(mut self) -> Self {
+        self.trust = true;
+        self
     }
 
     /// [`super::smtp::RELAY_HOST`] may send without AUTH.
@@ -112,6 +119,7 @@ impl Setup {
         Gatepost {
             folder: self.folder,
             config,
+            trust: self.trust,
             serve: None,
             log: Arc::default(),
             starttls: nowhere,
@@ -163,6 +171,7 @@ pub(crate) struct Log(Mutex<Vec<String>>);
 pub(crate) struct Gatepost {
     folder: tempfile::TempDir,
     config: PathBuf,
+    trust: bool,
     serve: Option<Child>,
     log: Arc<Log>,
     /// The STARTTLS listener.
@@ -269,6 +278,9 @@ impl Gatepost {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command.arg("--config").arg(&self.config).args(arguments).current_dir(self.folder.path());
+        if self.trust {
+            command.env("SSL_CERT_FILE", self.ca());
+        }
         command
     }
 

@@ -55,8 +55,7 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         }
     }
     for path in &facts.readable_secrets {
-        let of_webhook =
-            config.notify.webhook.as_ref().is_some_and(|hook| hook.secret_file.as_ref() == Some(path));
+        let of_webhook = config.notify.webhook.as_ref().is_some_and(|hook| &hook.secret_file == path);
         let about = if of_webhook { "webhook" } else { "upstream" };
         let path = path.display();
         let finding = format!("{path} can be read by everybody on this machine, and holds a secret");
@@ -72,13 +71,6 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "notify",
             why.clone(),
             "Mend that file, or [notify] template and webhook_secret_file",
-        ));
-    }
-    if config.notify.webhook.as_ref().is_some_and(|hook| hook.secret_file.is_none()) {
-        findings.push(warning(
-            "webhook",
-            "events are not signed: the program at [notify] webhook cannot tell whether they come from Gatepost",
-            "Set webhook_secret_file to a file made by: (printf whsec_; openssl rand -base64 32) > FILE",
         ));
     }
     if facts.weak_secret {

@@ -72,7 +72,9 @@ pub(super) fn look(config: &Config) -> Facts {
     }
     let template = config.notify.template.as_deref().map(Template::read);
     let webhook = config.notify.webhook.as_ref();
-    let secrets = webhook.and_then(|hook| hook.secret_file.as_deref()).map(Secrets::read);
+    // One that `serve` has yet to make is no finding.
+    let there = webhook.filter(|hook| !hook.own_secret || hook.secret_file.exists());
+    let secrets = there.map(|hook| Secrets::read(&hook.secret_file));
     let wrong = |error: &dyn std::fmt::Display| error.to_string();
     let notify = [
         template.and_then(|read| read.err().map(|error| wrong(&error))),
@@ -98,7 +100,7 @@ pub(super) fn look(config: &Config) -> Facts {
 fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let settings = &config.upstream.settings;
     let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
-    let webhook = config.notify.webhook.as_ref().and_then(|hook| hook.secret_file.as_ref());
+    let webhook = config.notify.webhook.as_ref().map(|hook| &hook.secret_file);
     let identity = settings.identity.as_ref().map(|identity| &identity.private_key);
     password.into_iter().chain(identity).chain(webhook)
 }

@@ -441,10 +441,17 @@ async fn tls_is_verified() {
     assert!(soon(task).await.unwrap().contains("none.pem"), "and an anchor that is not there is told");
 }
 
+fn secret(folder: &tempfile::TempDir) -> PathBuf {
+    let path = folder.path().join("secret");
+    webhook::Secrets::make_if_missing(&path).unwrap();
+    path
+}
+
 /// Events have a way of their own; those about the same account go one after the other, in the order in which they came.
 #[tokio::test]
 async fn events_keep_their_order_and_wait_for_no_mail() {
     let folder = tempfile::tempdir().unwrap();
+    let secrets = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(folder.path()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -458,7 +465,11 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
         let (event, now) = about(account, n as u64);
         outbox.put(event, now).await.unwrap();
     }
-    let messenger = Messenger::new(Some(Hook { target: Target::parse(&url).unwrap(), secret_file: None }));
+    let messenger = Messenger::new(Some(Hook {
+        target: Target::parse(&url).unwrap(),
+        secret_file: secret(&secrets),
+        own_secret: false,
+    }));
     let (events, mut seen) = mpsc::unbounded_channel();
     let task = {
         let outbox = outbox.clone();
@@ -487,7 +498,11 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
 
     // A restart tries again.
     let outbox = Outbox::open(folder.path()).unwrap();
-    let messenger = Messenger::new(Some(Hook { target: Target::parse(&url).unwrap(), secret_file: None }));
+    let messenger = Messenger::new(Some(Hook {
+        target: Target::parse(&url).unwrap(),
+        secret_file: secret(&secrets),
+        own_secret: false,
+    }));
     let task = tokio::spawn(async move { outbox.run_events(&messenger, |_| ()).await });
     for data in [0, 2, 3] {
         let (mut stream, _) = soon(listener.accept()).await.unwrap();

@@ -27,7 +27,9 @@ pub struct Hook {
     /// Where events go.
     pub target: Target,
     /// Whose secrets they are signed with; read anew for each try.
-    pub secret_file: Option<PathBuf>,
+    pub secret_file: PathBuf,
+    /// The file is Gatepost's own: it is made where it is missing.
+    pub own_secret: bool,
 }
 
 /// An event for the outbox. `about` is whose it is: the events about one account, or about the upstream, arrive in order.

@@ -82,7 +82,8 @@ impl Messenger {
 
 fn request(hook: &Hook, id: OutboxId, body: &[u8], now: Timestamp) -> Result<Request<Full<Bytes>>, String> {
     let (id, seconds) = (format!("msg_{id}"), now.as_millis() / 1000);
-    let mut request = Request::builder()
+    let secrets = Secrets::read(&hook.secret_file).map_err(|error| error.to_string())?;
+    let request = Request::builder()
         .method(Method::POST)
         .uri(&hook.target.path)
         .header(header::HOST, &hook.target.authority)
@@ -90,11 +91,8 @@ fn request(hook: &Hook, id: OutboxId, body: &[u8], now: Timestamp) -> Result<Req
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONNECTION, "close")
         .header("webhook-id", &id)
-        .header("webhook-timestamp", seconds);
-    if let Some(file) = &hook.secret_file {
-        let secrets = Secrets::read(file).map_err(|error| error.to_string())?;
-        request = request.header("webhook-signature", secrets.sign(&id, seconds, body));
-    }
+        .header("webhook-timestamp", seconds)
+        .header("webhook-signature", secrets.sign(&id, seconds, body));
     request.body(Full::new(Bytes::copy_from_slice(body))).map_err(|error| error.to_string())
 }
 

@@ -12,10 +12,14 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::durable;
+
 /// What a secret begins with.
 const PREFIX: &str = "whsec_";
 /// The fewest octets that Standard Webhooks wants in one.
 const ENOUGH: usize = 24;
+/// The octets of one that is made here.
+const NEW: usize = 32;
 /// The most secrets that a file may have: each makes the signature longer.
 const MAX_SECRETS: usize = 5;
 
@@ -63,6 +67,22 @@ impl Secrets {
             1..=MAX_SECRETS => Ok(Self(secrets)),
             _ => Err(SecretError(format!("{file}: at most {MAX_SECRETS} secrets"))),
         }
+    }
+
+    /// Makes the file with a new secret, unless it is there. Says whether it was made.
+    ///
+    /// # Errors
+    /// It cannot be written, or there is no randomness.
+    pub fn make_if_missing(path: &Path) -> Result<bool, SecretError> {
+        if path.symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        let failed = |error: &dyn std::fmt::Display| SecretError(format!("{}: {error}", path.display()));
+        let mut secret = Zeroizing::new([0; NEW]);
+        getrandom::fill(secret.as_mut_slice()).map_err(|error| failed(&error))?;
+        let line = Zeroizing::new(format!("{PREFIX}{}\n", STANDARD.encode(secret.as_slice())));
+        durable::write(path, line.as_bytes()).map_err(|error| failed(&error))?;
+        Ok(true)
     }
 
     /// Whether one is so short that it might be guessed.

@@ -101,6 +101,21 @@ fn files_with_secrets() {
     );
 }
 
+#[test]
+fn a_secret_of_our_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("webhook-secret");
+    assert!(Secrets::make_if_missing(&path).unwrap());
+    let made = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!Secrets::read(&path).unwrap().are_weak(), "{made}");
+    assert!(!Secrets::make_if_missing(&path).unwrap(), "it stays");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), made);
+    let why = Secrets::make_if_missing(&folder.path().join("none/secret")).unwrap_err();
+    assert!(why.to_string().contains("none"), "{why}");
+}
+
 /// Answers one request; what came.
 async fn receive(listener: &TcpListener, answer: &str) -> String {
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -119,7 +134,7 @@ async fn what_is_sent_and_which_answers_take_it_off() {
     let file = folder.path().join("secret");
     std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
     let url = format!("http://{}/hooks?x=1", listener.local_addr().unwrap());
-    let hook = Hook { target: Target::parse(&url).unwrap(), secret_file: Some(file.clone()) };
+    let hook = Hook { target: Target::parse(&url).unwrap(), secret_file: file.clone(), own_secret: false };
     let messenger = Messenger::new(Some(hook));
     let now = Timestamp::from_millis(1_795_536_328_123);
     let id = OutboxId::new(now);
