@@ -110,6 +110,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Whether somebody holds it.
+    pub(super) fn is_claimed(&self, id: QuarantineId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.claimed)
+    }
+
     /// Messages whose envelope cannot be read.
     pub(super) fn unreadable(&self) -> u64 {
         let unreadable = self.records.values().filter(|record| record.state == State::Unreadable);

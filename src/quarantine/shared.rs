@@ -47,6 +47,12 @@ impl Shared {
         }
     }
 
+    /// Whether somebody is just removing it: its files go first, then its record.
+    pub(super) fn is_going(&self, id: QuarantineId) -> bool {
+        let there = self.folder.path().join(files::envelope_name(id)).symlink_metadata().is_ok();
+        !there && self.index().is_claimed(id)
+    }
+
     /// Writes the due time that memory has; blocking. For one who holds the message.
     pub(super) fn write_due_time(&self, id: QuarantineId) -> Result<(), SpoolError> {
         let envelope = self.load(id)?;

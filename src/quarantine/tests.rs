@@ -548,6 +548,21 @@ async fn only_what_waits_expires() {
     assert_eq!(spool.ids(None), [ids[0]]);
 }
 
+/// Its files go first, then what memory knows of it: in between it is no riddle to anybody who lists.
+#[tokio::test]
+async fn what_is_being_removed_is_not_listed() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    let id = park(&spool, b"content").await;
+    let claimed = spool.claim(id).await.unwrap();
+    std::fs::remove_file(folder(home.path()).join(files::envelope_name(id))).unwrap();
+    assert!(spool.list(&Filter::default(), None, 9).await.is_empty());
+    drop(claimed);
+    // Nobody has it in hand: somebody took the file away.
+    let listed = spool.list(&Filter::default(), None, 9).await;
+    assert!(matches!(listed[..], [Entry::Unreadable { .. }]), "{listed:?}");
+}
+
 /// What went out by itself waits for an operator from now on, also where its time was put off; over a restart.
 #[tokio::test]
 async fn what_was_awaited_can_be_kept() {
