@@ -76,6 +76,9 @@ fn with_certificate(served: Arc<ServedCertificate>) -> Result<Arc<rustls::Server
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(ours)?;
     // One is enough for a mail program, which opens one connection at a time; each costs octets and CPU.
     config.send_tls13_tickets = 1;
+    // The provider has them in the order of their strength. All are good, but which one it is must not be the choice of
+    // somebody's broken client.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 
@@ -162,11 +165,19 @@ mod tests {
         certificate: &str,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> rustls::ClientConfig {
+        client_of(provider(), certificate, versions)
+    }
+
+    fn client_of(
+        provider: Arc<CryptoProvider>,
+        certificate: &str,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots
             .add(rustls::pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
             .unwrap();
-        rustls::ClientConfig::builder_with_provider(provider())
+        rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
@@ -178,6 +189,15 @@ mod tests {
         server: &Arc<rustls::ServerConfig>,
         client: &Arc<rustls::ClientConfig>,
     ) -> Result<(rustls::HandshakeKind, rustls::ProtocolVersion), rustls::Error> {
+        let server = negotiated(server, client)?;
+        Ok((server.handshake_kind().unwrap(), server.protocol_version().unwrap()))
+    }
+
+    /// The server's end behind it.
+    fn negotiated(
+        server: &Arc<rustls::ServerConfig>,
+        client: &Arc<rustls::ClientConfig>,
+    ) -> Result<ServerConnection, rustls::Error> {
         let mut server = ServerConnection::new(Arc::clone(server))?;
         let mut client = ClientConnection::new(Arc::clone(client), "mail.example.org".try_into().unwrap())?;
         for _ in 0..8 {
@@ -201,7 +221,7 @@ mod tests {
             }
         }
         assert!(!client.is_handshaking() && !server.is_handshaking());
-        Ok((server.handshake_kind().unwrap(), server.protocol_version().unwrap()))
+        Ok(server)
     }
 
     #[test]
@@ -217,6 +237,25 @@ mod tests {
             let client = Arc::new(client(&pem, &[offered]));
             assert_eq!(handshake(&server, &client).unwrap(), (Full, version));
             assert_eq!(handshake(&server, &client).unwrap(), (Resumed, version));
+        }
+    }
+
+    #[test]
+    fn the_suite_is_ours_to_choose() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key, pem) = pair(folder.path(), "a");
+        let server = server_config(&certificate, &key).unwrap();
+        for offered in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let chosen = [false, true].map(|reversed| {
+                let mut suites = provider().cipher_suites.clone();
+                if reversed {
+                    suites.reverse();
+                }
+                let provider = Arc::new(CryptoProvider { cipher_suites: suites, ..(*provider()).clone() });
+                let client = Arc::new(client_of(provider, &pem, &[offered]));
+                negotiated(&server, &client).unwrap().negotiated_cipher_suite().unwrap().suite()
+            });
+            assert_eq!(chosen[0], chosen[1]);
         }
     }
 

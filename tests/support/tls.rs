@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Certificates for `localhost`, `127.0.0.1` and `gate.example`, made once for all tests.
 pub(crate) struct Material {
@@ -30,7 +33,11 @@ pub(crate) fn material() -> &'static Material {
         let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
         let names = ["localhost", "127.0.0.1", "gate.example"].map(String::from);
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        let mut server = rcgen::CertificateParams::new(names).unwrap();
+        // As authorities issue them.
+        let now = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        (server.not_before, server.not_after) = (now - DAY, now + 90 * DAY);
+        let certificate = server.signed_by(&key, &issuer).unwrap();
         Material {
             authority: authority_certificate.pem(),
             certificate: certificate.pem(),

@@ -116,7 +116,7 @@ impl Tester {
     fn asserted(self) -> &'static str {
         match self {
             Self::Testssl => {
-                "protocols, suites, forward secrecy, server defaults, vulnerabilities: nothing above LOW, but for the tests' own certificate and `cipher_order`: the client chooses among suites that are all good"
+                "protocols, suites, forward secrecy, server defaults, vulnerabilities: nothing above LOW, but that the tests' own authority has no revocation list"
             }
             Self::Sslyze => {
                 "TLS 1.2 and 1.3 alone, AEAD with forward secrecy alone; no compression, early data, CCS injection, Heartbleed, ROBOT, renegotiation by clients"
