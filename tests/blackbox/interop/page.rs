@@ -188,7 +188,7 @@ fn page(versions: &Versions) -> String {
     let mut page = String::from(
         "# What works with what\n\n\
          Written by the tests: `INTEROP_PAGE=write cargo test --test blackbox -- --include-ignored interop testers` (after `tests/install`). Each cell is a mail that a client sent through\n\
-         Gatepost, on the port in front, with TLS verified and a log-in, to an MTA that is not ours. **This copy was not written by one run in which all of it passed**: rows passed in different runs of 2026-11-28, and some versions were filled in by hand.\n\n\
+         Gatepost, on the port in front, with TLS verified and a log-in, to an MTA that is not ours.\n\n\
          **message**: header and body arrived octet for octet, behind the trace fields that Gatepost and the MTA put in front. **body**: the client writes the header itself; the body arrived octet\n\
          for octet. **gives up**: the client sends nothing once a recipient is refused, says so, and nobody got it. 8-bit is UTF-8, and with *message* octets that are no UTF-8 too. Each letter has\n\
          lines that begin with dots, a line that is a dot, blanks at line ends. The refused recipient counted, once. Clients were also told wrong passwords by each mechanism, and said so.\n\n",
