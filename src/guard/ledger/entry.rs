@@ -99,6 +99,8 @@ struct Recent {
 #[derive(Debug)]
 pub(super) struct Commit {
     pub(super) changes: Vec<Edit>,
+    /// The block, if there is one.
+    pub(super) block: Option<KeptBlock>,
     change: u64,
     attempts: Reach,
     relayed: Option<Reach>,
@@ -717,7 +719,12 @@ impl State {
             changes.extend(removals(Tree::Relayed, account, self.relayed_extent.outlived(kept)));
             self.relayed_extent.attempt(kept)
         });
-        Commit { changes, change: self.change, attempts, relayed, s }
+        Commit { changes, block: self.block.clone(), change: self.change, attempts, relayed, s }
+    }
+
+    /// The block, if there is one, shown or not.
+    pub(super) fn kept_block(&self) -> Option<&KeptBlock> {
+        self.block.as_ref()
     }
 
     fn block(&self) -> Option<&Block> {

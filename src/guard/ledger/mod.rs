@@ -2,7 +2,7 @@
 //!
 //! Memory answers, the disk remembers: each account in use has one entry under its own lock; what changes is
 //! written and flushed (sled's flush, then fdatasync, since the former is no fsync) before [`Watch::count`]
-//! returns. One writer thread batches the flushes of all sessions. Where writing fails the state holds in
+//! returns; of a block, the list that people can read too (`blocklist`). One writer thread batches the flushes of all sessions. Where writing fails the state holds in
 //! memory and is tried again each second. A recipient that exists costs no disk access. No type of sled's
 //! appears in the interface; `store` alone names it.
 
@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::smtp::Reply;
 
 mod accounts;
+mod blocklist;
 mod day;
 mod entry;
 mod pages;
@@ -75,9 +76,10 @@ impl Ledger {
     /// # Errors
     /// In use, broken, newer, or not writable.
     pub fn open(dir: &Path, policy: Policy) -> Result<Self, LedgerError> {
-        let shared = Arc::new(Shared::open(dir, policy)?);
+        let (shared, list) = Shared::open(dir, policy)?;
+        let shared = Arc::new(shared);
         shared.end_probations();
-        let writer = Writer::new(shared.clone());
+        let writer = Writer::new(shared.clone(), list);
         std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || writer.run())

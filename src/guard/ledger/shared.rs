@@ -13,12 +13,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::accounts::Accounts;
+use super::blocklist::{self, BlockList};
 use super::day::Day;
 use super::entry::{Entry, State};
 use super::pages;
 use super::rows;
 use super::store::{Store, Tree};
-use super::writer::{DAY, PRECEDENTS, Queue, Waiting, Written};
+use super::writer::{BLOCKS_CHANGE, DAY, PRECEDENTS, Queue, Waiting, Written};
 use super::{Blindness, CauseChange, LedgerError, Policy};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -60,19 +61,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn open(dir: &Path, policy: Policy) -> Result<Self, LedgerError> {
+    pub(super) fn open(dir: &Path, policy: Policy) -> Result<(Self, BlockList), LedgerError> {
         let store = Store::open(dir)?;
-        match Self::of(store, policy) {
-            Ok(shared) => Ok(shared),
-            Err(cause) => Err(LedgerError::Broken { path: dir.join("ledger").display().to_string(), cause }),
-        }
+        Self::of(dir, store, policy)
+            .map_err(|cause| LedgerError::Broken { path: dir.join("ledger").display().to_string(), cause })
     }
 
-    fn of(store: Store, policy: Policy) -> Result<Self, String> {
-        let accounts = Accounts::of(rows::blocks(&store)?, rows::probations(&store)?, rows::lifted(&store)?);
+    fn of(dir: &Path, store: Store, policy: Policy) -> Result<(Self, BlockList), String> {
+        let blocks = rows::blocks(&store)?;
+        let listed = blocks.iter().cloned().collect();
+        let list = BlockList::new(dir, listed, value(&store, BLOCKS_CHANGE)?, blocklist::read(dir).as_ref());
+        let accounts = Accounts::of(blocks, rows::probations(&store)?, rows::lifted(&store)?);
         let precedents: Precedents = value(&store, PRECEDENTS)?;
         let day = value(&store, DAY)?;
-        Ok(Self {
+        let shared = Self {
             store: Arc::new(store),
             queue: Queue::default(),
             accounts,
@@ -89,7 +91,8 @@ impl Shared {
             cause_changes: Mutex::default(),
             caused: Notify::new(),
             now: AtomicU64::new(0),
-        })
+        };
+        Ok((shared, list))
     }
 
     pub(super) fn tell_time(&self, now: Timestamp) {

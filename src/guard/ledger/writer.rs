@@ -1,7 +1,7 @@
 //! The one thread that writes: commits the changes of all sessions in groups.
 //!
 //! What comes in while a commit is under way makes up the next one, so a disk that is slow to flush makes
-//! groups larger, not queues longer. Where a commit fails, those who wait are told, the changes stay in
+//! groups larger, not queues longer. A block is in the database and in the list before anybody is told. Where a commit fails, those who wait are told, the changes stay in
 //! memory, and each second the database is opened anew and the commit repeated; until then nobody else waits.
 
 use std::sync::atomic::Ordering;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::blocklist::BlockList;
 use super::entry::{Commit, Entry, State};
 use super::store::{Edit, Tree};
 use super::{Shared, rows};
@@ -30,6 +31,8 @@ const SWEPT_AT_ONCE: i64 = 256;
 pub(super) const PRECEDENTS: &[u8] = b"precedents";
 /// Where the day's counts are.
 pub(super) const DAY: &[u8] = b"day";
+/// How many changes of blocks there have been.
+pub(super) const BLOCKS_CHANGE: &[u8] = b"blocks_change";
 
 /// Whether a change is on the disk; if not, why.
 pub(super) type Written = Result<(), String>;
@@ -141,10 +144,13 @@ impl Work {
 /// The thread's own.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    list: BlockList,
     /// Entries that a failed commit left.
     held: Vec<Arc<Entry>>,
     /// While commits fail: why, and when the next is due.
     failing: Option<(String, Instant)>,
+    /// The database failed: it must be opened anew.
+    reopens: bool,
     lazy_at: Instant,
     rest_at: Instant,
     /// In each tree, the account that was looked at last.
@@ -154,13 +160,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, list: BlockList) -> Self {
         let now = Instant::now();
         let swept = [(Tree::Attempts, None), (Tree::Relayed, None)];
         Self {
             shared,
+            list,
             held: Vec::new(),
             failing: None,
+            reopens: false,
             lazy_at: now,
             rest_at: now + REST,
             swept,
@@ -170,6 +178,8 @@ impl Writer {
 
     /// Writes until the queue closes.
     pub(super) fn run(mut self) {
+        // There may be no list yet, or an older one.
+        self.turn(Work::default());
         loop {
             let due = self.failing.as_ref().map_or(self.rest_at, |(_, at)| self.rest_at.min(*at));
             let work = self.shared.queue.take(due, self.lazy_at);
@@ -207,7 +217,7 @@ impl Writer {
             tell(work.waiting, &Err(why.clone()));
             return;
         }
-        if self.held.is_empty() && !work.lazy && self.failing.is_none() {
+        if self.held.is_empty() && !work.lazy && self.failing.is_none() && !self.list.is_behind() {
             tell(work.waiting, &Ok(()));
             return;
         }
@@ -225,16 +235,41 @@ impl Writer {
 
     /// Makes all changes of `entries` durable; says how many rows they were.
     fn commit(&mut self, entries: &[Arc<Entry>], lazy: bool) -> Result<usize, String> {
-        let store = &self.shared.store;
         // What changes from here on makes its entry come again.
         entries.iter().for_each(|entry| entry.lock().queued = false);
-        if self.failing.is_some() {
+        let stored = self.store(entries, lazy);
+        self.reopens = stored.is_err();
+        if stored.is_err() {
+            // Whoever is blocked meanwhile is so over a crash, if the list at least can be written.
+            entries.iter().for_each(|entry| self.list.note(&entry.account, entry.lock().kept_block()));
+        }
+        let listed = self.list.write(self.shared.now());
+        let commits = stored?;
+        listed?;
+        let mut rows = 0;
+        for (entry, commit) in &commits {
+            entry.committed(commit);
+            rows += commit.changes.len();
+            self.shared.settle(entry);
+        }
+        Ok(rows)
+    }
+
+    /// Makes all changes of `entries` durable in the database.
+    fn store<'a>(
+        &mut self,
+        entries: &'a [Arc<Entry>],
+        lazy: bool,
+    ) -> Result<Vec<(&'a Arc<Entry>, Commit)>, String> {
+        let store = Arc::clone(&self.shared.store);
+        if self.reopens {
             store.reopen()?;
         }
         let mut commits: Vec<(&Arc<Entry>, Commit)> = Vec::with_capacity(entries.len());
         for entry in entries {
-            entry.reload(store, self.shared.now())?;
+            entry.reload(&store, self.shared.now())?;
             let commit = entry.lock().commit(&entry.account);
+            self.list.note(&entry.account, commit.block.as_ref());
             commits.push((entry, commit));
         }
         // After a failure what was written lazily may be gone.
@@ -245,16 +280,18 @@ impl Writer {
         for (_, commit) in &commits {
             store.apply(&commit.changes)?;
         }
-        if !commits.is_empty() || self.failing.is_some() {
+        let change = self.list.unstored();
+        if let Some(change) = change {
+            let value = Some(rows::encode(&change));
+            store.apply(&[Edit { tree: Tree::Meta, key: BLOCKS_CHANGE.into(), value }])?;
+        }
+        if !commits.is_empty() || change.is_some() || self.failing.is_some() {
             store.sync()?;
         }
-        let mut rows = 0;
-        for (entry, commit) in &commits {
-            entry.committed(commit);
-            rows += commit.changes.len();
-            self.shared.settle(entry);
+        if let Some(change) = change {
+            self.list.is_stored(change);
         }
-        Ok(rows)
+        Ok(commits)
     }
 
     /// What of the single values changed, or all of them.

@@ -10,6 +10,7 @@ mod counting;
 mod detection;
 mod durability;
 mod lifted;
+mod listed;
 mod listing;
 mod told;
 mod trouble;
