@@ -15,9 +15,10 @@ use crate::durable;
 /// Locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
 /// What is in it that must be ours, and that another user who ran a command here would have made his.
-const CONTENTS: [&str; 11] = [
+const CONTENTS: [&str; 12] = [
     LOCK,
     "secret",
+    "webhook-secret",
     "ledger",
     "ledger/db",
     "ledger/conf",
