@@ -333,6 +333,11 @@ pub fn lapse_postponed(account: &Account, why: &str) {
     error!(%account, why = clean(why), "account stays blocked although unblock_after is over: its parked mail could not be held back");
 }
 
+/// What fell due while its account is blocked could not be held back for good.
+pub fn not_kept(account: &Account, why: &str) {
+    error!(%account, why = clean(why), "mail that fell due while its account is blocked could not be held back for good; it is tried again");
+}
+
 /// An automatic block was lifted, since its time was over.
 pub fn lapsed(account: &Account, blocked_at: Timestamp, parked: u64) {
     warn!(%account, %blocked_at, parked, "account unblocked: [limit] unblock_after is over; what is parked stays so");

@@ -266,6 +266,9 @@ impl Command<'_> {
     async fn unblock(&self, account: Account, release: bool, kick: bool) -> Result<(), Gone> {
         let was = self.operations.state(&account).await;
         self.keep_due_times(&account).await?;
+        if was == Some(AccountState::Blocked) {
+            self.keep_what_fell_due(&account).await?;
+        }
         let made = self.operations.ledger.unblock(&account, clock::now()).await;
         let outcome = match &made {
             Ok(Change::Made) if was == Some(AccountState::Probation) => "done, was on probation".to_owned(),
@@ -297,6 +300,17 @@ impl Command<'_> {
                     "{error}: after a restart some of its messages go out earlier"
                 )))
                 .await
+            }
+        }
+    }
+
+    /// A block is about to end: what fell due meanwhile waits for a release, also if no `serve` was there to see it.
+    async fn keep_what_fell_due(&self, account: &Account) -> Result<(), Gone> {
+        match self.operations.spool.keep(account, Some(clock::now())).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let warning = format!("{error}: some of its messages may go out by themselves");
+                self.say(Answer::Warning(warning)).await
             }
         }
     }

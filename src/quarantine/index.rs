@@ -285,18 +285,24 @@ impl Index {
         }
     }
 
-    /// What of `account` was to go out by itself waits for an operator instead. Which that is.
-    pub(super) fn keep(&mut self, account: &Account) -> Vec<QuarantineId> {
-        let mut kept = Vec::new();
-        for (id, record) in &mut self.records {
-            let Some(due) = record.due.filter(|_| record.state == State::Parked) else { continue };
-            if record.account.as_ref() == Some(account) {
-                (record.due, record.put_off) = (None, false);
-                self.due.remove(&(due, *id));
-                kept.push(*id);
+    /// What of `account` is to go out by itself, `by` then if that is given.
+    pub(super) fn awaited_ids(&self, account: &Account, by: Option<Timestamp>) -> Vec<QuarantineId> {
+        let is_awaited = |record: &Record| {
+            record.state == State::Parked
+                && record.due.is_some_and(|due| by.is_none_or(|by| due <= by))
+                && record.account.as_ref() == Some(account)
+        };
+        self.records.iter().filter(|(_, record)| is_awaited(record)).map(|(id, _)| *id).collect()
+    }
+
+    /// It waits for an operator from now on.
+    pub(super) fn keep(&mut self, id: QuarantineId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.put_off = false;
+            if let Some(due) = record.due.take() {
+                self.due.remove(&(due, id));
             }
         }
-        kept
     }
 
     /// Those of `account` whose due time memory alone has.
@@ -503,8 +509,12 @@ mod tests {
         assert_eq!(index.awaited_accounts(), [account("anna"), account("bert")].into());
         assert_eq!(index.awaited(&account("anna")), (3, Some(at(DAY + 1))));
         assert_eq!(index.awaited(&account("carl")), (0, None));
-        assert_eq!(index.keep(&account("bert")), [ids[1]]);
-        assert_eq!((index.awaited(&account("bert")), index.keep(&account("bert"))), ((0, None), vec![]));
+        assert_eq!(index.awaited_ids(&account("bert"), Some(at(10))), []);
+        assert_eq!(index.awaited_ids(&account("bert"), Some(at(11))), [ids[1]]);
+        assert_eq!(index.awaited_ids(&account("bert"), None), [ids[1]]);
+        index.keep(ids[1]);
+        assert_eq!((index.awaited(&account("bert")), index.due_time(ids[1])), ((0, None), None));
+        assert_eq!(index.awaited_ids(&account("bert"), None), []);
         assert_eq!(index.put_off(&account("anna")), [ids[0], ids[2], ids[3]]);
         for id in ids {
             index.remove(id);

@@ -300,17 +300,28 @@ impl Spool {
         failed
     }
 
-    /// What of `account` was to go out by itself waits for an operator instead: at once, and durably.
+    /// What of `account` was to go out by itself, `by` then if that is given, waits for an operator instead, durably.
     ///
     /// # Errors
-    /// Some could not be written; after a restart those are due as they were.
-    pub async fn keep(&self, account: &Account) -> Result<(), SpoolError> {
-        let awaited = self.shared.index().keep(account);
+    /// Some could not be written, or are in other hands: those are due as they were, and this can be done again.
+    pub async fn keep(&self, account: &Account, by: Option<Timestamp>) -> Result<(), SpoolError> {
+        let awaited = self.shared.index().awaited_ids(account, by);
         let mut failed = Ok(());
         for id in awaited {
-            let Ok(held) = self.shared.hold(id) else { continue };
-            let written = blocking(move || held.shared.write_no_due_time(id)).await.map_err(SpoolError::Io);
-            if let Err(error) = written.and_then(|written| written) {
+            let held = match self.shared.hold(id) {
+                Ok(held) => held,
+                Err(SpoolError::Unknown(_)) => continue,
+                Err(error) => {
+                    failed = Err(error);
+                    continue;
+                }
+            };
+            let kept = blocking(move || {
+                held.shared.write_no_due_time(id)?;
+                held.shared.index().keep(id);
+                Ok(())
+            });
+            if let Err(error) = kept.await.map_err(SpoolError::Io).and_then(|kept| kept) {
                 failed = Err(error);
             }
         }

@@ -579,7 +579,19 @@ async fn what_was_awaited_can_be_kept() {
         parking.commit(&envelope).await.unwrap();
     }
     spool.postpone(&anna(), at(50));
-    spool.keep(&anna()).await.unwrap();
+    // What is in other hands is not, nor is what cannot be written: it must be asked for again.
+    let claim = spool.claim(ids[0]).await.unwrap();
+    assert!(matches!(spool.keep(&anna(), None).await, Err(SpoolError::Claimed(_))));
+    drop(claim);
+    assert_eq!(spool.due(at(99)).iter().map(|due| due.id).collect::<Vec<_>>(), [ids[2], ids[0]]);
+    let (there, gone) = (folder(home.path()), home.path().join("moved"));
+    std::fs::rename(&there, &gone).unwrap();
+    assert!(spool.keep(&anna(), None).await.is_err());
+    std::fs::rename(&gone, &there).unwrap();
+    assert_eq!(spool.due(at(99)).len(), 2);
+    spool.keep(&anna(), Some(at(49))).await.unwrap();
+    assert_eq!(spool.due(at(99)).len(), 2, "none was due by then");
+    spool.keep(&anna(), Some(at(50))).await.unwrap();
     assert_eq!(spool.due(at(99)).iter().map(|due| due.id).collect::<Vec<_>>(), [ids[2]]);
     let waiting = spool.waiting(Some(at(1)));
     let shown: Vec<_> =

@@ -1,7 +1,8 @@
 //! What happens by itself: releases are tried again, what waited out its delay is relayed, what has expired is removed.
 //!
 //! CONTRACT, Detection: what falls due while the account is not blocked goes out, oldest first: of an account one message at
-//! a time. While its probation lasts nothing of it is due before the end of that, so a crash between an alarm and the due
+//! a time. What falls due while it is blocked waits for an operator from then on: whoever lifts the block of a stolen account
+//! does not mean to send what the thief left. While its probation lasts nothing of it is due before the end of that, so a crash between an alarm and the due
 //! times that follow from it lets nothing out too early.
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Decision, Releaser, Report};
 use crate::account::Account;
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
 use crate::id::QuarantineId;
@@ -42,6 +43,8 @@ struct Rounds {
     tasks: JoinSet<Attempt>,
     under_way: HashMap<Id, Due>,
     resting: HashMap<QuarantineId, Instant>,
+    /// Accounts whose mail could not be held back, which was said.
+    unkept: BTreeSet<Account>,
 }
 
 impl Rounds {
@@ -115,7 +118,13 @@ impl Releaser {
     async fn begin_due(&self, rounds: &mut Rounds) {
         rounds.resting.retain(|_, until| *until > Instant::now());
         let held = self.held_accounts().await;
-        let mut due = self.parts.spool.due(clock::now());
+        let now = clock::now();
+        let mut due = self.parts.spool.due(now);
+        let fell_due =
+            |account: &&Account| due.iter().any(|due| due.state == State::Parked && due.account == **account);
+        for account in held.iter().filter(fell_due) {
+            self.keep(account, now, rounds).await;
+        }
         due.retain(|due| {
             due.state == State::Releasing || due.state == State::Parked && !held.contains(&due.account)
         });
@@ -124,6 +133,18 @@ impl Releaser {
         for due in due {
             if rounds.has_place(&due) {
                 rounds.begin(self, due);
+            }
+        }
+    }
+
+    /// What fell due while its account is blocked waits for an operator.
+    async fn keep(&self, account: &Account, now: Timestamp, rounds: &mut Rounds) {
+        match self.parts.spool.keep(account, Some(now)).await {
+            Ok(()) => drop(rounds.unkept.remove(account)),
+            Err(error) => {
+                if rounds.unkept.insert(account.clone()) {
+                    maillog::not_kept(account, &error.to_string());
+                }
             }
         }
     }

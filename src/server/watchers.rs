@@ -96,7 +96,7 @@ pub(super) async fn lift(parts: &Parts) {
     let now = clock::now();
     for account in parts.ledger.lapsed(age, now) {
         // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
-        if let Err(error) = parts.spool.keep(&account).await {
+        if let Err(error) = parts.spool.keep(&account, None).await {
             maillog::lapse_postponed(&account, &error.to_string());
             continue;
         }

@@ -7,7 +7,8 @@ use super::folder::Foreign;
 use super::local::{self, Certificate, UsersFile};
 use super::upstream::{self, Asked, Place, Said, Sender, Talk};
 use super::{Finding, Severity};
-use crate::config::Config;
+use crate::config::{Action, Config};
+use crate::guard::ledger::OnAlarm;
 use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::upstream::Address;
 
@@ -85,6 +86,13 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "notify",
             "nobody is told of blocks, the log alone",
             "Set [notify] to = [\"abuse@example.org\"]",
+        ));
+    }
+    if config.action == Action::Refuse && config.policy.detection.on_alarm == OnAlarm::Probation {
+        findings.push(warning(
+            "limit",
+            "action = \"refuse\" withholds no mail in silence, but a delay after an alarm does, and a block that follows keeps it",
+            "Set [detection] on_alarm = \"notify\" where the law forbids that",
         ));
     }
     for network in config.relay_hosts.iter().filter(|network| network.prefix_len() == 0) {
@@ -497,6 +505,16 @@ mod tests {
                 &[(Error, "data_dir")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
+            (
+                well(),
+                "[notify]\nto = [\"abuse@example.org\"]\n[limit]\naction = \"refuse\"\n",
+                &[(Warning, "limit")],
+            ),
+            (
+                well(),
+                "[notify]\nto = [\"abuse@example.org\"]\n[limit]\naction = \"refuse\"\n[detection]\non_alarm = \"notify\"\n",
+                &[],
+            ),
         ] {
             let found = local(&facts, &config(text));
             let found: Vec<_> = found.iter().map(|finding| (finding.severity, finding.about)).collect();

@@ -480,9 +480,15 @@ impl State {
         self.window.next_expiry(now, period)
     }
 
-    /// Blocks by hand; `false` where it was so.
+    /// Blocks by hand; `false` where it was so. A block that Gatepost made is the operator's from then on, and lapses no more.
     pub(super) fn block_by_hand(&mut self, reason: Option<&str>, now: Timestamp) -> bool {
-        if self.block.is_some() {
+        if let Some(KeptBlock { block, told }) = self.block.clone() {
+            if block.by != BlockedBy::Operator {
+                self.change += 1;
+                let reason = reason.map(str::to_owned).or(block.reason);
+                let block = Block { by: BlockedBy::Operator, reason, ..block };
+                self.set_block(Some(KeptBlock { block, told }));
+            }
             return false;
         }
         self.change += 1;

@@ -99,8 +99,21 @@ impl Shared {
         self.now.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// Stands for an address, without regard to case, as long as this process runs.
+    /// Stands for an address, without regard to case and to what stands behind a `+` in its local part, as long as this
+    /// process runs: all subaddresses of a mailbox are one recipient.
     pub(super) fn hash(&self, address: &str) -> u64 {
+        let tag = address.split_once('+').zip(address.rsplit_once('@'));
+        match tag {
+            Some(((mailbox, _), (local_part, domain)))
+                if mailbox.len() < local_part.len() && !mailbox.is_empty() =>
+            {
+                self.hash_whole(&format!("{mailbox}@{domain}"))
+            }
+            _ => self.hash_whole(address),
+        }
+    }
+
+    fn hash_whole(&self, address: &str) -> u64 {
         // The longest path that there is.
         let mut lower = [0; MAX_PATH];
         match lower.get_mut(..address.len()) {

@@ -48,6 +48,26 @@ async fn living(watch: &Watch, n: u32, now: Timestamp) {
     }
 }
 
+/// Ten living recipients take off what two dead ones brought; ten names of one mailbox do not.
+#[tokio::test]
+async fn subaddresses_are_one_recipient() {
+    for (living, alarms) in
+        [("me+{}@living.example", true), ("me{}@living.example", false), ("+{}@living.example", false)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path(), watchful(OnAlarm::Probation));
+        let watch = ledger.watch(&account("anna"), at(0)).await;
+        for n in 0..6 {
+            count(&watch, &format!("{n}@{n}.example"), at(0)).await;
+        }
+        for n in 0..10 {
+            watch.accepted(&living.replace("{}", &n.to_string()), Some("living.example"), at(1));
+        }
+        count(&watch, "6@6.example", at(2)).await;
+        assert_eq!(watch.probation(at(3)).is_some(), alarms, "{living}");
+    }
+}
+
 #[tokio::test]
 async fn the_limit_outweighs_an_alarm() {
     let dir = tempfile::tempdir().unwrap();

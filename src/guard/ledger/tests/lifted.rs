@@ -50,6 +50,28 @@ async fn automatic_blocks_lapse_and_all_begins_from_zero() {
     assert_eq!(ledger.record(&anna, later).await.unwrap().invalid_recipients, 1);
 }
 
+/// Whoever blocks what is blocked already has looked at it, and means it to stay so.
+#[tokio::test]
+async fn a_block_that_is_made_again_by_hand_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let anna = account("anna");
+    let ledger = open(dir.path(), policy(2));
+    let watch = ledger.watch(&anna, at(0)).await;
+    count(&watch, "a@x", at(1)).await;
+    count(&watch, "b@x", at(2)).await;
+    tell_all(&ledger, at(3)).await;
+    let made = soon(ledger.block(&anna, Some("phished"), at(4))).await.unwrap();
+    assert_eq!(made, Change::WasSo);
+    drop(watch);
+    soon(ledger.close()).await;
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(lapse(&ledger, at(2).after(2 * DAY)).await, [""; 0]);
+    let block = ledger.record(&anna, at(5)).await.unwrap().block.unwrap();
+    assert_eq!((block.by, block.reason.as_deref(), block.at), (BlockedBy::Operator, Some("phished"), at(2)));
+    assert_eq!(soon(ledger.untold(at(5))).await, [], "it was told of");
+    soon(ledger.close()).await;
+}
+
 #[tokio::test]
 async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     let dir = tempfile::tempdir().unwrap();
