@@ -5,6 +5,7 @@
 //! alone tells.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -194,6 +195,17 @@ impl Desk {
         let period = self.config.auth.guesses.period;
         let notice = Notice::Guessed { account: account.clone(), client, guesses, addresses, period };
         self.notify(&notice, None).await;
+    }
+
+    /// A new certificate cannot be used.
+    pub async fn certificate_refused(&self, why: &str) {
+        self.notify(&Notice::CertificateRefused { why: why.to_owned() }, None).await;
+    }
+
+    /// A certificate will end soon.
+    pub async fn certificate_expires(&self, certificate: &Path, not_after: Timestamp) {
+        let certificate = certificate.display().to_string();
+        self.notify(&Notice::CertificateExpires { certificate, not_after }, None).await;
     }
 
     /// Counts or blocks cannot be written.

@@ -641,7 +641,18 @@ pub fn task_failed(task: &str, why: &str) {
 
 /// The certificate was read anew.
 pub fn certificate_reloaded(certificate: &Path) {
-    info!(certificate = %certificate.display(), "certificate read anew; the rest of the configuration needs a restart");
+    info!(certificate = %certificate.display(), "certificate read anew");
+}
+
+/// A certificate will end soon, or has ended.
+pub fn certificate_expires(certificate: &Path, not_after: Timestamp, now: Timestamp) {
+    let certificate = certificate.display();
+    if not_after <= now {
+        error!(%certificate, %not_after, "THE CERTIFICATE HAS EXPIRED: mail programs refuse it; renew it");
+    } else {
+        let days = not_after.since(now).as_secs() / 86_400;
+        warn!(%certificate, %not_after, days, "the certificate expires soon; renew it");
+    }
 }
 
 /// A new certificate cannot be used.

@@ -80,6 +80,8 @@ struct Conversation {
     client: Client,
     session: Session,
     sender: Option<Sender>,
+    /// By what names its certificate calls the client, where it has shown one.
+    certificate: Vec<String>,
     /// Questions that have no answer yet, in order.
     asked: VecDeque<Asked>,
     upstream: Option<Transaction>,
@@ -117,6 +119,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: In
         id,
         peer,
         log,
+        certificate: stream.client_names(),
         client: Client::new(stream),
         session: Session::new(terms, facts::seed()),
         sender: None,
@@ -250,14 +253,16 @@ impl Conversation {
         if let Some(tls) = self.client.stream().and_then(Stream::tls) {
             self.log.encrypted(tls.version, &tls.cipher);
         }
+        self.certificate = self.client.stream().map(Stream::client_names).unwrap_or_default();
         Ok(self.handle(Event::TlsEstablished))
     }
 
     async fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
         let users = self.parts.auth.snapshot();
-        let (auth, origin) = (&self.parts.auth, self.peer.ip());
-        let exchange = sasl::exchange(&mut self.client, auth, mechanism, initial, origin, deadline).await;
+        let (auth, origin, certificate) = (&self.parts.auth, self.peer.ip(), &self.certificate);
+        let exchange =
+            sasl::exchange(&mut self.client, auth, mechanism, initial, certificate, origin, deadline).await;
         let mut ended = match exchange {
             Ok(ended) => ended,
             Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
@@ -293,6 +298,15 @@ impl Conversation {
     fn is_crowded(&self, account: &Account) -> bool {
         let most = self.parts.config.session.max_connections_per_account;
         most > 0 && self.parts.roster.count(account) > most
+    }
+
+    /// What the client is offered to log in by.
+    fn mechanisms(&self) -> Arc<str> {
+        let offered = self.parts.auth.offered();
+        if self.certificate.is_empty() || !self.parts.auth.knows(&self.certificate) {
+            return offered;
+        }
+        format!("{} {offered}", sasl::EXTERNAL).trim_end().into()
     }
 
     async fn becomes(&mut self, account: Account) {
@@ -357,7 +371,7 @@ impl Scene {
             interruption,
             precedents: parts.ledger.precedents(),
             upstream: parts.upstream.offers(),
-            mechanisms: parts.auth.offered(),
+            mechanisms: conversation.mechanisms(),
             sender: sender.map(|sender| (parts.senders.rules(), sender.account.clone())),
         }
     }

@@ -54,6 +54,10 @@ enum State {
         name: String,
         account: Account,
     },
+    /// EXTERNAL's one message; the certificate has said who it is.
+    External {
+        name: String,
+    },
     /// Over, one way or the other.
     Over,
 }
@@ -73,6 +77,15 @@ impl Exchange {
         Self { shared, directory, state, origin, guessed: None }
     }
 
+    pub(super) fn external(
+        shared: Arc<Shared>,
+        directory: Arc<Directory>,
+        name: String,
+        origin: IpAddr,
+    ) -> Self {
+        Self { shared, directory, state: State::External { name }, origin, guessed: None }
+    }
+
     /// After success: whether it came behind many guesses.
     pub fn guessed(&self) -> Option<Guessed> {
         self.guessed
@@ -82,7 +95,9 @@ impl Exchange {
     pub async fn step(&mut self, response: Option<&[u8]>) -> SaslStep {
         // Taken out: a step that is dropped or fails leaves nothing to go on with.
         let stepped = match (mem::replace(&mut self.state, State::Over), response) {
-            (state @ (State::Plain | State::ScramFirst), None) => self.ask(state, Vec::new()),
+            (state @ (State::Plain | State::ScramFirst | State::External { .. }), None) => {
+                self.ask(state, Vec::new())
+            }
             (State::Plain, Some(message)) => self.plain(message).await,
             (State::Login, response) => self.login(response),
             (State::LoginName(session), Some(name)) => self.login_name(session, name),
@@ -91,6 +106,7 @@ impl Exchange {
             (State::ScramFinal { session, name, authzid }, Some(message)) => {
                 self.scram_final(session, name, authzid.as_deref(), message).await
             }
+            (State::External { name }, Some(authzid)) => self.certified(&name, authzid),
             (State::ScramSeen { name, account }, Some([]) | None) => Ok(self.success(&name, account)),
             (State::LoginName(_) | State::LoginPassword(_) | State::ScramFinal { .. }, None)
             | (State::ScramSeen { .. } | State::Over, _) => Err(Refused::Message),
@@ -122,6 +138,15 @@ impl Exchange {
             _ => name,
         };
         Ok(self.verify(name, Some(authzid), password).await)
+    }
+
+    /// RFC 4422 A.1: the authorization identity, or nothing.
+    fn certified(&self, name: &str, authzid: &[u8]) -> Result<SaslStep, Refused> {
+        let authzid = std::str::from_utf8(authzid).map_err(|_| Refused::Message)?;
+        match self.judge(name, Some(authzid), true) {
+            Ok(account) => Ok(self.success(name, account)),
+            Err(why) => Ok(denied(name, why, false)),
+        }
     }
 
     /// The server speaks first; rsasl ignores what comes with its first step, and its prompts are not the customary ones.
@@ -423,6 +448,36 @@ mod tests {
             assert_eq!(played(&authenticator, "LOGIN", &responses).await, expected);
         }
         assert_eq!(played(&authenticator, "LOGIN", &[b"b\xff"]).await, ["501"]);
+    }
+
+    #[tokio::test]
+    async fn external() {
+        let authenticator = scram_users();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (certificate, responses, expected) in [
+            (&["bob"][..], &["-", ""][..], &["334 ", "235 user:bob"][..]),
+            (&["bob"], &[""], &["235 user:bob"]),
+            (&["BOB"], &["bob"], &["235 user:bob"]),
+            // The first that somebody has.
+            (&["carl", "anna@EXAMPLE.org", "bob"], &[""], &["235 user:Anna@example.org"]),
+            (&["bob"], &["anna@example.org"], &["535 bob: authorization identity"]),
+            (&["bob"], &["root"], &["535 bob: authorization identity"]),
+            (&["bob"], &["", ""], &["235 user:bob", "501"]),
+        ] {
+            let mut exchange = authenticator.external(&names(certificate), HERE).unwrap();
+            let mut steps = Vec::new();
+            for response in responses {
+                let response = Some(response.as_bytes()).filter(|response| *response != b"-");
+                steps.push(text(&exchange.step(response).await));
+            }
+            assert_eq!(steps, expected, "{certificate:?}");
+        }
+        // Who is shut out does not come in by another of his names.
+        for nobody in [&["carl"][..], &["out"], &["out", "bob"], &[""], &[]] {
+            assert!(authenticator.external(&names(nobody), HERE).is_none(), "{nobody:?}");
+            assert!(!authenticator.knows(&names(nobody)));
+        }
+        assert!(authenticator.knows(&names(&["carl", "bob"])));
     }
 
     #[tokio::test]

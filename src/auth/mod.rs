@@ -271,6 +271,19 @@ impl Authenticator {
         Snapshot { shared: Arc::clone(&self.shared), directory: self.shared.current.load_full() }
     }
 
+    /// Whether a client with a verified certificate for these names is offered EXTERNAL: one of them is a user's.
+    pub fn knows(&self, names: &[String]) -> bool {
+        self.shared.current.load().owner(names).is_some()
+    }
+
+    /// Begins an exchange of EXTERNAL (RFC 4422 A) with a client whose certificate was verified, and is for these names; `None`
+    /// where none of them is a user's.
+    pub fn external(&self, names: &[String], origin: IpAddr) -> Option<Exchange> {
+        let directory = self.shared.current.load_full();
+        let name = directory.owner(names)?.name().to_owned();
+        Some(Exchange::external(Arc::clone(&self.shared), directory, name, origin))
+    }
+
     /// Begins an exchange with a client at `origin`; `None` for a mechanism that is not offered (504 5.5.4).
     pub fn exchange(&self, mechanism: &str, origin: IpAddr) -> Option<Exchange> {
         let directory = self.shared.current.load_full();
@@ -325,6 +338,11 @@ impl Directory {
             (Some(then), Some(now)) => now.is(then),
             _ => false,
         }
+    }
+
+    /// Whose certificate it is that is for these names: the first who is there, and nobody if he is shut out.
+    fn owner(&self, names: &[String]) -> Option<&User> {
+        names.iter().find_map(|name| self.find(name)).filter(|user| user.shut_out().is_none())
     }
 
     /// Who has this name, as it came or prepared (RFC 4013).

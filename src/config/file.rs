@@ -21,6 +21,7 @@ use crate::auth::{GuessLimits, Mechanism};
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
+use crate::upstream::KeyPair;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -53,7 +54,7 @@ pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Pro
 /// Every key that a file can have.
 pub(super) fn keys() -> Vec<Key> {
     // A table that may be there any number of times has to be there once to be asked for its keys.
-    let text = "[[listen]]\n[[account]]\n[[classify]]";
+    let text = "[[listen]]\n[[certificate]]\n[[account]]\n[[classify]]";
     let (root, _) = DeTable::parse_recoverable(text);
     let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
     findings.keys
@@ -70,6 +71,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     let data_dir = folder.join(top.text("data_dir", "/var/lib/gatepost".to_owned(), path));
     let listen = listeners(&mut top, &mut findings);
     let tls = tls(top.table("tls", "[tls]"), folder, &mut findings);
+    let certificates = certificates(&mut top, folder, &mut findings);
     let upstream =
         upstream::read(top.table("upstream", "[upstream]"), folder, &hostname, &listen, &mut findings);
     let (relay_hosts, hosts_meant) = relay(top.table("relay", "[relay]"), &mut findings);
@@ -92,6 +94,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         data_dir,
         listen,
         tls,
+        certificates,
         upstream,
         auth,
         relay_hosts,
@@ -169,9 +172,30 @@ fn tls(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Tls 
     const PRIVATE_KEY: &str = "certs/server.key";
     let certificate = folder.join(section.text("certificate", CERTIFICATE.to_owned(), path));
     let private_key = folder.join(section.text("private_key", PRIVATE_KEY.to_owned(), path));
+    let client_ca = section.text("client_ca", None, |text| match text {
+        "" => Ok(None),
+        file => path(file).map(|file| Some(folder.join(file))),
+    });
     section.finish(findings);
     let may_generate = certificate == folder.join(CERTIFICATE) && private_key == folder.join(PRIVATE_KEY);
-    Tls { certificate, private_key, may_generate }
+    Tls { certificate, private_key, may_generate, client_ca }
+}
+
+fn certificates(top: &mut Section<'_>, folder: &Path, findings: &mut Findings) -> Vec<KeyPair> {
+    let mut pairs = Vec::new();
+    for mut section in top.tables("certificate", "[[certificate]]") {
+        for key in ["certificate", "private_key"] {
+            if !section.has(key) {
+                section.problem(key, "missing: the path of a PEM file");
+            }
+        }
+        pairs.push(KeyPair {
+            certificate: folder.join(section.text("certificate", String::new(), path)),
+            private_key: folder.join(section.text("private_key", String::new(), path)),
+        });
+        section.finish(findings);
+    }
+    pairs
 }
 
 /// The networks, and whether there were meant to be some: one that does not parse was meant too.

@@ -26,7 +26,7 @@ use crate::guard::ledger::Policy;
 use crate::notify::webhook::Hook;
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
-use crate::upstream::Settings;
+use crate::upstream::{KeyPair, Settings};
 
 pub use problem::{Problem, Problems};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// `[tls]`
     pub tls: Tls,
+    /// `[[certificate]]`
+    pub certificates: Vec<KeyPair>,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[auth]`
@@ -85,6 +87,14 @@ impl Config {
             Problems::of_file(file, Some(line), "is not UTF-8 from this line on".to_owned())
         })?;
         Self::parse(text, file, machine)
+    }
+
+    /// All pairs of certificate and key for clients, the default first.
+    pub fn key_pairs(&self) -> Vec<KeyPair> {
+        let Tls { certificate, private_key, .. } = self.tls.clone();
+        std::iter::once(KeyPair { certificate, private_key })
+            .chain(self.certificates.iter().cloned())
+            .collect()
     }
 
     /// Reads the text of a configuration file; relative paths in it are relative to the folder of `file`.
@@ -133,6 +143,8 @@ pub struct Tls {
     pub private_key: PathBuf,
     /// Both are the default paths: a missing pair is made.
     pub may_generate: bool,
+    /// PEM with the authorities of clients' certificates; `None`: clients are not asked.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[upstream]`

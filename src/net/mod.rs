@@ -2,10 +2,12 @@
 //! provider: aws-lc-rs.
 
 pub mod address;
+pub mod certificate;
 pub mod password;
 pub mod pem;
 pub mod proxy;
 pub mod self_signed;
+pub mod served;
 pub mod stream;
 pub mod tls;
 pub mod trust;

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::certificate::Facts;
+
 /// Plain TCP or TLS over it, or a unix socket.
 pub enum Stream {
     /// Plain.
@@ -53,6 +55,14 @@ impl Stream {
             format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
         });
         Some(TlsSession { version, cipher })
+    }
+
+    /// By what names the client's certificate calls it, the surest first; of a client whose certificate was verified.
+    pub fn client_names(&self) -> Vec<String> {
+        let Self::Server(stream) = self else { return Vec::new() };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let facts = chain.first().and_then(|certificate| Facts::read(certificate));
+        facts.iter().flat_map(Facts::identities).map(str::to_owned).collect()
     }
 
     /// Whether nobody else can listen: TLS, or the other side is on this machine.

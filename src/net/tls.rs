@@ -2,21 +2,20 @@
 //!
 //! TLS 1.2 (RFC 5246) and 1.3 (RFC 8446), provider aws-lc-rs named explicitly, so that no other one linked in by a
 //! dependency can take its place. Tickets are stateless (RFC 5077, RFC 8446 4.6.1): a session costs no memory once it is closed.
+//! Their keys are the provider's, which makes new ones every six hours and knows the last ones for as long.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::Stream;
-use super::pem;
+pub use super::served::{EXPIRY_WARNING, Expiring, Served};
 pub use super::trust::client_config;
+use super::trust::{KeyPair, anchors_of};
 
 /// Why TLS cannot be set up; names the file and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -27,25 +26,23 @@ pub struct TlsError(pub String);
 #[derive(Clone)]
 pub struct Acceptor {
     acceptor: TlsAcceptor,
-    served: Arc<ServedCertificate>,
+    served: Arc<Served>,
 }
 
 impl Acceptor {
-    /// With this certificate chain and key; see [`server_config`].
+    /// With these pairs, of which the first is the default. Clients are asked for a certificate of an authority in `client_ca`,
+    /// where that is given, and need none.
     ///
     /// # Errors
-    /// As there.
-    pub fn open(certificate: &Path, private_key: &Path) -> Result<Self, TlsError> {
-        let served = Arc::new(ServedCertificate::open(certificate, private_key)?);
-        Ok(Self { acceptor: TlsAcceptor::from(with_certificate(Arc::clone(&served))?), served })
+    /// A file is missing, encrypted, holds no certificate or key, or a pair does not fit together.
+    pub fn open(pairs: Vec<KeyPair>, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let served = Arc::new(Served::open(pairs)?);
+        Ok(Self { acceptor: TlsAcceptor::from(with_certificates(Arc::clone(&served), client_ca)?), served })
     }
 
-    /// Reads chain and key anew for the handshakes to come.
-    ///
-    /// # Errors
-    /// As [`Self::open`]; then the old pair stays in force.
-    pub fn reload(&self, certificate: &Path, private_key: &Path) -> Result<(), TlsError> {
-        self.served.reload(certificate, private_key)
+    /// The certificates.
+    pub fn served(&self) -> &Arc<Served> {
+        &self.served
     }
 
     /// Shakes hands.
@@ -62,16 +59,30 @@ impl Acceptor {
 /// # Errors
 /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
 pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    with_certificate(Arc::new(ServedCertificate::open(certificate, private_key)?))
+    let pair = KeyPair { certificate: certificate.to_owned(), private_key: private_key.to_owned() };
+    with_certificates(Arc::new(Served::open(vec![pair])?), None)
 }
 
-fn with_certificate(served: Arc<ServedCertificate>) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+fn with_certificates(
+    served: Arc<Served>,
+    client_ca: Option<&Path>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let ours = |cause: rustls::Error| TlsError(format!("TLS cannot be set up: {cause}"));
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+    let config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(ours)?
-        .with_no_client_auth()
-        .with_cert_resolver(served);
+        .map_err(ours)?;
+    let config = match client_ca {
+        None => config.with_no_client_auth(),
+        Some(path) => {
+            let anchors = Arc::new(anchors_of(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(anchors, provider())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|cause| TlsError(format!("{}: {cause}", path.display())))?;
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = config.with_cert_resolver(served);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(ours)?;
     // One is enough for a mail program, which opens one connection at a time; each costs octets and CPU.
@@ -85,61 +96,6 @@ fn with_certificate(served: Arc<ServedCertificate>) -> Result<Arc<rustls::Server
 /// The provider of all cryptography of TLS in this program.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
-}
-
-/// The certificate that every handshake gets, exchangeable while the server runs: tickets outlive the exchange,
-/// because the configuration around it stays.
-pub struct ServedCertificate {
-    current: ArcSwap<CertifiedKey>,
-}
-
-impl ServedCertificate {
-    /// Reads chain and key.
-    ///
-    /// # Errors
-    /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
-    pub fn open(certificate: &Path, private_key: &Path) -> Result<Self, TlsError> {
-        Ok(Self { current: ArcSwap::from_pointee(certified_key(certificate, private_key)?) })
-    }
-
-    /// Reads chain and key anew for the handshakes to come.
-    ///
-    /// # Errors
-    /// As [`Self::open`]; then the old pair stays in force.
-    pub fn reload(&self, certificate: &Path, private_key: &Path) -> Result<(), TlsError> {
-        self.current.store(Arc::new(certified_key(certificate, private_key)?));
-        Ok(())
-    }
-}
-
-impl ResolvesServerCert for ServedCertificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
-    }
-}
-
-impl fmt::Debug for ServedCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServedCertificate")
-    }
-}
-
-fn certified_key(certificate: &Path, private_key: &Path) -> Result<CertifiedKey, TlsError> {
-    let chain = pem::certificates(certificate)?;
-    let key = pem::private_key(private_key)?;
-    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|cause| {
-        TlsError(format!("{}: {cause}; RSA, ECDSA and Ed25519 keys are", private_key.display()))
-    })?;
-    let pair = CertifiedKey::new(chain, key);
-    pair.keys_match().map_err(|cause| match cause {
-        rustls::Error::InconsistentKeys(_) => TlsError(format!(
-            "{}: this is not the key of the first certificate in {}; the server's own certificate comes first, then the chain",
-            private_key.display(),
-            certificate.display()
-        )),
-        cause => TlsError(format!("{}: the first certificate is unusable: {cause}", certificate.display())),
-    })?;
-    Ok(pair)
 }
 
 #[cfg(test)]
@@ -269,18 +225,5 @@ mod tests {
             error.contains("b.key") && error.contains("a.crt") && error.contains("not the key"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_reload_changes_the_certificate_and_a_broken_one_does_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let (certificate, key, _) = pair(folder.path(), "a");
-        let (other, other_key, _) = pair(folder.path(), "b");
-        let served = ServedCertificate::open(&certificate, &key).unwrap();
-        let before = served.current.load_full();
-        assert!(served.reload(&other, &key).is_err());
-        assert!(Arc::ptr_eq(&before, &served.current.load_full()));
-        served.reload(&other, &other_key).unwrap();
-        assert_ne!(before.cert, served.current.load_full().cert);
     }
 }

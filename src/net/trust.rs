@@ -10,10 +10,10 @@ use rustls::{ClientConfig, RootCertStore};
 use super::pem;
 use super::tls::TlsError;
 
-/// The certificate by which a client identifies itself, and its key; both PEM.
+/// The certificate by which a client or a server identifies itself, and its key; both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {
-    /// The client's own certificate first, then the chain.
+    /// Its own certificate first, then the chain.
     pub certificate: PathBuf,
     /// PKCS#8, PKCS#1 or SEC1.
     pub private_key: PathBuf,
@@ -28,11 +28,7 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
     let system = rustls_native_certs::load_native_certs();
     anchors.add_parsable_certificates(system.certs);
     if let Some(path) = ca {
-        for certificate in pem::certificates(path)? {
-            anchors.add(certificate).map_err(|error| {
-                TlsError(format!("{}: a certificate that cannot be a trust anchor: {error}", path.display()))
-            })?;
-        }
+        anchors.roots.extend(anchors_of(path)?.roots);
     }
     if anchors.is_empty() {
         return Err(TlsError(
@@ -56,6 +52,20 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
         }
     };
     Ok(Arc::new(config))
+}
+
+/// The trust anchors in a PEM file.
+///
+/// # Errors
+/// It is missing, or holds no certificate, or one that cannot be an anchor.
+pub(super) fn anchors_of(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut anchors = RootCertStore::empty();
+    for certificate in pem::certificates(path)? {
+        anchors.add(certificate).map_err(|error| {
+            TlsError(format!("{}: a certificate that cannot be a trust anchor: {error}", path.display()))
+        })?;
+    }
+    Ok(anchors)
 }
 
 #[cfg(test)]

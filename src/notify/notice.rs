@@ -67,6 +67,18 @@ pub enum Notice {
         /// Within so long.
         period: Duration,
     },
+    /// A new certificate cannot be used.
+    CertificateRefused {
+        /// Why.
+        why: String,
+    },
+    /// A certificate will end soon.
+    CertificateExpires {
+        /// Its file.
+        certificate: String,
+        /// When.
+        not_after: Timestamp,
+    },
     /// Counts or blocks cannot be written.
     LedgerTrouble {
         /// What the database says.
@@ -210,6 +222,8 @@ impl Notice {
             Self::Digest(_)
             | Self::QuarantineNearlyFull { .. }
             | Self::Guessed { .. }
+            | Self::CertificateRefused { .. }
+            | Self::CertificateExpires { .. }
             | Self::LedgerTrouble { .. }
             | Self::Blind { .. } => None,
         }
@@ -279,6 +293,8 @@ impl Notice {
             Self::Digest(digest) => digest.subject(),
             Self::QuarantineNearlyFull { .. } => "The quarantine is nearly full".to_owned(),
             Self::Guessed { account, .. } => format!("A password may have been guessed: {account}"),
+            Self::CertificateRefused { .. } => "A new certificate cannot be used".to_owned(),
+            Self::CertificateExpires { .. } => "A certificate expires soon".to_owned(),
             Self::LedgerTrouble { .. } => "Counts and blocks cannot be written".to_owned(),
             Self::Blind { .. } => "The mail server seems to accept every recipient".to_owned(),
         }
@@ -297,6 +313,10 @@ impl Notice {
             }
             Self::Guessed { account, client, guesses, addresses, period } => {
                 guessed(account, *client, (*guesses, *addresses), *period)
+            }
+            Self::CertificateRefused { why } => certificate_refused(why),
+            Self::CertificateExpires { certificate, not_after } => {
+                certificate_expires(certificate, *not_after)
             }
             Self::LedgerTrouble { why } => ledger_trouble(why),
             Self::Blind { foreign, recipients } => blind(*foreign, *recipients),
@@ -468,6 +488,27 @@ fn guessed(
         shown(account.as_str()),
         duration(period),
         shell_word(account.as_str().strip_prefix("user:").unwrap_or(account.as_str())),
+    )
+}
+
+fn certificate_refused(why: &str) -> String {
+    format!(
+        "The files of a certificate have changed, and what is in them now cannot be used:\n\
+         \x20      {}\n\n\
+         The old certificate stays in force until Gatepost is started again: then it would not start. Mend the files;\n\
+         they are read anew by themselves, and the log says when the new one is in force.\n",
+        shown(why)
+    )
+}
+
+fn certificate_expires(certificate: &str, not_after: Timestamp) -> String {
+    format!(
+        "The certificate in\n\
+         \x20      {}\n\
+         expires at {}. Mail programs refuse it from then on, and nobody can send.\n\n\
+         Renew it. The new one is read by itself; nothing has to be started again.\n",
+        shown(certificate),
+        moment(not_after)
     )
 }
 
@@ -703,6 +744,16 @@ mod tests {
                 },
                 "A password may have been guessed: user:anna;reboot",
                 "from 192.0.2.1,\nan address that was not known for it, behind 21 wrong passwords from 3 address(es) within 1 hour",
+            ),
+            (
+                Notice::CertificateRefused { why: "a.key: damaged\u{1b}[2J".into() },
+                "new certificate cannot be used",
+                "a.key: damaged\\u{1b}[2J\n",
+            ),
+            (
+                Notice::CertificateExpires { certificate: "/etc/a.crt".into(), not_after: at(0) },
+                "certificate expires soon",
+                "/etc/a.crt\nexpires at 2026-11-24 16:05:28 UTC.",
             ),
             (
                 Notice::LedgerTrouble { why: "No space left\non device".into() },

@@ -149,7 +149,7 @@ fn certificate(config: &Config) -> Result<tls::Acceptor, ServerError> {
     {
         maillog::self_signed(certificate);
     }
-    tls::Acceptor::open(certificate, key).map_err(ServerError::from)
+    tls::Acceptor::open(config.key_pairs(), config.tls.client_ca.as_deref()).map_err(ServerError::from)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -269,6 +269,10 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::causes(parts.clone()));
     beside.spawn(watchers::digests(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
+    for index in 0..parts.tls.served().pairs().len() {
+        beside.spawn(watchers::certificate(parts.clone(), index));
+    }
+    beside.spawn(watchers::expiry(parts.clone()));
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });
     let parts = parts.clone();
@@ -319,7 +323,7 @@ impl Contacts {
     }
 }
 
-/// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the certificate anew; the users file is watched anyway.
+/// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the certificates anew; they and the users file are watched anyway.
 ///
 /// # Errors
 /// The service could not start.

@@ -1,5 +1,6 @@
 //! What runs beside the sessions: each task watches one thing and says when it changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
@@ -12,7 +13,9 @@ use crate::clock;
 use crate::control::AuditLine;
 use crate::guard::ledger::{BlockedBy, CauseChange};
 use crate::maillog;
+use crate::net::tls::EXPIRY_WARNING;
 use crate::parts::Parts;
+use crate::rested::{PACE, Rested};
 use crate::roster::Ending;
 use crate::sender::SendersEvent;
 
@@ -26,6 +29,12 @@ const FILL_TICK: Duration = Duration::from_secs(10);
 const DIGEST_TICK: Duration = Duration::from_secs(1);
 /// How often blocks are looked for whose time is over.
 const LAPSE_TICK: Duration = Duration::from_secs(1);
+
+/// How long a certificate that does not fit its key is waited with, since one is written behind the other.
+const PAIR_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the process must be up before it is told by mail: one that is started again and again fills no mailbox.
+const EXPIRY_FIRST: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// So many of the users who cannot log in are named in the log.
 const NAMED: usize = 10;
@@ -217,16 +226,67 @@ pub(super) async fn quarantine(parts: Parts) {
     }
 }
 
-/// Reads the certificate anew at each SIGHUP, as those who renew it expect.
+/// Reads the certificates anew at each SIGHUP, as those who renew them expect.
 pub(super) async fn hangups(parts: Parts, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        let tls = &parts.config.tls;
-        let (certificate, key) = (tls.certificate.clone(), tls.private_key.clone());
-        let acceptor = parts.tls.clone();
-        match tokio::task::spawn_blocking(move || acceptor.reload(&certificate, &key)).await {
-            Ok(Ok(())) => maillog::certificate_reloaded(&tls.certificate),
-            Ok(Err(error)) => maillog::certificate_refused(&error.to_string()),
-            Err(error) => maillog::certificate_refused(&error.to_string()),
+        for (index, pair) in parts.tls.served().pairs().iter().enumerate() {
+            match reload(&parts, index).await {
+                Ok(_) => maillog::certificate_reloaded(&pair.certificate),
+                Err(why) => certificate_refused(&parts, &why).await,
+            }
         }
+    }
+}
+
+/// Reads one of the certificates anew when its files have changed and rested.
+pub(super) async fn certificate(parts: Parts, index: usize) {
+    let Some(pair) = parts.tls.served().pairs().get(index).cloned() else { return };
+    let mut certificate = Rested::new(&pair.certificate, PACE);
+    let mut key = Rested::new(&pair.private_key, PACE);
+    loop {
+        tokio::select! {
+            () = certificate.read(|_| ()) => {}
+            () = key.read(|_| ()) => {}
+        }
+        let mut reloaded = reload(&parts, index).await;
+        if reloaded.is_err() {
+            // The other file may be on its way.
+            tokio::time::sleep(PAIR_PATIENCE).await;
+            reloaded = reload(&parts, index).await;
+        }
+        match reloaded {
+            Ok(true) => maillog::certificate_reloaded(&pair.certificate),
+            Ok(false) => {}
+            Err(why) => certificate_refused(&parts, &why).await,
+        }
+    }
+}
+
+async fn reload(parts: &Parts, index: usize) -> Result<bool, String> {
+    let served = Arc::clone(parts.tls.served());
+    match tokio::task::spawn_blocking(move || served.reload(index)).await {
+        Ok(reloaded) => reloaded.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn certificate_refused(parts: &Parts, why: &str) {
+    maillog::certificate_refused(why);
+    parts.desk.certificate_refused(why).await;
+}
+
+/// Says once a day which certificates will end soon, in the log and by mail.
+pub(super) async fn expiry(parts: Parts) {
+    loop {
+        let now = clock::now();
+        let expiring = parts.tls.served().expiring(now.after(EXPIRY_WARNING));
+        for one in expiring {
+            maillog::certificate_expires(&one.certificate, one.not_after, now);
+        }
+        tokio::time::sleep(EXPIRY_FIRST).await;
+        for one in parts.tls.served().expiring(now.after(EXPIRY_WARNING)) {
+            parts.desk.certificate_expires(&one.certificate, one.not_after).await;
+        }
+        tokio::time::sleep(DAY.saturating_sub(EXPIRY_FIRST)).await;
     }
 }

@@ -10,6 +10,9 @@ use super::client::{Client, Lost};
 use crate::auth::{Authenticator, Guessed, SaslStep};
 use crate::session::{AuthOutcome, LineError};
 
+/// The mechanism of those who have shown a certificate (RFC 4422 A).
+pub(super) const EXTERNAL: &str = "EXTERNAL";
+
 /// How an exchange ended, for the machine and for the log.
 pub(super) struct Ended {
     /// For the machine.
@@ -44,7 +47,7 @@ impl From<AuthOutcome> for Ended {
     }
 }
 
-/// Holds the exchange that AUTH began.
+/// Holds the exchange that AUTH began. `client_certificate`: the names in the client's, where it has shown one.
 ///
 /// # Errors
 /// The client went away, or was silent until `deadline`.
@@ -53,10 +56,16 @@ pub(super) async fn exchange(
     auth: &Authenticator,
     mechanism: &str,
     initial: Option<&str>,
+    client_certificate: &[String],
     origin: IpAddr,
     deadline: Instant,
 ) -> Result<Ended, Lost> {
-    let Some(mut exchange) = auth.exchange(mechanism, origin) else {
+    let begun = if mechanism.eq_ignore_ascii_case(EXTERNAL) {
+        auth.external(client_certificate, origin)
+    } else {
+        auth.exchange(mechanism, origin)
+    };
+    let Some(mut exchange) = begun else {
         return Ok(AuthOutcome::NotOffered.into());
     };
     let mut response = match initial {

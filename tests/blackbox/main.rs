@@ -15,6 +15,7 @@ mod support;
 
 mod assumptions;
 mod attacks;
+mod certificates;
 mod check;
 mod commands;
 mod crash;

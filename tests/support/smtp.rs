@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::{PATIENCE, shown, tls};
 
@@ -155,14 +156,33 @@ impl Smtp {
         self.try_begin_tls().unwrap_or_else(|error| panic!("TLS handshake: {error}"));
     }
 
+    /// The same as somebody else, with a server of another name.
+    pub(crate) fn begin_tls_with(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) {
+        self.try_begin_tls_with(config, name).unwrap_or_else(|error| panic!("TLS handshake: {error}"));
+    }
+
+    /// The server's certificate, as DER.
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        let Stream::Tls(tls) = &self.stream else { panic!("no TLS") };
+        tls.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
     /// The server may have closed.
     pub(crate) fn try_begin_tls(&mut self) -> io::Result<()> {
+        self.try_begin_tls_with(tls::client(), ServerName::try_from("localhost").unwrap())
+    }
+
+    /// The server may have closed.
+    pub(crate) fn try_begin_tls_with(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<()> {
         assert!(self.unread.is_empty(), "cleartext behind the reply to STARTTLS: {}", shown(&self.unread));
         let Stream::Plain(mut tcp) = std::mem::replace(&mut self.stream, Stream::Between) else {
             panic!("TLS within TLS")
         };
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut tls = ClientConnection::new(tls::client(), name).unwrap();
+        let mut tls = ClientConnection::new(config, name).unwrap();
         while tls.is_handshaking() {
             if tls.complete_io(&mut tcp)? == (0, 0) {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -10,10 +10,13 @@ use super::{Finding, Severity};
 use crate::config::{Action, Config};
 use crate::guard::ledger::OnAlarm;
 use crate::guard::{Outcome, Rules, classify, denies_relaying};
+use crate::net::tls::Expiring;
 use crate::upstream::Address;
 
 /// Descriptors beside those of the connections: listeners, the database, files being written.
 const RESERVE: u64 = 200;
+
+const RENEW: &str = "Renew it; a running `serve` reads the new one by itself";
 
 fn error(about: &'static str, finding: impl Into<String>, cure: impl Into<String>) -> Finding {
     Finding { severity: Severity::Error, about, finding: finding.into(), cure: cure.into() }
@@ -52,8 +55,18 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "Set [tls] certificate and private_key to those of your host name",
         )),
         Certificate::Unusable(why) => {
-            findings.push(error("certificate", why.clone(), "Set [tls] certificate and private_key to a pair that fits"));
+            findings.push(error("certificate", why.clone(), "Mend that file, or name another in [tls] or [[certificate]]"));
         }
+    }
+    for (Expiring { certificate, not_after }, expired) in &facts.expiring {
+        let certificate = certificate.display();
+        findings.push(if *expired {
+            let finding =
+                format!("the certificate in {certificate} expired at {not_after}: mail programs refuse it");
+            error("certificate", finding, RENEW)
+        } else {
+            warning("certificate", format!("the certificate in {certificate} expires at {not_after}"), RENEW)
+        });
     }
     for path in &facts.readable_secrets {
         let of_webhook = config.notify.webhook.as_ref().is_some_and(|hook| &hook.secret_file == path);
@@ -301,6 +314,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::smtp::Reply;
 
     fn config(text: &str) -> Config {
@@ -429,6 +443,7 @@ mod tests {
         local::Facts {
             descriptors: None,
             certificate: Certificate::Usable,
+            expiring: Vec::new(),
             users: UsersFile::Usable { shut_out: Vec::new(), barred: Vec::new(), offered: 3 },
             senders: None,
             exposed: Vec::new(),
@@ -438,6 +453,10 @@ mod tests {
             unusable: None,
             foreign: None,
         }
+    }
+
+    fn expiring() -> Expiring {
+        Expiring { not_after: Timestamp::from_millis(0), certificate: "/etc/a.crt".into() }
     }
 
     fn foreign() -> Foreign {
@@ -469,6 +488,12 @@ mod tests {
                 QUIET,
                 &[(Error, "certificate")],
             ),
+            (
+                local::Facts { expiring: vec![(expiring(), false)], ..well() },
+                QUIET,
+                &[(Warning, "certificate")],
+            ),
+            (local::Facts { expiring: vec![(expiring(), true)], ..well() }, QUIET, &[(Error, "certificate")]),
             (local::Facts { users: UsersFile::Missing, ..well() }, QUIET, &[(Error, "users")]),
             (local::Facts { users: UsersFile::Missing, ..well() }, RELAY, &[]),
             (local::Facts { senders: Some("line 3".to_owned()), ..well() }, QUIET, &[(Error, "senders")]),

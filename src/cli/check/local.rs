@@ -9,8 +9,9 @@ use rustix::process::{Resource, getrlimit};
 use super::folder::{self, Foreign};
 use crate::auth::UsersError;
 use crate::auth::users::Users;
+use crate::clock;
 use crate::config::Config;
-use crate::net::tls;
+use crate::net::tls::{Acceptor, EXPIRY_WARNING, Expiring};
 use crate::notify::template::Template;
 use crate::notify::webhook::Secrets;
 use crate::sender::Senders;
@@ -20,6 +21,8 @@ pub(super) struct Facts {
     /// How many files a process may have open; `None`: any number.
     pub(super) descriptors: Option<u64>,
     pub(super) certificate: Certificate,
+    /// Certificates that will end soon, and whether they have.
+    pub(super) expiring: Vec<(Expiring, bool)>,
     pub(super) users: UsersFile,
     /// The senders file is wanted and cannot be used, and why.
     pub(super) senders: Option<String>,
@@ -61,6 +64,7 @@ pub(super) enum UsersFile {
 }
 
 pub(super) fn look(config: &Config) -> Facts {
+    let (certificate, expiring) = certificate(config);
     let mode = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     let mut exposed = Vec::new();
     for name in ["", "quarantine", "ledger", "outbox"] {
@@ -82,7 +86,8 @@ pub(super) fn look(config: &Config) -> Facts {
     ];
     Facts {
         descriptors: getrlimit(Resource::Nofile).current,
-        certificate: certificate(config),
+        certificate,
+        expiring,
         users: users(config),
         senders: Senders::open(config.sender.policy, &[], &config.sender.map)
             .err()
@@ -105,14 +110,18 @@ fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     password.into_iter().chain(identity).chain(webhook)
 }
 
-fn certificate(config: &Config) -> Certificate {
+fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
-    if config.tls.may_generate && !certificate.exists() && !key.exists() {
-        return Certificate::ToBeMade;
-    }
-    match tls::server_config(certificate, key) {
-        Ok(_) => Certificate::Usable,
-        Err(error) => Certificate::Unusable(error.to_string()),
+    let made = config.tls.may_generate && !certificate.exists() && !key.exists();
+    let pairs = if made { config.certificates.clone() } else { config.key_pairs() };
+    match Acceptor::open(pairs, config.tls.client_ca.as_deref()) {
+        Ok(acceptor) => {
+            let now = clock::now();
+            let expiring = acceptor.served().expiring(now.after(EXPIRY_WARNING)).into_iter();
+            let usable = if made { Certificate::ToBeMade } else { Certificate::Usable };
+            (usable, expiring.map(|one| (one.clone(), one.not_after <= now)).collect())
+        }
+        Err(error) => (Certificate::Unusable(error.to_string()), Vec::new()),
     }
 }
 
