@@ -213,6 +213,16 @@ impl Desk {
         self.notify(&Notice::LedgerTrouble { why: why.to_owned() }, None).await;
     }
 
+    /// The ledger had to be mended; not to be taken for told before this returns.
+    ///
+    /// # Errors
+    /// The notice could not be written, and is not kept.
+    pub async fn ledger_mended(&self, what: &str) -> Result<(), String> {
+        let now = clock::now();
+        let mail = self.mail(&Notice::LedgerMended { what: what.to_owned() }, now).into_iter().collect();
+        self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
+    }
+
     /// What waits in the quarantine; not to be taken for told before this returns.
     ///
     /// # Errors

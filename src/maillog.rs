@@ -516,6 +516,11 @@ pub fn ledger_trouble(why: &str) {
     );
 }
 
+/// The database was damaged or missing, and what was done.
+pub fn ledger_mended(sentence: &str) {
+    error!(what = clean(sentence), "the ledger had to be mended");
+}
+
 /// They can again.
 pub fn ledger_recovered() {
     info!("the ledger is written again");

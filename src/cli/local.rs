@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::gate::Need;
 use super::output::{self, Failed};
 use crate::account::Account;
+use crate::clock;
 use crate::config::Config;
 use crate::control::api::Released;
 use crate::control::operations::Pending;
@@ -17,6 +18,7 @@ use crate::control::{Actor, AuditLine, Host, Limit, Operations, audit};
 use crate::guard::Ledger;
 use crate::guard::ledger::Policy;
 use crate::id::QuarantineId;
+use crate::parts::parked_blocks;
 use crate::quarantine::Spool;
 use crate::roster::Roster;
 use crate::server::{DataDir, Workshop};
@@ -48,8 +50,12 @@ impl Local {
 
     async fn records(config: &Config) -> Result<Self, Failed> {
         let data_dir = DataDir::take(&config.data_dir).map_err(failed)?;
-        let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(failed)?;
         let spool = Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(failed)?;
+        let parked = || parked_blocks(&spool);
+        let ledger = Ledger::open(data_dir.path(), config.policy.clone(), &parked, clock::now());
+        let ledger = ledger.map_err(failed)?;
+        // `serve` tells the abuse desk.
+        ledger.recovery().iter().flat_map(|text| text.lines()).for_each(output::warn);
         let host = RecordsHost { data_dir: config.data_dir.clone(), policy: config.policy.clone() };
         let operations = Operations::new(ledger.clone(), spool, Roster::default(), Arc::new(host));
         Ok(Self { operations, parts: Parts::Records { ledger, _data_dir: data_dir } })

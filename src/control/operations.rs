@@ -269,6 +269,7 @@ impl Command<'_> {
         if was == Some(AccountState::Blocked) {
             self.keep_what_fell_due(&account).await?;
         }
+        self.mark_unblocked(&account).await?;
         let made = self.operations.ledger.unblock(&account, clock::now()).await;
         let outcome = match &made {
             Ok(Change::Made) if was == Some(AccountState::Probation) => "done, was on probation".to_owned(),
@@ -311,6 +312,18 @@ impl Command<'_> {
             Err(error) => {
                 let warning = format!("{error}: some of its messages may go out by themselves");
                 self.say(Answer::Warning(warning)).await
+            }
+        }
+    }
+
+    /// What a block has parked no more speaks for it, should all blocks have to be had back from that.
+    async fn mark_unblocked(&self, account: &Account) -> Result<(), Gone> {
+        let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
+        let Some(block) = ledger.watch(account, now).await.block() else { return Ok(()) };
+        match spool.mark_unblocked(account, block.at, now).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.say(Answer::Warning(format!("{error}: it cannot be noted in the quarantine"))).await
             }
         }
     }

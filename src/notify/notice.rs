@@ -84,6 +84,11 @@ pub enum Notice {
         /// What the database says.
         why: String,
     },
+    /// The database was damaged or missing.
+    LedgerMended {
+        /// What was found and done, a sentence a line.
+        what: String,
+    },
     /// A day's first recipients met no refusal.
     Blind {
         /// Those at domains other than the upstream's own; else all.
@@ -225,6 +230,7 @@ impl Notice {
             | Self::CertificateRefused { .. }
             | Self::CertificateExpires { .. }
             | Self::LedgerTrouble { .. }
+            | Self::LedgerMended { .. }
             | Self::Blind { .. } => None,
         }
     }
@@ -296,6 +302,7 @@ impl Notice {
             Self::CertificateRefused { .. } => "A new certificate cannot be used".to_owned(),
             Self::CertificateExpires { .. } => "A certificate expires soon".to_owned(),
             Self::LedgerTrouble { .. } => "Counts and blocks cannot be written".to_owned(),
+            Self::LedgerMended { .. } => "The database was damaged, and is mended".to_owned(),
             Self::Blind { .. } => "The mail server seems to accept every recipient".to_owned(),
         }
     }
@@ -319,6 +326,7 @@ impl Notice {
                 certificate_expires(certificate, *not_after)
             }
             Self::LedgerTrouble { why } => ledger_trouble(why),
+            Self::LedgerMended { what } => ledger_mended(what),
             Self::Blind { foreign, recipients } => blind(*foreign, *recipients),
         }
     }
@@ -520,6 +528,19 @@ fn ledger_trouble(why: &str) -> String {
          tried again each second. Most often the disk is full, or a file is not Gatepost's own: look at `data_dir`.\n\
          The log says when it works again.\n",
         shown(why)
+    )
+}
+
+fn ledger_mended(what: &str) -> String {
+    let what: String = what.lines().map(|line| format!("\x20      {}\n", shown(line))).collect();
+    format!(
+        "Gatepost found its database damaged or missing as it started, and went on without it:\n\n{what}\n\
+         Mail goes on, and nothing of it is lost: what is parked does not depend on the database. Invalid recipients that were\n\
+         counted are forgotten, so that an account may have to begin anew before it reaches its limit.\n\n\
+         WHAT TO DO\n\n\
+         1. See whether all accounts are blocked that should be, and no other:\n\
+         \x20      gatepost status\n\
+         2. Look at the disk: databases seldom break by themselves. What is set aside may be removed.\n"
     )
 }
 
@@ -759,6 +780,11 @@ mod tests {
                 Notice::LedgerTrouble { why: "No space left\non device".into() },
                 "cannot be written",
                 "No space left\\u{a}on device",
+            ),
+            (
+                Notice::LedgerMended { what: "the database was broken\nand \u{1b}[2J".into() },
+                "The database was damaged",
+                "       the database was broken\n       and \\u{1b}[2J\n",
             ),
             (
                 Notice::Blind { foreign: false, recipients: 1_000 },

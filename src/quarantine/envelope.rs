@@ -33,6 +33,9 @@ pub struct Envelope {
     pub parked: Timestamp,
     /// Why it was parked.
     pub reason: String,
+    /// The account's block, if it is parked for that: known by when it was made.
+    #[serde(default)]
+    pub block: Option<BlockFacts>,
     /// The session that brought it.
     pub session: SessionFacts,
     /// `MAIL FROM:`
@@ -67,6 +70,30 @@ pub struct Envelope {
     /// Set from the first release on.
     #[serde(deserialize_with = "present")]
     pub release: Option<Release>,
+}
+
+/// The block for which a message is parked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockFacts {
+    /// When it was made.
+    pub at: Timestamp,
+    /// By what.
+    pub by: BlockMaker,
+    /// What the operator said, or the limit that was reached.
+    pub reason: Option<String>,
+}
+
+/// Who or what blocked an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockMaker {
+    /// The limit.
+    Limit,
+    /// An operator, by hand.
+    Operator,
+    /// The sequential test.
+    Detection,
 }
 
 /// What is done to a message on its way upstream, beside what is put in front of it: decided at arrival.
@@ -452,6 +479,7 @@ mod tests {
         ) {
             let [reason, trace, cipher] = free;
             let [client_name, helo, login, subject, told_queue_id] = optional;
+            let optional_reason = helo.clone();
             let mut envelope = sample::envelope(sample::id(1), b"");
             let mut recipient = envelope.recipients[0].clone();
             let mailbox = Mailbox::parse(mailbox).unwrap();
@@ -467,6 +495,7 @@ mod tests {
                 require_tls: size % 2 == 0, by: due.map(|_| "-7;NT".into()), hold_for: due.map(|_| "7".into()),
                 hold_until: due.map(|_| "2026-12-24T12:00:00Z".into()), mt_priority: due.map(|_| "-3".into()),
             };
+            envelope.block = due.map(|at| BlockFacts { at, by: BlockMaker::Limit, reason: optional_reason });
             envelope.treatment = Treatment { normalize: size % 2 == 0, without_sender: size % 3 == 0 };
             envelope.recipients = recipients
                 .into_iter()

@@ -8,6 +8,7 @@ pub mod envelope;
 mod files;
 mod index;
 mod listing;
+mod marks;
 mod parking;
 pub mod progress;
 mod sample;

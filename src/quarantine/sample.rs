@@ -27,6 +27,7 @@ pub(super) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
         account: "anna".parse().unwrap(),
         parked: id.born(),
         reason: "blocked: 100 invalid recipients within 1 h".into(),
+        block: None,
         session: SessionFacts {
             id: SessionId::new(id.born()),
             client: "192.0.2.1:50000".parse().unwrap(),

@@ -16,6 +16,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) space: Arc<Space>,
     pub(super) index: Mutex<Index>,
+    /// Held while marks are written.
+    pub(super) marking: Mutex<()>,
     /// Keeps other processes out.
     pub(super) _lock: File,
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use super::claim::{Claim, MessageReader};
-use super::envelope::{Envelope, State};
+use super::envelope::{BlockFacts, Envelope, State};
+use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
 use super::shared::{Held, Shared, blocking};
 use super::space::{FIRST_BOOKING, Space};
@@ -141,7 +142,8 @@ impl Spool {
             let lock = files::lock(&folder, LOCK_WAIT)?;
             let index = files::scan(&folder).map_err(|error| error.to_string())?;
             let space = Space::of(&path);
-            Ok(Shared { folder: Arc::new(folder), limits, space, index: Mutex::new(index), _lock: lock })
+            let (index, marking) = (Mutex::new(index), Mutex::default());
+            Ok(Shared { folder: Arc::new(folder), limits, space, index, marking, _lock: lock })
         });
         let shared = opened.await.and_then(|opened| opened).map_err(SpoolError::Io)?;
         Ok(Self { shared: Arc::new(shared) })
@@ -326,6 +328,42 @@ impl Spool {
             }
         }
         failed
+    }
+
+    /// Notes durably that the account's block of `blocked` is lifted, before it is: what it parked no more speaks for a block.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn mark_unblocked(
+        &self,
+        account: &Account,
+        blocked: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), SpoolError> {
+        let shared = Arc::clone(&self.shared);
+        let mark = Mark { account: account.clone(), blocked, lifted: now };
+        let marked = blocking(move || {
+            let _one_at_a_time = shared.marking.lock();
+            marks::add(&shared.folder, mark, |account| shared.index().usage(Some(account)).messages > 0)
+        });
+        marked.await.and_then(|marked| marked).map_err(SpoolError::Io)
+    }
+
+    /// The blocks for which messages are parked, and which were not lifted, each account's latest. Reads every envelope; blocks.
+    pub fn blocks(&self) -> Vec<(Account, BlockFacts)> {
+        let marks = marks::read(&self.shared.folder).unwrap_or_default();
+        let mut blocks: std::collections::BTreeMap<Account, BlockFacts> = std::collections::BTreeMap::new();
+        for id in self.ids(None) {
+            let Ok(Envelope { account, block: Some(block), .. }) = self.shared.load(id) else { continue };
+            if marks.iter().any(|mark| mark.account == account && mark.blocked == block.at) {
+                continue;
+            }
+            match blocks.get(&account) {
+                Some(later) if later.at >= block.at => {}
+                _ => drop(blocks.insert(account, block)),
+            }
+        }
+        blocks.into_iter().collect()
     }
 
     /// What waits for an operator, account by account; those parked before `before` count as old.

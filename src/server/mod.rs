@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::auth::{Authenticator, UsersError};
+use crate::clock;
 use crate::config::{Config, ListenTls};
 use crate::control::socket::ControlSocket;
 use crate::control::{Operations, audit, routes};
@@ -32,7 +33,7 @@ use crate::guard::Ledger;
 use crate::maillog;
 use crate::net::{self_signed, tls};
 use crate::notify::outbox::Outbox;
-use crate::parts::Parts;
+use crate::parts::{Parts, parked_blocks};
 use crate::quarantine::Spool;
 use crate::release::Releaser;
 use crate::roster::Roster;
@@ -96,9 +97,11 @@ impl Workshop {
         let auth = auth.limited(config.auth.guesses, config.auth.max_checks).map_err(ServerError::from)?;
         let senders = Senders::open(config.sender.policy, &config.upstream.domains, &config.sender.map)
             .map_err(ServerError::from)?;
-        let ledger = Ledger::open(data_dir.path(), config.policy.clone()).map_err(ServerError::from)?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
+        let parked = || parked_blocks(&spool);
+        let ledger = Ledger::open(data_dir.path(), config.policy.clone(), &parked, clock::now());
+        let ledger = ledger.map_err(ServerError::from)?;
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
         let upstream = Upstream::open(config.upstream.settings.clone()).map_err(ServerError::from)?;
         let tls = certificate(&config)?;
@@ -264,6 +267,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::users(parts.clone()));
     beside.spawn(watchers::senders(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
+    beside.spawn(watchers::recovery(parts.clone()));
     beside.spawn(watchers::blocks(parts.clone()));
     beside.spawn(watchers::lapses(parts.clone()));
     beside.spawn(watchers::causes(parts.clone()));

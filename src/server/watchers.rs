@@ -99,6 +99,26 @@ pub(super) async fn ledger(parts: Parts) {
     }
 }
 
+/// Says that the ledger had to be mended, in the log and to the abuse desk: again at the next start, if that was not told.
+pub(super) async fn recovery(parts: Parts) {
+    let Some(text) = parts.ledger.recovery() else { return };
+    text.lines().for_each(maillog::ledger_mended);
+    let mut failing = false;
+    loop {
+        let told = match parts.desk.ledger_mended(&text).await {
+            Ok(()) => parts.ledger.told_recovery().map_err(|error| error.to_string()),
+            Err(why) => Err(why),
+        };
+        match told {
+            Ok(()) => return,
+            Err(why) if !failing => maillog::notice_postponed(&why),
+            Err(_) => {}
+        }
+        failing = true;
+        tokio::time::sleep(UNTOLD_TICK).await;
+    }
+}
+
 /// Lifts automatic blocks when their time is over; to be called before clients are let in, too.
 pub(super) async fn lift(parts: &Parts) {
     let Some(age) = parts.config.unblock_after else { return };
@@ -106,6 +126,13 @@ pub(super) async fn lift(parts: &Parts) {
     for account in parts.ledger.lapsed(age, now) {
         // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
         if let Err(error) = parts.spool.keep(&account, None).await {
+            maillog::lapse_postponed(&account, &error.to_string());
+            continue;
+        }
+        let block = parts.ledger.watch(&account, now).await.block();
+        if let Some(block) = block
+            && let Err(error) = parts.spool.mark_unblocked(&account, block.at, now).await
+        {
             maillog::lapse_postponed(&account, &error.to_string());
             continue;
         }

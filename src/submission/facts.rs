@@ -7,11 +7,13 @@ use super::message::Incoming;
 use crate::account::{Account, Kind};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
-use crate::guard::ledger::Block;
+use crate::guard::ledger::{Block, BlockedBy};
 use crate::id::SessionId;
 use crate::maillog::MessageFacts;
 use crate::net::Stream;
-use crate::quarantine::envelope::{Recipient, RecipientState, SessionFacts, TlsFacts};
+use crate::quarantine::envelope::{
+    BlockFacts, BlockMaker, Recipient, RecipientState, SessionFacts, TlsFacts,
+};
 use crate::session::{ParkReason, Session, Transaction};
 use crate::smtp::Mailbox;
 use crate::smtp::header::Header;
@@ -73,6 +75,16 @@ pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
         state: if recipient.accepted { RecipientState::Pending } else { RecipientState::Rejected },
     };
     transaction.recipients.iter().map(recipient).collect()
+}
+
+/// The block for which a message is parked.
+pub(super) fn block(block: Block) -> BlockFacts {
+    let by = match block.by {
+        BlockedBy::Limit => BlockMaker::Limit,
+        BlockedBy::Operator => BlockMaker::Operator,
+        BlockedBy::Detection => BlockMaker::Detection,
+    };
+    BlockFacts { at: block.at, by, reason: block.reason }
 }
 
 /// Why a message is parked, in words. `due`: it goes out by itself.

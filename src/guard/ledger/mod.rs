@@ -24,6 +24,7 @@ mod day;
 mod entry;
 mod pages;
 mod policy;
+mod rebuild;
 mod rows;
 mod shared;
 mod store;
@@ -71,12 +72,19 @@ impl Drop for Handle {
 
 impl Ledger {
     /// Opens `dir/ledger` (making it where it is not), heals what a kill during an earlier open left, and
-    /// starts the writer. `dir/ledger.lock` keeps other processes out, and tells them who is in. Blocks.
+    /// starts the writer. `dir/ledger.lock` keeps other processes out, and tells them who is in. A database that is broken is set
+    /// aside, and the blocks are had from `dir/blocked`, or from `parked`, which says for which blocks messages are parked that were
+    /// not lifted; then [`Self::recovery`] tells. Blocks.
     ///
     /// # Errors
-    /// In use, broken, newer, or not writable.
-    pub fn open(dir: &Path, policy: Policy) -> Result<Self, LedgerError> {
-        let (shared, list) = Shared::open(dir, policy)?;
+    /// In use, newer, or not writable.
+    pub fn open(
+        dir: &Path,
+        policy: Policy,
+        parked: &dyn Fn() -> Vec<(Account, Block)>,
+        now: Timestamp,
+    ) -> Result<Self, LedgerError> {
+        let (shared, list) = Shared::open(dir, policy, parked, now)?;
         let shared = Arc::new(shared);
         shared.end_probations();
         let writer = Writer::new(shared.clone(), list);
@@ -85,6 +93,19 @@ impl Ledger {
             .spawn(move || writer.run())
             .map_err(|error| LedgerError::Write(format!("its thread does not start: {error}")))?;
         Ok(Self { handle: Arc::new(Handle { shared }) })
+    }
+
+    /// What had to be mended at this or an earlier opening, a sentence a line, as long as [`Self::told_recovery`] was not called.
+    pub fn recovery(&self) -> Option<String> {
+        rebuild::untold(&self.shared().dir)
+    }
+
+    /// The abuse desk knows of it. Blocks.
+    ///
+    /// # Errors
+    /// It will be told again.
+    pub fn told_recovery(&self) -> Result<(), LedgerError> {
+        rebuild::told(&self.shared().dir)
     }
 
     /// A session's view of `account`.

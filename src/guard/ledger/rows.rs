@@ -262,23 +262,16 @@ pub(super) fn block_edit(account: &Account, kept: Option<&KeptBlock>) -> Edit {
     Edit { tree: Tree::Blocks, key: account.as_str().into(), value }
 }
 
-/// All blocks. One that does not read is a block all the same.
+/// All blocks. One that does not read is a fault of the database.
 pub(super) fn blocks(store: &Store) -> Result<Vec<(Account, KeptBlock)>, String> {
     let pairs = store.scan(Tree::Blocks, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
-    let parse = |(key, value): Pair| {
-        let account = std::str::from_utf8(&key).ok()?.parse().ok()?;
-        let kept = match decode::<BlockRow>(&value) {
-            Some(BlockRow { at, by, reason, told }) => {
-                KeptBlock { block: Block { at: Timestamp::from_millis(at), by, reason }, told }
-            }
-            None => {
-                let block = Block { at: Timestamp::default(), by: BlockedBy::Operator, reason: None };
-                KeptBlock { block, told: true }
-            }
-        };
-        Some((account, kept))
+    let parse = |(key, value): &Pair| {
+        let account = std::str::from_utf8(key).ok()?.parse().ok()?;
+        let BlockRow { at, by, reason, told } = decode(value)?;
+        Some((account, KeptBlock { block: Block { at: Timestamp::from_millis(at), by, reason }, told }))
     };
-    Ok(pairs.into_iter().filter_map(parse).collect())
+    let unread = |pair: &Pair| format!("the block of {} does not read", pair.0.escape_ascii());
+    pairs.iter().map(|pair| parse(pair).ok_or_else(|| unread(pair))).collect()
 }
 
 /// Writes a relayed message.

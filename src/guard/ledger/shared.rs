@@ -1,26 +1,26 @@
 //! What sessions and the writer share.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::accounts::Accounts;
-use super::blocklist::{self, BlockList};
+use super::blocklist::BlockList;
 use super::day::Day;
 use super::entry::{Entry, State};
 use super::pages;
+use super::rebuild::{self, Opening};
 use super::rows;
 use super::store::{Store, Tree};
-use super::writer::{BLOCKS_CHANGE, DAY, PRECEDENTS, Queue, Waiting, Written};
-use super::{Blindness, CauseChange, LedgerError, Policy};
+use super::writer::{Queue, Waiting, Written};
+use super::{Blindness, Block, CauseChange, LedgerError, Policy};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::cause::{self, Answer, Cause, Causes};
@@ -36,6 +36,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const CAUSE_CHANGES: usize = 1_000;
 
 pub(super) struct Shared {
+    /// The data directory.
+    pub(super) dir: PathBuf,
     pub(super) store: Arc<Store>,
     pub(super) queue: Queue,
     pub(super) accounts: Accounts,
@@ -61,20 +63,17 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn open(dir: &Path, policy: Policy) -> Result<(Self, BlockList), LedgerError> {
-        let store = Store::open(dir)?;
-        Self::of(dir, store, policy)
-            .map_err(|cause| LedgerError::Broken { path: dir.join("ledger").display().to_string(), cause })
-    }
-
-    fn of(dir: &Path, store: Store, policy: Policy) -> Result<(Self, BlockList), String> {
-        let blocks = rows::blocks(&store)?;
-        let listed = blocks.iter().cloned().collect();
-        let list = BlockList::new(dir, listed, value(&store, BLOCKS_CHANGE)?, blocklist::read(dir).as_ref());
-        let accounts = Accounts::of(blocks, rows::probations(&store)?, rows::lifted(&store)?);
-        let precedents: Precedents = value(&store, PRECEDENTS)?;
-        let day = value(&store, DAY)?;
+    pub(super) fn open(
+        dir: &Path,
+        policy: Policy,
+        parked: &dyn Fn() -> Vec<(Account, Block)>,
+        now: Timestamp,
+    ) -> Result<(Self, BlockList), LedgerError> {
+        let Opening { store, list, blocks, probations, lifted, precedents, day } =
+            rebuild::open(dir, parked, now)?;
+        let accounts = Accounts::of(blocks.into_iter().collect(), probations, lifted);
         let shared = Self {
+            dir: dir.to_owned(),
             store: Arc::new(store),
             queue: Queue::default(),
             accounts,
@@ -334,8 +333,4 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn value<T: DeserializeOwned + Default>(store: &Store, key: &[u8]) -> Result<T, String> {
-    Ok(store.value(Tree::Meta, key)?.and_then(|value| rows::decode(&value)).unwrap_or_default())
 }

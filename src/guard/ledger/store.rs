@@ -29,6 +29,8 @@ const SCHEMA_KEY: &[u8] = b"schema";
 const CACHE: u64 = 16 << 20;
 /// How often sled writes by itself what nobody waits for.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// With so many octets free any trouble may be that of a full disk.
+const LEAST_FREE: u64 = 1 << 20;
 /// How long closing may take: a database whose disk has failed must not hold up the end of the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -65,6 +67,8 @@ pub(super) type Pair = (Vec<u8>, Vec<u8>);
 pub(super) struct Store {
     path: PathBuf,
     lock: Mutex<Option<File>>,
+    /// It has been made by this very opening, or by one that was cut short.
+    fresh: bool,
     /// `None` once it is closed, or while it does not open again.
     opened: RwLock<Option<Opened>>,
 }
@@ -87,15 +91,69 @@ impl Store {
     pub(super) fn open(dir: &Path) -> Result<Self, LedgerError> {
         let path = dir.join("ledger");
         let shown = path.display().to_string();
+        let unopenable = |cause: String| LedgerError::Unopenable { path: shown.clone(), cause };
         let broken = |cause: String| LedgerError::Broken { path: shown.clone(), cause };
-        durable::create_folder(&path).map_err(|error| broken(error.to_string()))?;
-        let lock = lock(&dir.join("ledger.lock"), &broken)?;
-        match open(&path).map_err(&broken)? {
-            Found::Ours(opened) => {
-                Ok(Self { path, lock: Mutex::new(Some(lock)), opened: RwLock::new(Some(opened)) })
+        let lock = lock(&dir.join("ledger.lock"), &unopenable)?;
+        if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            return Err(broken("it is no folder".to_owned()));
+        }
+        durable::create_folder(&path).map_err(|error| unopenable(error.to_string()))?;
+        let found =
+            open(&path).map_err(
+                |Fault { cause, passing }| {
+                    if passing || is_full(&path) { unopenable(cause) } else { broken(cause) }
+                },
+            )?;
+        match found {
+            Found::Ours(opened, fresh) => {
+                Ok(Self { path, lock: Mutex::new(Some(lock)), fresh, opened: RwLock::new(Some(opened)) })
             }
             Found::Newer(found) => Err(LedgerError::Newer { path: shown, found, known: SCHEMA }),
         }
+    }
+
+    /// Whether there was none before; it counts as made once [`Self::settle`] was called and synced.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// What is to be in it from the beginning is.
+    pub(super) fn settle(&self) -> Result<(), String> {
+        if !self.fresh {
+            return Ok(());
+        }
+        self.with(|opened| opened.meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes()).map(drop))
+    }
+
+    /// Reads all that there is: sled looks at a page when it is asked for, and not before.
+    pub(super) fn verify(&self) -> Result<(), String> {
+        self.with(|opened| {
+            let trees = [
+                &opened.meta,
+                &opened.blocks,
+                &opened.probations,
+                &opened.lifted,
+                &opened.attempts,
+                &opened.relayed,
+            ];
+            // Ends at the first error: sled repeats it for ever.
+            trees.into_iter().flat_map(|tree| tree.iter()).try_for_each(|pair| pair.map(drop))
+        })
+    }
+
+    /// It is damaged.
+    pub(super) fn broken(&self, cause: String) -> LedgerError {
+        let path = self.path.display().to_string();
+        if is_full(&self.path) {
+            LedgerError::Unopenable { path, cause }
+        } else {
+            LedgerError::Broken { path, cause }
+        }
+    }
+
+    /// It cannot be used.
+    pub(super) fn unopenable(&self, cause: String) -> LedgerError {
+        LedgerError::Unopenable { path: self.path.display().to_string(), cause }
     }
 
     /// Opens the database anew after a failed write: what was not synced may be gone.
@@ -104,8 +162,8 @@ impl Store {
         if let Some(opened) = slot.take() {
             let_go(opened);
         }
-        match open(&self.path)? {
-            Found::Ours(opened) => *slot = Some(opened),
+        match open(&self.path).map_err(|fault| fault.cause)? {
+            Found::Ours(opened, _) => *slot = Some(opened),
             Found::Newer(found) => return Err(format!("its version became {found}")),
         }
         Ok(())
@@ -191,47 +249,92 @@ impl Opened {
 }
 
 enum Found {
-    Ours(Opened),
+    /// And whether it is fresh.
+    Ours(Opened, bool),
     Newer(u32),
 }
 
-fn open(path: &Path) -> Result<Found, String> {
-    heal(path).map_err(|error| error.to_string())?;
-    let found = caught(|| {
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE)
-            .flush_every_ms(u64::try_from(FLUSH_EVERY.as_millis()).ok())
-            .mode(sled::Mode::LowSpace);
-        let db = config.open()?;
-        let file = File::open(path.join("db"))?;
-        let meta = db.open_tree("meta")?;
-        let version = match meta.get(SCHEMA_KEY)? {
-            Some(value) => <[u8; 4]>::try_from(value.as_ref()).map_or(u32::MAX, u32::from_be_bytes),
-            None => {
-                meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes())?;
-                SCHEMA
+/// Why a database does not open.
+struct Fault {
+    cause: String,
+    /// Nothing is wrong with its files.
+    passing: bool,
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        use rustix::io::Errno;
+        const PASSING: [Errno; 12] = [
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::FBIG,
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::ROFS,
+            Errno::NOMEM,
+            Errno::AGAIN,
+            Errno::INTR,
+            Errno::BUSY,
+        ];
+        let cause = error.to_string();
+        let passing = match error.raw_os_error() {
+            Some(code) => PASSING.iter().any(|errno| errno.raw_os_error() == code),
+            // The code is in sled's text alone.
+            None => cause.contains("could not acquire lock"),
+        };
+        Self { cause, passing }
+    }
+}
+
+/// Whether so little of the disk is free that this explains any trouble: sled panics at that too.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < LEAST_FREE)
+}
+
+fn open(path: &Path) -> Result<Found, Fault> {
+    heal(path)?;
+    let found = caught_as(
+        |error| match error {
+            sled::Error::Io(error) => error.into(),
+            error => Fault { cause: error.to_string(), passing: false },
+        },
+        |cause| Fault { cause, passing: false },
+        || {
+            let config = sled::Config::new()
+                .path(path)
+                .cache_capacity(CACHE)
+                .flush_every_ms(u64::try_from(FLUSH_EVERY.as_millis()).ok())
+                .mode(sled::Mode::LowSpace);
+            let db = config.open()?;
+            let file = File::open(path.join("db"))?;
+            let meta = db.open_tree("meta")?;
+            let version = meta.get(SCHEMA_KEY)?;
+            let fresh = version.is_none();
+            let version = version.and_then(|value| <[u8; 4]>::try_from(value.as_ref()).ok());
+            match version.map(u32::from_be_bytes) {
+                Some(version) if version > SCHEMA => return Ok(Found::Newer(version)),
+                None if !fresh => return Err(sled::Error::ReportableBug("its version does not read".into())),
+                _ => {}
             }
-        };
-        if version > SCHEMA {
-            return Ok(Found::Newer(version));
-        }
-        let opened = Opened {
-            attempts: db.open_tree("attempts")?,
-            relayed: db.open_tree("relayed")?,
-            blocks: db.open_tree("blocks")?,
-            probations: db.open_tree("probations")?,
-            lifted: db.open_tree("lifted")?,
-            meta,
-            file,
-            db,
-        };
-        opened.db.flush()?;
-        opened.file.sync_all()?;
-        Ok(Found::Ours(opened))
-    })?;
+            let opened = Opened {
+                attempts: db.open_tree("attempts")?,
+                relayed: db.open_tree("relayed")?,
+                blocks: db.open_tree("blocks")?,
+                probations: db.open_tree("probations")?,
+                lifted: db.open_tree("lifted")?,
+                meta,
+                file,
+                db,
+            };
+            opened.db.flush()?;
+            opened.file.sync_all()?;
+            Ok(Found::Ours(opened, fresh))
+        },
+    )?;
     // The names of new files are durable when their folder is.
-    Folder::open(path).and_then(|folder| folder.sync()).map_err(|error| error.to_string())?;
+    Folder::open(path).and_then(|folder| folder.sync()).map_err(|error| Fault::from(error.cause))?;
     Ok(found)
 }
 
@@ -249,13 +352,20 @@ fn heal(path: &Path) -> std::io::Result<()> {
 }
 
 fn caught<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    caught_as(|error| error.to_string(), |panic| panic, work)
+}
+
+fn caught_as<T, E>(
+    failed: impl FnOnce(sled::Error) -> E,
+    panicked: impl FnOnce(String) -> E,
+    work: impl FnOnce() -> sled::Result<T>,
+) -> Result<T, E> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(outcome) => outcome.map_err(failed),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(text.unwrap_or("sled panicked").to_owned())
+            Err(panicked(text.unwrap_or("sled panicked").to_owned()))
         }
     }
 }

@@ -220,12 +220,20 @@ pub enum LedgerError {
         /// The other's process id, as far as it is known.
         pid: Option<u32>,
     },
-    /// It does not open.
+    /// It is damaged.
     #[error("the database {path} does not open: {cause}")]
     Broken {
         /// The database folder.
         path: String,
         /// What sled says.
+        cause: String,
+    },
+    /// It does not open, and another would not either: the disk is full, a file is another user's.
+    #[error("the database {path} does not open: {cause}")]
+    Unopenable {
+        /// The database folder.
+        path: String,
+        /// Why.
         cause: String,
     },
     /// It was written by a newer Gatepost.

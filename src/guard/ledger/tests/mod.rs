@@ -12,6 +12,7 @@ mod durability;
 mod lifted;
 mod listed;
 mod listing;
+mod rebuild;
 mod told;
 mod trouble;
 
@@ -48,7 +49,7 @@ fn policy(limit: u32) -> Policy {
 }
 
 fn open(dir: &Path, policy: Policy) -> Ledger {
-    Ledger::open(dir, policy).unwrap()
+    Ledger::open(dir, policy, &Vec::new, at(0)).unwrap()
 }
 
 /// What a test waits for comes soon, or never.
