@@ -261,7 +261,7 @@ mod tests {
         );
         for second in 0..invalid {
             for name in accounts {
-                let key = Key::of(format!("{second}").as_bytes());
+                let key = Key::of(format!("{name}{second}").as_bytes());
                 trial.put(&Attempt {
                     at: Timestamp::from_millis(1_700_000_000_000 + second * 1_000),
                     account: Account::user(name).unwrap(),

@@ -69,10 +69,10 @@ impl Looks {
     }
 
     fn of(tally: &Tally, neutral: f64) -> Self {
-        if tally.busiest.0 >= LEAST_OF_A_THIEF && tally.busiest_share() >= neutral {
+        if tally.busiest().0 >= LEAST_OF_A_THIEF && tally.busiest_share() >= neutral {
             Self::Thief
         } else if tally.invalid >= LEAST_OF_A_THIEF
-            && tally.days >= STEADY_DAYS
+            && tally.days() >= STEADY_DAYS
             && tally.busiest_share() < neutral
             && tally.share() < neutral
         {
@@ -194,6 +194,10 @@ pub struct Report<'a> {
     pub invalid: u64,
     /// Recipients refused for another reason.
     pub refused_otherwise: u64,
+    /// How often a domain began to refuse everybody.
+    pub common_causes: u64,
+    /// Recipients refused by it then: they count against nobody.
+    pub not_counted: u64,
     /// Recipients that are nobody's.
     pub left_out: LeftOut,
     /// `[limit] period`
@@ -239,6 +243,8 @@ impl<'a> Report<'a> {
             accepted: sum(|tally| tally.accepted) + let_go_accepted,
             invalid,
             refused_otherwise: sum(|tally| tally.refused),
+            common_causes: trial.common_causes().0,
+            not_counted: trial.common_causes().1,
             left_out,
             period_seconds: grid.period.as_secs(),
             thief_share: grid.thief_share,
@@ -322,9 +328,9 @@ impl<'a> Tried<'a> {
             share: tally.share(),
             first: tally.first,
             last: tally.last,
-            busiest_hour_invalid: tally.busiest.0,
-            busiest_hour_accepted: tally.busiest.1,
-            days: tally.days,
+            busiest_hour_invalid: tally.busiest().0,
+            busiest_hour_accepted: tally.busiest().1,
+            days: tally.days(),
             stops: by_limit.chain(by_test).collect(),
             curve: &tally.curve,
         }

@@ -1,17 +1,23 @@
 //! Tries settings on the attempts of all accounts at once: when each would have stopped whom.
 //!
 //! The limit as `guard::window` counts, the sequential test as `guard::detector` runs it, and both together, with probation: what is
-//! accepted in it goes out when it is due, unless the limit blocks before. Memory is bounded by [`MAX_ACCOUNTS`], and per account.
+//! accepted in it goes out when it is due, unless the limit blocks before. What a domain refuses that refuses everybody counts
+//! against nobody, as `guard::cause` finds it. Memory is bounded by [`MAX_ACCOUNTS`], and per account.
+//!
+//! Known to be less than the gate: what is refused for another reason, which for good may help to make a domain a common cause there,
+//! does not here, since logs do not always tell whether it was for good.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::attribution::Attempt;
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::cause::{Answer, Causes, SPAN};
 use crate::guard::classify::Outcome;
 use crate::guard::detector::{Detector, Evidence, Test};
-use crate::guard::window::{Added, Count, Rule, Window};
+use crate::guard::window::{Added, Count, Key, Mark, Rule, Window};
 
 /// So many accounts are tried. Of more, those without an invalid recipient give way.
 pub const MAX_ACCOUNTS: usize = 10_000;
@@ -19,6 +25,8 @@ pub const MAX_ACCOUNTS: usize = 10_000;
 const LEAST_WINDOW: u32 = 500;
 /// The points of a curve.
 const POINTS: usize = 512;
+/// Of so many of an account's last invalid recipients the domains are known, as the ledger has it.
+const RECENT: usize = 64;
 /// CONTRACT, Detection: in all a message is delayed for no longer.
 const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: u64 = 60 * 60 * 1_000;
@@ -163,6 +171,14 @@ impl Run {
         }
     }
 
+    /// These recipients, counted since then, were no evidence after all. What they led to stays, as a block does.
+    fn take_back(&mut self, addresses: &[Key], since: Timestamp, course: &Course) {
+        self.window.remove(|mark: &Mark| mark.at() >= since && addresses.contains(&mark.key()));
+        for (detector, test) in self.detectors.iter_mut().zip(&course.tests) {
+            detector.take_back(addresses, test);
+        }
+    }
+
     fn has_stopped(&self) -> bool {
         self.limits.iter().chain(&self.alarms).any(Option::is_some)
     }
@@ -189,15 +205,17 @@ pub struct Tally {
     pub exempt: bool,
     /// By the configuration an alarm blocks it.
     pub alarm_blocks: bool,
-    /// Invalid and accepted recipients of the clock hour with the most invalid ones.
-    pub busiest: (u64, u64),
-    /// Days with an invalid recipient.
-    pub days: u32,
     /// Invalid recipients within the period, over time.
     pub curve: Curve,
     own_course: Option<Course>,
+    /// The clock hour of the last attempt: its number, invalid and accepted recipients; and the busiest before it.
     hour: (u64, u64, u64),
-    last_day: u64,
+    busiest_before: (u64, u64),
+    /// The day of the last invalid recipient: its number, and how many; and the days before it that had one.
+    today: (u64, u64),
+    days_before: u32,
+    /// Invalid recipients of the last [`SPAN`] that counted, with their domains, by time.
+    recent: VecDeque<(Timestamp, Key, Key)>,
     /// Accepted recipients of the last day, by the clock hour.
     day: VecDeque<(u64, u64)>,
 }
@@ -219,6 +237,12 @@ impl Curve {
             self.0 = self.0.chunks(2).filter_map(higher).collect();
         }
         self.0.push((at, count));
+    }
+
+    /// What it showed since `since` did not count; now it is so many.
+    fn lower(&mut self, since: Timestamp, now: Timestamp, count: u32) {
+        self.0.truncate(self.0.partition_point(|(at, _)| *at < since));
+        self.push(now, count);
     }
 }
 
@@ -277,12 +301,13 @@ impl Tally {
             own: own_course.as_ref().map(Run::new),
             exempt,
             alarm_blocks,
-            busiest: (0, 0),
-            days: 0,
             curve: Curve::default(),
             own_course,
             hour: (0, 0, 0),
-            last_day: u64::MAX,
+            busiest_before: (0, 0),
+            today: (0, 0),
+            days_before: 0,
+            recent: VecDeque::new(),
             day: VecDeque::new(),
         }
     }
@@ -299,7 +324,23 @@ impl Tally {
 
     /// The same of the busiest hour.
     pub fn busiest_share(&self) -> f64 {
-        share(self.busiest.0, self.busiest.1)
+        let (invalid, accepted) = self.busiest();
+        share(invalid, accepted)
+    }
+
+    /// Invalid and accepted recipients of the clock hour with the most invalid ones.
+    pub fn busiest(&self) -> (u64, u64) {
+        let (_, invalid, accepted) = self.hour;
+        if invalid > 0 && invalid >= self.busiest_before.0 {
+            (invalid, accepted)
+        } else {
+            self.busiest_before
+        }
+    }
+
+    /// Days with an invalid recipient.
+    pub fn days(&self) -> u32 {
+        self.days_before + u32::from(self.today.1 > 0)
     }
 
     fn put(&mut self, attempt: &Attempt, course: &Course) {
@@ -336,8 +377,11 @@ impl Tally {
             self.in_the_hour(attempt.at, 1, 0);
             self.curve.push(attempt.at, count);
             let day = attempt.at.as_millis() / (24 * HOUR);
-            self.days += u32::from(day != self.last_day);
-            self.last_day = day;
+            if self.today.0 != day {
+                (self.days_before, self.today) = (self.days(), (day, 0));
+            }
+            self.today.1 += 1;
+            self.remember(attempt);
             self.tried.refuse(attempt, course, count, stop);
         }
         stop.invalid = self.invalid;
@@ -346,6 +390,40 @@ impl Tally {
         {
             own.refuse(attempt, course, count, stop);
         }
+    }
+
+    fn remember(&mut self, attempt: &Attempt) {
+        while self.recent.len() >= RECENT
+            || self.recent.front().is_some_and(|(at, ..)| attempt.at.since(*at) >= SPAN)
+        {
+            self.recent.pop_front();
+        }
+        if let Some(domain) = attempt.domain {
+            self.recent.push_back((attempt.at, attempt.key, domain));
+        }
+    }
+
+    /// The domain turned out to refuse everybody: what it counted lately is taken back. Says how many recipients that were.
+    fn take_back(&mut self, domain: Key, now: Timestamp, course: &Course) -> u64 {
+        let since = now.before(SPAN);
+        let counted = |(at, _, of): &(Timestamp, Key, Key)| *of == domain && *at >= since;
+        let taken: Vec<(Timestamp, Key)> =
+            self.recent.iter().filter(|recent| counted(recent)).map(|(at, key, _)| (*at, *key)).collect();
+        let Some((first, _)) = taken.first().copied() else { return 0 };
+        self.recent.retain(|recent| !counted(recent));
+        let addresses: Vec<Key> = taken.iter().map(|(_, key)| *key).collect();
+        self.tried.take_back(&addresses, since, course);
+        if let (Some(own), Some(course)) = (&mut self.own, &self.own_course) {
+            own.take_back(&addresses, since, course);
+        }
+        let of_number = |span: u64, number: u64| {
+            taken.iter().filter(|(at, _)| at.as_millis() / span == number).count() as u64
+        };
+        self.invalid -= taken.len() as u64;
+        self.hour.1 -= of_number(HOUR, self.hour.0).min(self.hour.1);
+        self.today.1 -= of_number(24 * HOUR, self.today.0).min(self.today.1);
+        self.curve.lower(first, now, self.tried.window.count(now, course.rule.period));
+        taken.len() as u64
     }
 
     /// Accepted within the day before `now`: what an account sent in all the time before it was stolen says nothing of the thief.
@@ -357,13 +435,10 @@ impl Tally {
     fn in_the_hour(&mut self, at: Timestamp, invalid: u64, accepted: u64) {
         let hour = at.as_millis() / HOUR;
         if self.hour.0 != hour {
-            self.hour = (hour, 0, 0);
+            (self.busiest_before, self.hour) = (self.busiest(), (hour, 0, 0));
         }
         self.hour.1 += invalid;
         self.hour.2 += accepted;
-        if self.hour.1 >= self.busiest.0 && self.hour.1 > 0 {
-            self.busiest = (self.hour.1, self.hour.2);
-        }
     }
 }
 
@@ -378,6 +453,10 @@ pub struct Trial {
     course: Course,
     own: Option<OwnTerms>,
     tallies: HashMap<Account, Tally>,
+    causes: Causes,
+    hashes: RandomState,
+    /// Domains that refused everybody for a while, and the recipients of theirs that do not count.
+    common: (u64, u64),
     /// Accounts without an invalid recipient that gave way, and what they accepted.
     given_way: (u64, u64),
     /// Attempts of accounts for which there was no room.
@@ -388,7 +467,17 @@ impl Trial {
     /// Of these settings, and of what the configuration says, where there is one.
     pub fn new(grid: Grid, own: Option<OwnTerms>) -> Self {
         let course = grid.course();
-        Self { grid, course, own, tallies: HashMap::new(), given_way: (0, 0), no_room: 0 }
+        Self {
+            grid,
+            course,
+            own,
+            tallies: HashMap::new(),
+            causes: Causes::default(),
+            hashes: RandomState::new(),
+            common: (0, 0),
+            given_way: (0, 0),
+            no_room: 0,
+        }
     }
 
     /// One more attempt, no earlier than the one before.
@@ -404,9 +493,40 @@ impl Trial {
             let own = self.own.as_ref().map(|own| own(&attempt.account));
             self.tallies.insert(attempt.account.clone(), Tally::new(&self.course, own, attempt.at));
         }
+        let counts = self.counts(attempt);
         if let Some(tally) = self.tallies.get_mut(&attempt.account) {
-            tally.put(attempt, &self.course);
+            if counts {
+                tally.put(attempt, &self.course);
+            } else {
+                tally.last = attempt.at;
+            }
         }
+    }
+
+    /// Whether the answer speaks for or against the account; where a domain's cease to, those that did are taken back.
+    fn counts(&mut self, attempt: &Attempt) -> bool {
+        let Some(domain) = attempt.domain else { return true };
+        let answer = match attempt.outcome {
+            Outcome::OtherRefusal => return true,
+            Outcome::Accepted => {
+                self.causes.accepted(domain, attempt.at);
+                return true;
+            }
+            Outcome::NoSuchRecipient => {
+                let account = self.hashes.hash_one(attempt.account.as_str());
+                self.causes.refused(domain, "", account, attempt.at)
+            }
+        };
+        if answer == Answer::Counts {
+            return true;
+        }
+        self.common.1 += 1;
+        if answer == Answer::Begins {
+            let take_back = |tally: &mut Tally| tally.take_back(domain, attempt.at, &self.course);
+            self.common =
+                (self.common.0 + 1, self.common.1 + self.tallies.values_mut().map(take_back).sum::<u64>());
+        }
+        false
     }
 
     /// Lets go of the half without an invalid recipient that was not heard of for longest.
@@ -437,6 +557,11 @@ impl Trial {
     /// The accounts, in no order.
     pub fn tallies(&self) -> impl Iterator<Item = (&Account, &Tally)> {
         self.tallies.iter()
+    }
+
+    /// How often a domain began to refuse everybody, and how many recipients did not count for that.
+    pub fn common_causes(&self) -> (u64, u64) {
+        self.common
     }
 
     /// Accounts that gave way, and the recipients that they had accepted.
@@ -506,7 +631,7 @@ mod tests {
         assert_eq!(seconds(tally.tried.alarms[0]), Some((13, 5, 8)));
         // The limit of 5 comes before the alarm; at 10 the one accepted in probation has not gone out.
         assert_eq!(tally.tried.both, [[Some(5)], [Some(5)]]);
-        assert_eq!((tally.busiest, tally.days), ((12, 6), 1));
+        assert_eq!((tally.busiest(), tally.days()), ((12, 6), 1));
         assert_eq!(tally.curve.points().len(), 12);
     }
 
@@ -523,6 +648,49 @@ mod tests {
         assert_eq!(tally.tried.both[1], [Some(0)]);
         let later = tried(&line.replace("+++---", "          +++---"), 10);
         assert_eq!(later.tried.both[1], [Some(5)], "both were due, and probation was over");
+    }
+
+    /// By three accounts in turns, one each 10 s: recipients of a domain that is down, and of others.
+    fn wave(outage: &str) -> Trial {
+        let own = |_: &Account| {
+            let course = Course { limits: vec![10], ..grid().course() };
+            Own { course: Some(course), exempt: false, alarm_blocks: false }
+        };
+        let mut trial = Trial::new(Grid { limits: vec![10], ..grid() }, Some(Box::new(own)));
+        for (place, c) in (0_u64..).zip(outage.chars()) {
+            let domain = if c == 'd' { place.to_string() } else { "down".to_owned() };
+            let outcome = if c == '+' { Outcome::Accepted } else { Outcome::NoSuchRecipient };
+            let account = ["a", "b", "c"][usize::try_from(place % 3).unwrap()];
+            trial.put(&attempt(account, place * 10, &format!("{place}@{domain}.example"), outcome));
+        }
+        trial
+    }
+
+    #[test]
+    fn what_a_domain_refuses_that_refuses_everybody_does_not_count() {
+        // Each has one that is truly dead. The twentieth refusal takes back the nineteen before it.
+        let trial = wave(&("ddd".to_owned() + &"-".repeat(100)));
+        assert_eq!(trial.common_causes(), (1, 100));
+        for (account, tally) in trial.tallies() {
+            let own = tally.own.as_ref().unwrap();
+            assert!(!tally.is_suspicious(), "{account}");
+            assert_eq!((tally.invalid, tally.busiest().0, tally.days()), (1, 1, 1));
+            let period = Duration::from_secs(3_600);
+            assert_eq!(
+                (tally.tried.window.count(tally.last, period), own.window.count(tally.last, period)),
+                (1, 1)
+            );
+            assert_eq!(tally.curve.points().last().map(|(_, count)| *count), Some(1));
+            assert!(tally.recent.len() <= 1);
+        }
+        // Somebody exists there: thieves, all three.
+        let trial = wave(&("+++".to_owned() + &"-".repeat(54)));
+        assert_eq!(trial.common_causes(), (0, 0));
+        assert!(trial.tallies().all(|(_, tally)| tally.is_suspicious() && tally.invalid == 18));
+        // It is up again, and counts again.
+        let trial = wave(&("-".repeat(40) + "+" + &"-".repeat(40)));
+        assert_eq!(trial.common_causes(), (1, 40));
+        assert_eq!(trial.tallies().map(|(_, tally)| tally.invalid).sum::<u64>(), 40);
     }
 
     #[test]

@@ -35,11 +35,18 @@ fn summary(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
         time(reading.from),
         time(reading.until),
         count(report.accounts, "account"),
-        count(report.accepted + report.invalid + report.refused_otherwise, "recipient"),
+        count(report.accepted + report.invalid + report.refused_otherwise + report.not_counted, "recipient"),
         report.invalid,
         report.refused_otherwise,
     ))?;
     let left_out = &report.left_out;
+    if report.not_counted > 0 {
+        output.line(&format!(
+            "Not counted: {} of domains that refused those of three or more accounts and accepted none, as happened {}.",
+            count(report.not_counted, "recipient"),
+            count(report.common_causes, "time"),
+        ))?;
+    }
     for (number, what) in [
         (
             left_out.inbound,
