@@ -3,6 +3,8 @@
 //! Decodes what a stranger wrote, in the operator's own process, never in `serve`. Nothing is fetched, rendered or run;
 //! everything is bounded. What is not fit for a terminal is replaced where it is printed.
 
+use memchr::{memchr2_iter, memmem};
+
 use mailparse::{DispositionType, MailHeaderMap, ParsedMail};
 use serde::Serialize;
 
@@ -16,6 +18,15 @@ const FIELD: usize = 500;
 const ATTACHMENTS: usize = 50;
 /// The most parts that are looked at.
 const PARTS: usize = 1_000;
+
+/// The most octets of a header section for which the parser is asked.
+const HEADER: usize = 1 << 20;
+/// The most multiparts; the parser goes into each by recursion, and looks through all that is in it anew.
+const MULTIPARTS: usize = 100;
+/// The most lines that look like the beginning of a part; each costs the parser some hundred octets.
+const BOUNDARIES: usize = 10_000;
+/// So much of a message of another shape is looked at.
+const PLAIN: usize = 64 << 10;
 
 /// The fields that are shown.
 const FIELDS: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Message-ID", "Subject"];
@@ -41,6 +52,9 @@ pub(super) struct Attachment {
 }
 
 pub(super) fn preview(message: &[u8]) -> Preview {
+    if let Some(why) = extreme(message) {
+        return plain(message, why);
+    }
     // The parser is not ours, and the message is hostile.
     let parsed = std::panic::catch_unwind(|| {
         mailparse::parse_mail(message).map(|mail| of_mail(&mail)).map_err(|error| error.to_string())
@@ -50,6 +64,42 @@ pub(super) fn preview(message: &[u8]) -> Preview {
         Ok(Err(why)) => unreadable(&why),
         Err(_) => unreadable("its form is broken"),
     }
+}
+
+/// Why the parser had better not see it: no panic, but the end of the stack or of the memory.
+fn extreme(message: &[u8]) -> Option<&'static str> {
+    let header = &message[..message.len().min(HEADER)];
+    let ends = |end: &[u8]| memmem::find(header, end).is_some();
+    if message.len() > HEADER && !header.starts_with(b"\r\n") && !ends(b"\n\r\n") && !ends(b"\n\n") {
+        return Some("its header is very long");
+    }
+    let is_boundary =
+        |at: &usize| message[*at..].get(..8).is_some_and(|word| word.eq_ignore_ascii_case(b"boundary"));
+    if memchr2_iter(b'b', b'B', message).filter(is_boundary).nth(MULTIPARTS).is_some() {
+        return Some("it has very many multiparts");
+    }
+    if memmem::find_iter(message, b"\n--").nth(BOUNDARIES).is_some() {
+        return Some("it has very many parts");
+    }
+    None
+}
+
+/// The fields at its beginning and what follows, as they stand.
+fn plain(message: &[u8], why: &str) -> Preview {
+    let beginning_of = &message[..message.len().min(PLAIN)];
+    let end = memmem::find(beginning_of, b"\n\r\n").map_or(beginning_of.len(), |at| at + 3);
+    let (header, body) = beginning_of.split_at(end);
+    let mut preview = Preview::default();
+    let fields = mailparse::parse_headers(header).map(|(fields, _)| fields).unwrap_or_default();
+    for name in FIELDS {
+        for value in fields.get_all_values(name).iter().take(3) {
+            preview.header.push((name, shortened(value, FIELD)));
+        }
+    }
+    let mut notes = vec![format!("its parts are not told apart: {why}; see --raw")];
+    preview.text = Some(beginning(&String::from_utf8_lossy(body), &mut notes));
+    preview.note = Some(notes.join("; "));
+    preview
 }
 
 fn unreadable(why: &str) -> Preview {
@@ -173,6 +223,31 @@ mod tests {
         let shown = preview(parts.as_bytes());
         assert_eq!(shown.attachments.len(), ATTACHMENTS);
         assert_eq!(shown.note.as_deref(), Some("there are more parts than are shown"));
+    }
+
+    #[test]
+    fn what_would_end_the_stack_or_the_memory_is_shown_as_it_stands() {
+        let part = |n: usize| format!("Content-Type: multipart/mixed; Boundary=b{n}\r\n\r\n--b{n}\r\n");
+        let nested = |depth| format!("Subject: deep\r\n{}", (0..depth).map(part).collect::<String>());
+        let wide = |parts| {
+            let parts = "--x\r\n\r\n".repeat(parts);
+            format!("Subject: deep\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n{parts}")
+        };
+        let long = |fields| format!("Subject: deep\r\n{}\r\nHello.\r\n", "X: y\r\n".repeat(fields));
+        for (message, why) in [
+            (nested(100), None),
+            (nested(200_000), Some("multiparts")),
+            (wide(10_000), None),
+            (wide(1_000_000), Some("parts")),
+            (long(100_000), None),
+            (long(2_000_000), Some("header")),
+        ] {
+            let shown = preview(message.as_bytes());
+            assert_eq!(field(&shown, "Subject"), Some("deep"));
+            let note = shown.note.unwrap_or_default();
+            assert_eq!(note.contains("not told apart"), why.is_some(), "{why:?}: {note}");
+            assert!(note.contains(why.unwrap_or_default()), "{note}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Answers are read as they come, a line at a time; neither a list nor a message is ever in memory whole.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::api::{Answer, Part, Purpose, Request};
 use super::operations::{Answers, Octets};
@@ -21,6 +23,9 @@ use super::socket;
 const WAITING: usize = 16;
 /// The longest line of an answer: an envelope of 1,000 recipients, with room to spare.
 const MAX_LINE: usize = 64 * 1024 * 1024;
+
+/// How long `serve` may take until it begins to answer; what a command takes is not in it, since answers begin at once.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `serve`, asked over one connection.
 #[derive(Debug)]
@@ -107,8 +112,11 @@ impl Client {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| error.to_string())?;
-        self.sender.ready().await.map_err(|error| broken(&error))?;
-        let response = self.sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let response = timeout(PATIENCE, async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        });
+        let response = response.await.map_err(|_| silent())?.map_err(|error| broken(&error))?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
@@ -146,6 +154,13 @@ async fn read_lines(mut body: Incoming, answers: &mpsc::Sender<Answer>) -> Resul
         }
     }
     Ok(())
+}
+
+fn silent() -> String {
+    format!(
+        "`serve` has not answered within {} s: it is stopped, hangs, or the machine is overloaded; see its log and restart it if need be. Once it goes on it may yet do what was asked",
+        PATIENCE.as_secs()
+    )
 }
 
 fn broken(error: &hyper::Error) -> String {

@@ -4,10 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
-use crate::support::program::run;
-use crate::support::scripted::Scripted;
+use crate::support::program::{run, run_within};
+use crate::support::receiver::Receiver;
+use crate::support::scripted::{Answer, Scripted, Transaction};
 use crate::support::smtp::{RELAY_HOST, Smtp};
-use crate::support::{PATIENCE, free_address, wait_for};
+use crate::support::{PATIENCE, contains, free_address, wait_for};
 
 /// A session in the midst of a message: behind its header, and so many octets of its body.
 fn in_mid_message(gatepost: &Gatepost, user: &str, body: usize) -> Smtp {
@@ -226,6 +227,18 @@ fn a_guessed_password_is_told() {
     assert_eq!(upstream.taken().len(), 1, "alice was no thief, and bob is told of once");
 }
 
+/// Where it listens is not read from the log, which may be text.
+fn start_listening(setup: Setup) -> Gatepost {
+    let address = free_address();
+    let mut listen = toml::Table::new();
+    listen.insert("address".to_owned(), address.to_string().into());
+    let mut gatepost = setup.set("listen", vec![toml::Value::Table(listen)]).write();
+    gatepost.spawn();
+    gatepost.starttls = address;
+    wait_for(PATIENCE, || Smtp::try_open(address).ok()).expect("it listens");
+    gatepost
+}
+
 /// `contrib/fail2ban`: it finds the address in the lines that count, of both forms, and in no others; what a client calls itself
 /// has nobody else banned. (fail2ban itself takes the time out of a line before it looks.)
 #[test]
@@ -245,18 +258,8 @@ for line in sys.stdin:
     let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/fail2ban/gatepost.conf");
     for format in ["json", "text"] {
         let upstream = Scripted::start();
-        // Where it listens is not read from the log, which may be text.
-        let address = free_address();
-        let mut listen = toml::Table::new();
-        listen.insert("address".to_owned(), address.to_string().into());
-        let mut gatepost = Setup::new(upstream.address)
-            .set("auth.max_guesses_per_ip", 3)
-            .set("log.format", format)
-            .set("listen", vec![toml::Value::Table(listen)])
-            .write();
-        gatepost.spawn();
-        gatepost.starttls = address;
-        wait_for(PATIENCE, || Smtp::try_open(address).ok()).expect("it listens");
+        let setup = Setup::new(upstream.address).set("auth.max_guesses_per_ip", 3).set("log.format", format);
+        let gatepost = start_listening(setup);
         assert_eq!(guess(&gatepost, "alice", ["x", "x"].map(str::to_owned)), [535; 2]);
         let names =
             ["evil\",\"client\":\"203.0.113.9:1\"", "evil client=203.0.113.9:1 counted=true mechanism="];
@@ -271,4 +274,217 @@ for line in sys.stdin:
         let expected = "1 127.0.0.1\n0\n1 127.0.0.1\n1 127.0.0.1\n1 127.0.0.1\n";
         assert_eq!(found.stdout, expected, "{lines:#?}");
     }
+}
+
+/// Issue 6, Hostile content: a header of 10 MB, and a message that is nothing but multiparts in multiparts, are safe to list,
+/// to show and to export, and nothing of them moves the cursor.
+#[test]
+fn hostile_messages_are_safe_to_look_at() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("session.max_header_size", "16MiB").start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let long =
+        format!("Subject: long\x1b[2J\r\n{}\r\nHello.\r\n", "X-Filler: \x1b]0;x\x07\r\n".repeat(600_000));
+    let part = |n: usize| format!("Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n");
+    let deep = format!("Subject: deep\x1b[2J\r\n{}", (0..200_000).map(part).collect::<String>());
+    assert!(long.len() > 10_000_000 && deep.len() > 10_000_000);
+    for content in [&long, &deep] {
+        gatepost.login("alice").submit("alice@mta.example", &["carl@mta.example"], content.as_bytes());
+    }
+    let safe = |arguments: &[&str]| {
+        let shown = gatepost.run(arguments).expect(0).stdout;
+        let harmful = shown.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+        assert_eq!(harmful, None, "{arguments:?}");
+        assert!(shown.len() < 100_000, "{arguments:?}: {} octets", shown.len());
+        shown
+    };
+    safe(&["quarantine", "list"]);
+    for (parked, content) in gatepost.parked().iter().zip([&long, &deep]) {
+        let id = parked["id"].as_str().unwrap();
+        let shown = safe(&["quarantine", "show", id]);
+        assert!(shown.contains("long") || shown.contains("deep"), "{shown}");
+        safe(&["quarantine", "show", id, "--json"]);
+        let output = gatepost.folder().join(format!("evidence-{id}"));
+        gatepost.run(&["quarantine", "export", id, "--output", output.to_str().unwrap()]).expect(0);
+        let files =
+            std::fs::read_dir(&output).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        assert!(files.into_iter().any(|octets| octets == content.as_bytes()), "as it arrived");
+    }
+    let (peak, _) = gatepost.memory();
+    assert!(peak < 300 * 1024, "{peak} KiB");
+}
+
+/// What is not for the eyes of a terminal, in whatever an operator or a program reads of it.
+fn expect_harmless(what: &str, text: &str) {
+    let harmful = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r'));
+    assert_eq!(harmful, None, "{what}: {text:?}");
+    // Nor encoded for later (quoted-printable).
+    assert!(!text.contains("=1B") && !text.contains("=07"), "{what}: {text}");
+}
+
+/// Terminal escapes in whatever a stranger can write, and in what an upstream says: a name, a host name, a recipient, a subject,
+/// a reply. The log in both forms, listings, notices, digests and events have none of them.
+#[test]
+fn what_strangers_write_moves_no_cursor() {
+    const ESCAPES: &str = "\x1b[2J\x1b]0;owned\x07";
+    for format in ["json", "text"] {
+        let upstream = Scripted::with(|asked| match asked.verb {
+            "RCPT" if asked.path().starts_with("nobody") => {
+                Answer::reply(&format!("550 5.1.1 No {ESCAPES} such user"))
+            }
+            _ => None,
+        });
+        let receiver = Receiver::start();
+        let gatepost = start_listening(
+            Setup::new(upstream.address)
+                .limit(3)
+                .notify("abuse@mta.example")
+                .set("notify.digest", "2s")
+                .set("notify.webhook", receiver.url())
+                .set("log.format", format),
+        );
+        let mut client = Smtp::secured(gatepost.starttls);
+        client.ask(&format!("EHLO host{ESCAPES}.example"));
+        client.ehlo();
+        client.auth_plain(&format!("evil{ESCAPES}"), "guess", 535);
+        client.auth_plain("alice", PASSWORD, 235);
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        for recipient in
+            [&format!("nobody{ESCAPES}@mta.example"), "nobody-1@mta.example", "nobody-2@mta.example"]
+        {
+            client.ask(&format!("RCPT TO:<{recipient}>"));
+        }
+        client.ask("RCPT TO:<nobody-3@mta.example>");
+        let content = format!(
+            "From: {ESCAPES} <a@example>\r\nSubject: {ESCAPES} =?utf-8?Q?=1B[2J?=\r\nMessage-ID: <{ESCAPES}@x>\r\n\r\n{ESCAPES}\r\n"
+        );
+        client.data(content.as_bytes(), 250);
+        gatepost.run(&["block", "bob", "--reason", &format!("looks {ESCAPES} odd")]);
+        let post = receiver.expect(1).remove(0);
+        expect_harmless("event", std::str::from_utf8(&post.body).unwrap());
+        let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+        for arguments in [
+            &["status"][..],
+            &["status", "--json"],
+            &["quarantine", "list"],
+            &["quarantine", "list", "--json"],
+            &["quarantine", "show", &id],
+            &["quarantine", "show", &id, "--json"],
+        ] {
+            let shown = gatepost.run(arguments).expect(0).stdout;
+            expect_harmless(&format!("{arguments:?}"), &shown);
+        }
+        let is_digest = |mail: &Transaction| contains(&mail.data, b"in the quarantine");
+        wait_for(PATIENCE, || upstream.taken().iter().any(is_digest).then_some(())).expect("a digest");
+        let mails = upstream.taken();
+        assert!(mails.iter().any(|mail| contains(&mail.data, b"Subject: Blocked: user:alice")), "{mails:?}");
+        for mail in mails {
+            expect_harmless("mail", std::str::from_utf8(&mail.data).unwrap());
+        }
+        let log = gatepost.log_text();
+        assert!(log.contains("evil") && log.contains("authentication failed"), "{log}");
+        expect_harmless("log", &log);
+    }
+}
+
+/// A million recipients in a spool file: unreadable, and said so; the others are there, and memory is bounded.
+#[test]
+fn an_envelope_without_end_is_unreadable() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    for subject in ["one", "two"] {
+        let content = format!("Subject: {subject}\r\n\r\nHello.\r\n");
+        gatepost.login("alice").submit("alice@mta.example", &["carl@mta.example"], content.as_bytes());
+    }
+    gatepost.terminate();
+    let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+    let path = gatepost.data_dir().join("quarantine").join(format!("{id}.envelope"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut envelope: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let recipient = std::mem::replace(&mut envelope["recipients"][0], "HERE".into());
+    let many = format!("{}{recipient}", format!("{recipient},").repeat(999_999));
+    let many = envelope.to_string().replace("\"HERE\"", &many);
+    std::fs::write(&path, many).unwrap();
+    let began = Instant::now();
+    gatepost.start();
+    let states = |gatepost: &Gatepost| -> Vec<String> {
+        gatepost.parked().iter().map(|one| one["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(states(&gatepost), ["unreadable", "parked"]);
+    gatepost.run(&["quarantine", "list"]).expect(0);
+    for arguments in [&["quarantine", "show", &id][..], &["quarantine", "release", &id]] {
+        let failed = gatepost.run(arguments).expect(1);
+        assert!(failed.stderr.lines().count() == 1 && failed.stderr.len() < 1_000, "{}", failed.stderr);
+    }
+    gatepost.run(&["status"]).expect(0);
+    let output = gatepost.folder().join("evidence");
+    // As it is, and a failure.
+    gatepost.run(&["quarantine", "export", &id, "--output", output.to_str().unwrap()]).expect(1);
+    gatepost.run(&["quarantine", "delete", &id]).expect(0);
+    assert_eq!(states(&gatepost), ["parked"]);
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let (peak, _) = gatepost.memory();
+    assert!(peak < 300 * 1024, "{peak} KiB");
+}
+
+/// A path with `../` in an id is no id: nothing is read, made or removed by it.
+#[test]
+fn an_id_is_no_path() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).start();
+    let secret = gatepost.folder().join("secret.message");
+    std::fs::write(&secret, "secret").unwrap();
+    std::fs::write(gatepost.folder().join("secret.envelope"), "{}").unwrap();
+    let output = gatepost.folder().join("evidence");
+    for running in [true, false] {
+        if !running {
+            gatepost.terminate();
+        }
+        for id in [
+            "../../secret",
+            "..%2F..%2Fsecret",
+            "/etc/passwd",
+            "..",
+            "01ARZ3NDEKTSV4RRFFQ69G5FAV/../x",
+            "\x1b[2J",
+        ] {
+            let (id, output) = (id, output.to_str().unwrap());
+            for arguments in [
+                &["quarantine", "show", id][..],
+                &["quarantine", "show", id, "--raw"],
+                &["quarantine", "release", id],
+                &["quarantine", "delete", id],
+                &["quarantine", "export", id, "--output", output],
+            ] {
+                let failed = gatepost.run(arguments).expect(1);
+                assert!(!failed.stdout.contains("secret\n") && !failed.stderr.contains('\x1b'), "{failed:?}");
+            }
+        }
+    }
+    assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
+    let left = std::fs::read_dir(&output).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "nothing was exported");
+}
+
+/// A `serve` that is stopped does not keep its operator waiting for ever.
+#[test]
+#[ignore = "takes 35 s; tests/run runs it"]
+fn a_stopped_serve_is_told_of() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).start();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(gatepost.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    thread::scope(|scope| {
+        for arguments in [&["status"][..], &["quarantine", "list"], &["block", "alice"]] {
+            let gatepost = &gatepost;
+            scope.spawn(move || {
+                let deadline = Duration::from_secs(60);
+                let status = run_within(&mut gatepost.command(arguments), b"", deadline).expect(1);
+                assert!(status.stderr.contains("has not answered within 30 s"), "{}", status.stderr);
+            });
+        }
+    });
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    gatepost.run(&["status"]).expect(0);
 }
