@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use crate::account::Account;
@@ -42,11 +43,38 @@ struct Blind {
 /// Writes to whom it concerns. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
-    config: Arc<Config>,
+    terms: Arc<ArcSwap<Terms>>,
+    messenger: Arc<Messenger>,
     outbox: Outbox,
     /// Where what is parked is counted.
     spool: Spool,
-    template: Option<Arc<Template>>,
+}
+
+/// What a desk works by: a configuration, and what was read from the files that it names.
+pub struct Terms {
+    config: Arc<Config>,
+    template: Option<Template>,
+}
+
+impl Terms {
+    /// Reads those files; makes the webhook's secret where it is ours to make, and is not there.
+    ///
+    /// # Errors
+    /// The template, or the file with the webhook's secret, is not what it should be.
+    pub fn read(config: Arc<Config>) -> Result<Self, String> {
+        let template = config.notify.template.as_deref().map(Template::read).transpose();
+        let template = template.map_err(|error| format!("[notify] template: {error}"))?;
+        if let Some(hook) = &config.notify.webhook {
+            let file = &hook.secret_file;
+            let of_secret = |error: SecretError| format!("[notify] webhook_secret_file: {error}");
+            let made = hook.own_secret && Secrets::make_if_missing(file).map_err(of_secret)?;
+            drop(Secrets::read(file).map_err(of_secret)?);
+            if made {
+                maillog::webhook_secret_made(file);
+            }
+        }
+        Ok(Self { config, template })
+    }
 }
 
 /// The types of events that programs get.
@@ -60,34 +88,32 @@ mod events {
 
 impl Desk {
     /// Writes through this outbox.
-    ///
-    /// # Errors
-    /// The template, or the file with the webhook's secret, is not what it should be.
-    pub fn open(config: Arc<Config>, outbox: Outbox, spool: Spool) -> Result<Self, String> {
-        let template = config.notify.template.as_deref().map(Template::read).transpose();
-        let template = template.map_err(|error| format!("[notify] template: {error}"))?.map(Arc::new);
-        if let Some(hook) = &config.notify.webhook {
-            let file = &hook.secret_file;
-            let of_secret = |error: SecretError| format!("[notify] webhook_secret_file: {error}");
-            let made = hook.own_secret && Secrets::make_if_missing(file).map_err(of_secret)?;
-            drop(Secrets::read(file).map_err(of_secret)?);
-            if made {
-                maillog::webhook_secret_made(file);
-            }
-        }
-        Ok(Self { config, outbox, spool, template })
+    pub fn new(terms: Terms, outbox: Outbox, spool: Spool) -> Self {
+        let messenger = Arc::new(Messenger::new(terms.config.notify.webhook.clone()));
+        Self { terms: Arc::new(ArcSwap::from_pointee(terms)), messenger, outbox, spool }
+    }
+
+    /// Works by these from now on; what waits to be sent, too. The way upstream stays.
+    pub fn adopt(&self, terms: Terms) {
+        self.messenger.adopt(terms.config.notify.webhook.clone());
+        self.terms.store(Arc::new(terms));
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.terms.load().config)
     }
 
     /// Sends what waits in the outbox, for as long as it is polled.
     pub async fn run(&self) {
-        let settings = &self.config.upstream.settings;
+        let config = self.config();
+        let settings = &config.upstream.settings;
         let route = Route {
             endpoints: settings.endpoints.clone(),
             protection: settings.protection,
             ca: settings.ca.clone(),
             identity: settings.identity.clone(),
             login: settings.credentials.clone(),
-            hostname: self.config.hostname.clone(),
+            hostname: config.hostname.clone(),
             connect_timeout: settings.connect_timeout,
             timeout: settings.timeouts.end,
         };
@@ -95,8 +121,7 @@ impl Desk {
             let Err(error) = self.outbox.run(&route, |event| maillog::outbox(&event)).await;
             maillog::outbox_failed(&error.to_string());
         };
-        let messenger = Messenger::new(self.config.notify.webhook.clone());
-        tokio::join!(mail, self.outbox.run_events(&messenger, |event| maillog::outbox(&event)));
+        tokio::join!(mail, self.outbox.run_events(&self.messenger, |event| maillog::outbox(&event)));
     }
 
     /// What an operator should know of mail of ours that nobody takes.
@@ -113,7 +138,7 @@ impl Desk {
     /// # Errors
     /// The notice could not be written, and is not kept.
     pub async fn blocked(&self, record: &Record, sessions: usize) -> Result<(), String> {
-        let withheld = match self.config.action {
+        let withheld = match self.config().action {
             Action::Park => Withheld::Parked,
             Action::Refuse => Withheld::Refused,
         };
@@ -133,7 +158,7 @@ impl Desk {
     /// As [`Self::blocked`].
     pub async fn unblocked(&self, account: &Account, at: Timestamp, sessions: usize) -> Result<(), String> {
         // As it was then: it may have been blocked again meanwhile.
-        let rule = self.config.policy.terms(account).rule;
+        let rule = self.config().policy.terms(account).rule;
         let record = Record::blank(account.clone(), rule.limit, rule.period);
         let event = self.account_event(events::UNBLOCKED, at, &record, sessions);
         let all = event.into_iter().collect();
@@ -147,7 +172,7 @@ impl Desk {
     pub async fn probation(&self, record: &Record, sessions: usize) -> Result<(), String> {
         let Some(probation) = record.probation else { return Ok(()) };
         let now = clock::now();
-        let delay = Delay { each: self.config.policy.terms(&record.account).delay, until: probation.until };
+        let delay = Delay { each: self.config().policy.terms(&record.account).delay, until: probation.until };
         let mail = self.mail(&Notice::Delayed(self.incident(record, sessions), delay), now);
         let event = self.account_event(events::PROBATION, probation.since, record, sessions);
         let all = mail.into_iter().chain(event).collect();
@@ -162,7 +187,7 @@ impl Desk {
     /// The sequential test alarmed for an account that is observed.
     pub async fn would_alarm(&self, record: &Record, sessions: usize) {
         let at = record.last.unwrap_or_else(clock::now);
-        let (spared, event) = match self.config.policy.terms(&record.account).on_alarm {
+        let (spared, event) = match self.config().policy.terms(&record.account).on_alarm {
             OnAlarm::Block => (Spared::Block, self.account_event(events::WOULD_BLOCK, at, record, sessions)),
             OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => (Spared::Probation, None),
         };
@@ -192,7 +217,7 @@ impl Desk {
     /// A password may have been guessed.
     pub async fn guessed(&self, account: &Account, client: IpAddr, guessed: Guessed) {
         let Guessed { guesses, addresses } = guessed;
-        let period = self.config.auth.guesses.period;
+        let period = self.config().auth.guesses.period;
         let notice = Notice::Guessed { account: account.clone(), client, guesses, addresses, period };
         self.notify(&notice, None).await;
     }
@@ -228,7 +253,7 @@ impl Desk {
     /// # Errors
     /// The digest could not be written, and is not kept.
     pub async fn digest(&self, waiting: &[quarantine::Waiting], unreadable: u64) -> Result<(), String> {
-        let expire_after = self.config.quarantine.expire_after;
+        let expire_after = self.config().quarantine.expire_after;
         let part = |waiting: &quarantine::Waiting| Waiting {
             account: waiting.account.clone(),
             messages: waiting.usage.messages,
@@ -249,7 +274,7 @@ impl Desk {
     /// 80 % of the quarantine are used.
     pub async fn quarantine_nearly_full(&self, usage: Usage) {
         let Usage { messages, octets } = usage;
-        let max_size = self.config.quarantine.max_size;
+        let max_size = self.config().quarantine.max_size;
         self.notify(&Notice::QuarantineNearlyFull { messages, octets, max_size }, None).await;
     }
 
@@ -263,8 +288,9 @@ impl Desk {
         header: &[u8],
         refused: &[&Recipient],
     ) -> Result<(), String> {
+        let config = self.config();
         let report = Report {
-            hostname: &self.config.hostname,
+            hostname: &config.hostname,
             sender: envelope.reverse_path.as_str(),
             envid: envelope.parameters.envid.as_deref(),
             arrived: envelope.parked,
@@ -320,7 +346,7 @@ impl Desk {
 
     /// An event about an account, with what `status` says of it; `None` where no program is to get any.
     fn account_event(&self, kind: &str, at: Timestamp, record: &Record, sessions: usize) -> Option<Mail> {
-        self.config.notify.webhook.as_ref()?;
+        self.config().notify.webhook.as_ref()?;
         let limit = Limit { invalid_recipients: record.limit, period: record.period };
         let parked = self.spool.usage(Some(&record.account)).messages;
         let status = AccountStatus::new(record.clone(), limit, parked, sessions, clock::now());
@@ -328,12 +354,13 @@ impl Desk {
     }
 
     fn event(&self, kind: &str, about: &str, at: Timestamp, data: &impl Serialize) -> Option<Mail> {
-        self.config.notify.webhook.as_ref().map(|_| webhook::event(kind, about, at, data))
+        self.config().notify.webhook.as_ref().map(|_| webhook::event(kind, about, at, data))
     }
 
     /// A notice as mail of now; `None` where nobody is to get any.
     fn mail(&self, notice: &Notice, now: Timestamp) -> Option<Mail> {
-        let config = &self.config;
+        let terms = self.terms.load();
+        let config = &terms.config;
         if config.notify.to.is_empty() {
             return None;
         }
@@ -342,7 +369,7 @@ impl Desk {
             to: config.notify.to.clone(),
             hostname: config.hostname.clone(),
         };
-        let message = notice.write(&letterhead, self.template.as_deref(), OutboxId::new(now), now);
+        let message = notice.write(&letterhead, terms.template.as_ref(), OutboxId::new(now), now);
         Some(Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message })
     }
 }

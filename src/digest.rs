@@ -34,10 +34,24 @@ pub struct Digests {
 
 struct Shared {
     path: PathBuf,
+    times: Mutex<Times>,
+    record: Mutex<Record>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
     /// `[notify] digest`; `None`: there are none.
     every: Option<Duration>,
     expire_after: Option<Duration>,
-    record: Mutex<Record>,
+}
+
+impl Times {
+    fn of(config: &Config) -> Self {
+        Self {
+            every: config.notify.digest.filter(|_| !config.notify.to.is_empty()),
+            expire_after: config.quarantine.expire_after,
+        }
+    }
 }
 
 /// The file.
@@ -68,15 +82,23 @@ impl Digests {
                 (None, Some(format!("{}: {why}; nothing expires before the next digest", path.display())))
             }
         };
-        let every = config.notify.digest.filter(|_| !config.notify.to.is_empty());
         let record = Mutex::new(record.unwrap_or(Record { version: VERSION, digests: Vec::new() }));
-        let expire_after = config.quarantine.expire_after;
-        (Self { shared: Arc::new(Shared { path, every, expire_after, record }) }, trouble)
+        let times = Mutex::new(Times::of(config));
+        (Self { shared: Arc::new(Shared { path, times, record }) }, trouble)
+    }
+
+    /// As often as this says from now on.
+    pub fn adopt(&self, config: &Config) {
+        *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner) = Times::of(config);
+    }
+
+    fn times(&self) -> Times {
+        *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a digest is due, of messages of which the oldest waits since then.
     pub fn is_due(&self, oldest: Timestamp, now: Timestamp) -> bool {
-        let Some(every) = self.shared.every else { return false };
+        let Some(every) = self.times().every else { return false };
         let last = self.record().digests.last().map(|sent| sent.at);
         // A clock that went back must not silence it: a digest of the future is as good as none.
         let rested = last.is_none_or(|last| last > now || now.since(last) >= every);
@@ -85,7 +107,7 @@ impl Digests {
 
     /// Messages parked before this expire within [`HORIZON`], and a digest of now announces them.
     pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
-        self.shared.expire_after.map(|age| now.after(HORIZON).before(age).min(now))
+        self.times().expire_after.map(|age| now.after(HORIZON).before(age).min(now))
     }
 
     /// A digest of `now` is durable in the outbox, and this when it returns.
@@ -112,7 +134,7 @@ impl Digests {
 
     /// Messages parked before this may expire, as far as it depends on digests; `None`: none may.
     pub fn released(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.shared.every.is_none() {
+        if self.times().every.is_none() {
             return Some(now);
         }
         let notice = self.notice();
@@ -123,7 +145,7 @@ impl Digests {
 
     /// How long before the first expiry by it a digest goes out: an interval, or a day where that is longer.
     fn notice(&self) -> Duration {
-        self.shared.every.unwrap_or_default().min(LONGEST_NOTICE)
+        self.times().every.unwrap_or_default().min(LONGEST_NOTICE)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

@@ -664,3 +664,30 @@ pub fn certificate_expires(certificate: &Path, not_after: Timestamp, now: Timest
 pub fn certificate_refused(why: &str) {
     error!(why = clean(why), "the new certificate is refused; the old one stays in force");
 }
+
+/// SIGHUP: what was read anew is in force, but for these tables.
+pub fn reloaded(waiting: &[&str]) {
+    if waiting.is_empty() {
+        info!("configuration and certificates read anew");
+    } else {
+        warn!(
+            waiting = waiting.join(", "),
+            "configuration and certificates read anew; some of what changed takes a restart"
+        );
+    }
+}
+
+/// SIGHUP: what was read anew cannot be used.
+pub fn reload_refused(why: &str) {
+    error!(why = clean(why), "the new configuration is refused as a whole; the old one stays in force");
+}
+
+/// Files are not restricted.
+pub fn no_sandbox(why: &str) {
+    warn!(why = clean(why), "no sandbox: the process sees every file that its user may see");
+}
+
+/// Nobody said as whom to run.
+pub fn runs_as_root() {
+    warn!("running as root; set [process] user, or start it as a user of its own");
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::account::Account;
@@ -22,8 +23,10 @@ use crate::upstream::Upstream;
 /// Everything that a session, a release or the control API works with. Cheap to clone.
 #[derive(Clone)]
 pub struct Parts {
-    /// The configuration in force.
+    /// The configuration that was in force when this copy was taken: a session keeps the one that it began with.
     pub config: Arc<Config>,
+    /// The one in force, for whoever outlives a session.
+    pub in_force: Arc<ArcSwap<Config>>,
     /// Counts and blocks.
     pub ledger: Ledger,
     /// Parked messages.
@@ -59,4 +62,12 @@ pub fn parked_blocks(spool: &Spool) -> Vec<(Account, Block)> {
         Block { at, by, reason }
     };
     spool.blocks().into_iter().map(|(account, facts)| (account, block(facts))).collect()
+}
+
+impl Parts {
+    /// A copy with the configuration that is in force now.
+    #[must_use]
+    pub fn current(&self) -> Self {
+        Self { config: self.in_force.load_full(), ..self.clone() }
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -45,15 +46,18 @@ pub(super) struct Crowded;
 
 /// Bounds the checks that run at once.
 pub(super) struct Checks {
-    permits: Arc<Semaphore>,
+    permits: ArcSwap<Semaphore>,
 }
 
 impl Checks {
     /// So many; 0: as there are cores, less one.
     pub(super) fn new(most: usize) -> Self {
-        let cores = available_parallelism().map_or(1, usize::from);
-        let most = if most == 0 { cores.saturating_sub(1).max(1) } else { most };
-        Self { permits: Arc::new(Semaphore::new(most)) }
+        Self { permits: ArcSwap::from_pointee(Semaphore::new(places(most))) }
+    }
+
+    /// So many from now on. Those that run, and who waits for them, keep the old places until they are done.
+    pub(super) fn adopt(&self, most: usize) {
+        self.permits.store(Arc::new(Semaphore::new(places(most))));
     }
 
     /// Which of the forms the secret is the hash of. An empty password never is it. A check that has begun keeps its
@@ -62,7 +66,7 @@ impl Checks {
     /// # Errors
     /// No place became free in time.
     pub(super) async fn matching(&self, secret: Arc<Secret>, forms: Forms) -> Result<Option<usize>, Crowded> {
-        let place = timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let place = timeout(PATIENCE, self.permits.load_full().acquire_owned()).await;
         let Ok(Ok(permit)) = place else { return Err(Crowded) };
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -77,9 +81,15 @@ impl Checks {
     /// Takes all places, for tests that must tell who needs one.
     #[cfg(test)]
     pub(super) async fn occupy(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
-        let places = u32::try_from(self.permits.available_permits()).ok()?;
-        Arc::clone(&self.permits).acquire_many_owned(places).await.ok()
+        let places = u32::try_from(self.permits.load().available_permits()).ok()?;
+        self.permits.load_full().acquire_many_owned(places).await.ok()
     }
+}
+
+/// 0: as there are cores, less one.
+fn places(most: usize) -> usize {
+    let cores = available_parallelism().map_or(1, usize::from);
+    if most == 0 { cores.saturating_sub(1).max(1) } else { most }
 }
 
 #[cfg(test)]
@@ -118,7 +128,7 @@ mod tests {
             Secret::read("$5$rounds=1000$abcdefgh$GkBTClnHKE8dKvOznb7VazxXnS.36rgDH/r3khMCLaB").unwrap(),
         );
         let checks = Checks::new(0);
-        let places = checks.permits.available_permits();
+        let places = checks.permits.load().available_permits();
         assert!(places >= 1);
         let taken = checks.occupy().await.unwrap();
         let mut check = Box::pin(checks.matching(Arc::clone(&secret), forms(b"wrong")));
@@ -129,6 +139,6 @@ mod tests {
         drop(taken);
         let outcome = timeout(Duration::from_secs(20), check).await;
         assert_eq!(outcome, Ok(Ok(None)));
-        assert_eq!(checks.permits.available_permits(), places);
+        assert_eq!(checks.permits.load().available_permits(), places);
     }
 }

@@ -85,7 +85,7 @@ pub(super) struct Attempt {
 
 /// All that was tried lately.
 pub(super) struct Guesses {
-    limits: GuessLimits,
+    limits: Mutex<GuessLimits>,
     /// Of this process: nobody can tell from a mark what was tried.
     key: Zeroizing<Key>,
     began: Instant,
@@ -127,7 +127,16 @@ impl Guesses {
             accounts: Recent::new(REMEMBERED),
             known: Recent::new(REMEMBERED_KNOWN),
         };
-        Self { limits, key: Zeroizing::new(key), began, state: Mutex::new(state) }
+        Self { limits: Mutex::new(limits), key: Zeroizing::new(key), began, state: Mutex::new(state) }
+    }
+
+    /// These from now on; what was tried stays known.
+    pub(super) fn adopt(&self, limits: GuessLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> GuessLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `name` in a form that all its spellings have in common; `secret` is what came.
@@ -166,7 +175,7 @@ impl Guesses {
         let siege = state.accounts.entry(attempt.name);
         siege.guesses.retain(|(guess, _)| self.counts(guess, now));
         if siege.guesses.iter().all(|(before, _)| before.mark != guess.mark)
-            && siege.guesses.len() < self.limits.per_account.max(MANY)
+            && siege.guesses.len() < self.limits().per_account.max(MANY)
         {
             siege.guesses.push((guess, attempt.origin.clone()));
         }
@@ -214,11 +223,11 @@ impl Guesses {
         let siege = state.accounts.get(&attempt.name);
         let guesses = siege
             .map_or(0, |siege| siege.guesses.iter().filter(|(guess, _)| self.counts(guess, now)).count());
-        self.limits.per_account > 0 && guesses >= self.limits.per_account
+        self.limits().per_account > 0 && guesses >= self.limits().per_account
     }
 
     fn pace(&self, guesses: usize) -> Leave {
-        let most = self.limits.per_address;
+        let most = self.limits().per_address;
         if most == 0 {
             return Leave::Now;
         }
@@ -235,7 +244,7 @@ impl Guesses {
     fn note(&self, guesses: &mut Vec<Guess>, guess: Guess) -> bool {
         guesses.retain(|before| self.counts(before, guess.at));
         let new = guesses.iter().all(|before| before.mark != guess.mark);
-        if new && guesses.len() < self.limits.per_address.max(MANY) {
+        if new && guesses.len() < self.limits().per_address.max(MANY) {
             guesses.push(guess);
         }
         new
@@ -246,7 +255,7 @@ impl Guesses {
     }
 
     fn counts(&self, guess: &Guess, now: Duration) -> bool {
-        now < guess.at + self.limits.period
+        now < guess.at + self.limits().period
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -35,6 +35,7 @@ use users::{Problem, User, Users};
 
 pub use exchange::Exchange;
 pub use guesses::{GuessLimits, Guessed};
+pub use watch::NewUsers;
 
 /// The SASL mechanisms that can be configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -251,6 +252,12 @@ impl Authenticator {
             shared.checks = Checks::new(checks);
         }
         Ok(self)
+    }
+
+    /// Bears so many wrong passwords, and checks so many at once, from now on; what was tried stays known.
+    pub fn adopt(&self, guesses: GuessLimits, checks: usize) {
+        self.shared.guesses.adopt(guesses);
+        self.shared.checks.adopt(checks);
     }
 
     /// The mechanisms to offer, those that every user of the file can use, in the configured order: `PLAIN LOGIN`.

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use super::{Authenticator, Directory, UsersEvent, Version};
 use crate::rested::{PACE, Pace, Rested};
 
+/// Users that were read and are not in force yet.
+pub struct NewUsers(Directory);
+
 impl Authenticator {
     /// Watches the users file for as long as it is polled: one that has rested for a second is read again.
     pub async fn watch(&self, changed: impl Fn(UsersEvent) + Send) {
@@ -32,6 +35,23 @@ impl Authenticator {
                 });
             }
         }
+    }
+
+    /// Reads the users file as it is now, without the rest; `None`: nothing has changed.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn read_anew(&self) -> Result<Option<NewUsers>, super::UsersError> {
+        let Some(path) = &self.shared.file else { return Ok(None) };
+        let old = self.shared.current.load().version;
+        let (version, read) = self.read(path);
+        // That there is no file is as it was, where there are relay hosts.
+        if version == old { Ok(None) } else { read.map(NewUsers).map(Some) }
+    }
+
+    /// Puts what was read anew in force.
+    pub fn adopt_users(&self, users: NewUsers) -> UsersEvent {
+        self.replace(users.0)
     }
 
     fn read(&self, path: &Path) -> (Version, Result<Directory, super::UsersError>) {

@@ -97,13 +97,13 @@ fn run(arguments: Arguments) -> Result<(), Failed> {
         return replay::run(arguments_of_replay, arguments.config.as_deref());
     }
     let config = load(arguments.config.as_deref())?;
-    let runtime = match arguments.command {
-        Command::Serve => serve::runtime()?,
-        _ => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failed::because(format!("no runtime: {error}")))?,
-    };
+    if matches!(arguments.command, Command::Serve) {
+        return serve::run(config);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::because(format!("no runtime: {error}")))?;
     let done = runtime.block_on(dispatch(arguments.command, config));
     // What still waits for a terminal or a disk must not keep a command from ending.
     runtime.shutdown_background();
@@ -112,7 +112,8 @@ fn run(arguments: Arguments) -> Result<(), Failed> {
 
 async fn dispatch(command: Command, config: Config) -> Result<(), Failed> {
     match command {
-        Command::Serve => serve::run(config).await,
+        // Has its own runtime, made when the process is ready for it.
+        Command::Serve => Ok(()),
         Command::Check(arguments) => check::run(&arguments, &config).await,
         // Needs no configuration, and is run before there is one.
         Command::Demo(arguments) => demo::run(&arguments).await,

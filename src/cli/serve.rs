@@ -8,11 +8,18 @@ use tracing_subscriber::EnvFilter;
 use super::output::Failed;
 use crate::config::{Config, Log, LogFormat, LogLevel};
 use crate::maillog;
+use crate::server::process;
 
-pub(super) async fn run(config: Config) -> Result<(), Failed> {
+/// Runs on the main thread while there is no other; the runtime comes behind what only it can do.
+pub(super) fn run(config: Config) -> Result<(), Failed> {
     start_log(&config.log);
     log_panics();
-    crate::server::serve(config).await.map_err(|error| Failed::because(error.to_string()))
+    let bound = process::ready(&config).map_err(|error| Failed::because(error.to_string()))?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(crate::server::serve(config, bound));
+    // What still waits for a disk must not keep the process from ending.
+    runtime.shutdown_background();
+    done.map_err(|error| Failed::because(error.to_string()))
 }
 
 /// A runtime that uses all processors.

@@ -14,7 +14,7 @@ use super::problem::{Problem, Problems, near};
 use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of};
 use super::units::{DAY, HOUR, MINUTE, SECOND};
 use super::{
-    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Sender, Session,
+    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Process, Sender, Session,
     Submission, Tls, classify, detection, notify, upstream, value,
 };
 use crate::auth::{GuessLimits, Mechanism};
@@ -86,6 +86,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     let submission = submission(top.table("submission", "[submission]"), &mut findings);
     let session = session(top.table("session", "[session]"), &mut findings);
     let log = log(top.table("log", "[log]"), &mut findings);
+    let process = process(top.table("process", "[process]"), &mut findings);
     top.finish(&mut findings);
 
     let config = Config {
@@ -108,6 +109,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         submission,
         session,
         log,
+        process,
     };
     (config, findings)
 }
@@ -256,6 +258,18 @@ fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action, 
     let unblock_after = section.duration_or("unblock_after", "never", None, SECOND..=36_500 * DAY);
     section.finish(findings);
     (policy, action, unblock_after)
+}
+
+fn process(mut section: Section<'_>, findings: &mut Findings) -> Process {
+    let user = section.text("user", String::new(), |text| {
+        if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':' || c == '/') {
+            return Err("a user's name such as gatepost, or \"\" for whoever starts it".to_owned());
+        }
+        Ok(text.to_owned())
+    });
+    let sandbox = section.flag("sandbox", true);
+    section.finish(findings);
+    Process { user, sandbox }
 }
 
 fn quarantine(mut section: Section<'_>, findings: &mut Findings) -> Limits {

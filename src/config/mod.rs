@@ -71,6 +71,8 @@ pub struct Config {
     pub session: Session,
     /// `[log]`
     pub log: Log,
+    /// `[process]`
+    pub process: Process,
 }
 
 impl Config {
@@ -261,6 +263,15 @@ pub struct Session {
     pub bare_newline: BareNewline,
     /// Networks for which it is normalized whatever `bare_newline` says.
     pub bare_newline_hosts: Vec<IpNet>,
+}
+
+/// `[process]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// As whom `serve` runs once its sockets are bound; empty: as whoever starts it.
+    pub user: String,
+    /// Whether the file system is restricted to what the configuration names.
+    pub sandbox: bool,
 }
 
 /// `[log]`

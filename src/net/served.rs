@@ -90,6 +90,18 @@ impl Served {
         Ok(changed)
     }
 
+    /// Reads all pairs anew, all of them or none.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; then all old pairs stay in force.
+    pub fn reload_all(&self) -> Result<(), TlsError> {
+        let _alone = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = self.pairs.iter().enumerate();
+        let all = pairs.map(|(index, pair)| read(pair, index)).collect::<Result<_, _>>()?;
+        self.current.store(Arc::new(Store::new(all)));
+        Ok(())
+    }
+
     /// The certificates that do not hold at `then` any more, those first that end first.
     pub fn expiring(&self, then: Timestamp) -> Vec<Expiring> {
         let current = self.current.load();

@@ -62,7 +62,7 @@ struct Reservation {
 impl Reservation {
     fn grow(&mut self, octets: u64) -> Result<(), ParkError> {
         let shared = &self.shared;
-        shared.index().reserve(&shared.limits, &self.account, octets).map_err(ParkError::Full)?;
+        shared.index().reserve(&shared.limits.load(), &self.account, octets).map_err(ParkError::Full)?;
         self.octets += octets;
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Drop for Reservation {
 
 impl Parking {
     pub(super) fn begin(shared: &Arc<Shared>, account: &Account, now: Timestamp) -> Result<Self, ParkError> {
-        shared.index().fits(&shared.limits, account, 0).map_err(ParkError::Full)?;
+        shared.index().fits(&shared.limits.load(), account, 0).map_err(ParkError::Full)?;
         Ok(Self {
             id: QuarantineId::new(now),
             booking: shared.space.book(FIRST_BOOKING)?,

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
+
 use super::envelope::{Envelope, State};
 use super::files::{self, LoadError};
 use super::index::{Index, Record, Refusal};
@@ -13,7 +15,7 @@ use crate::id::QuarantineId;
 
 pub(super) struct Shared {
     pub(super) folder: Arc<Folder>,
-    pub(super) limits: Limits,
+    pub(super) limits: ArcSwap<Limits>,
     pub(super) space: Arc<Space>,
     pub(super) index: Mutex<Index>,
     /// Held while marks are written.

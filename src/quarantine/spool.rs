@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 pub use super::claim::{Claim, MessageReader};
 use super::envelope::{BlockFacts, Envelope, State};
 use super::marks::{self, Mark};
@@ -143,10 +145,16 @@ impl Spool {
             let index = files::scan(&folder).map_err(|error| error.to_string())?;
             let space = Space::of(&path);
             let (index, marking) = (Mutex::new(index), Mutex::default());
+            let limits = ArcSwap::from_pointee(limits);
             Ok(Shared { folder: Arc::new(folder), limits, space, index, marking, _lock: lock })
         });
         let shared = opened.await.and_then(|opened| opened).map_err(SpoolError::Io)?;
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// These from now on; what is parked stays.
+    pub fn adopt(&self, limits: Limits) {
+        self.shared.limits.store(Arc::new(limits));
     }
 
     /// Whether a message of `account` of `size` octets (0: unknown) would fit; what MAIL of a blocked account asks. Cheap.
@@ -154,7 +162,7 @@ impl Spool {
     /// # Errors
     /// [`ParkError::Full`]; [`ParkError::Io`] where the file system does not say how much is free.
     pub fn room(&self, account: &Account, size: u64) -> Result<(), ParkError> {
-        self.shared.index().fits(&self.shared.limits, account, size).map_err(ParkError::Full)?;
+        self.shared.index().fits(&self.shared.limits.load(), account, size).map_err(ParkError::Full)?;
         self.shared.space.check(size.max(FIRST_BOOKING))
     }
 
@@ -249,12 +257,12 @@ impl Spool {
 
     /// How much of `max_size` is taken, 0 to 1.
     pub fn fill_level(&self) -> f64 {
-        self.shared.index().fill_level(&self.shared.limits)
+        self.shared.index().fill_level(&self.shared.limits.load())
     }
 
     /// Whether it has come to 80 % of `max_size` since this was last asked: true once, and again only after it fell below 70 %.
     pub fn became_nearly_full(&self) -> bool {
-        self.shared.index().became_nearly_full(&self.shared.limits)
+        self.shared.index().became_nearly_full(&self.shared.limits.load())
     }
 
     /// Messages whose next try or due time has come, the longest due first; without those that are claimed.
@@ -384,7 +392,7 @@ impl Spool {
         held: &BTreeSet<Account>,
         announced: Timestamp,
     ) -> Vec<QuarantineId> {
-        let Some(age) = self.shared.limits.expire_after else { return Vec::new() };
+        let Some(age) = self.shared.limits.load().expire_after else { return Vec::new() };
         let mut expired = Vec::new();
         loop {
             let old =

@@ -35,7 +35,7 @@ impl Host for PartsHost {
     }
 
     fn limit(&self, account: &Account) -> Limit {
-        let rule = self.parts.config.policy.terms(account).rule;
+        let rule = self.parts.in_force.load().policy.terms(account).rule;
         Limit { invalid_recipients: rule.limit, period: rule.period }
     }
 

@@ -1,13 +1,13 @@
-//! Sockets that take clients: bound as configured, limited in number, closed when the service shuts down.
+//! Sockets that take clients: limited in number, closed when the service shuts down.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::ServerError;
@@ -21,8 +21,6 @@ use crate::parts::Parts;
 use crate::session::texts;
 use crate::submission;
 
-/// Connections that the kernel keeps until we take them.
-const BACKLOG: u32 = 1_024;
 /// How long to wait after the system has refused a connection for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -41,28 +39,16 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds. `[::]` takes IPv4 too; on a machine without IPv6 it becomes `0.0.0.0`.
+    /// Of a bound socket.
     ///
     /// # Errors
-    /// The address is in use, not ours, or needs a privilege that we lack.
-    pub(super) fn bind(listen: &Listen) -> Result<Self, ServerError> {
-        let bound = match bind(listen.address) {
-            Err(error)
-                if no_ipv6(&error) && listen.address.ip().is_unspecified() && listen.address.is_ipv6() =>
-            {
-                maillog::no_ipv6(listen.address);
-                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.address.port()))
-            }
-            bound => bound,
-        };
-        let named = |error: io::Error| {
-            ServerError(format!(
-                "cannot listen on {}: {error}; is another server there, or the privilege missing?",
-                listen.address
-            ))
-        };
-        let socket = bound.map_err(named)?;
-        let address = socket.local_addr().map_err(named)?;
+    /// It is none that the runtime can wait for.
+    pub(super) fn new(listen: &Listen, socket: std::net::TcpListener) -> Result<Self, ServerError> {
+        let unusable =
+            |error: io::Error| ServerError(format!("cannot listen on {}: {error}", listen.address));
+        socket.set_nonblocking(true).map_err(unusable)?;
+        let socket = TcpListener::from_std(socket).map_err(unusable)?;
+        let address = socket.local_addr().map_err(unusable)?;
         Ok(Self { socket, address, tls: listen.tls, proxies: listen.proxy_protocol.clone().into() })
     }
 
@@ -76,7 +62,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let (parts, tls) = (parts.clone(), self.tls);
+                    let (parts, tls) = (parts.current(), self.tls);
                     if self.proxies.iter().any(|network| network.contains(&canonical(peer.ip()))) {
                         tokio::spawn(admit_proxied(parts, stream, peer, tls, slots.clone()));
                     } else {
@@ -92,22 +78,6 @@ impl Listener {
             }
         }
     }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-    if address.is_ipv6() {
-        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
-    }
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn no_ipv6(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    code == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
-        || code == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error())
 }
 
 /// Learns from the PROXY header who the client is; from then on it is as if that one had connected.

@@ -5,14 +5,19 @@
 mod data_dir;
 mod host;
 mod listener;
+pub mod process;
+mod reload;
 mod slots;
+mod sockets;
+mod systemd;
 mod watchers;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 pub use data_dir::DataDir;
 pub use host::PartsHost;
 use listener::Listener;
@@ -27,7 +32,7 @@ use crate::clock;
 use crate::config::{Config, ListenTls};
 use crate::control::socket::ControlSocket;
 use crate::control::{Operations, audit, routes};
-use crate::desk::Desk;
+use crate::desk::{Desk, Terms};
 use crate::digest::Digests;
 use crate::guard::Ledger;
 use crate::maillog;
@@ -76,6 +81,7 @@ pub struct Server {
     workshop: Workshop,
     listeners: Vec<Listener>,
     control: ControlSocket,
+    slots: Slots,
 }
 
 impl Workshop {
@@ -112,9 +118,12 @@ impl Workshop {
         if let Some(why) = trouble {
             maillog::digests_unreadable(&why);
         }
-        let desk = Desk::open(Arc::clone(&config), outbox, spool.clone()).map_err(ServerError)?;
+        let terms = Terms::read(Arc::clone(&config)).map_err(ServerError)?;
+        let desk = Desk::new(terms, outbox, spool.clone());
+        let in_force = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let parts = Parts {
             config,
+            in_force,
             ledger,
             spool,
             upstream,
@@ -174,15 +183,30 @@ impl Server {
     /// # Errors
     /// Whatever keeps the service from starting.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
+        Self::start_on(config, None).await
+    }
+
+    /// The same on sockets that are bound already, one for each `[[listen]]`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_on(config: Config, bound: Option<Vec<TcpListener>>) -> Result<Self, ServerError> {
         let listen = config.listen.clone();
         let workshop = Workshop::open(config).await?;
-        let listeners = listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let bound = match bound {
+            Some(bound) => bound,
+            None => sockets::open(&listen)?,
+        };
+        let pairs = listen.iter().zip(bound);
+        let listeners =
+            pairs.map(|(listen, socket)| Listener::new(listen, socket)).collect::<Result<Vec<_>, _>>()?;
         let control = ControlSocket::bind(&workshop.parts.config.data_dir)
             .map_err(|error| ServerError(format!(
                 "the control socket {}/control.sock cannot be made: {error}; set data_dir to a folder of ours alone",
                 workshop.parts.config.data_dir.display()
             )))?;
-        Ok(Self { workshop, listeners, control })
+        let slots = Slots::new(Most::of(&workshop.parts.config.session), Instant::now());
+        Ok(Self { workshop, listeners, control, slots })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -197,15 +221,8 @@ impl Server {
 
     /// Takes clients until `until` is done, then lets what is under way finish.
     pub async fn run(self, until: impl Future<Output = ()>) {
-        let Self { workshop, listeners, control } = self;
+        let Self { workshop, listeners, control, slots } = self;
         let parts = workshop.parts.clone();
-        let session = &parts.config.session;
-        let most = Most {
-            open: session.max_connections,
-            open_per_address: session.max_connections_per_ip,
-            new_per_address: session.max_new_connections_per_ip,
-        };
-        let slots = Slots::new(most, Instant::now());
         let mut contacts = Contacts::default();
         contacts.refresh(&parts, FIRST_CONTACT).await;
         let mut beside = watch_over(&parts, contacts);
@@ -240,10 +257,13 @@ impl Server {
             tokio::spawn(listener.run(parts.clone(), slots.clone()));
         }
         maillog::serving(env!("CARGO_PKG_VERSION"), &parts.config.hostname);
+        systemd::ready();
         until.await;
+        systemd::stopping();
         maillog::shutting_down(slots.open());
         let _ = workshop.shutdown.send(true);
-        let _ = timeout(session.shutdown_timeout, async {
+        let patience = parts.in_force.load().session.shutdown_timeout;
+        let _ = timeout(patience, async {
             slots.emptied().await;
             while finishing.join_next().await.is_some() {}
         })
@@ -264,6 +284,7 @@ impl Server {
 fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(watchers::log());
+    beside.spawn(systemd::watchdog());
     beside.spawn(watchers::users(parts.clone()));
     beside.spawn(watchers::senders(parts.clone()));
     beside.spawn(watchers::ledger(parts.clone()));
@@ -327,16 +348,17 @@ impl Contacts {
     }
 }
 
-/// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the certificates anew; they and the users file are watched anyway.
+/// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the configuration anew; certificates and users file are watched anyway.
+/// `bound` as [`process::ready`] gave it.
 ///
 /// # Errors
 /// The service could not start.
-pub async fn serve(config: Config) -> Result<(), ServerError> {
+pub async fn serve(config: Config, bound: Option<Vec<TcpListener>>) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::from)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::from)?;
     let hangup = signal(SignalKind::hangup()).map_err(ServerError::from)?;
-    let server = Server::start(config).await?;
-    tokio::spawn(watchers::hangups(server.parts().clone(), hangup));
+    let server = Server::start_on(config, bound).await?;
+    tokio::spawn(reload::hangups(server.workshop.parts.clone(), server.slots.clone(), hangup));
     server
         .run(async move {
             tokio::select! {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::account::{Account, canonical};
+use crate::config::Session;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Of so many addresses the arrivals are counted in a minute; those of the others are not.
@@ -26,6 +27,17 @@ pub(super) struct Most {
     pub(super) new_per_address: usize,
 }
 
+impl Most {
+    /// As configured.
+    pub(super) fn of(session: &Session) -> Self {
+        Self {
+            open: session.max_connections,
+            open_per_address: session.max_connections_per_ip,
+            new_per_address: session.max_new_connections_per_ip,
+        }
+    }
+}
+
 /// Counts connections. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Slots {
@@ -33,7 +45,7 @@ pub(super) struct Slots {
 }
 
 struct Inner {
-    most: Most,
+    most: Mutex<Most>,
     per_address: Mutex<HashMap<Account, usize>>,
     arrivals: Mutex<Arrivals>,
     open: watch::Sender<usize>,
@@ -56,7 +68,7 @@ impl Slots {
     /// None is taken yet.
     pub(super) fn new(most: Most, now: Instant) -> Self {
         let inner = Inner {
-            most,
+            most: Mutex::new(most),
             per_address: Mutex::default(),
             arrivals: Mutex::new(Arrivals { since: now, per_address: HashMap::new() }),
             open: watch::Sender::new(0),
@@ -72,8 +84,9 @@ impl Slots {
             return None;
         }
         let mut per_address = self.inner.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.inner.open.borrow() >= self.inner.most.open
-            || per_address.get(&origin).is_some_and(|open| *open >= self.inner.most.open_per_address)
+        let most = self.most();
+        if *self.inner.open.borrow() >= most.open
+            || per_address.get(&origin).is_some_and(|open| *open >= most.open_per_address)
         {
             return None;
         }
@@ -82,9 +95,18 @@ impl Slots {
         Some(Slot { inner: Arc::clone(&self.inner), origin })
     }
 
+    /// So many from now on; who is there already may stay.
+    pub(super) fn adopt(&self, most: Most) {
+        *self.inner.most.lock().unwrap_or_else(PoisonError::into_inner) = most;
+    }
+
+    fn most(&self) -> Most {
+        *self.inner.most.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether another one may come from there within this minute. Who is turned away counts as well.
     fn may_come(&self, origin: &Account, now: Instant) -> bool {
-        let most = self.inner.most.new_per_address;
+        let most = self.most().new_per_address;
         if most == 0 {
             return true;
         }

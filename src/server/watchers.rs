@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
-
 use tokio::time::timeout;
 
 use crate::account::Account;
@@ -45,7 +43,7 @@ pub(super) fn shut_out(parts: &Parts) {
     if !shut_out.is_empty() {
         maillog::users_shut_out(shut_out.len(), shut_out.get(..NAMED).unwrap_or(&shut_out));
     }
-    if parts.auth.offered().is_empty() && parts.config.relay_hosts.is_empty() {
+    if parts.auth.offered().is_empty() && parts.in_force.load().relay_hosts.is_empty() {
         maillog::nobody_can_log_in();
     }
 }
@@ -60,7 +58,11 @@ pub(super) async fn log() {
 
 /// Reads the users file again when it has changed, and ends the sessions of those whose line did.
 pub(super) async fn users(parts: Parts) {
-    let changed = |event: UsersEvent| match event {
+    parts.auth.watch(|event| users_changed(&parts, event)).await;
+}
+
+pub(super) fn users_changed(parts: &Parts, event: UsersEvent) {
+    match event {
         UsersEvent::Reloaded { users, ended } => {
             for name in &ended {
                 if let Ok(account) = Account::user(name) {
@@ -68,11 +70,10 @@ pub(super) async fn users(parts: Parts) {
                 }
             }
             maillog::users_reloaded(users, &ended);
-            shut_out(&parts);
+            shut_out(parts);
         }
         UsersEvent::Refused(why) => maillog::users_refused(&why),
-    };
-    parts.auth.watch(changed).await;
+    }
 }
 
 /// Reads the senders file again when it has changed.
@@ -121,7 +122,7 @@ pub(super) async fn recovery(parts: Parts) {
 
 /// Lifts automatic blocks when their time is over; to be called before clients are let in, too.
 pub(super) async fn lift(parts: &Parts) {
-    let Some(age) = parts.config.unblock_after else { return };
+    let Some(age) = parts.in_force.load().unblock_after else { return };
     let now = clock::now();
     for account in parts.ledger.lapsed(age, now) {
         // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
@@ -174,7 +175,7 @@ pub(super) async fn blocks(parts: Parts) {
                 Ok(()) => {
                     parts.ledger.told(&record);
                     if record.block.is_some_and(|block| block.by != BlockedBy::Operator) {
-                        maillog::block_told(&record.account, &parts.config.notify.to);
+                        maillog::block_told(&record.account, &parts.in_force.load().notify.to);
                     }
                 }
                 Err(why) => failed = Some(why),
@@ -184,7 +185,7 @@ pub(super) async fn blocks(parts: Parts) {
             match parts.desk.probation(&record, parts.roster.count(&record.account)).await {
                 Ok(()) => {
                     parts.ledger.told_probation(&record);
-                    maillog::probation_told(&record.account, &parts.config.notify.to);
+                    maillog::probation_told(&record.account, &parts.in_force.load().notify.to);
                 }
                 Err(why) => failed = Some(why),
             }
@@ -246,22 +247,14 @@ pub(super) async fn quarantine(parts: Parts) {
     loop {
         if parts.spool.became_nearly_full() {
             let usage = parts.spool.usage(None);
-            maillog::quarantine_nearly_full(usage.messages, usage.octets, parts.config.quarantine.max_size);
+            maillog::quarantine_nearly_full(
+                usage.messages,
+                usage.octets,
+                parts.in_force.load().quarantine.max_size,
+            );
             parts.desk.quarantine_nearly_full(usage).await;
         }
         tokio::time::sleep(FILL_TICK).await;
-    }
-}
-
-/// Reads the certificates anew at each SIGHUP, as those who renew them expect.
-pub(super) async fn hangups(parts: Parts, mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        for (index, pair) in parts.tls.served().pairs().iter().enumerate() {
-            match reload(&parts, index).await {
-                Ok(_) => maillog::certificate_reloaded(&pair.certificate),
-                Err(why) => certificate_refused(&parts, &why).await,
-            }
-        }
     }
 }
 

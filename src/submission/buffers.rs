@@ -18,7 +18,7 @@ pub struct Buffers {
 
 #[derive(Debug)]
 struct Shared {
-    max: usize,
+    max: AtomicUsize,
     lent: AtomicUsize,
 }
 
@@ -32,7 +32,12 @@ pub(super) struct Loan {
 impl Buffers {
     /// So many octets in all.
     pub fn new(max: usize) -> Self {
-        Self { shared: Arc::new(Shared { max, lent: AtomicUsize::new(0) }) }
+        Self { shared: Arc::new(Shared { max: AtomicUsize::new(max), lent: AtomicUsize::new(0) }) }
+    }
+
+    /// So many from now on; what is lent stays so.
+    pub fn resize(&self, max: usize) {
+        self.shared.max.store(max, Ordering::Relaxed);
     }
 
     /// For one message, of which nothing is held yet.
@@ -54,7 +59,8 @@ impl Loan {
             return true;
         }
         let more = wanted - self.octets;
-        let borrow = |lent: usize| lent.checked_add(more).filter(|lent| *lent <= self.shared.max);
+        let max = self.shared.max.load(Ordering::Relaxed);
+        let borrow = |lent: usize| lent.checked_add(more).filter(|lent| *lent <= max);
         let granted = self.shared.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, borrow).is_ok();
         if granted {
             self.octets = wanted;

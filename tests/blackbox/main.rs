@@ -27,6 +27,7 @@ mod front_in;
 mod front_upstream;
 mod hooks;
 mod interop;
+mod life;
 mod load;
 mod probation;
 mod quarantine;

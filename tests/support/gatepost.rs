@@ -184,6 +184,37 @@ impl Gatepost {
     /// Starts `serve`, and waits until both listeners are there.
     pub(crate) fn start(&mut self) {
         self.spawn();
+        self.started();
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+        let mut command = self.command(&["serve"]);
+        command.envs(environment.iter().copied());
+        self.spawn_as(command);
+        self.started();
+    }
+
+    /// The same, run by `outer`, which gets the command line behind its own arguments and becomes it.
+    pub(crate) fn start_under(&mut self, outer: Command) {
+        self.spawn_under(outer);
+        self.started();
+    }
+
+    /// The same by this command.
+    pub(crate) fn start_as(&mut self, command: Command) {
+        self.spawn_as(command);
+        self.started();
+    }
+
+    /// As [`Self::start_under`], and waits for nothing.
+    pub(crate) fn spawn_under(&mut self, mut outer: Command) {
+        let command = self.command(&["serve"]);
+        outer.arg(command.get_program()).args(command.get_args()).current_dir(self.folder.path());
+        self.spawn_as(outer);
+    }
+
+    fn started(&mut self) {
         let addresses = wait_for(PATIENCE, || {
             let listening = self.listening();
             if listening.len() >= 2 {
@@ -200,9 +231,14 @@ impl Gatepost {
 
     /// Starts `serve` and waits for nothing.
     pub(crate) fn spawn(&mut self) {
+        let command = self.command(&["serve"]);
+        self.spawn_as(command);
+    }
+
+    fn spawn_as(&mut self, mut command: Command) {
         assert!(self.serve.is_none(), "serve runs already");
         self.log = Arc::default();
-        let mut child = self.command(&["serve"]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::clone(&self.log);
         thread::spawn(move || {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1;
@@ -30,6 +31,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Brings events to where they go.
 pub struct Messenger {
+    way: ArcSwap<Way>,
+}
+
+struct Way {
     hook: Option<Hook>,
     /// `None`: unencrypted. Or why TLS cannot be set up.
     tls: Result<Option<Arc<ClientConfig>>, String>,
@@ -38,9 +43,12 @@ pub struct Messenger {
 impl Messenger {
     /// For `hook`; without one it takes no event, and says so.
     pub fn new(hook: Option<Hook>) -> Self {
-        let encrypted = hook.as_ref().is_some_and(|hook| hook.target.tls);
-        let tls = if encrypted { trust::client_config(None, None).map(Some) } else { Ok(None) };
-        Self { hook, tls: tls.map_err(|error| error.to_string()) }
+        Self { way: ArcSwap::from_pointee(Way::new(hook)) }
+    }
+
+    /// Another one from now on.
+    pub fn adopt(&self, hook: Option<Hook>) {
+        self.way.store(Arc::new(Way::new(hook)));
     }
 
     /// POSTs one; what was answered, or why not.
@@ -50,6 +58,18 @@ impl Messenger {
         body: &[u8],
         now: Timestamp,
     ) -> Result<String, String> {
+        self.way.load_full().post(id, body, now).await
+    }
+}
+
+impl Way {
+    fn new(hook: Option<Hook>) -> Self {
+        let encrypted = hook.as_ref().is_some_and(|hook| hook.target.tls);
+        let tls = if encrypted { trust::client_config(None, None).map(Some) } else { Ok(None) };
+        Self { hook, tls: tls.map_err(|error| error.to_string()) }
+    }
+
+    async fn post(&self, id: OutboxId, body: &[u8], now: Timestamp) -> Result<String, String> {
         let hook = self.hook.as_ref().ok_or("[notify] webhook is not set any more")?;
         let request = request(hook, id, body, now)?;
         let stream = timeout(CONNECT_TIMEOUT, self.connect(hook));

@@ -1,0 +1,223 @@
+//! What the process may do: as whom it runs, which files it sees, how many descriptors it has, and that it leaves no core behind.
+//!
+//! All of it before the first thread besides the main one: user and file system are a thread's, and its children inherit them.
+//! Files are restricted by Landlock (Linux 5.13 and later) as far as the kernel knows it; elsewhere a line in the log says so.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, path_beneath_rules,
+};
+use nix::unistd::{User, getgrouplist};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::{DataDir, ServerError, sockets};
+use crate::config::Config;
+use crate::durable;
+use crate::maillog;
+
+/// The rules as they were when this was written; a kernel that knows fewer is taken as it is.
+const KNOWN: ABI = ABI::V5;
+/// What the system's libraries read: names and addresses, time zones, trust anchors, the number of processors, random octets.
+const SYSTEM: [&str; 9] =
+    ["/etc", "/usr", "/lib", "/lib64", "/run", "/proc", "/sys/fs/cgroup", "/dev", "/nix/store"];
+
+/// Readies the process for `serve`, and opens its sockets where that takes a privilege which is then given up. To be called on the
+/// main thread while there is no other.
+///
+/// # Errors
+/// The user does not exist, is not to be had, or a socket cannot be bound.
+pub fn ready(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError> {
+    // No password and no key may end up in a file that somebody copies.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let descriptors = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
+    let bound = become_user(config)?;
+    if config.process.sandbox {
+        match restrict(config) {
+            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {}
+            Ok(RulesetStatus::NotEnforced) => maillog::no_sandbox("the kernel has no Landlock"),
+            Err(error) => maillog::no_sandbox(&error.to_string()),
+        }
+    }
+    Ok(bound)
+}
+
+/// As root: binds, gives the data directory to `[process] user`, and becomes that user.
+fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError> {
+    let name = &config.process.user;
+    if name.is_empty() {
+        if geteuid().is_root() {
+            maillog::runs_as_root();
+        }
+        return Ok(None);
+    }
+    let user = user(name)?;
+    if !geteuid().is_root() {
+        if geteuid().as_raw() == user.uid.as_raw() {
+            return Ok(None);
+        }
+        return Err(ServerError(format!(
+            "[process] user = \"{name}\": only root can become another user; start as root or as {name}, or leave it empty"
+        )));
+    }
+    // Who is in it is the better answer than who has the port.
+    drop(DataDir::take(&config.data_dir)?);
+    let bound = sockets::open(&config.listen)?;
+    give(&config.data_dir, &user).map_err(|error| {
+        ServerError(format!("{}: cannot be given to {name}: {error}", config.data_dir.display()))
+    })?;
+    switch(&user).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
+    Ok(Some(bound))
+}
+
+fn user(name: &str) -> Result<User, ServerError> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(ServerError(format!(
+            "[process] user = \"{name}\": there is no such user; `adduser --system --group {name}` makes it"
+        ))),
+        Err(error) => Err(ServerError(format!("[process] user = \"{name}\": {error}"))),
+    }
+}
+
+/// The folder, and what a start or a command of root's left in it.
+fn give(folder: &Path, user: &User) -> std::io::Result<()> {
+    let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        let metadata = path.symlink_metadata()?;
+        if metadata.is_symlink() {
+            continue; // what it names is not ours to give
+        }
+        if std::os::unix::fs::MetadataExt::uid(&metadata) != user.uid.as_raw() {
+            chown(&path, uid, gid)?;
+        }
+        if metadata.is_dir() {
+            for entry in path.read_dir()? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn switch(user: &User) -> rustix::io::Result<()> {
+    let uid = rustix::thread::Uid::from_raw(user.uid.as_raw());
+    let gid = rustix::thread::Gid::from_raw(user.gid.as_raw());
+    // The key may be readable for a group such as ssl-cert.
+    let name = CString::new(user.name.as_str()).unwrap_or_default();
+    let groups = getgrouplist(&name, user.gid).unwrap_or_else(|_| vec![user.gid]);
+    let groups: Vec<_> = groups.iter().map(|group| rustix::thread::Gid::from_raw(group.as_raw())).collect();
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    // Else /proc/self, by which the control socket is bound, would be root's. Cores are barred by their limit.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+}
+
+/// From here on the process reads what the system's libraries read and the folders of what the configuration names, and writes to the
+/// data directory alone.
+fn restrict(config: &Config) -> Result<RulesetStatus, RulesetError> {
+    let named = named(config);
+    let writable = writable(config);
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(KNOWN))?
+        .create()?
+        .add_rules(path_beneath_rules(SYSTEM.iter().map(Path::new), AccessFs::from_read(KNOWN)))?
+        .add_rules(path_beneath_rules(named.iter(), AccessFs::from_read(KNOWN)))?
+        .add_rules(path_beneath_rules(writable.iter(), AccessFs::from_all(KNOWN)))?
+        .restrict_self()?;
+    Ok(status.ruleset)
+}
+
+/// The folders of the files that are read, now and when they change: one that is renamed into place is another file.
+fn named(config: &Config) -> BTreeSet<PathBuf> {
+    let settings = &config.upstream.settings;
+    let identity = settings.identity.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
+    let password = settings.credentials.iter().map(|credentials| &credentials.password_file);
+    let served = config.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
+    [&config.tls.certificate, &config.tls.private_key, &config.auth.users, &config.sender.map]
+        .into_iter()
+        .chain(served)
+        .chain(&config.tls.client_ca)
+        .chain(&config.file)
+        .chain(&settings.ca)
+        .chain(identity)
+        .chain(password)
+        .chain(&config.notify.template)
+        .chain(config.notify.webhook.iter().map(|hook| &hook.secret_file))
+        .flat_map(|file| {
+            // Certificates are often links into another folder.
+            [Some(file.clone()), file.canonicalize().ok()].into_iter().flatten()
+        })
+        .filter_map(|file| file.parent().map(or_here).map(Path::to_owned))
+        .filter(|folder| folder.is_dir())
+        .collect()
+}
+
+/// A relative path's folder may have no name.
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+fn writable(config: &Config) -> Vec<PathBuf> {
+    let mut folders = vec![config.data_dir.clone()];
+    // A self-signed pair is made where none is.
+    if config.tls.may_generate
+        && let Some(folder) = config.tls.certificate.parent()
+    {
+        folders.push(folder.to_owned());
+    }
+    // What keeps the data directory from being made is said when it is taken.
+    let _ = durable::create_folder(&config.data_dir);
+    folders
+        .iter()
+        .filter_map(|folder| folder.ancestors().map(or_here).find(|path| path.is_dir()))
+        .map(Path::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sandbox_shows_what_is_named_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().to_owned();
+        for name in ["named", "data", "other"] {
+            std::fs::create_dir(folder.join(name)).unwrap();
+            std::fs::write(folder.join(name).join("file"), b"x").unwrap();
+        }
+        let file = folder.join("named/config.toml");
+        let text = format!(
+            "data_dir = {:?}\n[tls]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\"\n[relay]\nhosts = [\"127.0.0.1\"]\n",
+            folder.join("data")
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file, "gate.example").unwrap();
+        // A thread of its own: there is no way back.
+        let enforced = std::thread::spawn(move || {
+            if restrict(&config).unwrap() == RulesetStatus::NotEnforced {
+                return false;
+            }
+            assert!(std::fs::read(folder.join("named/file")).is_ok());
+            assert!(std::fs::write(folder.join("named/new"), b"x").is_err());
+            assert!(std::fs::write(folder.join("data/new"), b"x").is_ok());
+            assert!(std::fs::read(folder.join("other/file")).is_err());
+            assert!(std::fs::read_to_string("/etc/hosts").is_ok());
+            true
+        });
+        let known =
+            std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.contains("landlock"));
+        assert!(enforced.join().unwrap() || !known, "the kernel has Landlock, and nothing was enforced");
+    }
+}

@@ -1,0 +1,102 @@
+//! SIGHUP: configuration, certificates and users are read anew, all of it or nothing.
+//!
+//! What the parts do by it holds at once, for everybody; what belongs to a session (its limits, `[[classify]]`, `[relay]`) for
+//! those that begin from now on. What is bound to the start (sockets, folders, the way upstream) stays as it was, and the
+//! log says which keys wait for a restart.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+
+use super::slots::{Most, Slots};
+use super::{systemd, watchers};
+use crate::config::Config;
+use crate::desk::Terms;
+use crate::maillog;
+use crate::parts::Parts;
+
+/// Reads all anew at each SIGHUP.
+pub(super) async fn hangups(parts: Parts, slots: Slots, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        systemd::reloading();
+        let (now, slots) = (parts.current(), slots.clone());
+        let done = tokio::task::spawn_blocking(move || reload(&now, &slots)).await;
+        match done.unwrap_or_else(|error| Err(Refused::Other(error.to_string()))) {
+            Ok(waiting) => maillog::reloaded(&waiting),
+            Err(Refused::Certificate(why)) => {
+                maillog::reload_refused(&why);
+                parts.desk.certificate_refused(&why).await;
+            }
+            Err(Refused::Other(why)) => maillog::reload_refused(&why),
+        }
+        systemd::ready();
+    }
+}
+
+/// Why all stays as it was.
+enum Refused {
+    /// Somebody must hear of that.
+    Certificate(String),
+    Other(String),
+}
+
+impl<E: std::fmt::Display> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+/// The keys that changed and wait for a restart.
+fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
+    let Some(file) = parts.config.file.as_deref() else { return Ok(Vec::new()) };
+    let (config, waiting) = read(file, &parts.config)?;
+    let config = Arc::new(config);
+    // All that may fail comes first; the certificates last, since reading them puts them in force.
+    let terms = Terms::read(Arc::clone(&config))?;
+    let users = parts.auth.read_anew()?;
+    parts.tls.served().reload_all().map_err(|error| Refused::Certificate(error.to_string()))?;
+
+    parts.ledger.set_policy(config.policy.clone());
+    parts.spool.adopt(config.quarantine.clone());
+    parts.auth.adopt(config.auth.guesses, config.auth.max_checks);
+    parts.buffers.resize(config.session.max_buffered);
+    parts.digests.adopt(&config);
+    parts.desk.adopt(terms);
+    slots.adopt(Most::of(&config.session));
+    parts.in_force.store(config);
+    if let Some(users) = users {
+        watchers::users_changed(parts, parts.auth.adopt_users(users));
+    }
+    Ok(waiting)
+}
+
+/// A new configuration with what is bound to the start as it was then; and which keys those are, where they changed.
+fn read(file: &Path, old: &Config) -> Result<(Config, Vec<&'static str>), String> {
+    let mut new = Config::load(file, &old.hostname).map_err(|problems| problems.to_string())?;
+    let mut waiting = Vec::new();
+    let mut keep = |key, changed: bool| {
+        if changed {
+            waiting.push(key);
+        }
+    };
+    keep("hostname", bind(&old.hostname, &mut new.hostname));
+    keep("data_dir", bind(&old.data_dir, &mut new.data_dir));
+    keep("[[listen]]", bind(&old.listen, &mut new.listen));
+    keep("[tls]", bind(&old.tls, &mut new.tls));
+    keep("[[certificate]]", bind(&old.certificates, &mut new.certificates));
+    keep("[process]", bind(&old.process, &mut new.process));
+    keep("[upstream]", bind(&old.upstream, &mut new.upstream));
+    keep("[auth] mechanisms", bind(&old.auth.mechanisms, &mut new.auth.mechanisms));
+    keep("[auth] users", bind(&old.auth.users, &mut new.auth.users));
+    keep("[sender]", bind(&old.sender, &mut new.sender));
+    keep("[log]", bind(&old.log, &mut new.log));
+    Ok((new, waiting))
+}
+
+/// Has the new one be as the old; whether it was another.
+fn bind<T: Clone + std::fmt::Debug>(old: &T, new: &mut T) -> bool {
+    let changed = format!("{old:?}") != format!("{new:?}");
+    new.clone_from(old);
+    changed
+}
