@@ -55,7 +55,7 @@ pub struct Edited {
     pub users: usize,
 }
 
-/// Adds a user behind all others; makes the file (mode 0600) where there is none.
+/// Adds a user behind all others; makes the file (mode 0600, with its version in a comment) where there is none.
 ///
 /// # Errors
 /// As [`EditError`] says; then nothing was changed.
@@ -68,7 +68,8 @@ pub fn add(path: &Path, name: &str, password: &str) -> Result<Edited, EditError>
         }
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let gap = if text.is_empty() || text.ends_with('\n') { "" } else { end };
-        Ok((name.to_owned(), format!("{text}{gap}{name}:{hash}{end}")))
+        let version = if text.is_empty() { format!("{}\n", users::version_line()) } else { String::new() };
+        Ok((name.to_owned(), format!("{version}{text}{gap}{name}:{hash}{end}")))
     })
 }
 
@@ -226,7 +227,8 @@ mod tests {
         let passwd: Edit = |path| passwd(path, "ANNA", "secret");
         let remove: Edit = |path| remove(path, "anna");
         for (before, edit, after, users) in [
-            ("", add, "bob:NEW\n", 1),
+            ("", add, "# gatepost users 1\nbob:NEW\n", 1),
+            ("# gatepost users 1\n", add, "# gatepost users 1\nbob:NEW\n", 1),
             ("# us\n\nanna:HASH\n", add, "# us\n\nanna:HASH\nbob:NEW\n", 2),
             ("anna:HASH", add, "anna:HASH\nbob:NEW\n", 2),
             ("anna:HASH\r\n", add, "anna:HASH\r\nbob:NEW\r\n", 2),

@@ -12,6 +12,11 @@ use super::scheme::{Hash, Scheme, Secret};
 use super::{Mechanism, UsersError};
 use crate::account::Account;
 
+/// How the comment line begins that says the file's version; without one the file has the first.
+const VERSION_MARK: &str = "# gatepost users ";
+/// The version that this Gatepost writes, and the newest that it reads.
+const VERSION: u32 = 1;
+
 /// The users of one version of the file.
 #[derive(Default)]
 pub struct Users {
@@ -47,6 +52,7 @@ impl Users {
     /// The first line that is wrong.
     pub fn parse(content: &[u8]) -> Result<Self, Problem> {
         let text = text(content)?;
+        known(text)?;
         let mut users = Self::default();
         let mut lines = Vec::new();
         for entry in entries(text) {
@@ -224,6 +230,28 @@ pub(super) fn text(content: &[u8]) -> Result<&str, Problem> {
     })
 }
 
+/// The first line of a file that we make.
+pub(super) fn version_line() -> String {
+    format!("{VERSION_MARK}{VERSION}")
+}
+
+/// Whether we know the version that the file says it has.
+fn known(text: &str) -> Result<(), Problem> {
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        // Any other comment may begin like that.
+        let version = line.strip_prefix(VERSION_MARK).and_then(|version| version.trim().parse::<u64>().ok());
+        if let Some(found) = version.filter(|found| *found > u64::from(VERSION)) {
+            return Err(Problem {
+                line: index + 1,
+                text: format!(
+                    "the users file has version {found}; this Gatepost knows up to {VERSION}. Use a newer Gatepost"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The lines that are neither blank nor a comment. Line ends are LF or CRLF; a byte order mark is passed over.
 pub(super) fn entries(text: &str) -> impl Iterator<Item = Result<Entry, Problem>> {
     let mut start = 0;
@@ -289,6 +317,8 @@ mod tests {
         for (content, expected) in [
             (String::new(), &[][..]),
             ("# nobody\n\n  \n\t# yet".to_owned(), &[]),
+            (format!("# gatepost users 1\nanna:{CRYPT}\n"), &["anna"]),
+            (format!("# gatepost users: 20 of them\n# gatepost users 7 and 8\nanna:{CRYPT}\n"), &["anna"]),
             (format!("anna:{CRYPT}\n"), &["anna"]),
             // No line end behind the last line; CRLF; a byte order mark.
             (format!("anna:{CRYPT}\r\nbob:{SCRAM}"), &["anna", "bob"]),
@@ -312,6 +342,13 @@ mod tests {
     #[test]
     fn what_refuses_the_file() {
         for (content, line, part) in [
+            // Whatever else a newer version may look like.
+            ("# gatepost users 2\nanna {scheme=9}\n".to_owned(), 1, "version 2; this Gatepost knows up to 1"),
+            (
+                "anna {scheme=9}\n# gatepost users 18446744073709551615\n".to_owned(),
+                2,
+                "18446744073709551615",
+            ),
             ("anna\n".to_owned(), 1, "NAME:HASH"),
             (format!("# a\n\n:{CRYPT}\n"), 3, "no name"),
             ("anna:\n".to_owned(), 1, "no hash"),

@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 
 use super::envelope::{Envelope, MAX_TEXT};
 use super::index::{Index, Record};
-use crate::durable::{DurableError, Existing, Folder, Temporary};
+use crate::durable::{self, DurableError, Existing, Folder, Temporary};
 use crate::id::QuarantineId;
 
 /// Locked by the process that has the folder open: what it sweeps is half done by nobody else.
 const LOCK: &str = "lock";
+/// Holds the version of the folder's layout, as text.
+const VERSION_FILE: &str = "version";
+/// The version that this Gatepost writes, and the newest that it reads.
+const VERSION: u32 = 1;
 /// How often the lock is tried.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
@@ -123,7 +127,8 @@ pub(super) fn remove(folder: &Folder, ids: &[QuarantineId]) -> Vec<Result<(), St
     outcomes.collect()
 }
 
-/// Waits up to `wait` until no other process has the folder open, and keeps others out as long as the file lives.
+/// Waits up to `wait` until no other process has the folder open, and keeps others out as long as the file lives. Refuses a folder of
+/// a newer version.
 pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.path().join(LOCK);
@@ -133,7 +138,7 @@ pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
     let deadline = Instant::now() + wait;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return known(folder).map(|()| file),
             Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
             Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
                 std::thread::sleep(LOCK_RETRY);
@@ -145,6 +150,31 @@ pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
                 ));
             }
         }
+    }
+}
+
+/// Whether we know the folder's version; one without gets ours.
+fn known(folder: &Folder) -> Result<(), String> {
+    let path = folder.path().join(VERSION_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return durable::write(&path, format!("{VERSION}\n").as_bytes())
+                .map_err(|error| error.to_string());
+        }
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    match text.trim().parse() {
+        Ok(0..=VERSION) => Ok(()),
+        Ok(found) => Err(format!(
+            "{}: the quarantine has version {found}; this Gatepost knows up to {VERSION}. Use a newer Gatepost",
+            path.display()
+        )),
+        Err(_) => Err(format!(
+            "{}: no version in it, but {:?}; if a Gatepost of this version or an older one wrote the quarantine, remove the file",
+            path.display(),
+            text.chars().take(20).collect::<String>()
+        )),
     }
 }
 

@@ -302,6 +302,59 @@ fn one_data_directory_one_process() {
     assert!(said.contains(&format!("in use by process {}", gatepost.pid())), "{said}");
 }
 
+/// `check` names what others could read or write of what is ours alone.
+#[test]
+fn check_names_what_is_open_to_others() {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    let upstream = refusing();
+    let gatepost = Setup::new(upstream.address).start();
+    let finding =
+        |name: &str| format!("{} can be read by other users", gatepost.data_dir().join(name).display());
+    let names = ["control.sock", "quarantine", "secret"];
+    let said = gatepost.run(&["check"]).stdout;
+    assert!(!said.contains("can be read by other users"), "{said}");
+    for name in names {
+        set_permissions(gatepost.data_dir().join(name), Permissions::from_mode(0o755)).unwrap();
+    }
+    let said = gatepost.run(&["check"]).stdout;
+    for name in names {
+        assert!(said.contains(&finding(name)), "{name}: {said}");
+    }
+}
+
+/// What a newer Gatepost wrote is refused with a sentence that names the file and both versions, and left as it is.
+#[test]
+fn what_a_newer_version_wrote_is_refused() {
+    let upstream = refusing();
+    let mut gatepost = Setup::new(upstream.address).start();
+    assert!(gatepost.terminate().success());
+    let old = std::fs::read_to_string(gatepost.folder().join("users")).unwrap();
+    for (file, text, said) in [
+        (
+            "data/quarantine/version",
+            "2\n".to_owned(),
+            "quarantine/version: the quarantine has version 2; this Gatepost knows up to 1",
+        ),
+        (
+            "users",
+            format!("# gatepost users 2\n{old}"),
+            "users:1: the users file has version 2; this Gatepost knows up to 1",
+        ),
+    ] {
+        let path = gatepost.folder().join(file);
+        let before = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &text).unwrap();
+        gatepost.spawn();
+        assert!(!gatepost.expect_end(PATIENCE).success());
+        assert!(gatepost.log_text().contains(said), "{}", gatepost.log_text());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        std::fs::write(&path, before).unwrap();
+    }
+    gatepost.start();
+}
+
 /// A restart under load, with the sockets in the hands of the service manager: nobody is refused a connection, what was acknowledged
 /// is upstream, and what was not can be sent again.
 #[test]

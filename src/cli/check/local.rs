@@ -67,7 +67,7 @@ pub(super) fn look(config: &Config) -> Facts {
     let (certificate, expiring) = certificate(config);
     let mode = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     let mut exposed = Vec::new();
-    for name in ["", "quarantine", "ledger", "outbox"] {
+    for name in ["", "quarantine", "ledger", "outbox", "control.sock", "secret", "webhook-secret"] {
         // No `/` at the end, which joining "" would leave.
         let path: PathBuf = config.data_dir.join(name).components().collect();
         if mode(&path) & 0o077 != 0 {
