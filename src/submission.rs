@@ -27,6 +27,7 @@ use probe::Asked;
 use sasl::Denied;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::account::{Account, canonical};
 use crate::clock;
@@ -152,7 +153,8 @@ impl Conversation {
                 Step::Close => return self.client.flush().await,
                 Step::StartTls => self.start_tls().await?,
                 Step::Authenticate { mechanism, initial } => {
-                    self.authenticate(&mechanism, initial.as_deref()).await?
+                    let initial = initial.map(Zeroizing::new);
+                    self.authenticate(&mechanism, initial.as_ref().map(|text| text.as_str())).await?
                 }
                 Step::Ask(ask) => self.ask(ask).await?,
                 Step::ReceiveData => self.receive_data().await?,

@@ -11,6 +11,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::net::Stream;
 use crate::net::tls::Acceptor;
@@ -47,6 +48,14 @@ pub(super) enum Lost {
     /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+/// What becomes of a line's octets in the buffer once it is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    AsItIs,
+    /// There may be a password in it.
+    Wiped,
 }
 
 /// One client connection.
@@ -93,18 +102,21 @@ impl Client {
             if self.overlong_auth { MAX_SASL_LINE } else { MAX_COMMAND_LINE }
         };
         let too_long = if self.overlong_auth { LineError::AuthTooLong } else { LineError::TooLong };
-        self.frame(limit, too_long, |line| Command::parse(line).map_err(LineError::Command))
+        let kept = if self.overlong_auth { Kept::Wiped } else { Kept::AsItIs };
+        self.frame(limit, too_long, kept, |line| Command::parse(line).map_err(LineError::Command))
     }
 
     /// Takes the next response of a SASL exchange, if a whole line of it is buffered.
-    pub(super) fn buffered_response(&mut self) -> Option<Result<Vec<u8>, LineError>> {
-        self.frame(MAX_SASL_LINE, LineError::AuthTooLong, |line| Ok(line.to_vec()))
+    pub(super) fn buffered_response(&mut self) -> Option<Result<Zeroizing<Vec<u8>>, LineError>> {
+        let take = |line: &[u8]| Ok(Zeroizing::new(line.to_vec()));
+        self.frame(MAX_SASL_LINE, LineError::AuthTooLong, Kept::Wiped, take)
     }
 
     fn frame<T>(
         &mut self,
         limit: usize,
         too_long: LineError,
+        kept: Kept,
         take: impl FnOnce(&[u8]) -> Result<T, LineError>,
     ) -> Option<Result<T, LineError>> {
         let (found, consumed) = match self.framer.frame(&self.inbound, limit) {
@@ -113,6 +125,11 @@ impl Client {
             Frame::TooLong { consumed } => (Some(Err(too_long)), consumed),
             Frame::Faulty { consumed } => (Some(Err(LineError::Fault)), consumed),
         };
+        if kept == Kept::Wiped
+            && let Some(octets) = self.inbound.get_mut(..consumed)
+        {
+            octets.zeroize();
+        }
         self.consume(consumed);
         found
     }

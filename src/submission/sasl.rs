@@ -1,10 +1,12 @@
-//! The SASL exchange on the wire (RFC 4954 4): base64 lines between the client and [`auth`](crate::auth).
+//! The SASL exchange on the wire (RFC 4954 4): base64 lines between the client and [`auth`](crate::auth). What the client says
+//! is wiped from memory behind it.
 
 use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::client::{Client, Lost};
 use crate::auth::{Authenticator, Guessed, SaslStep};
@@ -70,14 +72,14 @@ pub(super) async fn exchange(
     };
     let mut response = match initial {
         None => None,
-        Some("=") => Some(Vec::new()), // RFC 4954 4: an empty initial response
+        Some("=") => Some(Zeroizing::default()), // RFC 4954 4: an empty initial response
         Some(text) => match STANDARD.decode(text) {
-            Ok(octets) => Some(octets),
+            Ok(octets) => Some(Zeroizing::new(octets)),
             Err(_) => return Ok(AuthOutcome::BadBase64.into()),
         },
     };
     loop {
-        match exchange.step(response.as_deref()).await {
+        match exchange.step(response.as_ref().map(|octets| octets.as_slice())).await {
             SaslStep::Challenge(octets) => {
                 client.outbound.extend_from_slice(b"334 ");
                 client.outbound.extend_from_slice(STANDARD.encode(octets).as_bytes());
@@ -106,11 +108,11 @@ pub(super) async fn exchange(
                 None => client.read_command(Some(deadline), None).await?,
             }
         };
-        if line == b"*" {
+        if *line == b"*" {
             return Ok(AuthOutcome::Cancelled.into());
         }
-        match STANDARD.decode(&line) {
-            Ok(octets) => response = Some(octets),
+        match STANDARD.decode(line.as_slice()) {
+            Ok(octets) => response = Some(Zeroizing::new(octets)),
             Err(_) => return Ok(AuthOutcome::BadBase64.into()),
         }
     }
