@@ -94,7 +94,7 @@ fn names(home: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder(home)).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "lock")
+        .filter(|name| name != "lock" && name != "version")
         .collect()
 }
 

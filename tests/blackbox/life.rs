@@ -133,9 +133,7 @@ fn sighup_takes_every_table() {
     post.expect_signed();
     assert_eq!(post.json()["type"], "account.blocked");
     // More than [quarantine] max_size now is.
-    client.expect("DATA", 354);
-    client.send(&message(&"x\r\n".repeat(1_000)));
-    client.expect_reply(452);
+    client.data(&[message("long"), b"x\r\n".repeat(1_000)].concat(), 452);
     let _second = gatepost.login("carol");
     let mut third = std::net::TcpStream::connect(gatepost.starttls).unwrap();
     third.set_read_timeout(Some(PATIENCE)).unwrap();
