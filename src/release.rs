@@ -405,10 +405,16 @@ fn report(envelope: &Envelope, outcome: Outcome) -> Report {
     }
 }
 
+fn has_passed(moment: &str, now: Timestamp) -> bool {
+    Timestamp::parse_rfc3339(moment).is_ok_and(|moment| moment <= now)
+}
+
 /// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
-    let mail =
-        MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: envelope.parameters.clone() };
+    let mut parameters = envelope.parameters.clone();
+    // RFC 4865 4: a moment that has passed while the message was here would be refused, and with it the message.
+    parameters.hold_until = parameters.hold_until.take().filter(|until| !has_passed(until, now));
+    let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters };
     let open: Vec<usize> = (0..envelope.recipients.len())
         .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))
         .collect();

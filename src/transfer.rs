@@ -97,7 +97,12 @@ impl Transfer {
         };
         let mut transfer = Self { framing, buffer: Vec::new(), written: Instant::now() };
         transfer.framing.frame(trace.as_bytes(), &mut transfer.buffer);
-        for slice in kept(header, treatment) {
+        let kept = kept(header, treatment);
+        // A line that goes on with a field (RFC 5322 2.2.3), though there is none before it: it must not go on with ours.
+        if kept.first().is_some_and(|octets| matches!(octets.first(), Some(b' ' | b'\t'))) {
+            transfer.framing.frame(b"\r\n", &mut transfer.buffer);
+        }
+        for slice in kept {
             transfer.framing.frame(slice, &mut transfer.buffer);
         }
         transfer

@@ -4,7 +4,7 @@
 
 use super::Conversation;
 use super::message::Newlines;
-use crate::account::Account;
+use crate::account::{Account, Kind};
 use crate::config::BareNewline;
 use crate::quarantine::envelope::Treatment;
 use crate::sender::header::from_addresses;
@@ -51,25 +51,27 @@ impl Conversation {
 
     /// What is done to the message at each transfer; and the address that our Sender: names, if there is to be one.
     pub(super) fn treatment(&self, header: &Header) -> (Treatment, Option<Mailbox>) {
-        let own = self.own_sender();
-        let treatment =
-            Treatment { normalize: self.newlines() == Newlines::Normalized, without_sender: own.is_some() };
-        let is_from = |own: &Mailbox| {
-            header.count("From") == 1
-                && matches!(from_addresses(header).as_deref(), Some([only]) if same(only, own))
-        };
-        (treatment, own.filter(|own| !is_from(own)))
+        let user = self.sender.as_ref().map(|sender| &sender.account);
+        let user = user.filter(|account| {
+            self.parts.config.submission.sender_header && matches!(account.kind(), Kind::User(_))
+        });
+        // Whether or not one of our own can be written: what the client says of itself is not to be believed.
+        let normalize = self.newlines() == Newlines::Normalized;
+        let treatment = Treatment { normalize, without_sender: user.is_some() };
+        (treatment, user.and_then(|user| self.own_sender(user, header)))
     }
 
-    /// The address by which Sender: names the account; `None` where Sender: is left alone.
-    fn own_sender(&self) -> Option<Mailbox> {
-        if !self.parts.config.submission.sender_header {
+    /// The address by which Sender: is to name the user; `None` where From: does, with any address of his, or where he has none.
+    fn own_sender(&self, user: &Account, header: &Header) -> Option<Mailbox> {
+        let own = own_addresses(user, &self.parts.config.upstream.domains);
+        if header.count("From") == 1
+            && let Some([only]) = from_addresses(header).as_deref()
+            && own.iter().any(|own| same(only, own))
+        {
             return None;
         }
-        let account = &self.sender.as_ref()?.account;
-        let own = own_addresses(account, &self.parts.config.upstream.domains).into_iter().next()?;
         let utf8 = self.session.transaction().is_some_and(|open| open.mail.parameters.smtputf8);
         // RFC 6532: a header is ASCII unless the message is sent with SMTPUTF8.
-        (own.is_ascii() || utf8).then_some(own)
+        own.into_iter().next().filter(|own| own.is_ascii() || utf8)
     }
 }

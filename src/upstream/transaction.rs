@@ -322,6 +322,8 @@ impl Transaction {
                 None
             }
             loss => {
+                // The place stays ours: the others go on over a fresh connection, whoever else waits for one.
+                self.spare = Some(lost.discard());
                 self.questions.pop_front();
                 Some(Answer::None(loss.into()))
             }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
+use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
 use crate::support::smtp::{Smtp, message};
 use crate::support::{PATIENCE, contains, shown, tls, wait_for};
@@ -75,6 +75,37 @@ fn what_the_upstream_has_is_passed_on() {
             transaction.recipients,
             ["RCPT TO:<bob@mta.example> NOTIFY=DELAY ORCPT=rfc822;b+2Bob@mta.example"]
         );
+    }
+}
+
+/// RFC 4865: a HOLDUNTIL that passed while the message was parked is not given to the upstream, which would refuse it for good.
+#[test]
+fn a_moment_that_has_passed_holds_nothing_up() {
+    let upstream = Scripted::offering(offering(&["FUTURERELEASE 604800 2030-01-01T00:00:00Z"]), |asked| {
+        (asked.verb == "MAIL" && asked.line.contains("HOLDUNTIL=2026-11-24"))
+            .then_some(Answer::reply("501 5.5.4 That moment has passed"))?
+    });
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example> HOLDUNTIL=2026-11-24T12:00:00Z", 250);
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    client.data(&message("later"), 250);
+    gatepost.run(&["quarantine", "release", &only_parked(&gatepost)]).expect(0);
+    assert_eq!(upstream.expect_taken(1)[0].mail, "MAIL FROM:<alice@mta.example>");
+}
+
+/// RFC 5322 2.2.3: a message whose first line begins with a blank goes on with no field of ours.
+#[test]
+fn nothing_folds_into_a_field_of_ours() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("submission.sender_header", true).start();
+    for begin in [" , ceo@mta.example\r\n", "\tx\r\n"] {
+        let sent = format!("{begin}From: b@c\r\nDate: x\r\nMessage-ID: <1@p>\r\n\r\nHello\r\n");
+        let before = upstream.taken().len();
+        gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], sent.as_bytes());
+        let arrived = String::from_utf8(taken(&upstream, before)).unwrap();
+        assert_eq!(arrived, format!("Sender: alice@mta.example\r\n\r\n{sent}"));
     }
 }
 
@@ -347,6 +378,22 @@ fn sender_and_received_as_submission_wants_them() {
         assert!(received.starts_with("Received: by gate.example with ESMTPSA"), "{received}");
         assert!(!received.contains("127.0.0"), "{received}");
     }
+    // Any address of the account's will do.
+    let of_two = Setup::new(upstream.address)
+        .set("upstream.domains", vec!["mta.example", "second.example"])
+        .set("submission.sender_header", true)
+        .start();
+    let count = upstream.taken().len();
+    let sent = format!("From: alice@second.example\r\nSender: x@y\r\n{common}\r\nHello\r\n");
+    of_two.login("alice").submit("alice@mta.example", &["bob@mta.example"], sent.as_bytes());
+    assert_eq!(taken(&upstream, count), sent.replace("Sender: x@y\r\n", "").as_bytes());
+    // A name that is no address, or none that an ASCII header could have: no Sender:, rather than what the client says.
+    let nameless = Setup::new(upstream.address)
+        .set("submission.sender_header", true)
+        .user_line(&user_line("\u{fc}na", PASSWORD))
+        .start();
+    nameless.login("\u{fc}na").submit("alice@mta.example", &["bob@mta.example"], sent.as_bytes());
+    assert_eq!(taken(&upstream, count + 1), sent.replace("Sender: x@y\r\n", "").as_bytes());
     // A relay host has no address of its own: its Sender: stays.
     let count = upstream.taken().len();
     let sent = format!("Sender: x@y\r\nFrom: z@y\r\n{common}\r\nHello\r\n");

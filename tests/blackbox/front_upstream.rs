@@ -314,6 +314,28 @@ fn a_rcpt_that_times_out_and_the_others() {
     }
 }
 
+/// Whoever else waits for a connection, the place of the one that was silent stays the transaction's.
+#[test]
+fn who_waits_does_not_get_the_place_of_one_that_was_silent() {
+    let upstream = Scripted::with(|asked| {
+        (asked.verb == "RCPT" && asked.path().starts_with("silent")).then_some(Answer::Silence)
+    });
+    let gatepost = Setup::new(upstream.address)
+        .set("upstream.timeouts.rcpt", "1s")
+        .set("upstream.max_connections", 1)
+        .relay()
+        .start();
+    let (mut client, mut other) = (gatepost.relay(), gatepost.relay());
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.expect("RCPT TO:<one@mta.example>", 250);
+    other.send(b"MAIL FROM:<bob@mta.example>\r\n");
+    client.expect("RCPT TO:<silent@mta.example>", 451);
+    client.expect("RCPT TO:<two@mta.example>", 250);
+    client.data(&message("to the others"), 250);
+    other.expect_reply(250);
+    assert_eq!(upstream.expect_taken(1)[0].recipients.len(), 2);
+}
+
 /// CONTRACT, Front: `[upstream.timeouts] mail` and `data`.
 #[test]
 fn mail_and_data_have_their_own_timeouts() {
