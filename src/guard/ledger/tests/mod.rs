@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod cost;
 mod counting;
 mod detection;
 mod durability;
