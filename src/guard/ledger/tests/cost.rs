@@ -101,7 +101,9 @@ async fn measure(dir: &Path) {
     let ledger = open(dir, policy(100));
     let (took, kib) = (begun.elapsed(), resident() / 1024);
     eprintln!("opened in {took:.2?}, {kib} KiB resident");
-    assert!(took < Duration::from_secs(2) && kib < 200 * 1024, "{took:?}, {kib} KiB");
+    // Unoptimized, beside other tests, it may take its time.
+    let most = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 2 });
+    assert!(took < most && kib < 200 * 1024, "{took:?}, {kib} KiB");
     let record = ledger.record(&account("user999999@example.org"), at(1)).await.unwrap();
     assert_eq!(record.invalid_recipients, 1);
 }
