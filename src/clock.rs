@@ -98,7 +98,10 @@ pub fn of(time: SystemTime) -> Option<Timestamp> {
 
 /// What time it is now. A clock before 1970 counts as the epoch.
 pub fn now() -> Timestamp {
-    of(SystemTime::now()).unwrap_or_default()
+    let now = of(SystemTime::now()).unwrap_or_default();
+    #[cfg(feature = "fail-points")]
+    let now = Timestamp::from_millis(now.0.saturating_add_signed(crate::fail::offset_millis()));
+    now
 }
 
 #[cfg(test)]

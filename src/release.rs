@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 
 use crate::clock::{self, Timestamp};
+use crate::fail;
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
 use crate::parts::Parts;
@@ -110,18 +111,24 @@ impl Releaser {
     }
 
     async fn attempt(&self, mut claim: Claim, decision: Decision) -> Result<Report, SpoolError> {
+        fail::point("release.claimed");
         let mut envelope = claim.envelope().clone();
         let now = clock::now();
         decide(&mut envelope, decision, now);
         claim.update(envelope.clone()).await?;
+        fail::point("release.decided");
         let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
+        fail::point("release.answered");
         let mut report = settle(&mut envelope, &tried, now);
         claim.update(envelope.clone()).await?;
+        fail::point("release.noted");
         report.message_id = message_id(&claim, &envelope).await;
         maillog::released(&report, &envelope);
         if report.outcome == Outcome::Released {
             self.tell_sender(&claim, &envelope).await?;
+            fail::point("release.told");
             claim.finish().await?;
+            fail::point("release.done");
         }
         Ok(report)
     }

@@ -36,7 +36,7 @@ const fn unit(name: &'static str, may_use: &'static [&'static str], never: &'sta
     Unit { name, may_use, never }
 }
 
-const WORDS: &[&str] = &["smtp", "account", "clock", "id"];
+const WORDS: &[&str] = &["smtp", "account", "clock", "id", "fail"];
 
 /// Units may use the words (layer 0) without saying so. A unit used by its parts is named with them: `guard` is its `mod.rs`.
 const HOUSE: &[Unit] = &[
@@ -45,6 +45,7 @@ const HOUSE: &[Unit] = &[
     unit("account", &[], NO_WORLD),
     unit("clock", &[], &["tokio::", "std::fs", "sled::", "tracing::"]),
     unit("id", &["clock"], NO_WORLD),
+    unit("fail", &[], &["tokio::", "sled::", "tracing::", "now()"]),
     // Layer 1: decisions. The configuration is made of the parts' own settings.
     unit("session", &["auth", "upstream", "guard::mimicry", "sender::rules"], NO_WORLD),
     unit("sender::rules", &[], NO_WORLD),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::envelope::{Envelope, MAX_TEXT};
 use super::index::{Index, Record};
 use crate::durable::{self, DurableError, Existing, Folder, Temporary};
+use crate::fail;
 use crate::id::QuarantineId;
 
 /// Locked by the process that has the folder open: what it sweeps is half done by nobody else.
@@ -99,19 +100,25 @@ pub(super) fn park(
     let mut message = begun.map_or_else(|| folder.temporary(), Ok)?;
     message.write(rest)?;
     let message = message.sync()?;
+    fail::point("park.message");
     let mut text = folder.temporary()?;
     text.write(envelope.as_bytes())?;
     let text = text.sync()?;
+    fail::point("park.envelope");
     // Keep: an operating system without random numbers may give an id twice.
     message.rename(message_name(id), Existing::Keep)?;
+    fail::point("park.message-named");
     if let Err(error) = text.rename(envelope_name(id), Existing::Keep) {
         let _ = folder.unlink(message_name(id));
         return Err(error);
     }
+    fail::point("park.envelope-named");
     folder.sync().inspect_err(|_| {
         let _ = folder.unlink(envelope_name(id));
         let _ = folder.unlink(message_name(id));
-    })
+    })?;
+    fail::point("park.synced");
+    Ok(())
 }
 
 /// Removes messages for good. All of them share one fsync; each has its own outcome, and one that failed can be removed
@@ -119,6 +126,7 @@ pub(super) fn park(
 pub(super) fn remove(folder: &Folder, ids: &[QuarantineId]) -> Vec<Result<(), String>> {
     let unlinked: Vec<_> = ids.iter().map(|id| folder.unlink(envelope_name(*id))).collect();
     let synced = folder.sync().map_err(|error| error.to_string());
+    fail::point("release.envelope-gone");
     let outcomes = ids.iter().zip(unlinked).map(|(id, unlinked)| {
         unlinked.map_err(|error| error.to_string())?;
         synced.clone()?;

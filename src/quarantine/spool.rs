@@ -23,6 +23,7 @@ use super::{claim, files, listing};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::durable::Folder;
+use crate::fail;
 use crate::id::QuarantineId;
 
 /// The folder's name in the data directory.
@@ -354,7 +355,9 @@ impl Spool {
             let _one_at_a_time = shared.marking.lock();
             marks::add(&shared.folder, mark, |account| shared.index().usage(Some(account)).messages > 0)
         });
-        marked.await.and_then(|marked| marked).map_err(SpoolError::Io)
+        marked.await.and_then(|marked| marked).map_err(SpoolError::Io)?;
+        fail::point("unblock.marked");
+        Ok(())
     }
 
     /// The blocks for which messages are parked, and which were not lifted, each account's latest. Reads every envelope; blocks.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Decision, Releaser, Report};
 use crate::account::Account;
 use crate::clock::{self, Timestamp};
+use crate::fail;
 use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
 use crate::id::QuarantineId;
@@ -57,6 +58,7 @@ impl Rounds {
     }
 
     fn begin(&mut self, releaser: &Releaser, due: Due) {
+        fail::point("probation.due");
         self.resting.insert(due.id, Instant::now() + REST);
         let releaser = releaser.clone();
         let (id, state) = (due.id, due.state);

@@ -9,6 +9,7 @@ use crate::account::Account;
 use crate::auth::UsersEvent;
 use crate::clock;
 use crate::control::AuditLine;
+use crate::fail;
 use crate::guard::ledger::{BlockedBy, CauseChange};
 use crate::maillog;
 use crate::net::tls::EXPIRY_WARNING;
@@ -173,7 +174,9 @@ pub(super) async fn blocks(parts: Parts) {
         for record in parts.ledger.untold(clock::now()).await {
             match parts.desk.blocked(&record, parts.roster.count(&record.account)).await {
                 Ok(()) => {
+                    fail::point("notice.written");
                     parts.ledger.told(&record);
+                    fail::point("notice.noted");
                     if record.block.is_some_and(|block| block.by != BlockedBy::Operator) {
                         maillog::block_told(&record.account, &parts.in_force.load().notify.to);
                     }

@@ -11,6 +11,7 @@
 )]
 
 #[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "some of it is for tests/faults alone")]
 mod support;
 
 mod assumptions;

@@ -122,6 +122,8 @@ impl Setup {
             trust: self.trust,
             serve: None,
             log: Arc::default(),
+            binary: env!("CARGO_BIN_EXE_gatepost").into(),
+            environment: std::collections::BTreeMap::new(),
             starttls: nowhere,
             implicit: nowhere,
         }
@@ -174,6 +176,8 @@ pub(crate) struct Gatepost {
     trust: bool,
     serve: Option<Child>,
     log: Arc<Log>,
+    binary: PathBuf,
+    environment: std::collections::BTreeMap<String, String>,
     /// The STARTTLS listener.
     pub(crate) starttls: SocketAddr,
     /// The implicit one.
@@ -312,7 +316,8 @@ impl Gatepost {
 
     /// The binary with `--config`, not yet run.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        let mut command = Command::new(&self.binary);
+        command.envs(&self.environment);
         command.arg("--config").arg(&self.config).args(arguments).current_dir(self.folder.path());
         if self.trust {
             command.env("SSL_CERT_FILE", self.ca());
@@ -362,6 +367,60 @@ impl Gatepost {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Another binary.
+    pub(crate) fn use_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
+    /// For what is started from now on.
+    pub(crate) fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Starts `serve`, and waits until it listens or has ended.
+    pub(crate) fn start_if_it_lives(&mut self) {
+        self.spawn();
+        let listens = wait_for(PATIENCE, || {
+            let listening = self.listening();
+            (listening.len() >= 2 || self.has_ended()).then_some(listening)
+        });
+        if let Some([starttls, implicit]) = listens.as_deref() {
+            (self.starttls, self.implicit) = (*starttls, *implicit);
+        }
+    }
+
+    /// Whether `serve` has ended; [`Self::reap`] takes note of that.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
+    }
+
+    pub(crate) fn signal_kill(&self) {
+        let pid = rustix::process::Pid::from_child(self.serve.as_ref().unwrap());
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Waits for the end of a `serve` that was killed.
+    pub(crate) fn reap(&mut self) {
+        if let Some(mut child) = self.serve.take() {
+            child.wait().unwrap();
+        }
+    }
+
+    /// How many descriptors `serve` has open.
+    pub(crate) fn descriptors(&self) -> u64 {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count() as u64
+    }
+
+    /// How many it may have; those that it may have had.
+    pub(crate) fn limit_descriptors(&self, most: u64) -> u64 {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let pid = Pid::from_child(self.serve.as_ref().unwrap());
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(most), maximum };
+        prlimit(Some(pid), Resource::Nofile, limit).unwrap().current.unwrap_or(u64::MAX)
     }
 
     /// SIGTERM, and waits for the end.

@@ -42,6 +42,10 @@ pub(crate) enum Answer {
     Dripped(String),
     /// These octets and CRLF, and the connection is closed.
     Last(String),
+    /// These octets alone, and the connection is closed.
+    Torn(String),
+    /// It counts as answered so, and the connection is closed before.
+    Lost(String),
     /// The connection is closed.
     Close,
     /// Nothing, for ever.
@@ -189,6 +193,14 @@ impl Scripted {
     /// The messages that it took.
     pub(crate) fn taken(&self) -> Vec<Transaction> {
         self.transactions().into_iter().filter(|transaction| transaction.taken).collect()
+    }
+
+    /// The messages that it took since the last call; it forgets them, and all that it received.
+    pub(crate) fn collect_taken(&self) -> Vec<Vec<u8>> {
+        let mut record = self.shared.record.lock().unwrap();
+        record.octets.iter_mut().for_each(|octets| *octets = Vec::new());
+        let taken = record.transactions.iter_mut().filter(|one| one.taken && !one.data.is_empty());
+        taken.map(|one| std::mem::take(&mut one.data)).collect()
     }
 
     /// Waits until it has taken `count` messages.
@@ -382,6 +394,14 @@ impl Conversation<'_> {
             Answer::Last(text) => {
                 drop(stream.write_all(format!("{text}\r\n").as_bytes()));
                 Err(Over)
+            }
+            Answer::Torn(text) => {
+                drop(stream.write_all(text.as_bytes()));
+                Err(Over)
+            }
+            Answer::Lost(text) => {
+                drop(stream.shutdown(Shutdown::Both));
+                Ok(text)
             }
             Answer::Close => Err(Over),
             Answer::Silence => {

@@ -108,7 +108,12 @@ impl Smtp {
 
     /// Connects and reads nothing; there may be nobody.
     pub(crate) fn try_open(server: SocketAddr) -> io::Result<Self> {
-        let stream = Stream::Plain(dial(Ipv4Addr::LOCALHOST.into(), server)?);
+        Self::try_open_from(Ipv4Addr::LOCALHOST.into(), server)
+    }
+
+    /// The same from a source address of one's own.
+    pub(crate) fn try_open_from(source: IpAddr, server: SocketAddr) -> io::Result<Self> {
+        let stream = Stream::Plain(dial(source, server)?);
         Ok(Self { stream, unread: Vec::new(), transcript: Vec::new() })
     }
 

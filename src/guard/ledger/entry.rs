@@ -101,6 +101,8 @@ pub(super) struct Commit {
     pub(super) changes: Vec<Edit>,
     /// The block, if there is one.
     pub(super) block: Option<KeptBlock>,
+    /// What is done, in a word, for `fail`.
+    pub(super) deed: &'static str,
     change: u64,
     attempts: Reach,
     relayed: Option<Reach>,
@@ -691,6 +693,12 @@ impl State {
     /// What is to be written now.
     pub(super) fn commit(&mut self, account: &Account) -> Commit {
         let mut changes = Vec::new();
+        let deed = match self.committed {
+            committed if self.lifted_change > committed && self.lifted.is_some() => "unblock",
+            committed if self.block_change > committed => "block",
+            committed if self.probation_change > committed => "probation",
+            _ => "count",
+        };
         // That it was lifted before it is: if a crash cuts the rest off, it is known that the block is older.
         if self.lifted_change > self.committed {
             changes.push(rows::lifted_edit(account, self.lifted));
@@ -725,7 +733,7 @@ impl State {
             changes.extend(removals(Tree::Relayed, account, self.relayed_extent.outlived(kept)));
             self.relayed_extent.attempt(kept)
         });
-        Commit { changes, block: self.block.clone(), change: self.change, attempts, relayed, s }
+        Commit { changes, block: self.block.clone(), deed, change: self.change, attempts, relayed, s }
     }
 
     /// The block, if there is one, shown or not.

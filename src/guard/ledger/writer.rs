@@ -15,6 +15,7 @@ use super::entry::{Commit, Entry, State};
 use super::store::{Edit, Tree};
 use super::{Shared, rows};
 use crate::account::Account;
+use crate::fail;
 
 /// How soon a failed commit is repeated.
 const RETRY: Duration = Duration::from_secs(1);
@@ -246,6 +247,7 @@ impl Writer {
         let listed = self.list.write(self.shared.now());
         let commits = stored?;
         listed?;
+        commits.iter().for_each(|(_, commit)| fail::stage(commit.deed, "listed"));
         let mut rows = 0;
         for (entry, commit) in &commits {
             entry.committed(commit);
@@ -280,6 +282,7 @@ impl Writer {
         for (_, commit) in &commits {
             store.apply(&commit.changes)?;
         }
+        commits.iter().for_each(|(_, commit)| fail::stage(commit.deed, "applied"));
         let change = self.list.unstored();
         if let Some(change) = change {
             let value = Some(rows::encode(&change));
@@ -288,6 +291,7 @@ impl Writer {
         if !commits.is_empty() || change.is_some() || self.failing.is_some() {
             store.sync()?;
         }
+        commits.iter().for_each(|(_, commit)| fail::stage(commit.deed, "synced"));
         if let Some(change) = change {
             self.list.is_stored(change);
         }

@@ -28,6 +28,7 @@ pub use route::Route;
 use super::webhook::Messenger;
 use crate::clock::{self, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};
+use crate::fail;
 use crate::id::OutboxId;
 use crate::quarantine::schedule::next_try;
 use file::Meta;
@@ -334,7 +335,9 @@ impl Outbox {
         let (kind, to) = (meta.kind, meta.to.clone());
         let event = match outcome {
             Outcome::Taken(reply) => {
+                fail::point("outbox.sent");
                 self.remove(id, report).await;
+                fail::point("outbox.removed");
                 Event::Sent { id, kind, to, reply }
             }
             Outcome::Unreachable(reply) => {
@@ -461,6 +464,7 @@ fn write_all(
             let mut temporary = folder.temporary()?;
             temporary.write(&file::content(&meta, &mail.message))?;
             temporary.sync()?.rename(file::name(id), Existing::Keep)?;
+            fail::point("outbox.named");
             written.push((id, meta));
             Ok(())
         })
@@ -471,6 +475,7 @@ fn write_all(
         }
         return Err(error);
     }
+    fail::point("outbox.synced");
     Ok(written)
 }
 
