@@ -32,6 +32,7 @@ mod life;
 mod load;
 mod probation;
 mod quarantine;
+mod recovery;
 mod replay;
 mod review;
 mod seed;

@@ -93,6 +93,7 @@ impl Store {
         let shown = path.display().to_string();
         let unopenable = |cause: String| LedgerError::Unopenable { path: shown.clone(), cause };
         let broken = |cause: String| LedgerError::Broken { path: shown.clone(), cause };
+        durable::create_folder(dir).map_err(|error| unopenable(error.to_string()))?;
         let lock = lock(&dir.join("ledger.lock"), &unopenable)?;
         if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
             return Err(broken("it is no folder".to_owned()));

@@ -1,0 +1,102 @@
+//! Issue 6, Faults: a database that does not open is set aside, and no block is forgotten.
+
+use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
+use crate::support::scripted::Scripted;
+
+/// Who is blocked, and by what.
+fn blocked(gatepost: &Gatepost) -> Vec<String> {
+    let status = gatepost.json_lines(&["status"]);
+    let blocked = status.iter().filter(|object| object["state"] == "blocked");
+    let mut blocked: Vec<_> = blocked
+        .map(|object| {
+            let word = |key: &str| object[key].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {}", word("account"), word("blocked_by"), word("reason"))
+        })
+        .collect();
+    blocked.sort();
+    blocked
+}
+
+fn park(gatepost: &Gatepost, user: &str) {
+    let mut client = gatepost.login(user);
+    let message = format!("Subject: of {user}\r\n\r\nbody\r\n");
+    client.submit("x@mta.example", &["bob@mta.example"], message.as_bytes());
+    client.quit();
+}
+
+/// Alice is blocked by hand, bob by the limit, both with mail; carol was unblocked with her mail kept; dora is on probation, with
+/// mail that waits; eve is blocked and has sent nothing.
+#[test]
+fn no_block_is_forgotten_with_the_database() {
+    let upstream = Scripted::start();
+    let mut setup =
+        Setup::new(upstream.address).limit(4).notify("abuse@mta.example").set("detection.threshold", 3.0);
+    for name in ["carol", "dora", "eve"] {
+        setup = setup.user_line(&user_line(name, PASSWORD));
+    }
+    let mut gatepost = setup.start();
+    gatepost.run(&["block", "alice", "--reason", "spam seen"]).expect(0);
+    park(&gatepost, "alice");
+    let mut bob = gatepost.login("bob");
+    bob.expect("MAIL FROM:<bob@mta.example>", 250);
+    bob.expect("RCPT TO:<alice@mta.example>", 250);
+    bob.harvest(4, "mta.example");
+    bob.data(b"Subject: of bob\r\n\r\nbody\r\n", 250);
+    gatepost.run(&["block", "carol"]).expect(0);
+    park(&gatepost, "carol");
+    gatepost.run(&["unblock", "carol"]).expect(0);
+    let mut dora = gatepost.login("dora");
+    dora.expect("MAIL FROM:<dora@mta.example>", 250);
+    dora.expect("RCPT TO:<alice@mta.example>", 250);
+    dora.harvest(3, "mta.example");
+    dora.data(b"Subject: of dora\r\n\r\nbody\r\n", 250);
+    assert_eq!(gatepost.status("user:dora").unwrap()["state"], "probation");
+    gatepost.run(&["block", "eve"]).expect(0);
+    assert_eq!(gatepost.parked().len(), 4);
+    let limit = "user:bob limit 4 invalid recipients within 1h";
+    let (alice, eve) = ("user:alice operator spam seen", "user:eve operator -");
+    assert_eq!(blocked(&gatepost), [alice, limit, eve]);
+    let text = std::fs::read_to_string(gatepost.data_dir().join("blocked")).unwrap();
+    assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), 3, "{text}");
+    gatepost.terminate();
+
+    // Damaged: the list has them all.
+    let data = gatepost.data_dir();
+    let db = data.join("ledger/db");
+    let size = std::fs::metadata(&db).unwrap().len();
+    std::fs::write(&db, vec![0x5a; usize::try_from(size).unwrap()]).unwrap();
+    // A command meanwhile is no worse off.
+    let told = gatepost.run(&["status", "--json"]).expect(0);
+    assert!(told.stderr.contains("is set aside as"), "{}", told.stderr);
+    gatepost.start();
+    assert_eq!(blocked(&gatepost), [alice, limit, eve]);
+    let names =
+        std::fs::read_dir(&data).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let aside: Vec<_> = names.filter(|name| name.starts_with("ledger.broken-")).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    gatepost.expect_log("what was set aside", |line| {
+        line["level"] == "ERROR" && line.to_string().contains(&aside[0])
+    });
+    let notice = crate::support::wait_for(crate::support::PATIENCE, || {
+        let taken = upstream.taken();
+        taken
+            .iter()
+            .map(|one| String::from_utf8_lossy(&one.data).into_owned())
+            .find(|text| text.contains("The database was damaged"))
+    });
+    let notice = notice.expect("a notice").replace("=\r\n", "");
+    assert!(notice.contains(&aside[0]), "{notice}");
+    gatepost.terminate();
+    gatepost.start();
+    assert!(!gatepost.log_text().contains("had to be mended"), "told once");
+    gatepost.terminate();
+
+    // All gone: what is parked for a block speaks, and nothing else.
+    std::fs::remove_dir_all(data.join("ledger")).unwrap();
+    std::fs::remove_file(data.join("blocked")).unwrap();
+    gatepost.start();
+    assert_eq!(blocked(&gatepost), [alice, limit]);
+    assert!(std::fs::read_to_string(data.join("blocked")).unwrap().contains("user:bob "));
+    assert_eq!(gatepost.parked().len(), 4, "whatever becomes of the database");
+    assert!(!gatepost.log_text().contains("panicked"), "{}", gatepost.log_text());
+}
