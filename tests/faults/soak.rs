@@ -148,7 +148,7 @@ fn drive(server: std::net::SocketAddr, thread: usize, share: usize, sent: &Sent,
 
 fn open(server: std::net::SocketAddr, thread: usize, place: usize, sent: &Sent) -> io::Result<Smtp> {
     sent.sessions.fetch_add(1, Ordering::SeqCst);
-    if place % 4 == 0 {
+    if place.is_multiple_of(4) {
         return Smtp::try_login(server, &format!("user-{}", (thread * 7 + place / 4) % 50), PASSWORD);
     }
     let octet = |n: usize| u8::try_from(n % 250 + 1).unwrap();

@@ -23,7 +23,7 @@ pub(crate) fn start(mood: &Arc<Mood>) -> Scripted {
     let mood = Arc::clone(mood);
     Scripted::with(move |asked| {
         let (verb, whim, one_in) = (*mood.whim.lock().unwrap())?;
-        if verb != asked.verb || mood.asked.fetch_add(1, Ordering::Relaxed) % one_in != 0 {
+        if verb != asked.verb || !mood.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
             return None;
         }
         Some(match whim {
