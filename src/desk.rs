@@ -349,7 +349,8 @@ impl Desk {
         self.config().notify.webhook.as_ref()?;
         let limit = Limit { invalid_recipients: record.limit, period: record.period };
         let parked = self.spool.usage(Some(&record.account)).messages;
-        let status = AccountStatus::new(record.clone(), limit, parked, sessions, clock::now());
+        let awaited = self.spool.awaited(&record.account);
+        let status = AccountStatus::new(record.clone(), limit, parked, awaited, sessions, clock::now());
         self.event(kind, record.account.as_str(), at, &status)
     }
 

@@ -240,6 +240,8 @@ fn an_operators_day() {
         ("parked", 1.into()),
         ("sessions", 1.into()),
         ("probation_until", Value::Null),
+        ("awaited", 0.into()),
+        ("next_due", Value::Null),
     ] {
         assert_eq!(account[key], expected, "{key}: {account}");
     }

@@ -1,4 +1,4 @@
-//! `gatepost status`: accounts with an invalid recipient in the window, on probation, or blocked.
+//! `gatepost status`: accounts with an invalid recipient in the window, on probation, blocked, or with mail that goes out by itself.
 
 use super::Format;
 use super::gate::{Gate, Need};
@@ -29,7 +29,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         column("SESSIONS", 8, 8, 8),
         column("BLOCKED", 7, 33, 33),
         column("PROBATION", 6, 26, 26),
-        column("REASON", 9, 12, 50),
+        column("GOES OUT", 9, 27, 32),
+        column("REASON", 11, 12, 50),
     ]);
     let mut upstream = None;
     while let Some(answer) = replies.next().await {
@@ -48,7 +49,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         }
     }
     if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() {
-        output.line("No account has an invalid recipient in the window, and none is blocked.")?;
+        output.line("No account has an invalid recipient in the window, none is blocked, and no mail waits to go out by itself.")?;
     }
     if let Some(status) = upstream.filter(|_| !output.is_json()) {
         output.line(&of_upstream(&status))?;
@@ -81,7 +82,7 @@ fn of_upstream(status: &UpstreamStatus) -> String {
     )
 }
 
-fn row(status: AccountStatus) -> [String; 10] {
+fn row(status: AccountStatus) -> [String; 11] {
     let time = |time: Option<_>| time.map(moment).unwrap_or_default();
     let by = match status.blocked_by {
         Some(BlockedBy::Limit) => "by the limit ",
@@ -104,6 +105,7 @@ fn row(status: AccountStatus) -> [String; 10] {
         status.sessions.to_string(),
         format!("{by}{}", time(status.blocked_at)),
         status.probation_until.map(|until| format!("until {}", moment(until))).unwrap_or_default(),
+        status.next_due.map(|due| format!("{}, from {}", status.awaited, moment(due))).unwrap_or_default(),
         status.reason.unwrap_or_default(),
     ]
 }

@@ -9,9 +9,9 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::ledger::{BlockedBy, Record};
 use crate::id::QuarantineId;
-use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{RecipientState, State};
 use crate::quarantine::spool::{self, Filter};
+use crate::quarantine::{Awaited, Envelope};
 
 /// One command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -212,6 +212,10 @@ pub struct AccountStatus {
     pub sessions: usize,
     /// Until when what it sends is delayed.
     pub probation_until: Option<Timestamp>,
+    /// So many of its messages in the quarantine go out by themselves.
+    pub awaited: u64,
+    /// When the next of them does.
+    pub next_due: Option<Timestamp>,
 }
 
 impl AccountStatus {
@@ -220,6 +224,7 @@ impl AccountStatus {
         record: Record,
         limit: super::operations::Limit,
         parked: u64,
+        awaited: Awaited,
         sessions: usize,
         now: Timestamp,
     ) -> Self {
@@ -229,6 +234,8 @@ impl AccountStatus {
             (None, Some(_)) => AccountState::Probation,
             (None, None) => AccountState::Counting,
         };
+        // A block keeps them.
+        let awaited = if state == AccountState::Blocked { Awaited::default() } else { awaited };
         let (blocked_at, blocked_by, reason) = match record.block {
             Some(block) => (Some(block.at), Some(block.by), block.reason),
             None => (None, None, None),
@@ -247,6 +254,8 @@ impl AccountStatus {
             parked,
             sessions,
             probation_until: until.filter(|_| state == AccountState::Probation),
+            awaited: awaited.messages,
+            next_due: awaited.next,
         }
     }
 }

@@ -20,11 +20,11 @@ use super::api::{
 use super::audit::{Actor, AuditLine};
 use crate::account::Account;
 use crate::clock;
-use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, Tallies};
+use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, Record, Tallies};
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
-use crate::quarantine::Spool;
 use crate::quarantine::spool::{self, SpoolError};
+use crate::quarantine::{Awaited, Spool};
 use crate::roster::{Ending, Roster};
 
 /// So many accounts or messages are in memory at once.
@@ -228,22 +228,35 @@ impl Command<'_> {
         for warning in self.operations.host.warnings().into_iter().chain(blind).chain(unreadable) {
             self.say(Answer::Warning(warning)).await?;
         }
+        // Mail waits though nothing is left in the window and probation is over, or was ended.
+        let mut awaited = self.operations.spool.all_awaited();
         let mut after = None;
         loop {
             let page = match self.operations.ledger.records(after.as_ref(), PAGE, clock::now()).await {
                 Ok(page) => page,
                 Err(error) => return self.fail(error.to_string()).await,
             };
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = Some(last.account.clone());
             for record in page {
-                let limit = self.operations.host.limit(&record.account);
-                let parked = self.operations.parked(&record.account);
-                let sessions = self.operations.roster.count(&record.account);
-                let status = AccountStatus::new(record, limit, parked, sessions, clock::now());
-                self.say(Answer::Account(status)).await?;
+                let awaited = awaited.remove(&record.account).unwrap_or_default();
+                self.account(record, awaited).await?;
             }
         }
+        for (account, awaited) in awaited {
+            let now = clock::now();
+            let record = self.operations.ledger.watch(&account, now).await.record(now);
+            self.account(record, awaited).await?;
+        }
+        Ok(())
+    }
+
+    async fn account(&self, record: Record, awaited: Awaited) -> Result<(), Gone> {
+        let limit = self.operations.host.limit(&record.account);
+        let parked = self.operations.parked(&record.account);
+        let sessions = self.operations.roster.count(&record.account);
+        let status = AccountStatus::new(record, limit, parked, awaited, sessions, clock::now());
+        self.say(Answer::Account(status)).await
     }
 
     async fn block(&self, account: Account, reason: Option<String>) -> Result<(), Gone> {
@@ -345,7 +358,7 @@ impl Command<'_> {
     fn changed(&self, account: Account, done: Deed, changed: bool) -> Changed {
         let sessions = self.operations.roster.count(&account);
         let parked = self.operations.parked(&account);
-        let (awaited, last_due) = self.operations.spool.awaited(&account);
+        let Awaited { messages: awaited, last: last_due, next: _ } = self.operations.spool.awaited(&account);
         Changed { account, done, changed, sessions, kicked: false, parked, was: None, awaited, last_due }
     }
 

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use super::envelope::{Envelope, State};
 use super::schedule::postponed;
 use super::spool::{Due, Limits, Usage};
-use super::waiting::{Message, Sum, Waiting};
+use super::waiting::{Awaited, Message, Sum, Waiting};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::QuarantineId;
@@ -329,11 +329,28 @@ impl Index {
         waiting.next().map(|record| record.parked)
     }
 
-    /// How many of `account` go out by themselves, and when the last of them does.
-    pub(super) fn awaited(&self, account: &Account) -> (u64, Option<Timestamp>) {
-        let of_account = self.records.values().filter(|record| record.account.as_ref() == Some(account));
-        let due = of_account.filter(|record| record.state == State::Parked).filter_map(|record| record.due);
-        due.fold((0, None), |(number, last), due| (number + 1, last.max(Some(due))))
+    /// What of `account` goes out by itself.
+    pub(super) fn awaited(&self, account: &Account) -> Awaited {
+        let mut awaited = Awaited::default();
+        self.awaited_due().filter(|(of, _)| *of == account).for_each(|(_, due)| awaited.add(due));
+        awaited
+    }
+
+    /// The same of all accounts that have any.
+    pub(super) fn all_awaited(&self) -> BTreeMap<Account, Awaited> {
+        let mut all = BTreeMap::<Account, Awaited>::new();
+        for (account, due) in self.awaited_due() {
+            match all.get_mut(account) {
+                Some(awaited) => awaited.add(due),
+                None => all.entry(account.clone()).or_default().add(due),
+            }
+        }
+        all
+    }
+
+    fn awaited_due(&self) -> impl Iterator<Item = (&Account, Timestamp)> {
+        let parked = self.records.values().filter(|record| record.state == State::Parked);
+        parked.filter_map(|record| Some((record.account.as_ref()?, record.due?)))
     }
 
     /// Whose messages go out by themselves.
@@ -507,13 +524,16 @@ mod tests {
         index.postpone(&account("anna"), at(DAY + 1000));
         assert_eq!(times(&index), [Some(DAY + 1), Some(11), Some(DAY + 1), Some(DAY + 1), None]);
         assert_eq!(index.awaited_accounts(), [account("anna"), account("bert")].into());
-        assert_eq!(index.awaited(&account("anna")), (3, Some(at(DAY + 1))));
-        assert_eq!(index.awaited(&account("carl")), (0, None));
+        let anna = Awaited { messages: 3, next: Some(at(DAY + 1)), last: Some(at(DAY + 1)) };
+        let bert = Awaited { messages: 1, next: Some(at(11)), last: Some(at(11)) };
+        assert_eq!((index.awaited(&account("anna")), index.awaited(&account("bert"))), (anna, bert));
+        assert_eq!(index.all_awaited(), [(account("anna"), anna), (account("bert"), bert)].into());
+        assert_eq!(index.awaited(&account("carl")), Awaited::default());
         assert_eq!(index.awaited_ids(&account("bert"), Some(at(10))), []);
         assert_eq!(index.awaited_ids(&account("bert"), Some(at(11))), [ids[1]]);
         assert_eq!(index.awaited_ids(&account("bert"), None), [ids[1]]);
         index.keep(ids[1]);
-        assert_eq!((index.awaited(&account("bert")), index.due_time(ids[1])), ((0, None), None));
+        assert_eq!((index.awaited(&account("bert")), index.due_time(ids[1])), (Awaited::default(), None));
         assert_eq!(index.awaited_ids(&account("bert"), None), []);
         assert_eq!(index.put_off(&account("anna")), [ids[0], ids[2], ids[3]]);
         for id in ids {

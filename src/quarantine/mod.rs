@@ -21,4 +21,4 @@ mod waiting;
 
 pub use envelope::{Envelope, Recipient, RecipientState};
 pub use spool::Spool;
-pub use waiting::Waiting;
+pub use waiting::{Awaited, Waiting};

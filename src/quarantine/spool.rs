@@ -5,7 +5,7 @@
 //! first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings and due times. One
 //! process at a time has the folder open. What is not named like a parked message is left alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
 use super::shared::{Held, Shared, blocking};
 use super::space::{FIRST_BOOKING, Space};
-use super::waiting::Waiting;
+use super::waiting::{Awaited, Waiting};
 use super::{claim, files, listing};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -276,9 +276,14 @@ impl Spool {
         self.shared.index().next_due()
     }
 
-    /// How many messages of `account` go out by themselves, and when the last of them does.
-    pub fn awaited(&self, account: &Account) -> (u64, Option<Timestamp>) {
+    /// What of `account` goes out by itself.
+    pub fn awaited(&self, account: &Account) -> Awaited {
         self.shared.index().awaited(account)
+    }
+
+    /// The same of all accounts that have any.
+    pub fn all_awaited(&self) -> BTreeMap<Account, Awaited> {
+        self.shared.index().all_awaited()
     }
 
     /// Accounts with messages that go out by themselves.
@@ -363,7 +368,7 @@ impl Spool {
     /// The blocks for which messages are parked, and which were not lifted, each account's latest. Reads every envelope; blocks.
     pub fn blocks(&self) -> Vec<(Account, BlockFacts)> {
         let marks = marks::read(&self.shared.folder).unwrap_or_default();
-        let mut blocks: std::collections::BTreeMap<Account, BlockFacts> = std::collections::BTreeMap::new();
+        let mut blocks: BTreeMap<Account, BlockFacts> = BTreeMap::new();
         for id in self.ids(None) {
             let Ok(Envelope { account, block: Some(block), .. }) = self.shared.load(id) else { continue };
             if marks.iter().any(|mark| mark.account == account && mark.blocked == block.at) {

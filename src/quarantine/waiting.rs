@@ -26,6 +26,26 @@ pub struct Waiting {
     pub first: Option<Timestamp>,
 }
 
+/// What of one account goes out by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// How many messages.
+    pub messages: u64,
+    /// When the next of them does.
+    pub next: Option<Timestamp>,
+    /// When the last of them does.
+    pub last: Option<Timestamp>,
+}
+
+impl Awaited {
+    /// One more, due then.
+    pub(super) fn add(&mut self, due: Timestamp) {
+        self.messages += 1;
+        self.next = Some(self.next.map_or(due, |next| next.min(due)));
+        self.last = self.last.max(Some(due));
+    }
+}
+
 /// Sums up messages.
 #[derive(Debug, Default)]
 pub(super) struct Sum(BTreeMap<Account, Waiting>);

@@ -69,6 +69,8 @@ fn status_shows_who_counts_and_who_is_blocked() {
         "parked",
         "sessions",
         "probation_until",
+        "awaited",
+        "next_due",
     ];
     for key in keys {
         assert!(alice.get(key).is_some(), "no key {key} in {alice}");

@@ -94,8 +94,10 @@ fn it_waits_and_goes_out_by_itself() {
     assert_eq!(status["state"], "probation");
     assert_eq!((&status["blocked_at"], &status["invalid_recipients"]), (&Value::Null, &Value::from(2)));
     assert!(time(&status["probation_until"]) > now() - 6_000);
+    assert_eq!((&status["awaited"], &status["next_due"]), (&2.into(), &parked[0]["due"]));
     let table = gatepost.run(&["status"]).expect(0).stdout;
     assert!(table.contains("probation") && table.contains("until 20"), "{table}");
+    assert!(table.contains("GOES OUT") && table.contains("2, from 20"), "{table}");
     let table = gatepost.run(&["quarantine", "list"]).expect(0).stdout;
     let due = parked[0]["due"].as_str().unwrap().get(..19).unwrap();
     assert!(table.contains("DUE") && table.contains(due), "{due} in {table}");
@@ -178,7 +180,10 @@ fn a_restart_keeps_due_times() {
     gatepost.kill();
     gatepost.start();
     assert_eq!(only(&gatepost)["due"], put_off);
-    assert!(gatepost.status("user:alice").is_none());
+    // Nothing is left of it but what waits.
+    let status = gatepost.status("user:alice").unwrap();
+    assert_eq!((&status["state"], &status["invalid_recipients"]), (&"counting".into(), &0.into()));
+    assert_eq!((&status["awaited"], &status["next_due"]), (&1.into(), &put_off));
     send(&mut gatepost.login("alice"), "at once");
     assert_eq!(went_out(&upstream.expect_taken(1)), ["at once"]);
 }
@@ -228,7 +233,11 @@ fn a_block_in_between_keeps_it() {
     send(&mut client, "waits");
     let due = only(&gatepost)["due"].clone();
     gatepost.run(&["block", "alice"]).expect(0);
-    assert_eq!(gatepost.status("user:alice").unwrap()["state"], "blocked");
+    let status = gatepost.status("user:alice").unwrap();
+    assert_eq!(
+        (&status["state"], &status["awaited"], &status["next_due"]),
+        (&"blocked".into(), &0.into(), &Value::Null)
+    );
     send(&mut client, "of the blocked account");
     assert!(wait_for(PATIENCE, || (now() > time(&due) + 2_500).then_some(())).is_some());
     assert_eq!(upstream.taken(), []);
