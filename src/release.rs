@@ -421,7 +421,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
     let mut parameters = envelope.parameters.clone();
     // RFC 4865 4: a moment that has passed while the message was here would be refused, and with it the message.
     parameters.hold_until = parameters.hold_until.take().filter(|until| !has_passed(until, now));
-    let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters };
+    let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: Box::new(parameters) };
     let open: Vec<usize> = (0..envelope.recipients.len())
         .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))
         .collect();

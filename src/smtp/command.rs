@@ -3,6 +3,7 @@
 //! Verbs without regard to case; arguments by the grammar of RFC 5321 4.1.1, 3207, 4954, 3030. What is wrong is said
 //! as exactly as a reply can say it. Nothing here knows whether the command is allowed now.
 
+use super::grammar::Upper;
 use super::path::{PathError, split_brackets};
 use super::{Extensions, ForwardPath, MailParameters, RcptParameters, ReversePath};
 
@@ -60,8 +61,8 @@ pub enum Command {
 pub struct MailCommand {
     /// Who gets the DSNs.
     pub reverse_path: ReversePath,
-    /// The parameters.
-    pub parameters: MailParameters,
+    /// The parameters; boxed, since commands move a lot and these are large.
+    pub parameters: Box<MailParameters>,
 }
 
 /// `RCPT TO:`
@@ -132,7 +133,7 @@ impl Command {
     fn read(line: &[u8]) -> Result<Self, CommandError> {
         let text = std::str::from_utf8(line).map_err(|_| CommandError::Character)?;
         let text = text.trim_end_matches([' ', '\t']);
-        if text.chars().any(char::is_control) {
+        if has_control(text) {
             return Err(CommandError::Character);
         }
         let (verb, arguments) = text.split_once(' ').unwrap_or((text, ""));
@@ -145,7 +146,7 @@ impl Command {
             "" => Err(CommandError::Arguments(syntax)),
             _ => Ok(arguments),
         };
-        match verb.to_ascii_uppercase().as_str() {
+        match Upper::of(verb).as_str() {
             "EHLO" => Ok(Self::Ehlo(some("Syntax: EHLO domain or address literal")?.to_owned())),
             "HELO" => Ok(Self::Helo(some("Syntax: HELO domain")?.to_owned())),
             "STARTTLS" => alone(Self::StartTls, "Syntax: STARTTLS, without parameters"),
@@ -163,6 +164,15 @@ impl Command {
             verb if HTTP.contains(&verb) => Err(CommandError::Http),
             _ => Err(CommandError::Unknown),
         }
+    }
+}
+
+/// C1 control characters too.
+fn has_control(text: &str) -> bool {
+    if text.is_ascii() {
+        text.bytes().any(|octet| octet.is_ascii_control())
+    } else {
+        text.chars().any(char::is_control)
     }
 }
 
@@ -202,7 +212,7 @@ fn mail(arguments: &str) -> Result<MailCommand, CommandError> {
     if !is_parameter_list(rest) {
         return Err(SYNTAX);
     }
-    Ok(MailCommand { reverse_path, parameters: MailParameters::parse(rest)? })
+    Ok(MailCommand { reverse_path, parameters: Box::new(MailParameters::parse(rest)?) })
 }
 
 fn rcpt(arguments: &str) -> Result<RcptCommand, CommandError> {
@@ -250,8 +260,11 @@ impl MailCommand {
 
     /// Appends `MAIL FROM:<...> ...` CRLF, with the parameters that `upstream` knows.
     pub fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
-        let (path, parameters) = (&self.reverse_path, self.parameters.encode(upstream));
-        out.extend_from_slice(format!("MAIL FROM:{path}{parameters}\r\n").as_bytes());
+        out.extend_from_slice(b"MAIL FROM:<");
+        out.extend_from_slice(self.reverse_path.as_str().as_bytes());
+        out.push(b'>');
+        self.parameters.encode(upstream, out);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -266,8 +279,11 @@ impl RcptCommand {
 
     /// Appends `RCPT TO:<...> ...` CRLF.
     pub fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
-        let (path, parameters) = (&self.forward_path, self.parameters.encode(upstream));
-        out.extend_from_slice(format!("RCPT TO:{path}{parameters}\r\n").as_bytes());
+        out.extend_from_slice(b"RCPT TO:<");
+        out.extend_from_slice(self.forward_path.as_str().as_bytes());
+        out.push(b'>');
+        self.parameters.encode(upstream, out);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -476,7 +492,7 @@ mod tests {
         let parsed = mail("mail from:<> size=1000 body=8bitmime SMTPUTF8 ret=hdrs ENVID=QQ+2B1 AUTH=<>");
         assert_eq!(parsed.reverse_path, ReversePath::Null);
         assert_eq!(
-            parsed.parameters,
+            *parsed.parameters,
             MailParameters {
                 size: Some(1000),
                 body: Some(Body::EightBitMime),
@@ -486,9 +502,9 @@ mod tests {
                 ..MailParameters::default()
             }
         );
-        assert_eq!(mail("MAIL FROM:  <a@b>").parameters, MailParameters::default());
+        assert_eq!(*mail("MAIL FROM:  <a@b>").parameters, MailParameters::default());
         assert_eq!(mail("MAIL FROM:<a@b>  SIZE=99999999999999999999").parameters.size, Some(u64::MAX));
-        assert_eq!(mail("MAIL FROM:<a@b> AUTH=e+3Dmc2@example.com").parameters, MailParameters::default());
+        assert_eq!(*mail("MAIL FROM:<a@b> AUTH=e+3Dmc2@example.com").parameters, MailParameters::default());
         let (long, longer) = (format!("ENVID={}", "+41".repeat(100)), format!("ENVID={}", "a".repeat(101)));
         assert!(mail(&format!("MAIL FROM:<a@b> {long}")).parameters.envid.is_some());
         for (parameter, expected) in [

@@ -5,6 +5,32 @@
 
 use std::net::Ipv6Addr;
 
+use memchr::memchr;
+
+/// The longest keyword that anything here knows: `MT-PRIORITY` has 11 octets.
+const MAX_KEYWORD: usize = 12;
+
+/// A keyword in upper case, for comparison; held in place, since there are several in each command.
+pub(super) struct Upper {
+    octets: [u8; MAX_KEYWORD],
+    length: usize,
+}
+
+impl Upper {
+    /// Of a word that is too long for any keyword: the empty text.
+    pub(super) fn of(word: &str) -> Self {
+        let mut octets = [0; MAX_KEYWORD];
+        let Some(room) = octets.get_mut(..word.len()) else { return Self { octets, length: 0 } };
+        room.copy_from_slice(word.as_bytes());
+        room.make_ascii_uppercase();
+        Self { octets, length: word.len() }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.octets[..self.length]).unwrap_or_default()
+    }
+}
+
 /// The longest label of the DNS, in octets (RFC 1035 2.3.4).
 const MAX_LABEL: usize = 63;
 
@@ -14,8 +40,23 @@ pub(super) fn local_part(text: &str) -> Option<usize> {
         let length = quoted_string(text)?;
         return text[length..].starts_with('@').then_some(length);
     }
-    let length = text.find('@')?;
-    text[..length].split('.').all(is_atom).then_some(length)
+    let length = memchr(b'@', text.as_bytes())?;
+    parts(&text[..length]).all(is_atom).then_some(length)
+}
+
+/// What stands between dots; at least one part.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        match text.bytes().position(|octet| octet == b'.') {
+            Some(dot) => {
+                rest = text.get(dot + 1..);
+                text.get(..dot)
+            }
+            None => rest.take(),
+        }
+    })
 }
 
 /// `Atom`
@@ -25,8 +66,28 @@ pub(super) fn is_atom(text: &str) -> bool {
 
 /// `atext` (RFC 5322 3.2.3), RFC 6531 3.3: `=/ UTF8-non-ascii`.
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_visible_non_ascii(c)
+    match u8::try_from(c) {
+        Ok(octet) if octet.is_ascii() => ATEXT[usize::from(octet)],
+        _ => is_visible_non_ascii(c),
+    }
 }
+
+/// For each character of ASCII whether it is `atext`.
+const ATEXT: [bool; 128] = {
+    let mut table = [false; 128];
+    let mut octet = 0_u8;
+    while octet < 128 {
+        table[octet as usize] = octet.is_ascii_alphanumeric();
+        octet += 1;
+    }
+    let marks = b"!#$%&'*+-/=?^_`{|}~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// C1 control characters are UTF8-non-ascii by the letter; no address has one, and terminals obey them.
 fn is_visible_non_ascii(c: char) -> bool {
@@ -61,7 +122,7 @@ pub(super) fn is_domain_or_literal(text: &str) -> bool {
 
 /// `Domain`: no dot at its end, no underscore.
 pub(super) fn is_domain(text: &str) -> bool {
-    text.split('.').all(is_label)
+    parts(text).all(is_label)
 }
 
 fn is_label(label: &str) -> bool {
@@ -104,6 +165,30 @@ fn is_ipv4(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keywords_in_upper_case() {
+        for (word, expected) in [
+            ("rcpt", "RCPT"),
+            ("Mt-Priority", "MT-PRIORITY"),
+            ("", ""),
+            ("stra\u{df}e", "STRA\u{df}E"),
+            ("\u{131}", "\u{131}"), // no keyword by way of Unicode's capitals
+            ("abcdefghijklm", ""),
+        ] {
+            assert_eq!(Upper::of(word).as_str(), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn atext_is_what_the_rfc_lists() {
+        for c in (0..=0xff_u8).map(char::from) {
+            let expected = c.is_ascii_alphanumeric()
+                || "!#$%&'*+-/=?^_`{|}~".contains(c)
+                || (!c.is_ascii() && !c.is_control());
+            assert_eq!(is_atext(c), expected, "{c:?}");
+        }
+    }
 
     #[test]
     fn domains() {

@@ -172,9 +172,16 @@ impl<'a> Field<'a> {
 
     fn unfolded(self) -> String {
         // RFC 5322 2.2.3: unfolding takes the CRLF off and leaves the blank behind it.
-        let unfolded: Vec<u8> =
-            self.value().iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
-        String::from_utf8_lossy(&unfolded).trim_matches([' ', '\t']).to_owned()
+        let value = self.value();
+        let lines = value.split(|octet| matches!(octet, b'\r' | b'\n'));
+        let mut unfolded = Vec::with_capacity(value.len());
+        lines.for_each(|line| unfolded.extend_from_slice(line));
+        let text = match String::from_utf8(unfolded) {
+            Ok(text) => text,
+            Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+        };
+        let trimmed = text.trim_matches([' ', '\t']);
+        trimmed.to_owned()
     }
 
     /// What follows the colon.

@@ -5,9 +5,11 @@
 //! kept encoded.
 
 use std::fmt;
+use std::io::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::grammar::Upper;
 use super::{CommandError, Extensions, further, grammar, xtext};
 
 /// The longest ENVID, in characters once decoded (RFC 3461 4.4).
@@ -128,7 +130,7 @@ impl MailParameters {
         let mut parameters = Self::default();
         let (mut smtputf8, mut require_tls, mut auth) = (None, None, None);
         for (keyword, value) in keywords(text) {
-            match keyword.to_ascii_uppercase().as_str() {
+            match Upper::of(keyword).as_str() {
                 "SIZE" => once(&mut parameters.size, "SIZE", value.and_then(size))?,
                 "BODY" => once(&mut parameters.body, "BODY", value.and_then(body))?,
                 "SMTPUTF8" => once(&mut smtputf8, "SMTPUTF8", value.is_none().then_some(()))?,
@@ -177,11 +179,10 @@ impl MailParameters {
         needed.into_iter().find_map(|(missing, name)| missing.then_some(name))
     }
 
-    /// Those that `upstream` knows, each with a blank in front.
-    pub(super) fn encode(&self, upstream: &Extensions) -> String {
-        let mut out = String::new();
+    /// Appends those that `upstream` knows, each with a blank in front.
+    pub(super) fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
         if let Some(size) = self.size.filter(|_| upstream.size.is_some()) {
-            out += &format!(" SIZE={size}");
+            append(out, format_args!(" SIZE={size}"));
         }
         let body_known = |body: &Body| match body {
             // 7BIT is what holds without BODY (RFC 6152 3), so that leaving it out loses nothing.
@@ -189,20 +190,20 @@ impl MailParameters {
             Body::BinaryMime => upstream.binary_mime && upstream.chunking,
         };
         if let Some(body) = self.body.filter(body_known) {
-            out += &format!(" BODY={body}");
+            append(out, format_args!(" BODY={body}"));
         }
         if self.smtputf8 && upstream.smtputf8 {
-            out += " SMTPUTF8";
+            out.extend_from_slice(b" SMTPUTF8");
         }
         if let Some(ret) = self.ret.filter(|_| upstream.dsn) {
-            out += &format!(" RET={ret}");
+            append(out, format_args!(" RET={ret}"));
         }
         if let Some(envid) = self.envid.as_ref().filter(|_| upstream.dsn) {
-            out += &format!(" ENVID={envid}");
+            append(out, format_args!(" ENVID={envid}"));
         }
         let further = &upstream.further;
         if self.require_tls && further.require_tls {
-            out += " REQUIRETLS";
+            out.extend_from_slice(b" REQUIRETLS");
         }
         for (keyword, value, known) in [
             ("BY", &self.by, further.deliver_by.is_some()),
@@ -211,11 +212,15 @@ impl MailParameters {
             ("MT-PRIORITY", &self.mt_priority, further.mt_priority.is_some()),
         ] {
             if let Some(value) = value.as_ref().filter(|_| known) {
-                out += &format!(" {keyword}={value}");
+                append(out, format_args!(" {keyword}={value}"));
             }
         }
-        out
     }
+}
+
+/// Writing to a Vec cannot fail.
+fn append(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    let _ = out.write_fmt(text);
 }
 
 impl RcptParameters {
@@ -223,7 +228,7 @@ impl RcptParameters {
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let mut parameters = Self::default();
         for (keyword, value) in keywords(text) {
-            match keyword.to_ascii_uppercase().as_str() {
+            match Upper::of(keyword).as_str() {
                 "NOTIFY" => once(&mut parameters.notify, "NOTIFY", value.and_then(notify))?,
                 "ORCPT" => once(&mut parameters.orcpt, "ORCPT", value.and_then(orcpt))?,
                 _ => return Err(CommandError::Parameter),
@@ -242,16 +247,14 @@ impl RcptParameters {
     }
 
     /// As [`MailParameters::encode`].
-    pub(super) fn encode(&self, upstream: &Extensions) -> String {
-        let mut out = String::new();
+    pub(super) fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
         if let Some(notify) = self.notify.filter(|_| upstream.dsn) {
-            out += &format!(" NOTIFY={notify}");
+            append(out, format_args!(" NOTIFY={notify}"));
         }
         let orcpt_known = |orcpt: &&String| upstream.dsn && (upstream.smtputf8 || orcpt.is_ascii());
         if let Some(orcpt) = self.orcpt.as_ref().filter(orcpt_known) {
-            out += &format!(" ORCPT={orcpt}");
+            append(out, format_args!(" ORCPT={orcpt}"));
         }
-        out
     }
 }
 
@@ -282,7 +285,7 @@ fn size(text: &str) -> Option<u64> {
 }
 
 fn body(text: &str) -> Option<Body> {
-    match text.to_ascii_uppercase().as_str() {
+    match Upper::of(text).as_str() {
         "7BIT" => Some(Body::SevenBit),
         "8BITMIME" => Some(Body::EightBitMime),
         "BINARYMIME" => Some(Body::BinaryMime),
@@ -291,7 +294,7 @@ fn body(text: &str) -> Option<Body> {
 }
 
 fn ret(text: &str) -> Option<Ret> {
-    match text.to_ascii_uppercase().as_str() {
+    match Upper::of(text).as_str() {
         "FULL" => Some(Ret::Full),
         "HDRS" => Some(Ret::Hdrs),
         _ => None,
@@ -304,7 +307,7 @@ fn notify(text: &str) -> Option<Notify> {
         return Some(notify);
     }
     for event in text.split(',') {
-        match event.to_ascii_uppercase().as_str() {
+        match Upper::of(event).as_str() {
             "SUCCESS" => notify.success = true,
             "FAILURE" => notify.failure = true,
             "DELAY" => notify.delay = true,

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use memchr::memchr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::grammar;
@@ -16,10 +18,11 @@ use super::grammar;
 /// tokens, VERP, SRS), and 4.5.3.1 asks for no limits where none are needed, so the path's limit alone holds.
 pub const MAX_PATH: usize = 256;
 
-/// `local-part@domain` or `local-part@[address literal]`, checked and kept verbatim, without angle brackets.
+/// `local-part@domain` or `local-part@[address literal]`, checked and kept verbatim, without angle brackets. Cheap to clone:
+/// the question, its answer and the transactions on both sides hold the same recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
-    text: Box<str>,
+    text: Arc<str>,
     /// Where in `text` the separating `@` stands.
     at: usize,
 }
@@ -65,7 +68,7 @@ impl Mailbox {
     /// # Errors
     /// See [`PathError`]; never [`PathError::NoBrackets`].
     pub fn parse(text: &str) -> Result<Self, PathError> {
-        if !text.contains('@') {
+        if memchr(b'@', text.as_bytes()).is_none() {
             return Err(PathError::NoDomain);
         }
         if text.len() + "<>".len() > MAX_PATH {

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
 use std::str::FromStr;
 
 use memchr::memchr;
@@ -132,19 +131,32 @@ impl Reply {
     }
 
     fn encode_lines(&self, enhanced: Option<Enhanced>, out: &mut Vec<u8>) {
-        let mut lines = self.lines().peekable();
-        while let Some(text) = lines.next() {
+        let mut rest = Some(&*self.text);
+        while let Some(text) = rest {
+            let (text, separator) = match memchr(b'\n', text.as_bytes()) {
+                Some(end) => {
+                    rest = text.get(end + 1..);
+                    (text.get(..end).unwrap_or_default(), b'-')
+                }
+                None => {
+                    rest = None;
+                    (text, b' ')
+                }
+            };
             let begin = out.len();
-            let separator = if lines.peek().is_some() { '-' } else { ' ' };
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "{:03}{separator}", self.code);
+            push_number(out, self.code, 3);
+            out.push(separator);
             if let Some(enhanced) = enhanced {
-                let _ = write!(out, "{enhanced}");
+                enhanced.encode(out);
                 if !text.is_empty() {
                     out.push(b' ');
                 }
             }
-            out.extend(text.chars().map(|c| if matches!(c, ' '..='~') { c as u8 } else { b'?' }));
+            if is_printable_ascii(text.as_bytes()) {
+                out.extend_from_slice(text.as_bytes());
+            } else {
+                out.extend(text.chars().map(|c| if matches!(c, ' '..='~') { c as u8 } else { b'?' }));
+            }
             out.truncate(begin + MAX_LINE_CONTENT);
             out.extend_from_slice(b"\r\n");
         }
@@ -194,18 +206,59 @@ fn next_line(octets: &[u8]) -> Result<Option<(&[u8], usize)>, ReplyError> {
 /// The enhanced code at the front of the text of a line, if there is one, and what follows it.
 fn split_enhanced(text: &[u8]) -> (Option<Enhanced>, &[u8]) {
     let end = memchr(b' ', text).unwrap_or(text.len());
-    let code = std::str::from_utf8(&text[..end]).ok().and_then(|code| code.parse().ok());
+    let code = Enhanced::read(&text[..end]);
     (code, text.get(end + 1..).unwrap_or_default())
 }
 
 /// Appends what is printable of `text`; each other character, and each sequence that is no UTF-8, as `?`.
 fn push_clean(out: &mut String, text: &[u8]) {
+    if let Ok(plain) = std::str::from_utf8(text)
+        && is_printable_ascii(text)
+    {
+        return out.push_str(plain);
+    }
     out.reserve(text.len());
     for chunk in text.utf8_chunks() {
         out.extend(chunk.valid().chars().map(|c| if is_printable(c) { c } else { '?' }));
         if !chunk.invalid().is_empty() {
             out.push('?');
         }
+    }
+}
+
+/// What nearly all replies are, and then need no look at their characters one by one.
+fn is_printable_ascii(text: &[u8]) -> bool {
+    text.iter().all(|octet| matches!(octet, b' '..=b'~'))
+}
+
+/// Appends a number with at least so many digits, at most 5.
+fn push_number(out: &mut Vec<u8>, number: u16, least: usize) {
+    let mut digits = [b'0'; 5];
+    let mut rest = number;
+    let mut begin = digits.len();
+    while rest > 0 || digits.len() - begin < least {
+        begin -= 1;
+        digits[begin] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits[begin..]);
+}
+
+impl Enhanced {
+    fn read(text: &[u8]) -> Option<Self> {
+        let (class, rest) = enhanced_part(text)?;
+        let (subject, rest) = enhanced_part(rest.strip_prefix(b".")?)?;
+        let (detail, rest) = enhanced_part(rest.strip_prefix(b".")?)?;
+        let class = u8::try_from(class).ok().filter(|class| matches!(class, 2 | 4 | 5))?;
+        rest.is_empty().then_some(Self { class, subject, detail })
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        push_number(out, self.class.into(), 1);
+        out.push(b'.');
+        push_number(out, self.subject, 1);
+        out.push(b'.');
+        push_number(out, self.detail, 1);
     }
 }
 
@@ -243,21 +296,17 @@ impl FromStr for Enhanced {
     type Err = ReplyError;
 
     fn from_str(text: &str) -> Result<Self, ReplyError> {
-        let mut parts = text.split('.');
-        let mut part = || parts.next().and_then(enhanced_part).ok_or(ReplyError("no enhanced status code"));
-        let (class, subject, detail) = (part()?, part()?, part()?);
-        match (u8::try_from(class), parts.next()) {
-            (Ok(class @ (2 | 4 | 5)), None) => Ok(Self { class, subject, detail }),
-            _ => Err(ReplyError("no enhanced status code")),
-        }
+        Self::read(text.as_bytes()).ok_or(ReplyError("no enhanced status code"))
     }
 }
 
-/// 1 to 3 digits without a leading zero.
-fn enhanced_part(text: &str) -> Option<u16> {
-    let digits = matches!(text.len(), 1..=3) && text.bytes().all(|octet| octet.is_ascii_digit());
-    let leading_zero = text.len() > 1 && text.starts_with('0');
-    if digits && !leading_zero { text.parse().ok() } else { None }
+/// 1 to 3 digits without a leading zero at the front, and what follows them.
+fn enhanced_part(text: &[u8]) -> Option<(u16, &[u8])> {
+    let length = text.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(length);
+    let leading_zero = length > 1 && digits.starts_with(b"0");
+    let number = digits.iter().take(3).fold(0, |number, digit| number * 10 + u16::from(*digit - b'0'));
+    (matches!(length, 1..=3) && !leading_zero).then_some((number, rest))
 }
 
 impl Serialize for Enhanced {

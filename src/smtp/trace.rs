@@ -48,6 +48,8 @@ pub struct Protocol {
 
 /// The longest name of a host (RFC 5321 4.5.3.1.2).
 const MAX_HOST: usize = 255;
+/// Octets of most Received fields.
+const TYPICAL: usize = 320;
 
 impl Protocol {
     /// `ESMTPSA`, `UTF8SMTPS`, ... Without EHLO it is `SMTP`: the registry has no name for more.
@@ -68,28 +70,44 @@ impl Protocol {
 
 /// The whole field, folded, with its last CRLF. Never a line over 998 octets, never a character that could end it.
 pub fn received(received: &Received<'_>) -> String {
-    let mut out = String::from("Received: ");
+    // One text, made in place: there is one for each message.
+    let mut out = String::with_capacity(TYPICAL);
+    out += "Received: ";
     if let Some(client) = received.client {
         let literal = address_literal(client);
+        out += "from ";
         // Extended-Domain = address-literal FWS "(" TCP-info ")" where it did not say its name.
-        let helo = received.helo.map(host).filter(|helo| !helo.is_empty());
-        out += &format!("from {} ({literal})\r\n\t", helo.as_deref().unwrap_or(&literal));
+        match received.helo.filter(|helo| !helo.is_empty()) {
+            Some(helo) => push_clean(&mut out, helo, HOST),
+            None => out += &literal,
+        }
+        push_all(&mut out, [" (", &literal, ")\r\n\t"]);
     }
-    out += &format!("by {} with {}", host(received.hostname), received.protocol.name());
+    out += "by ";
+    push_clean(&mut out, received.hostname, HOST);
+    push_all(&mut out, [" with ", received.protocol.name()]);
     if let Some((version, cipher)) = received.tls {
-        out += &format!("\r\n\t({} {})", atom(version), atom(cipher));
+        out += "\r\n\t(";
+        push_clean(&mut out, version, ATOM);
+        out += " ";
+        push_clean(&mut out, cipher, ATOM);
+        out += ")";
     }
-    out += &format!("\r\n\tid {}", received.session);
+    push_all(&mut out, ["\r\n\tid ", &received.session.to_string()]);
     let printable = |recipient: &&str| {
         recipient.len() <= MAX_PATH
             && !recipient.contains(char::is_control)
             && (recipient.is_ascii() || received.protocol.smtputf8)
     };
     if let Some(recipient) = received.only_recipient.filter(printable) {
-        out += &format!("\r\n\tfor <{recipient}>");
+        push_all(&mut out, ["\r\n\tfor <", recipient, ">"]);
     }
-    out += &format!(";\r\n\t{}\r\n", received.when.to_rfc5322());
+    push_all(&mut out, [";\r\n\t", &received.when.to_rfc5322(), "\r\n"]);
     out
+}
+
+fn push_all<const N: usize>(out: &mut String, parts: [&str; N]) {
+    parts.into_iter().for_each(|part| out.push_str(part));
 }
 
 /// `Date: ...` CRLF.
@@ -141,17 +159,23 @@ fn address_literal(address: IpAddr) -> String {
 
 /// A domain or address literal, or what is left of something else once it cannot break the field.
 fn host(text: &str) -> String {
-    clean(text, ".-[]:_")
+    let mut out = String::new();
+    push_clean(&mut out, text, HOST);
+    out
 }
 
-fn atom(text: &str) -> String {
-    clean(text, ".-_")
-}
+/// What beside letters and digits stays in the name of a host, and in an atom.
+const HOST: &[u8] = b".-[]:_";
+const ATOM: &[u8] = b".-_";
 
 /// Letters, digits and the `others` stay; all else becomes `?`.
-fn clean(text: &str, others: &str) -> String {
-    let stays = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
-    text.chars().take(MAX_HOST).map(|c| if stays(c) { c } else { '?' }).collect()
+fn push_clean(out: &mut String, text: &str, others: &[u8]) {
+    let stays = |octet: u8| octet.is_ascii_alphanumeric() || others.contains(&octet);
+    if text.len() <= MAX_HOST && text.bytes().all(stays) {
+        return out.push_str(text);
+    }
+    let stays = |c: char| u8::try_from(c).is_ok_and(stays);
+    out.extend(text.chars().take(MAX_HOST).map(|c| if stays(c) { c } else { '?' }));
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::guard::ledger::Relayed;
 use crate::guard::mimicry::Place;
 use crate::quarantine::spool::Unparked;
 use crate::session::{Delivery, Event, ParkReason, Step, UpstreamFault};
-use crate::smtp::Reply;
+use crate::smtp::{MailParameters, Reply};
 use crate::transfer::Transfer;
 
 impl Conversation {
@@ -109,7 +109,7 @@ impl Conversation {
             block: sender.watch.block().filter(|_| due.is_none()).map(facts::block),
             session: facts::session(&self.session, self.client.stream(), self.id, self.peer),
             reverse_path: transaction.mail.reverse_path.clone(),
-            parameters: transaction.mail.parameters.clone(),
+            parameters: MailParameters::clone(&transaction.mail.parameters),
             mail_reply: transaction.mail_reply.clone(),
             recipients: facts::recipients(transaction),
             size,

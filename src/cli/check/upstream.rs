@@ -178,7 +178,7 @@ fn identity(sender: &Sender) -> Arc<ClientIdentity> {
 }
 
 async fn open(transaction: &mut Transaction, from: &ReversePath) -> Result<Reply, Fault> {
-    let parameters = MailParameters::default();
+    let parameters = Box::new(MailParameters::default());
     transaction.ask(Question::Mail(MailCommand { reverse_path: from.clone(), parameters }));
     replied(transaction.answer().await)
 }
