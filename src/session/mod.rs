@@ -6,16 +6,16 @@
 
 mod event;
 mod offer;
+mod queue;
 mod sequence;
 pub mod texts;
 mod transaction;
-
-use std::collections::VecDeque;
 
 pub use event::{
     Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, ParkOrder, ParkReason,
     Step, UpstreamFault, View,
 };
+use queue::{Pending, Queue};
 use sequence::{Situation, Verb, out_of_order};
 pub use transaction::{Bound, Recipient, Transaction};
 
@@ -56,21 +56,6 @@ pub struct Hello {
     offered: Extensions,
 }
 
-/// A command that is not answered yet.
-#[derive(Debug)]
-enum Pending {
-    /// The upstream is asked.
-    Mail(MailCommand),
-    /// The upstream is asked.
-    Rcpt(RcptCommand),
-    /// The guard is asked.
-    BrokenPath,
-    /// Nobody is asked, but what came before must be answered first.
-    Unasked(RcptCommand),
-    /// Likewise, and the reply is known.
-    Said(Reply),
-}
-
 /// One client's conversation.
 #[derive(Debug)]
 pub struct Session {
@@ -79,7 +64,7 @@ pub struct Session {
     hello: Option<Hello>,
     user: Option<Account>,
     transaction: Option<Transaction>,
-    pending: VecDeque<Pending>,
+    pending: Queue,
     /// The 250 that the message which is being parked will get.
     told: Option<Reply>,
     errors: u32,
@@ -97,7 +82,7 @@ impl Session {
             hello: None,
             user: None,
             transaction: None,
-            pending: VecDeque::new(),
+            pending: Queue::default(),
             told: None,
             errors: 0,
             transactions: 0,
@@ -128,7 +113,7 @@ impl Session {
 
     /// Whether the upstream is needed for the transaction under way: it is open there, or on its way there.
     pub fn needs_upstream(&self) -> bool {
-        self.pending.iter().any(|pending| matches!(pending, Pending::Mail(_)))
+        self.pending.has_mail()
             || self.transaction.as_ref().is_some_and(|transaction| transaction.bound == Bound::Upstream)
     }
 
@@ -151,9 +136,8 @@ impl Session {
 
     /// Those accepted, and those that may yet be.
     fn recipients_at_most(&self) -> usize {
-        let open = |pending: &&Pending| matches!(pending, Pending::Rcpt(_) | Pending::Unasked(_));
         let accepted = self.transaction.as_ref().map_or(0, Transaction::accepted);
-        accepted + self.pending.iter().filter(open).count()
+        accepted + self.pending.recipients()
     }
 
     /// Takes one event; appends the replies that are ready to `out`; says what is to be done next.
@@ -291,8 +275,7 @@ impl Session {
             can_authenticate: !view.mechanisms.is_empty(),
             authenticated: self.user.is_some(),
             relay_host: self.terms.relay_host,
-            in_transaction: self.transaction.is_some()
-                || self.pending.iter().any(|pending| matches!(pending, Pending::Mail(_))),
+            in_transaction: self.transaction.is_some() || self.pending.has_mail(),
             in_chunks: self.transaction.as_ref().is_some_and(|transaction| transaction.in_chunks),
             recipients: self.transaction.as_ref().map_or(0, Transaction::accepted),
         }
@@ -453,11 +436,8 @@ impl Session {
 
     /// Whether the MAIL to which a RCPT now belongs had SMTPUTF8.
     fn declared_smtputf8(&self) -> bool {
-        let on_its_way = self.pending.iter().rev().find_map(|pending| match pending {
-            Pending::Mail(mail) => Some(mail),
-            _ => None,
-        });
-        let mail = on_its_way.or_else(|| self.transaction.as_ref().map(|transaction| &transaction.mail));
+        let under_way = self.transaction.as_ref().map(|transaction| &transaction.mail);
+        let mail = self.pending.last_mail().or(under_way);
         mail.is_some_and(|mail| mail.parameters.smtputf8)
     }
 
@@ -528,15 +508,15 @@ impl Session {
     fn answered(&mut self, answered: Answered, view: &View<'_>, out: &mut Vec<u8>) {
         match self.pending.pop_front() {
             Some(Pending::Mail(command)) => {
-                let (reply, accepted, theirs) = match answered {
-                    Answered::Replied(reply) => (reply.clone(), reply.code / 100 == 2, Some(reply)),
-                    Answered::Fault(fault) => (upstream_fault(fault), false, None),
-                    Answered::Unasked | Answered::BrokenPath => (texts::UPSTREAM_UNAVAILABLE, false, None),
+                let (reply, accepted) = match answered {
+                    Answered::Replied(reply) => (reply, true),
+                    Answered::Fault(fault) => (upstream_fault(fault), false),
+                    Answered::Unasked | Answered::BrokenPath => (texts::UPSTREAM_UNAVAILABLE, false),
                 };
-                if accepted {
-                    self.transaction = Some(Transaction::new(command, theirs, Bound::Upstream));
-                }
                 self.write(&reply, out);
+                if accepted && reply.code / 100 == 2 {
+                    self.transaction = Some(Transaction::new(command, Some(reply), Bound::Upstream));
+                }
             }
             Some(Pending::Rcpt(command)) => self.rcpt_answered(command, answered, view, out),
             Some(Pending::BrokenPath) => {
@@ -575,17 +555,19 @@ impl Session {
         };
         // CONTRACT: the crossing RCPT, and any answer that comes after the block, is shown as 250.
         let covered = view.blocked && !self.terms.refuse_blocked;
-        let told = if covered {
+        let imitation = covered.then(|| {
             transaction.divert();
             view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle).reply
-        } else {
-            match &upstream {
-                Ok(reply) | Err(reply) => reply.clone(),
-            }
+        });
+        let told = match (&imitation, &upstream) {
+            (Some(told), _) | (None, Ok(told) | Err(told)) => told,
         };
         let accepted = told.code / 100 == 2;
-        transaction.note(Recipient { command, upstream: upstream.ok(), accepted }, self.terms.max_recipients);
-        self.write(&told, out);
+        self.write(told, out);
+        if let Some(transaction) = &mut self.transaction {
+            let recipient = Recipient { command, upstream: upstream.ok(), accepted };
+            transaction.note(recipient, self.terms.max_recipients);
+        }
     }
 
     fn unasked(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) {

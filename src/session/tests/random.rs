@@ -1,5 +1,7 @@
 //! Any sequence of events: one reply for each command, in order, and nothing that tells a block.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;

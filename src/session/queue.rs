@@ -1,0 +1,113 @@
+//! The commands that are not answered yet, oldest first; what is asked of the queue at each command it knows without
+//! going through it, so that a batch of a thousand recipients costs each of them the same.
+
+use std::collections::VecDeque;
+
+use crate::smtp::{MailCommand, RcptCommand, Reply};
+
+/// A command that is not answered yet.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// The upstream is asked.
+    Mail(MailCommand),
+    /// The upstream is asked.
+    Rcpt(RcptCommand),
+    /// The guard is asked.
+    BrokenPath,
+    /// Nobody is asked, but what came before must be answered first.
+    Unasked(RcptCommand),
+    /// Likewise, and the reply is known.
+    Said(Reply),
+}
+
+/// The commands that are not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    commands: VecDeque<Pending>,
+    mails: usize,
+    recipients: usize,
+    others: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.mails + self.recipients + self.others == 0
+    }
+
+    /// Whether a transaction is on its way.
+    pub(super) fn has_mail(&self) -> bool {
+        self.mails > 0
+    }
+
+    /// The transaction on its way, the last of them.
+    pub(super) fn last_mail(&self) -> Option<&MailCommand> {
+        self.commands.iter().rev().find_map(|pending| match pending {
+            Pending::Mail(mail) => Some(mail),
+            _ => None,
+        })
+    }
+
+    /// How many recipients may yet be accepted.
+    pub(super) fn recipients(&self) -> usize {
+        self.recipients
+    }
+
+    pub(super) fn push_back(&mut self, pending: Pending) {
+        *self.count(&pending) += 1;
+        self.commands.push_back(pending);
+    }
+
+    pub(super) fn push_front(&mut self, pending: Pending) {
+        *self.count(&pending) += 1;
+        self.commands.push_front(pending);
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Pending> {
+        let pending = self.commands.pop_front()?;
+        *self.count(&pending) -= 1;
+        Some(pending)
+    }
+
+    fn count(&mut self, pending: &Pending) -> &mut usize {
+        match pending {
+            Pending::Mail(_) => &mut self.mails,
+            Pending::Rcpt(_) | Pending::Unasked(_) => &mut self.recipients,
+            Pending::BrokenPath | Pending::Said(_) => &mut self.others,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::Command;
+
+    #[test]
+    fn what_it_knows_is_what_it_holds() {
+        let mail = || match Command::parse(b"MAIL FROM:<a@b>") {
+            Ok(Command::Mail(mail)) => Pending::Mail(mail),
+            other => panic!("{other:?}"),
+        };
+        let rcpt = || match Command::parse(b"RCPT TO:<a@b>") {
+            Ok(Command::Rcpt(rcpt)) => rcpt,
+            other => panic!("{other:?}"),
+        };
+        let mut queue = Queue::default();
+        let known = |queue: &Queue| (queue.has_mail(), queue.recipients(), queue.is_empty());
+        assert_eq!(known(&queue), (false, 0, true));
+        queue.push_back(Pending::BrokenPath);
+        queue.push_back(mail());
+        queue.push_back(Pending::Rcpt(rcpt()));
+        queue.push_back(Pending::Unasked(rcpt()));
+        assert_eq!(known(&queue), (true, 2, false));
+        assert!(queue.last_mail().is_some());
+        assert!(matches!(queue.pop_front(), Some(Pending::BrokenPath)));
+        let first = queue.pop_front().unwrap();
+        assert_eq!(known(&queue), (false, 2, false));
+        queue.push_front(first);
+        assert_eq!(known(&queue), (true, 2, false));
+        while queue.pop_front().is_some() {}
+        assert_eq!(known(&queue), (false, 0, true));
+        assert!(queue.last_mail().is_none());
+    }
+}
