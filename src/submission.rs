@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::Guard;
 pub use buffers::Buffers;
 use client::{Client, Lost};
 use message::Incoming;
@@ -334,28 +335,32 @@ impl Conversation {
     }
 
     fn handle(&mut self, event: Event) -> Step {
-        let scene = Scene::of(self);
+        let scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown, self.mechanisms());
         self.session.handle(event, &scene.view(), &mut self.client.outbound)
     }
 }
 
-/// What the machine sees of the world, held for one event.
-struct Scene {
+/// What the machine sees of the world, held for one event. Guards, not counted references: those are shared by all sessions, and
+/// counting them at each event makes the cores wait for each other.
+struct Scene<'a> {
     blocked: bool,
     probation: bool,
     room: bool,
     credentials_changed: bool,
     interruption: Option<Interruption>,
-    precedents: Arc<Precedents>,
-    upstream: Option<Arc<Extensions>>,
+    precedents: Guard<Arc<Precedents>>,
+    upstream: Guard<Option<Arc<Extensions>>>,
     mechanisms: Arc<str>,
-    sender: Option<(Arc<Rules>, Account)>,
+    sender: Option<(Guard<Arc<Rules>>, &'a Account)>,
 }
 
-impl Scene {
-    fn of(conversation: &Conversation) -> Self {
-        let parts = &conversation.parts;
-        let sender = conversation.sender.as_ref();
+impl<'a> Scene<'a> {
+    fn of(
+        parts: &Parts,
+        sender: Option<&'a Sender>,
+        shutdown: &watch::Receiver<bool>,
+        mechanisms: Arc<str>,
+    ) -> Self {
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
         let probation = sender.is_some_and(|sender| sender.watch.probation(clock::now()).is_some());
         let room = !blocked || sender.is_some_and(|sender| parts.spool.room(&sender.account, 0).is_ok());
@@ -363,7 +368,7 @@ impl Scene {
         let interruption = if ending.is_some() {
             Some(Interruption::Ended)
         } else {
-            conversation.shutdown.borrow().then_some(Interruption::ShuttingDown)
+            shutdown.borrow().then_some(Interruption::ShuttingDown)
         };
         Self {
             blocked,
@@ -373,8 +378,8 @@ impl Scene {
             interruption,
             precedents: parts.ledger.precedents(),
             upstream: parts.upstream.offers(),
-            mechanisms: conversation.mechanisms(),
-            sender: sender.map(|sender| (parts.senders.rules(), sender.account.clone())),
+            mechanisms,
+            sender: sender.map(|sender| (parts.senders.rules(), &sender.account)),
         }
     }
 
@@ -388,7 +393,7 @@ impl Scene {
             precedents: &self.precedents,
             upstream: self.upstream.as_deref(),
             mechanisms: &self.mechanisms,
-            sender: self.sender.as_ref().map(|(rules, account)| (&**rules, account)),
+            sender: self.sender.as_ref().map(|(rules, account)| (&***rules, *account)),
         }
     }
 }

@@ -5,7 +5,9 @@
 //! randomness comes from a [`Shuffle`] that the caller seeds. Does not know when somebody is blocked.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use memchr::memchr2;
 use serde::{Deserialize, Serialize};
 
 use crate::smtp::{Enhanced, Reply};
@@ -30,15 +32,15 @@ pub struct Precedent {
     pub address: String,
 }
 
-/// The last 250 at each place, to whomever it was given.
+/// The last 250 at each place, to whomever it was given. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Precedents {
     /// To MAIL.
-    pub mail: Option<Precedent>,
+    pub mail: Option<Arc<Precedent>>,
     /// To RCPT.
-    pub rcpt: Option<Precedent>,
+    pub rcpt: Option<Arc<Precedent>>,
     /// To the end of data.
-    pub end_of_data: Option<Precedent>,
+    pub end_of_data: Option<Arc<Precedent>>,
 }
 
 /// A reply made after a precedent.
@@ -121,36 +123,46 @@ impl Precedents {
         Imitation { reply, queue_id: ids.into_iter().flatten().next() }
     }
 
-    /// Takes note of a reply; `true` where it changed anything but the words that [`Self::imitate`] exchanges anyway.
-    /// Replies other than 250 are not precedents. Allocates only where it notes something down, or outside ASCII.
-    pub fn learn(&mut self, place: Place, address: &str, reply: &Reply) -> bool {
+    /// Whether [`Self::learn`] would change anything. Allocates nothing, but outside ASCII.
+    pub fn is_news(&self, place: Place, address: &str, reply: &Reply) -> bool {
         if reply.code != 250 || reply.text.len() > MAX_TEXT {
             return false;
         }
+        let Some(known) = self.at(place) else { return true };
+        if known.reply.enhanced == reply.enhanced && known.reply.text == reply.text {
+            // No address is in it, neither the one nor the other: then each word of it is what it was.
+            let names_nobody = memchr2(b'@', b'<', reply.text.as_bytes()).is_none();
+            if names_nobody && address.contains('@') && known.address.contains('@') {
+                return false;
+            }
+        }
         let (text, address) = (ascii(&reply.text), ascii(address));
-        let known = self.at(place).is_some_and(|known| {
-            known.reply.enhanced == reply.enhanced
-                && Pieces::of(place, &known.reply.text, &known.address)
-                    .same_form(Pieces::of(place, &text, &address))
-        });
-        if known {
+        let old = Pieces::of(place, &known.reply.text, &known.address);
+        known.reply.enhanced != reply.enhanced || !old.same_form(Pieces::of(place, &text, &address))
+    }
+
+    /// Takes note of a reply; `true` where it changed anything but the words that [`Self::imitate`] exchanges anyway.
+    /// Replies other than 250 are not precedents.
+    pub fn learn(&mut self, place: Place, address: &str, reply: &Reply) -> bool {
+        if !self.is_news(place, address, reply) {
             return false;
         }
-        let reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text.into_owned()) };
-        let precedent = Precedent { reply, address: address.into_owned() };
+        let text = Cow::Owned(ascii(&reply.text).into_owned());
+        let reply = Reply { code: 250, enhanced: reply.enhanced, text };
+        let precedent = Precedent { reply, address: ascii(address).into_owned() };
         *match place {
             Place::Mail => &mut self.mail,
             Place::Rcpt => &mut self.rcpt,
             Place::EndOfData => &mut self.end_of_data,
-        } = Some(precedent);
+        } = Some(Arc::new(precedent));
         true
     }
 
     fn at(&self, place: Place) -> Option<&Precedent> {
         match place {
-            Place::Mail => self.mail.as_ref(),
-            Place::Rcpt => self.rcpt.as_ref(),
-            Place::EndOfData => self.end_of_data.as_ref(),
+            Place::Mail => self.mail.as_deref(),
+            Place::Rcpt => self.rcpt.as_deref(),
+            Place::EndOfData => self.end_of_data.as_deref(),
         }
     }
 }

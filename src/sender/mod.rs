@@ -11,7 +11,7 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::rested::{PACE, Pace, Rested};
 pub use rules::{Policy, Rules};
@@ -76,8 +76,8 @@ impl Senders {
     }
 
     /// As they are now.
-    pub fn rules(&self) -> Arc<Rules> {
-        self.current.load_full()
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
+        self.current.load()
     }
 
     /// Watches the file for as long as it is polled.

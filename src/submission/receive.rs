@@ -198,7 +198,7 @@ impl Conversation {
     }
 
     pub(super) fn destination(&mut self) -> Destination {
-        let mut scene = Scene::of(self);
+        let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown, self.mechanisms());
         // Nor is a message delayed for which the upstream is ready already.
         scene.probation &= !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once || incoming.begun);
         let header = self.incoming.as_ref().and_then(Incoming::header);

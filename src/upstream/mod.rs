@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -220,8 +221,8 @@ impl Upstream {
     }
 
     /// What all upstreams offered last (before XCLIENT) that can be reached; `None` as long as none ever answered.
-    pub fn offers(&self) -> Option<Arc<Extensions>> {
-        self.shared.endpoints().common.load_full()
+    pub fn offers(&self) -> Guard<Option<Arc<Extensions>>> {
+        self.shared.endpoints().common.load()
     }
 
     /// Connects to each of them, for [`Self::offers`], those that are left out too. What has not answered after

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -300,8 +301,8 @@ impl Ledger {
     }
 
     /// The upstream's last replies.
-    pub fn precedents(&self) -> Arc<Precedents> {
-        self.shared().precedents.load_full()
+    pub fn precedents(&self) -> Guard<Arc<Precedents>> {
+        self.shared().precedents.load()
     }
 
     /// Takes note of an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without

@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) accounts: Accounts,
     pub(super) policy: ArcSwap<Policy>,
     pub(super) precedents: ArcSwap<Precedents>,
-    /// The precedents with every reply taken note of, also those that are as good as the one before.
+    /// The same, for those who change them.
     learned: Mutex<Precedents>,
     pub(super) precedents_changed: AtomicBool,
     day: Mutex<Day>,
@@ -287,6 +287,10 @@ impl Shared {
     }
 
     pub(super) fn learn(&self, place: Place, address: &str, reply: &Reply) {
+        // Nearly always it is as the one before; and this lock is everybody's.
+        if !self.precedents.load().is_news(place, address, reply) {
+            return;
+        }
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         if learned.learn(place, address, reply) {
             self.precedents.store(Arc::new(learned.clone()));
@@ -297,7 +301,11 @@ impl Shared {
 
     pub(super) fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         let said = self.day().count(foreign, refused, now);
-        self.nudge(&self.day_changed);
+        // Looked at first, since a write would take it from the other cores' caches each time: the writer clears it before it
+        // takes the lock, so that whoever sees it set behind the lock has been counted in time.
+        if !self.day_changed.load(Ordering::Acquire) {
+            self.nudge(&self.day_changed);
+        }
         said
     }
 

@@ -38,7 +38,7 @@ async fn xclient_names_the_client_and_the_connection_serves_it_alone() {
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
     // EHLO after XCLIENT is what holds; offers() is what was said before it
     assert!(transaction.extensions().unwrap().dsn);
-    assert!(!upstream.offers().unwrap().dsn);
+    assert!(!upstream.offers().as_ref().unwrap().dsn);
     drop(transaction);
     upstream.end_session(alice.session);
     upstream.end_session(bob.session);

@@ -21,7 +21,7 @@ async fn a_batch_goes_out_in_one_segment() {
     assert!(transaction.extensions().unwrap().pipelining);
     transaction.abandon();
     upstream.close().await;
-    assert!(upstream.offers().unwrap().eight_bit_mime);
+    assert!(upstream.offers().as_ref().unwrap().eight_bit_mime);
     scripted.finish(1).await;
 }
 

@@ -101,12 +101,12 @@ async fn what_all_that_can_be_reached_offer_is_offered() {
     let addresses: Vec<_> = contacts.iter().map(|contact| contact.address.to_string()).collect();
     assert_eq!(addresses, [one.address.to_string(), other.address.to_string()]);
     assert!(contacts.iter().all(|contact| contact.offers.is_ok()), "{contacts:?}");
-    let offers = upstream.offers().unwrap();
+    let offers = upstream.offers().clone().unwrap();
     assert_eq!((offers.dsn, offers.smtputf8, offers.size), (true, false, Some(Some(1000))));
     // the second is gone: the first alone counts
     let contacts = upstream.contact(DEADLINE).await;
     assert!(contacts[0].offers.is_ok() && contacts[1].offers.is_err(), "{contacts:?}");
-    assert!(upstream.offers().unwrap().smtputf8);
+    assert!(upstream.offers().as_ref().unwrap().smtputf8);
     one.finish(2).await;
     other.finish(2).await;
 }
