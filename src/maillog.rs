@@ -5,6 +5,7 @@
 //! the lines again: a test of its own fails where they are worded anew.
 
 mod bounds;
+pub mod json;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -57,6 +58,9 @@ pub struct MessageFacts<'a> {
 
 /// Text from outside for a log line: control characters and bidirectional overrides become `?`.
 pub fn clean(text: &str) -> String {
+    if is_clean_ascii(text) {
+        return text.to_owned();
+    }
     text.chars()
         .map(|c| match c {
             '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
@@ -66,9 +70,24 @@ pub fn clean(text: &str) -> String {
         .collect()
 }
 
+/// What nearly all text is.
+fn is_clean_ascii(text: &str) -> bool {
+    text.bytes().all(|octet| matches!(octet, b' '..=b'~'))
+}
+
 fn list(addresses: &[&str]) -> String {
-    let cleaned: Vec<String> = addresses.iter().map(|address| clean(address)).collect();
-    cleaned.join(",")
+    let mut list = String::with_capacity(addresses.iter().map(|address| address.len() + 1).sum());
+    for address in addresses {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        if is_clean_ascii(address) {
+            list.push_str(address);
+        } else {
+            list.push_str(&clean(address));
+        }
+    }
+    list
 }
 
 impl SessionLog {

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::Failed;
 use crate::config::{Config, Log, LogFormat, LogLevel};
-use crate::maillog;
+use crate::maillog::{self, json::JsonLines};
 use crate::server::process;
 
 /// Runs on the main thread while there is no other; the runtime comes behind what only it can do.
@@ -37,7 +37,7 @@ fn start_log(log: &Log) {
     match log.format {
         LogFormat::Auto if terminal => builder.init(),
         LogFormat::Text => builder.with_ansi(terminal).init(),
-        LogFormat::Auto | LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Auto | LogFormat::Json => builder.event_format(JsonLines).init(),
     }
 }
 

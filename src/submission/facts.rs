@@ -183,22 +183,20 @@ impl Message {
     ) {
         let (accepted, refused): (Vec<_>, Vec<_>) =
             transaction.recipients.iter().partition(|recipient| recipient.accepted);
-        let addresses = |recipients: Vec<&crate::session::Recipient>| -> Vec<String> {
-            recipients
-                .into_iter()
-                .map(|recipient| recipient.command.forward_path.as_str().to_owned())
-                .collect()
-        };
-        let (accepted, refused) = (addresses(accepted), addresses(refused));
+        let (accepted, refused) = (addresses(&accepted), addresses(&refused));
         log(&MessageFacts {
             account,
             sender: transaction.mail.reverse_path.as_str(),
             message_id: self.message_id.as_deref(),
-            accepted: &accepted.iter().map(String::as_str).collect::<Vec<_>>(),
-            refused: &refused.iter().map(String::as_str).collect::<Vec<_>>(),
+            accepted: &accepted,
+            refused: &refused,
             size: self.size,
         });
     }
+}
+
+fn addresses<'a>(recipients: &[&'a crate::session::Recipient]) -> Vec<&'a str> {
+    recipients.iter().map(|recipient| recipient.command.forward_path.as_str()).collect()
 }
 
 /// The words of an RFC 2047 header value.
