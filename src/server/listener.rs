@@ -120,7 +120,8 @@ async fn converse(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: Listen
     let stream = match tls {
         ListenTls::StartTls => Stream::Plain(stream),
         ListenTls::Implicit => {
-            let handshake = parts.tls.accept(stream);
+            // In a box, which goes with it: it takes more room than all that follows.
+            let handshake = Box::pin(parts.tls.accept(stream));
             let session = &parts.config.session;
             match timeout(session.tls_timeout.min(session.auth_timeout), handshake).await {
                 Ok(Ok(stream)) => stream,

@@ -31,7 +31,7 @@ impl Conversation {
         let delivery = loop {
             let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
             if matches!(incoming.route, Route::Nowhere(_)) {
-                incoming.abort(self.upstream.as_mut());
+                incoming.abort(self.upstream.as_deref_mut());
             }
             match std::mem::replace(&mut incoming.route, Route::Undecided) {
                 Route::Upstream(transfer) => {

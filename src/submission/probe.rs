@@ -53,7 +53,7 @@ impl Conversation {
                 Ok(Step::Read)
             }
             Ask::Rcpt(command) => self.ask_rcpt(command).await,
-            Ask::BrokenPath(octets) => self.ask_broken_path(&octets).await,
+            Ask::BrokenPath(octets) => Box::pin(self.ask_broken_path(&octets)).await,
         }
     }
 
@@ -62,7 +62,7 @@ impl Conversation {
         let mut upstream = self.parts.upstream.transaction(identity);
         self.asked.push_back(Asked::Mail { address: command.reverse_path.as_str().to_owned() });
         upstream.ask(Question::Mail(command));
-        self.upstream = Some(upstream);
+        self.upstream = Some(Box::new(upstream));
     }
 
     async fn ask_rcpt(&mut self, command: RcptCommand) -> Result<Step, Lost> {
@@ -71,7 +71,7 @@ impl Conversation {
             self.asked.push_back(Asked::Unasked);
             return Ok(step);
         };
-        if !self.reopened().await {
+        if self.upstream.is_none() && !Box::pin(self.reopened()).await {
             self.asked.push_back(Asked::Failed(UpstreamFault::Unavailable));
             return Ok(step);
         }
@@ -82,19 +82,16 @@ impl Conversation {
         Ok(step)
     }
 
-    /// Makes sure that the transaction is open upstream: MAIL was answered unasked while the account was blocked, and it no
-    /// longer is. `false` where the upstream does not take it.
+    /// Opens the transaction upstream: MAIL was answered unasked while the account was blocked, and it no longer is. `false`
+    /// where the upstream does not take it.
     async fn reopened(&mut self) -> bool {
-        let Some(transaction) = self.session.transaction() else { return self.upstream.is_some() };
-        if self.upstream.is_some() {
-            return true;
-        }
+        let Some(transaction) = self.session.transaction() else { return false };
         let identity = facts::identity(&self.session, self.id, self.peer);
         let mut upstream = self.parts.upstream.transaction(identity);
         upstream.ask(Question::Mail(transaction.mail.clone()));
         match upstream.answer().await {
             Answer::Replied(reply) if reply.is_positive() => {
-                self.upstream = Some(upstream);
+                self.upstream = Some(Box::new(upstream));
                 true
             }
             Answer::Replied(reply) => {
@@ -122,11 +119,13 @@ impl Conversation {
     /// questions of this session, those are answered first.
     async fn leave_to_ask(&mut self) -> Result<(Step, Option<Reservation>), Lost> {
         let at_once = self.sender.as_ref().and_then(|sender| sender.watch.try_reserve(1, clock::now()));
-        if let Some(leave) = at_once
-            && leave.granted() > 0
-        {
-            return Ok((Step::Read, Some(leave)));
+        match at_once.filter(|leave| leave.granted() > 0) {
+            Some(leave) => Ok((Step::Read, Some(leave))),
+            None => Box::pin(self.wait_for_leave()).await,
         }
+    }
+
+    async fn wait_for_leave(&mut self) -> Result<(Step, Option<Reservation>), Lost> {
         let step = self.settle_all().await?;
         if step == Step::Close {
             return Ok((step, None));
@@ -207,7 +206,7 @@ impl Conversation {
 
     /// Once a transaction: answers that went to the client, and into the ledger, may be those to other questions.
     pub(super) fn note_doubt(&self, before: bool) {
-        let is_in_doubt = self.upstream.as_ref().is_some_and(Transaction::is_in_doubt);
+        let is_in_doubt = self.upstream.as_deref().is_some_and(Transaction::is_in_doubt);
         if let Some(sender) = self.sender.as_ref().filter(|_| is_in_doubt && !before) {
             self.log.in_doubt(&sender.account);
         }
@@ -224,7 +223,7 @@ impl Conversation {
         });
         let blindness = self.parts.ledger.tally(foreign, !reply.is_positive(), clock::now());
         if let Some(blindness) = blindness {
-            self.parts.desk.blind(blindness).await;
+            Box::pin(self.parts.desk.blind(blindness)).await;
         }
         match (classify(reply, &self.parts.config.classify), &self.sender) {
             (Outcome::Accepted, Some(sender)) => {
@@ -233,7 +232,7 @@ impl Conversation {
             (Outcome::NoSuchRecipient, Some(_)) => {
                 // Earlier replies do not wait for the disk.
                 self.client.flush().await?;
-                self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain()).await;
+                Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
                 if let Some(domain) = path.domain() {

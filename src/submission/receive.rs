@@ -25,7 +25,7 @@ impl Conversation {
 
     pub(super) async fn receive_data(&mut self) -> Result<Step, Lost> {
         self.client.flush().await?;
-        self.incoming = Some(Incoming::by_data(self.bounds()));
+        self.incoming = Some(Box::new(Incoming::by_data(self.bounds())));
         self.receive_rest().await
     }
 
@@ -33,7 +33,8 @@ impl Conversation {
     pub(super) async fn receive_rest(&mut self) -> Result<Step, Lost> {
         loop {
             let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
-            let (consumed, ended) = incoming.take_data(self.client.buffered(), self.upstream.as_mut()).await;
+            let (consumed, ended) =
+                incoming.take_data(self.client.buffered(), self.upstream.as_deref_mut()).await;
             self.client.consume(consumed);
             if ended {
                 return self.message_ended().await;
@@ -94,7 +95,7 @@ impl Conversation {
 
     pub(super) async fn receive_chunk(&mut self, size: u64, last: bool) -> Result<Step, Lost> {
         if self.incoming.is_none() {
-            self.incoming = Some(Incoming::by_chunks(self.bounds()));
+            self.incoming = Some(Box::new(Incoming::by_chunks(self.bounds())));
         }
         let mut left = size;
         while left > 0 {
@@ -106,7 +107,7 @@ impl Conversation {
             let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
             let buffered = self.client.buffered();
             let take = buffered.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            incoming.take_chunk(&buffered[..take], self.upstream.as_mut()).await;
+            incoming.take_chunk(&buffered[..take], self.upstream.as_deref_mut()).await;
             self.client.consume(take);
             left -= take as u64;
             if incoming.needs_route() {
@@ -139,7 +140,7 @@ impl Conversation {
 
     pub(super) fn lost_in_message(&mut self, lost: Lost) -> Result<Step, Lost> {
         if let Some(mut incoming) = self.incoming.take() {
-            incoming.abort(self.upstream.as_mut());
+            incoming.abort(self.upstream.as_deref_mut());
         }
         match lost {
             Lost::TimedOut => Ok(self.handle(Event::TimedOut)),
@@ -152,13 +153,13 @@ impl Conversation {
     pub(super) async fn choose_route(&mut self) {
         self.take_route().await;
         let delayed = |incoming: &Incoming| incoming.at_once && incoming.is_undecided();
-        if self.incoming.as_ref().is_some_and(delayed) {
+        if self.incoming.as_deref().is_some_and(delayed) {
             self.take_route().await;
         }
     }
 
     async fn take_route(&mut self) {
-        let header = self.incoming.as_ref().and_then(Incoming::header);
+        let header = self.incoming.as_deref().and_then(Incoming::header);
         let objection = header.and_then(|header| self.objection(header));
         if let (Some(objection), Some(incoming)) = (objection, &mut self.incoming) {
             return incoming.fail(objection);
@@ -169,7 +170,7 @@ impl Conversation {
             // CONTRACT: a block that comes before the content begins to go upstream still holds.
             destination = self.destination();
         }
-        let Some(header) = self.incoming.as_ref().and_then(Incoming::header) else { return };
+        let Some(header) = self.incoming.as_deref().and_then(Incoming::header) else { return };
         let account = self.sender.as_ref().map(|sender| &sender.account);
         let (treatment, from) = self.treatment(header);
         let parked = account.filter(|_| destination != Destination::Relay);
@@ -182,16 +183,16 @@ impl Conversation {
             (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
             // The account was blocked meanwhile, and the quarantine has not taken it.
             (Destination::Park(_), upstream, Some(_)) if matches!(incoming.route, Route::Stranded(_)) => {
-                incoming.abort(upstream.as_mut());
+                incoming.abort(upstream.as_deref_mut());
                 incoming.fail(Delivery::QuarantineFull);
             }
             (Destination::Park(order), upstream, Some(sender)) => {
-                incoming.abort(upstream.as_mut());
+                incoming.abort(upstream.as_deref_mut());
                 let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
                 incoming.park(begun, order, treatment, trace).await;
             }
             (Destination::Park(_) | Destination::Refuse, upstream, _) => {
-                incoming.abort(upstream.as_mut());
+                incoming.abort(upstream.as_deref_mut());
                 incoming.fail(Delivery::Refused);
             }
         }
@@ -201,7 +202,7 @@ impl Conversation {
         let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown, self.mechanisms());
         // Nor is a message delayed for which the upstream is ready already.
         scene.probation &= !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once || incoming.begun);
-        let header = self.incoming.as_ref().and_then(Incoming::header);
+        let header = self.incoming.as_deref().and_then(Incoming::header);
         let message_id = header.and_then(|header| header.value("Message-ID")).unwrap_or_default();
         self.session.destination(&message_id, &scene.view())
     }

@@ -99,7 +99,10 @@ impl Transaction {
                 return Answer::None(fault);
             }
             if self.in_flight == 0 {
-                if let Err(fault) = self.make_ready().await {
+                // In a box only where there is something to wait for: most questions find the connection ready.
+                if !self.is_ready()
+                    && let Err(fault) = Box::pin(self.make_ready()).await
+                {
                     self.doom(fault);
                     continue;
                 }
@@ -165,6 +168,11 @@ impl Transaction {
         if !self.questions.is_empty() {
             self.doomed = Some((self.questions.len(), fault));
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        let fresh = self.connection.as_ref().is_some_and(|connection| connection.refusals < MAX_REFUSALS);
+        fresh && self.not_repeated.is_none()
     }
 
     /// A connection on which the transaction stands as far as it was accepted, with room for refusals.
