@@ -91,6 +91,28 @@ impl Reply {
         if octets.len() < MAX_REPLY { Ok(None) } else { Err(ReplyError("it has no end")) }
     }
 
+    /// The code of the reply at the front of `octets`, and how many octets it takes: what [`Self::parse`] would say, without
+    /// making anything of its text.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn measure(octets: &[u8]) -> Result<Option<(u16, usize)>, ReplyError> {
+        let bounded = &octets[..octets.len().min(MAX_REPLY)];
+        let mut code = None;
+        let mut taken = 0;
+        while let Some((line, length)) = next_line(&bounded[taken..])? {
+            taken += length;
+            let line = Line::parse(line)?;
+            if *code.get_or_insert(line.code) != line.code {
+                return Err(ReplyError("its lines have different codes"));
+            }
+            if line.last {
+                return Ok(Some((line.code, taken)));
+            }
+        }
+        if octets.len() < MAX_REPLY { Ok(None) } else { Err(ReplyError("it has no end")) }
+    }
+
     fn begin(line: &Line<'_>) -> Self {
         // RFC 2034 4: the classes agree; one that does not is text that happens to look like a code.
         let (code, text) = split_enhanced(line.text);
@@ -506,6 +528,12 @@ mod tests {
                 prop_assert_eq!(again.enhanced, Some(enhanced));
             }
             prop_assert_eq!(encoded(&again), out);
+        }
+
+        #[test]
+        fn what_is_measured_is_what_is_parsed(octets in octets()) {
+            let parsed = Reply::parse(&octets).map(|found| found.map(|(reply, taken)| (reply.code, taken)));
+            prop_assert_eq!(Reply::measure(&octets), parsed);
         }
 
         #[test]

@@ -218,7 +218,7 @@ impl Connection {
 
     /// Whether a reply (or what will be none) can be had without waiting.
     pub(super) fn has_reply(&mut self) -> bool {
-        let complete = |inbox: &[u8]| !inbox.is_empty() && !matches!(Reply::parse(inbox), Ok(None));
+        let complete = |inbox: &[u8]| !inbox.is_empty() && !matches!(Reply::measure(inbox), Ok(None));
         complete(&self.inbox) || (self.poll_read(&mut no_waiting()).is_ready() && complete(&self.inbox))
     }
 
@@ -253,8 +253,8 @@ impl Connection {
         }
         let mut rest = self.inbox.as_slice();
         for _ in 0..awaited {
-            match Reply::parse(rest) {
-                Ok(Some((reply, length))) if reply.code != CLOSING => {
+            match Reply::measure(rest) {
+                Ok(Some((code, length))) if code != CLOSING => {
                     rest = rest.get(length..).unwrap_or_default();
                 }
                 // What is incomplete or none is found out when its turn comes.
