@@ -94,7 +94,7 @@ fn with_certificates(
 }
 
 /// Its suites in the order of what they cost: those with SHA-384 last, which is a fifth of a session with one message
-/// (docs/decisions/0018-the-order-of-cipher-suites.md).
+/// (docs/decisions/0019-the-order-of-cipher-suites.md).
 fn server_provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {

@@ -159,7 +159,7 @@ fn next_newline(rest: &[u8]) -> Option<usize> {
 
 /// In sound content: where the next CRLF stands that a dot follows, or with which the content so far ends.
 fn next_dot(dots: &memmem::Finder<'_>, rest: &[u8]) -> Option<usize> {
-    dots.find(rest).or_else(|| match rest {
+    dots.find(rest).or(match rest {
         [before @ .., b'\r', b'\n'] | [before @ .., b'\r'] => Some(before.len()),
         _ => None,
     })
