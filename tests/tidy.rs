@@ -43,7 +43,7 @@ const HOUSE: &[Unit] = &[
     // Layer 0: words. Only the clock asks the system anything.
     unit("smtp", &["account", "clock", "id"], NO_WORLD),
     unit("account", &[], NO_WORLD),
-    unit("clock", &[], &["tokio::", "std::fs", "sled::", "tracing::"]),
+    unit("clock", &["fail"], &["tokio::", "std::fs", "sled::", "tracing::"]),
     unit("id", &["clock"], NO_WORLD),
     unit("fail", &[], &["tokio::", "sled::", "tracing::", "now()"]),
     // Layer 1: decisions. The configuration is made of the parts' own settings.
