@@ -136,6 +136,58 @@ fn what_is_different_for_some_accounts() {
     assert_eq!(upstream.taken().len(), 1);
 }
 
+/// `[[account]]`: one that is observed, one that is not exempt though `[limit] exempt` names it, and all users of a domain.
+#[test]
+fn whom_account_tables_spare_and_whom_not() {
+    let upstream = Scripted::start();
+    let rules: toml::Value = toml::toml! {
+        [[account]]
+        match = "alice"
+        observe = true
+        [[account]]
+        match = "carol"
+        exempt = false
+        [[account]]
+        match = "*@example.org"
+        invalid_recipients = 2
+    }["account"]
+        .clone();
+    let user = |name: &str| user_line(name, PASSWORD);
+    let gatepost = with_carol(&upstream)
+        .user_line(&(user("dora@Example.org") + &user("erik@example.com")))
+        .limit(3)
+        .notify("abuse@mta.example")
+        .set("limit.exempt", vec!["carol", "bob"])
+        .set("account", rules)
+        .start();
+    // Which miss blocks, if one does.
+    for (user, blocks) in [
+        ("alice", None),
+        ("bob", None),
+        ("carol", Some(3)),
+        ("dora@Example.org", Some(2)),
+        ("erik@example.com", Some(3)),
+    ] {
+        let mut client = gatepost.login(user);
+        for n in 1..=5 {
+            let shown = if blocks.is_some_and(|blocks| n >= blocks) { 250 } else { 550 };
+            ask(&mut client, &format!("nobody@{n}.example"), shown);
+        }
+        let status = gatepost.status(&format!("user:{user}")).unwrap();
+        let expected = if blocks.is_some() { "blocked" } else { "counting" };
+        assert_eq!(status["state"], expected, "{user}");
+        assert_eq!(status["limit"], blocks.unwrap_or(3), "{user}");
+        // An observed one goes on, and its mail goes out.
+        if blocks.is_none() {
+            client.submit("alice@mta.example", &["bob@mta.example"], &message(user));
+        }
+    }
+    // Two messages, three blocks, and what would have been for alice; of bob, who is exempt, nobody is told.
+    let taken = upstream.expect_taken(6);
+    let told = |subject: &str| taken.iter().filter(|one| contains(&one.data, subject.as_bytes())).count();
+    assert_eq!((told("Subject: Would have blocked: user:alice"), told("Subject: Blocked: user:")), (1, 3));
+}
+
 /// A domain that refuses 20 recipients of three accounts and accepts none counts against nobody, until it accepts one.
 #[test]
 fn a_domain_that_refuses_everybody_is_a_common_cause() {

@@ -243,6 +243,59 @@ fn what_is_done_by_hand_is_posted_too() {
     assert_eq!(upstream.taken().len(), 0);
 }
 
+/// An alarm that blocks says so; observed it says what it would have done, once a day.
+#[test]
+fn an_alarm_that_blocks_is_posted() {
+    for (observe, kind, state) in
+        [(false, "account.blocked", "blocked"), (true, "account.would_block", "counting")]
+    {
+        let (upstream, receiver) = (upstream(), Receiver::start());
+        let gatepost = setup(&upstream, &receiver)
+            .limit(100)
+            .set("limit.observe", observe)
+            .set("detection.on_alarm", "block")
+            .set("detection.threshold", 2.0)
+            .start();
+        cross(&gatepost, "alice");
+        let post = receiver.expect(1).remove(0);
+        post.expect_signed();
+        let event = post.json();
+        let mut status = gatepost.status("user:alice").unwrap();
+        // The session has ended meanwhile.
+        status["sessions"] = event["data"]["sessions"].clone();
+        assert_eq!((&event["type"], &event["data"]), (&json!(kind), &status));
+        let by = if observe { json!(null) } else { json!("detection") };
+        assert_eq!((&status["state"], &status["blocked_by"]), (&json!(state), &by));
+        // The next event that there is: nothing more came of alice.
+        cross(&gatepost, "bob");
+        let posts = receiver.expect(2);
+        assert_eq!(
+            (posts[1].kind().as_str(), &posts[1].json()["data"]["account"]),
+            (kind, &json!("user:bob"))
+        );
+    }
+}
+
+/// An upstream that says 250 to everybody is an event too.
+#[test]
+fn a_blind_upstream_is_posted() {
+    let (upstream, receiver) = (upstream(), Receiver::start());
+    let gatepost = setup(&upstream, &receiver).start();
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    for _ in 0..10 {
+        client.send("RCPT TO:<bob@mta.example>\r\n".repeat(100).as_bytes());
+        (0..100).for_each(|_| drop(client.expect_reply(250)));
+    }
+    let post = receiver.expect(1).remove(0);
+    post.expect_signed();
+    let event = post.json();
+    assert_eq!(
+        (&event["type"], &event["data"]),
+        (&json!("upstream.blind"), &json!({ "recipients": 1000, "domains": "all" }))
+    );
+}
+
 /// `[limit] unblock_after` lifts automatic blocks alone; parked mail stays; the count begins anew; over restarts too.
 #[test]
 fn automatic_blocks_are_lifted_when_their_time_is_over() {

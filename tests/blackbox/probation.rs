@@ -601,6 +601,34 @@ fn what_else_an_alarm_may_do() {
     }
 }
 
+/// `on_alarm = "block"` is like a crossed limit: what was in flight is shown as 250, and the envelope has what was said.
+#[test]
+fn an_alarm_that_blocks_in_the_middle_of_a_batch() {
+    let upstream = Scripted::start();
+    let gatepost = setup(&upstream, "1h").set("detection.on_alarm", "block").start();
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.send(b"RCPT TO:<nobody@d0.example>\r\nRCPT TO:<nobody@d1.example>\r\nRCPT TO:<nobody@d2.example>\r\nRCPT TO:<bob@mta.example>\r\n");
+    let codes: Vec<u16> = (0..4).map(|_| client.reply().code).collect();
+    assert_eq!(codes, [550, 250, 250, 250]);
+    client.data(&message("of the alarm"), 250);
+    let object = only(&gatepost);
+    assert_eq!(
+        object["recipients"],
+        serde_json::json!(["nobody@d1.example", "nobody@d2.example", "bob@mta.example"])
+    );
+    let shown = gatepost.json_lines(&["quarantine", "show", object["id"].as_str().unwrap()]).remove(0);
+    let said: Vec<_> = shown["envelope"]["recipients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|recipient| &recipient["upstream"])
+        .collect();
+    let codes: Vec<_> = said.iter().map(|reply| reply["code"].as_u64().unwrap()).collect();
+    assert_eq!(codes, [550, 550, 550, 250], "{said:?}");
+    assert!(said[2]["text"].as_str().unwrap().contains("nobody@d2.example"), "{said:?}");
+}
+
 /// `expire_after` removes nothing before its due time, nor what is due and goes out; of a blocked account it does.
 #[test]
 fn nothing_expires_before_it_is_due() {
