@@ -29,7 +29,9 @@ fn expect_counted(front: Kind, reject_code: Option<u16>, behind: Kind) {
     let mut count = 0;
     for (recipient, counts) in rows {
         let reply = client.ask(&format!("RCPT TO:<{recipient}@{FOREIGN}>"));
-        assert!(reply.code >= 400, "{recipient}: {}", reply.text());
+        // The README's recipe for Exim lets through whom it cannot ask about just now (`defer_ok`).
+        let deferred = front == Kind::Exim && ["full", "sick"].contains(recipient);
+        assert_eq!(reply.code < 400, deferred, "{recipient}: {}", reply.text());
         count += i64::from(*counts);
         let status = gatepost.status("user:alice");
         let counted = status.map_or(0, |object| object["invalid_recipients"].as_i64().unwrap());

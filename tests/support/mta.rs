@@ -261,14 +261,9 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
         Foreign::Taken { by } => (format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port()), String::new()),
         Foreign::Verified { by, reject_code } => (
             format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port()),
-            format!(
-                "smtpd_recipient_restrictions = check_recipient_access texthash:{d}/refusals, reject_unverified_recipient\n\
-                 address_verify_poll_delay = 1s\n\
-                 address_verify_poll_count = 10\n{}",
-                reject_code
-                    .map(|code| format!("unverified_recipient_reject_code = {code}\n"))
-                    .unwrap_or_default()
-            ),
+            reject_code
+                .map(|code| format!("unverified_recipient_reject_code = {code}\n"))
+                .unwrap_or_default(),
         ),
     };
     let refusals: String =
@@ -346,8 +341,22 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
         "scache unix - - n - 1 scache",
         "postlog unix-dgram n - n - 1 postlogd",
     ];
-    fs::write(dir.join("master.cf"), format!("{address} inet n - n - - smtpd\n{}\n", services.join("\n")))
-        .unwrap();
+    let listener = match foreign {
+        Foreign::Verified { .. } => {
+            recipe("127.0.0.1:10025 inet ").replace("127.0.0.1:10025", &address.to_string())
+        }
+        Foreign::Unrouted | Foreign::Taken { .. } => format!("{address} inet n - n - - smtpd\n"),
+    };
+    fs::write(dir.join("master.cf"), format!("{listener}{}\n", services.join("\n"))).unwrap();
+}
+
+/// What the README tells to write, to the letter: the block whose first line begins with `first`.
+fn recipe(first: &str) -> String {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, block) =
+        readme.split_once(&format!("```\n{first}")).unwrap_or_else(|| panic!("no block `{first}...`"));
+    let (block, _) = block.split_once("```\n").unwrap();
+    format!("{first}{block}")
 }
 
 fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) -> String {
@@ -361,8 +370,8 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
         })
         .collect();
     let verify = match foreign {
-        Foreign::Unrouted | Foreign::Taken { .. } => "",
-        Foreign::Verified { .. } => "  require verify = recipient/callout=20s\n",
+        Foreign::Unrouted | Foreign::Taken { .. } => String::new(),
+        Foreign::Verified { .. } => recipe("  require verify = "),
     };
     let (route, onward) = match foreign {
         Foreign::Unrouted => (String::new(), 25),
