@@ -14,9 +14,9 @@ use crate::server::process;
 pub(super) fn run(config: Config) -> Result<(), Failed> {
     start_log(&config.log);
     log_panics();
-    let bound = process::ready(&config).map_err(|error| Failed::because(error.to_string()))?;
+    let ready = process::ready(&config).map_err(|error| Failed::because(error.to_string()))?;
     let runtime = runtime()?;
-    let done = runtime.block_on(crate::server::serve(config, bound));
+    let done = runtime.block_on(crate::server::serve(config, ready));
     // What still waits for a disk must not keep the process from ending.
     runtime.shutdown_background();
     done.map_err(|error| Failed::because(error.to_string()))

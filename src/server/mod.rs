@@ -349,15 +349,17 @@ impl Contacts {
 }
 
 /// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the configuration anew; certificates and users file are watched anyway.
-/// `bound` as [`process::ready`] gave it.
+/// `ready` as [`process::ready`] gave it.
 ///
 /// # Errors
 /// The service could not start.
-pub async fn serve(config: Config, bound: Option<Vec<TcpListener>>) -> Result<(), ServerError> {
+pub async fn serve(config: Config, mut ready: process::Ready) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::from)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::from)?;
     let hangup = signal(SignalKind::hangup()).map_err(ServerError::from)?;
+    let bound = ready.bound.take();
     let server = Server::start_on(config, bound).await?;
+    ready.tell();
     tokio::spawn(reload::hangups(server.workshop.parts.clone(), server.slots.clone(), hangup));
     server
         .run(async move {

@@ -28,34 +28,57 @@ const KNOWN: ABI = ABI::V5;
 const SYSTEM: [&str; 9] =
     ["/etc", "/usr", "/lib", "/lib64", "/run", "/proc", "/sys/fs/cgroup", "/dev", "/nix/store"];
 
+/// The process as [`ready`] has left it.
+#[derive(Debug, Default)]
+pub struct Ready {
+    /// Sockets that only a privilege could bind which is given up by now, one for each `[[listen]]`.
+    pub bound: Option<Vec<TcpListener>>,
+    /// It runs as root, and goes on so.
+    as_root: bool,
+    /// Why there is no sandbox, though it is wanted.
+    no_sandbox: Option<String>,
+}
+
+impl Ready {
+    /// Says in the log what is less than it could be. A start that fails says why in one line, and nothing else.
+    pub(super) fn tell(&self) {
+        if self.as_root {
+            maillog::runs_as_root();
+        }
+        if let Some(why) = &self.no_sandbox {
+            maillog::no_sandbox(why);
+        }
+    }
+}
+
 /// Readies the process for `serve`, and opens its sockets where that takes a privilege which is then given up. To be called on the
 /// main thread while there is no other.
 ///
 /// # Errors
 /// The user does not exist, is not to be had, or a socket cannot be bound.
-pub fn ready(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError> {
+pub fn ready(config: &Config) -> Result<Ready, ServerError> {
     // No password and no key may end up in a file that somebody copies.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let descriptors = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
     let bound = become_user(config)?;
-    if config.process.sandbox {
+    let no_sandbox = if config.process.sandbox {
         match restrict(config) {
-            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {}
-            Ok(RulesetStatus::NotEnforced) => maillog::no_sandbox("the kernel has no Landlock"),
-            Err(error) => maillog::no_sandbox(&error.to_string()),
+            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => None,
+            Ok(RulesetStatus::NotEnforced) => Some("the kernel has no Landlock".to_owned()),
+            Err(error) => Some(error.to_string()),
         }
-    }
-    Ok(bound)
+    } else {
+        None
+    };
+    let as_root = config.process.user.is_empty() && geteuid().is_root();
+    Ok(Ready { bound, as_root, no_sandbox })
 }
 
 /// As root: binds, gives the data directory to `[process] user`, and becomes that user.
 fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError> {
     let name = &config.process.user;
     if name.is_empty() {
-        if geteuid().is_root() {
-            maillog::runs_as_root();
-        }
         return Ok(None);
     }
     let user = user(name)?;
