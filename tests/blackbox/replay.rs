@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -301,6 +302,55 @@ fn what_people_see() {
     replay(&["--json"], folder.path(), log.as_bytes()).expect(1);
 }
 
+/// A log of Postfix's, of so many messages in five lines each, two a second: three recipients, of which every fortieth bounces, from
+/// a thousand accounts.
+fn write_log(file: &Path, messages: u64) {
+    let mut log = BufWriter::new(fs::File::create(file).unwrap());
+    for number in 0..messages {
+        let (day, second) = (1 + number / 2 / 86_400, number / 2 % 86_400);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        let head = format!("2026-11-{day:02}T{hour:02}:{minute:02}:{second:02}Z mx postfix/");
+        let (id, user) = (format!("{:X}", 0x4F_0000_0000 + number), number % 1_000);
+        writeln!(log, "{head}smtpd[7]: {id}: client=x[198.51.100.9], sasl_method=PLAIN, sasl_username=u{user}@example.org").unwrap();
+        for place in 3 * number..3 * number + 3 {
+            let fate = match place % 40 {
+                0 => {
+                    "dsn=5.1.1, status=bounced (host mx said: 550 5.1.1 User unknown (in reply to RCPT TO command))"
+                }
+                _ => "dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4FKZzs0lzqz1Z)",
+            };
+            writeln!(
+                log,
+                "{head}smtp[9]: {id}: to=<r{place}@d{}.example>, relay=mx.example[203.0.113.7]:25, delay=1, delays=1/0/0/0, {fate}",
+                place % 3_000
+            )
+            .unwrap();
+        }
+        writeln!(log, "{head}qmgr[8]: {id}: removed").unwrap();
+    }
+    log.flush().unwrap();
+}
+
+/// On a terminal a bar, gone again at the end; elsewhere nothing.
+#[test]
+fn how_far_it_has_got() {
+    let folder = tempfile::tempdir().unwrap();
+    write_log(&folder.path().join("mail.log"), 30_000);
+    let clean = replay(&["--json", "mail.log"], folder.path(), b"").expect(0);
+    assert_eq!(clean.stderr, "");
+    // util-linux's script gives it a terminal, and what it wrote there to us.
+    let command = format!("{} replay --json mail.log >report", env!("CARGO_BIN_EXE_gatepost"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).current_dir(folder.path());
+    let shown = program::run(&mut script, b"").expect(0).stdout;
+    assert!(
+        shown.starts_with("\r[") && shown.contains(" %  ") && shown.contains("000 lines read\u{1b}[K"),
+        "{shown:?}"
+    );
+    assert!(shown.trim_end_matches(['\r', '\n']).ends_with("\r\u{1b}[K"), "{shown:?}");
+    assert_eq!(fs::read_to_string(folder.path().join("report")).unwrap(), clean.stdout);
+}
+
 /// CONTRACT, Commands: 1 it failed, one line says why and what to do; 2 usage.
 #[test]
 fn what_cannot_be_done() {
@@ -320,7 +370,6 @@ fn what_cannot_be_done() {
 }
 
 fn gzip(octets: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(octets).unwrap();
     encoder.finish().unwrap()
