@@ -13,6 +13,14 @@ const MAX_MECHANISM: usize = 20;
 const HTTP: &[&str] =
     &["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI"];
 
+/// The longest of them, in octets.
+pub const HTTP_METHOD: usize = 7;
+
+/// Whether the word is a method of HTTP, in any case.
+pub fn is_http_method(word: &[u8]) -> bool {
+    HTTP.iter().any(|method| word.eq_ignore_ascii_case(method.as_bytes()))
+}
+
 /// A command, with valid arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {

@@ -17,8 +17,9 @@ use crate::net::Stream;
 use crate::net::tls::Acceptor;
 use crate::session::LineError;
 use crate::session::texts::LINGER;
-use crate::smtp::Command;
+use crate::smtp::command::{HTTP_METHOD, is_http_method};
 use crate::smtp::line::{Frame, Framer};
+use crate::smtp::{Command, CommandError};
 
 /// A command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for 512 at least).
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
@@ -67,6 +68,8 @@ pub(super) struct Client {
     pub outbound: Vec<u8>,
     /// Inside an over-long line: whether it began as AUTH does.
     overlong_auth: bool,
+    /// The line under way is a BDAT.
+    chunk_follows: bool,
     /// How much of mail data is read at once, within [`DATA_READ`].
     data_read: usize,
 }
@@ -80,6 +83,7 @@ impl Client {
             framer: Framer::default(),
             outbound: Vec::new(),
             overlong_auth: false,
+            chunk_follows: false,
             data_read: *DATA_READ.start(),
         }
     }
@@ -91,9 +95,20 @@ impl Client {
 
     /// Takes the next command, if a whole line of it is buffered.
     pub(super) fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
-        if !self.framer.is_overflowing() && begins_as_tls(&self.inbound) {
-            self.inbound = BytesMut::new();
-            return Some(Err(LineError::TlsHello));
+        if !self.framer.is_overflowing() {
+            // Whatever else is wrong with the line, and however long it is.
+            let other = if begins_as_tls(&self.inbound) {
+                Some(LineError::TlsHello)
+            } else if begins_as_http(&self.inbound) {
+                Some(LineError::Command(CommandError::Http))
+            } else {
+                None
+            };
+            if let Some(other) = other {
+                self.inbound = BytesMut::new();
+                return Some(Err(other));
+            }
+            self.chunk_follows = begins_as_bdat(&self.inbound);
         }
         let limit = if self.framer.is_overflowing() {
             MAX_COMMAND_LINE
@@ -103,7 +118,17 @@ impl Client {
         };
         let too_long = if self.overlong_auth { LineError::AuthTooLong } else { LineError::TooLong };
         let kept = if self.overlong_auth { Kept::Wiped } else { Kept::AsItIs };
-        self.frame(limit, too_long, kept, |line| Command::parse(line).map_err(LineError::Command))
+        let found =
+            self.frame(limit, too_long, kept, |line| Command::parse(line).map_err(LineError::Command))?;
+        Some(found.map_err(|error| match error {
+            // Nobody knows where the chunk ends, and what is in it must not be taken for commands.
+            LineError::TooLong | LineError::Fault | LineError::Command(CommandError::Character)
+                if self.chunk_follows =>
+            {
+                LineError::Command(CommandError::ChunkSize)
+            }
+            error => error,
+        }))
     }
 
     /// Takes the next response of a SASL exchange, if a whole line of it is buffered.
@@ -258,6 +283,16 @@ impl Client {
 /// A handshake record (RFC 8446 5.1; every version of TLS begins with 3). No command begins so, and no CRLF may ever come.
 fn begins_as_tls(octets: &[u8]) -> bool {
     octets.starts_with(&[0x16, 0x03])
+}
+
+fn begins_as_http(octets: &[u8]) -> bool {
+    let word = octets.iter().take(HTTP_METHOD + 1).position(|octet| *octet == b' ');
+    word.and_then(|end| octets.get(..end)).is_some_and(is_http_method)
+}
+
+fn begins_as_bdat(octets: &[u8]) -> bool {
+    octets.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
+        && octets.get(4).is_some_and(|octet| !octet.is_ascii_alphanumeric())
 }
 
 fn begins_as_auth(octets: &[u8]) -> bool {
