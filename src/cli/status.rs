@@ -13,6 +13,9 @@ use crate::guard::ledger::BlockedBy;
 pub(super) struct Arguments {
     #[command(flatten)]
     format: Format,
+    /// Numbers alone, as Prometheus reads them (for the textfile collector of its node_exporter)
+    #[arg(long, conflicts_with = "json")]
+    metrics: bool,
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
@@ -33,6 +36,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         column("REASON", 11, 12, 50),
     ]);
     let mut upstream = None;
+    let mut sums = Sums::default();
     while let Some(answer) = replies.next().await {
         let status = match answer {
             Answer::Account(status) => status,
@@ -42,11 +46,22 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
             }
             _ => continue,
         };
-        if output.is_json() {
-            output.object(&status)?;
-        } else {
-            table.row(&mut output, row(status))?;
+        sums.add(&status);
+        match (arguments.metrics, output.is_json()) {
+            (true, _) => {}
+            (false, true) => output.object(&status)?,
+            (false, false) => table.row(&mut output, row(status))?,
         }
+    }
+    if arguments.metrics {
+        if let Some(upstream) = upstream.filter(|_| replies.verdict().is_ok()) {
+            for line in sums.metrics(&upstream).lines() {
+                output.line(line)?;
+            }
+        }
+        output.flush()?;
+        gate.close().await;
+        return replies.verdict();
     }
     if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() {
         output.line("No account has an invalid recipient in the window, none is blocked, and no mail waits to go out by itself.")?;
@@ -59,9 +74,82 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     replies.verdict()
 }
 
+/// Of all accounts that `status` knows.
+#[derive(Debug, Default)]
+struct Sums {
+    counting: u64,
+    probation: u64,
+    blocked: u64,
+    invalid: u64,
+    parked: u64,
+    awaited: u64,
+}
+
+impl Sums {
+    fn add(&mut self, status: &AccountStatus) {
+        let of_state = match status.state {
+            AccountState::Counting => &mut self.counting,
+            AccountState::Probation => &mut self.probation,
+            AccountState::Blocked => &mut self.blocked,
+        };
+        *of_state += 1;
+        self.invalid += u64::from(status.invalid_recipients);
+        self.parked += status.parked;
+        self.awaited += status.awaited;
+    }
+
+    /// The text format of Prometheus, version 0.0.4.
+    fn metrics(&self, upstream: &UpstreamStatus) -> String {
+        let Self { counting, probation, blocked, invalid, parked, awaited } = *self;
+        let one = |name: &str, help: &str, lines: &[(&str, u64)]| {
+            let lines = lines.iter().map(|(labels, value)| format!("gatepost_{name}{labels} {value}\n"));
+            format!(
+                "# HELP gatepost_{name} {help}\n# TYPE gatepost_{name} gauge\n{}",
+                lines.collect::<String>()
+            )
+        };
+        [
+            one(
+                "accounts",
+                "Accounts with an invalid recipient in the window, on probation, or blocked.",
+                &[
+                    ("{state=\"counting\"}", counting),
+                    ("{state=\"probation\"}", probation),
+                    ("{state=\"blocked\"}", blocked),
+                ],
+            ),
+            one("invalid_recipients", "Invalid recipients in the windows of all accounts.", &[("", invalid)]),
+            one("parked_messages", "Messages in the quarantine, of these accounts.", &[("", parked)]),
+            one("awaited_messages", "Of those, how many go out by themselves.", &[("", awaited)]),
+            one(
+                "recipients_asked_today",
+                "About how many recipients the upstream was asked today (UTC).",
+                &[("", upstream.asked)],
+            ),
+            one("recipients_refused_today", "How many of them it refused.", &[("", upstream.refused)]),
+            one(
+                "upstream_blind",
+                "1: the upstream seems to accept everybody.",
+                &[("", u64::from(upstream.blind))],
+            ),
+            one(
+                "common_causes",
+                "Domains that refuse everybody just now, and count against nobody.",
+                &[("", upstream.common_causes)],
+            ),
+            one(
+                "recipients_not_counted",
+                "Recipients that they refused since.",
+                &[("", upstream.not_counted)],
+            ),
+        ]
+        .concat()
+    }
+}
+
 /// What the upstream refuses, in words: an operator is to see whether it verifies recipients.
 fn of_upstream(status: &UpstreamStatus) -> String {
-    let UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind } = *status;
+    let UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind, .. } = *status;
     if asked == 0 {
         return "The upstream was asked about no recipient today (UTC).".to_owned();
     }
@@ -127,7 +215,16 @@ mod tests {
             ),
         ] {
             let [asked, refused, foreign_asked, foreign_refused] = numbers;
-            let status = UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind };
+            let (common_causes, not_counted) = (0, 0);
+            let status = UpstreamStatus {
+                asked,
+                refused,
+                foreign_asked,
+                foreign_refused,
+                blind,
+                common_causes,
+                not_counted,
+            };
             let text = of_upstream(&status);
             assert!(text.ends_with(expected), "{text}");
         }

@@ -169,6 +169,10 @@ pub struct UpstreamStatus {
     pub foreign_refused: u64,
     /// It seems to accept everybody, be it only at foreign domains.
     pub blind: bool,
+    /// Domains that refuse everybody just now: a common cause.
+    pub common_causes: u64,
+    /// Answers of theirs that did not count since each began.
+    pub not_counted: u64,
 }
 
 /// What an account is up to.

@@ -221,8 +221,16 @@ impl Command<'_> {
         let now = clock::now();
         let blind = self.operations.ledger.blindness(now).map(blind);
         let Tallies { asked, refused, foreign_asked, foreign_refused } = self.operations.ledger.tallies(now);
-        let blind_today = blind.is_some();
-        let upstream = UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind: blind_today };
+        let causes = self.operations.ledger.common_causes(now);
+        let upstream = UpstreamStatus {
+            asked,
+            refused,
+            foreign_asked,
+            foreign_refused,
+            blind: blind.is_some(),
+            common_causes: causes.len() as u64,
+            not_counted: causes.iter().map(|cause| cause.answers).sum(),
+        };
         self.say(Answer::Upstream(upstream)).await?;
         let unreadable = self.operations.unreadable();
         for warning in self.operations.host.warnings().into_iter().chain(blind).chain(unreadable) {

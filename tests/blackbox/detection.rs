@@ -210,6 +210,18 @@ fn a_domain_that_refuses_everybody_is_a_common_cause() {
     assert!(began.to_string().contains("down.example"), "{began}");
     let warned = gatepost.run(&["status"]).expect(0).stderr;
     assert!(warned.contains("down.example refuses everybody since"), "{warned}");
+    let metrics = || gatepost.run(&["status", "--metrics"]).expect(0).stdout;
+    let lines = metrics();
+    for line in [
+        "# TYPE gatepost_common_causes gauge",
+        "gatepost_common_causes 1",
+        "gatepost_recipients_not_counted 41",
+        "gatepost_recipients_refused_today 60",
+        "gatepost_upstream_blind 0",
+        "gatepost_accounts{state=\"blocked\"} 0",
+    ] {
+        assert!(lines.lines().any(|found| found == line), "{line}\n{lines}");
+    }
 
     // All else counts as ever, and the notice says what did not.
     for n in 0..9 {
@@ -224,6 +236,14 @@ fn a_domain_that_refuses_everybody_is_a_common_cause() {
     ask(&mut clients[1], "nobody@down.example", 550);
     assert_eq!(counted("user:bob"), 1);
     assert!(!gatepost.run(&["status"]).expect(0).stderr.contains("refuses everybody"));
+    let lines = metrics();
+    for line in [
+        "gatepost_common_causes 0",
+        "gatepost_accounts{state=\"blocked\"} 1",
+        "gatepost_invalid_recipients 10",
+    ] {
+        assert!(lines.lines().any(|found| found == line), "{line}\n{lines}");
+    }
 }
 
 fn text(line: &Value) -> &str {
