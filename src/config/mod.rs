@@ -137,7 +137,7 @@ pub enum ListenTls {
 }
 
 /// `[tls]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// PEM chain.
     pub certificate: PathBuf,
@@ -150,7 +150,7 @@ pub struct Tls {
 }
 
 /// `[upstream]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// What the client module needs.
     pub settings: Settings,
@@ -161,7 +161,7 @@ pub struct Upstream {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// In the order in which they are offered.
     pub mechanisms: Vec<Mechanism>,
@@ -198,7 +198,7 @@ pub struct Notify {
 }
 
 /// `[sender]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     /// Who may send as whom.
     pub policy: SenderPolicy,
@@ -275,7 +275,7 @@ pub struct Process {
 }
 
 /// `[log]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// How.
     pub format: LogFormat,

@@ -167,8 +167,9 @@ fn known(folder: &Folder) -> Result<(), String> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return durable::write(&path, format!("{VERSION}\n").as_bytes())
-                .map_err(|error| error.to_string());
+            // It is of the first version. Where that cannot be written, on a full disk say, mail comes first.
+            let _ = durable::write(&path, format!("{VERSION}\n").as_bytes());
+            return Ok(());
         }
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     };

@@ -95,8 +95,8 @@ fn read(file: &Path, old: &Config) -> Result<(Config, Vec<&'static str>), String
 }
 
 /// Has the new one be as the old; whether it was another.
-fn bind<T: Clone + std::fmt::Debug>(old: &T, new: &mut T) -> bool {
-    let changed = format!("{old:?}") != format!("{new:?}");
+fn bind<T: Clone + PartialEq>(old: &T, new: &mut T) -> bool {
+    let changed = old != new;
     new.clone_from(old);
     changed
 }

@@ -49,7 +49,7 @@ pub use crate::net::trust::KeyPair;
 pub use transaction::Transaction;
 
 /// `[upstream]`, as this module needs it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// At least one; they take turns.
     pub endpoints: Vec<Endpoint>,
