@@ -34,8 +34,8 @@ use crate::quarantine::schedule::next_try;
 use file::Meta;
 use route::{Carrier, Outcome};
 
-/// What a mail is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a mail is; what goes first comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// For the abuse desk.
@@ -60,6 +60,14 @@ impl Kind {
             Self::Event => Lane::Events,
         }
     }
+}
+
+/// Whether others can be sent after this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// Nobody is there: each of them would wait for that as long.
+    Closed,
 }
 
 /// Who takes what is in a lane.
@@ -295,26 +303,35 @@ impl Outbox {
         }
     }
 
-    /// Tries all that are due; says how long to wait for the next.
+    /// Tries all that are due, notices first; says how long to wait for the next.
     async fn send_due(
         &self,
         bearer: &Bearer<'_>,
         now: Timestamp,
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
-        let due: Vec<(OutboxId, Meta)> = {
+        // Looked for anew each time: a notice that comes meanwhile must not wait for hundreds of others.
+        let next = || {
             let state = self.state();
-            let heads = state.heads(bearer.lane());
-            heads.filter(|(_, _, next)| *next <= now).map(|(id, meta, _)| (id, meta.clone())).collect()
+            let due = state.heads(bearer.lane()).filter(|(_, _, next)| *next <= now);
+            due.min_by_key(|(id, meta, _)| (meta.kind, *id)).map(|(id, meta, _)| (id, meta.clone()))
         };
-        for (id, meta) in due {
-            self.send(bearer, id, meta, report).await;
+        while let Some((id, meta)) = next() {
+            if self.send(bearer, id, meta, report).await == Way::Closed {
+                return Some(ANYBODY_THERE);
+            }
         }
         let next = self.state().heads(bearer.lane()).map(|(_, _, next)| next).min()?;
         Some(next.since(clock::now()))
     }
 
-    async fn send(&self, bearer: &Bearer<'_>, id: OutboxId, mut meta: Meta, report: &mut impl FnMut(Event)) {
+    async fn send(
+        &self,
+        bearer: &Bearer<'_>,
+        id: OutboxId,
+        mut meta: Meta,
+        report: &mut impl FnMut(Event),
+    ) -> Way {
         let path = self.path(id);
         let message = match spawn_blocking(move || file::read(&path)).await {
             Ok(Ok((_, _, message))) => message,
@@ -328,10 +345,11 @@ impl Outbox {
                     report(Event::Trouble(format!("{}: {why}", path.display())));
                     self.state().broken.push(Stuck { path, why: format!("no mail: {why}") });
                 }
-                return;
+                return Way::Open;
             }
         };
         let outcome = bearer.send(id, &meta, &message).await;
+        let way = if matches!(outcome, Outcome::Unreachable(_)) { Way::Closed } else { Way::Open };
         let (kind, to) = (meta.kind, meta.to.clone());
         let event = match outcome {
             Outcome::Taken(reply) => {
@@ -365,6 +383,7 @@ impl Outbox {
             }
         };
         report(event);
+        way
     }
 
     /// Writes a mail's new state; it holds in memory even where the disk does not take it.

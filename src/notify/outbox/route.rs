@@ -20,7 +20,7 @@ use lettre::transport::smtp::client::{
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::OutboxError;
@@ -130,15 +130,20 @@ impl Carrier {
             Protection::StartTls => (None, tls),
             Protection::Off => (None, None),
         };
+        let unreachable = |error: io::Error| Outcome::Unreachable(format!("{address}: {error}"));
         let mut connection = match address {
+            Address::Tcp { host, port } if first.is_none() => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
+                // lettre writes the end of data by itself, and leaves Nagle's algorithm on: 40 ms for each mail.
+                stream.set_nodelay(true).map_err(unreachable)?;
+                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello).await
+            }
             Address::Tcp { host, port } => {
                 let (server, limit) = ((host.as_str(), *port), Some(self.route.connect_timeout));
                 AsyncSmtpConnection::connect_tokio1(server, limit, &self.hello, first.cloned(), None).await
             }
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path)
-                    .await
-                    .map_err(|error| Outcome::Unreachable(format!("{address}: {error}")))?;
+                let stream = UnixStream::connect(path).await.map_err(unreachable)?;
                 AsyncSmtpConnection::connect_with_transport(Box::new(Local(stream)), &self.hello).await
             }
         }

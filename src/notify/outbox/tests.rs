@@ -223,6 +223,43 @@ async fn nobody_there_is_no_refusal() {
 }
 
 #[tokio::test]
+async fn nobody_there_is_found_out_once_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unanswered = listener.local_addr().unwrap().port();
+    let begun = clock::now();
+    outbox.put(mail(&["a@example.org", "b@example.org", "c@example.org"]), begun).await.unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap(); // which nobody has woken
+    let patience = Duration::from_millis(300);
+    let (mut events, task) = run(&outbox, Route { connect_timeout: patience, ..route(unanswered) });
+    let Some(Event::Deferred { .. }) = soon(events.recv()).await else { panic!("not put off") };
+    let more = timeout(4 * patience, events.recv()).await;
+    assert!(more.is_err(), "each waits for nobody: {more:?}");
+    assert_eq!(outbox.waiting(), 3);
+    task.abort();
+}
+
+#[tokio::test]
+async fn notices_go_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let dsn = |to| Mail { kind: Kind::Dsn, ..mail(&[to]) };
+    let mut begun = clock::now();
+    for letter in [dsn("first@example.org"), dsn("second@example.org"), mail(&["desk@example.org"])] {
+        outbox.put(letter, begun).await.unwrap();
+        begun = begun.after(Duration::from_millis(1));
+    }
+    let (port, _sight) = upstream(Script::new(), None).await;
+    let (mut events, task) = run(&outbox, route(port));
+    for expected in ["desk@example.org", "first@example.org", "second@example.org"] {
+        let Some(Event::Sent { to, .. }) = soon(events.recv()).await else { panic!("not sent") };
+        assert_eq!(to, expected);
+    }
+    task.abort();
+}
+
+#[tokio::test]
 async fn what_is_refused_for_good_stays_to_be_seen() {
     for script in [
         [("MAIL", "550 5.7.1 no")],
