@@ -324,6 +324,23 @@ pub fn delay_over(envelope: &Envelope) {
         "the delay of a parked message is over: it goes out by itself");
 }
 
+/// What the upstream answered to a release is not on disk.
+pub fn release_not_noted(id: QuarantineId, why: &str) {
+    error!(quarantine_id = %id, why = clean(why),
+        "what the upstream answered to a release cannot be written down; it is tried again each second, and the message is held meanwhile");
+}
+
+/// It is now.
+pub fn release_noted(id: QuarantineId) {
+    info!(quarantine_id = %id, "what the upstream answered to a release is written down");
+}
+
+/// The service ends before it is.
+pub fn release_forgotten(id: QuarantineId, why: &str) {
+    error!(quarantine_id = %id, why = clean(why),
+        "what the upstream answered to a release could not be written down before the end: who took the message may get it again");
+}
+
 /// A release that is due could not be tried.
 pub fn release_failed(id: QuarantineId, why: &str) {
     warn!(quarantine_id = %id, why = clean(why), "release could not be tried");

@@ -2,14 +2,17 @@
 //!
 //! A release is a decision; from then on it is Gatepost's to see it through. The decision is on disk before the first try; a
 //! recipient that is answered for good is taken off durably; the message goes when all are answered. A crash in between may
-//! send twice (with the same Message-ID), and never loses. What is tried without being asked for is `rounds`'.
+//! send twice (with the same Message-ID), and never loses; a disk that does not take the answers is waited for. What is tried
+//! without being asked for is `rounds`'.
 
 mod rounds;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use crate::clock::{self, Timestamp};
 use crate::fail;
@@ -23,10 +26,12 @@ use crate::quarantine::schedule::next_try;
 use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
-use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply, ReversePath};
+use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
 use crate::transfer::{Form, Stopped, Transfer, kept};
 use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 
+/// How often a disk that did not take the answers to a message is tried again.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
 /// So much of a message is read at once.
 const READ_AT_ONCE: usize = 64 * 1_024;
 
@@ -40,6 +45,16 @@ pub enum Outcome {
     Releasing,
     /// Nobody took it: it stays for the operator.
     Failed,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Releasing => "releasing",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What one try did, over all recipients that the client was told 250 for.
@@ -77,6 +92,22 @@ enum Tried {
     Answered,
     /// The upstream refused the content itself.
     ContentRefused,
+}
+
+/// A try that the upstream has answered, until the disk knows.
+struct Ending {
+    claim: Claim,
+    envelope: Envelope,
+    outcome: Outcome,
+    stage: Stage,
+}
+
+/// What is to be done next of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Note,
+    Tell,
+    Remove,
 }
 
 /// What the upstream said to the message.
@@ -120,17 +151,56 @@ impl Releaser {
         let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
         fail::point("release.answered");
         let mut report = settle(&mut envelope, &tried, now);
-        claim.update(envelope.clone()).await?;
-        fail::point("release.noted");
         report.message_id = message_id(&claim, &envelope).await;
         maillog::released(&report, &envelope);
-        if report.outcome == Outcome::Released {
-            self.tell_sender(&claim, &envelope).await?;
-            fail::point("release.told");
-            claim.finish().await?;
-            fail::point("release.done");
+        let mut ending = Ending { claim, envelope, outcome: report.outcome, stage: Stage::Note };
+        let Err(cause) = self.end(&mut ending).await else { return Ok(report) };
+        let (id, cause) = (report.id, cause.to_string());
+        maillog::release_not_noted(id, &cause);
+        tokio::spawn(self.clone().see_through(ending));
+        Err(SpoolError::Io(format!(
+            "message {id}: the upstream has answered ({}), and that cannot be written down: {cause}; it is tried again each second",
+            report.outcome.name()
+        )))
+    }
+
+    /// Writes the answers down, tells the sender, removes the message: from where it stands, as far as the disk lets it.
+    async fn end(&self, ending: &mut Ending) -> Result<(), SpoolError> {
+        let Ending { claim, envelope, outcome, stage } = ending;
+        if *stage == Stage::Note {
+            // Where the message goes at once the note of it would go with it; and a full disk takes no note, but lets files go.
+            if *outcome != Outcome::Released || envelope.failures_to_tell().next().is_some() {
+                claim.update(envelope.clone()).await?;
+                fail::point("release.noted");
+            }
+            *stage = Stage::Tell;
         }
-        Ok(report)
+        if *outcome != Outcome::Released {
+            return Ok(());
+        }
+        if *stage == Stage::Tell {
+            self.tell_sender(claim, envelope).await?;
+            fail::point("release.told");
+            *stage = Stage::Remove;
+        }
+        claim.finish().await?;
+        fail::point("release.done");
+        Ok(())
+    }
+
+    /// What the upstream has answered is not to be asked again because of our disk: the message is held until that is written.
+    async fn see_through(self, mut ending: Ending) {
+        let mut shutdown = self.parts.shutdown.clone();
+        loop {
+            let down = timeout(DISK_AGAIN, shutdown.wait_for(|down| *down)).await.is_ok();
+            match self.end(&mut ending).await {
+                Ok(()) => return maillog::release_noted(ending.envelope.id),
+                Err(cause) if down => {
+                    return maillog::release_forgotten(ending.envelope.id, &cause.to_string());
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// One try: asks for each open recipient, sends the message to those that are taken, notes each answer.
@@ -224,15 +294,8 @@ impl Releaser {
 
     /// One DSN for all recipients that were refused for good, where the sender wants to know.
     async fn tell_sender(&self, claim: &Claim, envelope: &Envelope) -> Result<(), SpoolError> {
-        let refused: Vec<&Recipient> = envelope
-            .recipients
-            .iter()
-            .filter(|recipient| {
-                matches!(recipient.state, RecipientState::Refused { .. }) && recipient.wants_failures()
-            })
-            .collect();
-        let quiet = envelope.release.as_ref().is_some_and(|release| release.quiet);
-        if quiet || refused.is_empty() || envelope.reverse_path == ReversePath::Null {
+        let refused: Vec<&Recipient> = envelope.failures_to_tell().collect();
+        if refused.is_empty() {
             return Ok(());
         }
         let (header, _) = Reading::of(claim.message().await?, envelope).header().await?;

@@ -106,9 +106,9 @@ impl Claim {
     /// Removes the message: all are answered. Once begun it is seen through, even if the caller goes away.
     ///
     /// # Errors
-    /// The files could not be removed; it can be tried again by [`Spool::remove`](super::Spool::remove).
-    pub async fn finish(self) -> Result<(), SpoolError> {
-        remove(self.held).await
+    /// The files could not be removed; it can be tried again.
+    pub async fn finish(&self) -> Result<(), SpoolError> {
+        remove(Arc::clone(&self.held)).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! CONTRACT, Release: a recipient is answered once it was delivered or refused for good; the others are tried again.
 
 use super::envelope::{Envelope, Recipient, RecipientState};
-use crate::smtp::{ForwardPath, Reply};
+use crate::smtp::{ForwardPath, Reply, ReversePath};
 
 /// What the upstream has said so far of those who were to get the message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +41,16 @@ impl Envelope {
     /// The recipients that the message is still to be sent to, each with its place in `recipients`.
     pub fn pending(&self) -> impl Iterator<Item = (usize, &Recipient)> {
         self.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_open())
+    }
+
+    /// Of whom the sender is to be told once the message has gone: refused for good, and he wants to know.
+    pub fn failures_to_tell(&self) -> impl Iterator<Item = &Recipient> {
+        let quiet = self.release.as_ref().is_some_and(|release| release.quiet);
+        let anybody = !quiet && self.reverse_path != ReversePath::Null;
+        let refused = |recipient: &&Recipient| matches!(recipient.state, RecipientState::Refused { .. });
+        self.recipients
+            .iter()
+            .filter(move |recipient| anybody && refused(recipient) && recipient.wants_failures())
     }
 
     /// Whether the upstream ever took the message for somebody.

@@ -1,5 +1,6 @@
 //! CONTRACT, Commands and Release: the quarantine and the way out of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -230,6 +231,52 @@ fn release_keeps_the_deferred_alone() {
     let bob = upstream.lines("RCPT TO:<bob@");
     assert_eq!(bob.len(), 1, "who was taken is not sent to again: {bob:?}");
     assert!(upstream.lines("RCPT TO:<later@").len() >= 2);
+}
+
+/// The disk does not take what the upstream answered: nobody is sent the message again because of that.
+#[test]
+fn answers_that_cannot_be_written_down_are_kept() {
+    let in_the_way: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+    let place = Arc::clone(&in_the_way);
+    let upstream = Scripted::with(move |asked| match asked.verb {
+        "RCPT" if asked.path().starts_with("later") => Answer::reply("451 4.2.1 come back later"),
+        "." => {
+            // A folder in its place can neither be written nor removed, not even by root.
+            if let Some(envelope) = place.lock().unwrap().as_ref() {
+                std::fs::rename(envelope, envelope.with_extension("aside")).unwrap();
+                std::fs::create_dir(envelope).unwrap();
+            }
+            None
+        }
+        _ => None,
+    });
+    let gatepost = blocked(&upstream);
+    let later = ["bob@mta.example", "later@mta.example"];
+    for (subject, recipients, taken) in [
+        ("goes", &later[..1], 1),
+        ("told", &["bob@mta.example", "nobody-1@mta.example"], 2),
+        ("stays", &later, 4),
+    ] {
+        let id = park(&gatepost, subject, recipients);
+        let envelope = gatepost.data_dir().join(format!("quarantine/{id}.envelope"));
+        *in_the_way.lock().unwrap() = Some(envelope.clone());
+        let refused = gatepost.run(&["quarantine", "release", &id]).expect(1);
+        assert!(refused.stderr.contains("that cannot be written down"), "{}", refused.stderr);
+        let again = gatepost.run(&["quarantine", "release", &id]).expect(1);
+        assert!(!again.stderr.contains("that cannot be written down"), "{}", again.stderr);
+        *in_the_way.lock().unwrap() = None;
+        std::fs::remove_dir(&envelope).unwrap();
+        std::fs::rename(envelope.with_extension("aside"), &envelope).unwrap();
+        let settled = wait_for(PATIENCE, || match subject {
+            "stays" => gatepost.parked().iter().any(|object| object["state"] == "releasing").then_some(()),
+            _ => gone(&gatepost, &id).then_some(()),
+        });
+        assert!(settled.is_some(), "{subject}\n{}", gatepost.log_text());
+        assert_eq!(upstream.expect_taken(taken).len(), taken, "{subject}");
+    }
+    // Now that it is written down the other one alone is asked.
+    gatepost.run(&["quarantine", "release", "--all"]).expect(1);
+    assert_eq!(upstream.lines("RCPT TO:<bob@").len(), 3, "once for each message");
 }
 
 /// CONTRACT, Release: a message is claimed, so that two releases at once send it once.
