@@ -11,12 +11,22 @@ use crate::world::World;
 /// What is on its way from one place to the other gets so long to arrive.
 const UNDER_WAY: Duration = Duration::from_secs(4);
 
+/// How often a fault may have one message sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Never,
+    /// The process died between the upstream's 250 and the note of it.
+    Once,
+    /// The 250 itself was lost, and the message tried again, as often as that was.
+    Often,
+}
+
 /// Where messages were found.
 #[derive(Default)]
 pub(crate) struct Books {
     /// How often the upstream took each message.
     taken: HashMap<String, usize>,
-    /// How often each was found in both places after a fault that may do that.
+    /// How often each was sent again after a fault that may do that.
     forgiven: HashMap<String, usize>,
     notices: Vec<String>,
 }
@@ -32,46 +42,53 @@ impl Books {
         }
     }
 
+    /// In how many places a message is.
+    fn places(&self, id: &str, parked: &HashSet<String>) -> usize {
+        self.taken.get(id).copied().unwrap_or(0) + usize::from(parked.contains(id))
+    }
+
+    /// And in how many it may be.
+    fn allowed(&self, id: &str) -> usize {
+        1 + self.forgiven.get(id).copied().unwrap_or(0)
+    }
+
     pub(crate) fn twice(&self) -> usize {
         self.taken.values().filter(|times| **times > 1).count()
     }
 }
 
 impl World {
-    /// `may_be_twice`: a release may have been cut off between the upstream's 250 and the note of it.
-    pub(crate) fn audit(&mut self, context: &str, may_be_twice: bool) {
+    /// `again`: how often a message may have been sent once more.
+    pub(crate) fn audit(&mut self, context: &str, again: Again) {
         // First the quarantine, then the upstream: what moves meanwhile is in one of them.
         let parked = parked(&self.gatepost);
         self.books.read(&self.upstream);
         let promises = self.promises.lock().unwrap();
-        let places = |id: &String, parked: &HashSet<String>, taken: &HashMap<String, usize>| {
-            taken.get(id).copied().unwrap_or(0) + usize::from(parked.contains(id))
-        };
         let lost: Vec<_> =
-            promises.acknowledged.keys().filter(|id| places(id, &parked, &self.books.taken) == 0).collect();
+            promises.acknowledged.keys().filter(|id| self.books.places(id, &parked) == 0).collect();
         assert!(lost.is_empty(), "{context}: acknowledged and lost: {lost:?}\n{}", self.gatepost.log_text());
-        let too_often = |parked: &HashSet<String>, books: &Books| -> Vec<String> {
-            let most = |id: &String| 1 + books.forgiven.get(id).copied().unwrap_or(0);
+        let too_often = |parked: &HashSet<String>, books: &Books| -> Vec<(String, usize)> {
             let ids = promises.acknowledged.keys();
-            ids.filter(|id| places(id, parked, &books.taken) > most(id)).cloned().collect()
+            let more = ids.map(|id| (id.clone(), books.places(id, parked).saturating_sub(books.allowed(id))));
+            more.filter(|(_, more)| *more > 0).collect()
         };
         let mut twice = too_often(&parked, &self.books);
         if !twice.is_empty() {
             let (gatepost, upstream, books) = (&self.gatepost, &self.upstream, &mut self.books);
-            let still = wait_for(UNDER_WAY, || {
+            wait_for(UNDER_WAY, || {
                 let parked = self::parked(gatepost);
                 books.read(upstream);
                 twice = too_often(&parked, books);
                 twice.is_empty().then_some(())
             });
+        }
+        for (id, more) in twice {
             assert!(
-                still.is_some() || may_be_twice,
-                "{context}: in two places: {twice:?}\n{}",
+                again == Again::Often || again == Again::Once && more == 1,
+                "{context}: {id} is in {more} places too many\n{}",
                 self.gatepost.log_text()
             );
-        }
-        for id in twice {
-            *self.books.forgiven.entry(id).or_default() += 1;
+            *self.books.forgiven.entry(id).or_default() += more;
         }
         let status = self.gatepost.json_lines(&["status"]);
         let blocked: HashSet<&str> = status

@@ -130,8 +130,14 @@ fn code(client: &mut Smtp) -> io::Result<u16> {
     }
 }
 
-/// An operator who blocks and unblocks the watched host, and releases what is parked.
-pub(crate) fn operate(gatepost: &Gatepost, round: usize, over: &AtomicBool, promises: &Mutex<Promises>) {
+/// An operator who blocks and unblocks the watched host, and releases what is parked; a `patient` one leaves alone what goes by itself.
+pub(crate) fn operate(
+    gatepost: &Gatepost,
+    round: usize,
+    patient: bool,
+    over: &AtomicBool,
+    promises: &Mutex<Promises>,
+) {
     let watched = account(address(round, Role::Watched));
     let doubtful = account(address(round, Role::Doubtful));
     let thief = account(address(round, Role::Thief));
@@ -146,6 +152,9 @@ pub(crate) fn operate(gatepost: &Gatepost, round: usize, over: &AtomicBool, prom
     for command in commands.iter().cycle() {
         if over.load(Ordering::SeqCst) {
             return;
+        }
+        if patient && command.contains(&doubtful.as_str()) {
+            continue;
         }
         if command[0] == "unblock" {
             // Until it is known how that ended.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::audit::Books;
+use crate::audit::{Again, Books};
 use crate::disk::{self, Filler};
 use crate::load::{self, Promises, ROLES};
 use crate::plan::{Full, Plan, Random, Whim};
@@ -108,7 +108,9 @@ impl World {
             for role in ROLES {
                 scope.spawn(move || load::send(server, round, role, over, promises));
             }
-            scope.spawn(move || load::operate(gatepost, round, over, promises));
+            // What the operator releases never falls due.
+            let patient = matches!(plan, Plan::KillAt { step: "probation.due", .. });
+            scope.spawn(move || load::operate(gatepost, round, patient, over, promises));
             let pause = |time: Duration| std::thread::sleep(time);
             match plan {
                 Plan::KillAt { .. } => {
@@ -180,9 +182,14 @@ impl World {
         } else {
             assert!(!self.gatepost.has_ended(), "{context}: it died\n{}", self.gatepost.log_text());
         }
-        // A release that was cut off, or whose answer was lost or could not be written, is made again.
-        let twice = killed || matches!(plan, Plan::Upstream { .. } | Plan::Disk(_) | Plan::Descriptors(_));
-        self.audit(&context, twice);
+        self.audit(
+            &context,
+            match plan {
+                Plan::Upstream { .. } => Again::Often,
+                _ if killed => Again::Once,
+                _ => Again::Never,
+            },
+        );
         if std::env::var_os("GATEPOST_FAULTS_VERBOSE").is_some() {
             println!("{context}: {} ms", began.elapsed().as_millis());
         }
@@ -199,7 +206,7 @@ impl World {
             self.gatepost.parked().iter().all(|object| object["state"] == "failed").then_some(())
         });
         assert!(empty.is_some(), "{:?}\n{}", self.gatepost.parked(), self.gatepost.log_text());
-        self.audit("a pause", false);
+        self.audit("a pause", Again::Never);
     }
 
     pub(crate) fn expect_no_panic(&self, context: &str) {
