@@ -254,7 +254,7 @@ fn answers_that_cannot_be_written_down_are_kept() {
     let later = ["bob@mta.example", "later@mta.example"];
     for (subject, recipients, taken) in [
         ("goes", &later[..1], 1),
-        ("told", &["bob@mta.example", "nobody-1@mta.example"], 2),
+        ("told", &["bob@mta.example", "nobody-1@mta.example"], 3),
         ("stays", &later, 4),
     ] {
         let id = park(&gatepost, subject, recipients);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -329,6 +329,42 @@ fn write_log(file: &Path, messages: u64) {
         writeln!(log, "{head}qmgr[8]: {id}: removed").unwrap();
     }
     log.flush().unwrap();
+}
+
+/// A million lines in seconds, in bounded memory. The file is larger than what is allowed.
+#[test]
+#[ignore = "a million lines: half a minute in a debug build"]
+fn a_million_lines_in_bounded_memory() {
+    const MOST_KIB: u64 = 96 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("mail.log");
+    write_log(&log, 200_000);
+    assert!(fs::metadata(&log).unwrap().len() > MOST_KIB * 1024);
+    let begun = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(["replay", "--json", "mail.log"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    // The peak stands there until the end; of one that is gone there is nothing more to read.
+    let ended = wait_for(Duration::from_secs(900), || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
+        child.try_wait().unwrap()
+    });
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?} after {:?}", begun.elapsed());
+    let report: Value = serde_json::from_reader(child.stdout.take().unwrap()).unwrap();
+    println!("{:?}, {peak} KiB at most", begun.elapsed());
+    assert_eq!((&report["lines"], &report["unreadable"]), (&1_000_000.into(), &0.into()));
+    assert_eq!(
+        report["invalid"].as_u64().unwrap() + report["accepted"].as_u64().unwrap(),
+        600_000 - report["no_room"].as_u64().unwrap()
+    );
+    assert!((1..=MOST_KIB).contains(&peak), "{peak} KiB");
 }
 
 /// On a terminal a bar, gone again at the end; elsewhere nothing.
