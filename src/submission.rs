@@ -25,7 +25,7 @@ pub use buffers::Buffers;
 use client::{Client, Lost};
 use message::Incoming;
 use probe::Asked;
-use sasl::Denied;
+use sasl::{Denied, Known};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -266,9 +266,10 @@ impl Conversation {
     async fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> Result<Step, Lost> {
         let deadline = self.command_deadline();
         let users = self.parts.auth.snapshot();
-        let (auth, origin, certificate) = (&self.parts.auth, self.peer.ip(), &self.certificate);
-        let exchange =
-            sasl::exchange(&mut self.client, auth, mechanism, initial, certificate, origin, deadline).await;
+        let binding = self.client.stream().filter(|_| self.binds()).and_then(Stream::channel_binding);
+        let known = Known { origin: self.peer.ip(), certificate: &self.certificate, binding };
+        let auth = &self.parts.auth;
+        let exchange = sasl::exchange(&mut self.client, auth, mechanism, initial, known, deadline).await;
         let mut ended = match exchange {
             Ok(ended) => ended,
             Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
@@ -306,9 +307,14 @@ impl Conversation {
         most > 0 && self.parts.roster.count(account) > most
     }
 
+    /// Whether an exchange can be tied to the client's TLS session.
+    fn binds(&self) -> bool {
+        self.parts.config.auth.channel_binding && self.client.stream().is_some_and(Stream::can_bind)
+    }
+
     /// What the client is offered to log in by.
     fn mechanisms(&self) -> Arc<str> {
-        let offered = self.parts.auth.offered();
+        let offered = self.parts.auth.offered(self.binds());
         if self.certificate.is_empty() || !self.parts.auth.knows(&self.certificate) {
             return offered;
         }

@@ -295,10 +295,10 @@ impl Site {
 pub fn sasl(data: &[u8]) {
     thread_local!(static SITE: RefCell<Option<Site>> = const { RefCell::new(None) });
     let mut input = Input(data);
-    let mechanism = ["PLAIN", "LOGIN", "SCRAM-SHA-256"][usize::from(input.choose(3))];
+    let mechanism = ["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"][usize::from(input.choose(4))];
     SITE.with_borrow_mut(|site| {
         let Site { runtime, auth } = site.get_or_insert_with(Site::open);
-        let mut exchange = auth.exchange(mechanism, IpAddr::from([192, 0, 2, 1])).unwrap();
+        let mut exchange = auth.exchange(mechanism, IpAddr::from([192, 0, 2, 1]), Some([7; 32])).unwrap();
         let mut nonce = Vec::new();
         for _ in 0..8 {
             // `%` is the nonce of the last challenge, without which nothing behind it would ever be reached.

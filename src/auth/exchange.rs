@@ -1,7 +1,8 @@
 //! One SASL exchange. rsasl's step is pure CPU and runs inline; what it has to wait for is awaited between steps.
 //!
 //! Unknown user, wrong password and a wrong authorization identity take the same steps and the same work: who is not
-//! there has a decoy ([`super::decoy`]), and the authorization identity is judged last. RFC 4954, 4616, 7677.
+//! there has a decoy ([`super::decoy`]), and the authorization identity is judged last. A channel binding that does not
+//! fit is a wrong password. RFC 4954, 4616, 7677, 9266.
 
 use std::mem;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use super::guesses::{Attempt, Guessed, Leave};
 use super::recent::Digests;
 use super::sasl::{Refused, Session, Stepped};
 use super::scheme::{Hash, Secret};
+use super::scram::{Flaw, Variant};
 use super::users::User;
 use super::{Directory, Mechanism, SaslStep, Shared, check, scram};
 use crate::account::{Account, MAX_NAME};
@@ -24,6 +26,8 @@ const SHUT_OUT: &str = "the user's hash cannot be used";
 const PASSWORD: &str = "wrong password";
 const AUTHZID: &str = "authorization identity";
 const CHANGED: &str = "the user's line has changed meanwhile";
+const BINDING: &str = "channel binding of a kind that is not offered";
+const DOWNGRADE: &str = "the offer of SCRAM-SHA-256-PLUS was kept from the client";
 
 /// One SASL exchange, from AUTH to 235 or 535.
 pub struct Exchange {
@@ -43,7 +47,7 @@ enum State {
     Login,
     LoginName(Session),
     LoginPassword(Session),
-    ScramFirst,
+    ScramFirst(Variant),
     ScramFinal {
         session: Session,
         name: String,
@@ -66,13 +70,13 @@ impl Exchange {
     pub(super) fn new(
         shared: Arc<Shared>,
         directory: Arc<Directory>,
-        mechanism: Mechanism,
+        (mechanism, variant): (Mechanism, Variant),
         origin: IpAddr,
     ) -> Self {
         let state = match mechanism {
             Mechanism::Plain => State::Plain,
             Mechanism::Login => State::Login,
-            Mechanism::ScramSha256 => State::ScramFirst,
+            Mechanism::ScramSha256 => State::ScramFirst(variant),
         };
         Self { shared, directory, state, origin, guessed: None }
     }
@@ -95,14 +99,14 @@ impl Exchange {
     pub async fn step(&mut self, response: Option<&[u8]>) -> SaslStep {
         // Taken out: a step that is dropped or fails leaves nothing to go on with.
         let stepped = match (mem::replace(&mut self.state, State::Over), response) {
-            (state @ (State::Plain | State::ScramFirst | State::External { .. }), None) => {
+            (state @ (State::Plain | State::ScramFirst(_) | State::External { .. }), None) => {
                 self.ask(state, Vec::new())
             }
             (State::Plain, Some(message)) => self.plain(message).await,
             (State::Login, response) => self.login(response),
             (State::LoginName(session), Some(name)) => self.login_name(session, name),
             (State::LoginPassword(session), Some(password)) => self.login_password(session, password).await,
-            (State::ScramFirst, Some(message)) => self.scram_first(message),
+            (State::ScramFirst(variant), Some(message)) => self.scram_first(message, variant),
             (State::ScramFinal { session, name, authzid }, Some(message)) => {
                 self.scram_final(session, name, authzid.as_deref(), message).await
             }
@@ -168,8 +172,16 @@ impl Exchange {
         Ok(self.verify(&claim.name, None, &claim.password).await)
     }
 
-    fn scram_first(&mut self, message: &[u8]) -> Result<SaslStep, Refused> {
-        let first = scram::client_first(message).ok_or(Refused::Message)?;
+    fn scram_first(&mut self, message: &[u8], variant: Variant) -> Result<SaslStep, Refused> {
+        let first = scram::client_first(message, variant).ok_or(Refused::Message)?;
+        if let Some(flaw) = first.flaw {
+            // No password was tried.
+            let why = match flaw {
+                Flaw::Downgrade => DOWNGRADE,
+                Flaw::Kind => BINDING,
+            };
+            return Ok(denied(&first.name, why, false));
+        }
         let users = &self.directory.users;
         // Made for everybody: the microseconds that it takes would tell who is there.
         let decoy = self.shared.decoys.verifier(&first.name, users).ok_or(Refused::Message)?;
@@ -177,7 +189,12 @@ impl Exchange {
             Some(Hash::Scram(verifier)) => verifier.clone(),
             _ => decoy,
         };
-        let Stepped { session, output, .. } = Session::scram(first.escaped, verifier)?.step(Some(message))?;
+        let binding = match variant {
+            Variant::Plus(binding) => Some(binding),
+            Variant::Alone | Variant::Bare => None,
+        };
+        let session = Session::scram(first.escaped, verifier, binding)?;
+        let Stepped { session, output, .. } = session.step(Some(message))?;
         self.ask(State::ScramFinal { session, name: first.name, authzid: first.authzid }, output)
     }
 
@@ -343,7 +360,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::super::verifier::{Verifier, mac};
-    use super::super::{Authenticator, GuessLimits, UsersEvent};
+    use super::super::{Authenticator, GuessLimits, SCRAM_PLUS, UsersEvent};
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -365,7 +382,7 @@ mod tests {
 
     /// The steps of an exchange, as short texts; `-` is no initial response.
     async fn played(authenticator: &Authenticator, mechanism: &str, responses: &[&[u8]]) -> Vec<String> {
-        let mut exchange = authenticator.exchange(mechanism, HERE).unwrap();
+        let mut exchange = authenticator.exchange(mechanism, HERE, None).unwrap();
         let mut steps = Vec::new();
         for response in responses {
             steps.push(text(&exchange.step(Some(*response).filter(|response| *response != b"-")).await));
@@ -498,9 +515,13 @@ mod tests {
             assert_eq!(played(&authenticator, "LOGIN", &[b"bob", sent]).await[1], "235 user:bob");
         }
         let crypt = authenticator(&format!("bob:{CRYPT}\n"));
-        assert_eq!(&*crypt.offered(), "PLAIN LOGIN");
+        assert_eq!(
+            [false, true].map(|binding| crypt.offered(binding)).map(|line| line.to_string()),
+            ["PLAIN LOGIN"; 2]
+        );
         assert!(
-            crypt.exchange("SCRAM-SHA-256", HERE).is_none() && crypt.exchange("EXTERNAL", HERE).is_none()
+            crypt.exchange("SCRAM-SHA-256", HERE, None).is_none()
+                && crypt.exchange("EXTERNAL", HERE, None).is_none()
         );
         assert_eq!(played(&crypt, "PLAIN", &[b"\0bob\0correct horse"]).await, ["235 user:bob"]);
         assert_eq!(played(&crypt, "PLAIN", &[b"\0carl\0correct horse"]).await, ["535 carl: unknown user"]);
@@ -509,7 +530,7 @@ mod tests {
     /// Whether an exchange in one message ends while no check can be made, and how.
     async fn unchecked(authenticator: &Authenticator, message: &str) -> Option<String> {
         let _places = authenticator.shared.checks.occupy().await.unwrap();
-        let mut exchange = authenticator.exchange("PLAIN", HERE).unwrap();
+        let mut exchange = authenticator.exchange("PLAIN", HERE, None).unwrap();
         let mut step = pin!(exchange.step(Some(message.as_bytes())));
         match poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await {
             Poll::Ready(step) => Some(text(&step)),
@@ -565,6 +586,7 @@ mod tests {
         header: &'static str,
         escaped: &'static str,
         password: &'static str,
+        binding: &'static [u8],
     }
 
     impl Client {
@@ -589,7 +611,8 @@ mod tests {
                 round = mac(self.password.as_bytes(), &[&round]);
                 salted.iter_mut().zip(round).for_each(|(octet, more)| *octet ^= more);
             }
-            let without_proof = format!("c={},r={nonce}", STANDARD.encode(self.header));
+            let without_proof =
+                format!("c={},r={nonce}", STANDARD.encode([self.header.as_bytes(), self.binding].concat()));
             let message = format!("{},{challenge},{without_proof}", self.bare());
             let client_key = mac(&salted, &[b"Client Key"]);
             let signature = mac(&Sha256::digest(client_key), &[message.as_bytes()]);
@@ -621,8 +644,8 @@ mod tests {
             ("n,a=carl,", "carl", right, "535 carl: unknown user"),
             ("n,,", "out", right, "535 out: the user's hash cannot be used"),
         ] {
-            let client = Client { header, escaped, password };
-            let mut exchange = authenticator.exchange("SCRAM-SHA-256", HERE).unwrap();
+            let client = Client { header, escaped, password, binding: b"" };
+            let mut exchange = authenticator.exchange("SCRAM-SHA-256", HERE, None).unwrap();
             if header == "n,," {
                 assert_eq!(text(&exchange.step(None).await), "334 ");
             }
@@ -635,6 +658,70 @@ mod tests {
             }
             assert_eq!(outcome, expected, "{header}{escaped} {password}");
             assert_eq!(text(&exchange.step(Some(b"")).await), "501");
+        }
+    }
+
+    /// RFC 5802 6, RFC 9266.
+    #[tokio::test]
+    async fn scram_with_channel_binding() {
+        let authenticator = scram_users();
+        assert_eq!(&*authenticator.offered(true), "PLAIN LOGIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS");
+        assert_eq!(&*authenticator.offered(false), "PLAIN LOGIN SCRAM-SHA-256");
+        assert!(authenticator.exchange(SCRAM_PLUS, HERE, None).is_none());
+        let (bare, plus) = ("SCRAM-SHA-256", "scram-sha-256-PLUS");
+        let (ours, theirs): (&[u8], &[u8]) = (&[7; 32], &[8; 32]);
+        for (mechanism, header, escaped, password, binding, expected) in [
+            (plus, "p=tls-exporter,,", "bob", "correct horse", ours, "235 user:bob"),
+            (plus, "p=tls-exporter,a=bob,", "bob", "correct horse", ours, "235 user:bob"),
+            (plus, "p=tls-exporter,a=root,", "bob", "correct horse", ours, "535 bob: authorization identity"),
+            // Somebody between us, who holds another TLS session with the client; or none at all.
+            (plus, "p=tls-exporter,,", "bob", "correct horse", theirs, "535 bob: wrong password"),
+            (plus, "p=tls-exporter,,", "bob", "correct horse", b"", "535 bob: wrong password"),
+            (plus, "p=tls-exporter,,", "bob", "wrong horse", ours, "535 bob: wrong password"),
+            (plus, "p=tls-exporter,,", "carl", "correct horse", ours, "535 carl: unknown user"),
+            (plus, "p=tls-exporter,,", "carl", "correct horse", theirs, "535 carl: unknown user"),
+            (
+                plus,
+                "p=tls-unique,,",
+                "bob",
+                "correct horse",
+                ours,
+                "535 bob: channel binding of a kind that is not offered",
+            ),
+            (plus, "n,,", "bob", "correct horse", b"", "501"),
+            (plus, "y,,", "bob", "correct horse", b"", "501"),
+            (plus, "p=,,", "bob", "correct horse", ours, "501"),
+            // Without it where it is offered.
+            (bare, "n,,", "bob", "correct horse", b"", "235 user:bob"),
+            (
+                bare,
+                "y,,",
+                "bob",
+                "correct horse",
+                b"",
+                "535 bob: the offer of SCRAM-SHA-256-PLUS was kept from the client",
+            ),
+            (
+                bare,
+                "y,,",
+                "carl",
+                "correct horse",
+                b"",
+                "535 carl: the offer of SCRAM-SHA-256-PLUS was kept from the client",
+            ),
+            (bare, "p=tls-exporter,,", "bob", "correct horse", ours, "501"),
+        ] {
+            let client = Client { header, escaped, password, binding };
+            let mut exchange = authenticator.exchange(mechanism, HERE, Some([7; 32])).unwrap();
+            let mut outcome = text(&exchange.step(Some(client.first().as_bytes())).await);
+            if let Some(challenge) = outcome.strip_prefix("334 ") {
+                let (last, signature) = client.last(challenge);
+                outcome = text(&exchange.step(Some(last.as_bytes())).await);
+                if outcome == signature {
+                    outcome = text(&exchange.step(Some(b"")).await);
+                }
+            }
+            assert_eq!(outcome, expected, "{mechanism} {header}{escaped} {password}");
         }
     }
 
@@ -668,8 +755,8 @@ mod tests {
         for (password, expected) in
             [("1", "535"), ("1", "535"), ("1", "535"), ("1", "454"), ("correct horse", "454")]
         {
-            let client = Client { header: "n,,", escaped: "bob", password };
-            let mut exchange = authenticator.exchange("SCRAM-SHA-256", HERE).unwrap();
+            let client = Client { header: "n,,", escaped: "bob", password, binding: b"" };
+            let mut exchange = authenticator.exchange("SCRAM-SHA-256", HERE, None).unwrap();
             let challenge = text(&exchange.step(Some(client.first().as_bytes())).await);
             let (last, _) = client.last(challenge.strip_prefix("334 ").unwrap());
             let outcome = text(&exchange.step(Some(last.as_bytes())).await);
@@ -745,7 +832,7 @@ mod tests {
         let authenticator = Authenticator::open(Some(&path), &ALL, [7; 32]).unwrap();
         let mut exchanges = Vec::new();
         for name in ["bob", "anna"] {
-            let mut exchange = authenticator.exchange("LOGIN", HERE).unwrap();
+            let mut exchange = authenticator.exchange("LOGIN", HERE, None).unwrap();
             exchange.step(Some(name.as_bytes())).await;
             exchanges.push(exchange);
         }

@@ -30,6 +30,7 @@ use check::Checks;
 use decoy::Decoys;
 use guesses::Guesses;
 use recent::Recent;
+use scram::Variant;
 use tokio::time::Instant;
 use users::{Problem, User, Users};
 
@@ -50,6 +51,12 @@ pub enum Mechanism {
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
 }
+
+/// SCRAM-SHA-256 with channel binding (RFC 5802 6): offered beside it where there is one.
+const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// What an exchange can be bound to: `tls-exporter` (RFC 9266) of the TLS session that it is held in.
+pub type Binding = [u8; 32];
 
 impl Mechanism {
     /// Its registered name.
@@ -179,6 +186,8 @@ struct Directory {
     /// Of the configured mechanisms those that every user can use.
     offered: Vec<Mechanism>,
     line: Arc<str>,
+    /// The same where there is a channel binding.
+    line_bound: Arc<str>,
 }
 
 /// Tells versions of the file apart.
@@ -260,10 +269,11 @@ impl Authenticator {
         self.shared.checks.adopt(checks);
     }
 
-    /// The mechanisms to offer, those that every user of the file can use, in the configured order: `PLAIN LOGIN`.
-    /// Empty: AUTH is not offered.
-    pub fn offered(&self) -> Arc<str> {
-        Arc::clone(&self.shared.current.load().line)
+    /// The mechanisms to offer, those that every user of the file can use, in the configured order: `PLAIN LOGIN`; with
+    /// `binding`, those that need one as well. Empty: AUTH is not offered.
+    pub fn offered(&self, binding: bool) -> Arc<str> {
+        let directory = self.shared.current.load();
+        Arc::clone(if binding { &directory.line_bound } else { &directory.line })
     }
 
     /// Who cannot log in at all, and why; in the order of the file.
@@ -291,12 +301,20 @@ impl Authenticator {
         Some(Exchange::external(Arc::clone(&self.shared), directory, name, origin))
     }
 
-    /// Begins an exchange with a client at `origin`; `None` for a mechanism that is not offered (504 5.5.4).
-    pub fn exchange(&self, mechanism: &str, origin: IpAddr) -> Option<Exchange> {
+    /// Begins an exchange with a client at `origin`; `None` for a mechanism that is not offered (504 5.5.4). `binding` is there
+    /// where it was offered.
+    pub fn exchange(&self, mechanism: &str, origin: IpAddr, binding: Option<Binding>) -> Option<Exchange> {
         let directory = self.shared.current.load_full();
+        let (name, variant) = match binding {
+            None => (mechanism, Variant::Alone),
+            Some(binding) if mechanism.eq_ignore_ascii_case(SCRAM_PLUS) => {
+                (Mechanism::ScramSha256.name(), Variant::Plus(binding))
+            }
+            Some(_) => (mechanism, Variant::Bare),
+        };
         let offered = &directory.offered;
-        let mechanism = *offered.iter().find(|offered| offered.name().eq_ignore_ascii_case(mechanism))?;
-        Some(Exchange::new(Arc::clone(&self.shared), directory, mechanism, origin))
+        let mechanism = *offered.iter().find(|offered| offered.name().eq_ignore_ascii_case(name))?;
+        Some(Exchange::new(Arc::clone(&self.shared), directory, (mechanism, variant), origin))
     }
 }
 
@@ -309,10 +327,21 @@ impl Snapshot {
     }
 }
 
+/// Their names, that of SCRAM's other variant behind it.
+fn names(offered: &[Mechanism], plus: bool) -> Vec<&'static str> {
+    let names = offered.iter().flat_map(|mechanism| match mechanism {
+        Mechanism::ScramSha256 if plus => [Some(mechanism.name()), Some(SCRAM_PLUS)],
+        _ => [Some(mechanism.name()), None],
+    });
+    names.flatten().collect()
+}
+
 impl Directory {
     fn nobody() -> Self {
         let missing = Version::Unreadable(io::ErrorKind::NotFound);
-        Self { version: missing, users: Users::default(), offered: Vec::new(), line: "".into() }
+        let nothing: Arc<str> = "".into();
+        let (line, line_bound) = (Arc::clone(&nothing), nothing);
+        Self { version: missing, users: Users::default(), offered: Vec::new(), line, line_bound }
     }
 
     /// Reads the file, and says which version it was even where that is broken.
@@ -324,8 +353,8 @@ impl Directory {
         let version = Version::Content(Sha256::digest(&content).into());
         let read = Users::parse(&content).map_err(|problem| UsersError::line(path, problem)).map(|users| {
             let offered = users.offered(mechanisms);
-            let names: Vec<_> = offered.iter().map(|mechanism| mechanism.name()).collect();
-            Self { version, users, line: names.join(" ").into(), offered }
+            let line = |plus| names(&offered, plus).join(" ").into();
+            Self { version, users, line: line(false), line_bound: line(true), offered }
         });
         (version, read)
     }

@@ -1,19 +1,27 @@
 //! rsasl at arm's length: one session, one step at a time, a panic is an error like another.
 //!
 //! Nothing here waits. Who a client claims to be comes out as a [`Claim`]; for the password mechanisms it is still to be
-//! verified, for SCRAM the proof was right. RFC 4422, 4616, 5802, draft-murchison-sasl-login.
+//! verified, for SCRAM the proof was right, and so was the channel binding of a -PLUS one. RFC 4422, 4616, 5802, 9266,
+//! draft-murchison-sasl-login.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
+use rsasl::mechanisms::scram::SCRAM_SHA256_PLUS;
 use rsasl::mechanisms::scram::properties::ScramStoredPassword;
-use rsasl::prelude::{Mechname, SASLConfig, SASLServer, SessionError, Validation};
+use rsasl::prelude::{
+    ChannelBindingCallback, Mechname, Registry, SASLConfig, SASLServer, SessionError, Validation,
+};
 use rsasl::property::{AuthId, Password};
 use rsasl::validate::{Validate, ValidationError};
 use zeroize::Zeroizing;
 
-use super::Mechanism;
+use super::scram::TLS_EXPORTER;
 use super::verifier::Verifier;
+use super::{Binding, Mechanism, SCRAM_PLUS};
+
+/// What rsasl leaves out unless it is told.
+static PLUS: [rsasl::prelude::Mechanism; 1] = [SCRAM_SHA256_PLUS];
 
 /// What rsasl found that the client claims. For SCRAM that there is one means that the proof was right.
 pub(super) struct Claim {
@@ -51,7 +59,16 @@ pub(super) struct Stepped {
 }
 
 /// An exchange in rsasl's hands.
-pub(super) struct Session(Box<rsasl::prelude::Session<Claims>>);
+pub(super) struct Session(Box<rsasl::prelude::Session<Claims, Bound>>);
+
+/// Answers rsasl's question for the channel binding; empty for a mechanism without it, which does not ask.
+struct Bound(Option<Binding>);
+
+impl ChannelBindingCallback for Bound {
+    fn get_cb_data(&self, kind: &str) -> Option<&[u8]> {
+        self.0.as_ref().filter(|_| kind.as_bytes() == TLS_EXPORTER).map(Binding::as_slice)
+    }
+}
 
 /// Answers rsasl's questions.
 struct Answers {
@@ -62,23 +79,34 @@ struct Answers {
 impl Session {
     /// A session of PLAIN or LOGIN.
     pub(super) fn password(mechanism: Mechanism) -> Result<Self, Refused> {
-        Self::start(mechanism, None)
+        Self::start(mechanism.name(), None, None)
     }
 
-    /// A session of SCRAM-SHA-256 for just this name, as the client-first-message spells it.
-    pub(super) fn scram(escaped: &str, verifier: Verifier) -> Result<Self, Refused> {
-        Self::start(Mechanism::ScramSha256, Some((escaped.to_owned(), verifier)))
+    /// A session of SCRAM-SHA-256, with a channel binding of SCRAM-SHA-256-PLUS, for just this name, as the
+    /// client-first-message spells it.
+    pub(super) fn scram(
+        escaped: &str,
+        verifier: Verifier,
+        binding: Option<Binding>,
+    ) -> Result<Self, Refused> {
+        let name = if binding.is_some() { SCRAM_PLUS } else { Mechanism::ScramSha256.name() };
+        Self::start(name, Some((escaped.to_owned(), verifier)), binding)
     }
 
-    fn start(mechanism: Mechanism, scram: Option<(String, Verifier)>) -> Result<Self, Refused> {
-        let config = SASLConfig::builder()
-            .with_defaults()
-            .with_callback(Answers { scram })
-            .map_err(|_| Refused::Message)?;
-        let name = Mechname::parse(mechanism.name().as_bytes()).map_err(|_| Refused::Message)?;
-        let session =
-            SASLServer::<Claims>::new(config).start_suggested(name).map_err(|_| Refused::Message)?;
-        Ok(Self(Box::new(session)))
+    fn start(
+        name: &str,
+        scram: Option<(String, Verifier)>,
+        binding: Option<Binding>,
+    ) -> Result<Self, Refused> {
+        let builder = SASLConfig::builder();
+        let builder = match &binding {
+            None => builder.with_defaults(),
+            Some(_) => builder.with_registry(Registry::with_mechanisms(&PLUS)),
+        };
+        let config = builder.with_callback(Answers { scram }).map_err(|_| Refused::Message)?;
+        let name = Mechname::parse(name.as_bytes()).map_err(|_| Refused::Message)?;
+        let server = SASLServer::<Claims, _>::with_cb(config, Bound(binding));
+        Ok(Self(Box::new(server.start_suggested(name).map_err(|_| Refused::Message)?)))
     }
 
     /// One step. Takes the session and gives it back, so that none that failed can be used again.
@@ -147,9 +175,11 @@ pub(super) fn prepared(text: &str) -> Option<Zeroizing<String>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
-    use super::super::scram::{client_first, is_client_final};
+    use super::super::scram::{Variant, client_first, is_client_final};
     use super::*;
 
     #[test]
@@ -179,7 +209,7 @@ mod tests {
         // Without the guard. A newer rsasl that does not panic here makes the guard superfluous.
         let verifier = Verifier::new(b"x").unwrap();
         for message in ["n,,", "n,,n", "n,a,n=alice,r=abc", "n,,n=alice,r"] {
-            let session = Session::scram("alice", verifier.clone()).unwrap();
+            let session = Session::scram("alice", verifier.clone(), None).unwrap();
             assert_eq!(session.step(Some(message.as_bytes())).err(), Some(Refused::Panic), "{message}");
         }
     }
@@ -209,17 +239,21 @@ mod tests {
         #[test]
         fn the_guard_holds(
             last in any::<bool>(),
+            plus in any::<bool>(),
             mutations in prop::collection::vec((any::<u16>(), 0..6_u8, any::<u8>()), 0..6),
         ) {
             let verifier = Verifier::parse("1,AAAA,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
-            let first = if last { b"n,,n=alice,r=abc".to_vec() } else { mutated(b"n,a=bob,n=al=2Cice,r=abc,x=y", &mutations) };
-            if let Some(read) = client_first(&first) {
-                match Session::scram(read.escaped, verifier).unwrap().step(Some(&first)) {
+            let (variant, flag) = if plus { (Variant::Plus([7; 32]), "p=tls-exporter") } else { (Variant::Alone, "n") };
+            let first = format!("{flag},{}", if last { ",n=alice,r=abc" } else { "a=bob,n=al=2Cice,r=abc,x=y" });
+            let first = if last { first.into_bytes() } else { mutated(first.as_bytes(), &mutations) };
+            if let Some(read) = client_first(&first, variant) {
+                match Session::scram(read.escaped, verifier, plus.then_some([7; 32])).unwrap().step(Some(&first)) {
                     Ok(stepped) if last => {
                         let nonce = String::from_utf8(stepped.output).unwrap();
                         let nonce = nonce.split(',').next().unwrap();
                         let proof = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-                        let message = mutated(format!("c=biws,{nonce},p={proof}").as_bytes(), &mutations);
+                        let bound = STANDARD.encode([format!("{flag},,").as_bytes(), if plus { &[7; 32] } else { &[] }].concat());
+                        let message = mutated(format!("c={bound},{nonce},p={proof}").as_bytes(), &mutations);
                         if is_client_final(&message) {
                             let stepped = stepped.session.step(Some(&message));
                             prop_assert!(!matches!(stepped, Err(Refused::Panic)));

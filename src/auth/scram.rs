@@ -1,11 +1,39 @@
 //! The guard in front of rsasl's SCRAM: what it lets through has the shape that rsasl 2.3.1 takes for granted.
 //!
 //! rsasl slices the parts of a message without looking at their length, and panics on a crafted one, before any
-//! password is known. It also leaves names escaped. RFC 5802 5.1 and 7. Pure; the cryptography stays with rsasl.
+//! password is known. It also leaves names escaped, and takes a -PLUS exchange without channel binding. RFC 5802 5.1, 6
+//! and 7. Pure; the cryptography stays with rsasl.
+
+use super::Binding;
+
+/// The one kind of channel binding that there is here (RFC 9266).
+pub(super) const TLS_EXPORTER: &[u8] = b"tls-exporter";
+
+/// Which of the two mechanisms it is, and whether the other was offered beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    /// Without channel binding, which could not be had.
+    Alone,
+    /// Without channel binding, which was offered.
+    Bare,
+    /// -PLUS
+    Plus(Binding),
+}
+
+/// Why an exchange ends with its first message, well-formed as that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// `y`: the client has not seen that channel binding is offered. Somebody has taken it out of what we offered.
+    Downgrade,
+    /// It asks for channel binding of another kind.
+    Kind,
+}
 
 /// What a client-first-message says of who it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientFirst<'a> {
+    /// What is wrong with its channel binding.
+    pub(super) flaw: Option<Flaw>,
     /// The name as it stands in the message.
     pub(super) escaped: &'a str,
     /// The authentication identity.
@@ -14,13 +42,19 @@ pub(super) struct ClientFirst<'a> {
     pub(super) authzid: Option<String>,
 }
 
-/// Reads a client-first-message of a mechanism without channel binding; `None` where it is none.
-pub(super) fn client_first(message: &[u8]) -> Option<ClientFirst<'_>> {
+/// Reads a client-first-message; `None` where it is none.
+pub(super) fn client_first(message: &[u8], variant: Variant) -> Option<ClientFirst<'_>> {
     let mut parts = message.split(|octet| *octet == b',');
-    // RFC 5802 6: `p=` asks for channel binding, which only a -PLUS mechanism can give; `y`: the client could do it.
-    if !matches!(parts.next()?, b"n" | b"y") {
-        return None;
-    }
+    // RFC 5802 6: `p=` asks for channel binding, which a -PLUS mechanism alone can give, and must; `y`: the client could
+    // do it, and believes that we cannot.
+    let flaw = match (variant, parts.next()?) {
+        (Variant::Alone, b"n" | b"y") | (Variant::Bare, b"n") => None,
+        (Variant::Bare, b"y") => Some(Flaw::Downgrade),
+        (Variant::Plus(_), [b'p', b'=', kind @ ..]) if !kind.is_empty() => {
+            (kind != TLS_EXPORTER).then_some(Flaw::Kind)
+        }
+        _ => return None,
+    };
     let authzid = match parts.next()? {
         // gsasl writes `a=` where it was told of an empty one, which RFC 5802 7 has no place for.
         [] | b"a=" => None,
@@ -31,7 +65,7 @@ pub(super) fn client_first(message: &[u8]) -> Option<ClientFirst<'_>> {
     value(b'r', parts.next()?)?;
     let extensions_have_names = parts.all(|part| part.get(1) == Some(&b'='));
     extensions_have_names.then_some(())?;
-    Some(ClientFirst { escaped, name: unescape(escaped)?, authzid })
+    Some(ClientFirst { flaw, escaped, name: unescape(escaped)?, authzid })
 }
 
 /// Whether it is a client-final-message that rsasl can take.
@@ -105,11 +139,34 @@ mod tests {
             ("", None),
             ("n", None),
         ] {
-            let read = client_first(message.as_bytes());
+            let read = client_first(message.as_bytes(), Variant::Alone);
             let read = read.as_ref().map(|first| (first.name.as_str(), first.authzid.as_deref()));
             assert_eq!(read, expected, "{message}");
         }
-        assert_eq!(client_first(b"n,,n=\xff,r=abc"), None);
+        assert_eq!(client_first(b"n,,n=\xff,r=abc", Variant::Alone), None);
+    }
+
+    #[test]
+    fn flags_of_channel_binding() {
+        let plus = Variant::Plus([7; 32]);
+        for (flag, [alone, bare, with]) in [
+            ("n", [Some(None), Some(None), None]),
+            ("y", [Some(None), Some(Some(Flaw::Downgrade)), None]),
+            ("p=tls-exporter", [None, None, Some(None)]),
+            ("p=tls-unique", [None, None, Some(Some(Flaw::Kind))]),
+            ("p=TLS-exporter", [None, None, Some(Some(Flaw::Kind))]),
+            ("p=", [None; 3]),
+            ("p", [None; 3]),
+            ("", [None; 3]),
+        ] {
+            let message = format!("{flag},,n=alice,r=abc");
+            let read = |variant| client_first(message.as_bytes(), variant).map(|first| first.flaw);
+            assert_eq!(
+                [read(Variant::Alone), read(Variant::Bare), read(plus)],
+                [alone, bare, with],
+                "{flag}"
+            );
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ mod tests {
         assert!(next(&mut events, DEADLINE).await.unwrap().contains("users: no user in it"));
         std::fs::remove_file(&path).unwrap();
         assert!(next(&mut events, DEADLINE).await.unwrap().contains("users: No such file"));
-        assert_eq!(&*authenticator.offered(), "PLAIN");
+        assert_eq!(&*authenticator.offered(false), "PLAIN");
         std::fs::write(&path, format!("anna:{OTHER}\n")).unwrap();
         assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 bob");
         watch.abort();
@@ -137,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
         let authenticator = Authenticator::open_if_there(&path, &[Mechanism::Plain], [7; 32]).unwrap();
-        assert_eq!(&*authenticator.offered(), "");
+        assert_eq!(&*authenticator.offered(false), "");
         let (sender, mut events) = mpsc::unbounded_channel();
         let watcher = authenticator.clone();
         let watch = tokio::spawn(async move { watcher.watch(|event| sender.send(event).unwrap()).await });
@@ -148,7 +148,7 @@ mod tests {
         }
         std::fs::write(&path, format!("anna:{CRYPT}")).unwrap();
         assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 ");
-        assert_eq!(&*authenticator.offered(), "PLAIN");
+        assert_eq!(&*authenticator.offered(false), "PLAIN");
         watch.abort();
     }
 
@@ -162,7 +162,9 @@ mod tests {
             } else {
                 Authenticator::open_if_there(&path, &[Mechanism::Plain], [7; 32])
             };
-            opened.map(|authenticator| authenticator.offered().to_string()).map_err(|cause| cause.to_string())
+            opened
+                .map(|authenticator| authenticator.offered(false).to_string())
+                .map_err(|cause| cause.to_string())
         };
         for (content, strict, lenient) in [
             (None, Err("users: No such file"), Ok("")),
@@ -186,6 +188,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(&*Authenticator::open(None, &[Mechanism::Plain], [7; 32]).unwrap().offered(), "");
+        assert_eq!(&*Authenticator::open(None, &[Mechanism::Plain], [7; 32]).unwrap().offered(false), "");
     }
 }

@@ -228,6 +228,7 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
             format!("at least one of {}, since without [relay] hosts nobody could send", one_of(&MECHANISMS)),
         );
     }
+    let channel_binding = section.flag("channel_binding", true);
     let users = folder.join(section.text("users", "users".to_owned(), path));
     let guesses = GuessLimits {
         per_address: section.whole("max_guesses_per_ip", 50, 0..=10_000),
@@ -236,7 +237,7 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
     };
     let max_checks = section.whole("max_checks", 0, 0..=1_024);
     section.finish(findings);
-    Auth { mechanisms, users, guesses, max_checks }
+    Auth { mechanisms, channel_binding, users, guesses, max_checks }
 }
 
 fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action, Option<Duration>) {

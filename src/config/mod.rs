@@ -165,6 +165,8 @@ pub struct Upstream {
 pub struct Auth {
     /// In the order in which they are offered.
     pub mechanisms: Vec<Mechanism>,
+    /// Whether SCRAM-SHA-256-PLUS is offered beside SCRAM-SHA-256, where the TLS session has what it takes.
+    pub channel_binding: bool,
     /// The users file.
     pub users: PathBuf,
     /// How many wrong passwords are borne.

@@ -57,6 +57,21 @@ impl Stream {
         Some(TlsSession { version, cipher })
     }
 
+    /// Whether [`Self::channel_binding`] has something to say: we are the server of a session of TLS 1.3. RFC 9266 4.2 allows TLS 1.2
+    /// where its master secret is extended, which rustls does not tell; and clients take `tls-unique` there.
+    pub fn can_bind(&self) -> bool {
+        let Self::Server(stream) = self else { return false };
+        stream.get_ref().1.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3)
+    }
+
+    /// What both sides of this TLS session know, and nobody between them: `tls-exporter` (RFC 9266 2).
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        let Self::Server(stream) = self else { return None };
+        let session = &stream.get_ref().1;
+        let exported = session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""));
+        exported.ok().filter(|_| self.can_bind())
+    }
+
     /// By what names the client's certificate calls it, the surest first; of a client whose certificate was verified.
     pub fn client_names(&self) -> Vec<String> {
         let Self::Server(stream) = self else { return Vec::new() };

@@ -44,7 +44,7 @@ pub(super) fn shut_out(parts: &Parts) {
     if !shut_out.is_empty() {
         maillog::users_shut_out(shut_out.len(), shut_out.get(..NAMED).unwrap_or(&shut_out));
     }
-    if parts.auth.offered().is_empty() && parts.in_force.load().relay_hosts.is_empty() {
+    if parts.auth.offered(false).is_empty() && parts.in_force.load().relay_hosts.is_empty() {
         maillog::nobody_can_log_in();
     }
 }

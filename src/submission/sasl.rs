@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Lost};
-use crate::auth::{Authenticator, Guessed, SaslStep};
+use crate::auth::{Authenticator, Binding, Guessed, SaslStep};
 use crate::session::{AuthOutcome, LineError};
 
 /// The mechanism of those who have shown a certificate (RFC 4422 A).
@@ -49,7 +49,17 @@ impl From<AuthOutcome> for Ended {
     }
 }
 
-/// Holds the exchange that AUTH began. `client_certificate`: the names in the client's, where it has shown one.
+/// Who the client may be without a word of its own.
+pub(super) struct Known<'a> {
+    /// Where it is.
+    pub origin: IpAddr,
+    /// The names in its certificate, where it has shown one.
+    pub certificate: &'a [String],
+    /// What ties an exchange to its TLS session, where that is offered.
+    pub binding: Option<Binding>,
+}
+
+/// Holds the exchange that AUTH began.
 ///
 /// # Errors
 /// The client went away, or was silent until `deadline`.
@@ -58,14 +68,13 @@ pub(super) async fn exchange(
     auth: &Authenticator,
     mechanism: &str,
     initial: Option<&str>,
-    client_certificate: &[String],
-    origin: IpAddr,
+    known: Known<'_>,
     deadline: Instant,
 ) -> Result<Ended, Lost> {
     let begun = if mechanism.eq_ignore_ascii_case(EXTERNAL) {
-        auth.external(client_certificate, origin)
+        auth.external(known.certificate, known.origin)
     } else {
-        auth.exchange(mechanism, origin)
+        auth.exchange(mechanism, known.origin, known.binding)
     };
     let Some(mut exchange) = begun else {
         return Ok(AuthOutcome::NotOffered.into());

@@ -16,6 +16,7 @@ mod support;
 
 mod assumptions;
 mod attacks;
+mod binding;
 mod certificates;
 mod check;
 mod commands;

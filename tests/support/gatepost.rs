@@ -150,6 +150,14 @@ pub(crate) fn user_line(name: &str, password: &str) -> String {
     )
 }
 
+/// What a client of SCRAM-SHA-256 proves to know the password of a [`user_line`] with: RFC 5802 3.
+pub(crate) fn scram_proof(name: &str, password: &str, auth_message: &str) -> String {
+    let salted = salted_password(password.as_bytes(), &Sha256::digest(name), 4096);
+    let key = hmac(&salted, b"Client Key");
+    let signature = hmac(&Sha256::digest(key), auth_message.as_bytes());
+    STANDARD.encode(std::array::from_fn::<u8, 32, _>(|at| key[at] ^ signature[at]))
+}
+
 fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
     Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes().into()
 }

@@ -172,6 +172,12 @@ impl Smtp {
         tls.conn.peer_certificates().unwrap()[0].to_vec()
     }
 
+    /// `tls-exporter` of RFC 9266.
+    pub(crate) fn channel_binding(&self) -> Vec<u8> {
+        let Stream::Tls(tls) = &self.stream else { panic!("no TLS") };
+        tls.conn.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b"")).unwrap()
+    }
+
     /// The server may have closed.
     pub(crate) fn try_begin_tls(&mut self) -> io::Result<()> {
         self.try_begin_tls_with(tls::client(), ServerName::try_from("localhost").unwrap())

@@ -10,8 +10,15 @@ use std::sync::Mutex;
 use super::clients::{CLIENTS, Client, Port, WhenRefused, version_of, version_of_package};
 use super::letters::{Keeps, Kind};
 
-/// What gsasl is tried with.
-pub(crate) const GSASL_MECHANISMS: [&str; 3] = ["SCRAM-SHA-256", "PLAIN", "LOGIN"];
+/// What gsasl is tried with; the first where it speaks TLS itself.
+const GSASL_MECHANISMS: [&str; 4] = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"];
+
+pub(crate) fn gsasl_mechanisms(port: Port) -> &'static [&'static str] {
+    match port {
+        Port::Submission => &GSASL_MECHANISMS,
+        Port::Submissions => &GSASL_MECHANISMS[1..],
+    }
+}
 
 const GSASL: &str = "gsasl";
 const POSTFIX: &str = "Postfix";
@@ -226,7 +233,7 @@ fn page(versions: &Versions) -> String {
         page += &format!(
             "| gsasl | {} | {} | {} | logs in, sends nothing | | | | |\n",
             version(GSASL),
-            GSASL_MECHANISMS.join(", "),
+            gsasl_mechanisms(port).join(", "),
             port.number()
         );
     }
