@@ -649,3 +649,60 @@ fn passwords_that_wait_too_long_are_put_off() {
     bob.set_patience(Duration::from_secs(300));
     bob.auth_plain("bob", PASSWORD, 235);
 }
+
+/// CONTRACT, SMTP: wrong password, unknown user, an authorization identity that is somebody else's: the same 535 in the same time. Whom
+/// no password lets in, and who was let in a moment ago, are no exceptions. Taken in turns, so that what else this machine does is done
+/// to all alike; of each the time that a quarter of its tries stay below. A check that is left out makes it a tenth at most.
+#[test]
+fn who_is_there_cannot_be_measured() {
+    const ROUNDS: usize = 21;
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address)
+        .user_line("out:{SSHA}x\n")
+        .set("auth.max_guesses_per_ip", 0)
+        .set("auth.max_guesses_per_account", 0)
+        .set("session.max_new_connections_per_ip", 0)
+        .start();
+    gatepost.login("alice").quit();
+    let kinds: [(&str, &str, &str); 5] = [
+        ("", "bob", "wrong"),
+        ("", "alice", "wrong"),
+        ("", "nobody", "wrong"),
+        ("", "out", "wrong"),
+        ("root", "alice", PASSWORD),
+    ];
+    let mut times = vec![Vec::new(); 2 * kinds.len() - 1];
+    let mut replies = Vec::new();
+    for round in 0..ROUNDS {
+        // Nine errors: one less than a session may have.
+        let mut client = Smtp::secured(gatepost.starttls);
+        for turn in 0..times.len() {
+            // Each in each place.
+            let which = (turn + round) % times.len();
+            let (authzid, name, password) = kinds[which % kinds.len()];
+            // Nobody is the same twice: what is there of a name is not what makes it quick.
+            let name = if name == "nobody" { format!("nobody-{round}-{which}") } else { name.to_owned() };
+            let line = if which < kinds.len() {
+                format!("AUTH PLAIN {}", STANDARD.encode(format!("{authzid}\0{name}\0{password}")))
+            } else {
+                client.expect(&format!("AUTH LOGIN {}", STANDARD.encode(name)), 334);
+                STANDARD.encode(password)
+            };
+            let began = Instant::now();
+            let reply = client.ask(&line);
+            times[which].push(began.elapsed());
+            replies.push(reply.text());
+        }
+    }
+    replies.dedup();
+    assert_eq!(replies, ["535 5.7.8 Authentication credentials invalid"]);
+    let quarters: Vec<Duration> = times
+        .iter_mut()
+        .map(|times| {
+            times.sort();
+            times[ROUNDS / 4]
+        })
+        .collect();
+    let (least, most) = (quarters.iter().min().unwrap(), quarters.iter().max().unwrap());
+    assert!(*most < *least * 2, "PLAIN as {kinds:?}, LOGIN as the first four: {quarters:?}");
+}
