@@ -584,24 +584,6 @@ fn passwords_do_not_stay_in_memory() {
     open[0].submit("dora@mta.example", &["carl@mta.example"], b"Subject: on\r\n\r\nHello.\r\n");
 }
 
-/// The same: a process that dies leaves no memory behind, whoever takes the core: not even a program to which the kernel pipes it, for
-/// which the limit does not hold.
-#[test]
-fn there_is_no_core() {
-    let upstream = Scripted::start();
-    let gatepost = Setup::new(upstream.address).start();
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", gatepost.pid())).unwrap();
-    let limits = read("limits");
-    let core: Vec<&str> = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max core file size"))
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    assert_eq!(core[..2], ["0", "0"]);
-    assert_eq!(read("coredump_filter").trim(), "00000000");
-}
-
 /// `[auth] max_checks`: who waits for more than a minute for his password to be checked gets 454 4.7.0; who was right lately waits
 /// for nothing.
 #[test]

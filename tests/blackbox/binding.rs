@@ -82,6 +82,7 @@ fn a_login_is_bound_to_its_tls_session() {
             let (mut client, offered) = session(&gatepost, starttls, &config);
             assert!(offered);
             let own = client.channel_binding();
+            assert!(client.is_resumed() || others.is_none());
             let theirs = others.replace(own.clone()).unwrap_or_else(|| vec![0; 32]);
             assert_ne!(own, theirs);
             for (mechanism, flag, binding, expected) in [

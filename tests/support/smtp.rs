@@ -172,6 +172,12 @@ impl Smtp {
         tls.conn.peer_certificates().unwrap()[0].to_vec()
     }
 
+    /// Whether the TLS session goes on with the keys of an earlier one.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let Stream::Tls(tls) = &self.stream else { panic!("no TLS") };
+        tls.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// `tls-exporter` of RFC 9266.
     pub(crate) fn channel_binding(&self) -> Vec<u8> {
         let Stream::Tls(tls) = &self.stream else { panic!("no TLS") };
