@@ -362,6 +362,7 @@ async fn a_change_that_cannot_be_written_leaves_the_message_where_it_is() {
     assert!(matches!(claim.update(changed).await, Err(SpoolError::Io(_))));
     assert_eq!(claim.envelope().release, None);
     assert!(matches!(claim.finish().await, Err(SpoolError::Io(_))));
+    drop(claim);
     std::fs::remove_dir(&path).unwrap();
     std::fs::rename(&aside, &path).unwrap();
     assert_eq!(names(home.path()), pair(id).into());
