@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub(super) outbox: Vec<u8>,
     /// How much of `outbox` has gone out.
     pub(super) sent: usize,
+    /// To which of the upstreams it goes.
+    pub(super) endpoint: usize,
     /// What the last EHLO reply offered.
     pub(super) extensions: Extensions,
     /// Whom XCLIENT named: it serves this one alone.
@@ -97,6 +99,7 @@ impl Connection {
             has_news: false,
             outbox: Vec::new(),
             sent: 0,
+            endpoint: 0,
             extensions: Extensions::default(),
             identity: None,
             refusals: 0,

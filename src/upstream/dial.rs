@@ -41,16 +41,18 @@ impl Dialer {
         slot: Slot,
         identity: Option<&Arc<ClientIdentity>>,
     ) -> Result<Box<Connection>, Fault> {
-        self.dial_until(slot, identity, self.deadline()).await
+        self.dial_until(slot, identity, &self.endpoints.candidates(Instant::now()), self.deadline()).await
     }
 
+    /// `turn`: the upstreams to be tried, in this order.
     pub(super) async fn dial_until(
         &self,
         slot: Slot,
         identity: Option<&Arc<ClientIdentity>>,
+        turn: &[usize],
         deadline: Instant,
     ) -> Result<Box<Connection>, Fault> {
-        let mut connection = self.reach_any(deadline).await?;
+        let mut connection = self.reach_any(turn, deadline).await?;
         if let Some(identity) = identity {
             self.introduce_until(&mut connection, identity, deadline).await?;
         }
@@ -76,8 +78,7 @@ impl Dialer {
     }
 
     /// The first that answers as it should.
-    async fn reach_any(&self, deadline: Instant) -> Result<Box<Connection>, Fault> {
-        let candidates = self.endpoints.candidates(Instant::now());
+    async fn reach_any(&self, candidates: &[usize], deadline: Instant) -> Result<Box<Connection>, Fault> {
         let mut whys = Vec::new();
         for (tried, index) in candidates.iter().enumerate() {
             match self.reach(*index, share(deadline, candidates.len() - tried)).await {
@@ -99,7 +100,8 @@ impl Dialer {
         let endpoint = endpoint.ok_or_else(|| Fault::Unavailable("there is no upstream".to_owned()))?;
         let reached = timeout_at(deadline, Box::pin(self.greet(endpoint, deadline))).await;
         match reached.unwrap_or_else(|_| Err(self.late())) {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                connection.endpoint = index;
                 self.endpoints.answered(index, &connection.extensions);
                 Ok(Box::new(connection))
             }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::net::address::Endpoint;
 use crate::smtp::Extensions;
 
-/// How long an upstream that could not be reached, or did not get as far as MAIL, is left out (CONTRACT).
+/// How long an upstream that could not be reached, or gave no reply to the first MAIL, is left out (CONTRACT).
 pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Endpoints {
@@ -38,6 +38,12 @@ struct Known {
     failed: Option<Instant>,
 }
 
+impl Known {
+    fn is_in(&self, now: Instant) -> bool {
+        self.failed.is_none_or(|at| at + LEFT_OUT <= now)
+    }
+}
+
 impl Endpoints {
     pub(super) fn new(list: Vec<Endpoint>) -> Self {
         let known = vec![Known::default(); list.len()];
@@ -59,9 +65,7 @@ impl Endpoints {
         let count = state.known.len();
         let first = state.next;
         state.next = (first + 1) % count.max(1);
-        let is_in = |index: &usize| {
-            state.known.get(*index).is_some_and(|known| known.failed.is_none_or(|at| at + LEFT_OUT <= now))
-        };
+        let is_in = |index: &usize| state.known.get(*index).is_some_and(|known| known.is_in(now));
         let candidates: Vec<usize> = (first..count).chain(0..first).filter(is_in).collect();
         if !candidates.is_empty() {
             return candidates;
@@ -81,12 +85,17 @@ impl Endpoints {
         self.compare(&state);
     }
 
-    /// It is not.
+    /// It is not, or got no further.
     pub(super) fn failed(&self, index: usize, now: Instant) {
         let mut state = self.lock();
         let Some(known) = state.known.get_mut(index) else { return };
         known.failed = Some(now);
         self.compare(&state);
+    }
+
+    /// Whether there is any that is not left out.
+    pub(super) fn any_in(&self, now: Instant) -> bool {
+        self.lock().known.iter().any(|known| known.is_in(now))
     }
 
     /// While nobody can be reached, what was known of all holds on: clients would otherwise be offered less, for nothing.

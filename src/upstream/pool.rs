@@ -2,6 +2,7 @@
 //!
 //! A connection that carried XCLIENT serves the client that it named; any other may serve anybody. While someone waits
 //! nothing is idle: an idle connection that fits is taken, one that does not is closed, and the queue is served in order.
+//! Several upstreams take turns with each transaction: an idle connection to the one whose turn it is, else a new one to it.
 //! Where each session needs a connection of its own, a few are greeted ahead, as long as sessions come often.
 //! The lock is never held across an await, nor while a connection is closed.
 
@@ -80,12 +81,15 @@ impl State {
         self.idle.iter().filter(|idle| idle.identity.is_none()).count()
     }
 
-    /// The client's own before one that may serve anybody, which others need; of these the one used last, which is the
-    /// most likely to be alive.
-    fn take_idle(&mut self, client: &ClientIdentity) -> Option<Box<Connection>> {
-        let own = self.idle.iter().rposition(|idle| idle.identity.as_deref() == Some(client));
-        let fitting = own.or_else(|| self.idle.iter().rposition(|idle| idle.identity.is_none()))?;
+    /// The one used last, which is the most likely to be alive.
+    fn take_idle(&mut self, fits: impl Fn(&Connection) -> bool) -> Option<Box<Connection>> {
+        let fitting = self.idle.iter().rposition(|idle| fits(idle))?;
         self.idle.remove(fitting)
+    }
+
+    /// Of those that may serve anybody, one to this upstream.
+    fn take_idle_to(&mut self, endpoint: usize) -> Option<Box<Connection>> {
+        self.take_idle(|idle| idle.identity.is_none() && idle.endpoint == endpoint)
     }
 
     fn next_waiting(&mut self) -> Option<oneshot::Sender<Lease>> {
@@ -109,12 +113,20 @@ impl Pool {
         })
     }
 
-    /// A connection that may serve this client, or the right to make one.
+    /// An idle connection for which it does not matter whose turn it is: the client's own, else one that was greeted ahead,
+    /// each of which was made in turn.
+    pub(super) fn take_own(&self, client: &ClientIdentity) -> Option<Box<Connection>> {
+        let mut state = self.lock();
+        let own = state.take_idle(|idle| idle.identity.as_deref() == Some(client));
+        own.or_else(|| state.take_idle(Connection::is_unused))
+    }
+
+    /// A connection that may serve anybody, or the right to make one; `turn`: the upstreams that may be asked, in this order.
     ///
     /// # Errors
     /// [`Fault::Busy`]: none became free in time.
-    pub(super) async fn acquire(&self, identity: &ClientIdentity) -> Result<Lease, Fault> {
-        match self.take(Some(identity)) {
+    pub(super) async fn acquire(&self, turn: &[usize]) -> Result<Lease, Fault> {
+        match self.take(turn) {
             Ok(lease) => Ok(lease),
             Err(waiting) => self.wait(waiting).await,
         }
@@ -125,7 +137,7 @@ impl Pool {
     /// # Errors
     /// As [`Self::acquire`].
     pub(super) async fn place(&self) -> Result<Slot, Fault> {
-        let lease = match self.take(None) {
+        let lease = match self.take(&[]) {
             Ok(lease) => lease,
             Err(waiting) => self.wait(waiting).await?,
         };
@@ -142,17 +154,18 @@ impl Pool {
         }
     }
 
-    /// `None` fits nobody.
-    fn take(&self, client: Option<&ClientIdentity>) -> Result<Lease, oneshot::Receiver<Lease>> {
+    /// An empty `turn`: no idle one will do.
+    fn take(&self, turn: &[usize]) -> Result<Lease, oneshot::Receiver<Lease>> {
         let mut state = self.lock();
-        if let Some(client) = client
-            && let Some(connection) = state.take_idle(client)
-        {
+        if let Some(connection) = turn.first().and_then(|first| state.take_idle_to(*first)) {
             return Ok(Lease::Connection(connection));
         }
         if state.open < self.max {
             state.open += 1;
             return Ok(Lease::Slot(self.slot()));
+        }
+        if let Some(connection) = turn.iter().skip(1).find_map(|next| state.take_idle_to(*next)) {
+            return Ok(Lease::Connection(connection));
         }
         if let Some(oldest) = state.idle.pop_front() {
             drop(state);
@@ -353,7 +366,7 @@ pub(super) mod tests {
         assert_eq!(place(&mut places, end), AHEAD - 1);
         // who waits wants them back
         assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() == EMPTY));
-        let waiting = pool.take(None).err().unwrap();
+        let waiting = pool.take(&[]).err().unwrap();
         assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() != EMPTY));
         places.pop();
         assert!(matches!(pool.wait(waiting).await, Ok(Lease::Slot(_))));

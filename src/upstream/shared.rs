@@ -52,8 +52,19 @@ impl Shared {
         self: &Arc<Self>,
         identity: &Arc<ClientIdentity>,
     ) -> Result<Box<Connection>, Fault> {
-        let connection = match self.pool.acquire(identity).await? {
-            Lease::Slot(slot) => self.dial(slot, Some(identity)).await?,
+        let next = || self.endpoints().candidates(Instant::now());
+        let (lease, turn) = match self.pool.take_own(identity) {
+            Some(own) => (Lease::Connection(own), None),
+            None => {
+                let turn = next();
+                (self.pool.acquire(&turn).await?, Some(turn))
+            }
+        };
+        let connection = match lease {
+            Lease::Slot(slot) => {
+                let turn = turn.unwrap_or_else(next);
+                self.dialer.dial_until(slot, Some(identity), &turn, self.dialer.deadline()).await?
+            }
             Lease::Connection(mut idle) => {
                 let (is_its_own, was_ahead) = (idle.identity.is_some(), idle.is_unused());
                 let is_alive = idle.is_alive().await;
@@ -68,7 +79,8 @@ impl Shared {
                     if was_ahead {
                         self.pool.pause_ahead(Instant::now());
                     }
-                    self.dialer.dial_until(idle.discard(), Some(identity), deadline).await?
+                    let turn = turn.unwrap_or_else(next);
+                    self.dialer.dial_until(idle.discard(), Some(identity), &turn, deadline).await?
                 }
             }
         };

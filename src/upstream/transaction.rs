@@ -11,6 +11,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 pub use super::connection::MAX_REFUSALS;
 use super::connection::{Connection, Loss, MAX_BATCH};
 use super::repetition::{Repetition, repeat};
@@ -52,6 +54,8 @@ pub struct Transaction {
     dirty: bool,
     /// The connection in use stands in for one that was lost before it answered all that it was asked.
     replacement: bool,
+    /// How many upstreams hung up at MAIL.
+    turned_away: usize,
     /// RCPTs that the connection in use answered.
     answered: usize,
     /// Which recipients the answers belong to is not known for sure.
@@ -74,6 +78,7 @@ impl Transaction {
             not_repeated: None,
             dirty: false,
             replacement: false,
+            turned_away: 0,
             answered: 0,
             in_doubt: false,
         }
@@ -311,8 +316,11 @@ impl Transaction {
         self.in_flight = 0;
         self.doubt(&loss);
         let first = matches!(self.questions.front(), Some(Question::Mail(_)));
+        if first {
+            self.leave_out(&lost, &loss);
+        }
         let again = match loss {
-            Loss::Closed(_) if first => lost.has_rested(),
+            Loss::Closed(_) if first => lost.has_rested() || self.goes_elsewhere(),
             Loss::OutOfStep if first => !self.replacement,
             Loss::Closed(_) | Loss::OutOfStep => {
                 self.mail.is_some() && (self.answered > 0 || !self.replacement)
@@ -336,6 +344,26 @@ impl Transaction {
                 Some(Answer::None(loss.into()))
             }
         }
+    }
+
+    /// An upstream that has nothing to say to MAIL would fail others as well. That a connection is closed which was idle
+    /// says nothing.
+    fn leave_out(&mut self, lost: &Connection, loss: &Loss) {
+        let has_failed = match loss {
+            Loss::Closed(_) => !lost.has_rested(),
+            Loss::Silent(_) => true,
+            Loss::Garbled(_) | Loss::OutOfStep => false,
+        };
+        if has_failed {
+            self.turned_away += 1;
+            self.upstream.endpoints().failed(lost.endpoint, Instant::now());
+        }
+    }
+
+    /// Whether another upstream is asked, now that the last one hung up at MAIL.
+    fn goes_elsewhere(&self) -> bool {
+        let endpoints = self.upstream.endpoints();
+        self.turned_away < endpoints.count() && endpoints.any_in(Instant::now())
     }
 
     pub(super) fn doubt(&mut self, loss: &Loss) {

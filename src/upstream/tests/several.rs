@@ -34,6 +34,103 @@ async fn they_take_turns() {
     other.finish(1).await;
 }
 
+/// Script: so many transactions on one connection, each given up.
+fn reused(times: usize) -> String {
+    format!("{READY}{}< QUIT", format!("< {MAIL}\n> 250 2.1.0 ok\n< RSET\n> 250 ok\n").repeat(times))
+}
+
+/// As [`use_once`]; the connection stays.
+async fn use_and_keep(upstream: &Upstream) {
+    let mut transaction = upstream.transaction(identity("alice"));
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
+}
+
+#[tokio::test]
+async fn they_take_turns_where_connections_are_reused() {
+    let (one, other) = (Scripted::start(&[&reused(3)]).await, Scripted::start(&[&reused(2)]).await);
+    let upstream = Upstream::open(several(&[one.address, other.address])).unwrap();
+    for _ in 0..5 {
+        use_and_keep(&upstream).await;
+    }
+    upstream.close().await;
+    one.finish(1).await;
+    other.finish(1).await;
+}
+
+/// An idle connection to another is better than none, and than to close it for the sake of the turn.
+#[tokio::test]
+async fn without_a_place_the_one_that_is_connected_is_asked_out_of_turn() {
+    let (one, other) = (Scripted::start(&[&reused(3)]).await, Scripted::start(&[]).await);
+    let settings = Settings { max_connections: 1, ..several(&[one.address, other.address]) };
+    let upstream = Upstream::open(settings).unwrap();
+    for _ in 0..3 {
+        use_and_keep(&upstream).await;
+    }
+    upstream.close().await;
+    one.finish(1).await;
+    other.finish(0).await;
+}
+
+#[tokio::test]
+async fn one_that_fails_once_its_connection_died_is_left_out_too() {
+    let dies = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< RSET\n> 250 ok\nclose");
+    let (one, other) = (
+        Scripted::start(&[&dies, "> 554 5.3.2 gone\n"]).await,
+        Scripted::start(&[&reused(1), &reused(3)]).await,
+    );
+    let upstream = Upstream::open(several(&[one.address, other.address])).unwrap();
+    for _ in 0..5 {
+        use_and_keep(&upstream).await;
+    }
+    upstream.close().await;
+    one.finish(2).await;
+    other.finish(2).await;
+}
+
+/// A fresh connection on which MAIL has no reply: nothing was promised yet, and the next one is asked.
+#[tokio::test]
+async fn one_that_hangs_up_at_mail_is_left_out() {
+    for end in ["close", "> 421 4.3.2 closing\n"] {
+        // It would do the next time.
+        let bad = Scripted::start(&[&format!("{READY}< {MAIL}\n{end}"), &reused(3)]).await;
+        let good = Scripted::start(&[&reused(3)]).await;
+        let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
+        for _ in 0..3 {
+            use_and_keep(&upstream).await;
+        }
+        upstream.close().await;
+        good.finish(1).await;
+    }
+}
+
+#[tokio::test]
+async fn where_all_hang_up_at_mail_each_is_asked_once() {
+    let hangs_up = format!("{READY}< {MAIL}\nclose");
+    let (one, other) = (Scripted::start(&[&hangs_up, &reused(1)]).await, Scripted::start(&[&hangs_up]).await);
+    let upstream = Upstream::open(several(&[one.address, other.address])).unwrap();
+    let mut transaction = upstream.transaction(identity("alice"));
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "Unavailable");
+    other.finish(1).await;
+}
+
+/// CONTRACT: silent for `timeout` (no second try within the command). The next command is spared the wait.
+#[tokio::test]
+async fn one_that_is_silent_at_mail_is_left_out() {
+    let silent = Scripted::start(&[&format!("{READY}< {MAIL}\n"), &reused(3)]).await;
+    let good = Scripted::start(&[&reused(3)]).await;
+    let mut settings = several(&[silent.address, good.address]);
+    settings.timeouts.mail = Duration::from_secs(2);
+    let upstream = Upstream::open(settings).unwrap();
+    let mut transaction = upstream.transaction(identity("alice"));
+    assert_eq!(ask_one(&mut transaction, MAIL).await, "Unavailable");
+    drop(transaction);
+    for _ in 0..3 {
+        use_and_keep(&upstream).await;
+    }
+    upstream.close().await;
+    good.finish(1).await;
+}
+
 /// Every way not to become ready for MAIL; the client notices nothing as long as there is another.
 #[tokio::test]
 async fn one_that_fails_is_left_out_at_once() {
