@@ -29,6 +29,9 @@ pub(super) const MAX_BATCH: usize = 64;
 /// Transactions on one connection; Exim hangs up after 1000 (`smtp_accept_max_per_connection`), and Postfix counts 100
 /// RSETs for errors (`smtpd_junk_command_limit`).
 const MAX_TRANSACTIONS: u32 = 100;
+/// Nor is a transaction begun on one that was made so long ago: what has changed behind a name or a balancer since is met
+/// anew. Postfix's own client has 300 s (`smtp_connection_reuse_time_limit`).
+const MAX_AGE: Duration = Duration::from_secs(600);
 /// The service is closing (RFC 5321 3.8).
 const CLOSING: u16 = 421;
 /// For the reply to a RSET that nobody waited for: a few round trips, which is what a fresh connection costs.
@@ -80,6 +83,7 @@ pub(super) struct Connection {
     /// 4yz and 5yz replies to commands of transactions.
     pub(super) refusals: u32,
     transactions: u32,
+    made_at: Instant,
     rested: bool,
     /// Replies to come for which nobody waits.
     owed: u32,
@@ -104,6 +108,7 @@ impl Connection {
             identity: None,
             refusals: 0,
             transactions: 0,
+            made_at: now,
             rested: false,
             owed: 0,
             idle_since: now,
@@ -295,11 +300,12 @@ impl Connection {
     }
 
     /// Whether a further transaction may use it.
-    pub(super) fn is_reusable(&self) -> bool {
+    pub(super) fn is_reusable(&self, now: Instant) -> bool {
         // RFC 9422 4.1
         let allowed =
             self.extensions.further.limits.mail_max.unwrap_or(MAX_TRANSACTIONS).min(MAX_TRANSACTIONS);
-        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < allowed
+        let is_young = now.saturating_duration_since(self.made_at) < MAX_AGE;
+        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < allowed && is_young
     }
 
     /// A transaction has used it.
@@ -361,4 +367,21 @@ fn is_closing(octets: &[u8]) -> bool {
 /// To poll once what is not going to be awaited.
 fn no_waiting() -> Context<'static> {
     Context::from_waker(Waker::noop())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_grows_too_old() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let connection = Connection::new(Stream::Unix(ours), Slot::nowhere());
+        let end = connection.made_at + MAX_AGE;
+        for (now, expected) in [(end - Duration::from_millis(1), true), (end, false)] {
+            assert_eq!(connection.is_reusable(now), expected);
+        }
+    }
 }

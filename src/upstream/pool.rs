@@ -212,7 +212,7 @@ impl Pool {
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         connection.rest();
         let mut state = self.lock();
-        if !connection.is_reusable() || state.closing {
+        if !connection.is_reusable(Instant::now()) || state.closing {
             drop(state);
             drop(connection.quit());
             return;

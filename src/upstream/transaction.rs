@@ -388,7 +388,10 @@ impl Transaction {
         let Some(mut connection) = self.connection.take() else { return };
         if self.stage != Stage::Envelope {
             drop(connection);
-        } else if self.in_flight > 0 || !connection.is_reusable() || connection.check_in_step().is_err() {
+        } else if self.in_flight > 0
+            || !connection.is_reusable(Instant::now())
+            || connection.check_in_step().is_err()
+        {
             drop(connection.quit());
         } else {
             if self.mail.is_some() {

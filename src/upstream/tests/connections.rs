@@ -220,6 +220,21 @@ async fn an_idle_one_grows_too_old() {
     drop(upstream);
 }
 
+/// Exim hangs up after 1000, and Postfix counts 100 RSETs for errors.
+#[tokio::test]
+async fn one_is_used_a_hundred_times() {
+    let once = format!("{}< RSET\n> 250 ok\n", mail());
+    let scripted =
+        Scripted::start(&[&format!("{READY}{}< QUIT", once.repeat(100)), &format!("{READY}{once}< QUIT")])
+            .await;
+    let upstream = upstream(scripted.address);
+    for _ in 0..101 {
+        use_once(&upstream, &identity("alice")).await;
+    }
+    upstream.close().await;
+    scripted.finish(2).await;
+}
+
 #[tokio::test]
 async fn many_at_once_never_exceed_the_maximum() {
     const MAX: usize = 3;
