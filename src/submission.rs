@@ -201,18 +201,34 @@ impl Conversation {
             let in_chunks = self.session.transaction().is_some_and(|transaction| transaction.in_chunks);
             let shutdown = (!in_chunks).then_some(&mut self.shutdown);
             let wait = rest.map_or(deadline, |rest| rest.min(deadline));
-            match self.client.read_command(Some(wait), shutdown).await {
+            let command = self.client.read_command(Some(wait), shutdown);
+            let came = match &self.sender {
+                Some(sender) if rest.is_some() => Box::pin(unless_blocked(command, &sender.watch)).await,
+                _ => Some(command.await),
+            };
+            // Blocked accounts hold no upstream connection, by whichever session the block came.
+            let Some(came) = came else {
+                rest = None;
+                self.rest_upstream();
+                continue;
+            };
+            match came {
                 Ok(()) => {}
                 Err(Lost::TimedOut) if wait < deadline => {
                     rest = None;
-                    if let Some(upstream) = &mut self.upstream {
-                        upstream.rest();
-                    }
+                    self.rest_upstream();
                 }
                 Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
                 Err(Lost::Interrupted) => return Box::pin(self.interrupted()).await,
                 Err(lost) => return Err(lost),
             }
+        }
+    }
+
+    /// Others may have the upstream connection; should the transaction go on there, it takes another.
+    fn rest_upstream(&mut self) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.rest();
         }
     }
 
@@ -346,6 +362,15 @@ impl Conversation {
     fn handle(&mut self, event: Event) -> Step {
         let scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown, self.mechanisms());
         self.session.handle(event, &scene.view(), &mut self.client.outbound)
+    }
+}
+
+/// What `waiting` comes to; `None` where the account is blocked before.
+async fn unless_blocked<T>(waiting: impl Future<Output = T>, watch: &Watch) -> Option<T> {
+    tokio::select! {
+        biased;
+        came = waiting => Some(came),
+        () = watch.blocked() => None,
     }
 }
 

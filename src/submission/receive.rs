@@ -10,6 +10,7 @@ use super::message::{Bounds, Incoming, Route};
 use super::pace::Pace;
 use super::{Conversation, Scene, UPSTREAM_REST, facts};
 use crate::clock;
+use crate::guard::Standing;
 use crate::session::{Delivery, Destination, Event, Step, UpstreamFault};
 
 impl Conversation {
@@ -71,7 +72,9 @@ impl Conversation {
         let deadline = slow.map_or(idle, |slow| slow.min(idle));
         let rest = self.answered + UPSTREAM_REST;
         loop {
-            let resting = rest <= Instant::now();
+            let blocked =
+                self.sender.as_ref().is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
+            let resting = blocked || rest <= Instant::now();
             if resting && let Some(upstream) = &mut self.upstream {
                 upstream.rest();
             }

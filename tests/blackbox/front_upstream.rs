@@ -479,3 +479,29 @@ fn a_silent_client_holds_no_connection() {
     assert_eq!(taken.recipients, ["RCPT TO:<bob@mta.example>", "RCPT TO:<carol@mta.example>"]);
     assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["invalid_recipients"], 1, "asked once");
 }
+
+/// Blocked accounts hold none, not even for a transaction that was under way when the block came from elsewhere.
+#[test]
+fn a_block_takes_the_connection_away() {
+    let upstream = Scripted::offering(with_xclient(), |_| None);
+    let gatepost = Setup::new(upstream.address).set("upstream.max_connections", 1).relay().start();
+    let mut blocked = gatepost.login("alice");
+    blocked.expect("MAIL FROM:<alice@mta.example>", 250);
+    blocked.expect("RCPT TO:<bob@mta.example>", 250);
+    gatepost.run(&["block", "alice"]).expect(0);
+    // Far sooner than a client that is merely silent: else all are in use for it (451 4.3.2).
+    submit(&mut gatepost.relay(), "meanwhile");
+    upstream.expect_taken(1);
+    blocked.data(&message("parked"), 250);
+    assert_eq!(gatepost.parked().len(), 1);
+    // A block that is lifted: the transaction goes on where it was.
+    blocked.expect("MAIL FROM:<alice@mta.example>", 250);
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    blocked.expect("RCPT TO:<bob@mta.example>", 250);
+    gatepost.run(&["block", "alice"]).expect(0);
+    submit(&mut gatepost.relay(), "again");
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    blocked.data(&message("relayed"), 250);
+    let taken = upstream.expect_taken(3).remove(2);
+    assert_eq!(taken.recipients, ["RCPT TO:<bob@mta.example>"]);
+}

@@ -43,6 +43,8 @@ pub(super) struct Entry {
     state: Mutex<State>,
     /// Told when a RCPT may be free to ask, or none will be.
     pub(super) freed: Notify,
+    /// Told when a block is shown, or that there is none.
+    pub(super) shown: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +130,7 @@ impl Entry {
             loaded: OnceLock::new(),
             state: Mutex::default(),
             freed: Notify::new(),
+            shown: Notify::new(),
         }
     }
 
@@ -253,6 +256,7 @@ impl Entry {
     fn show(&self, state: &State) {
         self.blocked.store(state.block.is_some(), Ordering::Release);
         self.freed.notify_waiters();
+        self.shown.notify_waiters();
     }
 }
 

@@ -45,6 +45,19 @@ impl Watch {
         self.entry.standing()
     }
 
+    /// Waits until the account is blocked. May be dropped at any time.
+    pub async fn blocked(&self) {
+        loop {
+            // Before the look, so that no block is missed that comes between it and the wait.
+            let mut shown = std::pin::pin!(self.entry.shown.notified());
+            shown.as_mut().enable();
+            if self.standing() == Standing::Blocked {
+                return;
+            }
+            shown.await;
+        }
+    }
+
     /// The block, if any.
     pub fn block(&self) -> Option<Block> {
         self.entry.block()
