@@ -99,13 +99,33 @@ struct Conversation {
     messages: u32,
 }
 
+/// Whose address is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub enum Peer {
+    /// The client's.
+    Client(SocketAddr),
+    /// That of a proxy which does not say who its client is, if it has one (PROXY protocol 2.1, UNKNOWN; 2.2, LOCAL). Nobody
+    /// becomes a relay host by it: whoever reaches the proxy would be one.
+    Proxy(SocketAddr),
+}
+
+impl Peer {
+    /// The address, whosesoever it is.
+    pub fn address(self) -> SocketAddr {
+        match self {
+            Self::Client(address) | Self::Proxy(address) => address,
+        }
+    }
+}
+
 /// Serves one client to the end of its session. `stream` is TLS already on an implicit listener.
-pub async fn serve(parts: Parts, stream: Stream, peer: SocketAddr, connected: Instant) {
+pub async fn serve(parts: Parts, stream: Stream, peer: Peer, connected: Instant) {
     let id = SessionId::new(clock::now());
-    let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
+    let is_client = matches!(peer, Peer::Client(_));
+    let peer = SocketAddr::new(canonical(peer.address().ip()), peer.address().port());
     let log = SessionLog::new(id, peer);
     let _witness = Witness(log);
-    let relay_host = parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));
+    let relay_host = is_client && parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));
     log.connected(stream.tls().is_some(), relay_host);
     let terms = Terms {
         hostname: parts.config.hostname.clone(),

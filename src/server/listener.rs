@@ -19,7 +19,7 @@ use crate::net::Stream;
 use crate::net::proxy::{self, Origin, ProxyError};
 use crate::parts::Parts;
 use crate::session::texts;
-use crate::submission;
+use crate::submission::{self, Peer};
 
 /// How long to wait after the system has refused a connection for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -67,7 +67,7 @@ impl Listener {
                         tokio::spawn(admit_proxied(parts, stream, peer, tls, slots.clone()));
                     } else {
                         let slot = slots.take(peer.ip(), Instant::now());
-                        tokio::spawn(admit(parts, stream, peer, tls, slot, Instant::now()));
+                        tokio::spawn(admit(parts, stream, Peer::Client(peer), tls, slot, Instant::now()));
                     }
                 }
                 Err(error) => {
@@ -84,27 +84,27 @@ impl Listener {
 async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, tls: ListenTls, slots: Slots) {
     let connected = Instant::now();
     let peer = match timeout(PROXY_PATIENCE, proxy::read(&mut stream)).await {
-        Ok(Ok(Origin::Client(client))) => client,
-        Ok(Ok(Origin::Own)) => proxy,
+        Ok(Ok(Origin::Client(client))) => Peer::Client(client),
+        Ok(Ok(Origin::Own)) => Peer::Proxy(proxy),
         Ok(Err(ProxyError::Broken(why))) => return maillog::no_proxy_header(proxy, why),
         // Health checks may do no more than connect.
         Ok(Err(ProxyError::Io(error))) => return maillog::handshake_failed(proxy, &error.to_string()),
         Err(_) => return maillog::no_proxy_header(proxy, "timed out"),
     };
-    let slot = slots.take(peer.ip(), Instant::now());
+    let slot = slots.take(peer.address().ip(), Instant::now());
     admit(parts, stream, peer, tls, slot, connected).await;
 }
 
 async fn admit(
     parts: Parts,
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: Peer,
     tls: ListenTls,
     slot: Option<Slot>,
     connected: Instant,
 ) {
     let Some(slot) = slot else {
-        maillog::too_many_connections(peer);
+        maillog::too_many_connections(peer.address());
         return turn_away(stream, tls).await;
     };
     tokio::select! {
@@ -114,7 +114,7 @@ async fn admit(
     }
 }
 
-async fn converse(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: ListenTls, connected: Instant) {
+async fn converse(parts: Parts, stream: TcpStream, peer: Peer, tls: ListenTls, connected: Instant) {
     // Replies are whole writes; waiting to join them costs 40 ms each.
     let _ = stream.set_nodelay(true);
     let stream = match tls {
@@ -125,8 +125,8 @@ async fn converse(parts: Parts, stream: TcpStream, peer: SocketAddr, tls: Listen
             let session = &parts.config.session;
             match timeout(session.tls_timeout.min(session.auth_timeout), handshake).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return maillog::handshake_failed(peer, &error.to_string()),
-                Err(_) => return maillog::handshake_failed(peer, "timed out"),
+                Ok(Err(error)) => return maillog::handshake_failed(peer.address(), &error.to_string()),
+                Err(_) => return maillog::handshake_failed(peer.address(), "timed out"),
             }
         }
     };

@@ -599,6 +599,38 @@ fn proxies_say_who_the_client_is() {
     }
 }
 
+/// PROXY protocol 2.1 (UNKNOWN) and 2.2 (LOCAL): a connection whose client is not named is served, and has no rights from the proxy's
+/// own address; UNSPEC with the command PROXY is not served at all.
+#[test]
+fn nobody_relays_by_the_address_of_the_proxy() {
+    let upstream = Scripted::start();
+    let setup = Setup::new(upstream.address).set("relay.hosts", vec!["127.0.0.0/8", "198.51.100.7/32"]);
+    let gatepost = behind_proxy(setup).start();
+    for header in [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        b"PROXY UNKNOWN 198.51.100.7 192.0.2.9 4711 587\r\n".to_vec(),
+        v2(0x20, [0; 4]),
+        v2(0x20, [198, 51, 100, 7]),
+    ] {
+        let mut client = proxied(gatepost.starttls, &header);
+        client.expect_reply(220);
+        client.ehlo();
+        let reply = client.ask("MAIL FROM:<a@b.example>");
+        assert!(reply.text().starts_with("530 5.7.0"), "{}: {}", header.escape_ascii(), reply.text());
+        client.starttls();
+        client.ehlo();
+        client.auth_plain("alice", PASSWORD, 235);
+        client.submit("alice@mta.example", &["bob@mta.example"], &message("logged in"));
+        client.quit();
+    }
+    proxied(gatepost.starttls, b"\r\n\r\n\0\r\nQUIT\n\x21\x00\x00\x00").expect_close();
+    // One that is named is what its address says.
+    let mut client = proxied(gatepost.starttls, &v1("198.51.100.7"));
+    client.expect_reply(220);
+    client.ehlo();
+    client.submit("a@b.example", &["bob@mta.example"], &message("named"));
+}
+
 /// CONTRACT, Front: from a named network without a header: closed, with a log line; from elsewhere: served without one, and one is no
 /// command.
 #[test]
