@@ -481,7 +481,11 @@ fn has_passed(moment: &str, now: Timestamp) -> bool {
 
 /// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
-    let mut parameters = envelope.parameters.clone();
+    let elapsed = now.since(envelope.parked).as_secs();
+    let Some(mut parameters) = envelope.parameters.after(elapsed) else {
+        answer_all(envelope, &too_late(), now);
+        return Vec::new();
+    };
     // RFC 4865 4: a moment that has passed while the message was here would be refused, and with it the message.
     parameters.hold_until = parameters.hold_until.take().filter(|until| !has_passed(until, now));
     let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: Box::new(parameters) };
@@ -524,6 +528,15 @@ fn reply_to(answer: Answer) -> Reply {
     match answer {
         Answer::Replied(reply) => reply,
         Answer::None(fault) => no_answer(&fault),
+    }
+}
+
+/// RFC 2852 4, RFC 3463 3.5: by-mode R, and the time is over: the sender does not want it delivered any more.
+fn too_late() -> Reply {
+    Reply {
+        code: 554,
+        enhanced: Some(Enhanced { class: 5, subject: 4, detail: 7 }),
+        text: "the time that BY= gave it was over before it was released".into(),
     }
 }
 

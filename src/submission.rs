@@ -439,6 +439,7 @@ impl<'a> Scene<'a> {
 
     fn view(&self) -> View<'_> {
         View {
+            now: clock::now(),
             blocked: self.blocked,
             probation: self.probation,
             room: self.room,

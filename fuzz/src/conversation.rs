@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use gatepost::account::Account;
 use gatepost::auth::{Authenticator, Mechanism, SaslStep};
+use gatepost::clock::Timestamp;
 use gatepost::guard::mimicry::Precedents;
 use gatepost::session::{
     Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, Session, Step, Terms,
@@ -119,6 +120,7 @@ impl Driver<'_> {
             mechanisms,
         } = &self.world;
         let view = View {
+            now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
             probation: *probation,
             room: *room,
@@ -146,6 +148,7 @@ impl Driver<'_> {
             mechanisms,
         } = &self.world;
         let view = View {
+            now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
             probation: *probation,
             room: *room,

@@ -2,6 +2,7 @@
 //! loop with the sockets (submission.rs).
 
 use crate::account::Account;
+use crate::clock::Timestamp;
 use crate::guard::mimicry::Precedents;
 use crate::sender::rules::Rules;
 use crate::smtp::{Command, CommandError, Extensions, MailCommand, RcptCommand, Reply};
@@ -213,6 +214,8 @@ pub enum Interruption {
 /// The world at the moment of an event.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
+    /// When that is.
+    pub now: Timestamp,
     /// Whether the account is blocked.
     pub blocked: bool,
     /// Whether the account is on probation.

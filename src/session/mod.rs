@@ -355,13 +355,14 @@ impl Session {
         self.say(reply, out)
     }
 
-    fn mail(&mut self, command: MailCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
+    fn mail(&mut self, mut command: MailCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         if let Some(reply) = out_of_order(Verb::Mail, &self.situation(view)) {
             return self.say(reply.clone(), out);
         }
         if let Some(reply) = self.unacceptable_mail(&command) {
             return self.say(reply, out);
         }
+        offer::forget_the_past(&mut command.parameters, view.now);
         // Asked before whether the account is blocked: a block must not show.
         if view.sender.is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path)) {
             return self.say(texts::FOREIGN_SENDER, out);
@@ -395,6 +396,10 @@ impl Session {
         }
         if offer::exceeds(parameters, offered) {
             return Some(texts::PARAMETER_UNKNOWN);
+        }
+        // As the upstream would, and of all alike: of a blocked account it is not asked.
+        if let Some(name) = offer::beyond(parameters, offered) {
+            return Some(texts::command_error(&CommandError::ParameterValue(name)));
         }
         (!command.reverse_path.is_ascii() && !parameters.smtputf8).then_some(texts::SENDER_NEEDS_SMTPUTF8)
     }

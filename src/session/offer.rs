@@ -2,6 +2,7 @@
 //!
 //! RFC 5321 4.1.1.1; the keywords' own RFCs stand in smtp/extension.rs and smtp/further.rs.
 
+use crate::clock::Timestamp;
 use crate::smtp::{Extensions, Limits, MailParameters};
 
 /// What is kept of the upstream's offer for a client: that which rests on something else counts only with it.
@@ -41,4 +42,29 @@ pub(super) fn limits(max_recipients: usize, max_transactions: u32, offered: &Ext
 /// Whether MAIL has a parameter that was not offered.
 pub(super) fn exceeds(parameters: &MailParameters, offered: &Extensions) -> bool {
     parameters.missing_extension(offered).is_some()
+}
+
+/// The first parameter whose value lies beyond what the offer says of it: a BY that returns the message sooner than the least
+/// by-time (RFC 2852 4), a HOLDFOR or HOLDUNTIL beyond the largest (RFC 4865 4), or a HOLDUNTIL on a day that there is not.
+pub(super) fn beyond(parameters: &MailParameters, offered: &Extensions) -> Option<&'static str> {
+    let further = &offered.further;
+    if parameters.by_returns_within().zip(further.deliver_by).is_some_and(|(time, least)| time < least) {
+        return Some("BY");
+    }
+    let bounds = further.future_release.as_ref()?;
+    if parameters.hold_seconds().is_some_and(|seconds| seconds > bounds.max_interval) {
+        return Some("HOLDFOR");
+    }
+    let Ok(until) = moment(parameters.hold_until.as_ref()?) else { return Some("HOLDUNTIL") };
+    moment(&bounds.max_date_time).is_ok_and(|latest| until > latest).then_some("HOLDUNTIL")
+}
+
+/// A moment that has passed holds nothing up, and is not passed on: an upstream would refuse it, and with it the message.
+pub(super) fn forget_the_past(parameters: &mut MailParameters, now: Timestamp) {
+    let passed = |until: &String| moment(until).is_ok_and(|until| until <= now);
+    parameters.hold_until = parameters.hold_until.take().filter(|until| !passed(until));
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_rfc3339(&text.to_ascii_uppercase())
 }

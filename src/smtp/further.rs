@@ -171,6 +171,27 @@ pub(super) fn by(text: &str) -> Option<String> {
     }
 }
 
+/// What is left of a `BY=` when so many seconds have passed (RFC 2852 4: the time that a message spent here is taken off); `None`:
+/// the message was to be returned by now. A time that is over for a notice alone is negative.
+pub(super) fn by_after(text: &str, elapsed: u64) -> Option<String> {
+    const LEAST: i64 = -999_999_999;
+    let (time, mode) = text.split_once(';')?;
+    let left = time.parse::<i64>().ok()?.saturating_sub_unsigned(elapsed).max(LEAST);
+    (left > 0 || !mode.starts_with(['R', 'r'])).then(|| format!("{left};{mode}"))
+}
+
+/// Within how many seconds a `BY=` has the message delivered or returned; `None`: it asks for a notice only.
+pub(super) fn returns_within(by: &str) -> Option<u32> {
+    let (time, mode) = by.split_once(';')?;
+    mode.starts_with(['R', 'r']).then(|| time.parse().ok()).flatten()
+}
+
+/// What is left of a `HOLDFOR=`; `None`: nothing.
+pub(super) fn hold_after(text: &str, elapsed: u64) -> Option<String> {
+    let left = text.parse::<u64>().ok()?.checked_sub(elapsed)?;
+    (left > 0).then(|| left.to_string())
+}
+
 /// `HOLDFOR=` (RFC 4865 3): seconds, not 0.
 pub(super) fn hold_for(text: &str) -> Option<String> {
     (number(text, MAX_DIGITS).is_some() && !text.starts_with('0')).then(|| text.to_owned())
@@ -247,6 +268,30 @@ mod tests {
         let mut further = Further::default();
         lines.iter().for_each(|line| further.add(line));
         further
+    }
+
+    #[test]
+    fn what_time_leaves() {
+        for (text, elapsed, left) in [
+            ("120;RT", 0, Some("120;RT")), // RFC 2852 4
+            ("120;R", 119, Some("1;R")),
+            ("120;r", 120, None),
+            ("120;RT", 1_000_000, None),
+            ("120;N", 120, Some("0;N")),
+            ("+120;nt", 130, Some("-10;nt")),
+            ("-999999990;N", 100, Some("-999999999;N")), // nine digits
+        ] {
+            assert_eq!(by_after(text, elapsed).as_deref(), left, "{text} after {elapsed}");
+            assert!(left.is_none_or(|left| by(left).is_some()), "{text} after {elapsed}");
+        }
+        for (text, elapsed, left) in
+            [("60", 0, Some("60")), ("60", 59, Some("1")), ("60", 60, None), ("60", 99, None)]
+        {
+            assert_eq!(hold_after(text, elapsed).as_deref(), left, "{text} after {elapsed}"); // RFC 4865 4
+        }
+        for (text, within) in [("9;R", Some(9)), ("+9;rt", Some(9)), ("9;N", None), ("-9;NT", None)] {
+            assert_eq!(returns_within(text), within, "{text}");
+        }
     }
 
     #[test]

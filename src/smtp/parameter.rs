@@ -70,9 +70,9 @@ pub struct MailParameters {
     pub envid: Option<String>,
     /// `REQUIRETLS`
     pub require_tls: bool,
-    /// `BY=`, as it was written, whatever time passes before it goes upstream.
+    /// `BY=`, as it was written; see [`Self::after`].
     pub by: Option<String>,
-    /// `HOLDFOR=`, as it was written; counted from when it goes upstream.
+    /// `HOLDFOR=`, as it was written; see [`Self::after`].
     pub hold_for: Option<String>,
     /// `HOLDUNTIL=`, as it was written; never beside `HOLDFOR=`.
     pub hold_until: Option<String>,
@@ -158,6 +158,26 @@ impl MailParameters {
         parameters.smtputf8 = smtputf8.is_some();
         parameters.require_tls = require_tls.is_some();
         Ok(parameters)
+    }
+
+    /// What they are when the message has been here for so many seconds; `None`: it was to be returned by now (BY, mode R).
+    pub fn after(&self, elapsed: u64) -> Option<Self> {
+        let by = match &self.by {
+            Some(by) => Some(further::by_after(by, elapsed)?),
+            None => None,
+        };
+        let hold_for = self.hold_for.as_ref().and_then(|hold| further::hold_after(hold, elapsed));
+        Some(Self { by, hold_for, ..self.clone() })
+    }
+
+    /// Within how many seconds BY has the message returned, if it does.
+    pub fn by_returns_within(&self) -> Option<u32> {
+        further::returns_within(self.by.as_ref()?)
+    }
+
+    /// HOLDFOR, in seconds.
+    pub fn hold_seconds(&self) -> Option<u32> {
+        self.hold_for.as_ref()?.parse().ok()
     }
 
     /// The first extension that is needed to pass all of them on and that `upstream` has not.

@@ -70,7 +70,10 @@ fn what_the_upstream_has_is_passed_on() {
     }
     gatepost.run(&["quarantine", "release", &only_parked(&gatepost)]).expect(0);
     for transaction in upstream.expect_taken(2) {
-        assert_eq!(transaction.mail, mail);
+        // RFC 2852 4: the time that it was here is taken off.
+        let by = transaction.mail.split("BY=").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
+        assert!((60..=120).contains(&by.parse::<u32>().unwrap()), "{by}");
+        assert_eq!(transaction.mail.replacen(&format!("BY={by};"), "BY=120;", 1), mail);
         assert_eq!(
             transaction.recipients,
             ["RCPT TO:<bob@mta.example> NOTIFY=DELAY ORCPT=rfc822;b+2Bob@mta.example"]
@@ -93,6 +96,37 @@ fn a_moment_that_has_passed_holds_nothing_up() {
     client.data(&message("later"), 250);
     gatepost.run(&["quarantine", "release", &only_parked(&gatepost)]).expect(0);
     assert_eq!(upstream.expect_taken(1)[0].mail, "MAIL FROM:<alice@mta.example>");
+}
+
+/// RFC 2852 4: when the time that a parked message was given is over, by-mode N goes on with what is left, and R is not sent any more.
+#[test]
+fn what_was_to_be_returned_by_now_is_not_sent() {
+    let upstream = Scripted::offering(offering(&["DELIVERBY"]), |_| None);
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let mut client = gatepost.login("alice");
+    for by in ["BY=1;N", "BY=1;R"] {
+        client.expect(&format!("MAIL FROM:<alice@mta.example> {by}"), 250);
+        client.expect("RCPT TO:<bob@mta.example>", 250);
+        client.data(&message(by), 250);
+    }
+    let parked = std::time::Instant::now();
+    assert!(wait_for(PATIENCE, || (parked.elapsed().as_millis() > 1_100).then_some(())).is_some());
+    let ids: Vec<String> =
+        gatepost.parked().iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect();
+    gatepost.run(&["quarantine", "release", &ids[0]]).expect(0);
+    gatepost.run(&["quarantine", "release", &ids[1]]).expect(1);
+    let sent = upstream.expect_taken(1);
+    let left =
+        sent[0].mail.strip_prefix("MAIL FROM:<alice@mta.example> BY=").unwrap().strip_suffix(";N").unwrap();
+    assert!(left.parse::<i32>().unwrap() <= 0, "{left}");
+    let kept = gatepost.parked();
+    assert_eq!(
+        (kept.len(), kept[0]["state"].as_str()),
+        (1, Some("failed")),
+        "it stays whole, for the operator"
+    );
+    assert_eq!(upstream.taken().len(), 1);
 }
 
 /// RFC 5322 2.2.3: a message whose first line begins with a blank goes on with no field of ours.

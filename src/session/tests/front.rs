@@ -24,7 +24,7 @@ fn extensions_passed_on() {
             S: 250-CHUNKING
             S: 250-HELP
             S: 250 LIMITS RCPTMAX=3
-            C: MAIL FROM:<a@example.org> REQUIRETLS BY=9;R HOLDFOR=3 MT-PRIORITY=-9 BODY=BINARYMIME
+            C: MAIL FROM:<a@example.org> REQUIRETLS BY=90;R HOLDFOR=3 MT-PRIORITY=-9 BODY=BINARYMIME
             > ask MAIL <a@example.org>
             U: 250 2.1.0 Ok
             S: 250 2.1.0 Ok
@@ -68,6 +68,41 @@ fn extensions_passed_on() {
             S: 555 5.5.4 *
             C: MAIL FROM:<a@example.org> MT-PRIORITY=ten
             S: 501 5.5.4 Bad value of parameter MT-PRIORITY",
+        ),
+        (
+            "RFC 2852 4, 4865 4: values beyond what was offered are refused by us, blocked or not; what has passed is not passed on",
+            User,
+            "V: offers DELIVERBY 60|FUTURERELEASE 9 2027-01-01T00:00:00Z
+            C: EHLO x
+            S: 250-mx.example.org
+            S: 250-PIPELINING
+            S: 250-SIZE 1000
+            S: 250-AUTH PLAIN LOGIN
+            S: 250-ENHANCEDSTATUSCODES
+            S: 250-DELIVERBY 60
+            S: 250-FUTURERELEASE 9 2027-01-01T00:00:00Z
+            S: 250-CHUNKING
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
+            C: MAIL FROM:<a@example.org> BY=59;R
+            S: 501 5.5.4 Bad value of parameter BY
+            C: MAIL FROM:<a@example.org> HOLDFOR=10
+            S: 501 5.5.4 Bad value of parameter HOLDFOR
+            C: MAIL FROM:<a@example.org> HOLDUNTIL=2027-01-01T00:00:01Z
+            S: 501 5.5.4 Bad value of parameter HOLDUNTIL
+            C: MAIL FROM:<a@example.org> HOLDUNTIL=2026-02-31T00:00:00Z
+            S: 501 5.5.4 Bad value of parameter HOLDUNTIL
+            V: blocked
+            C: MAIL FROM:<a@example.org> BY=59;R
+            S: 501 5.5.4 Bad value of parameter BY
+            C: MAIL FROM:<a@example.org> HOLDFOR=10
+            S: 501 5.5.4 Bad value of parameter HOLDFOR
+            C: MAIL FROM:<a@example.org> HOLDUNTIL=2027-01-01T00:00:01Z
+            S: 501 5.5.4 Bad value of parameter HOLDUNTIL
+            C: MAIL FROM:<a@example.org> HOLDUNTIL=2026-02-31T00:00:00Z
+            S: 501 5.5.4 Bad value of parameter HOLDUNTIL
+            C: MAIL FROM:<a@example.org> HOLDUNTIL=2026-01-01t01:00:00+01:00 BY=59;N
+            S: 250 2.1.0 Ok",
         ),
         (
             "RFC 9422: the smaller of both sides' limits, offered and kept to, blocked or not",

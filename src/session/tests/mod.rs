@@ -12,6 +12,7 @@ mod random;
 mod security;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::guard::mimicry::Precedents;
 use crate::sender::rules::{Policy, Rules};
 use crate::smtp::Extensions;
@@ -73,6 +74,7 @@ impl World {
 
     pub(super) fn view(&self) -> View<'_> {
         View {
+            now: Timestamp::from_millis(1_795_536_328_123), // 2026-11-24
             blocked: self.blocked,
             probation: self.probation,
             room: self.room,
