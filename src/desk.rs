@@ -301,7 +301,9 @@ impl Desk {
         let now = clock::now();
         let message = report.write(OutboxId::new(now), now).map_err(|error| error.to_string())?;
         let to = vec![envelope.reverse_path.as_str().to_owned()];
-        let mail = Mail { kind: Kind::Dsn, from: None, to, message };
+        // RFC 8689 5: what tells of the message is protected as it was.
+        let require_tls = envelope.parameters.require_tls;
+        let mail = Mail { kind: Kind::Dsn, from: None, to, message, require_tls };
         self.outbox.put(mail, now).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
@@ -371,7 +373,13 @@ impl Desk {
             hostname: config.hostname.clone(),
         };
         let message = notice.write(&letterhead, terms.template.as_ref(), OutboxId::new(now), now);
-        Some(Mail { kind: Kind::Notice, from: Some(letterhead.from), to: letterhead.to, message })
+        Some(Mail {
+            kind: Kind::Notice,
+            from: Some(letterhead.from),
+            to: letterhead.to,
+            message,
+            require_tls: false,
+        })
     }
 }
 

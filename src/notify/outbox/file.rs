@@ -37,6 +37,9 @@ pub(super) struct Meta {
     pub(super) next: Option<Timestamp>,
     /// What the upstream said at the last try.
     pub(super) last: Option<String>,
+    /// MAIL has REQUIRETLS; not written where it has not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) require_tls: bool,
 }
 
 /// The name of a mail's file.
@@ -96,6 +99,7 @@ mod tests {
             tries: 2,
             next: Some(Timestamp::from_millis(1_795_536_628_123)),
             last: Some("451 \"later\"\n".into()),
+            require_tls: true,
         }
     }
 

@@ -88,6 +88,8 @@ pub struct Mail {
     pub to: Vec<String>,
     /// Header and body; lines end with CRLF. Of an event, the JSON.
     pub message: Vec<u8>,
+    /// It goes with REQUIRETLS or not at all (RFC 8689 5).
+    pub require_tls: bool,
 }
 
 /// A mail that nobody took, or a file that is none.
@@ -459,7 +461,7 @@ impl Bearer<'_> {
 
     async fn send(&self, id: OutboxId, meta: &Meta, message: &[u8]) -> Outcome {
         match self {
-            Self::Mail(carrier) => carrier.send(meta.from.as_deref(), &meta.to, message).await,
+            Self::Mail(carrier) => carrier.send(meta, message).await,
             Self::Events(messenger) => match messenger.post(id, message, clock::now()).await {
                 Ok(answer) => Outcome::Taken(answer),
                 Err(why) => Outcome::Deferred(why),
@@ -509,6 +511,7 @@ impl Meta {
             tries: 0,
             next: Some(now),
             last: None,
+            require_tls: mail.require_tls,
         }
     }
 

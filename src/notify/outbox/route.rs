@@ -17,13 +17,15 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{
     AsyncSmtpConnection, AsyncTokioStream, Certificate, Identity, TlsParameters,
 };
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::commands::{self, Data, Ehlo, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, MailParameter};
 use lettre::transport::smtp::response::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::OutboxError;
+use super::file::Meta;
 use crate::net::address::{Address, Endpoint, Protection};
 use crate::net::trust::KeyPair;
 use crate::net::{password, pem};
@@ -81,8 +83,8 @@ impl Carrier {
     }
 
     /// Sends one mail.
-    pub(super) async fn send(&self, from: Option<&str>, to: &str, message: &[u8]) -> Outcome {
-        let envelope = match envelope(from, to) {
+    pub(super) async fn send(&self, meta: &Meta, message: &[u8]) -> Outcome {
+        let envelope = match envelope(meta.from.as_deref(), &meta.to) {
             Ok(envelope) => envelope,
             Err(why) => return Outcome::Refused(why),
         };
@@ -90,7 +92,19 @@ impl Carrier {
             Ok(connection) => connection,
             Err(outcome) => return outcome,
         };
-        match timeout(self.route.timeout, connection.send(&envelope, message)).await {
+        if meta.require_tls
+            && let Err(outcome) = self.wants_require_tls(&mut connection).await
+        {
+            return outcome;
+        }
+        let sending = async {
+            if meta.require_tls {
+                send_by_require_tls(&mut connection, &envelope, message).await
+            } else {
+                connection.send(&envelope, message).await
+            }
+        };
+        match timeout(self.route.timeout, sending).await {
             Ok(Ok(response)) => {
                 // It has the mail, whatever it says to this.
                 let _ = timeout(QUIT_TIMEOUT, connection.quit()).await;
@@ -100,6 +114,23 @@ impl Carrier {
             Ok(Err(error)) => Outcome::Deferred(told(&error)),
             Err(_) => Outcome::Deferred("the upstream did not answer in time".to_owned()),
         }
+    }
+
+    /// Whether it has REQUIRETLS to offer, on the TLS that is up and whose certificate was verified (RFC 8689 2). Of what EHLO says
+    /// lettre keeps but little.
+    async fn wants_require_tls(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
+        let lacking = || Outcome::Deferred("the upstream offers no REQUIRETLS".to_owned());
+        if !connection.is_encrypted() {
+            return Err(lacking());
+        }
+        let asked = timeout(self.route.timeout, connection.command(Ehlo::new(self.hello.clone()))).await;
+        let offer = match asked {
+            Ok(Ok(offer)) => offer,
+            Ok(Err(error)) => return Err(Outcome::Deferred(told(&error))),
+            Err(_) => return Err(Outcome::Deferred("the upstream did not answer in time".to_owned())),
+        };
+        let offered = offer.message().skip(1).any(|line| line.trim_end().eq_ignore_ascii_case("REQUIRETLS"));
+        if offered { Ok(()) } else { Err(lacking()) }
     }
 
     /// The first that is ready for MAIL; else what the last one said, or that nobody is there.
@@ -166,6 +197,27 @@ impl Carrier {
         }
         Ok(connection)
     }
+}
+
+/// As lettre does it, with one parameter more. The addresses of a DSN that are not ASCII need SMTPUTF8; the message is ASCII.
+async fn send_by_require_tls(
+    connection: &mut AsyncSmtpConnection,
+    envelope: &Envelope,
+    message: &[u8],
+) -> Result<Response, lettre::transport::smtp::Error> {
+    let mut parameters = vec![MailParameter::Other { keyword: "REQUIRETLS".to_owned(), value: None }];
+    if !envelope.from().into_iter().chain(envelope.to()).all(|address| {
+        let text: &str = address.as_ref();
+        text.is_ascii()
+    }) {
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    connection.command(commands::Mail::new(envelope.from().cloned(), parameters)).await?;
+    for to in envelope.to() {
+        connection.command(Rcpt::new(to.clone(), Vec::new())).await?;
+    }
+    connection.command(Data).await?;
+    connection.message(message).await
 }
 
 /// A socket file's stream, as lettre wants it.

@@ -118,6 +118,7 @@ fn mail(to: &[&str]) -> Mail {
         from: Some("gatepost@example.org".into()),
         to: to.iter().map(|to| (*to).to_owned()).collect(),
         message: b"Subject: x\r\n\r\n.dot\r\n".to_vec(),
+        require_tls: false,
     }
 }
 
@@ -476,6 +477,37 @@ async fn tls_is_verified() {
 
     let (_, task) = run(&outbox, Route { ca: Some(path("none.pem")), ..protected });
     assert!(soon(task).await.unwrap().contains("none.pem"), "and an anchor that is not there is told");
+}
+
+/// RFC 8689 5: a DSN about a message of REQUIRETLS goes with it, where it is offered within verified TLS; and waits where it is not.
+#[tokio::test]
+async fn require_tls_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    self_signed::ensure(&path("ca.pem"), &path("key.pem"), "mx.example.org").unwrap();
+    let acceptor = || Some(TlsAcceptor::from(tls::server_config(&path("ca.pem"), &path("key.pem")).unwrap()));
+    let offer = || Script::from([("EHLO", "250-mx\r\n250 REQUIRETLS")]);
+    let (offering, mut seen) = upstream(offer(), acceptor()).await;
+    let (lacking, mut unseen) = upstream(Script::new(), acceptor()).await;
+    let (clear, mut unseen_too) = upstream(offer(), None).await;
+    let protected =
+        |port| Route { protection: Protection::Implicit, ca: Some(path("ca.pem")), ..route(port) };
+    let outbox = Outbox::open(folder.path()).unwrap();
+    for (route, sent) in [(route(clear), false), (protected(lacking), false), (protected(offering), true)] {
+        let dsn = Mail { kind: Kind::Dsn, from: None, require_tls: true, ..mail(&["a@example.org"]) };
+        outbox.put(dsn, clock::now()).await.unwrap();
+        let (mut events, task) = run(&outbox, route);
+        let event = soon(events.recv()).await.unwrap();
+        match event {
+            Event::Sent { .. } => assert!(sent),
+            Event::Deferred { reply, .. } => assert!(!sent && reply.contains("no REQUIRETLS"), "{reply}"),
+            other => panic!("{other:?}"),
+        }
+        task.abort();
+    }
+    let commands = soon(seen.recv()).await.unwrap().commands;
+    assert_eq!(commands, ["MAIL FROM:<> REQUIRETLS", "RCPT TO:<a@example.org>", "DATA"]);
+    assert!(unseen.try_recv().is_err() && unseen_too.try_recv().is_err());
 }
 
 fn secret(folder: &tempfile::TempDir) -> PathBuf {

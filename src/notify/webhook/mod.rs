@@ -42,7 +42,7 @@ pub fn event(kind: &str, about: &str, timestamp: Timestamp, data: &impl Serializ
     }
     // Nothing that is put here can fail to be written: no maps with keys that are no texts.
     let message = serde_json::to_vec(&Body { r#type: kind, timestamp, data }).unwrap_or_default();
-    Mail { kind: Kind::Event, from: None, to: vec![about.to_owned()], message }
+    Mail { kind: Kind::Event, from: None, to: vec![about.to_owned()], message, require_tls: false }
 }
 
 #[cfg(test)]
