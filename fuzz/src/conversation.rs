@@ -14,6 +14,8 @@ use gatepost::session::{
 };
 use gatepost::smtp::{Command, Extensions, Reply};
 
+use super::mail;
+
 /// What the input is read for.
 struct Input<'a>(&'a [u8]);
 
@@ -33,6 +35,13 @@ impl Input<'_> {
         let line = self.0[..end].to_vec();
         self.0 = self.0.get(end + 1..).unwrap_or_default();
         line
+    }
+
+    /// Up to so many octets.
+    fn octets(&mut self, count: usize) -> &[u8] {
+        let (octets, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        octets
     }
 
     fn reply(&mut self) -> Reply {
@@ -59,6 +68,8 @@ struct World {
     precedents: Precedents,
     upstream: Option<Extensions>,
     mechanisms: &'static str,
+    /// Bare LFs are mended.
+    tolerant: bool,
 }
 
 struct Driver<'a> {
@@ -94,6 +105,7 @@ pub fn session(data: &[u8]) {
         precedents: Precedents::default(),
         upstream: (start & 16 != 0).then(Extensions::default),
         mechanisms: "PLAIN LOGIN",
+        tolerant: start & 64 != 0,
     };
     let session = Session::new(terms, 1);
     let mut driver =
@@ -118,6 +130,7 @@ impl Driver<'_> {
             precedents,
             upstream,
             mechanisms,
+            ..
         } = &self.world;
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
@@ -146,6 +159,7 @@ impl Driver<'_> {
             precedents,
             upstream,
             mechanisms,
+            ..
         } = &self.world;
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
@@ -172,7 +186,8 @@ impl Driver<'_> {
             5 => self.world.upstream = None,
             6 => self.world.mechanisms = "",
             7 => {
-                let ehlo = b"250-mx\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 SIZE 500\r\n";
+                let ehlo = b"250-mx\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-REQUIRETLS\r\n\
+                    250-DELIVERBY 60\r\n250-FUTURERELEASE 3600 2030-01-01T00:00:00Z\r\n250-MT-PRIORITY\r\n250 SIZE 500\r\n";
                 self.world.upstream =
                     Reply::parse(ehlo).ok().flatten().map(|(reply, _)| Extensions::from_ehlo(&reply));
             }
@@ -216,6 +231,9 @@ impl Driver<'_> {
             }
             Step::ReceiveData => {
                 self.commands += 1;
+                if self.world.tolerant && !self.mended() {
+                    return drop(self.handle(Event::Delivered(Delivery::BadNewline)));
+                }
                 self.deliver();
             }
             Step::ReceiveChunk { last: true, .. } => self.deliver(),
@@ -226,6 +244,13 @@ impl Driver<'_> {
             Step::DiscardChunk(_) => drop(self.handle(Event::ChunkDiscarded)),
             Step::Read | Step::Close => {}
         }
+    }
+
+    /// Mail data comes, of a client whose newlines are mended; whether it may go on.
+    fn mended(&mut self) -> bool {
+        let (count, size) = (self.input.choose(255), self.input.choose(9));
+        let octets = [self.input.octets(usize::from(count)), b"\r\n.\r\n"].concat();
+        mail::mended(&octets, usize::from(size)).unwrap().1
     }
 
     fn deliver(&mut self) {

@@ -39,4 +39,7 @@ pub fn newline(data: &[u8]) {
     assert!(out.iter().enumerate().all(|(at, octet)| *octet != b'\n' || at > 0 && out[at - 1] == b'\r'));
     let without = |octets: &[u8]| octets.iter().copied().filter(|octet| *octet != b'\r').collect::<Vec<_>>();
     assert_eq!(without(&out), without(data));
+    // In the chain that it stands in.
+    let _ = super::mail::mended(data, size);
+    let _ = super::mail::mended(&[data, b"\r\n.\r\n"].concat(), size);
 }

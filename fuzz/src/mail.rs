@@ -2,6 +2,7 @@
 
 use gatepost::smtp::header::{Collected, Header, HeaderCollector};
 use gatepost::smtp::mail_data::{ContentChecker, DotScanner, DotStuffer, Fault};
+use gatepost::smtp::newline::Normalizer;
 
 use super::{choice, pieces};
 
@@ -16,7 +17,10 @@ struct Scanned {
 }
 
 fn scan(data: &[u8], size: usize) -> Scanned {
-    let mut scanner = DotScanner::new();
+    scan_with(DotScanner::new(), data, size)
+}
+
+fn scan_with(mut scanner: DotScanner, data: &[u8], size: usize) -> Scanned {
     let mut scanned =
         Scanned { content: Vec::new(), wire: Vec::new(), ended: false, fault: None, left: Vec::new() };
     for piece in pieces(data, size) {
@@ -51,6 +55,37 @@ pub fn mail_data(data: &[u8]) {
         stuffer.finish(&mut out);
         assert_eq!(lenient_end(&out), Some(out.len()), "{}", out.escape_ascii());
     }
+}
+
+/// Where bare LFs are mended: the end is the same as where they are not, and what goes out has one end, at its end, for any server.
+/// How much of `data` was taken, and whether it may go out; `None`: no end.
+pub(super) fn mended(data: &[u8], size: usize) -> Option<(usize, bool)> {
+    let strict = scan(data, size);
+    let scanned = scan_with(DotScanner::tolerating_bare_lf(), data, size);
+    assert_eq!((strict.ended, &strict.left), (scanned.ended, &scanned.left));
+    assert_eq!((&strict.content, &strict.wire), (&scanned.content, &scanned.wire));
+    if !scanned.ended {
+        return None;
+    }
+    let mut checker = ContentChecker::tolerating_bare_lf();
+    pieces(&scanned.content, size).for_each(|piece| checker.check(piece));
+    assert_eq!(checker.finish(), scanned.fault);
+    if scanned.fault.is_none() {
+        let (mut normalizer, mut stuffer) = (Normalizer::default(), DotStuffer::new());
+        let (mut content, mut out) = (Vec::new(), Vec::new());
+        for piece in pieces(&scanned.content, size) {
+            let mut mended = Vec::new();
+            normalizer.push(piece, &mut mended);
+            stuffer.stuff(&mended, &mut out);
+            content.extend(mended);
+        }
+        stuffer.finish(&mut out);
+        assert_eq!(lenient_end(&out), Some(out.len()), "{}", out.escape_ascii());
+        // Taken in by the next one it is as it was when it left.
+        assert_eq!(scan(&out, 0).content, content);
+        assert_eq!(scan(&out, 0).fault, None);
+    }
+    Some((data.len() - scanned.left.len(), scanned.fault.is_none()))
 }
 
 /// Where the most lenient of servers would see the end: a dot alone between any two line ends.

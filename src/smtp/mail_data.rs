@@ -293,6 +293,7 @@ impl DotStuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::newline::Normalizer;
     use proptest::prelude::*;
 
     /// What a scanner made of the pieces.
@@ -475,6 +476,29 @@ mod tests {
         let input = b"a\n.\r\nb\n..c\r\n.\n";
         let scan = scanner.scan(input);
         assert!(!scan.ended && scan.stuffed == [12], "{scan:?}");
+    }
+
+    /// RFC 5321 4.5.2 speaks of lines as they are transferred: CRLF alone ends one, also where a bare LF will be mended. So a dot behind
+    /// a bare LF is content: a sender that writes bare LFs and stuffs dots gets one too many, and none gets one too few.
+    #[test]
+    fn dots_behind_a_bare_lf_that_is_mended() {
+        for (input, mended, wire) in [
+            ("a\n..\r\n.\r\n", "a\r\n..\r\n", "a\r\n...\r\n.\r\n"),
+            ("a\n..\nb\r\n.\r\n", "a\r\n..\r\nb\r\n", "a\r\n...\r\nb\r\n.\r\n"),
+            ("a\n.\r\n.\r\n", "a\r\n.\r\n", "a\r\n..\r\n.\r\n"),
+            ("a\n.\n.\r\nb\r\n.\r\n", "a\r\n.\r\n.\r\nb\r\n", "a\r\n..\r\n..\r\nb\r\n.\r\n"),
+            // A line that begins with a dot and goes on with a LF.
+            ("a\r\n.\nb\r\n.\r\n", "a\r\n\r\nb\r\n", "a\r\n\r\nb\r\n.\r\n"),
+            (".\n.\r\n\r\n.\r\n", "\r\n.\r\n\r\n", "\r\n..\r\n\r\n.\r\n"),
+        ] {
+            let mut scanner = DotScanner::tolerating_bare_lf();
+            let scan = scanner.scan(input.as_bytes());
+            assert!(scan.ended && scan.consumed == input.len() && scanner.fault().is_none(), "{input:?}");
+            let (mut normalizer, mut content) = (Normalizer::default(), Vec::new());
+            scan.content(input.as_bytes()).for_each(|piece| normalizer.push(piece, &mut content));
+            assert_eq!(content.escape_ascii().to_string(), mended.escape_default().to_string(), "{input:?}");
+            assert_eq!(stuffed(&[&content]).escape_ascii().to_string(), wire.escape_default().to_string());
+        }
     }
 
     fn faultless() -> impl Strategy<Value = Vec<u8>> {
