@@ -118,3 +118,136 @@ pub(super) fn chunk_received(octets: u64) -> Reply {
 
 /// How long a client that met a limit of connections should be left with its 421 before the connection is torn down.
 pub const LINGER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reply that stands in this file as a constant.
+    const ALL: &[(&str, Reply)] = &[
+        ("BYE", BYE),
+        ("OK", OK),
+        ("READY_FOR_TLS", READY_FOR_TLS),
+        ("HELP", HELP),
+        ("NOT_VERIFIED", NOT_VERIFIED),
+        ("NO_EXPN", NO_EXPN),
+        ("AUTHENTICATED", AUTHENTICATED),
+        ("GO_AHEAD", GO_AHEAD),
+        ("SAY_HELLO", SAY_HELLO),
+        ("TLS_ALREADY", TLS_ALREADY),
+        ("AUTHENTICATED_ALREADY", AUTHENTICATED_ALREADY),
+        ("IN_TRANSACTION", IN_TRANSACTION),
+        ("NEED_MAIL", NEED_MAIL),
+        ("NESTED_MAIL", NESTED_MAIL),
+        ("IN_CHUNKS", IN_CHUNKS),
+        ("BINARY_NEEDS_BDAT", BINARY_NEEDS_BDAT),
+        ("NO_RECIPIENTS", NO_RECIPIENTS),
+        ("NEED_TLS", NEED_TLS),
+        ("NEED_AUTH", NEED_AUTH),
+        ("AUTH_IN_CLEAR", AUTH_IN_CLEAR),
+        ("NO_AUTH", NO_AUTH),
+        ("NO_SUCH_MECHANISM", NO_SUCH_MECHANISM),
+        ("BAD_CREDENTIALS", BAD_CREDENTIALS),
+        ("SASL_SYNTAX", SASL_SYNTAX),
+        ("SASL_CANCELLED", SASL_CANCELLED),
+        ("SASL_TOO_LONG", SASL_TOO_LONG),
+        ("AUTH_LATER", AUTH_LATER),
+        ("OTHER_PROTOCOL", OTHER_PROTOCOL),
+        ("LINE_TOO_LONG", LINE_TOO_LONG),
+        ("LINE_FAULT", LINE_FAULT),
+        ("TOO_BIG", TOO_BIG),
+        ("TOO_MANY_RECIPIENTS", TOO_MANY_RECIPIENTS),
+        ("NO_PATH", NO_PATH),
+        ("PARAMETER_UNKNOWN", PARAMETER_UNKNOWN),
+        ("BAD_NEWLINE", BAD_NEWLINE),
+        ("FOREIGN_SENDER", FOREIGN_SENDER),
+        ("FOREIGN_FROM", FOREIGN_FROM),
+        ("LOOP", LOOP),
+        ("QUARANTINE_FULL", QUARANTINE_FULL),
+        ("NO_MEMORY", NO_MEMORY),
+        ("LOCAL_TROUBLE", LOCAL_TROUBLE),
+        ("BLOCKED", BLOCKED),
+        ("UPSTREAM_UNAVAILABLE", UPSTREAM_UNAVAILABLE),
+        ("UPSTREAM_BUSY", UPSTREAM_BUSY),
+        ("UPSTREAM_PROTOCOL", UPSTREAM_PROTOCOL),
+        ("UPSTREAM_AMBIGUOUS", UPSTREAM_AMBIGUOUS),
+        ("TOO_MANY_ERRORS", TOO_MANY_ERRORS),
+        ("TOO_MANY_CONNECTIONS", TOO_MANY_CONNECTIONS),
+        ("TOO_MANY_SESSIONS", TOO_MANY_SESSIONS),
+        ("TOO_MANY_TRANSACTIONS", TOO_MANY_TRANSACTIONS),
+        ("ENDED", ENDED),
+        ("TIMED_OUT", TIMED_OUT),
+        ("SHUTTING_DOWN", SHUTTING_DOWN),
+    ];
+
+    /// RFC 2034 4, 5321 4.2: each has an enhanced code, of its own class, on each of its lines; but 354, as no 3yz has one.
+    #[test]
+    fn every_reply_has_its_enhanced_code() {
+        let source = include_str!("texts.rs");
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let declared: Vec<&str> = source
+            .split("const ")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(": Reply").map(|(name, _)| name))
+            .filter(|name| name.bytes().all(|octet| octet.is_ascii_uppercase() || octet == b'_'))
+            .collect();
+        assert_eq!(
+            declared,
+            ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            "the list is not all of them"
+        );
+        let rcpt = |error| CommandError::Rcpt(Box::new(error));
+        let errors = [
+            CommandError::Unknown,
+            CommandError::Http,
+            CommandError::Character,
+            CommandError::Arguments("Syntax: DATA"),
+            CommandError::ChunkSize,
+            CommandError::ReversePath,
+            CommandError::ForwardPath { harvested: None },
+            CommandError::Parameter,
+            CommandError::ParameterValue("SIZE"),
+            rcpt(CommandError::Parameter),
+            rcpt(CommandError::ParameterValue("NOTIFY")),
+        ];
+        let said = errors.iter().map(|error| ("command_error", command_error(error)));
+        let others = said.chain([("chunk_received", chunk_received(7))]);
+        for (name, reply) in ALL.iter().map(|(name, reply)| (*name, reply.clone())).chain(others) {
+            if name == "GO_AHEAD" {
+                assert_eq!((reply.code, reply.enhanced), (354, None));
+                continue;
+            }
+            let class = reply.enhanced.map(|enhanced| u16::from(enhanced.class));
+            assert_eq!(class, Some(reply.code / 100), "{name}");
+            assert!(matches!(reply.code / 100, 2 | 4 | 5) && !reply.text.is_empty(), "{name}");
+            let mut wire = Vec::new();
+            reply.encode(&mut wire);
+            let wire = String::from_utf8(wire).unwrap();
+            let enhanced = reply.enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default();
+            for line in wire.split_terminator("\r\n") {
+                assert_eq!(
+                    line.get(4..).and_then(|text| text.split(' ').next()),
+                    Some(enhanced.as_str()),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    /// No other reply of ours is made anywhere in the session, and none but the greeting and EHLO's goes out without its code.
+    #[test]
+    fn no_reply_is_made_elsewhere() {
+        let machine = include_str!("mod.rs");
+        assert_eq!(
+            machine.matches("Reply { code").count(),
+            machine.matches(".encode_plain(").count(),
+            "greeting and EHLO"
+        );
+        assert_eq!(machine.matches(".encode_plain(").count(), 2, "greeting and EHLO");
+        for (file, source) in
+            [("transaction.rs", include_str!("transaction.rs")), ("queue.rs", include_str!("queue.rs"))]
+        {
+            assert!(!source.contains("Reply {") && !source.contains(".encode_plain("), "{file}");
+        }
+    }
+}
