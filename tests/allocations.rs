@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use allocation_counter::measure;
+use gatepost::clock::Timestamp;
 use gatepost::guard::mimicry::Precedents;
 use gatepost::session::{Answered, Ask, Event, LineError, Session, Step, Terms, View};
 use gatepost::smtp::{Command, Extensions, Reply};
@@ -45,6 +46,7 @@ impl Talk {
 
     fn happens(&mut self, event: Event) -> Step {
         let view = View {
+            now: Timestamp::default(),
             blocked: false,
             probation: false,
             room: true,

@@ -204,6 +204,7 @@ fn session() -> Work {
     let mut out = Vec::with_capacity(4096);
     let mut handle = move |event| {
         let view = View {
+            now: WHEN,
             blocked: false,
             probation: false,
             room: true,
