@@ -341,9 +341,9 @@ pub fn release_forgotten(id: QuarantineId, why: &str) {
         "what the upstream answered to a release could not be written down before the end: who took the message may get it again");
 }
 
-/// A release that is due could not be tried.
+/// A release that is due could not be tried, or not be brought to its end.
 pub fn release_failed(id: QuarantineId, why: &str) {
-    warn!(quarantine_id = %id, why = clean(why), "release could not be tried");
+    warn!(quarantine_id = %id, why = clean(why), "release did not succeed");
 }
 
 /// A digest is in the outbox.

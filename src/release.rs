@@ -47,16 +47,6 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Releasing => "releasing",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// What one try did, over all recipients that the client was told 250 for.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -159,8 +149,7 @@ impl Releaser {
         maillog::release_not_noted(id, &cause);
         tokio::spawn(self.clone().see_through(ending));
         Err(SpoolError::Io(format!(
-            "message {id}: the upstream has answered ({}), and that cannot be written down: {cause}; it is tried again each second",
-            report.outcome.name()
+            "message {id}: the upstream has answered, and that cannot be written down: {cause}; it is tried again each second"
         )))
     }
 
@@ -475,10 +464,6 @@ fn report(envelope: &Envelope, outcome: Outcome) -> Report {
     }
 }
 
-fn has_passed(moment: &str, now: Timestamp) -> bool {
-    Timestamp::parse_rfc3339(moment).is_ok_and(|moment| moment <= now)
-}
-
 /// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
     let elapsed = now.since(envelope.parked).as_secs();
@@ -486,8 +471,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         answer_all(envelope, &too_late(), now);
         return Vec::new();
     };
-    // RFC 4865 4: a moment that has passed while the message was here would be refused, and with it the message.
-    parameters.hold_until = parameters.hold_until.take().filter(|until| !has_passed(until, now));
+    parameters.forget_the_past(now);
     let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: Box::new(parameters) };
     let open: Vec<usize> = (0..envelope.recipients.len())
         .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))

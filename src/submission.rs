@@ -222,6 +222,7 @@ impl Conversation {
             let shutdown = (!in_chunks).then_some(&mut self.shutdown);
             let wait = rest.map_or(deadline, |rest| rest.min(deadline));
             let command = self.client.read_command(Some(wait), shutdown);
+            // On the heap: most sessions that wait are in no transaction, and have no room to spare for one.
             let came = match &self.sender {
                 Some(sender) if rest.is_some() => Box::pin(unless_blocked(command, &sender.watch)).await,
                 _ => Some(command.await),

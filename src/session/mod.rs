@@ -362,7 +362,7 @@ impl Session {
         if let Some(reply) = self.unacceptable_mail(&command) {
             return self.say(reply, out);
         }
-        offer::forget_the_past(&mut command.parameters, view.now);
+        command.parameters.forget_the_past(view.now);
         // Asked before whether the account is blocked: a block must not show.
         if view.sender.is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path)) {
             return self.say(texts::FOREIGN_SENDER, out);

@@ -2,8 +2,7 @@
 //!
 //! RFC 5321 4.1.1.1; the keywords' own RFCs stand in smtp/extension.rs and smtp/further.rs.
 
-use crate::clock::Timestamp;
-use crate::smtp::{Extensions, Limits, MailParameters};
+use crate::smtp::{Extensions, Limits, MailParameters, further};
 
 /// What is kept of the upstream's offer for a client: that which rests on something else counts only with it.
 pub(super) fn offered(upstream: Option<&Extensions>, encrypted: bool) -> Extensions {
@@ -55,16 +54,6 @@ pub(super) fn beyond(parameters: &MailParameters, offered: &Extensions) -> Optio
     if parameters.hold_seconds().is_some_and(|seconds| seconds > bounds.max_interval) {
         return Some("HOLDFOR");
     }
-    let Ok(until) = moment(parameters.hold_until.as_ref()?) else { return Some("HOLDUNTIL") };
-    moment(&bounds.max_date_time).is_ok_and(|latest| until > latest).then_some("HOLDUNTIL")
-}
-
-/// A moment that has passed holds nothing up, and is not passed on: an upstream would refuse it, and with it the message.
-pub(super) fn forget_the_past(parameters: &mut MailParameters, now: Timestamp) {
-    let passed = |until: &String| moment(until).is_ok_and(|until| until <= now);
-    parameters.hold_until = parameters.hold_until.take().filter(|until| !passed(until));
-}
-
-fn moment(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse_rfc3339(&text.to_ascii_uppercase())
+    let Some(until) = further::moment(parameters.hold_until.as_ref()?) else { return Some("HOLDUNTIL") };
+    further::moment(&bounds.max_date_time).is_some_and(|latest| until > latest).then_some("HOLDUNTIL")
 }

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::clock::Timestamp;
+
 /// The most digits of a number here: of a time in seconds (RFC 2852 4, RFC 4865 3).
 const MAX_DIGITS: usize = 9;
 /// The most digits of a limit (RFC 9422 2).
@@ -190,6 +192,11 @@ pub(super) fn returns_within(by: &str) -> Option<u32> {
 pub(super) fn hold_after(text: &str, elapsed: u64) -> Option<String> {
     let left = text.parse::<u64>().ok()?.checked_sub(elapsed)?;
     (left > 0).then(|| left.to_string())
+}
+
+/// The moment of a `HOLDUNTIL=`, or the latest one that is offered; `None`: there is no such day.
+pub(crate) fn moment(text: &str) -> Option<Timestamp> {
+    Timestamp::parse_rfc3339(&text.to_ascii_uppercase()).ok()
 }
 
 /// `HOLDFOR=` (RFC 4865 3): seconds, not 0.

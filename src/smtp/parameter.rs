@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grammar::Upper;
 use super::{CommandError, Extensions, further, grammar, xtext};
+use crate::clock::Timestamp;
 
 /// The longest ENVID, in characters once decoded (RFC 3461 4.4).
 const MAX_ENVID: usize = 100;
@@ -168,6 +169,13 @@ impl MailParameters {
         };
         let hold_for = self.hold_for.as_ref().and_then(|hold| further::hold_after(hold, elapsed));
         Some(Self { by, hold_for, ..self.clone() })
+    }
+
+    /// A HOLDUNTIL that has passed holds nothing up, and is not passed on (RFC 4865 4): an upstream would refuse it, and with it the
+    /// message.
+    pub fn forget_the_past(&mut self, now: Timestamp) {
+        let passed = |until: &String| further::moment(until).is_some_and(|until| until <= now);
+        self.hold_until = self.hold_until.take().filter(|until| !passed(until));
     }
 
     /// Within how many seconds BY has the message returned, if it does.

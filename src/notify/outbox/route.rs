@@ -93,7 +93,7 @@ impl Carrier {
             Err(outcome) => return outcome,
         };
         if meta.require_tls
-            && let Err(outcome) = self.wants_require_tls(&mut connection).await
+            && let Err(outcome) = self.expect_require_tls(&mut connection).await
         {
             return outcome;
         }
@@ -118,7 +118,7 @@ impl Carrier {
 
     /// Whether it has REQUIRETLS to offer, on the TLS that is up and whose certificate was verified (RFC 8689 2). Of what EHLO says
     /// lettre keeps but little.
-    async fn wants_require_tls(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
+    async fn expect_require_tls(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
         let lacking = || Outcome::Deferred("the upstream offers no REQUIRETLS".to_owned());
         if !connection.is_encrypted() {
             return Err(lacking());
