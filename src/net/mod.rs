@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod self_signed;
 pub mod served;
 pub mod stream;
+mod tickets;
 pub mod tls;
 pub mod trust;
 

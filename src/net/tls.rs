@@ -2,7 +2,7 @@
 //!
 //! TLS 1.2 (RFC 5246) and 1.3 (RFC 8446), provider aws-lc-rs named explicitly, so that no other one linked in by a
 //! dependency can take its place. Tickets are stateless (RFC 5077, RFC 8446 4.6.1): a session costs no memory once it is closed.
-//! Their keys are the provider's, which makes new ones every six hours and knows the last ones for as long.
+//! Their keys change every six hours (`tickets.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::Stream;
 pub use super::served::{EXPIRY_WARNING, Expiring, Served};
+use super::tickets::Tickets;
 pub use super::trust::client_config;
 use super::trust::{KeyPair, anchors_of};
 
@@ -38,7 +39,8 @@ impl Acceptor {
     /// A file is missing, encrypted, holds no certificate or key, or a pair does not fit together.
     pub fn open(pairs: Vec<KeyPair>, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let served = Arc::new(Served::open(pairs)?);
-        Ok(Self { acceptor: TlsAcceptor::from(with_certificates(Arc::clone(&served), client_ca)?), served })
+        let config = with_certificates(Arc::clone(&served), client_ca, Arc::new(tickets()?))?;
+        Ok(Self { acceptor: TlsAcceptor::from(config), served })
     }
 
     /// The certificates.
@@ -61,14 +63,23 @@ impl Acceptor {
 /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
 pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let pair = KeyPair { certificate: certificate.to_owned(), private_key: private_key.to_owned() };
-    with_certificates(Arc::new(Served::open(vec![pair])?), None)
+    with_certificates(Arc::new(Served::open(vec![pair])?), None, Arc::new(tickets()?))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn ours(cause: rustls::Error) -> TlsError {
+    TlsError(format!("TLS cannot be set up: {cause}"))
+}
+
+fn tickets() -> Result<Tickets, TlsError> {
+    Tickets::new().map_err(ours)
 }
 
 fn with_certificates(
     served: Arc<Served>,
     client_ca: Option<&Path>,
+    tickets: Arc<Tickets>,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let ours = |cause: rustls::Error| TlsError(format!("TLS cannot be set up: {cause}"));
     let config = rustls::ServerConfig::builder_with_provider(server_provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(ours)?;
@@ -85,7 +96,7 @@ fn with_certificates(
     };
     let mut config = config.with_cert_resolver(served);
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(ours)?;
+    config.ticketer = tickets;
     // One is enough for a mail program, which opens one connection at a time; each costs octets and CPU.
     config.send_tls13_tickets = 1;
     // All are good, but which one it is must not be the choice of somebody's broken client.
@@ -208,6 +219,33 @@ mod tests {
             let client = Arc::new(client(&pem, &[offered]));
             assert_eq!(handshake(&server, &client).unwrap(), (Full, version));
             assert_eq!(handshake(&server, &client).unwrap(), (Resumed, version));
+        }
+    }
+
+    /// Over the exchange of the tickets' keys sessions are resumed; with a ticket beyond its life the handshake is a full one, and
+    /// mail goes on.
+    #[test]
+    fn resumed_as_long_as_the_ticket_lives() {
+        use rustls::HandshakeKind::{Full, Resumed};
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key, pem) = pair(folder.path(), "a");
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let tickets = Arc::new(tickets().unwrap());
+            let served = KeyPair { certificate: certificate.clone(), private_key: key.clone() };
+            let served = Arc::new(Served::open(vec![served]).unwrap());
+            let server = with_certificates(served, None, Arc::clone(&tickets)).unwrap();
+            // Of each the first ticket is the one in question.
+            let clients = [(); 3].map(|()| Arc::new(client(&pem, &[version])));
+            for client in &clients {
+                assert_eq!(handshake(&server, client).unwrap().0, Full);
+            }
+            for (client, kind) in clients.iter().zip([Resumed, Resumed, Full]) {
+                // After five, ten and fifteen hours.
+                tickets.grow_older(std::time::Duration::from_secs(5 * 60 * 60));
+                assert_eq!(handshake(&server, client).unwrap().0, kind, "{version:?}");
+                // And the new ticket is one of the new key.
+                assert_eq!(handshake(&server, client).unwrap().0, Resumed, "{version:?}");
+            }
         }
     }
 
