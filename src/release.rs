@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::clock::{self, Timestamp};
 use crate::fail;
+use crate::guard::ledger::Relayed;
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
 use crate::parts::Parts;
@@ -114,12 +115,19 @@ enum Sent {
 #[derive(Clone)]
 pub struct Releaser {
     parts: Parts,
+    /// Where nobody is left to write answers down once the command has ended: who is told that it waits for the disk.
+    waits: Option<fn(&str)>,
 }
 
 impl Releaser {
     /// With these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts }
+        Self { parts, waits: None }
+    }
+
+    /// In a process that ends when its releases do: where the disk does not take the answers each of them waits, and says so to `tell`.
+    pub fn alone(parts: Parts, tell: fn(&str)) -> Self {
+        Self { parts, waits: Some(tell) }
     }
 
     /// Releases a message: tries at once, and says how that went.
@@ -143,14 +151,35 @@ impl Releaser {
         let mut report = settle(&mut envelope, &tried, now);
         report.message_id = message_id(&claim, &envelope).await;
         maillog::released(&report, &envelope);
+        if decision == Decision::Due {
+            self.remember(&report, &envelope, now).await;
+        }
         let mut ending = Ending { claim, envelope, outcome: report.outcome, stage: Stage::Note };
         let Err(cause) = self.end(&mut ending).await else { return Ok(report) };
         let (id, cause) = (report.id, cause.to_string());
         maillog::release_not_noted(id, &cause);
-        tokio::spawn(self.clone().see_through(ending));
+        if let Some(tell) = self.waits {
+            tell(&format!(
+                "message {id}: the upstream has answered, and that cannot be written down: {cause}; it is tried again each second. \
+                 Do not end this command before: the next release would send the message again"
+            ));
+            self.see_through(ending).await;
+            return Ok(report);
+        }
+        let releaser = self.clone();
+        tokio::spawn(async move { releaser.see_through(ending).await });
         Err(SpoolError::Io(format!(
             "message {id}: the upstream has answered, and that cannot be written down: {cause}; it is tried again each second"
         )))
+    }
+
+    /// What went out of an account by itself: should it turn out stolen, the abuse desk is told.
+    async fn remember(&self, report: &Report, envelope: &Envelope, now: Timestamp) {
+        if let Some((_, reply)) = report.delivered.first() {
+            let relayed =
+                Relayed { at: now, reply: reply.to_string(), message_id: report.message_id.clone() };
+            self.parts.ledger.watch(&envelope.account, now).await.relayed(relayed);
+        }
     }
 
     /// Writes the answers down, tells the sender, removes the message: from where it stands, as far as the disk lets it.
@@ -178,7 +207,7 @@ impl Releaser {
     }
 
     /// What the upstream has answered is not to be asked again because of our disk: the message is held until that is written.
-    async fn see_through(self, mut ending: Ending) {
+    async fn see_through(&self, mut ending: Ending) {
         let mut shutdown = self.parts.shutdown.clone();
         loop {
             let down = timeout(DISK_AGAIN, shutdown.wait_for(|down| *down)).await.is_ok();

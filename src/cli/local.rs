@@ -42,7 +42,8 @@ impl Local {
             Need::Upstream => {
                 let workshop = Workshop::open(config.clone()).await.map_err(failed)?;
                 let data_dir = config.data_dir.clone();
-                let operations = workshop.operations(Box::new(move |line| postpone(&data_dir, line)));
+                let audit = move |line: &AuditLine| postpone(&data_dir, line);
+                let operations = workshop.operations_alone(Box::new(audit), output::warn);
                 Ok(Self { operations, parts: Parts::All(workshop) })
             }
         }

@@ -35,6 +35,9 @@ const RELEASES_AT_ONCE: usize = 8;
 const READ_AT_ONCE: usize = 64 * 1024;
 /// So many answers, or pieces of a message, wait for a reader that is slow.
 const WAITING: usize = 16;
+/// How often, and after how long, a message that is in another's hands is looked at again.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 /// The longest reason for a block, in characters.
 const MAX_REASON: usize = 500;
 
@@ -286,11 +289,20 @@ impl Command<'_> {
 
     async fn unblock(&self, account: Account, release: bool, kick: bool) -> Result<(), Gone> {
         let was = self.operations.state(&account).await;
-        self.keep_due_times(&account).await?;
-        if was == Some(AccountState::Blocked) {
-            self.keep_what_fell_due(&account).await?;
+        self.keep_due_times(&account).await;
+        // What is released in a moment need not be held back.
+        if was == Some(AccountState::Blocked)
+            && !release
+            && let Err(why) = self.keep_what_fell_due(&account).await
+        {
+            let why = format!(
+                "{account} stays blocked: what fell due meanwhile cannot be held back, and would go out by itself: {why}; \
+                 to release all of it: gatepost unblock {account} --release"
+            );
+            self.audit("unblock", account.as_str(), &format!("failed: {why}"));
+            return self.fail(why).await;
         }
-        self.mark_unblocked(&account).await?;
+        self.mark_unblocked(&account).await;
         let made = self.operations.ledger.unblock(&account, clock::now()).await;
         let outcome = match &made {
             Ok(Change::Made) if was == Some(AccountState::Probation) => "done, was on probation".to_owned(),
@@ -311,41 +323,34 @@ impl Command<'_> {
 
     /// Probation is about to end before its time: due times that follow from it stay (CONTRACT, Detection), over a restart
     /// too.
-    async fn keep_due_times(&self, account: &Account) -> Result<(), Gone> {
+    async fn keep_due_times(&self, account: &Account) {
         let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
-        let Some(until) = ledger.watch(account, now).await.probation(now) else { return Ok(()) };
+        let Some(until) = ledger.watch(account, now).await.probation(now) else { return };
         spool.postpone(account, until);
-        match spool.write_due_times(account).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.say(Answer::Warning(format!(
-                    "{error}: after a restart some of its messages go out earlier"
-                )))
-                .await
-            }
+        if let Err(error) = spool.write_due_times(account).await {
+            self.warn(format!("{error}: after a restart some of its messages go out earlier")).await;
         }
     }
 
     /// A block is about to end: what fell due meanwhile waits for a release, also if no `serve` was there to see it.
-    async fn keep_what_fell_due(&self, account: &Account) -> Result<(), Gone> {
-        match self.operations.spool.keep(account, Some(clock::now())).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let warning = format!("{error}: some of its messages may go out by themselves");
-                self.say(Answer::Warning(warning)).await
+    async fn keep_what_fell_due(&self, account: &Account) -> Result<(), SpoolError> {
+        for _ in 0..TRIES {
+            match self.operations.spool.keep(account, Some(clock::now())).await {
+                // Somebody looks whether it is to go: not while the account is blocked.
+                Err(SpoolError::Claimed(_)) => tokio::time::sleep(PAUSE).await,
+                kept => return kept,
             }
         }
+        // Somebody sends it: that was decided.
+        Ok(())
     }
 
     /// What a block has parked no more speaks for it, should all blocks have to be had back from that.
-    async fn mark_unblocked(&self, account: &Account) -> Result<(), Gone> {
+    async fn mark_unblocked(&self, account: &Account) {
         let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
-        let Some(block) = ledger.watch(account, now).await.block() else { return Ok(()) };
-        match spool.mark_unblocked(account, block.at, now).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.say(Answer::Warning(format!("{error}: it cannot be noted in the quarantine"))).await
-            }
+        let Some(block) = ledger.watch(account, now).await.block() else { return };
+        if let Err(error) = spool.mark_unblocked(account, block.at, now).await {
+            self.warn(format!("{error}: it cannot be noted in the quarantine")).await;
         }
     }
 
@@ -521,6 +526,11 @@ impl Command<'_> {
 
     async fn say(&self, answer: Answer) -> Result<(), Gone> {
         self.answers.send(answer).await.map_err(|_| Gone)
+    }
+
+    /// For whoever listens; what is warned of goes on without.
+    async fn warn(&self, why: String) {
+        let _ = self.say(Answer::Warning(why)).await;
     }
 
     async fn fail(&self, why: String) -> Result<(), Gone> {

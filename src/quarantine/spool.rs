@@ -327,8 +327,9 @@ impl Spool {
             let held = match self.shared.hold(id) {
                 Ok(held) => held,
                 Err(SpoolError::Unknown(_)) => continue,
+                // What the disk says weighs more: that one of them is in another's hands passes.
                 Err(error) => {
-                    failed = Err(error);
+                    failed = failed.and(Err(error));
                     continue;
                 }
             };

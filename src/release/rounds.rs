@@ -16,7 +16,6 @@ use crate::account::Account;
 use crate::clock::{self, Timestamp};
 use crate::fail;
 use crate::guard::Standing;
-use crate::guard::ledger::Relayed;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
@@ -179,12 +178,7 @@ impl Releaser {
             return Ok(None);
         }
         maillog::delay_over(envelope);
-        let report = self.attempt(claim, Decision::Due).await?;
-        if let Some((_, reply)) = report.delivered.first() {
-            let reply = reply.to_string();
-            watch.relayed(Relayed { at: now, reply, message_id: report.message_id.clone() });
-        }
-        Ok(Some(report))
+        self.attempt(claim, Decision::Due).await.map(Some)
     }
 
     async fn expire(&self) {

@@ -27,6 +27,11 @@ impl PartsHost {
     pub fn new(parts: Parts, audit: Audit) -> Self {
         Self { releaser: Releaser::new(parts.clone()), parts, audit }
     }
+
+    /// The same in a command's own process, where a release waits for a disk that does not take its answers, and says so to `tell`.
+    pub fn alone(parts: Parts, audit: Audit, tell: fn(&str)) -> Self {
+        Self { releaser: Releaser::alone(parts.clone(), tell), parts, audit }
+    }
 }
 
 impl Host for PartsHost {

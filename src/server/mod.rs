@@ -145,6 +145,12 @@ impl Workshop {
         Operations::new(ledger, spool, roster, Arc::new(PartsHost::new(self.parts.clone(), audit)))
     }
 
+    /// The same for a command that ends when they do; `tell` is told of what it waits for.
+    pub fn operations_alone(&self, audit: host::Audit, tell: fn(&str)) -> Operations {
+        let Parts { ledger, spool, roster, .. } = self.parts.clone();
+        Operations::new(ledger, spool, roster, Arc::new(PartsHost::alone(self.parts.clone(), audit, tell)))
+    }
+
     /// Writes what is pending.
     pub async fn close(self) {
         let _ = timeout(GOODBYE, self.parts.upstream.close()).await;

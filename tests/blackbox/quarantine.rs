@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -279,6 +280,41 @@ fn answers_that_cannot_be_written_down_are_kept() {
     assert_eq!(upstream.lines("RCPT TO:<bob@").len(), 3, "once for each message");
 }
 
+/// The same where no `serve` is there to go on trying: the command says so, and ends when it is written down.
+#[test]
+fn a_release_without_serve_waits_for_the_disk() {
+    let in_the_way: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+    let place = Arc::clone(&in_the_way);
+    let upstream = Scripted::with(move |asked| {
+        if asked.verb == "."
+            && let Some(envelope) = place.lock().unwrap().take()
+        {
+            std::fs::rename(&envelope, envelope.with_extension("aside")).unwrap();
+            std::fs::create_dir(&envelope).unwrap();
+        }
+        None
+    });
+    let mut gatepost = blocked(&upstream);
+    let id = park(&gatepost, "goes", &["bob@mta.example"]);
+    gatepost.terminate();
+    let envelope = gatepost.data_dir().join(format!("quarantine/{id}.envelope"));
+    *in_the_way.lock().unwrap() = Some(envelope.clone());
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| gatepost.run(&["quarantine", "release", &id]));
+        upstream.expect_taken(1);
+        // Longer than it takes to try again.
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(!command.is_finished(), "it waits");
+        std::fs::remove_dir(&envelope).unwrap();
+        std::fs::rename(envelope.with_extension("aside"), &envelope).unwrap();
+        let released = command.join().unwrap().expect(0);
+        assert!(released.stderr.contains("Do not end this command"), "{}", released.stderr);
+        assert!(released.stdout.contains("released"), "{}", released.stdout);
+    });
+    gatepost.start();
+    assert_eq!((gatepost.parked().len(), upstream.taken().len()), (0, 1), "once");
+}
+
 /// CONTRACT, Release: a message is claimed, so that two releases at once send it once.
 #[test]
 fn two_releases_at_once_send_it_once() {
@@ -354,8 +390,7 @@ fn parked_messages_expire() {
     gatepost.run(&["block", "alice"]).expect(0);
     gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("short-lived"));
     assert_eq!(gatepost.parked().len(), 1);
-    let expired =
-        wait_for(std::time::Duration::from_secs(180), || Some(()).filter(|()| gatepost.parked().is_empty()));
+    let expired = wait_for(Duration::from_secs(180), || Some(()).filter(|()| gatepost.parked().is_empty()));
     assert!(expired.is_some(), "it is still there");
     assert_eq!(upstream.taken(), [], "nothing bounces to the sender");
 }

@@ -64,6 +64,8 @@ pub(super) struct State {
     /// What of the detector's evidence the disk has.
     written_s: f64,
     block: Option<KeptBlock>,
+    /// One that was lifted, as long as that is not in force.
+    lifting: Option<KeptBlock>,
     probation: Option<Probation>,
     /// When a block was lifted, or a probation ended by hand, of which nobody was told.
     lifted: Option<Timestamp>,
@@ -244,16 +246,17 @@ impl Entry {
             state.written_s = s;
         }
         if state.block_change <= commit.change {
-            self.show(&state);
+            self.show(&mut state);
         }
     }
 
     /// Shows a block, or that there is none, that is not on the disk: it cannot be had there for now.
     pub(super) fn show_unwritten(&self) {
-        self.show(&self.lock());
+        self.show(&mut self.lock());
     }
 
-    fn show(&self, state: &State) {
+    fn show(&self, state: &mut State) {
+        state.lifting = None;
         self.blocked.store(state.block.is_some(), Ordering::Release);
         self.freed.notify_waiters();
         self.shown.notify_waiters();
@@ -621,7 +624,8 @@ impl State {
             last: self.window.last(now, period),
             limit,
             period,
-            block: self.block().cloned(),
+            // What is in force.
+            block: self.block.as_ref().or(self.lifting.as_ref()).map(|kept| kept.block.clone()),
             probation,
             samples: self.samples.iter().filter(in_window).cloned().collect(),
             relayed: self.relayed.iter().cloned().collect(),
@@ -642,6 +646,7 @@ impl State {
     /// Whether there is something to say about the account.
     pub(super) fn is_notable(&self, now: Timestamp, terms: &Terms) -> bool {
         self.block.is_some()
+            || self.lifting.is_some()
             || self.probation.is_some_and(|probation| is_notable(&probation, now))
             || self.window.count(now, terms.rule.period) > 0
     }
@@ -756,7 +761,8 @@ impl State {
         {
             self.set_probation(Some(Probation { told: true, ..probation }));
         }
-        self.block = block;
+        let before = std::mem::replace(&mut self.block, block);
+        self.lifting = if self.block.is_none() { before } else { None };
         self.block_change = self.change;
     }
 

@@ -107,3 +107,33 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     assert_eq!(ledger.watch(&ben, at(8)).await.standing(), Standing::Blocked);
     assert_eq!(ledger.watch(&anna, at(8)).await.standing(), Standing::Open);
 }
+
+/// `status` says what is in force: a block, until its lifting is on the disk, or known not to come there for now.
+#[test]
+fn a_block_is_shown_until_its_lifting_is_in_force() {
+    let (anna, policy) = (account("anna"), Arc::new(policy(3)));
+    let block = Block { at: at(0), by: BlockedBy::Limit, reason: None };
+    for written in [true, false] {
+        let kept = rows::KeptBlock { block: block.clone(), told: true };
+        let entry = Entry::withheld(&anna, Some(kept), None);
+        let shown = || {
+            let mut state = entry.lock();
+            let terms = state.terms(&anna, &policy);
+            (entry.standing(), state.is_notable(at(2), &terms), state.record(&anna, at(2), &terms).block)
+        };
+        let blocked = (Standing::Blocked, true, Some(block.clone()));
+        assert_eq!(shown(), blocked);
+        let commit = {
+            let mut state = entry.lock();
+            assert!(state.unblock(at(1)));
+            state.commit(&anna)
+        };
+        assert_eq!(shown(), blocked);
+        if written {
+            entry.committed(&commit);
+        } else {
+            entry.show_unwritten();
+        }
+        assert_eq!(shown(), (Standing::Open, false, None));
+    }
+}
