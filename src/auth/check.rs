@@ -122,6 +122,14 @@ mod tests {
         assert_eq!(Checks::new(0).matching(Arc::new(secret), forms(b"")).await, Ok(None));
     }
 
+    #[test]
+    fn as_many_places_as_were_asked_for() {
+        let checks = Checks::new(3);
+        assert_eq!(checks.permits.load().available_permits(), 3);
+        checks.adopt(7);
+        assert_eq!(checks.permits.load().available_permits(), 7);
+    }
+
     #[tokio::test]
     async fn no_more_at_once_than_there_are_places() {
         let secret = Arc::new(

@@ -381,6 +381,16 @@ fn the_slow_are_sent_away() {
     assert!(answered > 0 && last.starts_with("421 4.4.2"), "{last}");
 }
 
+/// CONTRACT, Configuration: on an implicit listener, too, who does not shake hands within `tls_timeout` is cut off.
+#[test]
+fn who_does_not_shake_hands_is_cut_off() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("session.tls_timeout", "1s").start();
+    let mut silent = Smtp::open(std::net::Ipv4Addr::LOCALHOST.into(), gatepost.implicit);
+    silent.expect_close();
+    gatepost.expect_log("why", |line| line.to_string().contains("timed out"));
+}
+
 /// CONTRACT, SMTP: over `max_connections_per_ip`: starttls: 421 4.7.0 in place of the greeting; implicit: closed before the handshake.
 #[test]
 fn connections_beyond_the_limit_are_turned_away() {
