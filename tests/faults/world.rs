@@ -242,10 +242,10 @@ impl World {
 }
 
 /// Files of parked messages in whose place something unreadable is; put back when dropped.
-struct Hidden(Vec<(PathBuf, PathBuf)>);
+pub(crate) struct Hidden(Vec<(PathBuf, PathBuf)>);
 
 impl Hidden {
-    fn some(quarantine: &std::path::Path, random: &mut Random) -> Self {
+    pub(crate) fn some(quarantine: &std::path::Path, random: &mut Random) -> Self {
         let mut hidden = Vec::new();
         for file in std::fs::read_dir(quarantine).unwrap().map_while(Result::ok) {
             let name = file.file_name().into_string().unwrap();
