@@ -634,10 +634,12 @@ fn passwords_that_wait_too_long_are_put_off() {
 
 /// CONTRACT, SMTP: wrong password, unknown user, an authorization identity that is somebody else's: the same 535 in the same time. Whom
 /// no password lets in, and who was let in a moment ago, are no exceptions. Taken in turns, so that what else this machine does is done
-/// to all alike; of each the time that a quarter of its tries stay below. A check that is left out makes it a tenth at most.
+/// to all alike; of each the time that a quarter of its tries stay below. A check that is left out makes it a tenth at most. On a machine
+/// that is busy enough any two times differ: what is so by our doing is so at each try.
 #[test]
 fn who_is_there_cannot_be_measured() {
     const ROUNDS: usize = 21;
+    const TRIES: usize = 5;
     let upstream = Scripted::start();
     let gatepost = Setup::new(upstream.address)
         .user_line("out:{SSHA}x\n")
@@ -653,9 +655,25 @@ fn who_is_there_cannot_be_measured() {
         ("", "out", "wrong"),
         ("root", "alice", PASSWORD),
     ];
+    let mut quarters = Vec::new();
+    for attempt in 0..TRIES {
+        quarters = quarters_of(&gatepost, &kinds, attempt * ROUNDS..(attempt + 1) * ROUNDS);
+        if quarters.iter().max().unwrap() < &(*quarters.iter().min().unwrap() * 2) {
+            return;
+        }
+    }
+    panic!("PLAIN as {kinds:?}, LOGIN as the first four: {quarters:?}");
+}
+
+/// Of each kind, by PLAIN and but for the last by LOGIN, the time that a quarter of its tries stay below.
+fn quarters_of(
+    gatepost: &Gatepost,
+    kinds: &[(&str, &str, &str)],
+    rounds: std::ops::Range<usize>,
+) -> Vec<Duration> {
     let mut times = vec![Vec::new(); 2 * kinds.len() - 1];
     let mut replies = Vec::new();
-    for round in 0..ROUNDS {
+    for round in rounds.clone() {
         // Nine errors: one less than a session may have.
         let mut client = Smtp::secured(gatepost.starttls);
         for turn in 0..times.len() {
@@ -678,13 +696,11 @@ fn who_is_there_cannot_be_measured() {
     }
     replies.dedup();
     assert_eq!(replies, ["535 5.7.8 Authentication credentials invalid"]);
-    let quarters: Vec<Duration> = times
+    times
         .iter_mut()
         .map(|times| {
             times.sort();
-            times[ROUNDS / 4]
+            times[rounds.len() / 4]
         })
-        .collect();
-    let (least, most) = (quarters.iter().min().unwrap(), quarters.iter().max().unwrap());
-    assert!(*most < *least * 2, "PLAIN as {kinds:?}, LOGIN as the first four: {quarters:?}");
+        .collect()
 }
