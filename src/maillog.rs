@@ -72,7 +72,7 @@ pub fn clean(text: &str) -> String {
 
 /// What nearly all text is.
 fn is_clean_ascii(text: &str) -> bool {
-    text.bytes().all(|octet| matches!(octet, b' '..=b'~'))
+    text.bytes().fold(true, |clean, octet| clean & matches!(octet, b' '..=b'~'))
 }
 
 fn list(addresses: &[&str]) -> String {

@@ -31,10 +31,11 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::account::{Account, canonical};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::config::Action;
 use crate::guard::mimicry::Precedents;
-use crate::guard::{Standing, Watch};
+use crate::guard::window::DomainKeys;
+use crate::guard::{Reservation, Standing, Watch};
 use crate::id::SessionId;
 use crate::maillog::SessionLog;
 use crate::net::Stream;
@@ -59,6 +60,10 @@ const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
 struct Sender {
     account: Account,
     watch: Watch,
+    /// The guard's, for the RCPTs in flight and as many as are `spare`.
+    leave: Reservation,
+    /// For so many that have come, and are not asked yet.
+    spare: usize,
     ticket: Ticket,
 }
 
@@ -86,6 +91,8 @@ struct Conversation {
     certificate: Vec<String>,
     /// Questions that have no answer yet, in order.
     asked: VecDeque<Asked>,
+    /// Of the recipients' domains.
+    domains: DomainKeys,
     upstream: Option<Box<Transaction>>,
     /// Behind the transaction, so that it is dropped after it where the task is cut off.
     connections: SessionConnections,
@@ -146,6 +153,7 @@ pub async fn serve(parts: Parts, stream: Stream, peer: Peer, connected: Instant)
         session: Session::new(terms, facts::seed()),
         sender: None,
         asked: VecDeque::new(),
+        domains: DomainKeys::default(),
         upstream: None,
         connections: parts.upstream.session(id),
         answered: connected,
@@ -160,7 +168,10 @@ pub async fn serve(parts: Parts, stream: Stream, peer: Peer, connected: Instant)
     }
     let ended = conversation.run().await;
     log.disconnected(&ended.as_ref().err().map_or_else(|| "closed".to_owned(), Lost::to_string));
-    drop((conversation.asked, conversation.upstream, conversation.connections));
+    if let Some(sender) = &mut conversation.sender {
+        sender.leave.release();
+    }
+    drop((conversation.upstream, conversation.connections));
     Box::pin(conversation.client.close()).await;
 }
 
@@ -190,7 +201,8 @@ impl Conversation {
 
     /// The next thing that happens while no message is coming in: a command, an answer, or that none came in time.
     async fn next(&mut self) -> Result<Step, Lost> {
-        let deadline = self.command_deadline();
+        // Asked for when there is something to wait for: the commands of a batch find the next one here.
+        let mut deadline = None;
         // Until when the upstream is kept waiting, whatever else the client says meanwhile.
         let mut rest = self.upstream.is_some().then(|| self.answered + UPSTREAM_REST);
         loop {
@@ -216,9 +228,11 @@ impl Conversation {
                 }
                 return self.settle().await;
             }
+            self.give_back_spare();
             self.client.flush().await?;
             // Between two chunks a message is under way: that client is left alone until its next command.
             let in_chunks = self.session.transaction().is_some_and(|transaction| transaction.in_chunks);
+            let deadline = *deadline.get_or_insert_with(|| self.command_deadline());
             let shutdown = (!in_chunks).then_some(&mut self.shutdown);
             let wait = rest.map_or(deadline, |rest| rest.min(deadline));
             let command = self.client.read_command(Some(wait), shutdown);
@@ -361,7 +375,8 @@ impl Conversation {
     async fn becomes(&mut self, account: Account) {
         let watch = self.parts.ledger.watch(&account, clock::now()).await;
         let ticket = self.parts.roster.enter(&account, self.id);
-        self.sender = Some(Sender { account, watch, ticket });
+        let leave = watch.no_leave();
+        self.sender = Some(Sender { account, watch, leave, spare: 0, ticket });
     }
 
     /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.
@@ -381,7 +396,10 @@ impl Conversation {
     }
 
     fn handle(&mut self, event: Event) -> Step {
-        let scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown, self.mechanisms());
+        let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown);
+        if event.concerns_login() {
+            scene.mechanisms = Some(self.mechanisms());
+        }
         self.session.handle(event, &scene.view(), &mut self.client.outbound)
     }
 }
@@ -398,6 +416,7 @@ async fn unless_blocked<T>(waiting: impl Future<Output = T>, watch: &Watch) -> O
 /// What the machine sees of the world, held for one event. Guards, not counted references: those are shared by all sessions, and
 /// counting them at each event makes the cores wait for each other.
 struct Scene<'a> {
+    now: Timestamp,
     blocked: bool,
     probation: bool,
     room: bool,
@@ -405,19 +424,16 @@ struct Scene<'a> {
     interruption: Option<Interruption>,
     precedents: Guard<Arc<Precedents>>,
     upstream: Guard<Option<Arc<Extensions>>>,
-    mechanisms: Arc<str>,
+    /// Where they matter.
+    mechanisms: Option<Arc<str>>,
     sender: Option<(Guard<Arc<Rules>>, &'a Account)>,
 }
 
 impl<'a> Scene<'a> {
-    fn of(
-        parts: &Parts,
-        sender: Option<&'a Sender>,
-        shutdown: &watch::Receiver<bool>,
-        mechanisms: Arc<str>,
-    ) -> Self {
+    fn of(parts: &Parts, sender: Option<&'a Sender>, shutdown: &watch::Receiver<bool>) -> Self {
+        let now = clock::now();
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
-        let probation = sender.is_some_and(|sender| sender.watch.probation(clock::now()).is_some());
+        let probation = sender.is_some_and(|sender| sender.watch.probation(now).is_some());
         let room = !blocked || sender.is_some_and(|sender| parts.spool.room(&sender.account, 0).is_ok());
         let ending = sender.and_then(|sender| sender.ticket.ending());
         let interruption = if ending.is_some() {
@@ -426,6 +442,7 @@ impl<'a> Scene<'a> {
             shutdown.borrow().then_some(Interruption::ShuttingDown)
         };
         Self {
+            now,
             blocked,
             probation,
             room,
@@ -433,14 +450,14 @@ impl<'a> Scene<'a> {
             interruption,
             precedents: parts.ledger.precedents(),
             upstream: parts.upstream.offers(),
-            mechanisms,
+            mechanisms: None,
             sender: sender.map(|sender| (parts.senders.rules(), &sender.account)),
         }
     }
 
     fn view(&self) -> View<'_> {
         View {
-            now: clock::now(),
+            now: self.now,
             blocked: self.blocked,
             probation: self.probation,
             room: self.room,
@@ -448,7 +465,7 @@ impl<'a> Scene<'a> {
             interruption: self.interruption,
             precedents: &self.precedents,
             upstream: self.upstream.as_deref(),
-            mechanisms: &self.mechanisms,
+            mechanisms: self.mechanisms.as_deref().unwrap_or_default(),
             sender: self.sender.as_ref().map(|(rules, account)| (&***rules, *account)),
         }
     }
@@ -460,7 +477,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn a_panic_is_logged_with_the_session() {

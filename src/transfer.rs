@@ -21,6 +21,9 @@ const RESERVED_AND_SENDER: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_F
 /// So much is stuffed before it is written.
 const WRITE_AT_ONCE: usize = 64 * 1_024;
 
+/// Room for the bodies of most messages, in octets.
+const TYPICAL_BODY: usize = 4 * 1_024;
+
 /// However little there is, it is written after so long: a slow client must not look to the upstream like a silent one
 /// (Postfix gives up after 300 s).
 const WRITE_AT_LEAST: Duration = Duration::from_secs(30);
@@ -95,7 +98,8 @@ impl Transfer {
             Form::Lines => Framing::Dots(DotStuffer::new()),
             Form::Binary => Framing::Chunks,
         };
-        let mut transfer = Self { framing, buffer: Vec::new(), written: Instant::now() };
+        let buffer = Vec::with_capacity(trace.len() + header.as_bytes().len() + TYPICAL_BODY);
+        let mut transfer = Self { framing, buffer, written: Instant::now() };
         transfer.framing.frame(trace.as_bytes(), &mut transfer.buffer);
         let kept = kept(header, treatment);
         // A line that goes on with a field (RFC 5322 2.2.3), though there is none before it: it must not go on with ours.

@@ -173,7 +173,7 @@ impl Driver<'_> {
             mechanisms,
             sender: None,
         };
-        self.session.destination("<1@example.org>", &view)
+        self.session.destination(|| "<1@example.org>".to_owned(), &view)
     }
 
     fn act(&mut self, what: u8) {

@@ -144,9 +144,15 @@ impl Precedents {
     /// Takes note of a reply; `true` where it changed anything but the words that [`Self::imitate`] exchanges anyway.
     /// Replies other than 250 are not precedents.
     pub fn learn(&mut self, place: Place, address: &str, reply: &Reply) -> bool {
-        if !self.is_news(place, address, reply) {
-            return false;
+        let is_news = self.is_news(place, address, reply);
+        if is_news {
+            self.take(place, address, reply);
         }
+        is_news
+    }
+
+    /// Takes note of a reply that is news.
+    pub fn take(&mut self, place: Place, address: &str, reply: &Reply) {
         let text = Cow::Owned(ascii(&reply.text).into_owned());
         let reply = Reply { code: 250, enhanced: reply.enhanced, text };
         let precedent = Precedent { reply, address: ascii(address).into_owned() };
@@ -155,7 +161,6 @@ impl Precedents {
             Place::Rcpt => &mut self.rcpt,
             Place::EndOfData => &mut self.end_of_data,
         } = Some(Arc::new(precedent));
-        true
     }
 
     fn at(&self, place: Place) -> Option<&Precedent> {

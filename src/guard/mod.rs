@@ -10,4 +10,4 @@ pub mod mimicry;
 pub mod window;
 
 pub use classify::{Outcome, Rules, classify, denies_relaying};
-pub use ledger::{Ledger, Standing, Watch};
+pub use ledger::{Ledger, Reservation, Standing, Watch};

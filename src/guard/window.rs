@@ -71,6 +71,26 @@ impl Key {
     }
 }
 
+/// Makes keys of domains, and remembers the last one: the recipients of a message are often at the same.
+#[derive(Debug, Default)]
+pub struct DomainKeys {
+    last: Option<(Box<str>, Key)>,
+}
+
+impl DomainKeys {
+    /// [`Key::of_domain`].
+    pub fn of(&mut self, domain: &str) -> Key {
+        if let Some((last, key)) = &self.last
+            && **last == *domain
+        {
+            return *key;
+        }
+        let key = Key::of_domain(domain);
+        self.last = Some((domain.into(), key));
+        key
+    }
+}
+
 /// One counted attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -195,6 +215,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_last_domain_is_remembered() {
+        let mut keys = DomainKeys::default();
+        for domain in ["a.example", "a.example", "b.example", "A.example", "a.example", ""] {
+            assert_eq!(keys.of(domain), Key::of_domain(domain), "{domain}");
+        }
+        assert_eq!(keys.of("B.example"), Key::of_domain("b.example"));
+    }
 
     fn rule(limit: u32, period: u64, count: Count) -> Rule {
         Rule { limit, period: Duration::from_millis(period), count }

@@ -103,6 +103,9 @@ struct Escaped<'a>(&'a mut dyn Write);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if is_plain(text) {
+            return self.0.write_str(text);
+        }
         let mut written = 0;
         for (at, octet) in text.bytes().enumerate() {
             if octet >= b' ' && octet != b'"' && octet != b'\\' {
@@ -121,6 +124,11 @@ impl Write for Escaped<'_> {
         }
         self.0.write_str(text.get(written..).unwrap_or_default())
     }
+}
+
+/// Whether all of it stands in a JSON string as it is. Looked at to the end, which is quicker than to stop at the first that does not.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, octet| plain & (octet >= b' ') & (octet != b'"') & (octet != b'\\'))
 }
 
 #[cfg(test)]

@@ -32,6 +32,13 @@ pub enum Event {
     Interrupted,
 }
 
+impl Event {
+    /// Whether [`View::mechanisms`] matters to what is said.
+    pub fn concerns_login(&self) -> bool {
+        matches!(self, Self::Line(Ok(Command::Ehlo(_) | Command::Helo(_) | Command::Auth { .. })))
+    }
+}
+
 /// A line that is no command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LineError {

@@ -180,8 +180,9 @@ impl Session {
     }
 
     /// Decides where the message goes: as late as may be, so that a block that comes while it is received still holds, and
-    /// again where it could not go there. Some MTAs repeat the Message-ID in their 250.
-    pub fn destination(&mut self, message_id: &str, view: &View<'_>) -> Destination {
+    /// again where it could not go there. Some MTAs repeat the Message-ID in their 250: it is asked for where the message is
+    /// parked.
+    pub fn destination(&mut self, message_id: impl FnOnce() -> String, view: &View<'_>) -> Destination {
         let Some(transaction) = &mut self.transaction else { return Destination::Refuse };
         let reason = match transaction.bound {
             Bound::Unasked => ParkReason::AnsweredUnasked,
@@ -196,7 +197,7 @@ impl Session {
         if reason != ParkReason::Probation {
             transaction.divert();
         }
-        let imitation = view.precedents.imitate(Place::EndOfData, message_id, &mut self.shuffle);
+        let imitation = view.precedents.imitate(Place::EndOfData, &message_id(), &mut self.shuffle);
         self.told = Some(imitation.reply.clone());
         Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
     }

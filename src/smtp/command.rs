@@ -178,7 +178,7 @@ impl Command {
 /// C1 control characters too.
 fn has_control(text: &str) -> bool {
     if text.is_ascii() {
-        text.bytes().any(|octet| octet.is_ascii_control())
+        text.bytes().fold(false, |control, octet| control | octet.is_ascii_control())
     } else {
         text.chars().any(char::is_control)
     }

@@ -61,7 +61,12 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
 
 /// `Atom`
 pub(super) fn is_atom(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(is_atext)
+    let all = if text.is_ascii() {
+        text.bytes().all(|octet| ATEXT[usize::from(octet & 0x7f)])
+    } else {
+        text.chars().all(is_atext)
+    };
+    !text.is_empty() && all
 }
 
 /// `atext` (RFC 5322 3.2.3), RFC 6531 3.3: `=/ UTF8-non-ascii`.
@@ -126,12 +131,16 @@ pub(super) fn is_domain(text: &str) -> bool {
 }
 
 fn is_label(label: &str) -> bool {
-    let characters = label
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '-' || (is_visible_non_ascii(c) && !c.is_whitespace()));
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
     // The length of a U-label is that of its A-label, which only IDNA could tell.
-    let length = !label.is_empty() && (label.len() <= MAX_LABEL || !label.is_ascii());
-    characters && length && !label.starts_with('-') && !label.ends_with('-')
+    let is_sound = if label.is_ascii() {
+        label.bytes().all(is_plain) && matches!(label.len(), 1..=MAX_LABEL)
+    } else {
+        let is_one =
+            |c: char| u8::try_from(c).is_ok_and(is_plain) || (is_visible_non_ascii(c) && !c.is_whitespace());
+        label.chars().all(is_one)
+    };
+    is_sound && !label.starts_with('-') && !label.ends_with('-')
 }
 
 /// What stands between the brackets of `address-literal` (RFC 5321 4.1.3).

@@ -3,8 +3,9 @@
 //!
 //! The scan is tolerant, since devices write bad headers: a line that is no field and no continuation ends nothing.
 
-use memchr::memchr;
-use memchr::memmem;
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2, memmem};
 
 /// Collects content until the empty line that ends the header section.
 #[derive(Debug)]
@@ -166,22 +167,24 @@ impl<'a> Field<'a> {
     }
 
     fn is_named(self, name: &str) -> bool {
-        let colon = self.colon();
-        colon < self.0.len() && self.0[..colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+        // Nearly all fields have another name: seen without looking for the colon.
+        let Some((front, rest)) = self.0.split_at_checked(name.len()) else { return false };
+        front.eq_ignore_ascii_case(name.as_bytes())
+            && rest.iter().find(|octet| !octet.is_ascii_whitespace()) == Some(&b':')
     }
 
     fn unfolded(self) -> String {
         // RFC 5322 2.2.3: unfolding takes the CRLF off and leaves the blank behind it.
         let value = self.value();
-        let lines = value.split(|octet| matches!(octet, b'\r' | b'\n'));
-        let mut unfolded = Vec::with_capacity(value.len());
-        lines.for_each(|line| unfolded.extend_from_slice(line));
-        let text = match String::from_utf8(unfolded) {
-            Ok(text) => text,
-            Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+        let end = value.iter().rposition(|octet| !matches!(octet, b'\r' | b'\n')).map_or(0, |at| at + 1);
+        let line = &value[..end];
+        let unfolded = match memchr2(b'\r', b'\n', line) {
+            None => Cow::Borrowed(line),
+            Some(_) => {
+                value.split(|octet| matches!(octet, b'\r' | b'\n')).collect::<Vec<_>>().concat().into()
+            }
         };
-        let trimmed = text.trim_matches([' ', '\t']);
-        trimmed.to_owned()
+        String::from_utf8_lossy(&unfolded).trim_matches([' ', '\t']).to_owned()
     }
 
     /// What follows the colon.

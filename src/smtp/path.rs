@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::grammar;
@@ -128,6 +128,11 @@ pub(super) fn split_brackets(text: &str) -> Result<(&str, &str), PathError> {
 }
 
 fn unquoted_bracket(text: &str) -> Option<usize> {
+    // Nearly no path has quotes.
+    let first = memchr2(b'>', b'"', text.as_bytes())?;
+    if text.as_bytes()[first] == b'>' {
+        return Some(first);
+    }
     let mut quoted = false;
     let mut octets = text.bytes().enumerate();
     while let Some((offset, octet)) = octets.next() {

@@ -34,6 +34,8 @@ pub struct Reply {
 
 /// The longest line of a reply that is passed on or written, in octets with its CRLF (RFC 5321 4.5.3.1.5).
 pub const MAX_REPLY_LINE: usize = 512;
+/// A code, an enhanced one, their separators and the CRLF.
+const ROOM_FOR_CODES: usize = 20;
 /// The same without the CRLF.
 const MAX_LINE_CONTENT: usize = MAX_REPLY_LINE - 2;
 /// The most octets that one reply of an upstream may have in all; beyond, it breaks SMTP.
@@ -117,8 +119,9 @@ impl Reply {
         // RFC 2034 4: the classes agree; one that does not is text that happens to look like a code.
         let (code, text) = split_enhanced(line.text);
         let enhanced = code.filter(|code| u16::from(code.class) == line.code / 100);
-        let mut clean = String::new();
-        push_clean(&mut clean, if enhanced.is_some() { text } else { line.text });
+        let text = if enhanced.is_some() { text } else { line.text };
+        let mut clean = String::with_capacity(text.len());
+        push_clean(&mut clean, text);
         Self { code: line.code, enhanced, text: Cow::Owned(clean) }
     }
 
@@ -166,8 +169,9 @@ impl Reply {
                 }
             };
             let begin = out.len();
-            push_number(out, self.code, 3);
-            out.push(separator);
+            out.reserve(text.len() + ROOM_FOR_CODES);
+            let [hundreds, tens, ones] = [self.code / 100, self.code / 10 % 10, self.code % 10].map(digit);
+            out.extend_from_slice(&[hundreds, tens, ones, separator]);
             if let Some(enhanced) = enhanced {
                 enhanced.encode(out);
                 if !text.is_empty() {
@@ -250,17 +254,27 @@ fn push_clean(out: &mut String, text: &[u8]) {
 
 /// What nearly all replies are, and then need no look at their characters one by one.
 fn is_printable_ascii(text: &[u8]) -> bool {
-    text.iter().all(|octet| matches!(octet, b' '..=b'~'))
+    // To the end, which is quicker than to stop at the first that is not.
+    text.iter().fold(true, |printable, octet| printable & matches!(octet, b' '..=b'~'))
 }
 
-/// Appends a number with at least so many digits, at most 5.
-fn push_number(out: &mut Vec<u8>, number: u16, least: usize) {
+/// The last digit of a number.
+fn digit(number: u16) -> u8 {
+    b'0' + (number % 10) as u8
+}
+
+/// Appends a number.
+fn push_number(out: &mut Vec<u8>, number: u16) {
+    if number < 10 {
+        return out.push(digit(number));
+    }
+
     let mut digits = [b'0'; 5];
     let mut rest = number;
     let mut begin = digits.len();
-    while rest > 0 || digits.len() - begin < least {
+    while rest > 0 {
         begin -= 1;
-        digits[begin] = b'0' + (rest % 10) as u8;
+        digits[begin] = digit(rest);
         rest /= 10;
     }
     out.extend_from_slice(&digits[begin..]);
@@ -276,11 +290,11 @@ impl Enhanced {
     }
 
     fn encode(self, out: &mut Vec<u8>) {
-        push_number(out, self.class.into(), 1);
+        push_number(out, self.class.into());
         out.push(b'.');
-        push_number(out, self.subject, 1);
+        push_number(out, self.subject);
         out.push(b'.');
-        push_number(out, self.detail, 1);
+        push_number(out, self.detail);
     }
 }
 

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
+use memchr::memchr_iter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -157,6 +158,11 @@ impl Client {
         }
         self.consume(consumed);
         found
+    }
+
+    /// As many commands as can be buffered, or fewer.
+    pub(super) fn lines_at_most(&self) -> usize {
+        memchr_iter(b'\n', &self.inbound).count()
     }
 
     /// What is buffered and not yet consumed.

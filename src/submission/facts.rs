@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::message::Incoming;
+use super::message::{Incoming, Route};
 use crate::account::{Account, Kind};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
@@ -160,7 +160,7 @@ pub(super) struct Message {
     size: u64,
     /// With brackets.
     pub(super) message_id: Option<String>,
-    /// Decoded (RFC 2047).
+    /// Decoded (RFC 2047), where the envelope wants it.
     pub(super) subject: Option<String>,
 }
 
@@ -168,7 +168,8 @@ impl Message {
     /// Of a message whose header is complete.
     pub(super) fn of(conversation: &super::Conversation, incoming: &Incoming) -> Self {
         let value = |name| incoming.header().and_then(|header| header.value(name));
-        let subject = value("Subject").map(|raw| decoded(&raw));
+        let is_parked = matches!(incoming.route, Route::Quarantine(_));
+        let subject = is_parked.then(|| value("Subject")).flatten().map(|raw| decoded(&raw));
         let super::Conversation { id, messages, parts, .. } = conversation;
         let own = || trace::own_message_id(*id, *messages, &parts.config.hostname);
         Self { size: incoming.size(), message_id: Some(value("Message-ID").unwrap_or_else(own)), subject }

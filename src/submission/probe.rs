@@ -11,16 +11,25 @@ use tokio::time::Instant;
 
 use super::client::Lost;
 use super::message::upstream_fault;
-use super::{Conversation, facts};
+use super::{Conversation, Sender, facts};
 use crate::clock;
-use crate::guard::ledger::{Attempt, BlockedBy, Leniency, Record, Reservation, Terms, Verdict};
+use crate::guard::ledger::{Attempt, BlockedBy, Leniency, Record, Terms, Verdict};
 use crate::guard::mimicry::Place;
 use crate::guard::window::Rule;
-use crate::guard::{Outcome, classify};
+use crate::guard::{Outcome, Standing, classify};
 use crate::maillog::Alarm;
 use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Fault, Question, Transaction};
+
+/// Whether one more RCPT may be in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// It may, and the session has the guard's leave for it.
+    Given,
+    /// The account is blocked, or the session is over.
+    Blocked,
+}
 
 /// A question without an answer.
 pub(super) enum Asked {
@@ -31,10 +40,8 @@ pub(super) enum Asked {
     },
     /// The upstream was asked.
     Rcpt {
-        /// Whom about.
+        /// Whom about. The guard's leave is among the session's, and given back with the answer.
         path: ForwardPath,
-        /// The guard's leave, given back with the answer.
-        leave: Reservation,
     },
     /// It could not be asked.
     Failed(UpstreamFault),
@@ -67,16 +74,17 @@ impl Conversation {
 
     async fn ask_rcpt(&mut self, command: RcptCommand) -> Result<Step, Lost> {
         let (step, leave) = self.leave_to_ask().await?;
-        let Some(leave) = leave else {
+        if leave == Leave::Blocked {
             self.asked.push_back(Asked::Unasked);
             return Ok(step);
-        };
+        }
         if self.upstream.is_none() && !Box::pin(self.reopened()).await {
             self.asked.push_back(Asked::Failed(UpstreamFault::Unavailable));
+            self.give_back_leave();
             return Ok(step);
         }
         if let Some(upstream) = &mut self.upstream {
-            self.asked.push_back(Asked::Rcpt { path: command.forward_path.clone(), leave });
+            self.asked.push_back(Asked::Rcpt { path: command.forward_path.clone() });
             upstream.ask(Question::Rcpt(command));
         }
         Ok(step)
@@ -107,32 +115,63 @@ impl Conversation {
 
     async fn ask_broken_path(&mut self, octets: &[u8]) -> Result<Step, Lost> {
         let (step, leave) = self.leave_to_ask().await?;
-        if leave.is_some() {
+        if leave == Leave::Given {
             let shown = String::from_utf8_lossy(octets).into_owned();
             self.count(&shown, octets, None).await;
+            self.give_back_leave();
         }
         self.asked.push_back(Asked::BrokenPath);
         Ok(step)
     }
 
-    /// The guard's leave to have one more RCPT in flight; `None` where the account is blocked. Where all of it is taken by
+    /// The guard's leave to have one more RCPT in flight; it is asked for once for all that have come. Where all of it is taken by
     /// questions of this session, those are answered first.
-    async fn leave_to_ask(&mut self) -> Result<(Step, Option<Reservation>), Lost> {
-        let at_once = self.sender.as_ref().and_then(|sender| sender.watch.try_reserve(1, clock::now()));
-        match at_once.filter(|leave| leave.granted() > 0) {
-            Some(leave) => Ok((Step::Read, Some(leave))),
-            None => Box::pin(self.wait_for_leave()).await,
+    async fn leave_to_ask(&mut self) -> Result<(Step, Leave), Lost> {
+        let Some(Sender { watch, leave, spare, .. }) = &mut self.sender else {
+            return Ok((Step::Read, Leave::Blocked));
+        };
+        if *spare == 0 {
+            let wanted = 1 + self.client.lines_at_most();
+            *spare = watch.try_extend(leave, wanted, clock::now()).unwrap_or_default();
+        }
+        if *spare > 0 && watch.standing() == Standing::Open {
+            *spare -= 1;
+            return Ok((Step::Read, Leave::Given));
+        }
+        Box::pin(self.wait_for_leave()).await
+    }
+
+    /// What is not needed after all, others of the account may have.
+    pub(super) fn give_back_spare(&mut self) {
+        if let Some(Sender { leave, spare, .. }) = &mut self.sender {
+            (0..std::mem::take(spare)).for_each(|_| leave.release_one());
         }
     }
 
-    async fn wait_for_leave(&mut self) -> Result<(Step, Option<Reservation>), Lost> {
+    async fn wait_for_leave(&mut self) -> Result<(Step, Leave), Lost> {
+        self.give_back_spare();
         let step = self.settle_all().await?;
         if step == Step::Close {
-            return Ok((step, None));
+            return Ok((step, Leave::Blocked));
         }
         self.client.flush().await?;
-        let Some(sender) = &self.sender else { return Ok((step, None)) };
-        Ok((step, sender.watch.reserve(1, clock::now()).await))
+        let wanted = 1 + self.client.lines_at_most();
+        let Some(sender) = &mut self.sender else { return Ok((step, Leave::Blocked)) };
+        Ok(match sender.watch.reserve(wanted, clock::now()).await {
+            Some(leave) => {
+                sender.spare = leave.granted().saturating_sub(1);
+                sender.leave.join(leave);
+                (step, Leave::Given)
+            }
+            None => (step, Leave::Blocked),
+        })
+    }
+
+    /// A RCPT has its answer.
+    fn give_back_leave(&mut self) {
+        if let Some(sender) = &mut self.sender {
+            sender.leave.release_one();
+        }
     }
 
     /// Waits for all answers.
@@ -146,6 +185,7 @@ impl Conversation {
 
     /// Waits for the oldest answer, counts it, and passes it on.
     pub(super) async fn settle(&mut self) -> Result<Step, Lost> {
+        self.give_back_spare();
         let answered = match self.asked.pop_front() {
             Some(Asked::Mail { address }) => {
                 let answer = self.answer("MAIL").await?;
@@ -154,12 +194,12 @@ impl Conversation {
                 }
                 answer
             }
-            Some(Asked::Rcpt { path, leave }) => {
+            Some(Asked::Rcpt { path }) => {
                 let answer = self.answer("RCPT").await?;
                 if let Answered::Replied(reply) = &answer {
                     self.judge(&path, reply).await?;
                 }
-                drop(leave);
+                self.give_back_leave();
                 answer
             }
             Some(Asked::Failed(fault)) => Answered::Fault(fault),
@@ -167,7 +207,9 @@ impl Conversation {
             Some(Asked::BrokenPath) => Answered::BrokenPath,
             None => return Ok(Step::Read),
         };
-        self.answered = Instant::now();
+        if self.asked.is_empty() {
+            self.answered = Instant::now();
+        }
         Ok(self.handle(Event::Answered(answered)))
     }
 
@@ -221,13 +263,15 @@ impl Conversation {
         let foreign = path.domain().is_some_and(|domain| {
             !self.parts.config.upstream.domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
         });
-        let blindness = self.parts.ledger.tally(foreign, !reply.is_positive(), clock::now());
+        let now = clock::now();
+        let blindness = self.parts.ledger.tally(foreign, !reply.is_positive(), now);
         if let Some(blindness) = blindness {
             Box::pin(self.parts.desk.blind(blindness)).await;
         }
         match (classify(reply, &self.parts.config.classify), &self.sender) {
             (Outcome::Accepted, Some(sender)) => {
-                sender.watch.accepted(path.as_str(), path.domain(), clock::now());
+                let domain = path.domain().map(|domain| self.domains.of(domain));
+                sender.watch.accepted(path.as_str(), domain, now);
             }
             (Outcome::NoSuchRecipient, Some(_)) => {
                 // Earlier replies do not wait for the disk.
@@ -236,7 +280,7 @@ impl Conversation {
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
                 if let Some(domain) = path.domain() {
-                    sender.watch.refused(domain, clock::now());
+                    sender.watch.refused(domain, now);
                 }
             }
             _ => {}

@@ -5,7 +5,7 @@
 //! outlive a crash that it does not.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct Entry {
     state: Mutex<State>,
     /// Told when a RCPT may be free to ask, or none will be.
     pub(super) freed: Notify,
+    /// How many wait for that.
+    pub(super) waiting: AtomicUsize,
     /// Told when a block is shown, or that there is none.
     pub(super) shown: Notify,
 }
@@ -132,6 +134,7 @@ impl Entry {
             loaded: OnceLock::new(),
             state: Mutex::default(),
             freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             shown: Notify::new(),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use memchr::memchr;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -101,7 +102,9 @@ impl Shared {
     /// Stands for an address, without regard to case and to what stands behind a `+` in its local part, as long as this
     /// process runs: all subaddresses of a mailbox are one recipient.
     pub(super) fn hash(&self, address: &str) -> u64 {
-        let tag = address.split_once('+').zip(address.rsplit_once('@'));
+        // Most have no tag.
+        let tag = memchr(b'+', address.as_bytes())
+            .and_then(|_| address.split_once('+').zip(address.rsplit_once('@')));
         match tag {
             Some(((mailbox, _), (local_part, domain)))
                 if mailbox.len() < local_part.len() && !mailbox.is_empty() =>
@@ -292,11 +295,10 @@ impl Shared {
             return;
         }
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        if learned.learn(place, address, reply) {
-            self.precedents.store(Arc::new(learned.clone()));
-            drop(learned);
-            self.nudge(&self.precedents_changed);
-        }
+        learned.take(place, address, reply);
+        self.precedents.store(Arc::new(learned.clone()));
+        drop(learned);
+        self.nudge(&self.precedents_changed);
     }
 
     pub(super) fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {

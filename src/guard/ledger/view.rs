@@ -1,6 +1,7 @@
 //! A session's view of its account, and its leave to ask.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::{Instant, sleep};
 
@@ -68,6 +69,8 @@ impl Watch {
     /// account that is observed or exempt always gets all. May be dropped at any time.
     pub async fn reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
         let since = Instant::now();
+        // Counted before the attempt, like the wait itself.
+        let _waiting = Waiting::new(&self.entry.waiting);
         loop {
             // Before the attempt, so that nothing is missed that comes between it and the wait.
             let mut freed = std::pin::pin!(self.entry.freed.notified());
@@ -93,17 +96,25 @@ impl Watch {
 
     /// The same without waiting: `granted()` may be 0.
     pub fn try_reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
+        let mut leave = self.no_leave();
+        self.try_extend(&mut leave, wanted, now).map(|_| leave)
+    }
+
+    /// Leave for none, to be extended.
+    pub fn no_leave(&self) -> Reservation {
+        Reservation { ledger: self.ledger.clone(), entry: self.entry.clone(), granted: 0, in_flight: 0 }
+    }
+
+    /// [`Self::try_reserve`], added to leave that there is; says how many may be asked more.
+    pub fn try_extend(&self, leave: &mut Reservation, wanted: usize, now: Timestamp) -> Option<usize> {
         if self.standing() == Standing::Blocked {
             return None;
         }
         let policy = self.ledger.shared().policy.load();
         let granted = self.entry.lock().grant(&self.entry.account, wanted, now, &policy);
-        Some(Reservation {
-            ledger: self.ledger.clone(),
-            entry: self.entry.clone(),
-            granted,
-            in_flight: granted,
-        })
+        leave.granted += granted;
+        leave.in_flight += granted;
+        Some(granted)
     }
 
     /// Counts an invalid recipient; returns when it is durable, or known not to be for now (`Ledger::trouble`
@@ -139,9 +150,9 @@ impl Watch {
     }
 
     /// Takes note of a recipient that the upstream accepted: in memory, written with the next attempt.
-    pub fn accepted(&self, address: &str, domain: Option<&str>, now: Timestamp) {
+    pub fn accepted(&self, address: &str, domain: Option<Key>, now: Timestamp) {
         let shared = self.ledger.shared();
-        let (address, domain) = (shared.hash(address), domain.map(Key::of_domain));
+        let address = shared.hash(address);
         if let Some(domain) = domain {
             shared.accepted(domain, now);
         }
@@ -178,6 +189,22 @@ impl Watch {
     }
 }
 
+/// One who waits for leave, for as long as he does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.ledger.shared().release(&self.entry);
@@ -195,6 +222,17 @@ impl Reservation {
         self.give_back(1);
     }
 
+    /// Gives all back.
+    pub fn release(&mut self) {
+        self.give_back(self.in_flight);
+    }
+
+    /// Takes over what another of the same account has.
+    pub fn join(&mut self, mut other: Self) {
+        self.granted += other.granted;
+        self.in_flight += std::mem::take(&mut other.in_flight);
+    }
+
     fn give_back(&mut self, n: usize) {
         let n = n.min(self.in_flight);
         if n == 0 {
@@ -206,7 +244,11 @@ impl Reservation {
             state.in_flight -= n;
             state.in_flight == 0 && state.holders == 0
         };
-        self.entry.freed.notify_waiters();
+        // Nearly always nobody waits; whoever begins to is counted before he takes that lock. Of those who wait each place wakes one:
+        // who drops his wait meanwhile passes it on.
+        for _ in 0..n.min(self.entry.waiting.load(Ordering::Acquire)) {
+            self.entry.freed.notify_one();
+        }
         if settled {
             self.ledger.shared().settle(&self.entry);
         }
@@ -215,6 +257,6 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.give_back(self.in_flight);
+        self.release();
     }
 }

@@ -291,7 +291,11 @@ fn play(title: &str, start: Start, script: &str) {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
         match kind {
             "V:" => world.change(text),
-            "?" => assert_eq!(route(&session.destination(&world.message_id, &world.view())), text, "{place}"),
+            "?" => assert_eq!(
+                route(&session.destination(|| world.message_id.clone(), &world.view())),
+                text,
+                "{place}"
+            ),
             "R:" => {
                 let mut expected = vec![text];
                 while let Some(next) = lines.next_if(|next| next.starts_with("R:")) {

@@ -138,7 +138,7 @@ impl Driver {
     }
 
     fn deliver(&mut self) {
-        let delivery = match self.session.destination("", &self.world.view()) {
+        let delivery = match self.session.destination(String::new, &self.world.view()) {
             Destination::Relay if self.steady => Delivery::Replied(reply("250 2.0.0 message accepted")),
             Destination::Relay => match self.choose(3) {
                 0 => Delivery::Replied(reply("250 2.0.0 message accepted")),

@@ -53,7 +53,7 @@ async fn child_that_asks_for_the_living() {
         let leave = watch.try_reserve(1, at(1));
         ledger.learn(Place::Rcpt, address, &reply);
         let _ = ledger.tally(true, false, at(1));
-        watch.accepted(address, Some("living.example"), at(1));
+        watch.accepted(address, Some(Key::of_domain("living.example")), at(1));
         drop(leave);
     };
     // The first one teaches how the upstream says 250, and opens the day.

@@ -128,6 +128,30 @@ async fn who_waits_is_woken() {
 }
 
 #[tokio::test]
+async fn leave_is_extended_joined_and_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(5));
+    let watch = ledger.watch(&account("anna"), at(0)).await;
+    let free = || watch.try_reserve(9, at(0)).map(|leave| leave.granted());
+    let mut leave = watch.no_leave();
+    assert_eq!(watch.try_extend(&mut leave, 2, at(0)), Some(2));
+    assert_eq!(watch.try_extend(&mut leave, 1, at(0)), Some(1));
+    assert_eq!(free(), Some(2));
+    leave.join(soon(watch.reserve(1, at(0))).await.unwrap());
+    assert_eq!((leave.granted(), free()), (4, Some(1)));
+    leave.release_one();
+    assert_eq!(free(), Some(2));
+    // Who waits meanwhile is woken by it.
+    assert_eq!(watch.try_extend(&mut leave, 9, at(0)), Some(2));
+    let (woken, ()) = soon(async { tokio::join!(watch.reserve(9, at(0)), async { leave.release() }) }).await;
+    assert_eq!(woken.unwrap().granted(), 5);
+    leave.release();
+    assert_eq!(free(), Some(5), "what it had is given back once");
+    ledger.block(&account("anna"), None, at(1)).await.unwrap();
+    assert_eq!((watch.try_extend(&mut leave, 1, at(1)), leave.granted()), (None, 6));
+}
+
+#[tokio::test]
 async fn a_lower_limit_lets_one_ask_and_the_next_crosses() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path(), policy(10));

@@ -1,6 +1,7 @@
 //! The sequential test in the ledger: alarms, probation, and what of them the disk keeps.
 
 use super::*;
+use crate::guard::window::Key;
 
 /// The test alone: the limit is far away.
 fn watchful(on_alarm: OnAlarm) -> Policy {
@@ -44,7 +45,7 @@ async fn probation_begins_is_prolonged_and_ends() {
 
 async fn living(watch: &Watch, n: u32, now: Timestamp) {
     for n in 0..n {
-        watch.accepted(&format!("{n}@living.example"), Some("living.example"), now);
+        watch.accepted(&format!("{n}@living.example"), Some(Key::of_domain("living.example")), now);
     }
 }
 
@@ -61,7 +62,11 @@ async fn subaddresses_are_one_recipient() {
             count(&watch, &format!("{n}@{n}.example"), at(0)).await;
         }
         for n in 0..10 {
-            watch.accepted(&living.replace("{}", &n.to_string()), Some("living.example"), at(1));
+            watch.accepted(
+                &living.replace("{}", &n.to_string()),
+                Some(Key::of_domain("living.example")),
+                at(1),
+            );
         }
         count(&watch, "6@6.example", at(2)).await;
         assert_eq!(watch.probation(at(3)).is_some(), alarms, "{living}");
@@ -222,7 +227,11 @@ async fn who_connects_anew_for_each_message_is_not_the_worse_for_it() {
         // A newsletter with 5 % bad addresses, a connection each.
         let watch = ledger.watch(&anna, at(u64::from(n))).await;
         for k in 0..19 {
-            watch.accepted(&format!("{n}-{k}@living.example"), Some("living.example"), at(u64::from(n)));
+            watch.accepted(
+                &format!("{n}-{k}@living.example"),
+                Some(Key::of_domain("living.example")),
+                at(u64::from(n)),
+            );
         }
         let verdict = count(&watch, &format!("a@{n}.example"), at(u64::from(n))).await;
         assert_eq!(word(&verdict), (n + 1).to_string());
@@ -247,7 +256,7 @@ async fn who_connects_anew_for_each_message_is_not_the_worse_for_it() {
         count(&watch, &format!("a@{n}.example"), at(300)).await;
     }
     for n in 0..100 {
-        watch.accepted(&format!("new-{n}@living.example"), Some("living.example"), at(300));
+        watch.accepted(&format!("new-{n}@living.example"), Some(Key::of_domain("living.example")), at(300));
     }
     drop(watch);
     ledger.shared().dismiss_idle(std::time::Instant::now() + Duration::from_secs(3600));
@@ -306,7 +315,7 @@ async fn a_domain_that_refuses_everybody_counts_against_nobody() {
     let uncounted = watches[2].record(at(31)).uncounted;
     assert_eq!(uncounted[0].answers, 106);
     // It accepts somebody: over.
-    watches[0].accepted("somebody@down.example", Some("down.example"), at(40));
+    watches[0].accepted("somebody@down.example", Some(Key::of_domain("down.example")), at(40));
     assert!(matches!(&ledger.cause_changes(at(40))[..], [CauseChange::Ended(cause)] if cause.answers == 101));
     assert_eq!(word(&count(&watches[2], "late@down.example", at(41)).await), "3");
     drop(watches);
@@ -340,7 +349,7 @@ async fn a_wave_at_one_provider_is_caught() {
         let (watch, now) = (&watches[n % 3], at(n as u64));
         let address = format!("{n}@big.example");
         if n % 10 == 9 {
-            watch.accepted(&address, Some("big.example"), now);
+            watch.accepted(&address, Some(Key::of_domain("big.example")), now);
         } else {
             verdicts.push(word(&count(watch, &address, now).await));
         }
