@@ -211,7 +211,7 @@ impl Conversation {
                 return Ok(self.handle(Event::TimedOut));
             }
             if let Some(line) = self.client.buffered_command() {
-                let overtakes = Session::may_overtake(&line) && self.session.surely_has_room();
+                let overtakes = Session::may_overtake(&line) && self.session.has_room_for(&line);
                 if !overtakes && self.settle_all().await? == Step::Close {
                     return Ok(Step::Close);
                 }

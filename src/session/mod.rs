@@ -129,8 +129,17 @@ impl Session {
         )
     }
 
-    /// Whether one recipient more fits even if all that are asked about are taken; where not, their answers come first.
-    pub fn surely_has_room(&self) -> bool {
+    /// Whether one more of those that [`Self::may_overtake`] names has room behind the others; where not, their answers come first.
+    pub fn has_room_for(&self, line: &Result<Command, LineError>) -> bool {
+        match line {
+            Ok(_) => self.surely_has_room(),
+            // It needs nobody, and yet is kept until its turn comes: a client must not make that grow as it likes.
+            Err(_) => self.pending.others() < self.terms.max_recipients,
+        }
+    }
+
+    /// Whether one recipient more fits even if all that are asked about are taken.
+    fn surely_has_room(&self) -> bool {
         self.recipients_at_most() < self.max_recipients()
     }
 

@@ -52,6 +52,11 @@ impl Queue {
         self.recipients
     }
 
+    /// How many are neither MAIL nor a recipient that may be accepted.
+    pub(super) fn others(&self) -> usize {
+        self.others
+    }
+
     pub(super) fn push_back(&mut self, pending: Pending) {
         *self.count(&pending) += 1;
         self.commands.push_back(pending);

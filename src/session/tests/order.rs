@@ -1,7 +1,7 @@
 //! The order of commands and of replies: RFC 5321 4.1.4, 2920, and what the upstream says.
 
-use super::{Start::*, play_all};
-use crate::session::{LineError, Session};
+use super::{Start::*, World, play_all, session};
+use crate::session::{Event, LineError, Session};
 use crate::smtp::Command;
 
 /// RFC 2920 3.1: what can be known of these only once the answers before them are known must wait.
@@ -23,6 +23,25 @@ fn what_may_overtake_questions() {
     ] {
         let parsed = Command::parse(line.as_bytes()).map_err(LineError::Command);
         assert_eq!(Session::may_overtake(&parsed), expected, "{line}");
+    }
+}
+
+/// Each is kept until its turn comes, whoever answers it: there is an end to that.
+#[test]
+fn as_many_wait_as_there_may_be_recipients() {
+    for (line, at_most) in
+        [("RCPT TO:<b@example.org>", 3), ("RCPT TO:<no-domain>", 3), ("RCPT TO:<b@c> FOO", 3)]
+    {
+        let (mut session, world) = (session(User), World::new());
+        let mut say = |line: &str| {
+            let line = Command::parse(line.as_bytes()).map_err(LineError::Command);
+            let waits = Session::may_overtake(&line) && session.has_room_for(&line);
+            session.handle(Event::Line(line), &world.view(), &mut Vec::new());
+            waits
+        };
+        say("MAIL FROM:<a@example.org>");
+        let waiting = (0..9).take_while(|_| say(line)).count();
+        assert_eq!(waiting, at_most, "{line}");
     }
 }
 
