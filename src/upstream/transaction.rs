@@ -380,6 +380,7 @@ impl Transaction {
     pub fn rest(&mut self) {
         if self.stage == Stage::Envelope && self.questions.is_empty() {
             self.give_back();
+            self.spare = None;
             self.replacement = false;
         }
     }

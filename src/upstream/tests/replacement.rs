@@ -185,6 +185,25 @@ async fn silence_fails_the_one_question_and_the_others_go_on() {
     scripted.finish(2).await;
 }
 
+/// Nor is the place of a connection that was lost held back from others.
+#[tokio::test]
+async fn the_place_of_one_that_was_silent_is_given_up_too() {
+    let r1 = rcpt("r1");
+    let silent = format!("{READY}< {MAIL}\n<+ {r1}\n> 250 2.1.0 ok\n");
+    let other = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n");
+    let scripted = Scripted::start(&[&silent, &other]).await;
+    let patience = impatient(scripted.address, Duration::from_millis(300), DEADLINE);
+    let upstream = Upstream::open(Settings { max_connections: 1, ..patience }).unwrap();
+    let mut transaction = upstream.transaction(identity("alice"));
+    assert_eq!(ask(&mut transaction, &[MAIL.to_owned(), r1]).await, ["250 2.1.0 ok", "Unavailable"]);
+    transaction.rest();
+    let mut other = upstream.transaction(identity("bob"));
+    assert_eq!(ask_one(&mut other, MAIL).await, "250 2.1.0 ok");
+    drop((transaction, other));
+    upstream.close().await;
+    scripted.finish(2).await;
+}
+
 #[tokio::test]
 async fn what_is_refused_at_the_repetition_is_never_relayed() {
     let (r1, r2, r3) = (rcpt("r1"), rcpt("r2"), rcpt("r3"));
