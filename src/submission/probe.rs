@@ -196,7 +196,10 @@ impl Conversation {
             }
             Some(Asked::Rcpt { path }) => {
                 let answer = self.answer("RCPT").await?;
-                if let Answered::Replied(reply) = &answer {
+                // Behind a MAIL that was refused it is no answer to who the recipient is.
+                if let Answered::Replied(reply) = &answer
+                    && self.session.transaction().is_some()
+                {
                     self.judge(&path, reply).await?;
                 }
                 self.give_back_leave();

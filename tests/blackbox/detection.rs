@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{Answer, Scripted};
 use crate::support::smtp::{Smtp, message};
 use crate::support::{PATIENCE, contains, wait_for};
 
@@ -37,6 +37,31 @@ fn evidence_survives_a_kill() {
     let mut client = gatepost.login("alice");
     ask(&mut client, "nobody@6.example", 550);
     assert_eq!(state(&gatepost, "user:alice").unwrap(), "probation");
+}
+
+/// What an upstream says to the recipients behind a MAIL that it refused is no answer to who they are.
+#[test]
+fn behind_a_refused_mail_nothing_counts() {
+    let upstream = Scripted::with(|asked| match asked.verb {
+        "MAIL" if asked.line.contains("<carol@") => Answer::reply("550 5.7.1 not you"),
+        "RCPT" => Answer::reply("550 5.1.1 nobody of that name"),
+        _ => None,
+    });
+    let gatepost = Setup::new(upstream.address).start();
+    let mut client = gatepost.login("alice");
+    let batch = |sender: &str| {
+        format!("MAIL FROM:<{sender}@mta.example>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\n")
+    };
+    client.send(batch("carol").as_bytes());
+    for code in [550, 503, 503] {
+        client.expect_reply(code);
+    }
+    assert_eq!(gatepost.status("user:alice").map(|status| status["invalid_recipients"].clone()), None);
+    client.send(batch("alice").as_bytes());
+    for code in [250, 550, 550] {
+        client.expect_reply(code);
+    }
+    assert_eq!(gatepost.status("user:alice").unwrap()["invalid_recipients"], 2);
 }
 
 /// Of a domain that accepted nobody three are evidence, and an address is evidence once.
