@@ -281,6 +281,9 @@ impl SessionLog {
 
     /// What came was no SMTP.
     pub fn other_protocol(&self, what: &str) {
+        if !BOUNDS.admit(Kind::OtherProtocol, self.client.ip()) {
+            return;
+        }
         info!(session = %self.id, client = %self.client, protocol = what,
             "connection closed: the client speaks another protocol");
     }
@@ -436,6 +439,13 @@ pub fn left_out() {
                     client,
                     times = lines,
                     "too many sessions of one account, so many more times within a minute"
+                );
+            }
+            Kind::OtherProtocol => {
+                info!(
+                    client,
+                    times = lines,
+                    "another protocol was spoken so many more times within a minute"
                 );
             }
             Kind::CredentialsExposed => {

@@ -26,6 +26,8 @@ pub(super) enum Kind {
     CredentialsExposed,
     /// Too many sessions of an account.
     AccountCrowded,
+    /// What came was no SMTP.
+    OtherProtocol,
 }
 
 impl Kind {
@@ -34,7 +36,10 @@ impl Kind {
         match self {
             Self::TurnedAway | Self::AcceptFailed => (1, Of::All),
             // Whoever counts them (fail2ban) has seen enough by then.
-            Self::AuthenticationFailed | Self::CredentialsExposed | Self::AccountCrowded => (60, Of::Each),
+            Self::AuthenticationFailed
+            | Self::CredentialsExposed
+            | Self::AccountCrowded
+            | Self::OtherProtocol => (60, Of::Each),
         }
     }
 }
