@@ -245,6 +245,7 @@ impl Conversation {
             let Some(came) = came else {
                 rest = None;
                 self.rest_upstream();
+                self.connections.close();
                 continue;
             };
             match came {
@@ -392,6 +393,10 @@ impl Conversation {
             && let Some(upstream) = self.upstream.take()
         {
             upstream.abandon();
+            // A block that comes after this look closes what it finds idle (`Upstream::end_account`).
+            if self.sender.as_ref().is_some_and(|sender| sender.watch.standing() == Standing::Blocked) {
+                self.connections.close();
+            }
         }
     }
 

@@ -64,6 +64,9 @@ pub trait Host: Send + Sync + 'static {
     /// What `status` warns of beside a blind upstream: notices that nobody takes, a ledger that cannot be written.
     fn warnings(&self) -> Vec<String>;
 
+    /// An operator has blocked it.
+    fn blocked(&self, account: &Account);
+
     /// Releases a message.
     fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>>;
 }
@@ -275,6 +278,7 @@ impl Command<'_> {
         let reason: Option<String> = reason.filter(|text: &String| !text.is_empty());
         let was = self.operations.state(&account).await;
         let made = self.operations.ledger.block(&account, reason.as_deref(), clock::now()).await;
+        self.operations.host.blocked(&account);
         let outcome = match (&made, &reason) {
             (Ok(Change::Made), Some(reason)) => format!("done: {reason}"),
             (Ok(Change::Made), None) => "done".to_owned(),

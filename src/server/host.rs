@@ -57,6 +57,10 @@ impl Host for PartsHost {
         warnings
     }
 
+    fn blocked(&self, account: &Account) {
+        self.parts.upstream.end_account(account);
+    }
+
     fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>> {
         Box::pin(async move {
             self.releaser.release(id, quiet).await.map(released).map_err(|error| error.to_string())

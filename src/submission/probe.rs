@@ -299,13 +299,16 @@ impl Conversation {
         match sender.watch.count(attempt).await {
             Verdict::Counted { count } => self.log.counted(&sender.account, shown, count, limit),
             Verdict::Repeated | Verdict::Blocked | Verdict::CommonCause => {}
-            Verdict::Crossed(record) => match &record.block {
-                Some(block) if block.by == BlockedBy::Detection => {
-                    self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
-                    self.log.blocked_by_alarm(&sender.account, block);
+            Verdict::Crossed(record) => {
+                self.parts.upstream.end_account(&sender.account);
+                match &record.block {
+                    Some(block) if block.by == BlockedBy::Detection => {
+                        self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
+                        self.log.blocked_by_alarm(&sender.account, block);
+                    }
+                    _ => self.log.blocked(&sender.account, shown, limit),
                 }
-                _ => self.log.blocked(&sender.account, shown, limit),
-            },
+            }
             Verdict::Alarmed(record) => {
                 self.log.counted(&sender.account, shown, record.invalid_recipients, limit);
                 self.delay(&record, Alarm::First);

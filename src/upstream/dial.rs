@@ -4,8 +4,10 @@
 //! a client. RFC 5321 3.1, 4.1.1.1; RFC 3207; Postfix XCLIENT_README.
 
 use std::fmt::Display;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -26,25 +28,32 @@ const READY: u16 = 220;
 /// A syntax error in arguments (RFC 5321 4.2.3).
 const SYNTAX: u16 = 501;
 
+/// What a look-up comes to.
+type Addresses = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Looks a name up. It is asked for each connection anew: what has moved is found where it is.
+pub(super) type Resolver = Box<dyn Fn(&str, u16) -> Addresses + Send + Sync>;
+
+/// The system's.
+pub(super) fn system_resolver() -> Resolver {
+    Box::new(|host, port| {
+        let host = host.to_owned();
+        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+    })
+}
+
 /// How the upstreams are reached.
 pub(super) struct Dialer {
     pub(super) settings: Settings,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) login: Option<Login>,
     pub(super) endpoints: Endpoints,
+    pub(super) resolver: Resolver,
 }
 
 impl Dialer {
-    /// A connection to one of them, ready for MAIL; where `identity` is given, on its behalf.
-    pub(super) async fn dial(
-        &self,
-        slot: Slot,
-        identity: Option<&Arc<ClientIdentity>>,
-    ) -> Result<Box<Connection>, Fault> {
-        self.dial_until(slot, identity, &self.endpoints.candidates(Instant::now()), self.deadline()).await
-    }
-
-    /// `turn`: the upstreams to be tried, in this order.
+    /// A connection to one of them, ready for MAIL; where `identity` is given, on its behalf. `turn`: those that are tried, in
+    /// this order.
     pub(super) async fn dial_until(
         &self,
         slot: Slot,
@@ -115,7 +124,7 @@ impl Dialer {
     }
 
     async fn greet(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Fault> {
-        let mut stream = connect(&endpoint.address, deadline).await?;
+        let mut stream = self.connect(&endpoint.address, deadline).await?;
         if self.settings.protection == Protection::Implicit {
             stream = self.secure(stream, &endpoint.tls_name).await?;
         }
@@ -134,6 +143,30 @@ impl Dialer {
             self.hello(&mut connection).await?;
         }
         Ok(connection)
+    }
+
+    /// Looks the name up, and tries all of its addresses.
+    async fn connect(&self, address: &Address, deadline: Instant) -> Result<Stream, Fault> {
+        let (host, port) = match address {
+            Address::Tcp { host, port } => (host.as_str(), *port),
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|error| failed(address, &error))?;
+                return Ok(Stream::Unix(stream));
+            }
+        };
+        let found = (self.resolver)(host, port).await.map_err(|error| failed(address, &error))?;
+        let mut last = unreachable(address, &"the name has no address");
+        for (tried, found_address) in found.iter().enumerate() {
+            match timeout_at(share(deadline, found.len() - tried), TcpStream::connect(found_address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true).map_err(|error| failed(address, &error))?;
+                    return Ok(Stream::Plain(stream));
+                }
+                Ok(Err(error)) => last = failed(address, &error),
+                Err(_) => last = unreachable(address, &"no answer to the attempt to connect"),
+            }
+        }
+        Err(last)
     }
 
     /// A connection that was idle speaks from now on for this client. Should it fail, half of the time is left for a
@@ -252,31 +285,6 @@ impl Dialer {
         }
         Err(refused("EHLO", &reply))
     }
-}
-
-/// Looks the name up, and tries all of its addresses.
-async fn connect(address: &Address, deadline: Instant) -> Result<Stream, Fault> {
-    let (host, port) = match address {
-        Address::Tcp { host, port } => (host.as_str(), *port),
-        Address::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(|error| failed(address, &error))?;
-            return Ok(Stream::Unix(stream));
-        }
-    };
-    let found: Vec<SocketAddr> =
-        lookup_host((host, port)).await.map_err(|error| failed(address, &error))?.collect();
-    let mut last = unreachable(address, &"the name has no address");
-    for (tried, found_address) in found.iter().enumerate() {
-        match timeout_at(share(deadline, found.len() - tried), TcpStream::connect(found_address)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true).map_err(|error| failed(address, &error))?;
-                return Ok(Stream::Plain(stream));
-            }
-            Ok(Err(error)) => last = failed(address, &error),
-            Err(_) => last = unreachable(address, &"no answer to the attempt to connect"),
-        }
-    }
-    Err(last)
 }
 
 fn unreachable(address: &Address, why: &dyn Display) -> Fault {

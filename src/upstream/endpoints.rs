@@ -1,7 +1,7 @@
 //! Which of the upstreams is asked next, and what all of them offer.
 //!
 //! In turn; one that failed is left out for [`LEFT_OUT`], unless all have. Knows no connections, only how the attempts to
-//! make them went.
+//! make them, and the first MAIL on each, went.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
+use crate::account::Account;
 use crate::net::address::Endpoint;
 use crate::smtp::Extensions;
 
-/// How long an upstream that could not be reached, or gave no reply to the first MAIL, is left out (CONTRACT).
+/// How long an upstream that could not be reached, was silent at MAIL, or hung up at that of several clients, is left out
+/// (CONTRACT).
 pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Endpoints {
@@ -36,6 +38,8 @@ struct Known {
     offers: Option<Extensions>,
     /// When it failed, if it did since.
     failed: Option<Instant>,
+    /// At whose MAIL it hung up, and when, if it has replied to none since.
+    hung_up: Option<(Account, Instant)>,
 }
 
 impl Known {
@@ -93,9 +97,33 @@ impl Endpoints {
         self.compare(&state);
     }
 
-    /// Whether there is any that is not left out.
-    pub(super) fn any_in(&self, now: Instant) -> bool {
-        self.lock().known.iter().any(|known| known.is_in(now))
+    /// Whether there is any beside these that is not left out.
+    pub(super) fn any_in(&self, now: Instant, beside: &[usize]) -> bool {
+        let state = self.lock();
+        state.known.iter().enumerate().any(|(index, known)| known.is_in(now) && !beside.contains(&index))
+    }
+
+    /// It was ready, and hung up at this one's MAIL. That may be for what was said there; with a second one, and no reply to
+    /// any MAIL in between, it is the upstream.
+    pub(super) fn hung_up(&self, index: usize, client: Account, now: Instant) {
+        let mut state = self.lock();
+        let Some(known) = state.known.get_mut(index) else { return };
+        match &known.hung_up {
+            Some((other, at)) if *other != client && *at + LEFT_OUT > now => known.failed = Some(now),
+            _ => {}
+        }
+        known.hung_up = Some((client, now));
+        self.compare(&state);
+    }
+
+    /// It has replied to a MAIL.
+    pub(super) fn replied(&self, index: usize) {
+        // Alone it is never left out.
+        if self.list.len() > 1
+            && let Some(known) = self.lock().known.get_mut(index)
+        {
+            known.hung_up = None;
+        }
     }
 
     /// While nobody can be reached, what was known of all holds on: clients would otherwise be offered less, for nothing.
@@ -157,6 +185,35 @@ mod tests {
         let one = endpoints(1);
         one.failed(0, start);
         assert_eq!(one.candidates(start), [0]);
+    }
+
+    #[test]
+    fn who_hangs_up_at_the_mail_of_two_is_left_out() {
+        let (anna, ben) = (|| Account::user("anna").unwrap(), || Account::user("ben").unwrap());
+        let start = Instant::now();
+        let later = start + LEFT_OUT;
+        let before_that = later - Duration::from_millis(1);
+        let mail = |by: Account, now: Instant| Some((by, now));
+        // MAILs at which it hung up, and (None) one that it answered; whether it is left out then
+        let rows = [
+            (vec![mail(anna(), start)], true),
+            (vec![mail(anna(), start), mail(anna(), start), mail(anna(), start)], true),
+            (vec![mail(anna(), start), mail(ben(), before_that)], false),
+            (vec![mail(anna(), start), mail(ben(), later)], true),
+            (vec![mail(anna(), start), None, mail(ben(), start)], true),
+            (vec![mail(anna(), start), None, mail(ben(), start), mail(anna(), start)], false),
+        ];
+        for (mails, is_in) in rows {
+            let two = endpoints(2);
+            let last = mails.iter().flatten().last().map_or(start, |(_, now)| *now);
+            for mail in mails.clone() {
+                match mail {
+                    Some((by, now)) => two.hung_up(0, by, now),
+                    None => two.replied(0),
+                }
+            }
+            assert_eq!(two.candidates(last).contains(&0), is_in, "{mails:?}");
+        }
     }
 
     #[test]

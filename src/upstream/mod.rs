@@ -14,6 +14,7 @@ use arc_swap::Guard;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::account::Account;
 use crate::id::SessionId;
 use crate::net::password::PasswordError;
 use crate::net::tls::{self, TlsError};
@@ -140,6 +141,14 @@ pub struct ClientIdentity {
     pub login: Option<String>,
 }
 
+impl ClientIdentity {
+    /// Whose mail it is.
+    pub(super) fn account(&self) -> Account {
+        let user = self.login.as_deref().and_then(|name| Account::user(name).ok());
+        user.unwrap_or_else(|| Account::host(self.address.ip()))
+    }
+}
+
 /// A question to the upstream.
 #[derive(Debug, Clone)]
 pub enum Question {
@@ -205,6 +214,13 @@ pub struct SessionConnections {
     session: SessionId,
 }
 
+impl SessionConnections {
+    /// Closes those that no transaction uses.
+    pub fn close(&self) {
+        self.upstream.end_session(self.session);
+    }
+}
+
 impl Drop for SessionConnections {
     fn drop(&mut self) {
         self.upstream.end_session(self.session);
@@ -252,7 +268,7 @@ impl Upstream {
     /// See [`Fault`].
     pub async fn learn(&self, identity: Option<Arc<ClientIdentity>>) -> Result<Extensions, Fault> {
         let slot = self.shared.pool.place().await?;
-        let mut connection = Box::pin(self.shared.dial(slot, identity.as_ref())).await?;
+        let mut connection = Box::pin(self.shared.dial(slot, identity.as_ref(), &[])).await?;
         let extensions = std::mem::take(&mut connection.extensions);
         drop(connection.quit());
         Ok(extensions)
@@ -271,6 +287,14 @@ impl Upstream {
     /// The session is over: closes its connections. Its transactions must have been dropped.
     pub fn end_session(&self, session: SessionId) {
         self.shared.pool.end_session(session);
+    }
+
+    /// The account is blocked, and needs none: closes its connections that no transaction uses. Those in use are to be closed
+    /// with their sessions' [`SessionConnections::close`] once they are given back.
+    pub fn end_account(&self, account: &Account) {
+        self.shared
+            .pool
+            .close_idle(|idle| idle.identity.as_ref().is_some_and(|named| named.account() == *account));
     }
 
     /// Closes all idle connections with QUIT, and those in use as soon as their transactions are over.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::connection::Connection;
-use super::dial::Dialer;
+use super::dial::{Dialer, system_resolver};
 use super::pool::{AheadPlace, Lease, Pool};
 use super::slot::Slot;
 use super::{ClientIdentity, Endpoints, Fault, Login, OpenError, Protection, Settings, tls};
@@ -17,7 +17,7 @@ use crate::smtp::Extensions;
 const AHEAD_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
-    dialer: Dialer,
+    pub(super) dialer: Dialer,
     pub(super) pool: Arc<Pool>,
 }
 
@@ -36,7 +36,8 @@ impl Shared {
         let login = settings.credentials.clone().map(Login::open).transpose()?;
         let endpoints = Endpoints::new(settings.endpoints.clone());
         let pool = Pool::new(settings.max_connections, patience, idle_limit);
-        Ok(Arc::new(Self { dialer: Dialer { settings, tls, login, endpoints }, pool }))
+        let resolver = system_resolver();
+        Ok(Arc::new(Self { dialer: Dialer { settings, tls, login, endpoints, resolver }, pool }))
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -97,7 +98,7 @@ impl Shared {
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             let greeting = async {
-                let mut connection = shared.dial(slot, None).await.ok()?;
+                let mut connection = shared.dial(slot, None, &[]).await.ok()?;
                 connection.is_alive().await.then_some(connection)
             };
             // It counts as being greeted until it is in the pool.
@@ -116,13 +117,17 @@ impl Shared {
         });
     }
 
-    /// A fresh connection, to the one whose turn it is or else to another; on this client's behalf.
+    /// A fresh connection, to the one whose turn it is or else to another; to one of `last` only where no other answers. On
+    /// this client's behalf.
     pub(super) async fn dial(
         &self,
         slot: Slot,
         identity: Option<&Arc<ClientIdentity>>,
+        last: &[usize],
     ) -> Result<Box<Connection>, Fault> {
-        self.dialer.dial(slot, identity).await
+        let mut turn = self.endpoints().candidates(Instant::now());
+        turn.sort_by_key(|index| last.contains(index));
+        self.dialer.dial_until(slot, identity, &turn, self.dialer.deadline()).await
     }
 
     /// What that one offers.

@@ -54,8 +54,8 @@ pub struct Transaction {
     dirty: bool,
     /// The connection in use stands in for one that was lost before it answered all that it was asked.
     replacement: bool,
-    /// How many upstreams hung up at MAIL.
-    turned_away: usize,
+    /// Which upstreams hung up at MAIL.
+    turned_away: Vec<usize>,
     /// RCPTs that the connection in use answered.
     answered: usize,
     /// Which recipients the answers belong to is not known for sure.
@@ -78,7 +78,7 @@ impl Transaction {
             not_repeated: None,
             dirty: false,
             replacement: false,
-            turned_away: 0,
+            turned_away: Vec::new(),
             answered: 0,
             in_doubt: false,
         }
@@ -199,7 +199,7 @@ impl Transaction {
     pub(super) async fn connect(&mut self) -> Result<(), Fault> {
         self.answered = 0;
         let mut connection = match self.spare.take() {
-            Some(slot) => Box::pin(self.upstream.dial(slot, Some(&self.identity))).await?,
+            Some(slot) => Box::pin(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?,
             None => Box::pin(self.upstream.connection(&self.identity)).await?,
         };
         if let Some(mail) = &self.mail {
@@ -210,7 +210,7 @@ impl Transaction {
             let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
             if matches!(outcome, Err(Loss::Closed(_))) && connection.has_rested() {
                 let slot = connection.discard();
-                connection = Box::pin(self.upstream.dial(slot, Some(&self.identity))).await?;
+                connection = Box::pin(self.upstream.dial(slot, Some(&self.identity), &[])).await?;
                 outcome = repeat(&mut connection, mail, recipients, limits).await;
             }
             match outcome? {
@@ -291,8 +291,10 @@ impl Transaction {
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         let question = self.questions.pop_front()?;
-        if matches!(question, Question::Rcpt(_)) {
-            self.answered += 1;
+        match (&question, &self.connection) {
+            (Question::Rcpt(_), _) => self.answered += 1,
+            (Question::Mail(_), Some(connection)) => self.upstream.endpoints().replied(connection.endpoint),
+            (Question::Mail(_), None) => {}
         }
         if !reply.is_positive() {
             self.dirty = true;
@@ -346,24 +348,23 @@ impl Transaction {
         }
     }
 
-    /// An upstream that has nothing to say to MAIL would fail others as well. That a connection is closed which was idle
-    /// says nothing.
+    /// MAIL had no reply. Silence would keep others waiting as well; who hangs up may do so because of this sender, or for
+    /// all. That a connection is closed which was idle says nothing.
     fn leave_out(&mut self, lost: &Connection, loss: &Loss) {
-        let has_failed = match loss {
-            Loss::Closed(_) => !lost.has_rested(),
-            Loss::Silent(_) => true,
-            Loss::Garbled(_) | Loss::OutOfStep => false,
-        };
-        if has_failed {
-            self.turned_away += 1;
-            self.upstream.endpoints().failed(lost.endpoint, Instant::now());
+        let endpoints = self.upstream.endpoints();
+        match loss {
+            Loss::Closed(_) if !lost.has_rested() => {
+                self.turned_away.push(lost.endpoint);
+                endpoints.hung_up(lost.endpoint, self.identity.account(), Instant::now());
+            }
+            Loss::Silent(_) => endpoints.failed(lost.endpoint, Instant::now()),
+            Loss::Closed(_) | Loss::Garbled(_) | Loss::OutOfStep => {}
         }
     }
 
     /// Whether another upstream is asked, now that the last one hung up at MAIL.
     fn goes_elsewhere(&self) -> bool {
-        let endpoints = self.upstream.endpoints();
-        self.turned_away < endpoints.count() && endpoints.any_in(Instant::now())
+        self.upstream.endpoints().any_in(Instant::now(), &self.turned_away)
     }
 
     pub(super) fn doubt(&mut self, loss: &Loss) {

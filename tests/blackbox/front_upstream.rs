@@ -505,3 +505,41 @@ fn a_block_takes_the_connection_away() {
     let taken = upstream.expect_taken(3).remove(2);
     assert_eq!(taken.recipients, ["RCPT TO:<bob@mta.example>"]);
 }
+
+/// CONTRACT, Front: nor one that waits for the next transaction of any of its sessions, whoever blocks it.
+#[test]
+fn a_block_closes_what_waits_for_the_next_transaction() {
+    let upstream = Scripted::offering(with_xclient(), |_| None);
+    let gatepost = Setup::new(upstream.address).limit(1).start();
+    let held = |user: &str| {
+        let named = format!(" LOGIN={user}\r\n");
+        let is_held =
+            |octets: &&Vec<u8>| contains(octets, named.as_bytes()) && !contains(octets, b"QUIT\r\n");
+        upstream.octets().iter().filter(is_held).count()
+    };
+    let expect_none = |when: &str| {
+        let none = wait_for(PATIENCE, || (held("alice") == 0).then_some(()));
+        assert!(none.is_some(), "{when}: {} are held", held("alice"));
+        assert_eq!(held("bob"), 1, "{when}");
+    };
+    let (mut one, mut other, mut bob) =
+        (gatepost.login("alice"), gatepost.login("alice"), gatepost.login("bob"));
+    for client in [&mut one, &mut other, &mut bob] {
+        submit(client, "that nobody minds");
+    }
+    assert_eq!((held("alice"), held("bob")), (2, 1));
+    gatepost.run(&["block", "alice"]).expect(0);
+    expect_none("by an operator");
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    for client in [&mut one, &mut other] {
+        submit(client, "once more");
+    }
+    // One that is in mid-transaction when the block comes from another session.
+    one.expect("MAIL FROM:<alice@mta.example>", 250);
+    one.expect("RCPT TO:<bob@mta.example>", 250);
+    let mut thief = gatepost.login("alice");
+    thief.expect("MAIL FROM:<alice@mta.example>", 250);
+    assert_eq!(held("alice"), 3);
+    thief.harvest(1, "mta.example");
+    expect_none("by the limit");
+}

@@ -1,5 +1,8 @@
 //! Several upstreams, sockets of this machine, and connections given back in mid-transaction.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
 use super::*;
 
 fn several(addresses: &[SocketAddr]) -> Settings {
@@ -89,18 +92,51 @@ async fn one_that_fails_once_its_connection_died_is_left_out_too() {
 
 /// A fresh connection on which MAIL has no reply: nothing was promised yet, and the next one is asked.
 #[tokio::test]
-async fn one_that_hangs_up_at_mail_is_left_out() {
+async fn one_that_hangs_up_at_mail_turns_that_transaction_away() {
     for end in ["close", "> 421 4.3.2 closing\n"] {
-        // It would do the next time.
-        let bad = Scripted::start(&[&format!("{READY}< {MAIL}\n{end}"), &reused(3)]).await;
-        let good = Scripted::start(&[&reused(3)]).await;
+        let bad = Scripted::start(&[&format!("{READY}< {MAIL}\n{end}"), &reused(1)]).await;
+        let good = Scripted::start(&[&reused(2)]).await;
         let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
         for _ in 0..3 {
             use_and_keep(&upstream).await;
         }
         upstream.close().await;
+        bad.finish(2).await;
         good.finish(1).await;
     }
+}
+
+/// Twice, at different clients' MAIL, and nobody was answered in between: that is no matter of one sender any more.
+#[tokio::test]
+async fn one_that_hangs_up_at_the_mail_of_two_clients_is_left_out() {
+    let hangs_up = format!("{READY}< {MAIL}\n> 421 4.3.2 closing\n");
+    // It would do the next time.
+    let bad = Scripted::start(&[&hangs_up, &hangs_up, &reused(3)]).await;
+    let good = Scripted::start(&[&reused(1), &reused(4)]).await;
+    let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
+    for name in ["alice", "bob", "alice", "bob", "alice"] {
+        let mut transaction = upstream.transaction(identity(name));
+        assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok", "{name}");
+    }
+    upstream.close().await;
+    good.finish(2).await;
+}
+
+/// Whoever's turn it would be; unless there is no other.
+#[tokio::test]
+async fn who_turned_a_transaction_away_is_asked_last() {
+    let (one, other) = (Scripted::start(&[READY; 3]).await, Scripted::start(&[READY; 3]).await);
+    let upstream = Upstream::open(several(&[one.address, other.address])).unwrap();
+    let mut asked = Vec::new();
+    for last in [&[0][..], &[0], &[1], &[1], &[0, 1], &[0, 1]] {
+        let slot = upstream.shared.pool.place().await.unwrap();
+        let connection = upstream.shared.dial(slot, None, last).await;
+        asked.extend(connection.map(|connection| connection.endpoint));
+    }
+    assert_eq!(asked, [1, 1, 0, 0, 0, 1]);
+    drop(upstream);
+    one.finish(3).await;
+    other.finish(3).await;
 }
 
 #[tokio::test]
@@ -223,6 +259,28 @@ async fn a_transaction_that_meets_one_that_offers_less() {
     upstream.close().await;
     one.finish(1).await;
     other.finish(1).await;
+}
+
+/// What is behind it has moved from one connection to the next.
+#[tokio::test]
+async fn a_name_is_resolved_anew_for_each_connection() {
+    let (one, other) = (Scripted::start(&[&once("")]).await, Scripted::start(&[&once(""), &once("")]).await);
+    let address = Address::Tcp { host: "mail.example.org".to_owned(), port: 25 };
+    let endpoints = vec![Endpoint { address, tls_name: String::new() }];
+    let mut shared =
+        Shared::open(Settings { endpoints, ..settings(one.address) }, PATIENCE, IDLE_LIMIT).unwrap();
+    let answers = Mutex::new(VecDeque::from([one.address, other.address, other.address]));
+    Arc::get_mut(&mut shared).unwrap().dialer.resolver = Box::new(move |host, port| {
+        assert_eq!((host, port), ("mail.example.org", 25));
+        let answer = answers.lock().unwrap().pop_front().map(|address| vec![address]);
+        Box::pin(std::future::ready(answer.ok_or_else(|| std::io::Error::other("asked too often"))))
+    });
+    let upstream = Upstream { shared };
+    for _ in 0..3 {
+        use_once(&upstream).await;
+    }
+    one.finish(1).await;
+    other.finish(2).await;
 }
 
 #[tokio::test]
