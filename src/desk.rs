@@ -22,7 +22,7 @@ use crate::guard::ledger::{self, Blindness, BlockedBy, OnAlarm, Record};
 use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::digest::{Digest, Waiting};
-use crate::notify::dsn::{Refused, Report};
+use crate::notify::dsn::{Original, Refused, Report};
 use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Uncounted, Withheld};
 use crate::notify::outbox::{Kind, Mail, Outbox, Route};
 use crate::notify::suspicion::{Delay, Spared};
@@ -278,14 +278,14 @@ impl Desk {
         self.notify(&Notice::QuarantineNearlyFull { messages, octets, max_size }, None).await;
     }
 
-    /// The sender of a released message is told who refused it. `header` is the message's, as it was sent.
+    /// The sender of a released message is told who refused it.
     ///
     /// # Errors
     /// The DSN could not be written; the release must not be taken for done.
     pub async fn bounce(
         &self,
         envelope: &Envelope,
-        header: &[u8],
+        original: Original<'_>,
         refused: &[&Recipient],
     ) -> Result<(), String> {
         let config = self.config();
@@ -295,7 +295,7 @@ impl Desk {
             envid: envelope.parameters.envid.as_deref(),
             arrived: envelope.parked,
             subject: envelope.subject.as_deref(),
-            header,
+            original,
             refused: refused.iter().filter_map(|recipient| refusal(recipient)).collect(),
         };
         let now = clock::now();

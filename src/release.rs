@@ -19,6 +19,7 @@ use crate::fail;
 use crate::guard::ledger::Relayed;
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
+use crate::notify::dsn::{MAX_RETURNED, Original};
 use crate::parts::Parts;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
@@ -27,8 +28,9 @@ use crate::quarantine::schedule::next_try;
 use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
-use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
-use crate::transfer::{Form, Stopped, Transfer, kept};
+use crate::smtp::parameter::Ret;
+use crate::smtp::{Enhanced, MailCommand, MailParameters, RcptCommand, Reply};
+use crate::transfer::{Form, Stopped, Transfer, as_sent};
 use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
 
 /// How often a disk that did not take the answers to a message is tried again.
@@ -316,11 +318,31 @@ impl Releaser {
         if refused.is_empty() {
             return Ok(());
         }
-        let (header, _) = Reading::of(claim.message().await?, envelope).header().await?;
-        let mut sent = envelope.trace.clone().into_bytes();
-        sent.extend(kept(&header, envelope.treatment).concat());
-        self.parts.desk.bounce(envelope, &sent, &refused).await.map_err(SpoolError::Io)
+        let mut message = Reading::of(claim.message().await?, envelope);
+        let (header, body) = message.header().await?;
+        let mut sent = as_sent(&envelope.trace, envelope.treatment, &header);
+        let original = if returns_whole(envelope) {
+            sent.extend(body);
+            loop {
+                let content = message.next().await?;
+                if content.is_empty() {
+                    break;
+                }
+                sent.extend_from_slice(content);
+            }
+            Original::Whole(&sent)
+        } else {
+            Original::Header(&sent)
+        };
+        self.parts.desk.bounce(envelope, original, &refused).await.map_err(SpoolError::Io)
     }
+}
+
+/// Whether a DSN has all of it: where that was asked for (RFC 3461 4.3), unless it must not be read on its way (RFC 8689 5), or
+/// is too big.
+fn returns_whole(envelope: &Envelope) -> bool {
+    let MailParameters { ret, require_tls, .. } = &envelope.parameters;
+    *ret == Some(Ret::Full) && !require_tls && envelope.size <= MAX_RETURNED
 }
 
 impl From<Stopped> for Sent {

@@ -79,8 +79,24 @@ impl Framing {
 }
 
 /// The header section as it goes upstream: without what a client cannot set.
-pub fn kept(header: &Header, treatment: Treatment) -> Vec<&[u8]> {
+fn kept(header: &Header, treatment: Treatment) -> Vec<&[u8]> {
     header.without(if treatment.without_sender { RESERVED_AND_SENDER } else { RESERVED })
+}
+
+/// The header section as it goes upstream, behind `trace`.
+pub fn as_sent(trace: &str, treatment: Treatment, header: &Header) -> Vec<u8> {
+    let mut octets = Vec::new();
+    begin(trace, &kept(header, treatment), |part| octets.extend_from_slice(part));
+    octets
+}
+
+fn begin(trace: &str, kept: &[&[u8]], mut put: impl FnMut(&[u8])) {
+    put(trace.as_bytes());
+    // A line that goes on with a field (RFC 5322 2.2.3), though there is none before it: it must not go on with ours.
+    if kept.first().is_some_and(|octets| matches!(octets.first(), Some(b' ' | b'\t'))) {
+        put(b"\r\n");
+    }
+    kept.iter().for_each(|part| put(part));
 }
 
 /// Mail data on its way. Dropping it before [`Transfer::finish`] leaves the transaction to be aborted by its owner.
@@ -94,22 +110,13 @@ pub struct Transfer {
 impl Transfer {
     /// A message behind `trace`, on a transaction for which [`Form::begin`] was done. Sends nothing yet.
     pub fn new(form: Form, treatment: Treatment, trace: &str, header: &Header) -> Self {
-        let framing = match form {
+        let mut framing = match form {
             Form::Lines => Framing::Dots(DotStuffer::new()),
             Form::Binary => Framing::Chunks,
         };
-        let buffer = Vec::with_capacity(trace.len() + header.as_bytes().len() + TYPICAL_BODY);
-        let mut transfer = Self { framing, buffer, written: Instant::now() };
-        transfer.framing.frame(trace.as_bytes(), &mut transfer.buffer);
-        let kept = kept(header, treatment);
-        // A line that goes on with a field (RFC 5322 2.2.3), though there is none before it: it must not go on with ours.
-        if kept.first().is_some_and(|octets| matches!(octets.first(), Some(b' ' | b'\t'))) {
-            transfer.framing.frame(b"\r\n", &mut transfer.buffer);
-        }
-        for slice in kept {
-            transfer.framing.frame(slice, &mut transfer.buffer);
-        }
-        transfer
+        let mut buffer = Vec::with_capacity(trace.len() + header.as_bytes().len() + TYPICAL_BODY);
+        begin(trace, &kept(header, treatment), |part| framing.frame(part, &mut buffer));
+        Self { framing, buffer, written: Instant::now() }
     }
 
     /// Sends more of the message (not stuffed).

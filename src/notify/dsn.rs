@@ -1,7 +1,7 @@
 //! The DSN of a release whose recipients were refused for good (RFC 3464, multipart/report of RFC 6522).
 //!
 //! Pure: facts to octets. One for all recipients of a message; sent from the null reverse-path, so it can cause no
-//! further one. ORCPT and ENVID are honoured (RFC 3461 6.3). Where an address is not ASCII the forms of RFC 6533 are
+//! further one. ORCPT, ENVID and RET are honoured (RFC 3461 6.3, 4.3). Where an address is not ASCII the forms of RFC 6533 are
 //! used: address type `utf-8`, message/global-delivery-status, message/global-headers.
 
 use lettre::message::header::{ContentTransferEncoding, ContentType, ContentTypeErr};
@@ -25,10 +25,19 @@ pub struct Report<'a> {
     pub arrived: Timestamp,
     /// Its Subject, decoded.
     pub subject: Option<&'a str>,
-    /// Its header, as it was sent; empty: not known.
-    pub header: &'a [u8],
+    /// What of it goes back.
+    pub original: Original<'a>,
     /// Who refused it.
     pub refused: Vec<Refused<'a>>,
+}
+
+/// The message, as it was sent upstream.
+#[derive(Debug, Clone, Copy)]
+pub enum Original<'a> {
+    /// Its header section; empty: not known.
+    Header(&'a [u8]),
+    /// All of it, of at most about [`MAX_RETURNED`] octets.
+    Whole(&'a [u8]),
 }
 
 /// A recipient that the upstream refused for good.
@@ -44,6 +53,9 @@ pub struct Refused<'a> {
     pub at: Timestamp,
 }
 
+/// A message that arrived with more octets is not returned whole, but its header alone: as with Exim, unless told otherwise
+/// (`bounce_return_size_limit`); Postfix has half of that (`bounce_size_limit`).
+pub const MAX_RETURNED: u64 = 100 * 1024;
 /// How much of the original's header is sent back, in octets.
 const MAX_HEADER: usize = 64 * 1024;
 /// The longest line of a field, in octets without CRLF (RFC 5322 2.1.1 has 998).
@@ -77,9 +89,8 @@ impl Report<'_> {
             .header(content_type)
             .singlepart(SinglePart::plain(self.text()))
             .singlepart(part(status, self.status(global))?);
-        if let Some(header) = self.original_header() {
-            let kind = if header.is_ascii() { "text/rfc822-headers" } else { "message/global-headers" };
-            parts = parts.singlepart(part(kind, header)?);
+        if let Some(original) = self.original()? {
+            parts = parts.singlepart(original);
         }
         let mut mail = head.fields().to_string().into_bytes();
         mail.extend(parts.formatted());
@@ -131,14 +142,61 @@ impl Report<'_> {
         fields.text
     }
 
-    /// What of it fits, in whole lines, with CRLF.
-    fn original_header(&self) -> Option<String> {
-        let header = String::from_utf8_lossy(self.header.get(..MAX_HEADER).unwrap_or(self.header));
-        let lines: Vec<&str> = header.lines().take_while(|line| !line.is_empty()).collect();
-        let whole = if self.header.len() > MAX_HEADER { lines.split_last()?.1 } else { &lines };
+    fn original(&self) -> Result<Option<SinglePart>, ContentTypeErr> {
+        let header = match self.original {
+            Original::Header(header) => header,
+            Original::Whole(message) => match whole(message)? {
+                Some(part) => return Ok(Some(part)),
+                None => message,
+            },
+        };
+        let Some(header) = Self::header_of(header) else { return Ok(None) };
+        let kind = if header.is_ascii() { "text/rfc822-headers" } else { "message/global-headers" };
+        part(kind, header).map(Some)
+    }
+
+    /// What of the header section fits, in whole lines, with CRLF.
+    fn header_of(original: &[u8]) -> Option<String> {
+        let header = String::from_utf8_lossy(original.get(..MAX_HEADER).unwrap_or(original));
+        let end = header.lines().position(str::is_empty);
+        let lines: Vec<&str> = header.lines().take(end.unwrap_or(usize::MAX)).collect();
+        let is_cut = end.is_none() && original.len() > MAX_HEADER;
+        let whole = if is_cut { lines.split_last()?.1 } else { &lines };
         let text: String = whole.iter().map(|line| format!("{}\r\n", line.replace('\r', "?"))).collect();
         (!text.is_empty()).then_some(text)
     }
+}
+
+/// The message itself. RFC 2046 5.2.1: message/rfc822 may be encoded by nobody, so what is not 7bit (and the sender's server
+/// may take nothing else) goes as RFC 6532 3.7 has it; but then its header must be UTF-8. `None`: it is not.
+fn whole(message: &[u8]) -> Result<Option<SinglePart>, ContentTypeErr> {
+    if is_7bit(message) {
+        let part = SinglePart::builder().header(ContentType::parse("message/rfc822")?);
+        let body = Body::dangerous_pre_encoded(message.to_vec(), ContentTransferEncoding::SevenBit);
+        return Ok(Some(part.body(body)));
+    }
+    let header = memchr::memmem::find(message, b"\r\n\r\n").and_then(|end| message.get(..end));
+    if std::str::from_utf8(header.unwrap_or(message)).is_err() {
+        return Ok(None);
+    }
+    let part = SinglePart::builder().header(ContentType::parse("message/global")?);
+    let body = Body::new_with_encoding(message.to_vec(), ContentTransferEncoding::Base64);
+    Ok(body.ok().map(|body| part.body(body)))
+}
+
+/// RFC 2045 2.7.
+fn is_7bit(message: &[u8]) -> bool {
+    let mut rest = message;
+    while !rest.is_empty() {
+        let end = memchr::memmem::find(rest, b"\r\n");
+        let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        if line.len() > 998 || !line.is_ascii() || line.iter().any(|octet| matches!(octet, 0 | b'\r' | b'\n'))
+        {
+            return false;
+        }
+        rest = end.and_then(|end| rest.get(end + 2..)).unwrap_or_default();
+    }
+    true
 }
 
 /// A part whose lines end with CRLF. RFC 3464 2.1, RFC 6522 4: 7bit wherever that is possible, which is oftener than
@@ -229,7 +287,7 @@ mod tests {
             envid: Some("QQ+2B1"),
             arrived: at(),
             subject: Some("News"),
-            header: b"Received: by x\r\n\twith y\r\nSubject: News\r\n\r\nnot the body",
+            original: Original::Header(b"Received: by x\r\n\twith y\r\nSubject: News\r\n\r\nnot the body"),
             refused,
         }
     }
@@ -334,7 +392,7 @@ mod tests {
         let facts = Report {
             envid: Some("+0D+0AX:y"),
             subject: None,
-            header: b"",
+            original: Original::Header(b""),
             ..report(vec![Refused {
                 address: "a@b.c",
                 orcpt: Some("rfc822;+0A"),
@@ -356,17 +414,60 @@ mod tests {
         assert_eq!(status.1, "7bit");
     }
 
+    /// RFC 3461 4.3: RET=FULL. What comes back is what was sent, octet for octet; or the header.
+    #[test]
+    fn the_whole_message() {
+        let one = reply(550, Some("5.1.1"), "No such user");
+        let long = ["Subject: s\r\n\r\n", &"x".repeat(999), "\r\n"].concat();
+        let big = ["Subject: s\r\n\r\n".as_bytes(), &vec![b'x'; 2 * MAX_HEADER]].concat();
+        let (plain, global) = (("message/rfc822", "7bit"), ("message/global", "base64"));
+        for (message, expected) in [
+            (&b"Subject: s\r\n\r\nHello.\r\n.\r\n--gatepost-\r\n"[..], plain),
+            (b"Subject: s\r\n\r\nno newline at the end", plain),
+            (b"Subject: s\r\n", plain),
+            (b"Subject: s\r\n\r\ngr\xfcn\r\n", global),
+            ("Subject: gr\u{fc}n\r\n\r\ngr\u{fc}n\r\n".as_bytes(), global),
+            (b"Subject: s\r\n\r\nNUL \0, CR \r, LF \n\r\n", global),
+            (long.as_bytes(), global),
+            (b"Subject: gr\xfcn\r\n\r\nHello.\r\n", ("message/global-headers", "")),
+            (&[&big[..], b"\xfc"].concat(), global),
+        ] {
+            let refused = vec![Refused { address: "a@example.com", orcpt: None, reply: &one, at: at() }];
+            let facts = Report { original: Original::Whole(message), ..report(refused) };
+            let mail = facts.write(OutboxId::new(at()), at()).unwrap();
+            assert!(mail.is_ascii(), "the sender's server may know no 8BITMIME");
+            let parsed = mailparse::parse_mail(&mail).unwrap();
+            let [_, status, original] = &parsed.subparts[..] else { panic!("three parts") };
+            assert!(status.get_body().unwrap().contains("Final-Recipient: rfc822; a@example.com\r\n"));
+            let field = |name| {
+                mailparse::MailHeaderMap::get_first_value(original.headers.as_slice(), name)
+                    .unwrap_or_default()
+            };
+            assert_eq!(field("Content-Type"), expected.0, "{}", String::from_utf8_lossy(message));
+            if expected.1.is_empty() {
+                assert_eq!(original.get_body_raw().unwrap(), "Subject: gr\u{fffd}n\r\n".as_bytes());
+            } else {
+                assert_eq!(field("Content-Transfer-Encoding"), expected.1);
+                let body = original.get_body_raw().unwrap();
+                assert_eq!(
+                    body.strip_suffix(b"\r\n").filter(|_| !message.ends_with(b"\r\n")).unwrap_or(&body),
+                    message
+                );
+            }
+        }
+    }
+
     proptest! {
         /// Whatever the facts are, the message has its parts, its lines and no header from elsewhere.
         #[test]
         fn nothing_breaks_the_form(
             address in any::<String>(), text in any::<String>(), subject in any::<String>(),
-            header in proptest::collection::vec(any::<u8>(), 0..200), orcpt in any::<String>(),
+            original in proptest::collection::vec(any::<u8>(), 0..200), whole: bool, orcpt in any::<String>(),
         ) {
             let reply = Reply { code: 550, enhanced: None, text: Cow::Owned(text) };
             let facts = Report {
                 subject: Some(&subject),
-                header: &header,
+                original: if whole { Original::Whole(&original) } else { Original::Header(&original) },
                 ..report(vec![Refused { address: &address, orcpt: Some(&orcpt), reply: &reply, at: at() }])
             };
             let mail = facts.write(OutboxId::new(at()), at()).unwrap();

@@ -181,6 +181,40 @@ fn release_with_refused_recipients_tells_the_sender_once() {
     assert_eq!(upstream.expect_taken(4).len(), 4, "mixed, its DSN, quiet, last");
 }
 
+/// RFC 3461 4.3: with RET=FULL the DSN has the whole message as it was sent; else, and of a big one, the header alone.
+#[test]
+fn what_a_dsn_returns() {
+    let upstream = Scripted::start();
+    let gatepost = blocked(&upstream);
+    let mut taken = 0;
+    let mut dsn = |parameter: &str, mail: &[u8]| {
+        let mut client = gatepost.login("alice");
+        client.expect(&format!("MAIL FROM:<alice@mta.example>{parameter}"), 250);
+        for name in ["bob", "nobody-1"] {
+            client.expect(&format!("RCPT TO:<{name}@mta.example>"), 250);
+        }
+        client.data(mail, 250);
+        let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+        gatepost.run(&["quarantine", "release", &id]).expect(0);
+        taken += 2;
+        let [.., sent, dsn] = &upstream.expect_taken(taken)[..] else { panic!("two more") };
+        assert!(dsn.mail.starts_with("MAIL FROM:<>"), "{}", dsn.mail);
+        (sent.message(), dsn.message())
+    };
+    let mail = message("to be returned");
+    let (sent, whole) = dsn(" RET=FULL", &mail);
+    assert!(sent.ends_with(&mail));
+    assert!(contains(&whole, b"Content-Type: message/rfc822\r\n") && contains(&whole, &sent));
+    for parameter in ["", " RET=HDRS"] {
+        let (sent, header) = dsn(parameter, &mail);
+        let fields = sent.windows(4).position(|octets| octets == b"\r\n\r\n").unwrap() + 2;
+        assert!(contains(&header, b"Content-Type: text/rfc822-headers\r\n"));
+        assert!(contains(&header, &sent[..fields]) && !contains(&header, &sent), "RET is {parameter}");
+    }
+    let (_, header) = dsn(" RET=FULL", &[mail, vec![b'x'; 102_400], b"\r\n".to_vec()].concat());
+    assert!(contains(&header, b"Content-Type: text/rfc822-headers\r\n") && header.len() < 102_400);
+}
+
 /// CONTRACT, Release: nobody was ever taken and all refused: failed; it stays whole, can be released again; nothing is sent.
 #[test]
 fn release_that_fails_keeps_the_message() {
