@@ -290,7 +290,8 @@ impl Play<'_> {
         }
         let Some(wire) = &mut self.upstream else { return Ok(()) };
         let octets = wire.at_hand().map_err(|error| error.to_string())?;
-        if octets.is_empty() { Ok(()) } else { Err(unlike(&"nothing", &shown(octets))) }
+        // A farewell asks for nothing: what is not needed any more may be closed.
+        if matches!(octets, b"" | b"QUIT\r\n") { Ok(()) } else { Err(unlike(&"nothing", &shown(octets))) }
     }
 
     /// Nothing but farewells may have gone upstream beyond what the script named.

@@ -14,6 +14,10 @@ pub(crate) struct Setting {
     pub(crate) offers: Option<Vec<String>>,
     /// What it offers once it knows for whom.
     pub(crate) offers_later: Option<Vec<String>>,
+    /// Who may send as whom.
+    pub(crate) senders: Vec<String>,
+    /// The upstream is reached by TLS.
+    pub(crate) tls: bool,
     /// The script plays the upstream from its greeting on.
     pub(crate) raw: bool,
     /// The script that wants to be alone, or is alone for playing the greeting.
@@ -191,6 +195,10 @@ impl Script {
             self.setting.offers = words(rest.trim());
         } else if let Some(rest) = line.strip_prefix("upstream later offers") {
             self.setting.offers_later = words(rest.trim());
+        } else if let Some(rest) = line.strip_prefix("senders ") {
+            self.setting.senders.push(rest.to_owned());
+        } else if line == "upstream tls" {
+            self.setting.tls = true;
         } else if line == "upstream raw" {
             self.setting.raw = true;
         } else if line == "alone" {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::script::{Door, Setting};
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::scripted::EXTENSIONS;
+use crate::support::tls;
 
 /// How long one thing may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,7 +80,15 @@ pub(crate) fn client_address(door: Door, number: usize) -> IpAddr {
 }
 
 fn setup(setting: &Setting, upstream: SocketAddr) -> Setup {
+    let upstream = if setting.tls { tls::front(upstream) } else { upstream };
     let mut setup = Setup::new(upstream).set("relay.hosts", vec!["127.2.0.0/16"]).limit(10_000);
+    if setting.tls {
+        let keys = [("tls", "implicit"), ("tls_name", "localhost"), ("ca", "ca.pem")];
+        setup = keys.iter().fold(setup, |setup, (key, value)| setup.set(&format!("upstream.{key}"), *value));
+    }
+    if !setting.senders.is_empty() {
+        setup = setup.file("senders", &(setting.senders.join("\n") + "\n"));
+    }
     for (key, value) in &setting.config {
         let table: toml::Table =
             format!("value = {value}").parse().unwrap_or_else(|error| panic!("{key}: {error}"));
