@@ -512,7 +512,7 @@ fn a_block_closes_what_waits_for_the_next_transaction() {
     let upstream = Scripted::offering(with_xclient(), |_| None);
     let gatepost = Setup::new(upstream.address).limit(1).start();
     let held = |user: &str| {
-        let named = format!(" LOGIN={user}\r\n");
+        let named = format!(" LOGIN={user} ");
         let is_held =
             |octets: &&Vec<u8>| contains(octets, named.as_bytes()) && !contains(octets, b"QUIT\r\n");
         upstream.octets().iter().filter(is_held).count()
