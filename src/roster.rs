@@ -18,6 +18,7 @@ pub enum Ending {
     CredentialsChanged,
 }
 
+// The higher holds: what was parked for changed credentials is not relayed after all for being kicked, too.
 const STAY: u8 = 0;
 const KICKED: u8 = 1;
 const CREDENTIALS_CHANGED: u8 = 2;
@@ -58,7 +59,7 @@ impl Roster {
         let sessions = self.lock();
         let Some(sessions) = sessions.get(account) else { return 0 };
         for session in sessions.values() {
-            session.store(mark(ending), Ordering::Release);
+            session.fetch_max(mark(ending), Ordering::AcqRel);
         }
         sessions.len()
     }
@@ -71,7 +72,7 @@ impl Roster {
 impl Ticket {
     /// Asks this session alone to end.
     pub fn end(&self, ending: Ending) {
-        self.ending.store(mark(ending), Ordering::Release);
+        self.ending.fetch_max(mark(ending), Ordering::AcqRel);
     }
 
     /// Whether, and why, the session is to end.
@@ -116,6 +117,9 @@ mod tests {
         let second = roster.enter(&anna, SessionId::new(Timestamp::from_millis(2)));
         assert_eq!(roster.count(&anna), 2);
         second.end(Ending::CredentialsChanged);
+        assert_eq!(second.ending(), Some(Ending::CredentialsChanged));
+        // Its message under way is parked all the same.
+        second.end(Ending::Kicked);
         assert_eq!(second.ending(), Some(Ending::CredentialsChanged));
         drop(second);
         assert_eq!((roster.count(&anna), first.ending()), (1, None));
