@@ -55,7 +55,7 @@ pub(super) async fn change(
     need: Need,
     request: Request,
 ) -> Result<(), Failed> {
-    let mut output = format.output();
+    let mut output = format.output().going_on();
     let mut gate = Gate::open(config, need).await?;
     let releases = matches!(request, Request::Unblock { release: true, .. });
     let mut replies = gate.ask(request).await?;
@@ -82,10 +82,10 @@ pub(super) async fn change(
             failed: tally.failed,
         })?;
     }
-    output.flush()?;
     gate.close().await;
     replies.verdict()?;
-    tally.verdict()
+    tally.verdict()?;
+    output.end()
 }
 
 /// What `--json` prints of a change.

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Failed> {
-    let mut output = arguments.format.output();
+    let mut output = arguments.format.output().going_on();
     let which = selection(arguments.ids, arguments.account, config);
     let mut gate = Gate::open(config, Need::Records).await?;
     let mut replies = gate.ask(Request::Delete { which }).await?;
@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
             output.line(&format!("{}: deleted", deleted.id))?;
         }
     }
-    output.flush()?;
     gate.close().await;
-    replies.verdict()
+    replies.verdict()?;
+    output.end()
 }

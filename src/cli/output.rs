@@ -38,11 +38,21 @@ impl From<io::Error> for Failed {
 pub(super) struct Output {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
+    /// Whether what cannot be written is no reason to stop.
+    goes_on: bool,
+    /// Why nothing more is written.
+    lost: Option<io::Error>,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { out: BufWriter::new(io::stdout().lock()), json }
+        Self { out: BufWriter::new(io::stdout().lock()), json, goes_on: false, lost: None }
+    }
+
+    /// For a command that changes something: it goes on to its end, whether or not anybody reads what it prints.
+    /// [`Self::end`] says whether all was written.
+    pub(super) fn going_on(self) -> Self {
+        Self { goes_on: true, ..self }
     }
 
     /// Whether a program reads it.
@@ -52,23 +62,45 @@ impl Output {
 
     /// One line for people.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Failed> {
-        Ok(writeln!(self.out, "{}", clean(line))?)
+        let line = clean(line);
+        self.put(|out| writeln!(out, "{line}"))
     }
 
     /// One object for programs.
     pub(super) fn object(&mut self, object: &impl Serialize) -> Result<(), Failed> {
         let json = serde_json::to_string(object).map_err(|error| Failed::because(error.to_string()))?;
-        Ok(writeln!(self.out, "{}", escape_json(&json))?)
+        let json = escape_json(&json);
+        self.put(|out| writeln!(out, "{json}"))
     }
 
     /// Octets as they are.
     pub(super) fn octets(&mut self, octets: &[u8]) -> Result<(), Failed> {
-        Ok(self.out.write_all(octets)?)
+        self.put(|out| out.write_all(octets))
     }
 
     /// To be called at the end of what belongs together, and at the very end.
     pub(super) fn flush(&mut self) -> Result<(), Failed> {
-        Ok(self.out.flush()?)
+        self.put(Write::flush)
+    }
+
+    /// The end of the output.
+    pub(super) fn end(&mut self) -> Result<(), Failed> {
+        self.flush()?;
+        self.lost.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn put(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> io::Result<()>,
+    ) -> Result<(), Failed> {
+        if self.lost.is_some() {
+            return Ok(());
+        }
+        match write(&mut self.out) {
+            Err(error) if self.goes_on => self.lost = Some(error),
+            outcome => outcome?,
+        }
+        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Failed> {
     let Arguments { ids, account, all, quiet, format } = arguments;
-    let mut output = format.output();
+    let mut output = format.output().going_on();
     let which = if all { Selection::All } else { selection(ids, account, config) };
     let mut gate = Gate::open(config, Need::Upstream).await?;
     let mut replies = gate.ask(Request::Release { which, quiet }).await?;
@@ -46,10 +46,10 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
         // Each takes its time: who watches wants to see it.
         output.flush()?;
     }
-    output.flush()?;
     gate.close().await;
     replies.verdict()?;
-    tally.verdict()
+    tally.verdict()?;
+    output.end()
 }
 
 /// How many releases ended how.

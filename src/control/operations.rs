@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinSet;
 
 use super::api::{
@@ -64,6 +64,11 @@ pub trait Host: Send + Sync + 'static {
     /// What `status` warns of beside a blind upstream: notices that nobody takes, a ledger that cannot be written.
     fn warnings(&self) -> Vec<String>;
 
+    /// Whether nothing more is to be begun: `serve` is shutting down.
+    fn is_ending(&self) -> bool {
+        false
+    }
+
     /// An operator has blocked it.
     fn blocked(&self, account: &Account);
 
@@ -89,6 +94,8 @@ pub struct Operations {
     spool: Spool,
     roster: Roster,
     host: Arc<dyn Host>,
+    /// Held by each command under way.
+    under_way: Arc<RwLock<()>>,
 }
 
 /// One command under way.
@@ -101,7 +108,7 @@ struct Command<'a> {
 impl Operations {
     /// Over these parts.
     pub fn new(ledger: Ledger, spool: Spool, roster: Roster, host: Arc<dyn Host>) -> Self {
-        Self { ledger, spool, roster, host }
+        Self { ledger, spool, roster, host, under_way: Arc::default() }
     }
 
     /// Performs a command, whether or not anybody listens to the end.
@@ -109,11 +116,17 @@ impl Operations {
         let (answers, listener) = mpsc::channel(WAITING);
         let operations = self.clone();
         tokio::spawn(async move {
+            let _under_way = operations.under_way.read().await;
             let command = Command { operations: &operations, actor: &actor, answers };
             // A listener that went away wanted no more of a list; everything else goes on without one.
             let _ = command.perform(request).await;
         });
         listener
+    }
+
+    /// Waits until no command that changes or tells anything is under way, whether or not anybody listens to it.
+    pub async fn finished(&self) {
+        drop(self.under_way.write().await);
     }
 
     /// A message octet for octet as it arrived, or its envelope as it stands on disk.
@@ -443,6 +456,11 @@ impl Command<'_> {
                 self.next_released(command, &mut under_way).await;
             }
             let host = Arc::clone(&self.operations.host);
+            if host.is_ending() {
+                // What went out without its answer being noted would go out again.
+                let _ = self.fail(format!("message {id}: not begun, since `serve` is shutting down")).await;
+                continue;
+            }
             under_way.spawn(async move { (id, host.release(id, quiet).await) });
         }
         while !under_way.is_empty() {

@@ -57,6 +57,10 @@ impl Host for PartsHost {
         warnings
     }
 
+    fn is_ending(&self) -> bool {
+        *self.parts.shutdown.borrow()
+    }
+
     fn blocked(&self, account: &Account) {
         self.parts.upstream.end_account(account);
     }

@@ -245,6 +245,12 @@ impl Server {
         if unreadable > 0 {
             maillog::quarantine_unreadable(unreadable);
         }
+        let commands = operations.clone();
+        let mut ending = parts.shutdown.clone();
+        finishing.spawn(async move {
+            let _ = ending.wait_for(|ending| *ending).await;
+            commands.finished().await;
+        });
         let mut down = parts.shutdown.clone();
         finishing.spawn(async move {
             let end = async move {

@@ -1,6 +1,7 @@
 //! CONTRACT, Commands and Release: the quarantine and the way out of it.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::gatepost::{Gatepost, Setup};
-use crate::support::scripted::{Answer, Scripted};
+use crate::support::scripted::{Answer, Scripted, Transaction};
 use crate::support::smtp::message;
 use crate::support::{PATIENCE, contains, wait_for};
 
@@ -347,6 +348,77 @@ fn a_release_without_serve_waits_for_the_disk() {
     });
     gatepost.start();
     assert_eq!((gatepost.parked().len(), upstream.taken().len()), (0, 1), "once");
+}
+
+/// So many parked, each with its number as its subject, and an upstream that takes its time at the end of data.
+fn parked_before_a_slow_upstream(count: usize) -> (Scripted, Gatepost) {
+    let upstream = Scripted::with(|asked| {
+        if asked.verb == "." {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        None
+    });
+    let gatepost = blocked(&upstream);
+    let mut client = gatepost.login("alice");
+    for number in 0..count {
+        client.submit("alice@mta.example", &["bob@mta.example"], &message(&format!("number {number}")));
+    }
+    (upstream, gatepost)
+}
+
+/// Which numbers the upstream took, in order.
+fn numbers(upstream: &Scripted) -> Vec<usize> {
+    let number = |one: &Transaction| {
+        let text = String::from_utf8(one.message()).unwrap();
+        text.split("Subject: number ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap()
+    };
+    let mut numbers: Vec<usize> = upstream.taken().iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// A stop finishes the releases that are under way, and begins no more: what went out without a note of it would go out again.
+#[test]
+fn a_stop_in_the_middle_of_many_releases_sends_nothing_twice() {
+    const PARKED: usize = 60;
+    let (upstream, mut gatepost) = parked_before_a_slow_upstream(PARKED);
+    let command = gatepost
+        .command(&["quarantine", "release", "--all"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    upstream.expect_taken(3);
+    gatepost.terminate();
+    let told = command.unwrap().wait_with_output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert_eq!(told.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("not begun, since `serve` is shutting down"), "{stderr}");
+    let so_far = upstream.taken().len();
+    assert!(so_far < PARKED, "it stopped before the end");
+    assert_eq!(stdout.matches(": released").count(), so_far, "{stdout}");
+    gatepost.start();
+    gatepost.run(&["quarantine", "release", "--all"]).expect(0);
+    assert_eq!(numbers(&upstream), (0..PARKED).collect::<Vec<_>>());
+}
+
+/// `quarantine release --all | head -1`: nobody reads what it says, and it goes on to its end, without `serve` and with it.
+#[test]
+fn a_release_that_nobody_reads_goes_on() {
+    for without_serve in [true, false] {
+        let (upstream, mut gatepost) = parked_before_a_slow_upstream(12);
+        if without_serve {
+            gatepost.terminate();
+        }
+        let mut command =
+            gatepost.command(&["quarantine", "release", "--all"]).stdout(Stdio::piped()).spawn().unwrap();
+        drop(command.stdout.take());
+        assert_eq!(command.wait().unwrap().code(), Some(0), "all of it was done");
+        assert_eq!(numbers(&upstream), (0..12).collect::<Vec<_>>());
+        if without_serve {
+            gatepost.start();
+        }
+        assert_eq!(gatepost.parked().len(), 0);
+    }
 }
 
 /// CONTRACT, Release: a message is claimed, so that two releases at once send it once.
