@@ -3,14 +3,42 @@
 //! Everything else takes a [`Timestamp`] as an argument, so that windows, due times and expiry can be tested
 //! without waiting. Formats: RFC 3339 for programs, RFC 5322 3.3 for headers.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment in UTC, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
+
+/// What time it was a while ago, by a clock that does not jump: what is done for good for a time that has come is done by this one,
+/// so that a system clock which is ahead for a moment does no harm.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// When it was looked, and what time it was, the oldest first.
+    looks: VecDeque<(Instant, Timestamp)>,
+}
+
+impl Settled {
+    /// So many looks are kept for each wait.
+    const LOOKS: u32 = 8;
+
+    /// It is `now` at `at`: what time it was `wait` ago or before, and at the latest `now`; `None` where nobody has looked for so
+    /// long.
+    pub fn look(&mut self, at: Instant, now: Timestamp, wait: Duration) -> Option<Timestamp> {
+        let is_old = |(then, _): &(Instant, Timestamp)| at.saturating_duration_since(*then) >= wait;
+        if self.looks.back().is_none_or(|(last, _)| at.saturating_duration_since(*last) >= wait / Self::LOOKS)
+        {
+            self.looks.push_back((at, now));
+        }
+        while self.looks.get(1).is_some_and(is_old) {
+            self.looks.pop_front();
+        }
+        self.looks.front().filter(|look| is_old(look)).map(|(_, then)| now.min(*then))
+    }
+}
 
 /// The latest moment that the calendar can show: just short of the year 10000, whatever the time zone.
 const LATEST_MILLIS: u64 = 253_402_207_200_000;
@@ -107,6 +135,31 @@ pub fn now() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_ahead_for_a_while_settles_nothing() {
+        let hour = Duration::from_secs(3600);
+        let (begin, minute) = (Instant::now(), Duration::from_secs(60));
+        let mut settled = Settled::default();
+        let right = |n: u32| Timestamp::from_millis(1_000_000_000_000).after(minute * n);
+        for n in 0..600 {
+            let ahead = Duration::from_secs(31 * 24 * 3600);
+            let now = if (200..230).contains(&n) { right(n).after(ahead) } else { right(n) };
+            match settled.look(begin + minute * n, now, hour) {
+                None => assert!(n < 60, "{n}"),
+                Some(then) => {
+                    assert!((60..600).contains(&n) && then <= right(n), "{n}: {then}");
+                    assert!(
+                        then >= right(n - 60).before(hour / Settled::LOOKS) || n < 70,
+                        "{n}: {then} is long ago"
+                    );
+                }
+            }
+            assert!(settled.looks.len() <= 10);
+        }
+        // At once, where there is nothing to wait for.
+        assert_eq!(Settled::default().look(begin, right(0), Duration::ZERO), Some(right(0)));
+    }
 
     #[test]
     fn both_formats_and_back() {

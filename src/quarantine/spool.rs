@@ -393,6 +393,11 @@ impl Spool {
         self.shared.index().oldest_waiting()
     }
 
+    /// How old a message may grow; `None`: as old as it likes.
+    pub fn expire_after(&self) -> Option<Duration> {
+        self.shared.limits.load().expire_after
+    }
+
     /// Removes parked messages older than `expire_after`, and parked before `announced`; says which. One that is to go out by itself stays, unless its
     /// time has come and its account is among those that are `held`. One that cannot be removed stays for the next time.
     pub async fn expire(

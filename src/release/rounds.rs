@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Decision, Releaser, Report};
 use crate::account::Account;
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Settled, Timestamp};
 use crate::fail;
 use crate::guard::Standing;
 use crate::id::QuarantineId;
@@ -33,6 +33,10 @@ const AT_ONCE: usize = 4;
 const REST: Duration = Duration::from_secs(60);
 /// How often messages are looked for that have expired.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
+/// For so long, or this share of its age where that is less, a message must have been too old before it goes for good: it may be
+/// the clock that is wrong.
+const EXPIRY_WAIT: Duration = Duration::from_secs(3600);
+const EXPIRY_SHARE: u32 = 100;
 
 /// `None`: it was not to go after all.
 type Attempt = Result<Option<Report>, SpoolError>;
@@ -94,11 +98,13 @@ impl Releaser {
         let mut shutdown = self.parts.shutdown.clone();
         let mut rounds = Rounds::default();
         let mut expiry = Instant::now();
+        let mut settled = Settled::default();
         while !*shutdown.borrow() {
             self.begin_due(&mut rounds).await;
+            let then = self.settled(&mut settled);
             if expiry.elapsed() >= EXPIRY_TICK {
                 expiry = Instant::now();
-                self.expire().await;
+                self.expire(then).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(self.pause()) => {}
@@ -181,9 +187,15 @@ impl Releaser {
         self.attempt(claim, Decision::Due).await.map(Some)
     }
 
-    async fn expire(&self) {
+    /// The time by which messages may expire now.
+    fn settled(&self, settled: &mut Settled) -> Option<Timestamp> {
+        let wait = (self.parts.spool.expire_after()? / EXPIRY_SHARE).min(EXPIRY_WAIT);
+        settled.look(Instant::now().into_std(), clock::now(), wait)
+    }
+
+    async fn expire(&self, settled: Option<Timestamp>) {
+        let Some(now) = settled else { return };
         let held = self.held_accounts().await;
-        let now = clock::now();
         // Nothing goes that no digest has announced.
         let Some(announced) = self.parts.digests.released(now) else { return };
         for id in self.parts.spool.expire(now, &held, announced).await {
