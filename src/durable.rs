@@ -344,12 +344,22 @@ impl Temporary {
     /// Only root may give a file away.
     pub fn take_after(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
         let failed = |cause| DurableError::new("keep owner and mode in", self.path(), cause);
+        self.own_as(other)?;
+        // Behind the owner: nobody else ever has the rights that are meant for them.
+        self.file.set_permissions(other.permissions()).map_err(failed)
+    }
+
+    /// Gives it the owner and group of `other`: by its descriptor, since a name may lead to another file by then.
+    ///
+    /// # Errors
+    /// Only root may give a file away.
+    pub fn own_as(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
+        let failed = |cause| DurableError::new("keep the owner of", self.path(), cause);
         let own = self.file.metadata().map_err(failed)?;
         if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
             fchown(&self.file, Some(other.uid()), Some(other.gid())).map_err(failed)?;
         }
-        // Behind the owner: nobody else ever has the rights that are meant for them.
-        self.file.set_permissions(other.permissions()).map_err(failed)
+        Ok(())
     }
 
     /// Brings its content to disk, after which it may be renamed.

@@ -4,14 +4,13 @@
 //! and the next start logs them. Text that an operator wrote is cleaned and bounded.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use rustix::fs::{Gid, Uid, chown};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::durable::{self, Folder};
+use crate::durable::Folder;
 use crate::id::AuditId;
 
 /// How the names of the files begin in which lines wait for the next start, in the data folder.
@@ -95,14 +94,13 @@ fn name_of(passwd: &str, uid: u32) -> Option<String> {
 /// # Errors
 /// The file cannot be written.
 pub fn postpone(data_dir: &Path, line: &AuditLine) -> io::Result<()> {
-    let path = data_dir.join(format!("{PENDING}{}", AuditId::new(line.time)));
-    durable::write(&path, &serde_json::to_vec(line)?).map_err(io::Error::other)?;
-    // A command of root's must not leave a file that `serve` cannot read.
-    let (file, folder) = (std::fs::metadata(&path)?, std::fs::metadata(data_dir)?);
-    if file.uid() != folder.uid() {
-        chown(&path, Some(Uid::from_raw(folder.uid())), Some(Gid::from_raw(folder.gid())))?;
-    }
-    Ok(())
+    let folder = Arc::new(Folder::open(data_dir).map_err(io::Error::other)?);
+    let mut file = folder.temporary().map_err(io::Error::other)?;
+    file.write(&serde_json::to_vec(line)?).map_err(io::Error::other)?;
+    // A command of root's must not leave a file that `serve` cannot read. Before it has a name: whoever has the folder could
+    // put another in its place.
+    file.own_as(&std::fs::metadata(data_dir)?).map_err(io::Error::other)?;
+    file.commit(format!("{PENDING}{}", AuditId::new(line.time))).map_err(io::Error::other)
 }
 
 /// Hands the lines that wait to `log`, oldest first, and forgets them, with one fsync for all. A crash in between hands them
@@ -140,6 +138,8 @@ fn read(octets: &[u8]) -> AuditLine {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn line(object: &str) -> AuditLine {

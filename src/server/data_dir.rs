@@ -5,7 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::ServerError;
@@ -14,6 +14,8 @@ use crate::durable;
 
 /// Locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
+/// More than the number of a process and its end of line.
+const PID_OCTETS: u64 = 16;
 /// What is in it that must be ours, and that another user who ran a command here would have made his.
 const CONTENTS: [&str; 12] = [
     LOCK,
@@ -52,12 +54,14 @@ impl DataDir {
             return Err(ServerError(barred));
         }
         let name = path.join(LOCK);
+        // Never through a link: it is written to.
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&name)
             .map_err(|error| {
                 ServerError(format!(
@@ -72,17 +76,7 @@ impl DataDir {
                     name.display()
                 )));
             }
-            let mut holder = String::new();
-            let _ = lock.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() {
-                "another process".to_owned()
-            } else {
-                format!("process {}", holder.trim())
-            };
-            return Err(ServerError(format!(
-                "{} is in use by {holder}; stop it first, or set another data_dir",
-                path.display()
-            )));
+            return Err(used_by(path, &mut lock));
         }
         let noted = lock
             .set_len(0)
@@ -90,6 +84,14 @@ impl DataDir {
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         noted.map_err(|error| ServerError(format!("{}: {error}", name.display())))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Who has it, if another process does. Opens nothing but the lock, and that only to read, so that root may look into a folder of
+    /// somebody else's.
+    pub fn in_use(path: &Path) -> Option<ServerError> {
+        let mut lock = durable::Folder::open(path).ok()?.read(LOCK).ok()?;
+        let busy = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+        busy.then(|| used_by(path, &mut lock))
     }
 
     /// What is in a data directory, as far as it is there.
@@ -149,6 +151,17 @@ impl DataDir {
     }
 }
 
+/// Reads the holder's number from the lock, as whatever else may be in there is not for the log.
+fn used_by(path: &Path, lock: &mut File) -> ServerError {
+    let mut holder = String::new();
+    let _ = lock.take(PID_OCTETS).read_to_string(&mut holder);
+    let holder = match holder.trim().parse::<u32>() {
+        Ok(process) => format!("process {process}"),
+        Err(_) => "another process".to_owned(),
+    };
+    ServerError(format!("{} is in use by {holder}; stop it first, or set another data_dir", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,9 +174,24 @@ mod tests {
         let secret = first.secret().expect("made");
         let Err(error) = DataDir::take(&path) else { panic!("taken twice") };
         assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+        let told = DataDir::in_use(&path).expect("taken").to_string();
+        assert!(told.contains(&format!("in use by process {}", std::process::id())), "{told}");
         drop(first);
+        assert!(DataDir::in_use(&path).is_none());
         assert_eq!(DataDir::take(&path).expect("free again").secret().expect("kept"), secret);
         std::fs::write(path.join("secret"), b"short").unwrap();
         assert!(DataDir::take(&path).expect("free").secret().is_err());
+    }
+    #[test]
+    fn a_lock_that_is_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, precious) = (folder.path().join("data"), folder.path().join("precious"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(&precious, "content").unwrap();
+        std::os::unix::fs::symlink(&precious, path.join(LOCK)).unwrap();
+        assert!(DataDir::in_use(&path).is_none());
+        let Err(error) = DataDir::take(&path) else { panic!("taken through a link") };
+        assert!(error.to_string().contains(LOCK), "{error}");
+        assert_eq!(std::fs::read(&precious).unwrap(), b"content");
     }
 }

@@ -3,6 +3,7 @@
 //! Decides nothing about mail. What keeps the start from going on is one sentence that names the thing and the cure.
 
 mod data_dir;
+mod handing;
 mod host;
 mod listener;
 pub mod process;

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -17,6 +16,7 @@ use nix::unistd::{User, getgrouplist};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::handing::{Owner, give};
 use super::{DataDir, ServerError, sockets};
 use crate::config::Config;
 use crate::durable;
@@ -77,7 +77,8 @@ pub fn ready(config: &Config) -> Result<Ready, ServerError> {
     Ok(Ready { bound, as_root, no_sandbox })
 }
 
-/// As root: binds, gives the data directory to `[process] user`, and becomes that user.
+/// As root: binds, gives a data directory that is not yet `[process] user`'s to that user, and becomes it. In one that is his root opens
+/// the lock to read, and nothing else.
 fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError> {
     let name = &config.process.user;
     if name.is_empty() {
@@ -93,9 +94,10 @@ fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError>
         )));
     }
     // Who is in it is the better answer than who has the port.
-    drop(DataDir::take(&config.data_dir)?);
+    DataDir::in_use(&config.data_dir).map_or(Ok(()), Err)?;
     let bound = sockets::open(&config.listen)?;
-    give(&config.data_dir, &user).map_err(|error| {
+    let owner = Owner { user: user.uid.as_raw(), group: user.gid.as_raw() };
+    give(&config.data_dir, owner).map_err(|error| {
         ServerError(format!("{}: cannot be given to {name}: {error}", config.data_dir.display()))
     })?;
     switch(&user).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
@@ -110,27 +112,6 @@ fn user(name: &str) -> Result<User, ServerError> {
         ))),
         Err(error) => Err(ServerError(format!("[process] user = \"{name}\": {error}"))),
     }
-}
-
-/// The folder, and what a start or a command of root's left in it.
-fn give(folder: &Path, user: &User) -> std::io::Result<()> {
-    let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
-    let mut left = vec![folder.to_owned()];
-    while let Some(path) = left.pop() {
-        let metadata = path.symlink_metadata()?;
-        if metadata.is_symlink() {
-            continue; // what it names is not ours to give
-        }
-        if std::os::unix::fs::MetadataExt::uid(&metadata) != user.uid.as_raw() {
-            chown(&path, uid, gid)?;
-        }
-        if metadata.is_dir() {
-            for entry in path.read_dir()? {
-                left.push(entry?.path());
-            }
-        }
-    }
-    Ok(())
 }
 
 fn switch(user: &User) -> rustix::io::Result<()> {

@@ -256,13 +256,26 @@ fn root_becomes_the_user() {
     client.expect("RCPT TO:<no-1@mta.example>", 550);
     assert!(gatepost.status("user:alice").is_some(), "the control socket answers");
     assert!(gatepost.terminate().success());
-    // What root left there is given away at the next start.
+    // A data directory that root left, as a start without a user would, is given away at the next start.
     let secret = gatepost.data_dir().join("secret");
-    std::os::unix::fs::chown(&secret, Some(0), Some(0)).unwrap();
+    for path in [secret.clone(), gatepost.data_dir()] {
+        std::os::unix::fs::chown(path, Some(0), Some(0)).unwrap();
+    }
     gatepost.start();
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&secret).unwrap());
     assert_eq!(owner, 65_534);
     assert!(gatepost.terminate().success());
+    // In one that is the user's root changes nothing, whatever he put there.
+    let (lock, precious) = (gatepost.data_dir().join("gatepost.lock"), gatepost.folder().join("precious"));
+    std::fs::write(&precious, "content").unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&precious, &lock).unwrap();
+    std::fs::hard_link(&precious, gatepost.data_dir().join("second-name")).unwrap();
+    gatepost.spawn();
+    assert!(!gatepost.expect_end(PATIENCE).success());
+    assert_eq!(std::fs::read(&precious).unwrap(), b"content");
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&precious).unwrap());
+    assert_eq!(owner, 0);
 
     let mut nobody_like_that = Setup::new(upstream.address).set("process.user", "no-such-user").write();
     nobody_like_that.spawn();
