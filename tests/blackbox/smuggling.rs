@@ -315,10 +315,7 @@ fn chunks_smuggle_nothing() {
     let upstream = Scripted::start();
     let gatepost = Setup::new(upstream.address).relay().start();
     let mut client = gatepost.relay();
-    if !client.ehlo().offers("CHUNKING") {
-        assert_eq!(client.ask("BDAT 1 LAST").code / 100, 5);
-        return;
-    }
+    assert!(client.ehlo().offers("CHUNKING"));
     client.expect("MAIL FROM:<alice@mta.example>", 250);
     client.expect("RCPT TO:<bob@mta.example>", 250);
     client.send(b"BDAT 24\r\nSubject: chunks\r\n\r\nHi.\r\n");
