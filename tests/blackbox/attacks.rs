@@ -271,7 +271,9 @@ fn fail2ban_finds_who_guesses() {
             std::fs::copy(unpacked.join("etc/fail2ban").join(name), config.join(name)).unwrap();
         }
         std::fs::copy(filter, config.join("filter.d/gatepost.conf")).unwrap();
-        let lines = gatepost.log_text();
+        // The log is read behind the client's back: its last line may come later than the reply.
+        let whole = || Some(gatepost.log_text()).filter(|lines| lines.contains("authentication put off"));
+        let lines = wait_for(PATIENCE, whole).expect("that somebody was put off");
         std::fs::write(&log, format!("{lines}\n")).unwrap();
         let mut python = Command::new("/usr/bin/python3");
         python
