@@ -50,6 +50,10 @@ pub enum LineError {
     AuthTooLong,
     /// A bare CR, a bare LF or a NUL.
     Fault,
+    /// A RCPT over 4,096 octets.
+    RcptTooLong,
+    /// A RCPT with a bare CR, a bare LF or a NUL.
+    RcptFault,
     /// A TLS client hello in place of a line.
     TlsHello,
 }

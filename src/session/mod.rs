@@ -261,6 +261,9 @@ impl Session {
             Err(LineError::TooLong) => self.say(texts::LINE_TOO_LONG, out),
             Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
             Err(LineError::Fault) => self.say(texts::LINE_FAULT, out),
+            // CONTRACT: no error of the session is one in answer to RCPT.
+            Err(LineError::RcptTooLong) => self.say_to_rcpt(texts::LINE_TOO_LONG, out),
+            Err(LineError::RcptFault) => self.say_to_rcpt(texts::LINE_FAULT, out),
         }
     }
 

@@ -71,6 +71,8 @@ pub(super) struct Client {
     overlong_auth: bool,
     /// The line under way is a BDAT.
     chunk_follows: bool,
+    /// It is a RCPT.
+    is_rcpt: bool,
     /// How much of mail data is read at once, within [`DATA_READ`].
     data_read: usize,
 }
@@ -85,6 +87,7 @@ impl Client {
             outbound: Vec::new(),
             overlong_auth: false,
             chunk_follows: false,
+            is_rcpt: false,
             data_read: *DATA_READ.start(),
         }
     }
@@ -109,7 +112,8 @@ impl Client {
                 self.inbound = BytesMut::new();
                 return Some(Err(other));
             }
-            self.chunk_follows = begins_as_bdat(&self.inbound);
+            self.chunk_follows = begins_as(b"BDAT", &self.inbound);
+            self.is_rcpt = begins_as(b"RCPT", &self.inbound);
         }
         let limit = if self.framer.is_overflowing() {
             MAX_COMMAND_LINE
@@ -128,6 +132,8 @@ impl Client {
             {
                 LineError::Command(CommandError::ChunkSize)
             }
+            LineError::TooLong if self.is_rcpt => LineError::RcptTooLong,
+            LineError::Fault if self.is_rcpt => LineError::RcptFault,
             error => error,
         }))
     }
@@ -296,8 +302,8 @@ fn begins_as_http(octets: &[u8]) -> bool {
     word.and_then(|end| octets.get(..end)).is_some_and(is_http_method)
 }
 
-fn begins_as_bdat(octets: &[u8]) -> bool {
-    octets.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
+fn begins_as(verb: &[u8; 4], octets: &[u8]) -> bool {
+    octets.get(..4).is_some_and(|front| front.eq_ignore_ascii_case(verb))
         && octets.get(4).is_some_and(|octet| !octet.is_ascii_alphanumeric())
 }
 
