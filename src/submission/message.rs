@@ -209,8 +209,8 @@ impl Incoming {
         if let Framing::Chunks(checker) = &mut self.framing {
             checker.check(content);
             if checker.fault().is_some() {
-                // As above; the reply comes with the last chunk.
-                return;
+                // As above; the reply comes with the last chunk, and the upstream does not wait for that.
+                return self.abort(upstream);
             }
         }
         self.take(content, upstream.as_deref_mut()).await;

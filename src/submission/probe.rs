@@ -277,9 +277,10 @@ impl Conversation {
                 sender.watch.accepted(path.as_str(), domain, now);
             }
             (Outcome::NoSuchRecipient, Some(_)) => {
-                // Earlier replies do not wait for the disk.
-                self.client.flush().await?;
+                // Earlier replies do not wait for the disk; and it counts, whether or not the client is there to read them.
+                let flushed = self.client.flush().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
+                flushed?;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
                 if let Some(domain) = path.domain() {

@@ -70,7 +70,7 @@ impl Connection {
             let (begun, whole) = (self.sent > content, self.sent == self.outbox.len());
             return match self.early_reply(loss).await {
                 Interruption::Refused(reply) => Err(Ending::Refused(reply)),
-                Interruption::Accepted(reply) if whole => Ok(reply),
+                Interruption::Accepted(reply) if whole && reply.code / 100 == 2 => Ok(reply),
                 Interruption::Accepted(reply) if begun => Err(Ending::Ambiguous(premature(&reply))),
                 Interruption::Accepted(reply) => Err(Ending::Lost(premature(&reply))),
                 Interruption::Lost(loss) if begun => Err(Ending::Ambiguous(loss)),
