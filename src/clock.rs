@@ -13,34 +13,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
-/// What time it was a while ago, by a clock that does not jump: what is done for good for a time that has come is done by this one,
-/// so that a system clock which is ahead for a moment does no harm.
-#[derive(Debug, Default)]
-pub struct Settled {
-    /// When it was looked, and what time it was, the oldest first.
-    looks: VecDeque<(Instant, Timestamp)>,
-}
-
-impl Settled {
-    /// So many looks are kept for each wait.
-    const LOOKS: u32 = 8;
-
-    /// It is `now` at `at`: the earliest time that it was since `wait` ago; `None` where nobody has looked for so long.
-    pub fn look(&mut self, at: Instant, now: Timestamp, wait: Duration) -> Option<Timestamp> {
-        let is_old = |(then, _): &(Instant, Timestamp)| at.saturating_duration_since(*then) >= wait;
-        if self.looks.back().is_none_or(|(last, _)| at.saturating_duration_since(*last) >= wait / Self::LOOKS)
-        {
-            self.looks.push_back((at, now));
-        }
-        while self.looks.get(1).is_some_and(is_old) {
-            self.looks.pop_front();
-        }
-        let is_settled = self.looks.front().is_some_and(is_old);
-        // The earliest of all: it may be ahead at two of them.
-        is_settled.then(|| self.looks.iter().map(|(_, then)| *then).fold(now, Timestamp::min))
-    }
-}
-
 /// The latest moment that the calendar can show: just short of the year 10000, whatever the time zone.
 const LATEST_MILLIS: u64 = 253_402_207_200_000;
 
@@ -133,13 +105,47 @@ pub fn now() -> Timestamp {
     now
 }
 
+/// What time it was a while ago, by a clock that does not jump: what is done for good once a time has come is done by this one, so that
+/// a system clock which is ahead for a moment does no harm.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// When it was looked, and what time it was, the oldest first.
+    looks: VecDeque<(Instant, Timestamp)>,
+}
+
+impl Settled {
+    /// How long ago that is, at the most.
+    const WAIT: Duration = Duration::from_secs(3600);
+    /// Where it is about less time: this share of it.
+    const SHARE: u32 = 100;
+    /// So many looks are kept for each wait.
+    const LOOKS: u32 = 8;
+
+    /// It is `now` at `at`, and it is about what is `age` old: the earliest time that it was at any look, from one a while ago to this
+    /// one; `None` where nobody has looked for so long.
+    pub fn look(&mut self, at: Instant, now: Timestamp, age: Duration) -> Option<Timestamp> {
+        let wait = (age / Self::SHARE).min(Self::WAIT);
+        let is_older = |than: Duration| {
+            move |(then, _): &(Instant, Timestamp)| at.saturating_duration_since(*then) >= than
+        };
+        if self.looks.back().is_none_or(is_older(wait / Self::LOOKS)) {
+            self.looks.push_back((at, now));
+        }
+        while self.looks.get(1).is_some_and(is_older(wait)) {
+            self.looks.pop_front();
+        }
+        let is_settled = self.looks.front().is_some_and(is_older(wait));
+        is_settled.then(|| self.looks.iter().map(|(_, then)| *then).fold(now, Timestamp::min))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_clock_that_is_ahead_for_a_while_settles_nothing() {
-        let hour = Duration::from_secs(3600);
+        let age = Settled::WAIT * Settled::SHARE;
         let (begin, minute) = (Instant::now(), Duration::from_secs(60));
         let mut settled = Settled::default();
         let right = |n: u32| Timestamp::from_millis(1_000_000_000_000).after(minute * n);
@@ -147,12 +153,12 @@ mod tests {
             let ahead = Duration::from_secs(31 * 24 * 3600);
             let is_ahead = (200..230).contains(&n) || (280..300).contains(&n);
             let now = if is_ahead { right(n).after(ahead) } else { right(n) };
-            match settled.look(begin + minute * n, now, hour) {
+            match settled.look(begin + minute * n, now, age) {
                 None => assert!(n < 60, "{n}"),
                 Some(then) => {
                     assert!((60..600).contains(&n) && then <= right(n), "{n}: {then}");
                     assert!(
-                        then >= right(n - 60).before(hour / Settled::LOOKS) || n < 70,
+                        then >= right(n - 60).before(Settled::WAIT / Settled::LOOKS) || n < 70,
                         "{n}: {then} is long ago"
                     );
                 }

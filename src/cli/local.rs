@@ -122,8 +122,6 @@ impl Host for RecordsHost {
         vec!["`serve` does not run: this is what it left, and no mail is taken".to_owned()]
     }
 
-    fn blocked(&self, _account: &Account) {}
-
     fn release(&self, id: QuarantineId, _quiet: bool) -> Pending<'_, Result<Released, String>> {
         Box::pin(async move { Err(format!("message {id}: nothing is relayed by this command")) })
     }

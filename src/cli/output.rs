@@ -49,7 +49,8 @@ impl Output {
         Self { out: BufWriter::new(io::stdout().lock()), json, goes_on: false, lost: None }
     }
 
-    /// For a command that changes something: it goes on to its end, whether or not anybody reads what it prints.
+    /// For a command that changes something, or whose verdict is on all of it: it goes on to its end, whether or not anybody reads what
+    /// it prints.
     /// [`Self::end`] says whether all was written.
     pub(super) fn going_on(self) -> Self {
         Self { goes_on: true, ..self }

@@ -5,12 +5,12 @@
 //! operation leaves an audit line. What else it needs of the program around it is the [`Host`].
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::api::{
@@ -70,7 +70,7 @@ pub trait Host: Send + Sync + 'static {
     }
 
     /// An operator has blocked it.
-    fn blocked(&self, account: &Account);
+    fn blocked(&self, _account: &Account) {}
 
     /// Releases a message.
     fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>>;
@@ -94,8 +94,8 @@ pub struct Operations {
     spool: Spool,
     roster: Roster,
     host: Arc<dyn Host>,
-    /// Held by each command under way.
-    under_way: Arc<RwLock<()>>,
+    /// The commands under way.
+    under_way: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// One command under way.
@@ -115,8 +115,9 @@ impl Operations {
     pub fn perform(&self, request: Request, actor: Actor) -> Answers {
         let (answers, listener) = mpsc::channel(WAITING);
         let operations = self.clone();
-        tokio::spawn(async move {
-            let _under_way = operations.under_way.read().await;
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        while under_way.try_join_next().is_some() {}
+        under_way.spawn(async move {
             let command = Command { operations: &operations, actor: &actor, answers };
             // A listener that went away wanted no more of a list; everything else goes on without one.
             let _ = command.perform(request).await;
@@ -124,9 +125,16 @@ impl Operations {
         listener
     }
 
-    /// Waits until no command that changes or tells anything is under way, whether or not anybody listens to it.
-    pub async fn finished(&self) {
-        drop(self.under_way.write().await);
+    /// Waits until no command is under way, whether or not anybody listens to it. Dropped before, it ends them where they are.
+    pub async fn finish(&self) {
+        loop {
+            let mut under_way =
+                std::mem::take(&mut *self.under_way.lock().unwrap_or_else(PoisonError::into_inner));
+            if under_way.is_empty() {
+                return;
+            }
+            while under_way.join_next().await.is_some() {}
+        }
     }
 
     /// A message octet for octet as it arrived, or its envelope as it stands on disk.

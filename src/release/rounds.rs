@@ -33,10 +33,6 @@ const AT_ONCE: usize = 4;
 const REST: Duration = Duration::from_secs(60);
 /// How often messages are looked for that have expired.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
-/// For so long, or this share of its age where that is less, a message must have been too old before it goes for good: it may be
-/// the clock that is wrong.
-const EXPIRY_WAIT: Duration = Duration::from_secs(3600);
-const EXPIRY_SHARE: u32 = 100;
 
 /// `None`: it was not to go after all.
 type Attempt = Result<Option<Report>, SpoolError>;
@@ -189,8 +185,7 @@ impl Releaser {
 
     /// The time by which messages may expire now.
     fn settled(&self, settled: &mut Settled) -> Option<Timestamp> {
-        let wait = (self.parts.spool.expire_after()? / EXPIRY_SHARE).min(EXPIRY_WAIT);
-        settled.look(Instant::now().into_std(), clock::now(), wait)
+        settled.look(Instant::now().into_std(), clock::now(), self.parts.spool.expire_after()?)
     }
 
     async fn expire(&self, settled: Option<Timestamp>) {

@@ -241,7 +241,6 @@ impl Server {
             maillog::audit_lines_left(&error.to_string());
         }
         watchers::shut_out(&parts);
-        watchers::lift(&parts).await;
         let unreadable = parts.spool.unreadable();
         if unreadable > 0 {
             maillog::quarantine_unreadable(unreadable);
@@ -250,7 +249,7 @@ impl Server {
         let mut ending = parts.shutdown.clone();
         finishing.spawn(async move {
             let _ = ending.wait_for(|ending| *ending).await;
-            commands.finished().await;
+            commands.finish().await;
         });
         let mut down = parts.shutdown.clone();
         finishing.spawn(async move {

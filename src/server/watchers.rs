@@ -1,13 +1,13 @@
 //! What runs beside the sessions: each task watches one thing and says when it changes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use crate::account::Account;
 use crate::auth::UsersEvent;
-use crate::clock;
+use crate::clock::{self, Settled};
 use crate::control::AuditLine;
 use crate::fail;
 use crate::guard::ledger::{BlockedBy, CauseChange};
@@ -121,11 +121,12 @@ pub(super) async fn recovery(parts: Parts) {
     }
 }
 
-/// Lifts automatic blocks when their time is over; to be called before clients are let in, too.
-pub(super) async fn lift(parts: &Parts) {
+/// Lifts automatic blocks when their time is over.
+async fn lift(parts: &Parts, settled: &mut Settled) {
     let Some(age) = parts.in_force.load().unblock_after else { return };
     let now = clock::now();
-    for account in parts.ledger.lapsed(age, now) {
+    let Some(then) = settled.look(Instant::now(), now, age) else { return };
+    for account in parts.ledger.lapsed(age, then) {
         // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
         if let Err(error) = parts.spool.keep(&account, None).await {
             maillog::lapse_postponed(&account, &error.to_string());
@@ -152,9 +153,10 @@ pub(super) async fn lift(parts: &Parts) {
 
 /// The same for as long as the service runs.
 pub(super) async fn lapses(parts: Parts) {
+    let mut settled = Settled::default();
     loop {
+        lift(&parts, &mut settled).await;
         tokio::time::sleep(LAPSE_TICK).await;
-        lift(&parts).await;
     }
 }
 

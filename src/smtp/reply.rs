@@ -268,7 +268,6 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
     if number < 10 {
         return out.push(digit(number));
     }
-
     let mut digits = [b'0'; 5];
     let mut rest = number;
     let mut begin = digits.len();

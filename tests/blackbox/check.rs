@@ -1,5 +1,8 @@
 //! CONTRACT, Commands: what `check` finds, and its exit status.
 
+use std::process::Stdio;
+
+use crate::support::free_address;
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::mta::{DOMAIN, FOREIGN, Foreign, Kind, Mta};
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
@@ -156,4 +159,14 @@ fn serve_and_status_say_that_the_upstream_is_blind() {
     assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"), "while `serve` is down");
     gatepost.start();
     assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"));
+}
+
+/// `check | head -1`: the exit status tells of all that was found.
+#[test]
+fn whoever_stops_reading_is_told_the_verdict_all_the_same() {
+    let gatepost = Setup::new(free_address()).write();
+    let mut command =
+        gatepost.command(&["check"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    drop(command.stdout.take());
+    assert_eq!(command.wait().unwrap().code(), Some(1));
 }

@@ -31,6 +31,7 @@ mod hooks;
 mod interop;
 mod life;
 mod load;
+mod obstacle;
 mod probation;
 mod quarantine;
 mod recovery;

@@ -1,13 +1,13 @@
 //! CONTRACT, Detection: probation, and the other values of `on_alarm`.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::obstacle::{self, Trap, trapped};
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::mta::Mta;
 use crate::support::scripted::{Answer, Scripted, Transaction};
@@ -268,18 +268,15 @@ fn what_cannot_be_held_back_keeps_the_block() {
     gatepost.run(&["block", "alice"]).expect(0);
     let parked = only(&gatepost);
     let id = parked["id"].as_str().unwrap();
-    let envelope = gatepost.data_dir().join(format!("quarantine/{id}.envelope"));
-    // A folder in its place can neither be read nor written, not even by root.
-    std::fs::rename(&envelope, envelope.with_extension("aside")).unwrap();
-    std::fs::create_dir(&envelope).unwrap();
+    let envelope = obstacle::envelope(&gatepost, id);
+    obstacle::put(&envelope);
     gatepost.expect_log("that it is not held back", |line| {
         line["level"] == "ERROR" && line["account"] == "user:alice"
     });
     let refused = gatepost.run(&["unblock", "alice"]).expect(1);
     assert!(refused.stderr.contains("user:alice stays blocked"), "{}", refused.stderr);
     assert_eq!(gatepost.status("user:alice").unwrap()["state"], "blocked");
-    std::fs::remove_dir(&envelope).unwrap();
-    std::fs::rename(envelope.with_extension("aside"), &envelope).unwrap();
+    obstacle::remove(&envelope);
     gatepost.run(&["unblock", "alice"]).expect(0);
     // Longer than the pause between two looks at what is due.
     let since = now();
@@ -290,17 +287,8 @@ fn what_cannot_be_held_back_keeps_the_block() {
 /// What went out by itself is told with a block, also if the disk took the note of it late.
 #[test]
 fn what_went_out_is_told_however_late_it_is_noted() {
-    let in_the_way: Arc<Mutex<Option<PathBuf>>> = Arc::default();
-    let place = Arc::clone(&in_the_way);
-    let upstream = Scripted::with(move |asked| {
-        if asked.verb == "."
-            && let Some(envelope) = place.lock().unwrap().take()
-        {
-            std::fs::rename(&envelope, envelope.with_extension("aside")).unwrap();
-            std::fs::create_dir(&envelope).unwrap();
-        }
-        None
-    });
+    let trap = Trap::default();
+    let upstream = trapped(&trap);
     let gatepost = setup(&upstream, "4s").limit(4).notify("abuse@mta.example").start();
     let mut client = gatepost.login("alice");
     alarm(&mut client, 0);
@@ -308,8 +296,8 @@ fn what_went_out_is_told_however_late_it_is_noted() {
     upstream.expect_taken(1);
     send(&mut client, "went");
     let id = only(&gatepost)["id"].as_str().unwrap().to_owned();
-    let envelope = gatepost.data_dir().join(format!("quarantine/{id}.envelope"));
-    *in_the_way.lock().unwrap() = Some(envelope.clone());
+    let envelope = obstacle::envelope(&gatepost, &id);
+    trap.set(&envelope);
     upstream.expect_taken(2);
     gatepost.expect_log("that it is not noted", |line| {
         line["level"] == "ERROR" && line.to_string().contains(&id)
@@ -321,8 +309,7 @@ fn what_went_out_is_told_however_late_it_is_noted() {
     let notice = wait_for(PATIENCE, || upstream.taken().into_iter().find(is_notice)).expect("a notice");
     let text = String::from_utf8_lossy(&notice.data).into_owned();
     assert!(text.contains("<went@client.example>"), "{text}");
-    std::fs::remove_dir(&envelope).unwrap();
-    std::fs::rename(envelope.with_extension("aside"), &envelope).unwrap();
+    obstacle::remove(&envelope);
     wait_for(PATIENCE, || gatepost.parked().is_empty().then_some(())).expect("it goes");
     assert_eq!(went_out(&upstream.taken()).iter().filter(|subject| *subject == "went").count(), 1);
 }

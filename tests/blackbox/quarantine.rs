@@ -1,13 +1,12 @@
 //! CONTRACT, Commands and Release: the quarantine and the way out of it.
 
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::obstacle::{self, Trap, trapped};
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::scripted::{Answer, Scripted, Transaction};
 use crate::support::smtp::message;
@@ -272,16 +271,12 @@ fn release_keeps_the_deferred_alone() {
 /// The disk does not take what the upstream answered: nobody is sent the message again because of that.
 #[test]
 fn answers_that_cannot_be_written_down_are_kept() {
-    let in_the_way: Arc<Mutex<Option<PathBuf>>> = Arc::default();
-    let place = Arc::clone(&in_the_way);
+    let trap = Trap::default();
+    let upstreams = trap.clone();
     let upstream = Scripted::with(move |asked| match asked.verb {
         "RCPT" if asked.path().starts_with("later") => Answer::reply("451 4.2.1 come back later"),
         "." => {
-            // A folder in its place can neither be written nor removed, not even by root.
-            if let Some(envelope) = place.lock().unwrap().as_ref() {
-                std::fs::rename(envelope, envelope.with_extension("aside")).unwrap();
-                std::fs::create_dir(envelope).unwrap();
-            }
+            upstreams.spring();
             None
         }
         _ => None,
@@ -294,15 +289,13 @@ fn answers_that_cannot_be_written_down_are_kept() {
         ("stays", &later, 4),
     ] {
         let id = park(&gatepost, subject, recipients);
-        let envelope = gatepost.data_dir().join(format!("quarantine/{id}.envelope"));
-        *in_the_way.lock().unwrap() = Some(envelope.clone());
+        let envelope = obstacle::envelope(&gatepost, &id);
+        trap.set(&envelope);
         let refused = gatepost.run(&["quarantine", "release", &id]).expect(1);
         assert!(refused.stderr.contains("that cannot be written down"), "{}", refused.stderr);
         let again = gatepost.run(&["quarantine", "release", &id]).expect(1);
         assert!(!again.stderr.contains("that cannot be written down"), "{}", again.stderr);
-        *in_the_way.lock().unwrap() = None;
-        std::fs::remove_dir(&envelope).unwrap();
-        std::fs::rename(envelope.with_extension("aside"), &envelope).unwrap();
+        obstacle::remove(&envelope);
         let settled = wait_for(PATIENCE, || match subject {
             "stays" => gatepost.parked().iter().any(|object| object["state"] == "releasing").then_some(()),
             _ => gone(&gatepost, &id).then_some(()),
@@ -318,30 +311,20 @@ fn answers_that_cannot_be_written_down_are_kept() {
 /// The same where no `serve` is there to go on trying: the command says so, and ends when it is written down.
 #[test]
 fn a_release_without_serve_waits_for_the_disk() {
-    let in_the_way: Arc<Mutex<Option<PathBuf>>> = Arc::default();
-    let place = Arc::clone(&in_the_way);
-    let upstream = Scripted::with(move |asked| {
-        if asked.verb == "."
-            && let Some(envelope) = place.lock().unwrap().take()
-        {
-            std::fs::rename(&envelope, envelope.with_extension("aside")).unwrap();
-            std::fs::create_dir(&envelope).unwrap();
-        }
-        None
-    });
+    let trap = Trap::default();
+    let upstream = trapped(&trap);
     let mut gatepost = blocked(&upstream);
     let id = park(&gatepost, "goes", &["bob@mta.example"]);
     gatepost.terminate();
-    let envelope = gatepost.data_dir().join(format!("quarantine/{id}.envelope"));
-    *in_the_way.lock().unwrap() = Some(envelope.clone());
+    let envelope = obstacle::envelope(&gatepost, &id);
+    trap.set(&envelope);
     std::thread::scope(|scope| {
         let command = scope.spawn(|| gatepost.run(&["quarantine", "release", &id]));
         upstream.expect_taken(1);
         // Longer than it takes to try again.
         std::thread::sleep(Duration::from_secs(3));
         assert!(!command.is_finished(), "it waits");
-        std::fs::remove_dir(&envelope).unwrap();
-        std::fs::rename(envelope.with_extension("aside"), &envelope).unwrap();
+        obstacle::remove(&envelope);
         let released = command.join().unwrap().expect(0);
         assert!(released.stderr.contains("Do not end this command"), "{}", released.stderr);
         assert!(released.stdout.contains("released"), "{}", released.stdout);
@@ -396,6 +379,23 @@ fn a_stop_in_the_middle_of_many_releases_sends_nothing_twice() {
     let so_far = upstream.taken().len();
     assert!(so_far < PARKED, "it stopped before the end");
     assert_eq!(stdout.matches(": released").count(), so_far, "{stdout}");
+    gatepost.start();
+    gatepost.run(&["quarantine", "release", "--all"]).expect(0);
+    assert_eq!(numbers(&upstream), (0..PARKED).collect::<Vec<_>>());
+}
+
+/// Nor where the command is gone by then: what it began is waited for all the same.
+#[test]
+fn a_stop_behind_a_command_that_was_killed_sends_nothing_twice() {
+    const PARKED: usize = 40;
+    let (upstream, mut gatepost) = parked_before_a_slow_upstream(PARKED);
+    let mut command =
+        gatepost.command(&["quarantine", "release", "--all"]).stdout(Stdio::piped()).spawn().unwrap();
+    upstream.expect_taken(3);
+    command.kill().unwrap();
+    command.wait().unwrap();
+    gatepost.terminate();
+    assert!(upstream.taken().len() < PARKED, "it stopped before the end");
     gatepost.start();
     gatepost.run(&["quarantine", "release", "--all"]).expect(0);
     assert_eq!(numbers(&upstream), (0..PARKED).collect::<Vec<_>>());

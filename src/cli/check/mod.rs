@@ -43,7 +43,8 @@ struct Finding {
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
-    let mut output = arguments.format.output();
+    // Whether or not anybody reads all of it: the verdict is on all.
+    let mut output = arguments.format.output().going_on();
     let mut findings = judge::local(&local::look(config), config);
     findings.extend(judge::upstreams(&upstream::ask_all(config).await, config));
     findings.sort();
@@ -62,10 +63,10 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     if findings.is_empty() && !output.is_json() {
         output.line("All is well: the upstream takes our mail, and refuses recipients that do not exist.")?;
     }
-    output.flush()?;
+    let written = output.end();
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     match errors {
-        0 => Ok(()),
+        0 => written,
         1 => Err(Failed::because("one of the findings would keep Gatepost from working; cure that first")),
         more => Err(Failed::because(format!(
             "{more} of the findings would keep Gatepost from working; cure those first"
