@@ -73,7 +73,7 @@ fn a_relay_network_that_postfix_does_not_know_is_found() {
 #[test]
 fn findings_that_would_keep_it_from_working() {
     // The upstream is not there.
-    expect(&Setup::new(crate::support::free_address()).write(), 1, &["upstream"]);
+    expect(&Setup::new(free_address()).write(), 1, &["upstream"]);
 
     // It says 250 to everybody.
     let blind =
