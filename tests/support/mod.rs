@@ -1,6 +1,9 @@
 //! What the black-box tests share: the real binary, a client that cannot hang, an upstream that does as it is told, real MTAs.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub(crate) mod gatepost;
@@ -14,9 +17,27 @@ pub(crate) mod tls;
 /// The longest that a test waits for one thing to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A loopback address that was free a moment ago.
+/// Below those that Linux gives away by itself (`ip_local_port_range`): whoever binds port 0, or connects, gets none of them.
+const PORTS: Range<u16> = 12_000..32_000;
+
+/// A loopback address that is free, and that no test beside us takes before the process ends: who is given it may bind it late, or never.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    /// Locks of files that are named for ports; the system lets go of them with the process.
+    static TAKEN: Mutex<Vec<(u16, File)>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("gatepost-ports");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut taken = TAKEN.lock().unwrap();
+    let first = taken.last().map_or(PORTS.start, |(port, _)| port + 1);
+    for port in first..PORTS.end {
+        let lock = File::create(folder.join(port.to_string())).unwrap();
+        if lock.try_lock().is_ok()
+            && let Ok(free) = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        {
+            taken.push((port, lock));
+            return free.local_addr().unwrap();
+        }
+    }
+    panic!("no free port in {PORTS:?}");
 }
 
 /// Asks `question` until it answers, at most for `deadline`.
