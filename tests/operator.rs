@@ -395,6 +395,53 @@ fn while_serve_does_not_run() {
     serve.stop();
 }
 
+/// A pipe that takes not an octet more, and whose reader does not read: a pager that was left open.
+fn stalled() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn who_only_looks_keeps_nothing_from_starting() {
+    let site = Site::new("");
+    let serve = Serve::start(&site);
+    let mut thief = Smtp::connect(serve.address);
+    thief.dirt();
+    thief.send(&["anna@example.org"]);
+    drop(thief);
+    serve.stop();
+    let id = site.objects("quarantine list")[0]["id"].as_str().unwrap().to_owned();
+    let mut open = Vec::new();
+    for line in [
+        "quarantine list".to_owned(),
+        "status".to_owned(),
+        "status --metrics".to_owned(),
+        format!("quarantine show {id}"),
+        format!("quarantine show {id} --raw"),
+        format!("quarantine export {id} --output evidence"),
+    ] {
+        let (reader, writer) = stalled();
+        let command = site.command(&line).stdout(writer).spawn().unwrap();
+        open.push((line, command, reader));
+        // Waits for that one, which prints to nobody.
+        assert_eq!(site.objects("quarantine list").len(), 1);
+    }
+    let serve = Serve::start(&site);
+    for (line, mut command, mut reader) in open {
+        let mut printed = String::new();
+        let status = command.try_wait().unwrap();
+        assert!(status.is_none(), "{line}: is to wait for its reader: {status:?}");
+        reader.read_to_string(&mut printed).unwrap();
+        assert!(command.wait().unwrap().success(), "{line}");
+        assert!(!printed.trim_matches('.').is_empty(), "{line}");
+    }
+    serve.stop();
+}
+
 #[test]
 fn the_users_file() {
     let site = Site::new("");

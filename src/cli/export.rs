@@ -15,7 +15,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::Format;
-use super::gate::{Gate, Need};
+use super::gate::Gate;
 use super::output::{self, Failed};
 use super::show::{Found, find};
 use crate::config::Config;
@@ -54,7 +54,7 @@ struct Exported {
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
     let mut output = arguments.format.output();
-    let mut gate = Gate::open(config, Need::Records).await?;
+    let mut gate = Gate::open_to_look(config, &mut output).await?;
     durable::create_folder(&arguments.output).map_err(|error| Failed::because(error.to_string()))?;
     let folder = Folder::open(&arguments.output).map_err(|error| Failed::because(error.to_string()))?;
     let folder = Arc::new(folder);
@@ -86,8 +86,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
             verdict = Err(Failed::Told);
         }
     }
-    output.flush()?;
     gate.close().await;
+    output.end()?;
     verdict
 }
 

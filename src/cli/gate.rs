@@ -1,7 +1,7 @@
 //! Where a command is performed: inside a running `serve`, or here where none runs.
 
 use super::local::Local;
-use super::output::{self, Failed};
+use super::output::{self, Failed, Output};
 use crate::config::Config;
 use crate::control::Actor;
 use crate::control::api::{Answer, Part, Purpose, Request};
@@ -28,9 +28,25 @@ impl Gate {
     pub(super) async fn open(config: &Config, need: Need) -> Result<Self, Failed> {
         match Client::connect(&config.data_dir).await {
             Ok(Some(client)) => Ok(Self::Running(client)),
-            Ok(None) => Ok(Self::Stopped(Box::new(Local::open(config, need).await?))),
+            Ok(None) => match Local::open(config, need).await {
+                Ok(local) => Ok(Self::Stopped(Box::new(local))),
+                // A `serve` may have started meanwhile.
+                Err(failed) => match Client::connect(&config.data_dir).await {
+                    Ok(Some(client)) => Ok(Self::Running(client)),
+                    _ => Err(failed),
+                },
+            },
             Err(why) => Err(Failed::because(why)),
         }
+    }
+
+    /// The same for a command that just looks: where that keeps others from the data, nothing is written before the end.
+    pub(super) async fn open_to_look(config: &Config, output: &mut Output) -> Result<Self, Failed> {
+        let gate = Self::open(config, Need::Records).await?;
+        if matches!(gate, Self::Stopped(_)) {
+            output.hold_back();
+        }
+        Ok(gate)
     }
 
     /// Performs a command.
@@ -53,8 +69,17 @@ impl Gate {
 
     /// Brings what was changed here to disk.
     pub(super) async fn close(self) {
-        if let Self::Stopped(local) = self {
-            local.close().await;
+        let _running = self.let_go().await;
+    }
+
+    /// Lets others have the data; what was opened of it can still be read. A running `serve` stays at hand.
+    pub(super) async fn let_go(self) -> Option<Client> {
+        match self {
+            Self::Stopped(local) => {
+                local.close().await;
+                None
+            }
+            Self::Running(client) => Some(client),
         }
     }
 }

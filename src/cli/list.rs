@@ -1,7 +1,7 @@
 //! `gatepost quarantine list`: parked messages, oldest first.
 
 use super::account::as_filed;
-use super::gate::{Gate, Need};
+use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
 use super::text::{moment, size};
@@ -37,7 +37,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     let Arguments { account, sender, subject, since, limit, format } = arguments;
     let account = account.map(|account| as_filed(account, config));
     let mut output = format.output();
-    let mut gate = Gate::open(config, Need::Records).await?;
+    let mut gate = Gate::open_to_look(config, &mut output).await?;
     let asked_for_all = account.is_none() && sender.is_none() && subject.is_none() && since.is_none();
     let filter = Wanted { account, sender, subject, since };
     let mut replies = gate.ask(Request::List { filter, limit }).await?;
@@ -67,8 +67,8 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
             "No such message is in the quarantine."
         })?;
     }
-    output.flush()?;
     gate.close().await;
+    output.end()?;
     replies.verdict()
 }
 

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use super::text::{clean, escape_json};
 
+/// So much of the output is held back; beyond it goes out at once.
+const HELD_MOST: usize = 64 * 1024 * 1024;
+
 /// A command that did not do all that it was to do.
 #[derive(Debug)]
 pub(super) enum Failed {
@@ -38,6 +41,8 @@ impl From<io::Error> for Failed {
 pub(super) struct Output {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
+    /// What is not yet to be written.
+    held: Option<Vec<u8>>,
     /// Whether what cannot be written is no reason to stop.
     goes_on: bool,
     /// Why nothing more is written.
@@ -46,7 +51,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { out: BufWriter::new(io::stdout().lock()), json, goes_on: false, lost: None }
+        Self { out: BufWriter::new(io::stdout().lock()), json, held: None, goes_on: false, lost: None }
     }
 
     /// For a command that changes something, or whose verdict is on all of it: it goes on to its end, whether or not anybody reads what
@@ -54,6 +59,18 @@ impl Output {
     /// [`Self::end`] says whether all was written.
     pub(super) fn going_on(self) -> Self {
         Self { goes_on: true, ..self }
+    }
+
+    /// Writes nothing until [`Self::let_go`], but for a very long output: whoever reads it slowly, a pager say, is not to hold up others
+    /// who want the data.
+    pub(super) fn hold_back(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Writes what was held back.
+    pub(super) fn let_go(&mut self) -> Result<(), Failed> {
+        let held = self.held.take().unwrap_or_default();
+        self.octets(&held)
     }
 
     /// Whether a program reads it.
@@ -81,23 +98,28 @@ impl Output {
 
     /// To be called at the end of what belongs together, and at the very end.
     pub(super) fn flush(&mut self) -> Result<(), Failed> {
-        self.put(Write::flush)
+        self.put(|out| out.flush())
     }
 
     /// The end of the output.
     pub(super) fn end(&mut self) -> Result<(), Failed> {
+        self.let_go()?;
         self.flush()?;
         self.lost.take().map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn put(
-        &mut self,
-        write: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> io::Result<()>,
-    ) -> Result<(), Failed> {
+    fn put(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failed> {
         if self.lost.is_some() {
             return Ok(());
         }
-        match write(&mut self.out) {
+        if self.held.as_ref().is_some_and(|held| held.len() > HELD_MOST) {
+            self.let_go()?;
+        }
+        let out: &mut dyn Write = match &mut self.held {
+            Some(held) => held,
+            None => &mut self.out,
+        };
+        match write(out) {
             Err(error) if self.goes_on => self.lost = Some(error),
             outcome => outcome?,
         }

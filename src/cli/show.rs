@@ -42,6 +42,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let mut gate = Gate::open(config, Need::Records).await?;
     if arguments.raw {
         let octets = gate.message(&arguments.id, Part::Message, Purpose::Raw).await?;
+        let _running = gate.let_go().await;
         return raw(octets, &mut output).await;
     }
     let envelope = match find(&mut gate, &arguments.id, Purpose::Show).await? {
@@ -52,6 +53,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     };
     let octets = gate.message(&envelope.id.to_string(), Part::Message, Purpose::Show).await?;
     let preview = preview::preview(&beginning(octets).await?);
+    gate.close().await;
     if output.is_json() {
         let entry = Entry::from((*envelope).clone());
         output.object(&Shown { entry, envelope: &envelope, preview: &preview })?;

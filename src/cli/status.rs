@@ -1,7 +1,7 @@
 //! `gatepost status`: accounts with an invalid recipient in the window, on probation, blocked, or with mail that goes out by itself.
 
 use super::Format;
-use super::gate::{Gate, Need};
+use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
 use super::text::moment;
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
     let mut output = arguments.format.output();
-    let mut gate = Gate::open(config, Need::Records).await?;
+    let mut gate = Gate::open_to_look(config, &mut output).await?;
     let mut replies = gate.ask(Request::Status).await?;
     let mut table = Table::new([
         column("ACCOUNT", 1, 20, 40),
@@ -59,8 +59,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
                 output.line(line)?;
             }
         }
-        output.flush()?;
         gate.close().await;
+        output.end()?;
         return replies.verdict();
     }
     if !table.finish(&mut output)? && !output.is_json() && replies.verdict().is_ok() {
@@ -69,8 +69,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     if let Some(status) = upstream.filter(|_| !output.is_json()) {
         output.line(&of_upstream(&status))?;
     }
-    output.flush()?;
     gate.close().await;
+    output.end()?;
     replies.verdict()
 }
 

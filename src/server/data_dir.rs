@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, FlockOperation, OFlags, flock};
 use rustix::io::Errno;
@@ -16,6 +17,10 @@ use crate::durable;
 const LOCK: &str = "gatepost.lock";
 /// More than the number of a process and its end of line.
 const PID_OCTETS: u64 = 16;
+/// How long a command that just looks into it, or a predecessor that is about to be gone, may hold up whoever comes next.
+const WAIT: Duration = Duration::from_secs(5);
+/// How often the lock is tried.
+const RETRY: Duration = Duration::from_millis(20);
 /// What is in it that must be ours, and that another user who ran a command here would have made his.
 const CONTENTS: [&str; 12] = [
     LOCK,
@@ -40,11 +45,15 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes it where it is not (mode 0700), and takes it.
+    /// Makes it where it is not (mode 0700), and takes it; blocks for some seconds where another process has it.
     ///
     /// # Errors
-    /// It cannot be made; something in it belongs to another user; or another process has it: then the error names that.
+    /// It cannot be made; something in it belongs to another user; or another process keeps it: then the error names that.
     pub fn take(path: &Path) -> Result<Self, ServerError> {
+        Self::take_within(path, WAIT)
+    }
+
+    fn take_within(path: &Path, wait: Duration) -> Result<Self, ServerError> {
         durable::create_folder(path).map_err(|error| {
             ServerError(format!(
                 "{error}; create the data directory and give it to Gatepost's user, or set data_dir"
@@ -69,7 +78,7 @@ impl DataDir {
                     name.display()
                 ))
             })?;
-        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if let Err(error) = lock_within(&lock, FlockOperation::NonBlockingLockExclusive, wait) {
             if error != Errno::WOULDBLOCK {
                 return Err(ServerError(format!(
                     "{} cannot be locked: {error}; set a data_dir on a file system of this machine",
@@ -86,11 +95,15 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Who has it, if another process does. Opens nothing but the lock, and that only to read, so that root may look into a folder of
+    /// Who keeps it, if another process does; blocks as [`Self::take`]. Opens nothing but the lock, and that only to read, so that root may look into a folder of
     /// somebody else's.
     pub fn in_use(path: &Path) -> Option<ServerError> {
+        Self::in_use_for(path, WAIT)
+    }
+
+    fn in_use_for(path: &Path, wait: Duration) -> Option<ServerError> {
         let mut lock = durable::Folder::open(path).ok()?.read(LOCK).ok()?;
-        let busy = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+        let busy = lock_within(&lock, FlockOperation::NonBlockingLockShared, wait) == Err(Errno::WOULDBLOCK);
         busy.then(|| used_by(path, &mut lock))
     }
 
@@ -151,6 +164,17 @@ impl DataDir {
     }
 }
 
+/// Tries for so long, and at least once.
+fn lock_within(lock: &File, operation: FlockOperation, wait: Duration) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match flock(lock, operation) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(RETRY),
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Reads the holder's number from the lock, as whatever else may be in there is not for the log.
 fn used_by(path: &Path, lock: &mut File) -> ServerError {
     let mut holder = String::new();
@@ -172,9 +196,9 @@ mod tests {
         let path = folder.path().join("data");
         let first = DataDir::take(&path).expect("free");
         let secret = first.secret().expect("made");
-        let Err(error) = DataDir::take(&path) else { panic!("taken twice") };
+        let Err(error) = DataDir::take_within(&path, RETRY) else { panic!("taken twice") };
         assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
-        let told = DataDir::in_use(&path).expect("taken").to_string();
+        let told = DataDir::in_use_for(&path, RETRY).expect("taken").to_string();
         assert!(told.contains(&format!("in use by process {}", std::process::id())), "{told}");
         drop(first);
         assert!(DataDir::in_use(&path).is_none());
@@ -182,6 +206,26 @@ mod tests {
         std::fs::write(path.join("secret"), b"short").unwrap();
         assert!(DataDir::take(&path).expect("free").secret().is_err());
     }
+
+    #[test]
+    fn whoever_comes_next_waits_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        for look in [false, true] {
+            let first = DataDir::take(&path).expect("free");
+            let soon = std::thread::spawn(move || {
+                std::thread::sleep(RETRY * 5);
+                drop(first);
+            });
+            if look {
+                assert!(DataDir::in_use(&path).is_none(), "it was free in time");
+            } else {
+                DataDir::take(&path).expect("free in time");
+            }
+            soon.join().unwrap();
+        }
+    }
+
     #[test]
     fn a_lock_that_is_a_link_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
