@@ -104,10 +104,10 @@ pub fn postpone(data_dir: &Path, line: &AuditLine) -> io::Result<()> {
 }
 
 /// Hands the lines that wait to `log`, oldest first, and forgets them, with one fsync for all. A crash in between hands them
-/// on again.
+/// on again. One that cannot be read or removed keeps none of the others from it.
 ///
 /// # Errors
-/// A file is there, and cannot be read or removed.
+/// A file is there, and cannot be read or removed: the first of these, and how many there are.
 pub fn log_pending(data_dir: &Path, mut log: impl FnMut(&AuditLine)) -> io::Result<()> {
     let folder = Folder::open(data_dir).map_err(io::Error::other)?;
     let mut names = folder.names().map_err(io::Error::other)?;
@@ -116,13 +116,21 @@ pub fn log_pending(data_dir: &Path, mut log: impl FnMut(&AuditLine)) -> io::Resu
         return Ok(());
     }
     names.sort();
-    let handed_on = names.into_iter().try_for_each(|name| {
-        log(&read(&std::fs::read(data_dir.join(&name))?));
-        folder.unlink(name).map(drop).map_err(io::Error::other)
-    });
-    // Also where one could not be: the others are logged.
+    let mut left = Vec::new();
+    for name in names {
+        let path = data_dir.join(&name);
+        let handed_on = std::fs::read(&path).and_then(|octets| {
+            log(&read(&octets));
+            folder.unlink(name).map(drop).map_err(io::Error::other)
+        });
+        left.extend(handed_on.err().map(|error| format!("{}: {error}", path.display())));
+    }
     folder.sync().map_err(io::Error::other)?;
-    handed_on
+    match left.as_slice() {
+        [] => Ok(()),
+        [only] => Err(io::Error::other(only.as_str())),
+        [first, others @ ..] => Err(io::Error::other(format!("{first}; and {} more", others.len()))),
+    }
 }
 
 /// One that does not parse is handed on as it is.
@@ -169,13 +177,16 @@ mod tests {
         assert_eq!(logged(folder.path()), [line("user:anna"), later]);
         assert_eq!(logged(folder.path()), []);
         assert!(folder.path().join("other").exists());
-        // One that cannot be read hides those before it no second time.
+        // One that cannot be read hides none of the others, neither those before it nor those behind, and those no second time.
         postpone(folder.path(), &line("user:anna")).unwrap();
-        std::fs::create_dir(folder.path().join(format!("{PENDING}Z"))).unwrap();
+        for name in ["0", "Z"] {
+            std::fs::create_dir(folder.path().join(format!("{PENDING}{name}"))).unwrap();
+        }
         let mut lines = 0;
         for expected in [1, 1] {
-            log_pending(folder.path(), |_| lines += 1).unwrap_err();
+            let error = log_pending(folder.path(), |_| lines += 1).unwrap_err().to_string();
             assert_eq!(lines, expected);
+            assert!(error.contains("audit-pending-0") && error.ends_with("and 1 more"), "{error}");
         }
     }
 
