@@ -23,7 +23,7 @@ pub(super) fn hand_out<W: Write>(
     gatepost: &Gatepost,
     narrator: &mut Narrator<W>,
 ) -> io::Result<()> {
-    narrator.chapter("9. Your turn")?;
+    narrator.chapter("10. Your turn")?;
     narrator.say("All of this is still up. Copy any of these lines into another terminal.")?;
     by_client(stage, narrator)?;
     narrator.pause()?;
