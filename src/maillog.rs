@@ -23,6 +23,7 @@ use crate::guard::ledger::{Block, Cause};
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
 use crate::quarantine::Envelope;
+use crate::quarantine::spool::Swept;
 use crate::release::Report;
 use crate::smtp::Reply;
 
@@ -578,6 +579,16 @@ pub fn quarantine_unreadable(messages: u64) {
         messages,
         "messages in the quarantine cannot be read; `gatepost quarantine list` says which and why"
     );
+}
+
+/// A message was removed at the start, since it had no envelope.
+pub fn quarantine_swept(swept: &Swept) {
+    warn!(id = %swept.id, size = swept.size, "{swept}");
+}
+
+/// So many more.
+pub fn quarantine_swept_more(messages: usize) {
+    warn!(messages, "further messages without an envelope were removed");
 }
 
 /// A domain refuses everybody.

@@ -542,8 +542,15 @@ fn messages_that_cannot_be_read() {
     fs::write(quarantine.join(format!("{broken}.envelope")), "{\"version\": 1, \"acc").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", quarantine.join(format!("{led_away}.message"))).unwrap();
     fs::write(quarantine.join(format!("{led_away}.envelope")), "{").unwrap();
+    let alone = "01M879BW7Z96692P4ET16AQH83";
+    fs::write(quarantine.join(format!("{alone}.message")), MESSAGE).unwrap();
     fs::write(site.path().join("users"), "anna:{UNKNOWN}x\nbert:!\n").unwrap();
     let mut serve = Serve::start(&site);
+    serve.wait_for(&format!(
+        "WARN&\"id\":\"{alone}\"&\"size\":{}&had no envelope and was removed",
+        MESSAGE.len()
+    ));
+    assert!(!quarantine.join(format!("{alone}.message")).exists());
     serve.wait_for("WARN&messages in the quarantine cannot be read&\"messages\":2");
     serve.wait_for("WARN&users cannot log in&\"users\":2&anna: &bert: ");
     for command in ["status", "unblock anna --release", "quarantine delete --account anna"] {
@@ -561,7 +568,12 @@ fn messages_that_cannot_be_read() {
     assert_eq!(output.status.code(), Some(1));
     assert!(!evidence.join(format!("{led_away}.eml")).exists());
     serve.stop();
+    fs::write(quarantine.join(format!("{alone}.message")), MESSAGE).unwrap();
     let warned = String::from_utf8(site.run("status").stderr).unwrap();
+    assert!(
+        warned.contains(&format!("message {alone} of {} octets had no envelope", MESSAGE.len())),
+        "{warned}"
+    );
     assert!(warned.contains("2 messages in the quarantine cannot be read"), "{warned}");
 }
 

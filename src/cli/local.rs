@@ -23,6 +23,9 @@ use crate::quarantine::Spool;
 use crate::roster::Roster;
 use crate::server::{DataDir, Workshop};
 
+/// So many messages that were removed for want of an envelope are told of.
+const SWEPT_TOLD: usize = 20;
+
 /// Open data.
 pub(super) struct Local {
     pub(super) operations: Operations,
@@ -41,6 +44,7 @@ impl Local {
             Need::Records => Self::records(config).await,
             Need::Upstream => {
                 let workshop = Workshop::open(config.clone()).await.map_err(failed)?;
+                tell_swept(&workshop.parts.spool);
                 let data_dir = config.data_dir.clone();
                 let audit = move |line: &AuditLine| postpone(&data_dir, line);
                 let operations = workshop.operations_alone(Box::new(audit), output::warn);
@@ -53,6 +57,7 @@ impl Local {
         let data_dir = DataDir::take(&config.data_dir).map_err(failed)?;
         let spool = Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(failed)?;
         let parked = || parked_blocks(&spool);
+        tell_swept(&spool);
         let ledger = Ledger::open(data_dir.path(), config.policy.clone(), &parked, clock::now());
         let ledger = ledger.map_err(failed)?;
         // `serve` tells the abuse desk.
@@ -69,6 +74,11 @@ impl Local {
             Parts::All(workshop) => workshop.close().await,
         }
     }
+}
+
+/// `serve` will not find these any more.
+fn tell_swept(spool: &Spool) {
+    spool.swept().iter().take(SWEPT_TOLD).for_each(|swept| output::warn(&swept.to_string()));
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "map_err hands over the error itself")]

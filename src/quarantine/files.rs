@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::envelope::{Envelope, MAX_TEXT};
 use super::index::{Index, Record};
+use super::spool::Swept;
 use crate::durable::{self, DurableError, Existing, Folder, Temporary};
 use crate::fail;
 use crate::id::QuarantineId;
@@ -187,8 +188,8 @@ fn known(folder: &Folder) -> Result<(), String> {
     }
 }
 
-/// Reads what is there, and removes what was never acknowledged. Only under [`lock`].
-pub(super) fn scan(folder: &Folder) -> Result<Index, DurableError> {
+/// Reads what is there, and removes what was never acknowledged; says which messages these were. Only under [`lock`].
+pub(super) fn scan(folder: &Folder) -> Result<(Index, Vec<Swept>), DurableError> {
     let mut swept = folder.sweep()?;
     let (mut messages, mut envelopes) = (Vec::new(), BTreeSet::new());
     for name in folder.names()? {
@@ -199,10 +200,15 @@ pub(super) fn scan(folder: &Folder) -> Result<Index, DurableError> {
             _ => {}
         }
     }
+    let mut without_envelope = Vec::new();
     for id in messages {
         // A folder of that name is none of ours.
         if !envelopes.contains(&id) && !folder.path().join(message_name(id)).is_dir() {
-            swept += usize::from(folder.unlink(message_name(id))?);
+            let size = message_size(folder, id).ok().flatten().unwrap_or(0);
+            if folder.unlink(message_name(id))? {
+                swept += 1;
+                without_envelope.push(Swept { id, size });
+            }
         }
     }
     if swept > 0 {
@@ -213,7 +219,7 @@ pub(super) fn scan(folder: &Folder) -> Result<Index, DurableError> {
     for (id, record) in ids.iter().zip(records(folder, &ids)) {
         index.put(*id, record);
     }
-    Ok(index)
+    Ok((index, without_envelope))
 }
 
 /// The record of each id, read by as many threads as there are processors.

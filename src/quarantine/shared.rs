@@ -9,7 +9,7 @@ use super::envelope::{Envelope, State};
 use super::files::{self, LoadError};
 use super::index::{Index, Record, Refusal};
 use super::space::Space;
-use super::spool::{Limits, SpoolError};
+use super::spool::{Limits, SpoolError, Swept};
 use crate::durable::Folder;
 use crate::id::QuarantineId;
 
@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub(super) index: Mutex<Index>,
     /// Held while marks are written.
     pub(super) marking: Mutex<()>,
+    /// Removed when this was opened, for want of an envelope.
+    pub(super) swept: Vec<Swept>,
     /// Keeps other processes out.
     pub(super) _lock: File,
 }

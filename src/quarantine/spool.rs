@@ -118,6 +118,26 @@ pub struct Due {
     pub state: State,
 }
 
+/// A message that had no envelope, and was removed for that: never acknowledged, or about to be removed, when a process was cut off.
+/// Or its envelope was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Which.
+    pub id: QuarantineId,
+    /// Octets.
+    pub size: u64,
+}
+
+impl std::fmt::Display for Swept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, size } = self;
+        write!(
+            f,
+            "message {id} of {size} octets had no envelope and was removed: it was being parked or removed when gatepost was cut off, unless somebody took the envelope away"
+        )
+    }
+}
+
 /// How much is parked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -143,11 +163,11 @@ impl Spool {
         let opened = blocking(move || {
             let folder = Folder::create(&path).map_err(|error| error.to_string())?;
             let lock = files::lock(&folder, LOCK_WAIT)?;
-            let index = files::scan(&folder).map_err(|error| error.to_string())?;
+            let (index, swept) = files::scan(&folder).map_err(|error| error.to_string())?;
             let space = Space::of(&path);
             let (index, marking) = (Mutex::new(index), Mutex::default());
             let limits = ArcSwap::from_pointee(limits);
-            Ok(Shared { folder: Arc::new(folder), limits, space, index, marking, _lock: lock })
+            Ok(Shared { folder: Arc::new(folder), limits, space, index, marking, swept, _lock: lock })
         });
         let shared = opened.await.and_then(|opened| opened).map_err(SpoolError::Io)?;
         Ok(Self { shared: Arc::new(shared) })
@@ -244,6 +264,11 @@ impl Spool {
     /// Unknown, claimed, or not removable; then it can be tried again.
     pub async fn remove(&self, id: QuarantineId) -> Result<(), SpoolError> {
         claim::remove(Arc::new(self.shared.hold(id)?)).await
+    }
+
+    /// The messages without an envelope that were removed when the quarantine was opened.
+    pub fn swept(&self) -> &[Swept] {
+        &self.shared.swept
     }
 
     /// How many cannot be read, as far as is known: whose they are is not.

@@ -55,6 +55,8 @@ const CONTACT_EVERY: Duration = Duration::from_secs(60);
 const CONTACT_SLACK: Duration = Duration::from_secs(15);
 /// How often as long as it never answered: until then clients are offered less than there is.
 const CONTACT_ANEW: Duration = Duration::from_secs(2);
+/// So many messages that were removed at the start are told of by name.
+const SWEPT_TOLD: usize = 20;
 /// How long idle upstream connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -241,6 +243,11 @@ impl Server {
             maillog::audit_lines_left(&error.to_string());
         }
         watchers::shut_out(&parts);
+        let swept = parts.spool.swept();
+        swept.iter().take(SWEPT_TOLD).for_each(maillog::quarantine_swept);
+        if let Some(more) = swept.len().checked_sub(SWEPT_TOLD).filter(|more| *more > 0) {
+            maillog::quarantine_swept_more(more);
+        }
         let unreadable = parts.spool.unreadable();
         if unreadable > 0 {
             maillog::quarantine_unreadable(unreadable);
