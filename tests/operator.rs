@@ -442,6 +442,56 @@ fn who_only_looks_keeps_nothing_from_starting() {
     serve.stop();
 }
 
+/// Readers that were left open: of a message, which delays no stop, and of a release, which goes on to its end all the same.
+#[test]
+fn who_does_not_read_holds_up_nothing() {
+    let site = Site::new("shutdown_timeout = \"60s\"\n");
+    let mut serve = Serve::start(&site);
+    let mut thief = Smtp::connect(serve.address);
+    thief.dirt();
+    // More answers than wait in both processes and the socket between them: some 10 KB each.
+    let nobody: Vec<String> = (0..80).map(|n| format!("nobody-{n}@example.org")).collect();
+    let recipients: Vec<&str> =
+        std::iter::once("anna@example.org").chain(nobody.iter().map(String::as_str)).collect();
+    for _ in 0..150 {
+        thief.send(&recipients);
+    }
+    drop(thief);
+    let (_pager, writer) = stalled();
+    let mut release = site.command("quarantine release --all --quiet --json").stdout(writer).spawn().unwrap();
+    let (mut left, mut moved) = (usize::MAX, std::time::Instant::now());
+    while left > 0 {
+        let now = site.objects("quarantine list").len();
+        if now < left {
+            (left, moved) = (now, std::time::Instant::now());
+        }
+        assert!(moved.elapsed() < PATIENCE, "stopped midway, with {left} left");
+    }
+    // Longer than what waits on the way.
+    let mut thief = Smtp::connect(serve.address);
+    for (line, expected) in
+        [("MAIL FROM:<thief@example.org>", "250"), ("RCPT TO:<anna@example.org>", "250"), ("DATA", "354")]
+    {
+        thief.say(line, expected);
+    }
+    let octets = "x".repeat(998) + "\r\n";
+    thief.say(&format!("Subject: long\r\n\r\n{}.", octets.repeat(8000)), "250");
+    drop(thief);
+    let id = site.objects("quarantine list")[0]["id"].as_str().unwrap().to_owned();
+    let (_other_pager, writer) = stalled();
+    let mut list = site.command(&format!("quarantine show {id} --raw")).stdout(writer).spawn().unwrap();
+    serve.wait_for("quarantine show --raw");
+    let began = std::time::Instant::now();
+    kill(serve.child.id(), rustix::process::Signal::TERM);
+    serve.wait_for("stopped");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(serve.child.wait().unwrap().success());
+    for child in [&mut release, &mut list] {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
 #[test]
 fn the_users_file() {
     let site = Site::new("");

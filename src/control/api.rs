@@ -77,6 +77,21 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes nothing, and is asked for the answer alone.
+    pub(super) fn only_looks(&self) -> bool {
+        match self {
+            Self::Status | Self::List { .. } | Self::Envelope { .. } => true,
+            Self::Block { .. }
+            | Self::Unblock { .. }
+            | Self::Kick { .. }
+            | Self::Release { .. }
+            | Self::Delete { .. }
+            | Self::Audit { .. } => false,
+        }
+    }
+}
+
 /// Which messages of the quarantine a list is to hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {

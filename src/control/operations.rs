@@ -1,7 +1,7 @@
 //! What each command does, over ledger, quarantine and roster; the same inside `serve` and, while that is down, in the
 //! command's own process.
 //!
-//! Answers go out as they come about, through a bounded channel: 100,000 of them are never in memory at once. Each
+//! Answers go out as they come about, through a bounded channel: of a list 100,000 are never in memory at once. Each
 //! operation leaves an audit line. What else it needs of the program around it is the [`Host`].
 
 use std::pin::Pin;
@@ -35,6 +35,10 @@ const RELEASES_AT_ONCE: usize = 8;
 const READ_AT_ONCE: usize = 64 * 1024;
 /// So many answers, or pieces of a message, wait for a reader that is slow.
 const WAITING: usize = 16;
+/// The same for a command that changes something: each message's, since what it does must not wait for a pager.
+const WAITING_OF_CHANGES: usize = 1 << 20;
+/// How long a command that only looks may go on once `serve` shuts down.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How often, and after how long, a message that is in another's hands is looked at again.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -94,8 +98,10 @@ pub struct Operations {
     spool: Spool,
     roster: Roster,
     host: Arc<dyn Host>,
-    /// The commands under way.
+    /// The commands under way that change something.
     under_way: Arc<Mutex<JoinSet<()>>>,
+    /// Those that only look.
+    looking: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// One command under way.
@@ -108,14 +114,18 @@ struct Command<'a> {
 impl Operations {
     /// Over these parts.
     pub fn new(ledger: Ledger, spool: Spool, roster: Roster, host: Arc<dyn Host>) -> Self {
-        Self { ledger, spool, roster, host, under_way: Arc::default() }
+        Self { ledger, spool, roster, host, under_way: Arc::default(), looking: Arc::default() }
     }
 
     /// Performs a command, whether or not anybody listens to the end.
     pub fn perform(&self, request: Request, actor: Actor) -> Answers {
-        let (answers, listener) = mpsc::channel(WAITING);
+        let (waiting, under_way) = match request.only_looks() {
+            true => (WAITING, &self.looking),
+            false => (WAITING_OF_CHANGES, &self.under_way),
+        };
+        let (answers, listener) = mpsc::channel(waiting);
         let operations = self.clone();
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
         while under_way.try_join_next().is_some() {}
         under_way.spawn(async move {
             let command = Command { operations: &operations, actor: &actor, answers };
@@ -125,16 +135,11 @@ impl Operations {
         listener
     }
 
-    /// Waits until no command is under way, whether or not anybody listens to it. Dropped before, it ends them where they are.
+    /// Waits until no command is under way, whether or not anybody listens to it; those that only look end after a moment. Dropped
+    /// before, it ends them where they are.
     pub async fn finish(&self) {
-        loop {
-            let mut under_way =
-                std::mem::take(&mut *self.under_way.lock().unwrap_or_else(PoisonError::into_inner));
-            if under_way.is_empty() {
-                return;
-            }
-            while under_way.join_next().await.is_some() {}
-        }
+        let looked = tokio::time::timeout(LAST_LOOK, finished(&self.looking));
+        let ((), _) = tokio::join!(finished(&self.under_way), looked);
     }
 
     /// A message octet for octet as it arrived, or its envelope as it stands on disk.
@@ -222,6 +227,17 @@ impl Operations {
 
     fn parked(&self, account: &Account) -> u64 {
         self.spool.usage(Some(account)).messages
+    }
+}
+
+/// Waits for all of them. Dropped before, it ends those that are left.
+async fn finished(commands: &Mutex<JoinSet<()>>) {
+    loop {
+        let mut under_way = std::mem::take(&mut *commands.lock().unwrap_or_else(PoisonError::into_inner));
+        if under_way.is_empty() {
+            return;
+        }
+        while under_way.join_next().await.is_some() {}
     }
 }
 

@@ -55,6 +55,8 @@ const CONTACT_EVERY: Duration = Duration::from_secs(60);
 const CONTACT_SLACK: Duration = Duration::from_secs(15);
 /// How often as long as it never answered: until then clients are offered less than there is.
 const CONTACT_ANEW: Duration = Duration::from_secs(2);
+/// How long answers and messages may still be read once no command is under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// So many messages that were removed at the start are told of by name.
 const SWEPT_TOLD: usize = 20;
 /// How long idle upstream connections may take to say goodbye.
@@ -253,18 +255,28 @@ impl Server {
             maillog::quarantine_unreadable(unreadable);
         }
         let commands = operations.clone();
+        let (answered, all_answered) = tokio::sync::oneshot::channel();
         let mut ending = parts.shutdown.clone();
         finishing.spawn(async move {
             let _ = ending.wait_for(|ending| *ending).await;
             commands.finish().await;
+            let _ = answered.send(());
         });
         let mut down = parts.shutdown.clone();
         finishing.spawn(async move {
             let end = async move {
                 let _ = down.wait_for(|down| *down).await;
             };
-            if let Err(error) = routes::serve(control, operations, end).await {
-                maillog::control_failed(&error.to_string());
+            // What a reader leaves lying is no reason to stay.
+            let cut = async move {
+                let _ = all_answered.await;
+                tokio::time::sleep(LAST_ANSWERS).await;
+            };
+            tokio::select! {
+                served = routes::serve(control, operations, end) => if let Err(error) = served {
+                    maillog::control_failed(&error.to_string());
+                },
+                () = cut => {}
             }
         });
         for listener in listeners {
