@@ -14,7 +14,7 @@
 //!
 //! | layer | modules | may use |
 //! | --- | --- | --- |
-//! | 0 words | [`smtp`], [`account`], [`clock`], [`id`], [`fail`] | std |
+//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`id`], [`fail`] | std |
 //! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, detector, cause, mimicry, [`quarantine`]'s envelope, [`sender`]'s rules, [`config`]; [`replay`], apart | layer 0 |
 //! | 2 parts | [`auth`], [`upstream`], [`quarantine`], [`guard`]'s ledger, [`net`], [`notify`], [`durable`], [`rested`], [`roster`], [`sender`] | layers 0-1, not each other |
 //! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`digest`], [`maillog`], [`parts`] | layers 0-2 |
@@ -28,6 +28,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod decimal;
 pub mod demo;
 pub mod desk;
 pub mod digest;

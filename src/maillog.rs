@@ -7,7 +7,8 @@
 mod bounds;
 pub mod json;
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::account::Account;
 use crate::auth::Guessed;
 use crate::clock::Timestamp;
 use crate::control::AuditLine;
+use crate::decimal::{Digits, push_ipv4};
 use crate::guard::ledger::{Block, Cause};
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
@@ -37,7 +39,28 @@ static BOUNDS: Bounds = Bounds::new();
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLog {
     id: SessionId,
-    client: SocketAddr,
+    client: Client,
+}
+
+/// Where a client connected from.
+#[derive(Debug, Clone, Copy)]
+struct Client(SocketAddr);
+
+impl Client {
+    fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SocketAddr::V4(address) = self.0 else { return self.0.fmt(f) };
+        let mut text = String::with_capacity("255.255.255.255:65535".len());
+        push_ipv4(&mut text, *address.ip());
+        text.push(':');
+        text.push_str(Digits::of(address.port().into()).as_str());
+        f.write_str(&text)
+    }
 }
 
 /// What a line about a message says.
@@ -94,7 +117,7 @@ fn list(addresses: &[&str]) -> String {
 impl SessionLog {
     /// For one session.
     pub fn new(id: SessionId, client: SocketAddr) -> Self {
-        Self { id, client }
+        Self { id, client: Client(client) }
     }
 
     /// A client connected.

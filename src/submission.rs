@@ -16,6 +16,7 @@ mod receive;
 mod sasl;
 mod scrutiny;
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use crate::net::Stream;
 use crate::parts::Parts;
 use crate::roster::{Ending, Ticket};
 use crate::sender::Rules;
-use crate::session::{AuthOutcome, Event, Interruption, LineError, Session, Step, Terms, View};
+use crate::session::{AuthOutcome, Event, Interruption, LineError, Session, Sources, Step, Terms, View};
 use crate::smtp::{Command, CommandError, Extensions};
 use crate::upstream::{SessionConnections, Transaction};
 
@@ -427,15 +428,17 @@ struct Scene<'a> {
     room: bool,
     credentials_changed: bool,
     interruption: Option<Interruption>,
-    precedents: Guard<Arc<Precedents>>,
-    upstream: Guard<Option<Arc<Extensions>>>,
     /// Where they matter.
     mechanisms: Option<Arc<str>>,
-    sender: Option<(Guard<Arc<Rules>>, &'a Account)>,
+    parts: &'a Parts,
+    account: Option<&'a Account>,
+    precedents: OnceCell<Guard<Arc<Precedents>>>,
+    upstream: OnceCell<Guard<Option<Arc<Extensions>>>>,
+    rules: OnceCell<Guard<Arc<Rules>>>,
 }
 
 impl<'a> Scene<'a> {
-    fn of(parts: &Parts, sender: Option<&'a Sender>, shutdown: &watch::Receiver<bool>) -> Self {
+    fn of(parts: &'a Parts, sender: Option<&'a Sender>, shutdown: &watch::Receiver<bool>) -> Self {
         let now = clock::now();
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
         let probation = sender.is_some_and(|sender| sender.watch.probation(now).is_some());
@@ -453,10 +456,12 @@ impl<'a> Scene<'a> {
             room,
             credentials_changed: ending == Some(Ending::CredentialsChanged),
             interruption,
-            precedents: parts.ledger.precedents(),
-            upstream: parts.upstream.offers(),
             mechanisms: None,
-            sender: sender.map(|sender| (parts.senders.rules(), &sender.account)),
+            parts,
+            account: sender.map(|sender| &sender.account),
+            precedents: OnceCell::new(),
+            upstream: OnceCell::new(),
+            rules: OnceCell::new(),
         }
     }
 
@@ -468,11 +473,24 @@ impl<'a> Scene<'a> {
             room: self.room,
             credentials_changed: self.credentials_changed,
             interruption: self.interruption,
-            precedents: &self.precedents,
-            upstream: self.upstream.as_deref(),
             mechanisms: self.mechanisms.as_deref().unwrap_or_default(),
-            sender: self.sender.as_ref().map(|(rules, account)| (&***rules, *account)),
+            sources: self,
         }
+    }
+}
+
+/// Looked at when asked for, once an event.
+impl Sources for Scene<'_> {
+    fn precedents(&self) -> &Precedents {
+        self.precedents.get_or_init(|| self.parts.ledger.precedents())
+    }
+
+    fn upstream(&self) -> Option<&Extensions> {
+        self.upstream.get_or_init(|| self.parts.upstream.offers()).as_deref()
+    }
+
+    fn sender(&self) -> Option<(&Rules, &Account)> {
+        self.account.map(|account| (&***self.rules.get_or_init(|| self.parts.senders.rules()), account))
     }
 }
 

@@ -6,7 +6,7 @@
 use allocation_counter::measure;
 use gatepost::clock::Timestamp;
 use gatepost::guard::mimicry::Precedents;
-use gatepost::session::{Answered, Ask, Event, LineError, Session, Step, Terms, View};
+use gatepost::session::{Answered, Ask, Event, Given, LineError, Session, Step, Terms, View};
 use gatepost::smtp::{Command, Extensions, Reply};
 
 struct Talk {
@@ -45,6 +45,7 @@ impl Talk {
     }
 
     fn happens(&mut self, event: Event) -> Step {
+        let given = Given { precedents: &self.precedents, upstream: Some(&self.upstream), sender: None };
         let view = View {
             now: Timestamp::default(),
             blocked: false,
@@ -52,10 +53,8 @@ impl Talk {
             room: true,
             credentials_changed: false,
             interruption: None,
-            precedents: &self.precedents,
-            upstream: Some(&self.upstream),
             mechanisms: "",
-            sender: None,
+            sources: &given,
         };
         self.session.handle(event, &view, &mut self.to_client)
     }

@@ -36,14 +36,15 @@ const fn unit(name: &'static str, may_use: &'static [&'static str], never: &'sta
     Unit { name, may_use, never }
 }
 
-const WORDS: &[&str] = &["smtp", "account", "clock", "id", "fail"];
+const WORDS: &[&str] = &["smtp", "account", "clock", "decimal", "id", "fail"];
 
 /// Units may use the words (layer 0) without saying so. A unit used by its parts is named with them: `guard` is its `mod.rs`.
 const HOUSE: &[Unit] = &[
     // Layer 0: words. Only the clock asks the system anything.
-    unit("smtp", &["account", "clock", "id"], NO_WORLD),
+    unit("smtp", &["account", "clock", "decimal", "id"], NO_WORLD),
+    unit("decimal", &[], NO_WORLD),
     unit("account", &[], NO_WORLD),
-    unit("clock", &["fail"], &["tokio::", "std::fs", "sled::", "tracing::"]),
+    unit("clock", &["decimal", "fail"], &["tokio::", "std::fs", "sled::", "tracing::"]),
     unit("id", &["clock"], NO_WORLD),
     unit("fail", &[], &["tokio::", "sled::", "tracing::", "now()"]),
     // Layer 1: decisions. The configuration is made of the parts' own settings.

@@ -8,6 +8,8 @@
 pub mod account;
 #[path = "../../src/clock.rs"]
 pub mod clock;
+#[path = "../../src/decimal.rs"]
+pub mod decimal;
 pub mod guard;
 #[path = "../../src/id.rs"]
 pub mod id;

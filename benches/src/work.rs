@@ -12,7 +12,7 @@ use crate::guard::window::{Count, Key, Rule, Window};
 use crate::id::SessionId;
 use crate::quarantine::envelope::Envelope;
 use crate::sender::rules::Rules as SenderRules;
-use crate::session::{Answered, Ask, AuthOutcome, Event, Session, Step, Terms, View};
+use crate::session::{Answered, Ask, AuthOutcome, Event, Given, Session, Step, Terms, View};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::mail_data::{DotScanner, DotStuffer};
 use crate::smtp::trace::{Protocol, Received, received};
@@ -203,6 +203,8 @@ fn session() -> Work {
     let mut session = Session::new(terms, 7);
     let mut out = Vec::with_capacity(4096);
     let mut handle = move |event| {
+        let given =
+            Given { precedents: &precedents, upstream: Some(&upstream), sender: Some((&rules, &account)) };
         let view = View {
             now: WHEN,
             blocked: false,
@@ -210,10 +212,8 @@ fn session() -> Work {
             room: true,
             credentials_changed: false,
             interruption: None,
-            precedents: &precedents,
-            upstream: Some(&upstream),
             mechanisms: "PLAIN LOGIN",
-            sender: Some((&rules, &account)),
+            sources: &given,
         };
         out.clear();
         session.handle(event, &view, &mut out)

@@ -9,8 +9,8 @@ use gatepost::auth::{Authenticator, Mechanism, SaslStep};
 use gatepost::clock::Timestamp;
 use gatepost::guard::mimicry::Precedents;
 use gatepost::session::{
-    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, Session, Step, Terms,
-    UpstreamFault, View,
+    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Given, Interruption, LineError, Session, Step,
+    Terms, UpstreamFault, View,
 };
 use gatepost::smtp::{Command, Extensions, Reply};
 
@@ -132,6 +132,7 @@ impl Driver<'_> {
             mechanisms,
             ..
         } = &self.world;
+        let given = Given { precedents, upstream: upstream.as_ref(), sender: None };
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
@@ -139,10 +140,8 @@ impl Driver<'_> {
             room: *room,
             credentials_changed: *credentials_changed,
             interruption: *interruption,
-            precedents,
-            upstream: upstream.as_ref(),
             mechanisms,
-            sender: None,
+            sources: &given,
         };
         let step = self.session.handle(event, &view, &mut self.out);
         self.closed |= step == Step::Close;
@@ -161,6 +160,7 @@ impl Driver<'_> {
             mechanisms,
             ..
         } = &self.world;
+        let given = Given { precedents, upstream: upstream.as_ref(), sender: None };
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
@@ -168,10 +168,8 @@ impl Driver<'_> {
             room: *room,
             credentials_changed: *credentials_changed,
             interruption: *interruption,
-            precedents,
-            upstream: upstream.as_ref(),
             mechanisms,
-            sender: None,
+            sources: &given,
         };
         self.session.destination(|| "<1@example.org>".to_owned(), &view)
     }

@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock;
+use crate::decimal::Digits;
 
 /// To be given to a subscriber of tracing-subscriber.
 pub struct JsonLines;
@@ -27,7 +28,11 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        write!(out, "{{\"timestamp\":\"{}\",\"level\":\"{}\"", clock::now(), event.metadata().level())?;
+        out.write_str("{\"timestamp\":\"")?;
+        out.write_str(&clock::now().to_string())?;
+        out.write_str("\",\"level\":\"")?;
+        out.write_str(event.metadata().level().as_str())?;
+        out.write_char('"')?;
         let mut fields = Fields { out: &mut out, outcome: Ok(()) };
         event.record(&mut fields);
         fields.outcome?;
@@ -77,7 +82,7 @@ impl Visit for Fields<'_> {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, |out| out.write_str(Digits::of(value).as_str()));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

@@ -223,7 +223,7 @@ pub enum Interruption {
 }
 
 /// The world at the moment of an event.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// When that is.
     pub now: Timestamp,
@@ -237,12 +237,43 @@ pub struct View<'a> {
     pub credentials_changed: bool,
     /// Whether the session is to end at its next command.
     pub interruption: Option<Interruption>,
-    /// The upstream's last replies.
-    pub precedents: &'a Precedents,
-    /// What the upstream offers, as far as it is known.
-    pub upstream: Option<&'a Extensions>,
     /// The SASL mechanisms to offer; empty: none.
     pub mechanisms: &'a str,
+    /// The rest.
+    pub sources: &'a dyn Sources,
+}
+
+/// What few events ask for, and costs something to look at.
+pub trait Sources {
+    /// The upstream's last replies.
+    fn precedents(&self) -> &Precedents;
+    /// What the upstream offers, as far as it is known.
+    fn upstream(&self) -> Option<&Extensions>;
     /// As whom the account may send; `None` as long as there is no account.
+    fn sender(&self) -> Option<(&Rules, &Account)>;
+}
+
+/// [`Sources`] that are known beforehand.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// [`Sources::precedents`]
+    pub precedents: &'a Precedents,
+    /// [`Sources::upstream`]
+    pub upstream: Option<&'a Extensions>,
+    /// [`Sources::sender`]
     pub sender: Option<(&'a Rules, &'a Account)>,
+}
+
+impl Sources for Given<'_> {
+    fn precedents(&self) -> &Precedents {
+        self.precedents
+    }
+
+    fn upstream(&self) -> Option<&Extensions> {
+        self.upstream
+    }
+
+    fn sender(&self) -> Option<(&Rules, &Account)> {
+        self.sender
+    }
 }

@@ -12,8 +12,8 @@ pub mod texts;
 mod transaction;
 
 pub use event::{
-    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Interruption, LineError, ParkOrder, ParkReason,
-    Step, UpstreamFault, View,
+    Answered, Ask, AuthOutcome, Delivery, Destination, Event, Given, Interruption, LineError, ParkOrder,
+    ParkReason, Sources, Step, UpstreamFault, View,
 };
 use queue::{Pending, Queue};
 use sequence::{Situation, Verb, out_of_order};
@@ -206,7 +206,7 @@ impl Session {
         if reason != ParkReason::Probation {
             transaction.divert();
         }
-        let imitation = view.precedents.imitate(Place::EndOfData, &message_id(), &mut self.shuffle);
+        let imitation = view.sources.precedents().imitate(Place::EndOfData, &message_id(), &mut self.shuffle);
         self.told = Some(imitation.reply.clone());
         Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
     }
@@ -297,7 +297,7 @@ impl Session {
     fn hello_said(&mut self, name: String, extended: bool, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         // RFC 5321 4.1.4: EHLO in mid-session resets as RSET does.
         self.transaction = None;
-        let offered = offer::offered(view.upstream, self.encrypted);
+        let offered = offer::offered(view.sources.upstream(), self.encrypted);
         let mut text = self.terms.hostname.clone();
         if extended {
             for keyword in self.keywords(&offered, view.mechanisms) {
@@ -377,7 +377,8 @@ impl Session {
         }
         command.parameters.forget_the_past(view.now);
         // Asked before whether the account is blocked: a block must not show.
-        if view.sender.is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path)) {
+        if view.sources.sender().is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path))
+        {
             return self.say(texts::FOREIGN_SENDER, out);
         }
         if self.transactions >= self.terms.max_transactions && self.terms.max_transactions > 0 {
@@ -394,8 +395,11 @@ impl Session {
         if !view.room {
             return self.say(texts::QUARANTINE_FULL, out);
         }
-        let told =
-            view.precedents.imitate(Place::Mail, command.reverse_path.as_str(), &mut self.shuffle).reply;
+        let told = view
+            .sources
+            .precedents()
+            .imitate(Place::Mail, command.reverse_path.as_str(), &mut self.shuffle)
+            .reply;
         self.transaction = Some(Transaction::new(command, None, Bound::Upstream));
         self.say(told, out)
     }
@@ -575,7 +579,10 @@ impl Session {
         let covered = view.blocked && !self.terms.refuse_blocked;
         let imitation = covered.then(|| {
             transaction.divert();
-            view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle).reply
+            view.sources
+                .precedents()
+                .imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle)
+                .reply
         });
         let told = match (&imitation, &upstream) {
             (Some(told), _) | (None, Ok(told) | Err(told)) => told,
@@ -593,7 +600,7 @@ impl Session {
             return self.write(&texts::NEED_MAIL, out);
         };
         let imitation =
-            view.precedents.imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle);
+            view.sources.precedents().imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle);
         transaction.bound = Bound::Unasked;
         let recipient = Recipient { command, upstream: None, accepted: true };
         transaction.note(recipient, self.terms.max_recipients);

@@ -4,8 +4,13 @@
 //! The scan is tolerant, since devices write bad headers: a line that is no field and no continuation ends nothing.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr2};
+
+/// Built once: that costs as much as a search.
+static EMPTY_LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Collects content until the empty line that ends the header section.
 #[derive(Debug)]
@@ -81,7 +86,7 @@ impl HeaderCollector {
         }
         // Up to three octets of CRLF CRLF have been there before.
         let from = seen.saturating_sub(3);
-        memmem::find(&self.octets[from..], b"\r\n\r\n").map(|at| from + at + 4)
+        EMPTY_LINE.find(&self.octets[from..]).map(|at| from + at + 4)
     }
 
     /// Ends it: at the empty line, or where the message ended without one.

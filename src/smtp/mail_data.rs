@@ -6,7 +6,14 @@
 //! A scanner never copies: it says how much of the buffer is mail data in wire form and where in it the stuffed dots
 //! are. What may yet turn out to be the end (CR, `.`, `.` CR) it leaves unconsumed in the caller's buffer.
 
-use memchr::{memchr3, memmem};
+use std::sync::LazyLock;
+
+use memchr::memchr3;
+use memchr::memmem::Finder;
+
+/// Built once: that costs as much as a search.
+static LINE_DOT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n."));
+static LF_DOT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\n."));
 
 /// Why a message cannot be relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,12 +86,7 @@ impl DotScanner {
     /// Nothing is consumed from an empty `input`, and from one that holds just what cannot be decided yet.
     pub fn scan(&mut self, input: &[u8]) -> Scan {
         // Nearly all content is sound: then nothing but a dot behind CRLF is of interest, and its lines need not be gone through.
-        if is_sound(input) {
-            let dots = memmem::Finder::new(b"\r\n.");
-            self.scan_by(input, |rest| next_dot(&dots, rest))
-        } else {
-            self.scan_by(input, next_newline)
-        }
+        if is_sound(input) { self.scan_by(input, next_dot) } else { self.scan_by(input, next_newline) }
     }
 
     /// `next`: where to look next, behind octets that change nothing; `None`: nowhere.
@@ -158,8 +160,8 @@ fn next_newline(rest: &[u8]) -> Option<usize> {
 }
 
 /// In sound content: where the next CRLF stands that a dot follows, or with which the content so far ends.
-fn next_dot(dots: &memmem::Finder<'_>, rest: &[u8]) -> Option<usize> {
-    dots.find(rest).or(match rest {
+fn next_dot(rest: &[u8]) -> Option<usize> {
+    LINE_DOT.find(rest).or(match rest {
         [before @ .., b'\r', b'\n'] | [before @ .., b'\r'] => Some(before.len()),
         _ => None,
     })
@@ -266,7 +268,7 @@ impl DotStuffer {
         };
         let mut copied = 0;
         // Not each line's end: what is sought is rare.
-        for lf in memmem::find_iter(content, b"\n.") {
+        for lf in LF_DOT.find_iter(content) {
             if follows_cr(lf) {
                 out.extend_from_slice(&content[copied..=lf]);
                 out.push(b'.');

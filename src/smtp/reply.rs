@@ -4,11 +4,13 @@
 //! nothing in it can become a second reply.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use memchr::memchr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::decimal::Digits;
 
 /// An enhanced status code (RFC 3463): class.subject.detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -268,15 +270,7 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
     if number < 10 {
         return out.push(digit(number));
     }
-    let mut digits = [b'0'; 5];
-    let mut rest = number;
-    let mut begin = digits.len();
-    while rest > 0 {
-        begin -= 1;
-        digits[begin] = digit(rest);
-        rest /= 10;
-    }
-    out.extend_from_slice(&digits[begin..]);
+    out.extend_from_slice(Digits::of(number.into()).as_bytes());
 }
 
 impl Enhanced {
@@ -305,16 +299,18 @@ fn is_printable(c: char) -> bool {
 /// One line, for logs and envelopes: `550 5.1.1 text / second line`.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:03}", self.code)?;
+        f.write_str(Digits::padded(self.code.into(), 3).as_str())?;
         if let Some(enhanced) = self.enhanced {
-            write!(f, " {enhanced}")?;
+            f.write_char(' ')?;
+            fmt::Display::fmt(&enhanced, f)?;
         }
         for (index, line) in self.lines().enumerate() {
             match index {
-                0 if line.is_empty() => {}
-                0 => write!(f, " {line}")?,
-                _ => write!(f, " / {line}")?,
+                0 if line.is_empty() => continue,
+                0 => f.write_char(' ')?,
+                _ => f.write_str(" / ")?,
             }
+            f.write_str(line)?;
         }
         Ok(())
     }
@@ -322,7 +318,9 @@ impl fmt::Display for Reply {
 
 impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+        let mut text = Vec::with_capacity(9);
+        self.encode(&mut text);
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -7,6 +7,7 @@ use super::path::{MAX_PATH, Mailbox};
 use super::xtext;
 use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
+use crate::decimal::push_ipv4;
 use crate::id::SessionId;
 
 /// So many Received fields are borne; one more is taken for a loop (RFC 5321 6.3: at least 100).
@@ -152,7 +153,13 @@ pub fn origin(account: &Account) -> String {
 /// RFC 5321 4.1.3
 fn address_literal(address: IpAddr) -> String {
     match address.to_canonical() {
-        IpAddr::V4(v4) => format!("[{v4}]"),
+        IpAddr::V4(v4) => {
+            let mut literal = String::with_capacity("[255.255.255.255]".len());
+            literal.push('[');
+            push_ipv4(&mut literal, v4);
+            literal.push(']');
+            literal
+        }
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
     }
 }

@@ -48,6 +48,20 @@ pub(super) struct World {
     pub bound: Option<(Rules, Account)>,
 }
 
+impl Sources for World {
+    fn precedents(&self) -> &Precedents {
+        &self.precedents
+    }
+
+    fn upstream(&self) -> Option<&Extensions> {
+        self.upstream.as_ref()
+    }
+
+    fn sender(&self) -> Option<(&Rules, &Account)> {
+        self.bound.as_ref().map(|(rules, account)| (rules, account))
+    }
+}
+
 impl World {
     pub(super) fn new() -> Self {
         let upstream = Extensions {
@@ -80,10 +94,8 @@ impl World {
             room: self.room,
             credentials_changed: self.credentials_changed,
             interruption: self.interruption,
-            precedents: &self.precedents,
-            upstream: self.upstream.as_ref(),
             mechanisms: self.mechanisms,
-            sender: self.bound.as_ref().map(|(rules, account)| (rules, account)),
+            sources: self,
         }
     }
 
