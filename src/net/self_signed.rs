@@ -81,7 +81,11 @@ fn write(path: &Path, pem: &str) -> Result<(), TlsError> {
         .filter(|folder| !folder.as_os_str().is_empty())
         .map_or(Ok(()), durable::create_folder)
         .and_then(|()| durable::write(path, pem.as_bytes()))
-        .map_err(|cause| TlsError(cause.to_string()))
+        .map_err(|cause| {
+            TlsError(format!(
+                "a self-signed certificate cannot be made: {cause}; set [tls] certificate and private_key to files that are there, or to a folder that Gatepost's user may write to"
+            ))
+        })
 }
 
 fn is_there(path: &Path) -> Result<bool, TlsError> {
@@ -123,6 +127,12 @@ mod tests {
         let error = ensure(&certificate, &key, "mail.example.org").unwrap_err().to_string();
         assert!(error.contains("server.key: missing"), "{error}");
         assert!(!key.exists());
+
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let nowhere = folder.path().join("file/server.crt");
+        let error =
+            ensure(&nowhere, &nowhere.with_extension("key"), "mail.example.org").unwrap_err().to_string();
+        assert!(error.contains("file: ") && error.contains("set [tls] certificate"), "{error}");
     }
 
     #[test]
