@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -205,6 +206,10 @@ fn keep(file: durable::Temporary, folder: &Arc<Folder>, name: &str, sha256: &str
 /// Adds lines to the manifest; those of other files stay.
 fn note(folder: &Arc<Folder>, sums: impl IntoIterator<Item = (String, String)>) -> Result<(), Failed> {
     let path = folder.path().join(MANIFEST);
+    // Until the end of this function: two exports into one folder leave the lines of both.
+    let wrong = |error: io::Error| Failed::because(format!("{}: {error}", folder.path().display()));
+    let lock = File::open(folder.path()).map_err(wrong)?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| wrong(error.into()))?;
     let before = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -291,5 +296,19 @@ mod tests {
             .output()
             .unwrap();
         assert!(checked.status.success(), "{checked:?}");
+    }
+
+    #[test]
+    fn exports_at_once_keep_each_others_lines() {
+        let home = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..40).map(|number| format!("{number:02}.eml")).collect();
+        std::thread::scope(|scope| {
+            for name in &names {
+                let folder = Arc::new(Folder::open(home.path()).unwrap());
+                scope.spawn(move || note(&folder, [(name.clone(), "0".to_owned())]).unwrap());
+            }
+        });
+        let noted = std::fs::read_to_string(home.path().join(MANIFEST)).unwrap();
+        assert_eq!(noted, names.iter().map(|name| format!("0  {name}\n")).collect::<String>());
     }
 }
