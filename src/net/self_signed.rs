@@ -128,11 +128,11 @@ mod tests {
         assert!(error.contains("server.key: missing"), "{error}");
         assert!(!key.exists());
 
-        std::fs::write(folder.path().join("file"), "").unwrap();
-        let nowhere = folder.path().join("file/server.crt");
+        // Nobody can make a folder there.
+        let nowhere = Path::new("/proc/gatepost/server.crt");
         let error =
-            ensure(&nowhere, &nowhere.with_extension("key"), "mail.example.org").unwrap_err().to_string();
-        assert!(error.contains("file: ") && error.contains("set [tls] certificate"), "{error}");
+            ensure(nowhere, &nowhere.with_extension("key"), "mail.example.org").unwrap_err().to_string();
+        assert!(error.contains("/proc/gatepost") && error.contains("set [tls] certificate"), "{error}");
     }
 
     #[test]
