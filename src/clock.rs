@@ -7,11 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use jiff::civil::DateTime;
-use jiff::tz::Offset;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::decimal::Digits;
 
 /// A moment in UTC, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -48,28 +44,7 @@ impl Timestamp {
 
     /// RFC 5322 3.3, in UTC: `Tue, 24 Nov 2026 16:05:28 +0000`.
     pub fn to_rfc5322(self) -> String {
-        const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let at = self.civil();
-        let name = |names: &'static [&'static str], one_based: i8| {
-            usize::try_from(one_based - 1)
-                .ok()
-                .and_then(|index| names.get(index))
-                .copied()
-                .unwrap_or_default()
-        };
-        let mut text = String::with_capacity("Tue, 24 Nov 2026 16:05:28 +0000".len());
-        text.push_str(name(&DAYS, at.weekday().to_monday_one_offset()));
-        text.push_str(", ");
-        push(&mut text, at.day(), 2, " ");
-        text.push_str(name(&MONTHS, at.month()));
-        text.push(' ');
-        push(&mut text, at.year(), 4, " ");
-        push(&mut text, at.hour(), 2, ":");
-        push(&mut text, at.minute(), 2, ":");
-        push(&mut text, at.second(), 2, " +0000");
-        text
+        self.calendar().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
     }
 
     /// Reads an RFC 3339 date and time.
@@ -84,33 +59,16 @@ impl Timestamp {
             .map_err(|_| format!("`{text}` lies before 1970"))
     }
 
-    /// Its date and time of day, in UTC.
-    fn civil(self) -> DateTime {
+    fn calendar(self) -> jiff::Timestamp {
         let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
-        Offset::UTC
-            .to_datetime(jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+        jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
-}
-
-/// Appends a part of a date with so many digits, and what follows it.
-fn push(text: &mut String, part: impl Into<i64>, width: usize, then: &str) {
-    text.push_str(Digits::padded(part.into().unsigned_abs(), width).as_str());
-    text.push_str(then);
 }
 
 /// RFC 3339 in UTC, with milliseconds: `2026-11-24T16:05:28.123Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.civil();
-        let mut text = String::with_capacity("2026-11-24T16:05:28.123Z".len());
-        push(&mut text, at.year(), 4, "-");
-        push(&mut text, at.month(), 2, "-");
-        push(&mut text, at.day(), 2, "T");
-        push(&mut text, at.hour(), 2, ":");
-        push(&mut text, at.minute(), 2, ":");
-        push(&mut text, at.second(), 2, ".");
-        push(&mut text, at.millisecond(), 3, "Z");
-        f.write_str(&text)
+        write!(f, "{:.3}", self.calendar())
     }
 }
 

@@ -4,6 +4,7 @@
 //! exists therefore always stands for whole content. Whoever renames or unlinks several files of a [`Folder`] calls
 //! [`Folder::sync`] once behind them all; concurrent calls share one fsync. Blocking calls: async callers put them on
 //! a blocking thread. Every error names the step and the path. What a crash leaves behind begins with [`TEMP_PREFIX`].
+//! And how all wait for the lock of a file ([`lock_within`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,8 +14,9 @@ use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock};
 use rustix::io::Errno;
 
 /// How the name of a file begins that is not yet what its name will say.
@@ -26,6 +28,8 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o700);
 /// How many temporary names are tried: those of a crashed predecessor with the same process id are passed over.
 const NAMES_TRIED: usize = 100_000;
+/// How often a lock is tried that somebody has.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,21 @@ pub enum Existing {
     Replace,
     /// It stays, and the step fails.
     Keep,
+}
+
+/// Locks a file by an operation that does not block, and tries for so long, at least once: whoever has it may be about to let it go.
+/// Blocks the thread.
+///
+/// # Errors
+/// `WOULDBLOCK`: somebody keeps it. Else the system has no lock for it.
+pub fn lock_within(file: &File, operation: FlockOperation, wait: Duration) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match flock(file, operation) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Writes `content` to `path`, durably, in place of what is there.

@@ -356,16 +356,21 @@ fn waiting(site: &Site) -> usize {
     names.filter(|name| name.to_string_lossy().starts_with("audit-pending")).count()
 }
 
-#[test]
-fn while_serve_does_not_run() {
-    let site = Site::new("");
-    assert!(site.fails("status").contains("is it the right --config FILE"));
-    let serve = Serve::start(&site);
+/// `serve` ran: an account is blocked, and has a message in the quarantine.
+fn a_thief_was_here(site: &Site) {
+    let serve = Serve::start(site);
     let mut thief = Smtp::connect(serve.address);
     thief.dirt();
     thief.send(&["anna@example.org"]);
     drop(thief);
     serve.stop();
+}
+
+#[test]
+fn while_serve_does_not_run() {
+    let site = Site::new("");
+    assert!(site.fails("status").contains("is it the right --config FILE"));
+    a_thief_was_here(&site);
 
     site.done("block anna --reason stolen");
     site.done("block anna");
@@ -408,12 +413,7 @@ fn stalled() -> (std::io::PipeReader, std::io::PipeWriter) {
 #[test]
 fn who_only_looks_keeps_nothing_from_starting() {
     let site = Site::new("");
-    let serve = Serve::start(&site);
-    let mut thief = Smtp::connect(serve.address);
-    thief.dirt();
-    thief.send(&["anna@example.org"]);
-    drop(thief);
-    serve.stop();
+    a_thief_was_here(&site);
     let id = site.objects("quarantine list")[0]["id"].as_str().unwrap().to_owned();
     let mut open = Vec::new();
     for line in [

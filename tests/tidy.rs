@@ -44,7 +44,7 @@ const HOUSE: &[Unit] = &[
     unit("smtp", &["account", "clock", "decimal", "id"], NO_WORLD),
     unit("decimal", &[], NO_WORLD),
     unit("account", &[], NO_WORLD),
-    unit("clock", &["decimal", "fail"], &["tokio::", "std::fs", "sled::", "tracing::"]),
+    unit("clock", &["fail"], &["tokio::", "std::fs", "sled::", "tracing::"]),
     unit("id", &["clock"], NO_WORLD),
     unit("fail", &[], &["tokio::", "sled::", "tracing::", "now()"]),
     // Layer 1: decisions. The configuration is made of the parts' own settings.

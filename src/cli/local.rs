@@ -20,11 +20,9 @@ use crate::guard::ledger::Policy;
 use crate::id::QuarantineId;
 use crate::parts::parked_blocks;
 use crate::quarantine::Spool;
+use crate::quarantine::spool::SWEPT_TOLD;
 use crate::roster::Roster;
 use crate::server::{DataDir, Workshop};
-
-/// So many messages that were removed for want of an envelope are told of.
-const SWEPT_TOLD: usize = 20;
 
 /// Open data.
 pub(super) struct Local {

@@ -61,14 +61,14 @@ impl Output {
         Self { goes_on: true, ..self }
     }
 
-    /// Writes nothing until [`Self::let_go`], but for a very long output: whoever reads it slowly, a pager say, is not to hold up others
+    /// Writes nothing until [`Self::end`], but for a very long output: whoever reads it slowly, a pager say, is not to hold up others
     /// who want the data.
     pub(super) fn hold_back(&mut self) {
         self.held.get_or_insert_default();
     }
 
     /// Writes what was held back.
-    pub(super) fn let_go(&mut self) -> Result<(), Failed> {
+    fn let_go(&mut self) -> Result<(), Failed> {
         let held = self.held.take().unwrap_or_default();
         self.octets(&held)
     }

@@ -29,7 +29,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         out.write_str("{\"timestamp\":\"")?;
-        out.write_str(&clock::now().to_string())?;
+        write!(out, "{}", clock::now())?;
         out.write_str("\",\"level\":\"")?;
         out.write_str(event.metadata().level().as_str())?;
         out.write_char('"')?;

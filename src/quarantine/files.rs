@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::envelope::{Envelope, MAX_TEXT};
 use super::index::{Index, Record};
@@ -22,8 +25,6 @@ const LOCK: &str = "lock";
 const VERSION_FILE: &str = "version";
 /// The version that this Gatepost writes, and the newest that it reads.
 const VERSION: u32 = 1;
-/// How often the lock is tried.
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 pub(super) fn message_name(id: QuarantineId) -> String {
     format!("{id}.message")
@@ -144,21 +145,12 @@ pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
     let failed = |cause: std::io::Error| format!("cannot lock {}: {cause}", path.display());
     let mut options = File::options();
     let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
-    let deadline = Instant::now() + wait;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return known(folder).map(|()| file),
-            Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
-            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(LOCK_RETRY);
-            }
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(format!(
-                    "another gatepost process has {} open: stop it first",
-                    folder.path().display()
-                ));
-            }
+    match durable::lock_within(&file, FlockOperation::NonBlockingLockExclusive, wait) {
+        Ok(()) => known(folder).map(|()| file),
+        Err(Errno::WOULDBLOCK) => {
+            Err(format!("another gatepost process has {} open: stop it first", folder.path().display()))
         }
+        Err(error) => Err(failed(error.into())),
     }
 }
 

@@ -118,6 +118,9 @@ pub struct Due {
     pub state: State,
 }
 
+/// So many of them are told of by name.
+pub const SWEPT_TOLD: usize = 20;
+
 /// A message that had no envelope, and was removed for that: never acknowledged, or about to be removed, when a process was cut off.
 /// Or its envelope was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

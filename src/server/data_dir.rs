@@ -4,9 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{Access, FlockOperation, OFlags, flock};
+use rustix::fs::{Access, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::ServerError;
@@ -19,8 +19,6 @@ const LOCK: &str = "gatepost.lock";
 const PID_OCTETS: u64 = 16;
 /// How long a command that just looks into it, or a predecessor that is about to be gone, may hold up whoever comes next.
 const WAIT: Duration = Duration::from_secs(5);
-/// How often the lock is tried.
-const RETRY: Duration = Duration::from_millis(20);
 /// What is in it that must be ours, and that another user who ran a command here would have made his.
 const CONTENTS: [&str; 12] = [
     LOCK,
@@ -78,7 +76,7 @@ impl DataDir {
                     name.display()
                 ))
             })?;
-        if let Err(error) = lock_within(&lock, FlockOperation::NonBlockingLockExclusive, wait) {
+        if let Err(error) = durable::lock_within(&lock, FlockOperation::NonBlockingLockExclusive, wait) {
             if error != Errno::WOULDBLOCK {
                 return Err(ServerError(format!(
                     "{} cannot be locked: {error}; set a data_dir on a file system of this machine",
@@ -95,15 +93,16 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Who keeps it, if another process does; blocks as [`Self::take`]. Opens nothing but the lock, and that only to read, so that root may look into a folder of
-    /// somebody else's.
+    /// Who keeps it, if another process does; blocks as [`Self::take`]. Opens nothing but the lock, and that only to read, so
+    /// that root may look into a folder of somebody else's.
     pub fn in_use(path: &Path) -> Option<ServerError> {
         Self::in_use_for(path, WAIT)
     }
 
     fn in_use_for(path: &Path, wait: Duration) -> Option<ServerError> {
         let mut lock = durable::Folder::open(path).ok()?.read(LOCK).ok()?;
-        let busy = lock_within(&lock, FlockOperation::NonBlockingLockShared, wait) == Err(Errno::WOULDBLOCK);
+        let busy = durable::lock_within(&lock, FlockOperation::NonBlockingLockShared, wait)
+            == Err(Errno::WOULDBLOCK);
         busy.then(|| used_by(path, &mut lock))
     }
 
@@ -164,17 +163,6 @@ impl DataDir {
     }
 }
 
-/// Tries for so long, and at least once.
-fn lock_within(lock: &File, operation: FlockOperation, wait: Duration) -> rustix::io::Result<()> {
-    let deadline = Instant::now() + wait;
-    loop {
-        match flock(lock, operation) {
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(RETRY),
-            outcome => return outcome,
-        }
-    }
-}
-
 /// Reads the holder's number from the lock, as whatever else may be in there is not for the log.
 fn used_by(path: &Path, lock: &mut File) -> ServerError {
     let mut holder = String::new();
@@ -196,9 +184,9 @@ mod tests {
         let path = folder.path().join("data");
         let first = DataDir::take(&path).expect("free");
         let secret = first.secret().expect("made");
-        let Err(error) = DataDir::take_within(&path, RETRY) else { panic!("taken twice") };
+        let Err(error) = DataDir::take_within(&path, Duration::ZERO) else { panic!("taken twice") };
         assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
-        let told = DataDir::in_use_for(&path, RETRY).expect("taken").to_string();
+        let told = DataDir::in_use_for(&path, Duration::ZERO).expect("taken").to_string();
         assert!(told.contains(&format!("in use by process {}", std::process::id())), "{told}");
         drop(first);
         assert!(DataDir::in_use(&path).is_none());
@@ -214,7 +202,7 @@ mod tests {
         for look in [false, true] {
             let first = DataDir::take(&path).expect("free");
             let soon = std::thread::spawn(move || {
-                std::thread::sleep(RETRY * 5);
+                std::thread::sleep(Duration::from_millis(100));
                 drop(first);
             });
             if look {

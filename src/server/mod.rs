@@ -41,6 +41,7 @@ use crate::net::{self_signed, tls};
 use crate::notify::outbox::Outbox;
 use crate::parts::{Parts, parked_blocks};
 use crate::quarantine::Spool;
+use crate::quarantine::spool::SWEPT_TOLD;
 use crate::release::Releaser;
 use crate::roster::Roster;
 use crate::sender::Senders;
@@ -57,8 +58,6 @@ const CONTACT_SLACK: Duration = Duration::from_secs(15);
 const CONTACT_ANEW: Duration = Duration::from_secs(2);
 /// How long answers and messages may still be read once no command is under way.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// So many messages that were removed at the start are told of by name.
-const SWEPT_TOLD: usize = 20;
 /// How long idle upstream connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 

@@ -24,7 +24,7 @@ const PORTS: Range<u16> = 12_000..32_000;
 pub(crate) fn free_address() -> SocketAddr {
     /// Locks of files that are named for ports; the system lets go of them with the process.
     static TAKEN: Mutex<Vec<(u16, File)>> = Mutex::new(Vec::new());
-    let folder = std::env::temp_dir().join("gatepost-ports");
+    let folder = std::env::temp_dir().join(format!("gatepost-ports-{}", rustix::process::geteuid().as_raw()));
     std::fs::create_dir_all(&folder).unwrap();
     let mut taken = TAKEN.lock().unwrap();
     let first = taken.last().map_or(PORTS.start, |(port, _)| port + 1);

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -31,9 +31,8 @@ const CACHE: u64 = 16 << 20;
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// With so many octets free any trouble may be that of a full disk.
 const LEAST_FREE: u64 = 1 << 20;
-/// How long another's lock is waited for, and how often it is tried.
+/// How long another's lock is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How long closing may take: a database whose disk has failed must not hold up the end of the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -401,14 +400,7 @@ fn lock(path: &Path, broken: &dyn Fn(String) -> LedgerError) -> Result<File, Led
     let failed = |error: std::io::Error| broken(format!("{}: {error}", path.display()));
     let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
     let mut file = options.open(path).map_err(failed)?;
-    let deadline = Instant::now() + LOCK_WAIT;
-    let locked = loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
-            locked => break locked,
-        }
-    };
-    match locked {
+    match durable::lock_within(&file, FlockOperation::NonBlockingLockExclusive, LOCK_WAIT) {
         Ok(()) => {
             file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
             Ok(file)
