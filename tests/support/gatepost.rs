@@ -20,6 +20,8 @@ use super::{PATIENCE, tls, wait_for};
 
 /// Every test account's password.
 pub(crate) const PASSWORD: &str = "correct horse battery";
+/// How long the end of a log is waited for when `serve` has ended.
+const LOG_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A Gatepost that is yet to be started.
 pub(crate) struct Setup {
@@ -121,6 +123,7 @@ impl Setup {
             config,
             trust: self.trust,
             serve: None,
+            log_reader: None,
             log: Arc::default(),
             binary: env!("CARGO_BIN_EXE_gatepost").into(),
             environment: std::collections::BTreeMap::new(),
@@ -183,6 +186,8 @@ pub(crate) struct Gatepost {
     config: PathBuf,
     trust: bool,
     serve: Option<Child>,
+    /// Ends with the log of `serve`.
+    log_reader: Option<thread::JoinHandle<()>>,
     log: Arc<Log>,
     binary: PathBuf,
     environment: std::collections::BTreeMap<String, String>,
@@ -253,11 +258,11 @@ impl Gatepost {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::clone(&self.log);
-        thread::spawn(move || {
+        self.log_reader = Some(thread::spawn(move || {
             for line in stderr.split(b'\n').map_while(Result::ok) {
                 log.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
             }
-        });
+        }));
         self.serve = Some(child);
     }
 
@@ -374,6 +379,7 @@ impl Gatepost {
         if let Some(mut child) = self.serve.take() {
             child.kill().unwrap();
             child.wait().unwrap();
+            self.read_log_to_its_end();
         }
     }
 
@@ -414,6 +420,7 @@ impl Gatepost {
     pub(crate) fn reap(&mut self) {
         if let Some(mut child) = self.serve.take() {
             child.wait().unwrap();
+            self.read_log_to_its_end();
         }
     }
 
@@ -447,7 +454,16 @@ impl Gatepost {
         let child = self.serve.as_mut().expect("serve runs");
         let status = wait_for(deadline, || child.try_wait().unwrap()).expect("serve ends");
         self.serve = None;
+        self.read_log_to_its_end();
         status
+    }
+
+    /// The last lines may still be in the pipe when `serve` has ended. A child of its own may keep the pipe open: it is not waited for
+    /// for ever.
+    fn read_log_to_its_end(&mut self) {
+        if let Some(reader) = self.log_reader.take() {
+            let _ = wait_for(LOG_PATIENCE, || reader.is_finished().then_some(()));
+        }
     }
 
     /// Replaces the users file in one step.
