@@ -3,11 +3,11 @@
 //! It passes through what the streams inside do, vectored writes included; it owns no buffer, no time-out and no
 //! protocol. Who holds one has said already which side of TLS it is on.
 
-use std::io::{self, IoSlice};
+use std::io::{self, BufRead as _, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::certificate::Facts;
@@ -78,6 +78,35 @@ impl Stream {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let facts = chain.first().and_then(|certificate| Facts::read(certificate));
         facts.iter().flat_map(Facts::identities).map(str::to_owned).collect()
+    }
+
+    /// What TLS has decrypted and nobody has taken yet, where we are its server: to be used where it stands, without a copy.
+    pub fn decrypted(&mut self) -> &[u8] {
+        match self {
+            Self::Server(stream) => stream.get_mut().1.reader().into_first_chunk().unwrap_or_default(),
+            Self::Plain(_) | Self::Unix(_) | Self::Client(_) => &[],
+        }
+    }
+
+    /// So much of [`Self::decrypted`] has been used.
+    pub fn used(&mut self, octets: usize) {
+        if let Self::Server(stream) = self {
+            stream.get_mut().1.reader().consume(octets);
+        }
+    }
+
+    /// Waits until something can be read, or the other side has closed, without a buffer for it. What TLS has decrypted by then is in
+    /// [`Self::decrypted`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+            Self::Server(stream) => stream.fill_buf().await.map(drop),
+            Self::Client(stream) => stream.fill_buf().await.map(drop),
+        }
     }
 
     /// Whether nobody else can listen: TLS, or the other side is on this machine.

@@ -105,7 +105,7 @@ async fn admit(
 ) {
     let Some(slot) = slot else {
         maillog::too_many_connections(peer.address());
-        return turn_away(stream, tls).await;
+        return Box::pin(turn_away(stream, tls)).await;
     };
     tokio::select! {
         biased;

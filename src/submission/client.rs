@@ -64,6 +64,8 @@ enum Kept {
 pub(super) struct Client {
     stream: Option<Stream>,
     inbound: BytesMut,
+    /// The rest of a chunk that TLS has decrypted was looked at, and cannot be judged without what follows.
+    undecided: bool,
     framer: Framer,
     /// Replies not yet sent.
     pub outbound: Vec<u8>,
@@ -83,6 +85,7 @@ impl Client {
         Self {
             stream: Some(stream),
             inbound: BytesMut::new(),
+            undecided: false,
             framer: Framer::default(),
             outbound: Vec::new(),
             overlong_auth: false,
@@ -162,7 +165,7 @@ impl Client {
         {
             octets.zeroize();
         }
-        self.consume(consumed);
+        self.drop_front(consumed);
         found
     }
 
@@ -171,13 +174,26 @@ impl Client {
         memchr_iter(b'\n', &self.inbound).count()
     }
 
-    /// What is buffered and not yet consumed.
-    pub(super) fn buffered(&self) -> &[u8] {
-        &self.inbound
+    /// What is here of mail data and not yet consumed. A chunk that TLS has decrypted is not copied for it.
+    pub(super) fn buffered(&mut self) -> &[u8] {
+        match &mut self.stream {
+            Some(stream) if self.inbound.is_empty() => stream.decrypted(),
+            _ => &self.inbound,
+        }
     }
 
-    /// Drops octets from the front of the buffer.
+    /// Drops octets from the front of what [`Self::buffered`] gave.
     pub(super) fn consume(&mut self, octets: usize) {
+        match &mut self.stream {
+            Some(stream) if self.inbound.is_empty() => {
+                self.undecided = octets < stream.decrypted().len();
+                stream.used(octets);
+            }
+            _ => self.drop_front(octets),
+        }
+    }
+
+    fn drop_front(&mut self, octets: usize) {
         self.inbound.advance(octets.min(self.inbound.len()));
         if self.inbound.is_empty() && self.inbound.capacity() > 0 {
             self.inbound = BytesMut::new();
@@ -222,16 +238,40 @@ impl Client {
     /// See [`Lost`].
     pub(super) async fn read_data(&mut self, deadline: Instant) -> Result<usize, Lost> {
         self.flush().await?;
+        if matches!(self.stream, Some(Stream::Server(_))) {
+            return self.decrypt(deadline).await;
+        }
         let octets = self.read(self.data_read, Some(deadline)).await?;
         self.data_read = (2 * octets).clamp(*DATA_READ.start(), *DATA_READ.end());
         Ok(octets)
     }
 
+    /// Waits for a chunk that TLS decrypts, and says how long it is. It stays where it is, unless something stands before it that could
+    /// not be judged alone.
+    async fn decrypt(&mut self, deadline: Instant) -> Result<usize, Lost> {
+        let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
+        if std::mem::take(&mut self.undecided) {
+            take_over(stream, &mut self.inbound);
+        }
+        timeout_at(deadline, stream.readable()).await.map_err(|_| Lost::TimedOut)??;
+        let octets = stream.decrypted().len();
+        if !self.inbound.is_empty() {
+            take_over(stream, &mut self.inbound);
+        }
+        if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
+    }
+
     /// How many octets came.
     async fn read(&mut self, at_once: usize, deadline: Option<Instant>) -> Result<usize, Lost> {
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
-        self.inbound.reserve(at_once);
-        let read = stream.read_buf(&mut self.inbound);
+        self.undecided = false;
+        let inbound = &mut self.inbound;
+        let read = async {
+            // Who only waits holds no buffer.
+            stream.readable().await?;
+            inbound.reserve(at_once);
+            stream.read_buf(inbound).await
+        };
         let octets = match deadline {
             Some(deadline) => timeout_at(deadline, read).await.map_err(|_| Lost::TimedOut)??,
             None => read.await?,
@@ -290,6 +330,14 @@ impl Client {
         })
         .await;
     }
+}
+
+/// Puts what TLS has decrypted behind what is buffered.
+fn take_over(stream: &mut Stream, inbound: &mut BytesMut) {
+    let chunk = stream.decrypted();
+    inbound.extend_from_slice(chunk);
+    let octets = chunk.len();
+    stream.used(octets);
 }
 
 /// A handshake record (RFC 8446 5.1; every version of TLS begins with 3). No command begins so, and no CRLF may ever come.

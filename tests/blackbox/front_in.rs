@@ -2,10 +2,11 @@
 //! protocols; judged by the octets that the upstream received.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
-use crate::support::smtp::{Smtp, message};
+use crate::support::smtp::{Smtp, message, stuffed};
 use crate::support::{PATIENCE, contains, shown, tls, wait_for};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -41,6 +42,67 @@ fn raw(gatepost: &Gatepost, id: &str) -> Vec<u8> {
 fn chunk(octets: &[u8], last: bool) -> Vec<u8> {
     let marker = if last { " LAST" } else { "" };
     [format!("BDAT {}{marker}\r\n", octets.len()).as_bytes(), octets].concat()
+}
+
+/// Where a TLS record (RFC 8446 5.1: 16,384 octets at the most) ends means nothing: not in the middle of the end of data or of a command
+/// between chunks, whether its rest is here already or comes later, and what follows the message in the same record is the next command.
+#[test]
+fn mail_data_comes_in_whatever_records() {
+    const RECORD: usize = 16_384;
+    let upstream = Scripted::offering(offering(&[]), |_| None);
+    let gatepost = Setup::new(upstream.address).start();
+    let mut client = gatepost.login("alice");
+    let mut sent = 0;
+    let mut arrived = |client: &mut Smtp, expected: &[u8]| {
+        client.expect_reply(250);
+        client.expect_reply(252);
+        assert!(taken(&upstream, sent) == expected, "message {sent}");
+        sent += 1;
+    };
+    let begin = |client: &mut Smtp| {
+        client.expect("MAIL FROM:<alice@mta.example>", 250);
+        client.expect("RCPT TO:<bob@mta.example>", 250);
+    };
+    let padded = |octets: usize| {
+        let mut message = message("records");
+        let padding = octets - stuffed(&message).len() - 2;
+        message.extend(std::iter::repeat_n(b'x', padding));
+        message.extend_from_slice(b"\r\n");
+        message
+    };
+    let vrfy = b"VRFY bob\r\n";
+    for cut in 0..=8 {
+        // The end of the first record stands so many octets before the end of the mail data.
+        let long = padded(RECORD + cut);
+        let wire = [&stuffed(&long)[..], vrfy].concat();
+        begin(&mut client);
+        client.expect("DATA", 354);
+        client.send(&wire);
+        arrived(&mut client, &long);
+        // The same, and the rest comes later.
+        begin(&mut client);
+        client.expect("DATA", 354);
+        client.send(&wire[..RECORD]);
+        std::thread::sleep(Duration::from_millis(20));
+        client.send(&wire[RECORD..]);
+        arrived(&mut client, &long);
+    }
+    for cut in 0..=20 {
+        // In the command between two chunks, before and behind it.
+        let long = padded(2 * RECORD);
+        let head = RECORD - "BDAT 16384\r\n".len() - cut;
+        begin(&mut client);
+        client.send(&[&chunk(&long[..head], false)[..], &chunk(&long[head..], true), vrfy].concat());
+        client.expect_reply(250);
+        arrived(&mut client, &long);
+    }
+    // Each octet in a record of its own.
+    let short = message("octets");
+    begin(&mut client);
+    client.expect("DATA", 354);
+    stuffed(&short).iter().chain(vrfy).for_each(|octet| client.send(&[*octet]));
+    arrived(&mut client, &short);
+    client.quit();
 }
 
 /// Issue 4, Extensions: DELIVERBY, FUTURERELEASE, MT-PRIORITY are offered and passed through where the upstream has them, DSN with xtext
