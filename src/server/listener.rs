@@ -67,7 +67,7 @@ impl Listener {
                         tokio::spawn(admit_proxied(parts, stream, peer, tls, slots.clone()));
                     } else {
                         let slot = slots.take(peer.ip(), Instant::now());
-                        tokio::spawn(admit(parts, stream, Peer::Client(peer), tls, slot, Instant::now()));
+                        admit(parts, stream, Peer::Client(peer), tls, slot, Instant::now());
                     }
                 }
                 Err(error) => {
@@ -92,10 +92,12 @@ async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, t
         Err(_) => return maillog::no_proxy_header(proxy, "timed out"),
     };
     let slot = slots.take(peer.address().ip(), Instant::now());
-    admit(parts, stream, peer, tls, slot, connected).await;
+    admit(parts, stream, peer, tls, slot, connected);
 }
 
-async fn admit(
+/// Each step is a task of its own, no bigger than what it waits for: most connections are idle, and a handshake takes more room than
+/// what follows.
+fn admit(
     parts: Parts,
     stream: TcpStream,
     peer: Peer,
@@ -105,32 +107,44 @@ async fn admit(
 ) {
     let Some(slot) = slot else {
         maillog::too_many_connections(peer.address());
-        return Box::pin(turn_away(stream, tls)).await;
+        tokio::spawn(turn_away(stream, tls));
+        return;
     };
-    tokio::select! {
-        biased;
-        () = converse(parts, stream, peer, tls, connected) => {}
-        () = slot.evicted() => {}
+    // Replies are whole writes; waiting to join them costs 40 ms each.
+    let _ = stream.set_nodelay(true);
+    match tls {
+        ListenTls::StartTls => converse(parts, Stream::Plain(stream), peer, connected, slot),
+        ListenTls::Implicit => drop(tokio::spawn(shake_hands(parts, stream, peer, connected, slot))),
     }
 }
 
-async fn converse(parts: Parts, stream: TcpStream, peer: Peer, tls: ListenTls, connected: Instant) {
-    // Replies are whole writes; waiting to join them costs 40 ms each.
-    let _ = stream.set_nodelay(true);
-    let stream = match tls {
-        ListenTls::StartTls => Stream::Plain(stream),
-        ListenTls::Implicit => {
-            // In a box, which goes with it: it takes more room than all that follows.
-            let handshake = Box::pin(parts.tls.accept(stream));
-            let session = &parts.config.session;
-            match timeout(session.tls_timeout.min(session.auth_timeout), handshake).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return maillog::handshake_failed(peer.address(), &error.to_string()),
-                Err(_) => return maillog::handshake_failed(peer.address(), "timed out"),
-            }
-        }
+async fn shake_hands(parts: Parts, stream: TcpStream, peer: Peer, connected: Instant, slot: Slot) {
+    let session = &parts.config.session;
+    let limit = session.tls_timeout.min(session.auth_timeout);
+    let shaken = tokio::select! {
+        biased;
+        shaken = timeout(limit, parts.tls.accept(stream)) => shaken,
+        () = slot.evicted() => return,
     };
-    Box::pin(submission::serve(parts, stream, peer, connected)).await;
+    match shaken {
+        Ok(Ok(stream)) => converse(parts, stream, peer, connected, slot),
+        Ok(Err(error)) => maillog::handshake_failed(peer.address(), &error.to_string()),
+        Err(_) => maillog::handshake_failed(peer.address(), "timed out"),
+    }
+}
+
+fn converse(parts: Parts, stream: Stream, peer: Peer, connected: Instant, slot: Slot) {
+    let mut conversation = Box::pin(submission::serve(parts, stream, peer, connected));
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = &mut conversation => {}
+            () = slot.evicted() => {}
+        }
+        // What it holds goes first, then its place.
+        drop(conversation);
+        drop(slot);
+    });
 }
 
 /// Over a limit of connections: 421 in place of the greeting; on an implicit listener nothing, since TLS is not up.
