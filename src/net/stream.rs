@@ -80,7 +80,8 @@ impl Stream {
         facts.iter().flat_map(Facts::identities).map(str::to_owned).collect()
     }
 
-    /// What TLS has decrypted and nobody has taken yet, where we are its server: to be used where it stands, without a copy.
+    /// The first record that TLS has decrypted and nobody has taken yet, or the rest of it, where we are its server: to be used where it
+    /// stands, without a copy.
     pub fn decrypted(&mut self) -> &[u8] {
         match self {
             Self::Server(stream) => stream.get_mut().1.reader().into_first_chunk().unwrap_or_default(),
@@ -88,8 +89,9 @@ impl Stream {
         }
     }
 
-    /// So much of [`Self::decrypted`] has been used.
+    /// So much of [`Self::decrypted`], or all of it, has been used.
     pub fn used(&mut self, octets: usize) {
+        let octets = octets.min(self.decrypted().len());
         if let Self::Server(stream) = self {
             stream.get_mut().1.reader().consume(octets);
         }

@@ -113,9 +113,12 @@ fn admit(
     // Replies are whole writes; waiting to join them costs 40 ms each.
     let _ = stream.set_nodelay(true);
     match tls {
-        ListenTls::StartTls => converse(parts, Stream::Plain(stream), peer, connected, slot),
-        ListenTls::Implicit => drop(tokio::spawn(shake_hands(parts, stream, peer, connected, slot))),
-    }
+        // Nor is the listener to end by what one session does.
+        ListenTls::StartTls => {
+            tokio::spawn(async move { converse(parts, Stream::Plain(stream), peer, connected, slot) })
+        }
+        ListenTls::Implicit => tokio::spawn(shake_hands(parts, stream, peer, connected, slot)),
+    };
 }
 
 async fn shake_hands(parts: Parts, stream: TcpStream, peer: Peer, connected: Instant, slot: Slot) {

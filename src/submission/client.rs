@@ -26,11 +26,11 @@ use crate::smtp::{Command, CommandError};
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
 /// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets: RFC 4954 4 has 12,288 without it.
 pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
-/// How much is read at once while commands are expected.
-const COMMAND_READ: usize = 1_024;
-/// How much is read at once where more of a batch may be here.
-const BATCH_READ: usize = 8 * 1_024;
-/// How much is read at once while mail data is expected: the less, the slower it comes.
+/// How much is read at once while commands are expected, without TLS: a batch, or a good part of one.
+const COMMAND_READ: usize = 8 * 1_024;
+/// How much of what a client still says is thrown away at once.
+const FAREWELL_READ: usize = 1_024;
+/// How much of mail data is read at once without TLS: the less, the slower it comes. A record of TLS from so much on is not copied.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
 /// How long the client may take no octet of a reply before it counts as gone.
 const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -64,7 +64,8 @@ enum Kept {
 pub(super) struct Client {
     stream: Option<Stream>,
     inbound: BytesMut,
-    /// The rest of a chunk that TLS has decrypted was looked at, and cannot be judged without what follows.
+    /// Some of the record of mail data that was looked at last was left where it is: it cannot be judged without what follows. Never
+    /// while anything is in `inbound`.
     undecided: bool,
     framer: Framer,
     /// Replies not yet sent.
@@ -102,6 +103,8 @@ impl Client {
 
     /// Takes the next command, if a whole line of it is buffered.
     pub(super) fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
+        // What stands behind mail data in its last record.
+        self.gather();
         if !self.framer.is_overflowing() {
             // Whatever else is wrong with the line, and however long it is.
             let other = if begins_as_tls(&self.inbound) {
@@ -174,7 +177,7 @@ impl Client {
         memchr_iter(b'\n', &self.inbound).count()
     }
 
-    /// What is here of mail data and not yet consumed. A chunk that TLS has decrypted is not copied for it.
+    /// What is here of mail data and not yet consumed, or the beginning of it. A record that TLS has decrypted is not copied for it.
     pub(super) fn buffered(&mut self) -> &[u8] {
         match &mut self.stream {
             Some(stream) if self.inbound.is_empty() => stream.decrypted(),
@@ -224,7 +227,7 @@ impl Client {
     /// # Errors
     /// See [`Lost`].
     pub(super) async fn read_ready(&mut self) -> Result<bool, Lost> {
-        let mut read = pin!(self.read(BATCH_READ, None));
+        let mut read = pin!(self.read(COMMAND_READ, None));
         match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
             Poll::Ready(read) => read.map(|_| true),
             Poll::Pending => Ok(false),
@@ -246,36 +249,61 @@ impl Client {
         Ok(octets)
     }
 
-    /// Waits for a chunk that TLS decrypts, and says how long it is. It stays where it is, unless something stands before it that could
-    /// not be judged alone.
+    /// Waits for mail data that TLS decrypts, and says how much came. A long record stays where it is, unless something stands before it
+    /// that could not be judged alone.
     async fn decrypt(&mut self, deadline: Instant) -> Result<usize, Lost> {
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
-        if std::mem::take(&mut self.undecided) {
-            take_over(stream, &mut self.inbound);
+        if self.undecided {
+            let left = stream.decrypted().len();
+            let more = self.gather() - left;
+            if more > 0 {
+                return Ok(more);
+            }
         }
+        let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
         timeout_at(deadline, stream.readable()).await.map_err(|_| Lost::TimedOut)??;
-        let octets = stream.decrypted().len();
-        if !self.inbound.is_empty() {
-            take_over(stream, &mut self.inbound);
-        }
+        let first = stream.decrypted().len();
+        let in_place = self.inbound.is_empty() && first >= *DATA_READ.start();
+        let octets = if in_place { first } else { self.gather() };
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
+    }
+
+    /// Takes over all that TLS has decrypted, however many records it came in, and says how much.
+    fn gather(&mut self) -> usize {
+        let Some(stream) = &mut self.stream else { return 0 };
+        self.undecided = false;
+        let mut octets = 0;
+        loop {
+            let record = stream.decrypted();
+            if record.is_empty() {
+                return octets;
+            }
+            let taken = record.len();
+            self.inbound.extend_from_slice(record);
+            stream.used(taken);
+            octets += taken;
+        }
     }
 
     /// How many octets came.
     async fn read(&mut self, at_once: usize, deadline: Option<Instant>) -> Result<usize, Lost> {
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
-        self.undecided = false;
         let inbound = &mut self.inbound;
         let read = async {
             // Who only waits holds no buffer.
             stream.readable().await?;
+            if matches!(stream, Stream::Server(_)) {
+                return Ok(None);
+            }
             inbound.reserve(at_once);
-            stream.read_buf(inbound).await
+            stream.read_buf(inbound).await.map(Some)
         };
-        let octets = match deadline {
+        let read = match deadline {
             Some(deadline) => timeout_at(deadline, read).await.map_err(|_| Lost::TimedOut)??,
             None => read.await?,
         };
+        // Never by `read_buf`: that keeps an error which it met behind some octets for its next call, and `readable` knows nothing of it.
+        let octets = read.unwrap_or_else(|| self.gather());
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }
 
@@ -324,20 +352,12 @@ impl Client {
         let Some(mut stream) = self.stream.take() else { return };
         let _ = timeout_at(Instant::now() + LINGER, async {
             stream.shutdown().await?;
-            let mut rest = [0; COMMAND_READ];
+            let mut rest = [0; FAREWELL_READ];
             while stream.read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         })
         .await;
     }
-}
-
-/// Puts what TLS has decrypted behind what is buffered.
-fn take_over(stream: &mut Stream, inbound: &mut BytesMut) {
-    let chunk = stream.decrypted();
-    inbound.extend_from_slice(chunk);
-    let octets = chunk.len();
-    stream.used(octets);
 }
 
 /// A handshake record (RFC 8446 5.1; every version of TLS begins with 3). No command begins so, and no CRLF may ever come.
