@@ -296,6 +296,10 @@ impl Conversation<'_> {
     fn hold(shared: &Shared, stream: TcpStream) {
         let connection = {
             let mut record = shared.record.lock().unwrap();
+            // Accepted before it stopped, and not among those that were hung up.
+            if shared.ends.load(Ordering::SeqCst) {
+                return;
+            }
             record.octets.push(Vec::new());
             record.open.push(Some(stream.try_clone().unwrap()));
             record.octets.len() - 1
@@ -379,6 +383,10 @@ impl Conversation<'_> {
             None => default_answer(&asked),
             Some(answer) => answer,
         };
+        if let (".", Answer::Reply(text) | Answer::Dripped(text)) = (verb, &answer) {
+            // Before the other side can know of it.
+            self.finish(text);
+        }
         let mut stream = &self.reader.get_ref().stream;
         match answer {
             Answer::Reply(text) => {
