@@ -139,6 +139,7 @@ pub fn serve(
     let is_client = matches!(peer, Peer::Client(_));
     let peer = SocketAddr::new(canonical(peer.address().ip()), peer.address().port());
     let log = SessionLog::new(id, peer);
+    let witness = Witness(log);
     let relay_host = is_client && parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));
     log.connected(stream.tls().is_some(), relay_host);
     let terms = Terms {
@@ -171,7 +172,6 @@ pub fn serve(
         parts,
     };
     async move {
-        let _witness = Witness(conversation.log);
         if relay_host {
             Box::pin(conversation.becomes(Account::host(conversation.peer.ip()))).await;
         }
@@ -183,6 +183,7 @@ pub fn serve(
         }
         drop((conversation.upstream, conversation.connections));
         Box::pin(conversation.client.close()).await;
+        drop(witness);
     }
 }
 

@@ -26,11 +26,11 @@ use crate::smtp::{Command, CommandError};
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
 /// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets: RFC 4954 4 has 12,288 without it.
 pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
-/// How much is read at once while commands are expected, without TLS: a batch, or a good part of one.
-const COMMAND_READ: usize = 8 * 1_024;
-/// How much of what a client still says is thrown away at once.
-const FAREWELL_READ: usize = 1_024;
-/// How much of mail data is read at once without TLS: the less, the slower it comes. A record of TLS from so much on is not copied.
+/// How much is read at once while commands are expected; under TLS it is what comes in a record, or in some.
+const COMMAND_READ: usize = 1_024;
+/// How much is read at once where more of a batch may be here.
+const BATCH_READ: usize = 8 * 1_024;
+/// How much is read at once while mail data is expected: the less, the slower it comes.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
 /// How long the client may take no octet of a reply before it counts as gone.
 const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -64,9 +64,6 @@ enum Kept {
 pub(super) struct Client {
     stream: Option<Stream>,
     inbound: BytesMut,
-    /// Some of the record of mail data that was looked at last was left where it is: it cannot be judged without what follows. Never
-    /// while anything is in `inbound`.
-    undecided: bool,
     framer: Framer,
     /// Replies not yet sent.
     pub outbound: Vec<u8>,
@@ -86,7 +83,6 @@ impl Client {
         Self {
             stream: Some(stream),
             inbound: BytesMut::new(),
-            undecided: false,
             framer: Framer::default(),
             outbound: Vec::new(),
             overlong_auth: false,
@@ -188,10 +184,7 @@ impl Client {
     /// Drops octets from the front of what [`Self::buffered`] gave.
     pub(super) fn consume(&mut self, octets: usize) {
         match &mut self.stream {
-            Some(stream) if self.inbound.is_empty() => {
-                self.undecided = octets < stream.decrypted().len();
-                stream.used(octets);
-            }
+            Some(stream) if self.inbound.is_empty() => stream.used(octets),
             _ => self.drop_front(octets),
         }
     }
@@ -227,7 +220,7 @@ impl Client {
     /// # Errors
     /// See [`Lost`].
     pub(super) async fn read_ready(&mut self) -> Result<bool, Lost> {
-        let mut read = pin!(self.read(COMMAND_READ, None));
+        let mut read = pin!(self.read(BATCH_READ, None));
         match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
             Poll::Ready(read) => read.map(|_| true),
             Poll::Pending => Ok(false),
@@ -249,29 +242,22 @@ impl Client {
         Ok(octets)
     }
 
-    /// Waits for mail data that TLS decrypts, and says how much came. A long record stays where it is, unless something stands before it
-    /// that could not be judged alone.
+    /// Waits for mail data that TLS decrypts, and says how much came. A record that comes alone stays where it is, unless something stands
+    /// before it that could not be judged alone.
     async fn decrypt(&mut self, deadline: Instant) -> Result<usize, Lost> {
-        let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
-        if self.undecided {
-            let left = stream.decrypted().len();
-            let more = self.gather() - left;
-            if more > 0 {
-                return Ok(more);
-            }
-        }
+        // Only what was looked at already, and left, stands there: it waits for more before that.
+        self.gather();
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
         timeout_at(deadline, stream.readable()).await.map_err(|_| Lost::TimedOut)??;
-        let first = stream.decrypted().len();
-        let in_place = self.inbound.is_empty() && first >= *DATA_READ.start();
-        let octets = if in_place { first } else { self.gather() };
+        let octets = stream.decrypted().len();
+        let in_place = self.inbound.is_empty() && octets == stream.decrypted_in_all();
+        let octets = if in_place { octets } else { self.gather() };
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }
 
     /// Takes over all that TLS has decrypted, however many records it came in, and says how much.
     fn gather(&mut self) -> usize {
         let Some(stream) = &mut self.stream else { return 0 };
-        self.undecided = false;
         let mut octets = 0;
         loop {
             let record = stream.decrypted();
@@ -352,7 +338,7 @@ impl Client {
         let Some(mut stream) = self.stream.take() else { return };
         let _ = timeout_at(Instant::now() + LINGER, async {
             stream.shutdown().await?;
-            let mut rest = [0; FAREWELL_READ];
+            let mut rest = [0; COMMAND_READ];
             while stream.read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         })
@@ -377,4 +363,70 @@ fn begins_as(verb: &[u8; 4], octets: &[u8]) -> bool {
 
 fn begins_as_auth(octets: &[u8]) -> bool {
     octets.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::self_signed::generate;
+    use crate::net::tls::server_config;
+
+    /// Whatever records mail data comes in, `min_rate` is told of each octet, and each is there once.
+    #[tokio::test]
+    async fn all_records_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = generate(&["mail.example.org"]).unwrap();
+        let paths = (folder.path().join("crt"), folder.path().join("key"));
+        std::fs::write(&paths.0, &certificate).unwrap();
+        std::fs::write(&paths.1, key).unwrap();
+        let server = tokio_rustls::TlsAcceptor::from(server_config(&paths.0, &paths.1).unwrap());
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(rustls::pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let name = ServerName::try_from("mail.example.org").unwrap();
+        let sender = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let accepted = async { server.accept(listener.accept().await.unwrap().0).await.unwrap() };
+        let (sender, accepted) = tokio::join!(sender.connect(name, tcp), accepted);
+        let (mut sender, mut client) = (sender.unwrap(), Client::new(Stream::Server(Box::new(accepted))));
+
+        let records: [&[usize]; 4] = [&[78; 40], &[9_000, 78, 78, 1], &[16_000], &[1, 16_384, 3]];
+        for lengths in records {
+            let mut expected = Vec::new();
+            for (number, length) in lengths.iter().enumerate() {
+                let record = vec![u8::try_from(number).unwrap(); *length];
+                sender.get_mut().1.writer().write_all(&record).unwrap();
+                expected.extend_from_slice(&record);
+            }
+            sender.flush().await.unwrap();
+            let (mut counted, mut came) = (0, Vec::new());
+            while came.len() < expected.len() {
+                if client.buffered().is_empty() {
+                    let deadline = Instant::now() + Duration::from_secs(30);
+                    counted += client.read_data(deadline).await.unwrap();
+                }
+                let taken = client.buffered().len();
+                came.extend_from_slice(client.buffered());
+                client.consume(taken);
+            }
+            assert_eq!(counted, expected.len(), "{lengths:?}");
+            assert!(came == expected, "{lengths:?}");
+        }
+    }
 }
