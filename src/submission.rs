@@ -68,6 +68,14 @@ struct Sender {
     ticket: Ticket,
 }
 
+impl Sender {
+    /// What is not needed after all, or no longer, others of the account may have: all at once, so that they need not ask for it in
+    /// pieces, and before anything is waited for.
+    fn give_back_spare(&mut self) {
+        self.leave.release_some(std::mem::take(&mut self.spare));
+    }
+}
+
 /// Says so where the session's task panics. What the session held goes back by unwinding.
 struct Witness(SessionLog);
 

@@ -10,7 +10,9 @@ pub mod self_signed;
 pub mod served;
 pub mod stream;
 mod tickets;
+pub mod time_limit;
 pub mod tls;
 pub mod trust;
 
 pub use stream::Stream;
+pub use time_limit::TimeLimit;

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::net::Stream;
 use crate::net::tls::Acceptor;
+use crate::net::{Stream, TimeLimit};
 use crate::session::LineError;
 use crate::session::texts::LINGER;
 use crate::smtp::command::{HTTP_METHOD, is_http_method};
@@ -63,6 +63,7 @@ enum Kept {
 /// One client connection.
 pub(super) struct Client {
     stream: Option<Stream>,
+    time_limit: TimeLimit,
     inbound: BytesMut,
     framer: Framer,
     /// Replies not yet sent.
@@ -82,6 +83,7 @@ impl Client {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream: Some(stream),
+            time_limit: TimeLimit::default(),
             inbound: BytesMut::new(),
             framer: Framer::default(),
             outbound: Vec::new(),
@@ -248,7 +250,7 @@ impl Client {
         // Only what was looked at already, and left, stands there: it waits for more before that.
         self.gather();
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
-        timeout_at(deadline, stream.readable()).await.map_err(|_| Lost::TimedOut)??;
+        self.time_limit.until(deadline, stream.readable()).await.ok_or(Lost::TimedOut)??;
         let octets = stream.decrypted().len();
         let in_place = self.inbound.is_empty() && octets == stream.decrypted_in_all();
         let octets = if in_place { octets } else { self.gather() };
@@ -285,7 +287,7 @@ impl Client {
             stream.read_buf(inbound).await.map(Some)
         };
         let read = match deadline {
-            Some(deadline) => timeout_at(deadline, read).await.map_err(|_| Lost::TimedOut)??,
+            Some(deadline) => self.time_limit.until(deadline, read).await.ok_or(Lost::TimedOut)??,
             None => read.await?,
         };
         // Never by `read_buf`: that keeps an error which it met behind some octets for its next call, and `readable` knows nothing of it.
@@ -306,7 +308,7 @@ impl Client {
             stream.write_all(&self.outbound).await?;
             stream.flush().await
         };
-        timeout_at(Instant::now() + WRITE_TIMEOUT, send).await.map_err(|_| Lost::TimedOut)??;
+        self.time_limit.within(WRITE_TIMEOUT, send).await.ok_or(Lost::TimedOut)??;
         self.outbound.clear();
         if self.outbound.capacity() > MAX_COMMAND_LINE {
             self.outbound = Vec::new();

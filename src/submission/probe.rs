@@ -80,7 +80,7 @@ impl Conversation {
         }
         if self.upstream.is_none() && !Box::pin(self.reopened()).await {
             self.asked.push_back(Asked::Failed(UpstreamFault::Unavailable));
-            self.give_back_leave();
+            self.free_leave();
             return Ok(step);
         }
         if let Some(upstream) = &mut self.upstream {
@@ -118,7 +118,7 @@ impl Conversation {
         if leave == Leave::Given {
             let shown = String::from_utf8_lossy(octets).into_owned();
             self.count(&shown, octets, None).await;
-            self.give_back_leave();
+            self.free_leave();
         }
         self.asked.push_back(Asked::BrokenPath);
         Ok(step)
@@ -141,10 +141,9 @@ impl Conversation {
         Box::pin(self.wait_for_leave()).await
     }
 
-    /// What is not needed after all, others of the account may have.
     pub(super) fn give_back_spare(&mut self) {
-        if let Some(Sender { leave, spare, .. }) = &mut self.sender {
-            (0..std::mem::take(spare)).for_each(|_| leave.release_one());
+        if let Some(sender) = &mut self.sender {
+            sender.give_back_spare();
         }
     }
 
@@ -167,10 +166,10 @@ impl Conversation {
         })
     }
 
-    /// A RCPT has its answer.
-    fn give_back_leave(&mut self) {
+    /// A RCPT has its answer: its leave is good for another.
+    fn free_leave(&mut self) {
         if let Some(sender) = &mut self.sender {
-            sender.leave.release_one();
+            sender.spare += 1;
         }
     }
 
@@ -185,7 +184,6 @@ impl Conversation {
 
     /// Waits for the oldest answer, counts it, and passes it on.
     pub(super) async fn settle(&mut self) -> Result<Step, Lost> {
-        self.give_back_spare();
         let answered = match self.asked.pop_front() {
             Some(Asked::Mail { address }) => {
                 let answer = self.answer("MAIL").await?;
@@ -202,7 +200,7 @@ impl Conversation {
                 {
                     self.judge(&path, reply).await?;
                 }
-                self.give_back_leave();
+                self.free_leave();
                 answer
             }
             Some(Asked::Failed(fault)) => Answered::Fault(fault),
@@ -212,6 +210,7 @@ impl Conversation {
         };
         if self.asked.is_empty() {
             self.answered = Instant::now();
+            self.give_back_spare();
         }
         Ok(self.handle(Event::Answered(answered)))
     }
@@ -227,6 +226,9 @@ impl Conversation {
             match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => {
+                    if let Some(sender) = &mut self.sender {
+                        sender.give_back_spare();
+                    }
                     self.client.flush().await?;
                     answer.await
                 }
@@ -277,6 +279,7 @@ impl Conversation {
                 sender.watch.accepted(path.as_str(), domain, now);
             }
             (Outcome::NoSuchRecipient, Some(_)) => {
+                self.give_back_spare();
                 // Earlier replies do not wait for the disk; and it counts, whether or not the client is there to read them.
                 let flushed = self.client.flush().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;

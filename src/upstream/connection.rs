@@ -12,11 +12,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::slot::Slot;
 use super::{ClientIdentity, Fault};
-use crate::net::Stream;
+use crate::net::{Stream, TimeLimit};
 use crate::smtp::reply::MAX_REPLY;
 use crate::smtp::{Extensions, Reply};
 
@@ -67,6 +67,7 @@ impl From<Loss> for Fault {
 
 pub(super) struct Connection {
     pub(super) stream: Stream,
+    pub(super) time_limit: TimeLimit,
     slot: Slot,
     pub(super) inbox: Vec<u8>,
     /// More has come since it was last compared with what is awaited.
@@ -98,6 +99,7 @@ impl Connection {
         let now = Instant::now();
         Self {
             stream,
+            time_limit: TimeLimit::default(),
             slot,
             inbox: Vec::new(),
             has_news: false,
@@ -160,14 +162,10 @@ impl Connection {
         if let Err(Loss::Silent(limit)) = sent {
             return Err(Loss::Silent(limit));
         }
-        if let Some(reply) = self.buffered_reply()? {
-            return Ok(reply);
-        }
-        match timeout(limit, self.read_reply()).await {
+        match self.read_reply(limit).await {
             // Why it could not be written is seldom as telling as what the upstream said before it went.
-            Ok(Err(Loss::Closed(why))) => Err(sent.err().unwrap_or(Loss::Closed(why))),
-            Ok(outcome) => outcome,
-            Err(_) => Err(Loss::Silent(limit)),
+            Err(Loss::Closed(why)) => Err(sent.err().unwrap_or(Loss::Closed(why))),
+            outcome => outcome,
         }
     }
 
@@ -175,39 +173,44 @@ impl Connection {
         if self.outbox.is_empty() {
             return Ok(());
         }
+        let Self { stream, outbox, sent, time_limit, .. } = self;
         let writing = async {
-            while self.sent < self.outbox.len() {
-                match self.stream.write(&self.outbox[self.sent..]).await? {
+            while *sent < outbox.len() {
+                match stream.write(&outbox[*sent..]).await? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
-                    written => self.sent += written,
+                    written => *sent += written,
                 }
             }
-            self.stream.flush().await
+            stream.flush().await
         };
-        let outcome = timeout(limit, writing).await;
-        if outcome.is_ok() {
+        let outcome = time_limit.within(limit, writing).await;
+        if outcome.is_some() {
             self.outbox.clear();
             self.sent = 0;
         }
         match outcome {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Loss::Closed(format!("the connection to the upstream broke: {error}"))),
-            Err(_) => Err(Loss::Silent(limit)),
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(Loss::Closed(format!("the connection to the upstream broke: {error}"))),
+            None => Err(Loss::Silent(limit)),
         }
     }
 
-    async fn read_reply(&mut self) -> Result<Reply, Loss> {
+    async fn read_reply(&mut self, limit: Duration) -> Result<Reply, Loss> {
+        let mut deadline = None;
         loop {
-            self.inbox.reserve(READ_CHUNK);
-            match self.stream.read_buf(&mut self.inbox).await {
-                Ok(0) => return Err(Loss::Closed("the upstream closed the connection".to_owned())),
-                Ok(_) => self.has_news = true,
-                Err(error) => {
-                    return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
-                }
-            }
             if let Some(reply) = self.buffered_reply()? {
                 return Ok(reply);
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
+            self.inbox.reserve(READ_CHUNK);
+            let read = self.stream.read_buf(&mut self.inbox);
+            match self.time_limit.until(deadline, read).await {
+                Some(Ok(0)) => return Err(Loss::Closed("the upstream closed the connection".to_owned())),
+                Some(Ok(_)) => self.has_news = true,
+                Some(Err(error)) => {
+                    return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
+                }
+                None => return Err(Loss::Silent(limit)),
             }
         }
     }
@@ -317,6 +320,7 @@ impl Connection {
     pub(super) fn rest(&mut self) {
         self.rested = true;
         self.idle_since = Instant::now();
+        self.time_limit.rest();
         if self.inbox.is_empty() {
             self.inbox = Vec::new();
         }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::connection::{Connection, Loss};
 use crate::smtp::Reply;
@@ -90,20 +90,22 @@ impl Connection {
     /// more than `content` octets of what is kept are out.
     async fn push(&mut self, mut wire: &[u8], content: usize, limit: Duration) -> Result<(), Loss> {
         loop {
+            let mut time_limit = std::mem::take(&mut self.time_limit);
             let step = std::future::poll_fn(|cx| self.poll_push(cx, &mut wire, content));
-            let step = timeout(limit, step).await;
+            let step = time_limit.within(limit, step).await;
+            self.time_limit = time_limit;
             match step {
-                Ok(Ok(Progress::Written)) => {}
-                Ok(Ok(Progress::Flushed)) => {
+                Some(Ok(Progress::Written)) => {}
+                Some(Ok(Progress::Flushed)) => {
                     self.outbox.clear();
                     self.sent = 0;
                     self.written_at = Instant::now();
                     return Ok(());
                 }
-                Ok(Err(error)) => {
+                Some(Err(error)) => {
                     return Err(Loss::Closed(format!("the connection to the upstream broke: {error}")));
                 }
-                Err(_) => return Err(Loss::Silent(limit)),
+                None => return Err(Loss::Silent(limit)),
             }
         }
     }

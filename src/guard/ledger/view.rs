@@ -78,6 +78,10 @@ impl Watch {
             let now = now.after(since.elapsed());
             let reservation = self.try_reserve(wanted.max(1), now)?;
             if reservation.granted() > 0 {
+                // There may be room for the next who waits: one is woken for all that was given back.
+                if reservation.granted() >= wanted && self.entry.waiting.load(Ordering::Acquire) > 1 {
+                    self.entry.freed.notify_one();
+                }
                 return Some(reservation);
             }
             let expiry = {
@@ -217,9 +221,9 @@ impl Reservation {
         self.granted
     }
 
-    /// Gives one back: its answer has come (after it was counted, where it counts).
-    pub fn release_one(&mut self) {
-        self.give_back(1);
+    /// Gives so many back, or as many as there are: their answers have come (after they were counted, where they count).
+    pub fn release_some(&mut self, n: usize) {
+        self.give_back(n);
     }
 
     /// Gives all back.
@@ -244,9 +248,9 @@ impl Reservation {
             state.in_flight -= n;
             state.in_flight == 0 && state.holders == 0
         };
-        // Nearly always nobody waits; whoever begins to is counted before he takes that lock. Of those who wait each place wakes one:
-        // who drops his wait meanwhile passes it on.
-        for _ in 0..n.min(self.entry.waiting.load(Ordering::Acquire)) {
+        // Nearly always nobody waits; whoever begins to is counted before he takes that lock. One of those who wait is woken, takes
+        // what he wants, and wakes the next if he got that; who drops his wait meanwhile passes it on.
+        if self.entry.waiting.load(Ordering::Acquire) > 0 {
             self.entry.freed.notify_one();
         }
         if settled {

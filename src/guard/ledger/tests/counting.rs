@@ -106,7 +106,7 @@ async fn who_waits_is_woken() {
 
     // By one that is given back,
     let (third, ()) =
-        soon(async { tokio::join!(other.reserve(1, at(0)), async { first.release_one() }) }).await;
+        soon(async { tokio::join!(other.reserve(1, at(0)), async { first.release_some(1) }) }).await;
     assert_eq!(third.unwrap().granted(), 1);
     // by one that expires,
     drop(first);
@@ -139,7 +139,7 @@ async fn leave_is_extended_joined_and_given_back() {
     assert_eq!(free(), Some(2));
     leave.join(soon(watch.reserve(1, at(0))).await.unwrap());
     assert_eq!((leave.granted(), free()), (4, Some(1)));
-    leave.release_one();
+    leave.release_some(1);
     assert_eq!(free(), Some(2));
     // Who waits meanwhile is woken by it.
     assert_eq!(watch.try_extend(&mut leave, 9, at(0)), Some(2));
@@ -149,6 +149,40 @@ async fn leave_is_extended_joined_and_given_back() {
     assert_eq!(free(), Some(5), "what it had is given back once");
     ledger.block(&account("anna"), None, at(1)).await.unwrap();
     assert_eq!((watch.try_extend(&mut leave, 1, at(1)), leave.granted()), (None, 6));
+}
+
+/// What is given back at once is for as many as find room in it, and for none beyond.
+#[tokio::test]
+async fn one_who_is_woken_wakes_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(5));
+    let watch = ledger.watch(&account("anna"), at(0)).await;
+    let mut all = soon(watch.reserve(5, at(0))).await.unwrap();
+    let waiting: Vec<_> = [2, 2, 3, 3]
+        .into_iter()
+        .map(|wanted| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let watch = ledger.watch(&account("anna"), at(0)).await;
+                watch.reserve(wanted, at(0)).await.map(|leave| (leave.granted(), leave))
+            })
+        })
+        .collect();
+    while watch.entry().waiting.load(Ordering::SeqCst) < 4 {
+        tokio::task::yield_now().await;
+    }
+    all.release_some(5);
+    let (mut granted, mut held) = (Vec::new(), Vec::new());
+    for (place, waiting) in waiting.into_iter().enumerate() {
+        if place == 3 {
+            assert!(!waiting.is_finished());
+            held.clear();
+        }
+        let (some, leave) = soon(waiting).await.unwrap().unwrap();
+        granted.push(some);
+        held.push(leave);
+    }
+    assert_eq!(granted, [2, 2, 1, 3]);
 }
 
 #[tokio::test]
@@ -199,7 +233,7 @@ async fn a_hundred_sessions_of_one_account() {
                                 other => panic!("{other:?}"),
                             }
                         }
-                        leave.release_one();
+                        leave.release_some(1);
                     }
                 }
                 assert_eq!(watch.standing(), Standing::Blocked);

@@ -1,0 +1,128 @@
+//! A time limit for waits that follow each other closely, on one timer.
+//!
+//! A timer for each wait is entered among all others and taken out again a moment later, which costs more than most of these waits.
+//! This one stays where it is as long as it would not go off too late; should it go off too early, it is moved.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// For one wait at a time. While there was none it holds no timer.
+#[derive(Debug, Default)]
+pub struct TimeLimit {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl TimeLimit {
+    /// What `waiting` comes to; `None` where it has not by the `deadline`.
+    pub fn until<F: Future>(&mut self, deadline: Instant, waiting: F) -> Limited<'_, F> {
+        Limited { end: End::At(deadline), timer: &mut self.timer, waiting }
+    }
+
+    /// What `waiting` comes to; `None` where it has not after so long. What needs no wait asks for no time.
+    pub fn within<F: Future>(&mut self, limit: Duration, waiting: F) -> Limited<'_, F> {
+        Limited { end: End::After(limit), timer: &mut self.timer, waiting }
+    }
+
+    /// Lets go of the timer, where no wait follows for a while.
+    pub fn rest(&mut self) {
+        self.timer = None;
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    At(Instant),
+    /// From the first look on.
+    After(Duration),
+}
+
+pin_project! {
+    /// A wait with a limit.
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Limited<'a, F> {
+        end: End,
+        timer: &'a mut Option<Pin<Box<Sleep>>>,
+        #[pin]
+        waiting: F,
+    }
+}
+
+impl<F: Future> Future for Limited<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(came) = this.waiting.poll(cx) {
+            return Poll::Ready(Some(came));
+        }
+        let deadline = match *this.end {
+            End::At(deadline) => deadline,
+            End::After(limit) => Instant::now() + limit,
+        };
+        *this.end = End::At(deadline);
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(None);
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_wait_ends_when_it_should() {
+        const SHORT: Duration = Duration::from_millis(20);
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let mut limit = TimeLimit::default();
+        let began = Instant::now();
+        assert_eq!(limit.within(HOUR, sleep(SHORT)).await, Some(()));
+        // Its timer is an hour ahead, then long over, then a little too early.
+        for (times, rest) in [(1, false), (1, false), (3, false), (1, true)] {
+            let began = Instant::now();
+            assert_eq!(limit.within(SHORT * times, pending::<()>()).await, None);
+            assert!(began.elapsed() >= SHORT * times, "{:?}", began.elapsed());
+            assert_eq!(limit.within(HOUR, sleep(SHORT)).await, Some(()), "the one before is over");
+            assert_eq!(limit.within(SHORT * 2, async { 1 }).await, Some(1), "what is there needs no time");
+            if rest {
+                limit.rest();
+            }
+        }
+        let deadline = Instant::now() + SHORT;
+        assert_eq!(limit.until(deadline, pending::<()>()).await, None);
+        assert!(Instant::now() >= deadline);
+        assert_eq!(limit.until(deadline, pending::<()>()).await, None, "it has passed already");
+        assert_eq!(limit.until(deadline, async { 1 }).await, Some(1));
+        assert!(began.elapsed() < HOUR);
+    }
+
+    /// A timer that is left behind by a shorter wait ends no longer one.
+    #[tokio::test]
+    async fn one_that_goes_off_too_early_is_moved() {
+        const SHORT: Duration = Duration::from_millis(20);
+        let mut limit = TimeLimit::default();
+        assert_eq!(limit.within(SHORT, sleep(Duration::ZERO)).await, Some(()));
+        let began = Instant::now();
+        assert_eq!(limit.within(SHORT * 4, pending::<()>()).await, None);
+        assert!(began.elapsed() >= SHORT * 4, "{:?}", began.elapsed());
+        let long = SHORT * 500;
+        assert_eq!(limit.within(long, sleep(SHORT * 2)).await, Some(()));
+    }
+}
