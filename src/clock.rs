@@ -3,6 +3,7 @@
 //! Everything else takes a [`Timestamp`] as an argument, so that windows, due times and expiry can be tested
 //! without waiting. Formats: RFC 3339 for programs, RFC 5322 3.3 for headers.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,7 +45,9 @@ impl Timestamp {
 
     /// RFC 5322 3.3, in UTC: `Tue, 24 Nov 2026 16:05:28 +0000`.
     pub fn to_rfc5322(self) -> String {
-        self.calendar().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+        thread_local!(static SAID: Said = Said::default());
+        let form = |calendar: jiff::Timestamp| calendar.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string();
+        SAID.with(|said| said.of(self, form, str::to_owned))
     }
 
     /// Reads an RFC 3339 date and time.
@@ -68,7 +71,31 @@ impl Timestamp {
 /// RFC 3339 in UTC, with milliseconds: `2026-11-24T16:05:28.123Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3}", self.calendar())
+        thread_local!(static SAID: Said = Said::default());
+        let form = |calendar: jiff::Timestamp| calendar.strftime("%Y-%m-%dT%H:%M:%S.").to_string();
+        SAID.with(|said| said.of(*self, form, |second| f.write_str(second)))?;
+        write!(f, "{:03}Z", self.0 % 1_000)
+    }
+}
+
+/// The text of a second, made once: each message has several.
+#[derive(Default)]
+struct Said(Cell<Option<(u64, String)>>);
+
+impl Said {
+    /// `then` with the text that `form` makes of the second in which `moment` lies.
+    fn of<T>(
+        &self,
+        moment: Timestamp,
+        form: impl FnOnce(jiff::Timestamp) -> String,
+        then: impl FnOnce(&str) -> T,
+    ) -> T {
+        let second = moment.0 / 1_000;
+        let known = self.0.take().filter(|(known, _)| *known == second);
+        let said = known.unwrap_or_else(|| (second, form(moment.calendar())));
+        let outcome = then(&said.1);
+        self.0.set(Some(said));
+        outcome
     }
 }
 
@@ -177,6 +204,20 @@ mod tests {
         assert_eq!(Timestamp::parse_rfc3339("2026-11-24T17:05:28.123+01:00"), Ok(moment));
         assert!(Timestamp::parse_rfc3339("yesterday").is_err());
         assert!(Timestamp::parse_rfc3339("1969-12-31T23:59:59Z").is_err());
+    }
+
+    #[test]
+    fn each_second_says_its_own() {
+        for (millis, time, date) in [
+            (1_795_536_328_999, "2026-11-24T16:05:28.999Z", "Tue, 24 Nov 2026 16:05:28 +0000"),
+            (1_795_536_328_000, "2026-11-24T16:05:28.000Z", "Tue, 24 Nov 2026 16:05:28 +0000"),
+            (1_795_536_327_007, "2026-11-24T16:05:27.007Z", "Tue, 24 Nov 2026 16:05:27 +0000"),
+            (1_795_536_329_070, "2026-11-24T16:05:29.070Z", "Tue, 24 Nov 2026 16:05:29 +0000"),
+            (0, "1970-01-01T00:00:00.000Z", "Thu, 01 Jan 1970 00:00:00 +0000"),
+        ] {
+            let moment = Timestamp::from_millis(millis);
+            assert_eq!((moment.to_string().as_str(), moment.to_rfc5322().as_str()), (time, date));
+        }
     }
 
     #[test]

@@ -235,6 +235,15 @@ impl<'a> Pieces<'a> {
 
     /// Does the address stand here, as a whole?
     fn is_address(&self, address: &str) -> bool {
+        // Nearly everywhere not even its first octet does.
+        let octet = self.text.as_bytes().get(self.at);
+        if address
+            .as_bytes()
+            .first()
+            .is_some_and(|first| !octet.is_some_and(|octet| octet.eq_ignore_ascii_case(first)))
+        {
+            return false;
+        }
         let (before, here) = (self.text.get(..self.at), self.text.get(self.at..));
         let (before, here) = (before.unwrap_or_default(), here.unwrap_or_default());
         if address.is_empty() {

@@ -304,6 +304,13 @@ impl fmt::Display for Reply {
             f.write_char(' ')?;
             fmt::Display::fmt(&enhanced, f)?;
         }
+        if memchr(b'\n', self.text.as_bytes()).is_none() {
+            if !self.text.is_empty() {
+                f.write_char(' ')?;
+                f.write_str(&self.text)?;
+            }
+            return Ok(());
+        }
         for (index, line) in self.lines().enumerate() {
             match index {
                 0 if line.is_empty() => continue,
@@ -318,9 +325,12 @@ impl fmt::Display for Reply {
 
 impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(9);
-        self.encode(&mut text);
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(Digits::of(self.class.into()).as_str())?;
+        for number in [self.subject, self.detail] {
+            f.write_char('.')?;
+            f.write_str(Digits::of(number.into()).as_str())?;
+        }
+        Ok(())
     }
 }
 
