@@ -45,6 +45,8 @@ pub(super) enum Asked {
     },
     /// It could not be asked.
     Failed(UpstreamFault),
+    /// Nor could this: the upstream refused MAIL, which it was asked late.
+    MailRefused(Reply),
     /// The account was blocked before its turn came.
     Unasked,
     /// Counted already.
@@ -78,8 +80,10 @@ impl Conversation {
             self.asked.push_back(Asked::Unasked);
             return Ok(step);
         }
-        if self.upstream.is_none() && !Box::pin(self.reopened()).await {
-            self.asked.push_back(Asked::Failed(UpstreamFault::Unavailable));
+        if self.upstream.is_none()
+            && let Err(unasked) = Box::pin(self.reopen()).await
+        {
+            self.asked.push_back(unasked);
             self.free_leave();
             return Ok(step);
         }
@@ -90,25 +94,27 @@ impl Conversation {
         Ok(step)
     }
 
-    /// Opens the transaction upstream: MAIL was answered unasked while the account was blocked, and it no longer is. `false`
-    /// where the upstream does not take it.
-    async fn reopened(&mut self) -> bool {
-        let Some(transaction) = self.session.transaction() else { return false };
+    /// Opens the transaction upstream: MAIL was answered unasked while the account was blocked, and it no longer is. Where the upstream
+    /// does not take it, its recipients are told what it said.
+    async fn reopen(&mut self) -> Result<(), Asked> {
+        let Some(transaction) = self.session.transaction() else {
+            return Err(Asked::Failed(UpstreamFault::Unavailable));
+        };
         let identity = facts::identity(&self.session, self.id, self.peer);
         let mut upstream = self.parts.upstream.transaction(identity);
         upstream.ask(Question::Mail(transaction.mail.clone()));
         match upstream.answer().await {
             Answer::Replied(reply) if reply.is_positive() => {
                 self.upstream = Some(Box::new(upstream));
-                true
+                Ok(())
             }
             Answer::Replied(reply) => {
                 self.log.upstream_failed("MAIL", &reply.to_string());
-                false
+                Err(Asked::MailRefused(reply))
             }
             Answer::None(fault) => {
                 self.log_fault("MAIL", &fault);
-                false
+                Err(Asked::Failed(upstream_fault(&fault)))
             }
         }
     }
@@ -204,6 +210,8 @@ impl Conversation {
                 answer
             }
             Some(Asked::Failed(fault)) => Answered::Fault(fault),
+            // No answer to who the recipient is.
+            Some(Asked::MailRefused(reply)) => Answered::Replied(reply),
             Some(Asked::Unasked) => Answered::Unasked,
             Some(Asked::BrokenPath) => Answered::BrokenPath,
             None => return Ok(Step::Read),

@@ -32,6 +32,7 @@ mod interop;
 mod life;
 mod load;
 mod obstacle;
+mod oracle;
 mod probation;
 mod quarantine;
 mod recovery;

@@ -27,7 +27,8 @@ mod world;
 use std::time::{Duration, Instant};
 
 use gatepost::fail::STEPS;
-use plan::{Plan, Random};
+use plan::Plan;
+use support::random::Random;
 use world::World;
 
 /// How long without being told.

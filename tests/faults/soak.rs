@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::disk::{self, Filler};
-use crate::plan::{Random, Whim};
+use crate::plan::Whim;
 use crate::support::gatepost::{Gatepost, PASSWORD, user_line};
 use crate::support::program::run_within;
+use crate::support::random::Random;
 use crate::support::scripted::Scripted;
 use crate::support::smtp::{Heard, Smtp, stuffed};
 use crate::support::wait_for;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) mod gatepost;
 pub(crate) mod mta;
 pub(crate) mod program;
+pub(crate) mod random;
 pub(crate) mod receiver;
 pub(crate) mod scripted;
 pub(crate) mod smtp;

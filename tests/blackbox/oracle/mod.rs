@@ -1,0 +1,167 @@
+//! Clients that say what a seed has them say, in front of an upstream whose answers are known beforehand: each reply must be the one that
+//! follows from these, and what was acknowledged must be in one place at the end, whole and for those who were accepted.
+//!
+//! `GATEPOST_SEED=N` draws the same sessions again (not the same moments); `GATEPOST_ORACLE=N` goes on for so many seconds.
+
+mod session;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use session::{Said, Session};
+use upstream::Oracle;
+
+use crate::support::gatepost::{Gatepost, Setup};
+use crate::support::random::Random;
+
+/// How long without being told.
+const DEFAULT: Duration = Duration::from_secs(5);
+const CLIENTS: u64 = 6;
+
+/// What all clients of a test share.
+struct Scene {
+    seed: u64,
+    /// Whether recipients are asked for that do not exist.
+    harvests: bool,
+    oracle: Oracle,
+    /// Transactions so far.
+    transactions: AtomicU64,
+    /// When the account may have been blocked.
+    blocked: Mutex<Vec<(Instant, Option<Instant>)>>,
+    acknowledged: Mutex<BTreeMap<String, Said>>,
+}
+
+impl Scene {
+    fn new(salt: u64, harvests: bool) -> Self {
+        let given = std::env::var("GATEPOST_SEED").ok().map(|text| text.parse().expect("a number"));
+        let seed = given.unwrap_or_else(|| u64::from(std::process::id())) + salt;
+        println!("GATEPOST_SEED={}", seed - salt);
+        Self {
+            seed,
+            harvests,
+            oracle: Oracle::start(seed),
+            transactions: AtomicU64::new(0),
+            blocked: Mutex::default(),
+            acknowledged: Mutex::default(),
+        }
+    }
+
+    /// Whether the account may have been blocked at any time from `since` on.
+    fn may_be_blocked(&self, since: Instant) -> bool {
+        self.blocked.lock().unwrap().iter().any(|(_, end)| end.is_none_or(|end| end >= since))
+    }
+
+    /// Clients come and go while the `operator` works.
+    fn play(&self, gatepost: &Gatepost, operator: impl Fn(&mut Random) + Sync) {
+        let given = std::env::var("GATEPOST_ORACLE").ok().map(|text| text.parse().expect("seconds"));
+        let end = Instant::now() + given.map_or(DEFAULT, Duration::from_secs);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = Random::new(self.seed);
+                while Instant::now() < end {
+                    operator(&mut random);
+                }
+            });
+            for client in 0..CLIENTS {
+                scope.spawn(move || {
+                    for number in 0.. {
+                        if Instant::now() >= end {
+                            return;
+                        }
+                        let seed = self.seed + client * 1_000_003 + number * 7;
+                        Session::new(self, gatepost.relay(), Random::new(seed)).play();
+                    }
+                });
+            }
+        });
+        let transactions = self.transactions.load(Ordering::Relaxed);
+        let acknowledged = self.acknowledged.lock().unwrap().len();
+        println!("{transactions} transactions, {acknowledged} messages acknowledged");
+        assert!(acknowledged > 20, "too few to say anything");
+    }
+
+    /// Each message that was acknowledged is delivered or parked, once; nothing else is.
+    fn expect_each_once(&self, gatepost: &Gatepost) -> usize {
+        self.oracle.expect_no_fault();
+        let parked = gatepost.parked();
+        let mut places: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
+        for object in &parked {
+            let mut recipients: Vec<String> = serde_json::from_value(object["recipients"].clone()).unwrap();
+            recipients.sort();
+            places.entry(object["subject"].as_str().unwrap().to_owned()).or_default().push(recipients);
+        }
+        for (subject, deliveries) in self.oracle.all() {
+            places.entry(subject).or_default().extend(deliveries.into_iter().map(|taken| taken.recipients));
+        }
+        let acknowledged = self.acknowledged.lock().unwrap();
+        let expected: BTreeMap<_, _> = acknowledged
+            .iter()
+            .map(|(subject, said)| (subject.clone(), vec![said.recipients.clone()]))
+            .collect();
+        let odd: Vec<_> = expected
+            .keys()
+            .chain(places.keys())
+            .filter(|subject| expected.get(*subject) != places.get(*subject))
+            .map(|subject| format!("{subject}: {:?} for {:?}", places.get(subject), expected.get(subject)))
+            .collect();
+        assert!(odd.is_empty(), "GATEPOST_SEED={}: {odd:#?}", self.seed);
+        for object in parked.iter().take(20) {
+            let id = object["id"].as_str().unwrap();
+            let raw = gatepost.run(&["quarantine", "show", id, "--raw"]).expect(0).stdout;
+            let said = &acknowledged[object["subject"].as_str().unwrap()];
+            assert_eq!(raw.as_bytes(), said.content, "{object}");
+        }
+        parked.len()
+    }
+}
+
+fn setup(scene: &Scene, limit: i64) -> Gatepost {
+    Setup::new(scene.oracle.address)
+        .relay()
+        .limit(limit)
+        .set("detection.on_alarm", "off")
+        .set("session.max_errors", 1_000)
+        .start()
+}
+
+fn idle(_: &mut Random) {
+    std::thread::sleep(Duration::from_millis(100));
+}
+
+/// CONTRACT, SMTP: the upstream's own replies, each to its own command, whatever is pipelined, refused, or breaks.
+#[test]
+fn each_reply_is_the_upstreams() {
+    let scene = Scene::new(0, true);
+    let gatepost = setup(&scene, 10_000);
+    scene.play(&gatepost, idle);
+    assert_eq!(scene.expect_each_once(&gatepost), 0, "nobody was blocked");
+}
+
+/// CONTRACT, SMTP: RCPTs in flight and the count never exceed the limit; who waits for others gets the same replies in the end.
+#[test]
+fn sessions_that_wait_for_each_other() {
+    let scene = Scene::new(1, false);
+    let gatepost = setup(&scene, 20);
+    scene.play(&gatepost, idle);
+    assert_eq!(scene.expect_each_once(&gatepost), 0, "nobody was blocked");
+}
+
+/// CONTRACT, Block: it begins and ends at any moment of any transaction. What a client was told of a recipient holds for its message,
+/// and each message is delivered or parked, not both and not neither.
+#[test]
+fn blocks_come_and_go() {
+    let scene = Scene::new(2, true);
+    let gatepost = setup(&scene, 10_000);
+    scene.play(&gatepost, |random| {
+        std::thread::sleep(Duration::from_millis(random.one_of(&[50, 100, 300, 600])));
+        scene.blocked.lock().unwrap().push((Instant::now(), None));
+        gatepost.run(&["block", "host:127.0.0.2"]).expect(0);
+        std::thread::sleep(Duration::from_millis(random.one_of(&[0, 50, 200, 500])));
+        gatepost.run(&["unblock", "host:127.0.0.2"]).expect(0);
+        scene.blocked.lock().unwrap().last_mut().unwrap().1 = Some(Instant::now());
+    });
+    assert!(scene.expect_each_once(&gatepost) > 0, "no message met a block");
+}
