@@ -104,6 +104,20 @@ fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError>
     Ok(Some(bound))
 }
 
+/// For a command that looks at what `serve` will find: as root becomes `[process] user`, who that will be by then, and says who it is. To be
+/// called on the only thread.
+///
+/// # Errors
+/// The user does not exist, or is not to be had.
+pub fn look_as_user(config: &Config) -> Result<Option<String>, ServerError> {
+    let name = &config.process.user;
+    if name.is_empty() || !geteuid().is_root() {
+        return Ok(None);
+    }
+    switch(&user(name)?).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
+    Ok(Some(name.clone()))
+}
+
 fn user(name: &str) -> Result<User, ServerError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user),

@@ -170,3 +170,32 @@ fn whoever_stops_reading_is_told_the_verdict_all_the_same() {
     drop(command.stdout.take());
     assert_eq!(command.wait().unwrap().code(), Some(1));
 }
+
+/// Root sees everything; `serve` will be another user by the time it reads its files.
+#[test]
+#[ignore = "needs root: tests/run runs it"]
+fn files_are_read_as_the_user_that_serve_will_be() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("process.user", "nobody").write();
+    let allow = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    allow(gatepost.folder(), 0o755);
+    let readable = |name: &str, mode| allow(&gatepost.folder().join(name), mode);
+    ["users", "server.key", "server.pem"].into_iter().for_each(|name| readable(name, 0o644));
+    let read_as = "(read as `nobody`, [process] user)";
+    let (_, text) = check(&gatepost);
+    assert!(!text.contains(read_as) && !text.contains("data_dir"), "{text}");
+    for name in ["users", "server.key"] {
+        readable(name, 0o600);
+        let (status, text) = check(&gatepost);
+        let finding = text.lines().find(|line| line.contains(name) && line.contains(read_as));
+        assert!(status == 1 && finding.is_some_and(|line| line.starts_with("error: ")), "{name}: {text}");
+        readable(name, 0o644);
+    }
+    expect(
+        &Setup::new(upstream.address).set("process.user", "no-such-user").write(),
+        1,
+        &["there is no such user"],
+    );
+}

@@ -29,6 +29,13 @@ fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<Stri
 /// About this machine.
 pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Err(why) = &facts.read_as {
+        findings.push(error("process", why.clone(), "Make that user, or set another [process] user"));
+    }
+    let read = |why: &str| match &facts.read_as {
+        Ok(Some(user)) => format!("{why} (read as `{user}`, [process] user)"),
+        _ => why.to_owned(),
+    };
     if let Some(why) = &facts.unusable {
         let cure = "Give data_dir to the user that Gatepost runs as, and check as that user; or set another data_dir";
         findings.push(error("data_dir", format!("data_dir cannot be used: {why}"), cure));
@@ -55,7 +62,7 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "Set [tls] certificate and private_key to those of your host name",
         )),
         Certificate::Unusable(why) => {
-            findings.push(error("certificate", why.clone(), "Mend that file, or name another in [tls] or [[certificate]]"));
+            findings.push(error("certificate", read(why), "Mend that file, or name another in [tls] or [[certificate]]"));
         }
     }
     for (Expiring { certificate, not_after }, expired) in &facts.expiring {
@@ -75,15 +82,15 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         let finding = format!("{path} can be read by everybody on this machine, and holds a secret");
         findings.push(warning(about, finding, format!("Run: chmod o= {path}")));
     }
-    users(&facts.users, config, &mut findings);
+    users(&facts.users, config, read, &mut findings);
     if let Some(why) = &facts.senders {
-        findings.push(error("senders", why.clone(), "Mend that line, or [sender] map"));
+        findings.push(error("senders", read(why), "Mend that line, or [sender] map"));
     }
     descriptors(facts.descriptors, config, &mut findings);
     for why in &facts.notify {
         findings.push(error(
             "notify",
-            why.clone(),
+            read(why),
             "Mend that file, or [notify] template and webhook_secret_file",
         ));
     }
@@ -118,7 +125,7 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn users(file: &UsersFile, config: &Config, findings: &mut Vec<Finding>) {
+fn users(file: &UsersFile, config: &Config, read: impl Fn(&str) -> String, findings: &mut Vec<Finding>) {
     let path = config.auth.users.display();
     let relay_hosts = !config.relay_hosts.is_empty();
     match file {
@@ -130,7 +137,7 @@ fn users(file: &UsersFile, config: &Config, findings: &mut Vec<Finding>) {
                 "Run: gatepost user add NAME",
             ));
         }
-        UsersFile::Unusable { why, cure } => findings.push(error("users", why.clone(), *cure)),
+        UsersFile::Unusable { why, cure } => findings.push(error("users", read(why), *cure)),
         UsersFile::Usable { shut_out, barred, offered } => {
             for (name, why) in shut_out {
                 let cure = format!("Run: gatepost user passwd {name}");
@@ -441,6 +448,7 @@ mod tests {
 
     fn well() -> local::Facts {
         local::Facts {
+            read_as: Ok(None),
             descriptors: None,
             certificate: Certificate::Usable,
             expiring: Vec::new(),
@@ -476,6 +484,11 @@ mod tests {
             (well(), "", &[(Warning, "notify")]),
             (well(), RELAY, &[]),
             (well(), OPEN, &[(Warning, "relay")]),
+            (
+                local::Facts { read_as: Err("there is no such user".to_owned()), ..well() },
+                QUIET,
+                &[(Error, "process")],
+            ),
             (local::Facts { descriptors: Some(10_290), ..well() }, QUIET, &[]),
             (local::Facts { descriptors: Some(10_289), ..well() }, QUIET, &[(Warning, "descriptors")]),
             (

@@ -15,9 +15,12 @@ use crate::net::tls::{Acceptor, EXPIRY_WARNING, Expiring};
 use crate::notify::template::Template;
 use crate::notify::webhook::Secrets;
 use crate::sender::Senders;
+use crate::server::process;
 
 /// What was found here.
 pub(super) struct Facts {
+    /// Who the files were read as, where that is not who asked; or why nobody could be.
+    pub(super) read_as: Result<Option<String>, String>,
     /// How many files a process may have open; `None`: any number.
     pub(super) descriptors: Option<u64>,
     pub(super) certificate: Certificate,
@@ -63,8 +66,8 @@ pub(super) enum UsersFile {
     },
 }
 
+/// As root: what root does for `serve` first, then as `[process] user`, who is to read the rest. That is for good.
 pub(super) fn look(config: &Config) -> Facts {
-    let (certificate, expiring) = certificate(config);
     let mode = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     let mut exposed = Vec::new();
     for name in ["", "quarantine", "ledger", "outbox", "control.sock", "secret", "webhook-secret"] {
@@ -74,6 +77,11 @@ pub(super) fn look(config: &Config) -> Facts {
             exposed.push(path);
         }
     }
+    let (unusable, foreign) = (folder::unusable(&config.data_dir), folder::foreign(&config.data_dir));
+    // A group of one's own is how some keep such files.
+    let readable_secrets = secret_files(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect();
+    let read_as = process::look_as_user(config).map_err(|error| error.to_string());
+    let (certificate, expiring) = certificate(config);
     let template = config.notify.template.as_deref().map(Template::read);
     let webhook = config.notify.webhook.as_ref();
     // One that `serve` has yet to make is no finding.
@@ -85,6 +93,7 @@ pub(super) fn look(config: &Config) -> Facts {
         secrets.as_ref().and_then(|read| read.as_ref().err().map(|error| wrong(error))),
     ];
     Facts {
+        read_as,
         descriptors: getrlimit(Resource::Nofile).current,
         certificate,
         expiring,
@@ -93,12 +102,11 @@ pub(super) fn look(config: &Config) -> Facts {
             .err()
             .map(|why| why.to_string()),
         exposed,
-        // A group of one's own is how some keep such files.
         notify: notify.into_iter().flatten().collect(),
         weak_secret: secrets.is_some_and(|read| read.is_ok_and(|secrets| secrets.are_weak())),
-        readable_secrets: secret_files(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect(),
-        unusable: folder::unusable(&config.data_dir),
-        foreign: folder::foreign(&config.data_dir),
+        readable_secrets,
+        unusable,
+        foreign,
     }
 }
 
