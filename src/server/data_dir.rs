@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use rustix::fs::{Access, FlockOperation, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::ServerError;
 use crate::control::Actor;
-use crate::durable;
+use crate::durable::{self, TEMP_PREFIX};
 
 /// Locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
+/// Stands before the number of its process in the name of a file that `check` tries out.
+pub const CHECK_MARK: &str = "check-";
 /// More than the number of a process and its end of line.
 const PID_OCTETS: u64 = 16;
 /// How long a command that just looks into it, or a predecessor that is about to be gone, may hold up whoever comes next.
@@ -90,6 +93,7 @@ impl DataDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         noted.map_err(|error| ServerError(format!("{}: {error}", name.display())))?;
+        sweep(path);
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -163,6 +167,20 @@ impl DataDir {
     }
 }
 
+/// Removes what a process left half written that is gone; of one that is not, such as `check`, it is still in use.
+fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMP_PREFIX)) else { continue };
+        let process = rest.strip_prefix(CHECK_MARK).unwrap_or(rest).split('-').next();
+        let process = process.and_then(|process| process.parse().ok()).and_then(Pid::from_raw);
+        if process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH)) {
+            // What cannot be removed does no harm.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Reads the holder's number from the lock, as whatever else may be in there is not for the log.
 fn used_by(path: &Path, lock: &mut File) -> ServerError {
     let mut holder = String::new();
@@ -177,6 +195,23 @@ fn used_by(path: &Path, lock: &mut File) -> ServerError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_dead_left_half_written_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        // No process has so high a number (proc_pid_max(5)).
+        let (dead, living) = (i32::MAX, std::process::id());
+        for name in
+            [format!("{dead}-0"), format!("{CHECK_MARK}{dead}"), format!("{living}-1"), "x".to_owned()]
+        {
+            std::fs::write(home.path().join(format!("{TEMP_PREFIX}{name}")), "").unwrap();
+        }
+        drop(DataDir::take(home.path()).unwrap());
+        let mut left: Vec<_> =
+            std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [format!("{TEMP_PREFIX}{living}-1").as_str(), ".new-x", LOCK]);
+    }
 
     #[test]
     fn one_process_at_a_time_and_one_secret() {

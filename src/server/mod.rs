@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-pub use data_dir::DataDir;
+pub use data_dir::{CHECK_MARK, DataDir};
 pub use host::PartsHost;
 use listener::Listener;
 use slots::{Most, Slots};

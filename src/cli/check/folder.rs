@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::control::Actor;
 use crate::durable::{DurableError, Folder, TEMP_PREFIX};
-use crate::server::DataDir;
+use crate::server::{CHECK_MARK, DataDir};
 
 /// Something in the data folder, and whose it is.
 pub(super) struct Foreign {
@@ -47,7 +47,7 @@ fn write(data_dir: &Path) -> Result<(), DurableError> {
 
 /// Not the lock itself: a running `serve` has that, and one of root's would lock `serve` out.
 fn lock(data_dir: &Path) -> io::Result<()> {
-    let name = data_dir.join(format!("{TEMP_PREFIX}check-{}", std::process::id()));
+    let name = data_dir.join(format!("{TEMP_PREFIX}{CHECK_MARK}{}", std::process::id()));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name)?;
     let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
     std::fs::remove_file(&name)?;
