@@ -204,7 +204,10 @@ impl Conversation {
             // what a connection costs.
             step = match step {
                 Step::Read => self.next().await?,
-                Step::Close => return self.client.flush().await,
+                Step::Close => {
+                    self.give_back_spare();
+                    return self.client.flush().await;
+                }
                 Step::StartTls => Box::pin(self.start_tls()).await?,
                 Step::Authenticate { mechanism, initial } => {
                     let initial = initial.map(Zeroizing::new);

@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use memchr::memchr_iter;
@@ -33,7 +34,7 @@ const BATCH_READ: usize = 8 * 1_024;
 /// How much is read at once while mail data is expected: the less, the slower it comes.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
 /// How long the client may take no octet of a reply before it counts as gone.
-const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why nothing more comes.
 #[derive(Debug, thiserror::Error)]
@@ -299,7 +300,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`Lost`].
-    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
+    pub(super) fn flush(&mut self) -> impl Future<Output = Result<(), Lost>> + Send {
+        self.flush_within(WRITE_TIMEOUT)
+    }
+
+    async fn flush_within(&mut self, limit: Duration) -> Result<(), Lost> {
         if self.outbound.is_empty() {
             return Ok(());
         }
@@ -308,7 +313,12 @@ impl Client {
             stream.write_all(&self.outbound).await?;
             stream.flush().await
         };
-        self.time_limit.within(WRITE_TIMEOUT, send).await.ok_or(Lost::TimedOut)??;
+        let Some(sent) = self.time_limit.within(limit, send).await else {
+            // Part of it may be out: nothing can be said behind it.
+            self.stream = None;
+            return Err(Lost::TimedOut);
+        };
+        sent?;
         self.outbound.clear();
         if self.outbound.capacity() > MAX_COMMAND_LINE {
             self.outbound = Vec::new();
@@ -371,7 +381,6 @@ fn begins_as_auth(octets: &[u8]) -> bool {
 mod tests {
     use std::io::Write as _;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use rustls::pki_types::ServerName;
     use rustls::pki_types::pem::PemObject as _;
@@ -380,6 +389,27 @@ mod tests {
     use super::*;
     use crate::net::self_signed::generate;
     use crate::net::tls::server_config;
+
+    /// Who does not read is gone: what has gone out in part is not begun anew, and nothing is said behind it.
+    #[tokio::test]
+    async fn half_a_reply_is_the_last() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+        client.outbound = vec![b'x'; 64 << 20];
+        let limit = Duration::from_millis(50);
+        assert!(matches!(client.flush_within(limit).await, Err(Lost::TimedOut)));
+        client.outbound.extend_from_slice(b"421 4.4.2 too slow\r\n");
+        assert!(matches!(client.flush_within(limit).await, Err(Lost::Closed)));
+        drop(client);
+        let (mut came, mut octets) = (0, vec![0; 1 << 20]);
+        // A reset is an end as well.
+        while let Ok(read @ 1..) = reader.read(&mut octets).await {
+            assert!(octets[..read].iter().all(|octet| *octet == b'x'));
+            came += read;
+        }
+        assert!(came < 64 << 20);
+    }
 
     /// Whatever records mail data comes in, `min_rate` is told of each octet, and each is there once.
     #[tokio::test]
