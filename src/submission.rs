@@ -61,10 +61,12 @@ const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
 struct Sender {
     account: Account,
     watch: Watch,
-    /// The guard's, for the RCPTs in flight and as many as are `spare`.
+    /// The guard's, for the RCPTs in flight, and as many as are `spare` or `answered`.
     leave: Reservation,
     /// For so many that have come, and are not asked yet.
     spare: usize,
+    /// For so many that have their answer.
+    answered: usize,
     ticket: Ticket,
 }
 
@@ -72,7 +74,8 @@ impl Sender {
     /// What is not needed after all, or no longer, others of the account may have: all at once, so that they need not ask for it in
     /// pieces, and before anything is waited for.
     fn give_back_spare(&mut self) {
-        self.leave.release_some(std::mem::take(&mut self.spare));
+        let unneeded = std::mem::take(&mut self.spare) + std::mem::take(&mut self.answered);
+        self.leave.release_some(unneeded);
     }
 }
 
@@ -400,7 +403,7 @@ impl Conversation {
         let watch = self.parts.ledger.watch(&account, clock::now()).await;
         let ticket = self.parts.roster.enter(&account, self.id);
         let leave = watch.no_leave();
-        self.sender = Some(Sender { account, watch, leave, spare: 0, ticket });
+        self.sender = Some(Sender { account, watch, leave, spare: 0, answered: 0, ticket });
     }
 
     /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.

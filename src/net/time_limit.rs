@@ -4,11 +4,12 @@
 //! This one stays where it is as long as it would not go off too late; should it go off too early, it is moved.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// For one wait at a time. While there was none it holds no timer.
@@ -70,7 +71,8 @@ impl<F: Future> Future for Limited<'_, F> {
             timer.as_mut().reset(deadline);
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
+            // Also where the wait has used up what a task may do at a time.
+            ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             if timer.deadline() >= deadline {
                 return Poll::Ready(None);
             }

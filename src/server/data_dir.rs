@@ -172,7 +172,12 @@ fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMP_PREFIX)) else { continue };
-        let process = rest.strip_prefix(CHECK_MARK).unwrap_or(rest).split('-').next();
+        let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+        let process = match rest.split_once('-') {
+            Some((process, count)) => Some(process).filter(|_| is_number(&count)),
+            None => None,
+        };
+        let process = rest.strip_prefix(CHECK_MARK).or(process).filter(is_number);
         let process = process.and_then(|process| process.parse().ok()).and_then(Pid::from_raw);
         if process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH)) {
             // What cannot be removed does no harm.
@@ -210,7 +215,10 @@ mod tests {
         let mut left: Vec<_> =
             std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [format!("{TEMP_PREFIX}{living}-1").as_str(), ".new-x", LOCK]);
+        let mut expected =
+            [format!("{TEMP_PREFIX}{living}-1"), format!("{TEMP_PREFIX}{dead}"), LOCK.to_owned()];
+        expected.sort();
+        assert_eq!(left, expected.map(std::ffi::OsString::from));
     }
 
     #[test]

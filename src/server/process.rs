@@ -114,6 +114,8 @@ pub fn look_as_user(config: &Config) -> Result<Option<String>, ServerError> {
     if name.is_empty() || !geteuid().is_root() {
         return Ok(None);
     }
+    // What the configuration says is in memory, and may be for root's eyes.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     switch(&user(name)?).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
     Ok(Some(name.clone()))
 }

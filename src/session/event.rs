@@ -103,6 +103,8 @@ pub enum Answered {
     Replied(Reply),
     /// It gave none.
     Fault(UpstreamFault),
+    /// A recipient about whom it was not asked, since it refused MAIL, for which it was asked late; with that reply.
+    MailRefused(Reply),
     /// It was not asked after all, since the account had been blocked by the time its turn came.
     Unasked,
     /// A broken path was counted (or did not count).

@@ -533,7 +533,9 @@ impl Session {
                 let (reply, accepted) = match answered {
                     Answered::Replied(reply) => (reply, true),
                     Answered::Fault(fault) => (upstream_fault(fault), false),
-                    Answered::Unasked | Answered::BrokenPath => (texts::UPSTREAM_UNAVAILABLE, false),
+                    Answered::MailRefused(_) | Answered::Unasked | Answered::BrokenPath => {
+                        (texts::UPSTREAM_UNAVAILABLE, false)
+                    }
                 };
                 self.write(&reply, out);
                 if accepted && reply.code / 100 == 2 {
@@ -574,6 +576,7 @@ impl Session {
             }
             Answered::Replied(reply) => Ok(reply),
             Answered::Fault(fault) => Err(upstream_fault(fault)),
+            Answered::MailRefused(reply) => Err(reply),
         };
         // CONTRACT: the crossing RCPT, and any answer that comes after the block, is shown as 250.
         let covered = view.blocked && !self.terms.refuse_blocked;

@@ -80,12 +80,15 @@ impl Conversation {
             self.asked.push_back(Asked::Unasked);
             return Ok(step);
         }
-        if self.upstream.is_none()
-            && let Err(unasked) = Box::pin(self.reopen()).await
-        {
-            self.asked.push_back(unasked);
-            self.free_leave();
-            return Ok(step);
+        if self.upstream.is_none() {
+            // Nobody waits with us for that.
+            self.give_back_spare();
+            self.client.flush().await?;
+            if let Err(unasked) = Box::pin(self.reopen()).await {
+                self.asked.push_back(unasked);
+                self.free_leave();
+                return Ok(step);
+            }
         }
         if let Some(upstream) = &mut self.upstream {
             self.asked.push_back(Asked::Rcpt { path: command.forward_path.clone() });
@@ -122,6 +125,8 @@ impl Conversation {
     async fn ask_broken_path(&mut self, octets: &[u8]) -> Result<Step, Lost> {
         let (step, leave) = self.leave_to_ask().await?;
         if leave == Leave::Given {
+            // Others do not wait for our disk.
+            self.give_back_spare();
             let shown = String::from_utf8_lossy(octets).into_owned();
             self.count(&shown, octets, None).await;
             self.free_leave();
@@ -133,10 +138,11 @@ impl Conversation {
     /// The guard's leave to have one more RCPT in flight; it is asked for once for all that have come. Where all of it is taken by
     /// questions of this session, those are answered first.
     async fn leave_to_ask(&mut self) -> Result<(Step, Leave), Lost> {
-        let Some(Sender { watch, leave, spare, .. }) = &mut self.sender else {
+        let Some(Sender { watch, leave, spare, answered, .. }) = &mut self.sender else {
             return Ok((Step::Read, Leave::Blocked));
         };
         if *spare == 0 {
+            leave.release_some(std::mem::take(answered));
             let wanted = 1 + self.client.lines_at_most();
             *spare = watch.try_extend(leave, wanted, clock::now()).unwrap_or_default();
         }
@@ -172,10 +178,10 @@ impl Conversation {
         })
     }
 
-    /// A RCPT has its answer: its leave is good for another.
+    /// A RCPT has its answer. Its leave is for none other: it may have counted, and the guard is to see that first.
     fn free_leave(&mut self) {
         if let Some(sender) = &mut self.sender {
-            sender.spare += 1;
+            sender.answered += 1;
         }
     }
 
@@ -210,8 +216,7 @@ impl Conversation {
                 answer
             }
             Some(Asked::Failed(fault)) => Answered::Fault(fault),
-            // No answer to who the recipient is.
-            Some(Asked::MailRefused(reply)) => Answered::Replied(reply),
+            Some(Asked::MailRefused(reply)) => Answered::MailRefused(reply),
             Some(Asked::Unasked) => Answered::Unasked,
             Some(Asked::BrokenPath) => Answered::BrokenPath,
             None => return Ok(Step::Read),
@@ -279,6 +284,7 @@ impl Conversation {
         let now = clock::now();
         let blindness = self.parts.ledger.tally(foreign, !reply.is_positive(), now);
         if let Some(blindness) = blindness {
+            self.give_back_spare();
             Box::pin(self.parts.desk.blind(blindness)).await;
         }
         match (classify(reply, &self.parts.config.classify), &self.sender) {

@@ -1,9 +1,10 @@
 //! What the upstream says and does, and what of it the client sees.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::support::gatepost::Setup;
 use crate::support::mta::Mta;
@@ -382,6 +383,39 @@ fn sessions_together_get_no_more_honest_answers_than_one() {
     assert_eq!(honest, 19, "the 20th blocks and gets 250");
     assert!(upstream.lines("RCPT").len() <= 20, "{} were asked", upstream.lines("RCPT").len());
     assert_eq!(gatepost.status("user:alice").unwrap()["state"], "blocked");
+}
+
+/// The same for one that goes on at each reply: what has counted makes room for nobody.
+#[test]
+fn a_session_that_goes_on_at_each_reply_gets_no_more_than_its_limit() {
+    const LIMIT: usize = 10;
+    let upstream = Scripted::with(|asked| {
+        if asked.verb != "RCPT" {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20)); // so that the next one comes while others wait
+        Answer::reply("550 5.1.1 no such user")
+    });
+    for first in ["", "RCPT TO:<a b@mta.example>\r\n"] {
+        let user = if first.is_empty() { "alice" } else { "bob" };
+        let gatepost = Setup::new(upstream.address).limit(LIMIT as i64).start();
+        let before = upstream.lines("RCPT").len();
+        let mut client = gatepost.login(user);
+        client.expect(&format!("MAIL FROM:<{user}@mta.example>"), 250);
+        let line = |number: usize| format!("RCPT TO:<nobody-{number}@mta.example>\r\n");
+        client.send([first.to_owned(), (0..LIMIT).map(line).collect()].concat().as_bytes());
+        if !first.is_empty() {
+            client.expect_reply(501);
+        }
+        for number in LIMIT..3 * LIMIT {
+            client.reply();
+            client.send(line(number).as_bytes());
+        }
+        (0..LIMIT).for_each(|_| drop(client.reply()));
+        let asked = upstream.lines("RCPT")[before..].iter().collect::<BTreeSet<_>>().len();
+        assert_eq!(asked, LIMIT - usize::from(!first.is_empty()), "asked about, {first:?} first");
+        assert_eq!(gatepost.status(&format!("user:{user}")).unwrap()["state"], "blocked");
+    }
 }
 
 /// CONTRACT, SMTP: a message of any other session of that account whose content has not yet begun to go upstream is parked.

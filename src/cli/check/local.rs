@@ -120,7 +120,17 @@ fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
 
 fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
-    let made = config.tls.may_generate && !certificate.exists() && !key.exists();
+    let mut there = false;
+    for path in [certificate, key] {
+        match path.try_exists() {
+            Ok(exists) => there |= exists,
+            // `serve` would make none either.
+            Err(error) => {
+                return (Certificate::Unusable(format!("{}: {error}", path.display())), Vec::new());
+            }
+        }
+    }
+    let made = config.tls.may_generate && !there;
     let pairs = if made { config.certificates.clone() } else { config.key_pairs() };
     match Acceptor::open(pairs, config.tls.client_ca.as_deref()) {
         Ok(acceptor) => {

@@ -8,7 +8,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use session::{Said, Session};
@@ -16,13 +16,19 @@ use upstream::Oracle;
 
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::random::Random;
+use crate::support::{PATIENCE, wait_for};
 
 /// How long without being told.
 const DEFAULT: Duration = Duration::from_secs(5);
 const CLIENTS: u64 = 6;
+/// So many messages acknowledged say something.
+const ENOUGH: usize = 20;
 
 /// What all clients of a test share.
 struct Scene {
+    /// As it is to be given again.
+    given: u64,
+    /// The same, and another one in each test.
     seed: u64,
     /// Whether recipients are asked for that do not exist.
     harvests: bool,
@@ -37,9 +43,11 @@ struct Scene {
 impl Scene {
     fn new(salt: u64, harvests: bool) -> Self {
         let given = std::env::var("GATEPOST_SEED").ok().map(|text| text.parse().expect("a number"));
-        let seed = given.unwrap_or_else(|| u64::from(std::process::id())) + salt;
-        println!("GATEPOST_SEED={}", seed - salt);
+        let given = given.unwrap_or_else(|| u64::from(std::process::id()));
+        println!("GATEPOST_SEED={given}");
+        let seed = given.wrapping_add(salt);
         Self {
+            given,
             seed,
             harvests,
             oracle: Oracle::start(seed),
@@ -54,33 +62,38 @@ impl Scene {
         self.blocked.lock().unwrap().iter().any(|(_, end)| end.is_none_or(|end| end >= since))
     }
 
-    /// Clients come and go while the `operator` works.
-    fn play(&self, gatepost: &Gatepost, operator: impl Fn(&mut Random) + Sync) {
+    /// Clients come and go until the time is over and the `operator` has done enough.
+    fn play(&self, gatepost: &Gatepost, mut operator: impl FnMut(&mut Random) -> bool) {
         let given = std::env::var("GATEPOST_ORACLE").ok().map(|text| text.parse().expect("seconds"));
         let end = Instant::now() + given.map_or(DEFAULT, Duration::from_secs);
+        let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut random = Random::new(self.seed);
-                while Instant::now() < end {
-                    operator(&mut random);
-                }
-            });
             for client in 0..CLIENTS {
+                let over = &over;
                 scope.spawn(move || {
+                    // Where another one fails as well.
+                    let _over = Over(over);
                     for number in 0.. {
-                        if Instant::now() >= end {
+                        if over.load(Ordering::Relaxed) {
                             return;
                         }
-                        let seed = self.seed + client * 1_000_003 + number * 7;
+                        let seed = self.seed.wrapping_add(client * 1_000_003 + number * 7);
                         Session::new(self, gatepost.relay(), Random::new(seed)).play();
                     }
                 });
             }
+            let mut random = Random::new(self.seed);
+            let is_enough = || self.acknowledged.lock().unwrap().len() > ENOUGH;
+            wait_for(end.saturating_duration_since(Instant::now()) + PATIENCE, || {
+                let done = operator(&mut random) && is_enough() && Instant::now() >= end;
+                (done || over.load(Ordering::Relaxed)).then_some(())
+            });
+            over.store(true, Ordering::Relaxed);
         });
         let transactions = self.transactions.load(Ordering::Relaxed);
         let acknowledged = self.acknowledged.lock().unwrap().len();
         println!("{transactions} transactions, {acknowledged} messages acknowledged");
-        assert!(acknowledged > 20, "too few to say anything");
+        assert!(acknowledged > ENOUGH, "too few to say anything");
     }
 
     /// Each message that was acknowledged is delivered or parked, once; nothing else is.
@@ -107,7 +120,7 @@ impl Scene {
             .filter(|subject| expected.get(*subject) != places.get(*subject))
             .map(|subject| format!("{subject}: {:?} for {:?}", places.get(subject), expected.get(subject)))
             .collect();
-        assert!(odd.is_empty(), "GATEPOST_SEED={}: {odd:#?}", self.seed);
+        assert!(odd.is_empty(), "GATEPOST_SEED={}: {odd:#?}", self.given);
         for object in parked.iter().take(20) {
             let id = object["id"].as_str().unwrap();
             let raw = gatepost.run(&["quarantine", "show", id, "--raw"]).expect(0).stdout;
@@ -118,34 +131,41 @@ impl Scene {
     }
 }
 
-fn setup(scene: &Scene, limit: i64) -> Gatepost {
+/// The others end with the one that failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn setup(scene: &Scene, limit: i64, period: &str) -> Gatepost {
     Setup::new(scene.oracle.address)
         .relay()
         .limit(limit)
+        .set("limit.period", period)
         .set("detection.on_alarm", "off")
         .set("session.max_errors", 1_000)
         .start()
-}
-
-fn idle(_: &mut Random) {
-    std::thread::sleep(Duration::from_millis(100));
 }
 
 /// CONTRACT, SMTP: the upstream's own replies, each to its own command, whatever is pipelined, refused, or breaks.
 #[test]
 fn each_reply_is_the_upstreams() {
     let scene = Scene::new(0, true);
-    let gatepost = setup(&scene, 10_000);
-    scene.play(&gatepost, idle);
+    let gatepost = setup(&scene, 10_000, "10s");
+    scene.play(&gatepost, |_| true);
     assert_eq!(scene.expect_each_once(&gatepost), 0, "nobody was blocked");
 }
 
-/// CONTRACT, SMTP: RCPTs in flight and the count never exceed the limit; who waits for others gets the same replies in the end.
+/// CONTRACT, SMTP: RCPTs in flight over all sessions never exceed the limit; who waits for others gets the same replies in the end.
 #[test]
 fn sessions_that_wait_for_each_other() {
+    const LIMIT: usize = 20;
     let scene = Scene::new(1, false);
-    let gatepost = setup(&scene, 20);
-    scene.play(&gatepost, idle);
+    let gatepost = setup(&scene, LIMIT as i64, "1h");
+    scene.play(&gatepost, |_| true);
     assert_eq!(scene.expect_each_once(&gatepost), 0, "nobody was blocked");
 }
 
@@ -153,15 +173,18 @@ fn sessions_that_wait_for_each_other() {
 /// and each message is delivered or parked, not both and not neither.
 #[test]
 fn blocks_come_and_go() {
+    const BLOCKS: usize = 3;
     let scene = Scene::new(2, true);
-    let gatepost = setup(&scene, 10_000);
+    let gatepost = setup(&scene, 10_000, "10s");
     scene.play(&gatepost, |random| {
         std::thread::sleep(Duration::from_millis(random.one_of(&[50, 100, 300, 600])));
         scene.blocked.lock().unwrap().push((Instant::now(), None));
         gatepost.run(&["block", "host:127.0.0.2"]).expect(0);
         std::thread::sleep(Duration::from_millis(random.one_of(&[0, 50, 200, 500])));
         gatepost.run(&["unblock", "host:127.0.0.2"]).expect(0);
-        scene.blocked.lock().unwrap().last_mut().unwrap().1 = Some(Instant::now());
+        let mut blocked = scene.blocked.lock().unwrap();
+        blocked.last_mut().unwrap().1 = Some(Instant::now());
+        blocked.len() >= BLOCKS
     });
     assert!(scene.expect_each_once(&gatepost) > 0, "no message met a block");
 }

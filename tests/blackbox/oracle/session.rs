@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
             "{line}: {} (may have been blocked: {blocked}; the upstream failed: {}; GATEPOST_SEED={})",
             reply.text(),
             self.scene.oracle.failed(transaction.number),
-            self.scene.seed,
+            self.scene.given,
         );
     }
 
@@ -271,7 +271,7 @@ impl<'a> Session<'a> {
         self.send(&wire);
         let mut replies: Vec<Reply> = sizes.iter().map(|_| self.smtp.reply()).collect();
         if reset {
-            assert_eq!(replies.pop().unwrap().code, 250, "RSET (GATEPOST_SEED={})", self.scene.seed);
+            assert_eq!(replies.pop().unwrap().code, 250, "RSET (GATEPOST_SEED={})", self.scene.given);
         }
         if !transaction.may_go_on() {
             let expected = if transaction.mail_taken { 554 } else { 503 };
@@ -295,7 +295,7 @@ impl<'a> Session<'a> {
         let about = format!(
             "{subject}: {} (bad: {bad}, unwanted: {unwanted}, may have been blocked: {blocked}, GATEPOST_SEED={})",
             reply.text(),
-            self.scene.seed
+            self.scene.given
         );
         if reply.code != 250 {
             let failed = reply.code == 451 && self.scene.oracle.failed(transaction.number);
