@@ -207,7 +207,7 @@ mod tests {
         // No process has so high a number (proc_pid_max(5)).
         let (dead, living) = (i32::MAX, std::process::id());
         for name in
-            [format!("{dead}-0"), format!("{CHECK_MARK}{dead}"), format!("{living}-1"), "x".to_owned()]
+            [format!("{dead}-0"), format!("{CHECK_MARK}{dead}"), format!("{living}-1"), dead.to_string()]
         {
             std::fs::write(home.path().join(format!("{TEMP_PREFIX}{name}")), "").unwrap();
         }
