@@ -269,10 +269,11 @@ impl Driver<'_> {
 
     fn answer(&mut self) {
         let Some(upstream) = self.asked.pop_front() else { return };
-        let answered = match self.input.choose(4) {
+        let answered = match self.input.choose(5) {
             _ if !upstream => Answered::BrokenPath,
             0 => Answered::Unasked,
             1 => Answered::Fault(UpstreamFault::Busy),
+            2 => Answered::MailRefused(self.input.reply()),
             _ => Answered::Replied(self.input.reply()),
         };
         self.handle(Event::Answered(answered));

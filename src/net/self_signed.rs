@@ -88,7 +88,11 @@ fn write(path: &Path, pem: &str) -> Result<(), TlsError> {
         })
 }
 
-fn is_there(path: &Path) -> Result<bool, TlsError> {
+/// Whether there is a file.
+///
+/// # Errors
+/// Nobody can say: a folder above it may not be entered.
+pub fn is_there(path: &Path) -> Result<bool, TlsError> {
     path.try_exists().map_err(|cause| TlsError(format!("{}: {cause}", path.display())))
 }
 

@@ -173,11 +173,8 @@ fn sweep(folder: &Path) {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMP_PREFIX)) else { continue };
         let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
-        let process = match rest.split_once('-') {
-            Some((process, count)) => Some(process).filter(|_| is_number(&count)),
-            None => None,
-        };
-        let process = rest.strip_prefix(CHECK_MARK).or(process).filter(is_number);
+        let counted = rest.split_once('-').filter(|(_, count)| is_number(count));
+        let process = rest.strip_prefix(CHECK_MARK).or(counted.map(|(process, _)| process)).filter(is_number);
         let process = process.and_then(|process| process.parse().ok()).and_then(Pid::from_raw);
         if process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH)) {
             // What cannot be removed does no harm.

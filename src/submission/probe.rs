@@ -80,15 +80,12 @@ impl Conversation {
             self.asked.push_back(Asked::Unasked);
             return Ok(step);
         }
-        if self.upstream.is_none() {
-            // Nobody waits with us for that.
-            self.give_back_spare();
-            self.client.flush().await?;
-            if let Err(unasked) = Box::pin(self.reopen()).await {
-                self.asked.push_back(unasked);
-                self.free_leave();
-                return Ok(step);
-            }
+        if self.upstream.is_none()
+            && let Err(unasked) = Box::pin(self.reopen()).await?
+        {
+            self.asked.push_back(unasked);
+            self.free_leave();
+            return Ok(step);
         }
         if let Some(upstream) = &mut self.upstream {
             self.asked.push_back(Asked::Rcpt { path: command.forward_path.clone() });
@@ -98,15 +95,23 @@ impl Conversation {
     }
 
     /// Opens the transaction upstream: MAIL was answered unasked while the account was blocked, and it no longer is. Where the upstream
-    /// does not take it, its recipients are told what it said.
-    async fn reopen(&mut self) -> Result<(), Asked> {
+    /// does not take it, its recipients are told what it said; those of one batch by one question.
+    async fn reopen(&mut self) -> Result<Result<(), Asked>, Lost> {
+        match self.asked.back() {
+            Some(Asked::MailRefused(reply)) => return Ok(Err(Asked::MailRefused(reply.clone()))),
+            Some(Asked::Failed(fault)) => return Ok(Err(Asked::Failed(*fault))),
+            _ => {}
+        }
+        // Nobody waits with us for that.
+        self.give_back_spare();
+        self.client.flush().await?;
         let Some(transaction) = self.session.transaction() else {
-            return Err(Asked::Failed(UpstreamFault::Unavailable));
+            return Ok(Err(Asked::Failed(UpstreamFault::Unavailable)));
         };
         let identity = facts::identity(&self.session, self.id, self.peer);
         let mut upstream = self.parts.upstream.transaction(identity);
         upstream.ask(Question::Mail(transaction.mail.clone()));
-        match upstream.answer().await {
+        Ok(match upstream.answer().await {
             Answer::Replied(reply) if reply.is_positive() => {
                 self.upstream = Some(Box::new(upstream));
                 Ok(())
@@ -119,7 +124,7 @@ impl Conversation {
                 self.log_fault("MAIL", &fault);
                 Err(Asked::Failed(upstream_fault(&fault)))
             }
-        }
+        })
     }
 
     async fn ask_broken_path(&mut self, octets: &[u8]) -> Result<Step, Lost> {

@@ -193,6 +193,20 @@ fn files_are_read_as_the_user_that_serve_will_be() {
         assert!(status == 1 && finding.is_some_and(|line| line.starts_with("error: ")), "{name}: {text}");
         readable(name, 0o644);
     }
+    // A pair that is there, in a folder that this user may not enter, is none that is yet to be made.
+    let certs = gatepost.folder().join("certs");
+    std::fs::create_dir(&certs).unwrap();
+    for (name, default) in [("server.pem", "server.crt"), ("server.key", "server.key")] {
+        std::fs::copy(gatepost.folder().join(name), certs.join(default)).unwrap();
+    }
+    allow(&certs, 0o700);
+    let file = gatepost.folder().join("config.toml");
+    let mut table: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+    table.remove("tls");
+    std::fs::write(&file, table.to_string()).unwrap();
+    let (status, text) = check(&gatepost);
+    let finding = text.lines().find(|line| line.starts_with("error: ") && line.contains("certs/server"));
+    assert!(status == 1 && finding.is_some_and(|line| line.contains(read_as)), "{text}");
     expect(
         &Setup::new(upstream.address).set("process.user", "no-such-user").write(),
         1,

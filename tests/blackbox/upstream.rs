@@ -418,6 +418,26 @@ fn a_session_that_goes_on_at_each_reply_gets_no_more_than_its_limit() {
     }
 }
 
+/// CONTRACT, Block: one that ends between MAIL, which was answered unasked, and its recipients. Where the upstream refuses MAIL then, they
+/// are told what it said, which is no word about them.
+#[test]
+fn a_mail_that_is_refused_late() {
+    let upstream =
+        Scripted::with(|asked| Answer::reply("550 5.1.1 sender unknown").filter(|_| asked.verb == "MAIL"));
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    client.send(b"RCPT TO:<a@mta.example>\r\nRCPT TO:<b@mta.example>\r\nRCPT TO:<c@mta.example>\r\n");
+    for _ in 0..3 {
+        assert_eq!(client.reply().text(), "550 5.1.1 sender unknown");
+    }
+    assert_eq!((upstream.lines("MAIL").len(), upstream.lines("RCPT").len()), (1, 0));
+    assert_eq!(gatepost.status("user:alice"), None, "nobody was counted");
+    client.expect("DATA", 554);
+}
+
 /// CONTRACT, SMTP: a message of any other session of that account whose content has not yet begun to go upstream is parked.
 #[test]
 fn a_transaction_open_at_the_block_is_parked() {

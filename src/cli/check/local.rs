@@ -11,6 +11,7 @@ use crate::auth::UsersError;
 use crate::auth::users::Users;
 use crate::clock;
 use crate::config::Config;
+use crate::net::self_signed;
 use crate::net::tls::{Acceptor, EXPIRY_WARNING, Expiring};
 use crate::notify::template::Template;
 use crate::notify::webhook::Secrets;
@@ -120,16 +121,11 @@ fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
 
 fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
-    let mut there = false;
-    for path in [certificate, key] {
-        match path.try_exists() {
-            Ok(exists) => there |= exists,
-            // `serve` would make none either.
-            Err(error) => {
-                return (Certificate::Unusable(format!("{}: {error}", path.display())), Vec::new());
-            }
-        }
-    }
+    let there = match (self_signed::is_there(certificate), self_signed::is_there(key)) {
+        (Ok(certificate), Ok(key)) => certificate || key,
+        // `serve` would make none either.
+        (Err(error), _) | (_, Err(error)) => return (Certificate::Unusable(error.to_string()), Vec::new()),
+    };
     let made = config.tls.may_generate && !there;
     let pairs = if made { config.certificates.clone() } else { config.key_pairs() };
     match Acceptor::open(pairs, config.tls.client_ca.as_deref()) {

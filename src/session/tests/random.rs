@@ -156,12 +156,13 @@ impl Driver {
 
     fn answer(&mut self) {
         let Some((number, upstream)) = self.asked.pop_front() else { return };
-        let choice = if self.steady { 0 } else { self.choose(6) };
+        let choice = if self.steady { 0 } else { self.choose(7) };
         let answered = match choice {
             _ if !upstream => Answered::BrokenPath,
             0..3 => Answered::Replied(reply(&format!("250 2.1.0 about {number} <x{number}@example.org>"))),
             3 => Answered::Replied(reply(&format!("550 5.1.1 about {number} no"))),
             4 => Answered::Fault(UpstreamFault::Unavailable),
+            5 => Answered::MailRefused(reply(&format!("554 5.7.1 about {number} no"))),
             _ => Answered::Unasked,
         };
         self.handle(Event::Answered(answered));
