@@ -20,7 +20,6 @@ use crate::support::{PATIENCE, wait_for};
 
 /// How long without being told.
 const DEFAULT: Duration = Duration::from_secs(5);
-const CLIENTS: u64 = 6;
 /// So many messages acknowledged say something.
 const ENOUGH: usize = 20;
 
@@ -30,8 +29,9 @@ struct Scene {
     given: u64,
     /// The same, and another one in each test.
     seed: u64,
-    /// Whether recipients are asked for that do not exist.
-    harvests: bool,
+    clients: u64,
+    /// How many of ten recipients do not exist.
+    dead: u64,
     oracle: Oracle,
     /// Transactions so far.
     transactions: AtomicU64,
@@ -41,7 +41,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(salt: u64, harvests: bool) -> Self {
+    fn new(salt: u64, clients: u64, dead: u64) -> Self {
         let given = std::env::var("GATEPOST_SEED").ok().map(|text| text.parse().expect("a number"));
         let given = given.unwrap_or_else(|| u64::from(std::process::id()));
         println!("GATEPOST_SEED={given}");
@@ -49,7 +49,8 @@ impl Scene {
         Self {
             given,
             seed,
-            harvests,
+            clients,
+            dead,
             oracle: Oracle::start(seed),
             transactions: AtomicU64::new(0),
             blocked: Mutex::default(),
@@ -68,7 +69,7 @@ impl Scene {
         let end = Instant::now() + given.map_or(DEFAULT, Duration::from_secs);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for client in 0..CLIENTS {
+            for client in 0..self.clients {
                 let over = &over;
                 scope.spawn(move || {
                     // Where another one fails as well.
@@ -160,13 +161,13 @@ fn expect_no_block(scene: &Scene, limit: i64, period: &str) {
 /// CONTRACT, SMTP: the upstream's own replies, each to its own command, whatever is pipelined, refused, or breaks.
 #[test]
 fn each_reply_is_the_upstreams() {
-    expect_no_block(&Scene::new(0, true), 10_000, "10s");
+    expect_no_block(&Scene::new(0, 6, 2), 10_000, "10s");
 }
 
 /// Six sessions with places for 20 RCPTs in flight: who waits for others gets the same replies in the end.
 #[test]
 fn sessions_that_wait_for_each_other() {
-    expect_no_block(&Scene::new(1, false), 20, "1h");
+    expect_no_block(&Scene::new(1, 6, 0), 20, "1h");
 }
 
 /// CONTRACT, Block: it begins and ends at any moment of any transaction. What a client was told of a recipient holds for its message,
@@ -174,7 +175,7 @@ fn sessions_that_wait_for_each_other() {
 #[test]
 fn blocks_come_and_go() {
     const BLOCKS: usize = 3;
-    let scene = Scene::new(2, true);
+    let scene = Scene::new(2, 6, 2);
     let gatepost = setup(&scene, 10_000, "10s");
     scene.play(&gatepost, |random| {
         std::thread::sleep(Duration::from_millis(random.one_of(&[50, 100, 300, 600])));
@@ -185,6 +186,41 @@ fn blocks_come_and_go() {
         let mut blocked = scene.blocked.lock().unwrap();
         blocked.last_mut().unwrap().1 = Some(Instant::now());
         blocked.len() >= BLOCKS
+    });
+    assert!(scene.expect_each_once(&gatepost) > 0, "no message met a block");
+}
+
+/// CONTRACT, SMTP, RCPT in flight: two sessions of one account, which ask for more all the time, learn of no more dead recipients than its
+/// limit until it is blocked, however their batches, the upstream's pauses and its lost connections fall.
+#[test]
+fn nobody_learns_more_than_the_limit() {
+    const LIMIT: usize = 20;
+    const BLOCKS: usize = 3;
+    const SETTLED: Duration = Duration::from_millis(300);
+    let scene = Scene::new(3, 2, 8);
+    let gatepost = setup(&scene, LIMIT as i64, "1h");
+    // It comes by itself, at any time.
+    scene.blocked.lock().unwrap().push((Instant::now(), None));
+    let (mut blocks, mut known) = (0, 0);
+    scene.play(&gatepost, |_| {
+        let status = gatepost.status("host:127.0.0.2");
+        if !status.is_some_and(|status| status["state"] == "blocked") {
+            return blocks >= BLOCKS;
+        }
+        // What is on its way to the upstream arrives.
+        let mut asked = scene.oracle.dead();
+        loop {
+            std::thread::sleep(SETTLED);
+            if std::mem::replace(&mut asked, scene.oracle.dead()) == asked {
+                break;
+            }
+        }
+        let asked = asked - known;
+        assert!(asked <= LIMIT, "{asked} asked before block {blocks}; GATEPOST_SEED={}", scene.given);
+        blocks += 1;
+        known += asked;
+        gatepost.run(&["unblock", "host:127.0.0.2"]).expect(0);
+        blocks >= BLOCKS
     });
     assert!(scene.expect_each_once(&gatepost) > 0, "no message met a block");
 }

@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
             batch.push(("NOOP".to_owned(), Asked::Other(250)));
         }
         batch.push((format!("MAIL FROM:<{}>", mail.address(number, 0)), Asked::Mail));
-        for recipient in 1..=self.random.one_of(&[1, 1, 2, 3, 5, 12, 30]) {
+        for recipient in 1..=self.random.one_of(&[1, 1, 2, 5, 12, 30, 30]) {
             let kind = self.kind();
             let address = kind.address(number, recipient);
             batch.push((format!("RCPT TO:<{address}>"), Asked::Rcpt(kind, address)));
@@ -105,10 +105,17 @@ impl<'a> Session<'a> {
             End::Reset => batch.push(("RSET".to_owned(), Asked::Other(250))),
             End::Chunks | End::Nothing => {}
         }
-        let lines: String = batch.iter().map(|(line, _)| format!("{line}\r\n")).collect();
+        // All at once, or so many ahead of the replies.
+        let ahead = self.random.one_of(&[30, 30, 20, 20, 5, 1]).min(batch.len());
+        let (front, rest) = batch.split_at(ahead);
+        let lines: String = front.iter().map(|(line, _)| format!("{line}\r\n")).collect();
         self.send(lines.as_bytes());
+        let mut rest = rest.iter();
         for (line, asked) in &batch {
             let reply = self.smtp.reply();
+            if let Some((next, _)) = rest.next() {
+                self.send(format!("{next}\r\n").as_bytes());
+            }
             self.check(&mut transaction, asked, &reply, line);
         }
         transaction
@@ -118,16 +125,15 @@ impl<'a> Session<'a> {
         if self.random.once_in(40) {
             return self.random.one_of(&[Kind::Closes, Kind::Leaves]);
         }
-        let refused = if self.scene.harvests { Kind::Dead } else { Kind::Fine };
+        if self.random.below(10) < self.scene.dead {
+            return Kind::Dead;
+        }
         self.random.one_of(&[
             Kind::Fine,
             Kind::Fine,
             Kind::Fine,
             Kind::Fine,
             Kind::Fine,
-            Kind::Fine,
-            refused,
-            refused,
             Kind::Put,
             Kind::Refused,
             Kind::Late,
@@ -139,7 +145,7 @@ impl<'a> Session<'a> {
         let (line, asked) = match self.random.below(100) {
             0..=2 => ("RCPT TO:<nobody>".to_owned(), Asked::BadRcpt(501)),
             3..=4 => ("RCPT TO:<a@mta.example> FOO=1".to_owned(), Asked::BadRcpt(555)),
-            5..=6 if self.scene.harvests => ("RCPT TO:<a b@mta.example>".to_owned(), Asked::BadRcpt(501)),
+            5..=6 if self.scene.dead > 0 => ("RCPT TO:<a b@mta.example>".to_owned(), Asked::BadRcpt(501)),
             7 => ("VRFY x".to_owned(), Asked::Other(252)),
             8 => ("NOOP".to_owned(), Asked::Other(250)),
             // Behind a MAIL that may fail it would be no second one.

@@ -81,6 +81,8 @@ pub(super) struct Delivery {
 #[derive(Default)]
 struct Record {
     asked: HashSet<String>,
+    /// Recipients that do not exist, of those.
+    dead: HashSet<String>,
     /// By subject.
     deliveries: HashMap<String, Vec<Delivery>>,
     failed: HashSet<u64>,
@@ -124,6 +126,12 @@ impl Oracle {
     /// Whether it closed the connection, or said 421, in this transaction.
     pub(super) fn failed(&self, transaction: u64) -> bool {
         self.record.lock().unwrap().failed.contains(&transaction)
+    }
+
+    /// How many recipients it was asked about that do not exist, but for transactions in which it failed: of those an answer may be lost.
+    pub(super) fn dead(&self) -> usize {
+        let record = self.record.lock().unwrap();
+        record.dead.iter().filter(|address| !record.failed.contains(&Kind::of(address).1)).count()
     }
 
     pub(super) fn expect_no_fault(&self) {
@@ -195,6 +203,9 @@ impl<'a> Connection<'a> {
         let Some((of, _)) = self.mail else { return self.say("503 5.5.1 MAIL first") };
         if of != transaction {
             self.fault(format!("{address} in transaction {of}"));
+        }
+        if kind == Kind::Dead {
+            self.record.lock().unwrap().dead.insert(address.to_owned());
         }
         self.fail(kind, transaction, address)?;
         if let Some((_, recipients)) = self.mail.as_mut().filter(|_| kind.code() == 250) {
