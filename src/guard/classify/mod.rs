@@ -39,7 +39,7 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
     if reply.code < 400 {
         return Outcome::OtherRefusal;
     }
-    let text = phrases::without_addresses(&reply.text, MAX_TEXT);
+    let text = phrases::without_unknown_user(phrases::without_addresses(&reply.text, MAX_TEXT));
     let quoted = quoted::innermost(reply, &text);
     // A phrase may run over the end of a line.
     let [whole, said] = [&text, quoted.text].map(|text| text.replace('\n', " "));
@@ -54,7 +54,8 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
 
 /// Whether a reply denies relaying: then the upstream would not take mail to that domain from us, whoever gets it.
 pub fn denies_relaying(reply: &Reply) -> bool {
-    let text = phrases::without_addresses(&reply.text, MAX_TEXT).replace('\n', " ");
+    let text = phrases::without_unknown_user(phrases::without_addresses(&reply.text, MAX_TEXT));
+    let text = text.replace('\n', " ");
     reply.code >= 400 && has_any(&text, phrases::DENIES_RELAYING)
 }
 
@@ -84,10 +85,9 @@ fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     }
 }
 
-/// What Postfix's `reject_unverified_recipient` found out; where it is not a reply, it is Postfix's own reason
-/// (smtpd_check.c, `reject_unverified_address`).
+/// What Postfix found out; where it is not a reply, it is Postfix's own reason.
 fn postfix_reason(text: &str) -> Option<&str> {
-    ["unverified address: ", "undeliverable address: "]
+    phrases::POSTFIX_REASONS
         .iter()
         .find_map(|marker| text.rfind(marker).and_then(|at| text.get(at + marker.len()..)))
 }
@@ -117,44 +117,58 @@ fn is_about_something_else(text: &str) -> bool {
 /// A reply whose codes say something else than its sender means.
 struct Named {
     code: u16,
-    /// `None`: whatever it is.
-    enhanced: Option<Enhanced>,
+    enhanced: Codes,
+    begins: &'static str,
     /// All of them, in this order.
     text: &'static [&'static str],
+}
+
+/// Its enhanced status code.
+enum Codes {
+    Any,
+    None,
+    This(Enhanced),
 }
 
 const NAMED_EXCEPTIONS: &[Named] = &[
     // Exchange Online, Directory Based Edge Blocking
     Named {
         code: 550,
-        enhanced: Some(Enhanced { class: 5, subject: 4, detail: 1 }),
+        enhanced: Codes::This(Enhanced { class: 5, subject: 4, detail: 1 }),
+        begins: "",
         text: &["recipient address rejected: access denied"],
     },
     // Outlook.com
     Named {
         code: 550,
-        enhanced: Some(Enhanced { class: 5, subject: 5, detail: 0 }),
+        enhanced: Codes::This(Enhanced { class: 5, subject: 5, detail: 0 }),
+        begins: "",
         text: &["mailbox unavailable", "s2017062302"],
     },
     // Yahoo since 2019
-    Named { code: 552, enhanced: None, text: &["mailbox not found"] },
+    Named { code: 552, enhanced: Codes::None, begins: "1 ", text: &["mailbox not found"] },
     // Yahoo before
-    Named { code: 554, enhanced: None, text: &["doesn't have a", "account"] },
+    Named { code: 554, enhanced: Codes::Any, begins: "", text: &["doesn't have a", "account"] },
 ];
 
 impl Named {
     fn matches(&self, reply: &Quoted<'_>, said: &str) -> bool {
-        if reply.code != Some(self.code) || self.enhanced.is_some() && reply.enhanced != self.enhanced {
-            return false;
-        }
-        let mut rest = said;
-        self.text.iter().all(|part| match rest.split_once(part) {
-            Some((_, behind)) => {
-                rest = behind;
-                true
-            }
-            None => false,
-        })
+        let has_code = match &self.enhanced {
+            Codes::Any => true,
+            Codes::None => reply.enhanced.is_none(),
+            Codes::This(this) => reply.enhanced.as_ref() == Some(this),
+        };
+        let mut rest = said.trim_start();
+        has_code
+            && reply.code == Some(self.code)
+            && rest.starts_with(self.begins)
+            && self.text.iter().all(|part| match rest.split_once(part) {
+                Some((_, behind)) => {
+                    rest = behind;
+                    true
+                }
+                None => false,
+            })
     }
 }
 

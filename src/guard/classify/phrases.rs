@@ -13,15 +13,26 @@ pub(super) const DENIES_RELAYING: Phrases = &[
     "relay denied",        // Gmail
     "relay not permitted", // Exim
     "relaying not permitted",
+    "relay is not permitted",
+    "relaying is not permitted",
     "relay not allowed",    // Stalwart
     "relay is not allowed", // Mimecast
     "relaying not allowed", // MDaemon
     "relaying is not allowed",
+    "relay not authorized",
+    "relaying not authorized",
+    "relay disallowed",
+    "relaying disallowed",
+    "relay forbidden",
+    "relaying forbidden",
     "relay prohibited",
     "relaying prohibited", // CommuniGate
-    "relay rejected",      // Domino
-    "unable to relay",     // Exchange
-    "do not relay",        // Sendmail: we do not relay
+    "relay refused",
+    "relaying refused",
+    "relay rejected", // Domino
+    "relaying rejected",
+    "unable to relay", // Exchange
+    "do not relay",    // Sendmail: we do not relay
     "don't relay",
     "does not relay",
     "cannot relay",
@@ -45,10 +56,16 @@ pub(super) const DENIES_RELAYING: Phrases = &[
     "we don't handle mail for",
 ];
 
+/// In front of what Postfix's `reject_unverified_recipient` found out (smtpd_check.c, `reject_unverified_address`).
+pub(super) const POSTFIX_REASONS: Phrases = &["unverified address: ", "undeliverable address: "];
+
+/// local(8), virtual(8); the local-part follows.
+const UNKNOWN_USER: &str = "unknown user: \"";
+
 /// Begins Postfix's own reason, given without a reply, where it knows that the user does not exist.
 pub(super) const POSTFIX_UNKNOWN_USER: Phrases = &[
-    "unknown user: \"", // local(8), virtual(8)
-    "user unknown",     // trivial-rewrite(8) by way of error(8): User unknown in virtual alias table
+    UNKNOWN_USER,
+    "user unknown", // trivial-rewrite(8) by way of error(8): User unknown in virtual alias table
 ];
 
 /// Says no, and not why.
@@ -188,6 +205,10 @@ pub(super) const AUTHENTICATION: Phrases = &[
     "unauthent", // Unauthenticated senders not allowed
     "smtp auth",
     "not logged in", // Postfix
+    "log in",
+    "login",
+    "authoriz",
+    "authoris",
     "spf",
     "dkim",
     "dmarc",
@@ -229,6 +250,20 @@ pub(super) fn has_any(text: &str, phrases: Phrases) -> bool {
             !before.is_some_and(u8::is_ascii_alphanumeric)
         })
     })
+}
+
+/// The same text without what Postfix repeats of the recipient behind `unknown user:`. Postfix writes nothing behind it but the quotation mark,
+/// and who chooses a local-part chooses all before that.
+pub(super) fn without_unknown_user(mut text: String) -> String {
+    for marker in POSTFIX_REASONS {
+        let begin =
+            text.find(&format!("{marker}{UNKNOWN_USER}")).map(|at| at + marker.len() + UNKNOWN_USER.len());
+        if let Some(begin) = begin {
+            let end = text.rfind('"').filter(|end| *end >= begin).unwrap_or(text.len());
+            text.replace_range(begin..end, "");
+        }
+    }
+    text
 }
 
 /// The longest local-part in front of an `@` that is taken out (RFC 5321 4.5.3.1.1 has 64 octets).

@@ -118,6 +118,16 @@ fn the_rules_of_the_contract() {
             "whatever its enhanced code",
         ),
         ("554 account? doesn't have a", OtherRefusal, "in this order"),
+        ("552 1 Mailbox not found", NoSuchRecipient, "Yahoo's"),
+        ("450 4.1.1 x said: 552 1 a, mailbox not found", NoSuchRecipient, "quoted as well"),
+        ("552 mailbox not found", OtherRefusal, "without Yahoo's 1"),
+        ("552 10 mailbox not found", OtherRefusal, "nor with another number"),
+        ("552 5.2.2 1 mailbox not found", OtherRefusal, "nor with 5.2.x"),
+        ("550 5.1.1 Relay refused", OtherRefusal, "denies relaying"),
+        ("550 5.1.1 relay not authorized", OtherRefusal, "denies relaying"),
+        ("550 5.1.1 Relaying disallowed", OtherRefusal, "denies relaying"),
+        ("550 Please log in first", OtherRefusal, "authentication"),
+        ("550 Authorization failed", OtherRefusal, "authentication"),
     ] {
         assert_eq!(judge(line), expected, "{line} ({why})");
     }
@@ -166,6 +176,27 @@ fn addresses_say_nothing() {
         assert_eq!(judge(line), Outcome::NoSuchRecipient, "{line}");
     }
     assert_eq!(judge("550 (a@example.com:blocked)"), Outcome::OtherRefusal);
+}
+
+/// Postfix repeats the local-part, which is whatever a client chose.
+#[test]
+fn an_unknown_user_says_nothing() {
+    for local_part in
+        ["joe", "relay access denied", "said: 450 4.2.0 later", "550 5.7.1", "was: 450 \\\" x", "\"", ""]
+    {
+        for reason in ["unverified address: ", "undeliverable address: "] {
+            let line = format!(
+                "450 4.1.1 <x@example.com>: Recipient address rejected: {reason}unknown user: \"{local_part}\""
+            );
+            assert_eq!(judge(&line), Outcome::NoSuchRecipient, "{line}");
+        }
+    }
+    for (line, why) in [
+        ("450 4.1.1 Recipient address rejected: unverified address: unknown user: joe", "another text"),
+        ("450 4.1.1 host a said: 550 5.7.1 unknown user: \"joe\" blocked", "not Postfix's own"),
+    ] {
+        assert_eq!(judge(line), Outcome::OtherRefusal, "{line} ({why})");
+    }
 }
 
 #[test]
