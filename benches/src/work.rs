@@ -7,7 +7,7 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::classify::{Rules as ClassifyRules, classify};
 use crate::guard::detector::{Detector, Test};
-use crate::guard::mimicry::{Place, Precedents};
+use crate::guard::mimicry::{About, Place, Precedents};
 use crate::guard::window::{Count, Key, Rule, Window};
 use crate::id::SessionId;
 use crate::quarantine::envelope::Envelope;
@@ -113,9 +113,9 @@ fn rcpt_encode() -> Work {
 
 fn precedent() -> Work {
     let (mut precedents, reply) = (Precedents::default(), reply(ACCEPTED));
-    precedents.learn(Place::Rcpt, "bob@example.com", &reply);
+    precedents.learn(Place::Rcpt, About::address("bob@example.com"), &reply);
     simple("precedent_is_no_news", move || {
-        precedents.learn(Place::Rcpt, black_box("anna.example@example.org"), black_box(&reply))
+        precedents.learn(Place::Rcpt, About::address(black_box("anna.example@example.org")), black_box(&reply))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Lines, commands, paths, replies, and what is made of replies.
 
-use gatepost::guard::mimicry::{Place, Precedents, Shuffle};
+use gatepost::guard::mimicry::{About, Place, Precedents, Shuffle};
 use gatepost::guard::{Outcome, Rules, classify as outcome};
 use gatepost::smtp::line::{Frame, Framer};
 use gatepost::smtp::{Command, Extensions, ForwardPath, Reply, ReversePath, xtext};
@@ -136,10 +136,14 @@ pub fn mimicry(data: &[u8]) {
     if rest.contains(char::is_control) {
         return;
     }
+    let (knowns, askeds) = ([known], [asked]);
     for place in [Place::Mail, Place::Rcpt, Place::EndOfData] {
+        let at_end = place == Place::EndOfData;
         let mut precedents = Precedents::default();
-        let learned = precedents.learn(place, known, &reply);
-        let imitation = precedents.imitate(place, asked, &mut Shuffle::new(1));
+        let about = About { address: known, envelope: at_end.then_some((asked, &knowns)) };
+        let learned = precedents.learn(place, about, &reply);
+        let about = About { address: asked, envelope: at_end.then_some((known, &askeds)) };
+        let imitation = precedents.imitate(place, about, &mut Shuffle::new(1));
         told(&imitation.reply);
         assert_eq!(imitation.reply.code, 250);
         if learned {

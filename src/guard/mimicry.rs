@@ -23,13 +23,40 @@ pub enum Place {
     EndOfData,
 }
 
-/// A 250 that the upstream gave, and the address that it was about (the null reverse-path and end of data: `""`).
+/// A 250 that the upstream gave, and the address that it was about (the null reverse-path: `""`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Precedent {
-    /// What it said; ASCII alone.
+    /// What it said; ASCII alone. [`SENDER`] and [`RECIPIENT`] stand for those of its message.
     pub reply: Reply,
-    /// The address that MAIL or RCPT had named, without brackets; ASCII alone.
+    /// The address that MAIL or RCPT had named, without brackets; at the end of data the Message-ID. ASCII alone.
     pub address: String,
+}
+
+/// In the text of a precedent at the end of data: the reverse-path.
+const SENDER: char = '\u{1}';
+/// The recipient, whichever of them.
+const RECIPIENT: char = '\u{2}';
+
+/// What a reply may repeat.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    /// The address of MAIL or RCPT, without brackets; at the end of data the Message-ID, or `""`.
+    pub address: &'a str,
+    /// At the end of data: the reverse-path and the recipients who were accepted.
+    pub envelope: Option<(&'a str, &'a [&'a str])>,
+}
+
+impl<'a> About<'a> {
+    /// Of MAIL and RCPT.
+    pub fn address(address: &'a str) -> Self {
+        Self { address, envelope: None }
+    }
+
+    /// Whether the same address is a sender's and a recipient's: which of them is named, nobody can say.
+    fn is_ambiguous(&self) -> bool {
+        let (sender, recipients) = self.envelope.unwrap_or_default();
+        recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(sender))
+    }
 }
 
 /// The last 250 at each place, to whomever it was given. Cheap to clone.
@@ -101,14 +128,20 @@ const SMALL_LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
 const MAX_TEXT: usize = 4096;
 
 impl Precedents {
-    /// The 250 for `address` at `place`.
-    pub fn imitate(&self, place: Place, address: &str, shuffle: &mut Shuffle) -> Imitation {
+    /// The 250 at `place`, where it is `about` this.
+    pub fn imitate(&self, place: Place, about: About<'_>, shuffle: &mut Shuffle) -> Imitation {
         let Some(precedent) = self.at(place) else { return default_reply(place, shuffle) };
-        let mut text = String::with_capacity(precedent.reply.text.len() + address.len());
+        let mut text = String::with_capacity(precedent.reply.text.len() + about.address.len());
         let mut ids: [Option<String>; 2] = [None, None];
-        for piece in Pieces::of(place, &precedent.reply.text, &precedent.address) {
+        let (sender, recipients) = about.envelope.unwrap_or_default();
+        let put = |text: &mut String, name: &str| {
+            text.extend(name.chars().map(|c| if c.is_control() { '?' } else { c }))
+        };
+        for piece in Pieces::of(place, &precedent.reply.text, About::address(&precedent.address)) {
             match piece {
-                Piece::Address => text.extend(address.chars().map(|c| if c.is_control() { '?' } else { c })),
+                Piece::Address => put(&mut text, about.address),
+                Piece::Sender => put(&mut text, sender),
+                Piece::Recipient => put(&mut text, recipients.first().copied().unwrap_or_default()),
                 Piece::Text(same) => text.push_str(same),
                 Piece::Id(word) => {
                     let made_up = shuffle.shape(word);
@@ -123,39 +156,52 @@ impl Precedents {
         Imitation { reply, queue_id: ids.into_iter().flatten().next() }
     }
 
-    /// Whether [`Self::learn`] would change anything. Allocates nothing, but outside ASCII.
-    pub fn is_news(&self, place: Place, address: &str, reply: &Reply) -> bool {
+    /// Whether [`Self::learn`] would change anything. Allocates nothing, but where the reply names somebody, or outside ASCII.
+    pub fn is_news(&self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         if reply.code != 250 || reply.text.len() > MAX_TEXT {
             return false;
         }
         let Some(known) = self.at(place) else { return true };
+        let named = names_somebody(reply);
         if known.reply.enhanced == reply.enhanced && known.reply.text == reply.text {
             // No address is in it, neither the one nor the other: then each word of it is what it was.
-            let names_nobody = memchr2(b'@', b'<', reply.text.as_bytes()).is_none();
-            if names_nobody && address.contains('@') && known.address.contains('@') {
+            if !named && about.address.contains('@') && known.address.contains('@') {
                 return false;
             }
         }
-        let (text, address) = (ascii(&reply.text), ascii(address));
-        let old = Pieces::of(place, &known.reply.text, &known.address);
-        known.reply.enhanced != reply.enhanced || !old.same_form(Pieces::of(place, &text, &address))
+        if named && about.is_ambiguous() {
+            return false;
+        }
+        let old = Pieces::of(place, &known.reply.text, About::address(&known.address));
+        known.reply.enhanced != reply.enhanced || !as_sent(place, about, reply, |new| old.same_form(new))
     }
 
     /// Takes note of a reply; `true` where it changed anything but the words that [`Self::imitate`] exchanges anyway.
     /// Replies other than 250 are not precedents.
-    pub fn learn(&mut self, place: Place, address: &str, reply: &Reply) -> bool {
-        let is_news = self.is_news(place, address, reply);
+    pub fn learn(&mut self, place: Place, about: About<'_>, reply: &Reply) -> bool {
+        let is_news = self.is_news(place, about, reply);
         if is_news {
-            self.take(place, address, reply);
+            self.take(place, about, reply);
         }
         is_news
     }
 
     /// Takes note of a reply that is news.
-    pub fn take(&mut self, place: Place, address: &str, reply: &Reply) {
-        let text = Cow::Owned(ascii(&reply.text).into_owned());
-        let reply = Reply { code: 250, enhanced: reply.enhanced, text };
-        let precedent = Precedent { reply, address: ascii(address).into_owned() };
+    pub fn take(&mut self, place: Place, about: About<'_>, reply: &Reply) {
+        let address = ascii(about.address).into_owned();
+        let text = as_sent(place, about, reply, |pieces| {
+            pieces.fold(String::with_capacity(reply.text.len()), |mut text, piece| {
+                match piece {
+                    Piece::Address => text.push_str(&address),
+                    Piece::Sender => text.push(SENDER),
+                    Piece::Recipient => text.push(RECIPIENT),
+                    Piece::Id(same) | Piece::Text(same) => text.push_str(same),
+                }
+                text
+            })
+        });
+        let reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text) };
+        let precedent = Precedent { reply, address };
         *match place {
             Place::Mail => &mut self.mail,
             Place::Rcpt => &mut self.rcpt,
@@ -188,6 +234,22 @@ fn default_reply(place: Place, shuffle: &mut Shuffle) -> Imitation {
     }
 }
 
+/// Whether a reply may name somebody. Where it does not, nobody's address need be looked for in it.
+pub fn names_somebody(reply: &Reply) -> bool {
+    memchr2(b'@', b'<', reply.text.as_bytes()).is_some()
+}
+
+/// What becomes of the pieces of a reply's text as it would reach a client.
+fn as_sent<T>(place: Place, about: About<'_>, reply: &Reply, then: impl FnOnce(Pieces<'_>) -> T) -> T {
+    let (text, address) = (ascii(&reply.text), ascii(about.address));
+    let Some((sender, recipients)) = about.envelope.filter(|_| names_somebody(reply)) else {
+        return then(Pieces::of(place, &text, About::address(&address)));
+    };
+    let (sender, recipients) = (ascii(sender), recipients.iter().map(|name| ascii(name)).collect::<Vec<_>>());
+    let recipients: Vec<&str> = recipients.iter().map(|name| &**name).collect();
+    then(Pieces::of(place, &text, About { address: &address, envelope: Some((&sender, &recipients)) }))
+}
+
 /// The text as it would reach a client: each character outside ASCII as `?` (`Reply::encode`).
 fn ascii(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
@@ -201,6 +263,10 @@ fn ascii(text: &str) -> Cow<'_, str> {
 enum Piece<'a> {
     /// The address that it is about.
     Address,
+    /// The reverse-path.
+    Sender,
+    /// A recipient.
+    Recipient,
     /// A queue id, or what looks like one.
     Id(&'a str),
     /// Another word, or one character between words.
@@ -212,14 +278,44 @@ struct Pieces<'a> {
     text: &'a str,
     /// `None`: the reply is about none.
     address: Option<&'a str>,
+    sender: Option<&'a str>,
+    recipients: &'a [&'a str],
     at: usize,
 }
 
 impl<'a> Pieces<'a> {
-    fn of(place: Place, text: &'a str, address: &'a str) -> Self {
+    fn of(place: Place, text: &'a str, about: About<'a>) -> Self {
         // `<>` in a reply to MAIL is where the address of another MAIL would stand (Sendmail: `<>... Sender ok`).
-        let address = Some(address).filter(|address| !address.is_empty() || place == Place::Mail);
-        Self { text, address, at: 0 }
+        let address = Some(about.address).filter(|address| !address.is_empty() || place == Place::Mail);
+        let (sender, recipients) = about.envelope.unzip();
+        Self { text, address, sender, recipients: recipients.unwrap_or_default(), at: 0 }
+    }
+
+    /// Whose name stands here, and how long it is.
+    fn name(&mut self) -> Option<(Piece<'a>, usize)> {
+        // Once is enough for what has no length.
+        if let Some(address) = self.address
+            && self.is_address(address)
+        {
+            self.address = self.address.filter(|address| !address.is_empty());
+            return Some((Piece::Address, address.len()));
+        }
+        let octet = self.text.as_bytes().get(self.at)?;
+        match char::from(*octet) {
+            SENDER => return Some((Piece::Sender, 1)),
+            RECIPIENT => return Some((Piece::Recipient, 1)),
+            _ => {}
+        }
+        let begins = self.at.checked_sub(1).is_none_or(|before| !is_word(self.text.as_bytes()[before]));
+        if !begins {
+            return None;
+        }
+        if let Some(recipient) = self.recipients.iter().find(|recipient| self.is_address(recipient)) {
+            return Some((Piece::Recipient, recipient.len()));
+        }
+        let sender = self.sender.filter(|sender| self.is_address(sender))?;
+        self.sender = self.sender.filter(|sender| !sender.is_empty());
+        Some((Piece::Sender, sender.len()))
     }
 
     fn same_form(mut self, mut other: Pieces<'_>) -> bool {
@@ -263,14 +359,9 @@ impl<'a> Iterator for Pieces<'a> {
     type Item = Piece<'a>;
 
     fn next(&mut self) -> Option<Piece<'a>> {
-        if let Some(address) = self.address
-            && self.is_address(address)
-        {
-            self.at += address.len();
-            if address.is_empty() {
-                self.address = None; // it has no length: once is enough
-            }
-            return Some(Piece::Address);
+        if let Some((piece, length)) = self.name() {
+            self.at += length;
+            return Some(piece);
         }
         let rest = self.text.get(self.at..)?;
         let word = rest.bytes().take_while(|octet| is_word(*octet)).count();
@@ -303,7 +394,7 @@ mod tests {
 
     fn learned(place: Place, address: &str, wire: &str) -> Precedents {
         let mut precedents = Precedents::default();
-        assert!(precedents.learn(place, address, &read(wire)));
+        assert!(precedents.learn(place, About::address(address), &read(wire)));
         precedents
     }
 
@@ -370,7 +461,8 @@ mod tests {
             ),
             (Rcpt, "ü@b.c", "250 <ü@b.c> ok ü\r\n", "ö@b.c", "<ö@b.c> ok ?", "RFC 6531; sent as ?@b.c"),
         ] {
-            let imitation = learned(place, old, wire).imitate(place, new, &mut Shuffle::new(1));
+            let imitation =
+                learned(place, old, wire).imitate(place, About::address(new), &mut Shuffle::new(1));
             assert_eq!(imitation.reply.to_string(), format!("250 {expected}"), "{software}");
         }
     }
@@ -396,8 +488,8 @@ mod tests {
         ] {
             let precedents = learned(Place::EndOfData, "", wire);
             let mut shuffle = Shuffle::new(7);
-            let one = precedents.imitate(Place::EndOfData, "", &mut shuffle);
-            let another = precedents.imitate(Place::EndOfData, "", &mut shuffle);
+            let one = precedents.imitate(Place::EndOfData, About::address(""), &mut shuffle);
+            let another = precedents.imitate(Place::EndOfData, About::address(""), &mut shuffle);
             assert_eq!(one.queue_id.as_deref().map_or(String::new(), shape), shape(id), "{software}");
             assert_eq!(shape(&one.reply.text), shape(&read(wire).text), "{software}");
             assert_eq!(one == another, id.is_empty(), "{software}: each has its own");
@@ -408,12 +500,70 @@ mod tests {
         }
     }
 
+    /// What an upstream repeats of a message at its end is that of this message, not of another's.
+    #[test]
+    fn the_envelope_is_exchanged() {
+        let old = About {
+            address: "<1@x>",
+            envelope: Some(("bob@x.example", &["Friend@private.example", "other@x.example"])),
+        };
+        let new = About {
+            address: "<2@y>",
+            envelope: Some(("thief@y.example", &["victim@y.example", "next@y.example"])),
+        };
+        let null = About { envelope: Some(("", &["victim@y.example"])), ..new };
+        for (known, wire, now, expected, why) in [
+            (
+                old,
+                "250 <1@x> from bob@x.example to <friend@private.example>\r\n",
+                new,
+                "<2@y> from thief@y.example to <victim@y.example>",
+                "each in its place",
+            ),
+            (old, "250 to <other@x.example>\r\n", new, "to <victim@y.example>", "whichever recipient it was"),
+            (old, "250 from <bob@x.example>\r\n", null, "from <>", "null now"),
+            (
+                null,
+                "250 from <>, to victim@y.example\r\n",
+                old,
+                "from <bob@x.example>, to Friend@private.example",
+                "null before",
+            ),
+            (
+                old,
+                "250 bob@x.example.org notbob@x.example\r\n",
+                new,
+                "bob@x.example.org notbob@x.example",
+                "as a whole",
+            ),
+            (old, "250 thanks, bob\r\n", new, "thanks, bob", "nobody"),
+        ] {
+            let mut precedents = Precedents::default();
+            assert!(precedents.learn(Place::EndOfData, known, &read(wire)));
+            let kept = &precedents.end_of_data.as_ref().unwrap().reply.text;
+            assert!(!kept.contains("private.example"), "{why}: {kept:?}");
+            let imitation = precedents.imitate(Place::EndOfData, now, &mut Shuffle::new(1));
+            assert_eq!(imitation.reply.text, expected, "{why}");
+            assert!(
+                !precedents.learn(Place::EndOfData, now, &imitation.reply),
+                "{why}: its own imitation is no news"
+            );
+        }
+        let myself = About { address: "", envelope: Some(("bob@x.example", &["bob@x.example"])) };
+        let mut precedents = Precedents::default();
+        assert!(precedents.learn(Place::EndOfData, old, &read("250 from bob@x.example\r\n")));
+        assert!(
+            !precedents.learn(Place::EndOfData, myself, &read("250 from bob@x.example\r\n")),
+            "or to him?"
+        );
+    }
+
     #[test]
     fn what_is_hexadecimal_stays_so() {
         let precedents = learned(Place::EndOfData, "", "250 2.0.0 0F00BA and 0f-00ba and 0g00ba\r\n");
         let mut shuffle = Shuffle::new(3);
         for _ in 0..100 {
-            let text = precedents.imitate(Place::EndOfData, "", &mut shuffle).reply.text;
+            let text = precedents.imitate(Place::EndOfData, About::address(""), &mut shuffle).reply.text;
             let [one, _, other, _, _] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
             assert!(one.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b)), "{text}");
             assert!(
@@ -427,9 +577,15 @@ mod tests {
     fn before_there_was_one_it_is_postfix() {
         let mut shuffle = Shuffle::new(0);
         let nothing = Precedents::default();
-        assert_eq!(nothing.imitate(Place::Mail, "a@b", &mut shuffle).reply.to_string(), "250 2.1.0 Ok");
-        assert_eq!(nothing.imitate(Place::Rcpt, "a@b", &mut shuffle).reply.to_string(), "250 2.1.5 Ok");
-        let imitation = nothing.imitate(Place::EndOfData, "", &mut shuffle);
+        assert_eq!(
+            nothing.imitate(Place::Mail, About::address("a@b"), &mut shuffle).reply.to_string(),
+            "250 2.1.0 Ok"
+        );
+        assert_eq!(
+            nothing.imitate(Place::Rcpt, About::address("a@b"), &mut shuffle).reply.to_string(),
+            "250 2.1.5 Ok"
+        );
+        let imitation = nothing.imitate(Place::EndOfData, About::address(""), &mut shuffle);
         let id = imitation.queue_id.unwrap();
         assert_eq!(imitation.reply.to_string(), format!("250 2.0.0 Ok: queued as {id}"));
         assert!(
@@ -454,7 +610,11 @@ mod tests {
             ("x@y.z", "251 will forward\r\n", false, "not 250"),
             ("x@y.z", "550 5.1.1 no\r\n", false, "not 250"),
         ] {
-            assert_eq!(precedents.learn(Place::Rcpt, address, &read(wire)), news, "{wire} ({why})");
+            assert_eq!(
+                precedents.learn(Place::Rcpt, About::address(address), &read(wire)),
+                news,
+                "{wire} ({why})"
+            );
         }
         assert_eq!((precedents.mail, precedents.end_of_data), (None, None));
     }
@@ -477,10 +637,10 @@ mod tests {
         fn the_form_is_kept(text in text(), seed in any::<u64>()) {
             let reply = Reply { code: 250, enhanced: None, text: Cow::Owned(text.clone()) };
             let mut precedents = Precedents::default();
-            prop_assert!(precedents.learn(Place::Rcpt, "a@b.c", &reply));
-            let imitation = precedents.imitate(Place::Rcpt, "x@y.z", &mut Shuffle::new(seed));
+            prop_assert!(precedents.learn(Place::Rcpt, About::address("a@b.c"), &reply));
+            let imitation = precedents.imitate(Place::Rcpt, About::address("x@y.z"), &mut Shuffle::new(seed));
             prop_assert_eq!(shape(&imitation.reply.text).to_lowercase(), shape(&ascii(&text)).to_lowercase());
-            prop_assert!(!precedents.learn(Place::Rcpt, "x@y.z", &imitation.reply), "its own imitation is no news");
+            prop_assert!(!precedents.learn(Place::Rcpt, About::address("x@y.z"), &imitation.reply), "its own imitation is no news");
 
             let mut wire = Vec::new();
             imitation.reply.encode(&mut wire);
@@ -493,9 +653,11 @@ mod tests {
         fn the_pieces_are_the_text(text in any::<String>(), address in any::<String>()) {
             for place in [Place::Mail, Place::Rcpt, Place::EndOfData] {
                 let mut found = 0;
-                let glued: String = Pieces::of(place, &text, &address)
+                let glued: String = Pieces::of(place, &text, About::address(&address))
                     .map(|piece| match piece {
                         Piece::Address => { found += 1; address.as_str() }
+                        Piece::Sender => "\u{1}",
+                        Piece::Recipient => "\u{2}",
                         Piece::Id(text) | Piece::Text(text) => text,
                     })
                     .collect();

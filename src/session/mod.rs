@@ -20,7 +20,7 @@ use sequence::{Situation, Verb, out_of_order};
 pub use transaction::{Bound, Recipient, Transaction};
 
 use crate::account::Account;
-use crate::guard::mimicry::{Place, Shuffle};
+use crate::guard::mimicry::{About, Place, Shuffle};
 use crate::smtp::{Body, Command, CommandError, Extensions, Limits, MailCommand, RcptCommand, Reply};
 
 /// What a session needs to know of the configuration and of its connection.
@@ -206,7 +206,10 @@ impl Session {
         if reason != ParkReason::Probation {
             transaction.divert();
         }
-        let imitation = view.sources.precedents().imitate(Place::EndOfData, &message_id(), &mut self.shuffle);
+        let recipients = transaction.accepted_addresses();
+        let sender = transaction.mail.reverse_path.as_str();
+        let about = About { address: &message_id(), envelope: Some((sender, &recipients)) };
+        let imitation = view.sources.precedents().imitate(Place::EndOfData, about, &mut self.shuffle);
         self.told = Some(imitation.reply.clone());
         Destination::Park(ParkOrder { told: imitation.reply, told_queue_id: imitation.queue_id, reason })
     }
@@ -398,7 +401,7 @@ impl Session {
         let told = view
             .sources
             .precedents()
-            .imitate(Place::Mail, command.reverse_path.as_str(), &mut self.shuffle)
+            .imitate(Place::Mail, About::address(command.reverse_path.as_str()), &mut self.shuffle)
             .reply;
         self.transaction = Some(Transaction::new(command, None, Bound::Upstream));
         self.say(told, out)
@@ -584,7 +587,7 @@ impl Session {
             transaction.divert();
             view.sources
                 .precedents()
-                .imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle)
+                .imitate(Place::Rcpt, About::address(command.forward_path.as_str()), &mut self.shuffle)
                 .reply
         });
         let told = match (&imitation, &upstream) {
@@ -602,8 +605,11 @@ impl Session {
         let Some(transaction) = &mut self.transaction else {
             return self.write(&texts::NEED_MAIL, out);
         };
-        let imitation =
-            view.sources.precedents().imitate(Place::Rcpt, command.forward_path.as_str(), &mut self.shuffle);
+        let imitation = view.sources.precedents().imitate(
+            Place::Rcpt,
+            About::address(command.forward_path.as_str()),
+            &mut self.shuffle,
+        );
         transaction.bound = Bound::Unasked;
         let recipient = Recipient { command, upstream: None, accepted: true };
         transaction.note(recipient, self.terms.max_recipients);

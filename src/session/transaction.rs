@@ -51,6 +51,12 @@ impl Transaction {
         self.accepted
     }
 
+    /// The addresses for which the client was told 250, in order.
+    pub fn accepted_addresses(&self) -> Vec<&str> {
+        let accepted = self.recipients.iter().filter(|recipient| recipient.accepted);
+        accepted.map(|recipient| recipient.command.forward_path.as_str()).collect()
+    }
+
     /// Takes down a recipient. Of refused ones there can be any number; beyond `max_refused` they are forgotten, since a
     /// client must not make this grow as it likes.
     pub(super) fn note(&mut self, recipient: Recipient, max_refused: usize) {

@@ -8,7 +8,7 @@ use super::{Conversation, facts, message};
 use crate::clock::{self, Timestamp};
 use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
-use crate::guard::mimicry::Place;
+use crate::guard::mimicry::{About, Place, names_somebody};
 use crate::quarantine::spool::Unparked;
 use crate::session::{Delivery, Event, ParkReason, Step, UpstreamFault};
 use crate::smtp::{MailParameters, Reply};
@@ -76,8 +76,13 @@ impl Conversation {
 
     /// The upstream answered the end of data.
     pub(super) fn took(&mut self, reply: &Reply, message: &facts::Message) {
-        self.parts.ledger.learn(Place::EndOfData, message.message_id.as_deref().unwrap_or_default(), reply);
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
+        let recipients = if names_somebody(reply) { transaction.accepted_addresses() } else { Vec::new() };
+        let about = About {
+            address: message.message_id.as_deref().unwrap_or_default(),
+            envelope: Some((transaction.mail.reverse_path.as_str(), &recipients)),
+        };
+        self.parts.ledger.learn(Place::EndOfData, about, reply);
         if reply.is_positive() {
             let reply = reply.to_string();
             let message_id = message.message_id.clone();

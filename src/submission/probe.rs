@@ -14,7 +14,7 @@ use super::message::upstream_fault;
 use super::{Conversation, Sender, facts};
 use crate::clock;
 use crate::guard::ledger::{Attempt, BlockedBy, Leniency, Record, Terms, Verdict};
-use crate::guard::mimicry::Place;
+use crate::guard::mimicry::{About, Place};
 use crate::guard::window::Rule;
 use crate::guard::{Outcome, Standing, classify};
 use crate::maillog::Alarm;
@@ -205,7 +205,7 @@ impl Conversation {
             Some(Asked::Mail { address }) => {
                 let answer = self.answer("MAIL").await?;
                 if let Answered::Replied(reply) = &answer {
-                    self.parts.ledger.learn(Place::Mail, &address, reply);
+                    self.parts.ledger.learn(Place::Mail, About::address(&address), reply);
                 }
                 answer
             }
@@ -279,7 +279,7 @@ impl Conversation {
 
     /// What the upstream said of a recipient: logged, tallied, and counted if that recipient does not exist.
     async fn judge(&mut self, path: &ForwardPath, reply: &Reply) -> Result<(), Lost> {
-        self.parts.ledger.learn(Place::Rcpt, path.as_str(), reply);
+        self.parts.ledger.learn(Place::Rcpt, About::address(path.as_str()), reply);
         if let Some(sender) = &self.sender {
             self.log.probed(&sender.account, path.as_str(), reply);
         }

@@ -14,7 +14,7 @@ use arc_swap::Guard;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::mimicry::{Place, Precedents};
+use super::mimicry::{About, Place, Precedents};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::smtp::Reply;
@@ -307,8 +307,8 @@ impl Ledger {
 
     /// Takes note of an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without
     /// waiting.
-    pub fn learn(&self, place: Place, address: &str, reply: &Reply) {
-        self.shared().learn(place, address, reply);
+    pub fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
+        self.shared().learn(place, about, reply);
     }
 
     /// Takes note of one probed recipient of the day (UTC); once a day and kind says that the first 1,000 met

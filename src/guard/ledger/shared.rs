@@ -25,7 +25,7 @@ use super::{Blindness, Block, CauseChange, LedgerError, Policy};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::cause::{self, Answer, Cause, Causes};
-use crate::guard::mimicry::{Place, Precedents};
+use crate::guard::mimicry::{About, Place, Precedents};
 use crate::guard::window::Key;
 use crate::smtp::Reply;
 use crate::smtp::path::MAX_PATH;
@@ -289,13 +289,13 @@ impl Shared {
         entries
     }
 
-    pub(super) fn learn(&self, place: Place, address: &str, reply: &Reply) {
+    pub(super) fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
         // Nearly always it is as the one before; and this lock is everybody's.
-        if !self.precedents.load().is_news(place, address, reply) {
+        if !self.precedents.load().is_news(place, about, reply) {
             return;
         }
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.take(place, address, reply);
+        learned.take(place, about, reply);
         self.precedents.store(Arc::new(learned.clone()));
         drop(learned);
         self.nudge(&self.precedents_changed);

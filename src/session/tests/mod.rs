@@ -13,7 +13,7 @@ mod security;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::guard::mimicry::Precedents;
+use crate::guard::mimicry::{About, Precedents};
 use crate::sender::rules::{Policy, Rules};
 use crate::smtp::Extensions;
 
@@ -136,7 +136,11 @@ impl World {
                     "RCPT" => Place::Rcpt,
                     _ => Place::EndOfData,
                 };
-                assert!(self.precedents.learn(place, address.trim_matches('-'), &reply(said)));
+                assert!(self.precedents.learn(
+                    place,
+                    About::address(address.trim_matches('-')),
+                    &reply(said)
+                ));
             }
             _ => panic!("no such change: {what}"),
         }

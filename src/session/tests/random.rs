@@ -257,9 +257,9 @@ proptest! {
     fn no_reply_tells_a_block(acts in proptest::collection::vec(act(), 0..60), choices: u64) {
         let mut world = World::new();
         for (place, address) in [(Place::Mail, "m0@example.org"), (Place::Rcpt, "r0@example.org")] {
-            world.precedents.learn(place, address, &reply("250 2.1.0 thanks"));
+            world.precedents.learn(place, About::address(address), &reply("250 2.1.0 thanks"));
         }
-        world.precedents.learn(Place::EndOfData, "", &reply("250 2.0.0 message accepted"));
+        world.precedents.learn(Place::EndOfData, About::default(), &reply("250 2.0.0 message accepted"));
         let [open, blocked] = [false, true].map(|blocked| {
             let mut driver = Driver::new(Start::User, World { blocked, ..world.clone() }, choices, true);
             for (number, act) in acts.iter().enumerate() {

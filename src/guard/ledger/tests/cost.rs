@@ -51,7 +51,7 @@ async fn child_that_asks_for_the_living() {
     // As `submission/probe.rs` does it.
     let ask = |address: &str| {
         let leave = watch.try_reserve(1, at(1));
-        ledger.learn(Place::Rcpt, address, &reply);
+        ledger.learn(Place::Rcpt, About::address(address), &reply);
         let _ = ledger.tally(true, false, at(1));
         watch.accepted(address, Some(Key::of_domain("living.example")), at(1));
         drop(leave);

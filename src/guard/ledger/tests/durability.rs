@@ -38,7 +38,7 @@ async fn precedents_and_the_day_are_on_the_disk_soon() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path(), policy(10));
     let ok = Reply::fixed(250, Enhanced { class: 2, subject: 1, detail: 5 }, "Recipient <anna@x> fine");
-    ledger.learn(Place::Rcpt, "anna@x", &ok);
+    ledger.learn(Place::Rcpt, About::address("anna@x"), &ok);
     assert_eq!(ledger.precedents().rcpt.as_ref().unwrap().reply, ok);
     ledger.tally(true, false, at(0));
     let written = async {
