@@ -1,6 +1,6 @@
 //! The exact sliding window of one account's counted attempts: pure, time is an argument.
 //!
-//! Holds at most `limit` attempts, so memory and disk per account are bounded; a count saturates there. An
+//! Holds at most so many attempts, so memory and disk per account are bounded; a count saturates there. An
 //! attempt counts while it is less than `period` old. A clock that steps backwards does no harm: an attempt
 //! that lies in the future is taken to be of now, so none counts for longer than `period` after the step.
 

@@ -54,7 +54,7 @@ pub struct Transaction {
     dirty: bool,
     /// The connection in use stands in for one that was lost before it answered all that it was asked.
     replacement: bool,
-    /// Which upstreams hung up at MAIL.
+    /// Which upstreams hung up on it: at MAIL, or once it was under way. Others go before them.
     turned_away: Vec<usize>,
     /// RCPTs that the connection in use answered.
     answered: usize,
@@ -320,6 +320,8 @@ impl Transaction {
         let first = matches!(self.questions.front(), Some(Question::Mail(_)));
         if first {
             self.leave_out(&lost, &loss);
+        } else if matches!(loss, Loss::Closed(_)) {
+            self.turned_away.push(lost.endpoint);
         }
         let again = match loss {
             Loss::Closed(_) if first => lost.has_rested() || self.goes_elsewhere(),

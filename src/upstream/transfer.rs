@@ -26,7 +26,11 @@ impl Transaction {
                 Ok(outcome) => return Ok(outcome),
                 Err(loss) => {
                     self.stage = Stage::Envelope;
-                    self.spare = self.connection.take().map(|lost| lost.discard());
+                    let lost = self.connection.take();
+                    if let Some(lost) = &lost {
+                        self.upstream.found(lost.endpoint, &loss);
+                    }
+                    self.spare = lost.map(|lost| lost.discard());
                     self.doubt(&loss);
                     if last_attempt || !matches!(loss, Loss::Closed(_) | Loss::OutOfStep) {
                         self.spare = None;
@@ -103,7 +107,11 @@ impl Transaction {
         let (limit, patience) = (limits.block, limits.end);
         let mut connection = self.connection_in_data()?;
         self.stage = Stage::Over;
-        match connection.end(terminator, limit, patience).await {
+        let ended = connection.end(terminator, limit, patience).await;
+        if let Err(Ending::Lost(loss) | Ending::Ambiguous(loss)) = &ended {
+            self.upstream.found(connection.endpoint, loss);
+        }
+        match ended {
             Ok(reply) if reply.is_positive() => {
                 self.upstream.pool.give_back(connection);
                 Ok(reply)

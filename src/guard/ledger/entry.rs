@@ -303,7 +303,7 @@ impl State {
         let rule = terms.rule;
         self.attempts.changed(self.window.clamp(now));
         let key = Key::of(attempt.key);
-        let count = match self.window.add(key, now, &rule) {
+        let count = match self.window.add(key, now, &terms.window()) {
             Added::Repeated => return (Verdict::Repeated, Durability::Unchanged),
             Added::Counted(count) => count,
         };
@@ -362,10 +362,15 @@ impl State {
             _ => Verdict::WouldAlarm,
         };
         let today = Some(day_of(now));
-        if self.alarm_day >= today {
+        // That it would have been blocked is told once a day, whatever would have done it.
+        let told = match terms.on_alarm {
+            OnAlarm::Block => &mut self.would_block_day,
+            OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => &mut self.alarm_day,
+        };
+        if *told >= today {
             return Verdict::Counted { count };
         }
-        self.alarm_day = today;
+        *told = today;
         self.row_change = self.change;
         verdict(record(self))
     }

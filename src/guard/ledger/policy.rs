@@ -130,7 +130,7 @@ impl Policy {
         let rule = self.rules.iter().find(|rule| rule.matches.covers(account));
         let limit = rule.and_then(|rule| rule.invalid_recipients).unwrap_or(self.invalid_recipients);
         let observe = rule.and_then(|rule| rule.observe).unwrap_or(self.observe);
-        let exempt = rule.and_then(|rule| rule.exempt).unwrap_or_else(|| self.exempt.contains(account));
+        let exempt = rule.and_then(|rule| rule.exempt).unwrap_or_else(|| self.exempts(account));
         let Detection { on_alarm, delay, usual_share, thief_share, threshold } = self.detection;
         let usual_share = rule.and_then(|rule| rule.usual_share).unwrap_or(usual_share);
         Terms {
@@ -151,7 +151,19 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Whether `[limit] exempt` names it; users without regard to ASCII case, as [`Match::User`].
+    fn exempts(&self, account: &Account) -> bool {
+        self.exempt.iter().any(|exempt| exempt.as_str().eq_ignore_ascii_case(account.as_str()))
+    }
+}
+
 impl Terms {
+    /// What the window holds: of an account that no limit blocks also what is beyond it, so that who looks sees how far.
+    pub fn window(&self) -> Rule {
+        Rule { limit: if self.blocks() { self.rule.limit } else { MAX_LIMIT }, ..self.rule }
+    }
+
     /// Whether the limit blocks.
     pub fn blocks(&self) -> bool {
         self.leniency == Leniency::None
@@ -239,6 +251,9 @@ mod tests {
         assert_eq!((everybody.rule.limit, everybody.rule.period), (100, Duration::from_secs(3600)));
         assert_eq!(everybody.leniency, Leniency::Observed);
         assert_eq!(terms("ben").leniency, Leniency::Exempt);
+        assert_eq!(terms("Ben").leniency, Leniency::Exempt, "no two names differ in that alone");
+        assert_eq!(terms("ben").window().limit, MAX_LIMIT);
+        assert_eq!(terms("anna@example.org").window().limit, 100);
         // What a rule says outweighs the list.
         assert_eq!((terms("newsletter").rule.limit, terms("newsletter").leniency), (500, Leniency::Observed));
         let anna = terms("anna@example.org");

@@ -168,6 +168,53 @@ async fn one_that_is_silent_at_mail_is_left_out() {
 }
 
 /// Every way not to become ready for MAIL; the client notices nothing as long as there is another.
+/// Script: up to here one recipient is accepted.
+fn accepted() -> String {
+    format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {}\n> 250 2.1.5 ok\n", rcpt("r1"))
+}
+
+#[tokio::test]
+async fn one_that_is_silent_behind_a_message_is_left_out() {
+    for (script, at_data) in [("< DATA\n", true), ("< DATA\n> 354 go on\n< text\n< .\n", false)] {
+        let silent = Scripted::start(&[&(accepted() + script), &reused(3)]).await;
+        let good = Scripted::start(&[&reused(3)]).await;
+        let mut settings = several(&[silent.address, good.address]);
+        settings.timeouts.data = Duration::from_secs(2);
+        settings.timeouts.end = Duration::from_secs(2);
+        let upstream = Upstream::open(settings).unwrap();
+        let mut transaction = ready_for_data(&upstream).await;
+        let begun = transaction.begin_data().await;
+        assert_eq!(begun.is_err(), at_data);
+        if !at_data {
+            assert!(matches!(transaction.write_data(b"text\r\n").await, Ok(None)));
+            assert!(matches!(transaction.finish_data(b".\r\n").await, Err(Fault::Ambiguous(_))));
+        }
+        drop(transaction);
+        for _ in 0..3 {
+            use_and_keep(&upstream).await;
+        }
+        upstream.close().await;
+        good.finish(1).await;
+    }
+}
+
+/// The connection that stands in for one that was closed is made elsewhere first.
+#[tokio::test]
+async fn one_that_hangs_up_in_mid_transaction_is_not_asked_again_at_once() {
+    let hangs_up = format!("{}< {}\nclose\n", accepted(), rcpt("r2"));
+    let bad = Scripted::start(&[&hangs_up, &hangs_up]).await;
+    let taken = format!("{}< {}\n> 250 2.1.5 ok\n< RSET\n> 250 ok\n< QUIT", accepted(), rcpt("r2"));
+    let good = Scripted::start(&[&taken]).await;
+    let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
+    let mut transaction = ready_for_data(&upstream).await;
+    // Another session has had the turn of the good one.
+    upstream.shared.endpoints().candidates(Instant::now());
+    assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 ok");
+    drop(transaction);
+    upstream.close().await;
+    good.finish(1).await;
+}
+
 #[tokio::test]
 async fn one_that_fails_is_left_out_at_once() {
     for failing in [

@@ -50,7 +50,10 @@ async fn observed_and_exempt_accounts_are_never_blocked_by_themselves() {
         for n in 0..4 {
             verdicts.push(word(&count(&watch, &format!("{n}@x"), at(n)).await));
         }
-        assert_eq!(verdicts, ["1", "would block 2", "2", "2"]);
+        assert_eq!(verdicts, ["1", "would block 2", "3", "4"], "and beyond the limit");
+        let record = watch.record(at(4));
+        assert_eq!((record.invalid_recipients, record.first), (4, Some(at(0))));
+        assert_eq!(word(&count(&watch, "0@x", at(4)).await), "repeated", "also what is beyond the limit");
         let all = watch.try_reserve(500, at(5)).unwrap();
         assert_eq!(all.granted(), 500);
         drop((all, watch));
@@ -59,7 +62,7 @@ async fn observed_and_exempt_accounts_are_never_blocked_by_themselves() {
         // Once a day, over a restart; on the next day again.
         let ledger = open(dir.path(), policy);
         let watch = ledger.watch(&account(name), at(0)).await;
-        assert_eq!(word(&count(&watch, "5@x", at(6)).await), "2");
+        assert_eq!(word(&count(&watch, "5@x", at(6)).await), "5");
         assert_eq!(word(&count(&watch, "6@x", at(20 * HOUR)).await), "1");
         assert_eq!(word(&count(&watch, "7@x", at(20 * HOUR)).await), "would block 2");
 

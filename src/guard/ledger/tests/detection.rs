@@ -99,6 +99,21 @@ async fn an_alarm_that_blocks_is_like_a_crossed_limit() {
     assert_eq!(seven(&watch, 0, at(3)).await, ["1", "2", "3", "4", "5", "6", "crossed 7"]);
 }
 
+/// CONTRACT: one "would have blocked" a day, whether it is an alarm or the limit that would have.
+#[tokio::test]
+async fn an_alarm_and_the_limit_would_block_once_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    for (on_alarm, at_the_limit) in [(OnAlarm::Block, "10"), (OnAlarm::Probation, "would block 10")] {
+        let policy = Policy { observe: true, invalid_recipients: 10, ..watchful(on_alarm) };
+        let ledger = open(dir.path(), policy);
+        let watch = ledger.watch(&account(&format!("{on_alarm:?}")), at(0)).await;
+        assert_eq!(seven(&watch, 0, at(0)).await.last().unwrap(), "would alarm 7");
+        assert_eq!(seven(&watch, 7, at(1)).await[2], at_the_limit);
+        drop(watch);
+        soon(ledger.close()).await;
+    }
+}
+
 #[tokio::test]
 async fn alarms_that_do_nothing_are_told_of_once_a_day() {
     let observed = |on_alarm| Policy { observe: true, ..watchful(on_alarm) };
