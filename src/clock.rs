@@ -148,10 +148,15 @@ impl Settled {
     /// So many looks are kept for each wait.
     const LOOKS: u32 = 8;
 
+    /// How long ago that is, at the most, where it is about what is `age` old.
+    pub fn wait(age: Duration) -> Duration {
+        (age / Self::SHARE).min(Self::WAIT)
+    }
+
     /// It is `now` at `at`, and it is about what is `age` old: the earliest time that it was at any look, from one a while ago to this
     /// one; `None` where nobody has looked for so long.
     pub fn look(&mut self, at: Instant, now: Timestamp, age: Duration) -> Option<Timestamp> {
-        let wait = (age / Self::SHARE).min(Self::WAIT);
+        let wait = Self::wait(age);
         let is_older = |than: Duration| {
             move |(then, _): &(Instant, Timestamp)| at.saturating_duration_since(*then) >= than
         };

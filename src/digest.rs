@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::clock::Timestamp;
+use crate::clock::{Settled, Timestamp};
 use crate::config::Config;
 use crate::durable;
 
@@ -25,6 +25,11 @@ const VERSION: u32 = 1;
 pub const HORIZON: Duration = Duration::from_secs(3 * 86_400);
 /// The longest time between a digest and the first expiry by it.
 const LONGEST_NOTICE: Duration = Duration::from_secs(86_400);
+
+/// What may expire is looked for at least as often; that look goes by an earlier look's time.
+const LOOK: Duration = Duration::from_secs(20);
+/// Two digests that such a share of the lag lies between are not told apart.
+const NEAR: u32 = 16;
 
 /// When digests went out and what they announced. Cheap to clone.
 #[derive(Clone)]
@@ -120,8 +125,10 @@ impl Digests {
             let notice = self.notice();
             record.digests.retain(|sent| sent.at <= now);
             record.digests.push(Sent { at: now, announced: self.horizon(now) });
-            // Of those that are old enough to expire by, the last says the most.
-            let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= notice).count();
+            thin(&mut record.digests, self.lag() / NEAR);
+            // Of those that are old enough to expire by, also for whom it is earlier, the last says the most.
+            let old = notice + self.lag();
+            let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= old).count();
             record.digests.drain(..settled.saturating_sub(1));
         }
         let content = serde_json::to_vec(&record).unwrap_or_default();
@@ -148,10 +155,27 @@ impl Digests {
         self.times().every.unwrap_or_default().min(LONGEST_NOTICE)
     }
 
+    /// How much earlier it may be for whom asks what may expire.
+    fn lag(&self) -> Duration {
+        self.times().expire_after.map_or(Duration::ZERO, Settled::wait) + LOOK
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         // No code that holds it can leave it half changed.
         self.shared.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Leaves out what stands between two that are nearer to each other than this: the later one says the same soon after.
+fn thin(digests: &mut Vec<Sent>, near: Duration) {
+    let mut kept: Vec<Sent> = Vec::with_capacity(digests.len());
+    for (index, sent) in digests.iter().enumerate() {
+        let neighbours = kept.last().zip(digests.get(index + 1));
+        if neighbours.is_none_or(|(before, after)| after.at.since(before.at) >= near) {
+            kept.push(*sent);
+        }
+    }
+    *digests = kept;
 }
 
 /// `None` where there is no file.
@@ -232,6 +256,38 @@ mod tests {
         assert_eq!(digests.released(at(5)), Some(at(5)));
     }
 
+    /// Who asks goes by the time of a while ago: an interval that is shorter than that while has things expire as well.
+    #[tokio::test]
+    async fn short_intervals_release_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = Timestamp::from_millis(1_795_536_000_000);
+        let second = Duration::from_secs(1);
+        for (settings, every, lag) in [
+            ("digest = \"2s\"\n[quarantine]\nexpire_after = \"4s\"", 2 * second, 15 * second),
+            ("digest = \"5m\"", 300 * second, 3_600 * second),
+            ("digest = \"45m\"", 2_700 * second, 3_600 * second),
+            ("", 86_400 * second, 3_600 * second),
+        ] {
+            let (digests, _) = open(folder.path(), settings);
+            let mut latest = None;
+            for number in 0..400 {
+                let now = begin.after(number * every);
+                digests.sent(now).await.unwrap();
+                let kept = digests.record().digests.len();
+                assert!(kept <= 20, "{settings}: {kept} digests");
+                let then = now.before(lag);
+                let released = digests.released(then);
+                // What was announced an interval and a while before, give or take what two are not told apart by.
+                let announced = then.before(every + every + lag / NEAR);
+                let expected = digests.horizon(announced).filter(|_| announced > begin);
+                assert!(released >= expected, "{settings}, {number}: {released:?} for {expected:?}");
+                assert!(released <= digests.horizon(then.before(every)).max(latest), "{settings}, {number}");
+                latest = released;
+            }
+            std::fs::remove_file(folder.path().join(NAME)).unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn the_file_stays_small_and_a_broken_one_announces_nothing() {
         let folder = tempfile::tempdir().unwrap();
@@ -239,7 +295,7 @@ mod tests {
         for hour in 0..100 {
             digests.sent(at(hour)).await.unwrap();
         }
-        assert!(digests.record().digests.len() <= 2, "{:?}", digests.record().digests);
+        assert!(digests.record().digests.len() <= 4, "{:?}", digests.record().digests);
         for content in ["{", "{\"version\":2,\"digests\":[]}", "{\"version\":1,\"digests\":[],\"more\":1}"] {
             std::fs::write(folder.path().join(NAME), content).unwrap();
             let (digests, trouble) = open(folder.path(), "");

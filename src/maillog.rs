@@ -661,9 +661,12 @@ pub fn stopped(left: usize) {
     }
 }
 
+/// The target of audit lines, which are logged whatever `[log] level` leaves out.
+pub const AUDIT: &str = "gatepost_audit";
+
 /// A command of an operator's.
 pub fn audit(line: &AuditLine) {
-    info!(time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
+    info!(target: AUDIT, time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
         "audit");
 }
 

@@ -33,7 +33,7 @@ pub enum EditError {
     #[error("`{0}` is there already; `gatepost user passwd {0}` changes the password")]
     Exists(String),
     /// `passwd` or `remove` of a name that is not there.
-    #[error("there is no user `{0}`; `gatepost user list` shows all")]
+    #[error("there is no user `{}`; `gatepost user list` shows all", .0.escape_debug())]
     Unknown(String),
     /// The file as it is cannot be used.
     #[error(transparent)]

@@ -32,7 +32,7 @@ fn start_log(log: &Log) {
     let terminal = stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_writer(stderr)
-        .with_env_filter(EnvFilter::new(filter(log.level)))
+        .with_env_filter(EnvFilter::new(format!("{},{}=info", filter(log.level), maillog::AUDIT)))
         .with_target(false);
     match log.format {
         LogFormat::Auto if terminal => builder.init(),
@@ -50,7 +50,7 @@ fn log_panics() {
 }
 
 /// What the libraries below us say is of interest only where it is bad, or where everything is asked for: some warn of
-/// what any stranger can send.
+/// what any stranger can send. Audit lines are there at any level.
 fn filter(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Error => "error",

@@ -11,7 +11,7 @@ use crate::guard::ledger::{BlockedBy, Record};
 use crate::id::QuarantineId;
 use crate::quarantine::envelope::{RecipientState, State};
 use crate::quarantine::spool::{self, Filter};
-use crate::quarantine::{Awaited, Envelope};
+use crate::quarantine::{Awaited, Envelope, Recipient};
 
 /// One command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -325,7 +325,7 @@ pub struct Entry {
     pub account: Option<Account>,
     /// The reverse-path; `""` is the null one.
     pub sender: Option<String>,
-    /// The forward-paths that the client was told 250 for.
+    /// The forward-paths that the client was told 250 for; while it is being released, those of them that are not answered yet.
     pub recipients: Vec<String>,
     /// Octets.
     pub size: u64,
@@ -362,7 +362,11 @@ impl From<spool::Entry> for Entry {
 impl From<Envelope> for Entry {
     fn from(envelope: Envelope) -> Self {
         let state = envelope.state();
-        let told_250 = |state: &RecipientState| !matches!(state, RecipientState::Rejected);
+        // CONTRACT, Release: a message that is releasing stays with those who have no answer yet.
+        let is_its_own = |recipient: &&Recipient| match state {
+            State::Releasing => recipient.is_open(),
+            State::Parked | State::Failed | State::Unreadable => recipient.state != RecipientState::Rejected,
+        };
         Self {
             id: envelope.id,
             time: envelope.parked,
@@ -371,7 +375,7 @@ impl From<Envelope> for Entry {
             recipients: envelope
                 .recipients
                 .iter()
-                .filter(|recipient| told_250(&recipient.state))
+                .filter(is_its_own)
                 .map(|recipient| recipient.forward_path.as_str().to_owned())
                 .collect(),
             size: envelope.size,

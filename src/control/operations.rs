@@ -447,7 +447,8 @@ impl Command<'_> {
             Ok(id) => self.find(id, purpose).await,
             Err(failure) => Err(failure),
         };
-        if purpose == Purpose::Show {
+        // Where it goes on to the message, that leaves the line.
+        if purpose == Purpose::Show || found.is_err() {
             self.audit(audited_as(purpose), &self.operations.name(id), outcome_of(&found));
         }
         match found {

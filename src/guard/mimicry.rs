@@ -135,7 +135,7 @@ impl Precedents {
         let mut ids: [Option<String>; 2] = [None, None];
         let (sender, recipients) = about.envelope.unwrap_or_default();
         let put = |text: &mut String, name: &str| {
-            text.extend(name.chars().map(|c| if c.is_control() { '?' } else { c }))
+            text.extend(name.chars().map(|c| if c.is_control() { '?' } else { c }));
         };
         for piece in Pieces::of(place, &precedent.reply.text, About::address(&precedent.address)) {
             match piece {

@@ -26,7 +26,10 @@ pub struct PasswordError(String);
 /// It cannot be read, is no UTF-8, begins with an empty line, or holds a NUL, which SASL has no way to say (RFC 4616 2).
 pub fn read(path: &Path) -> Result<Zeroizing<String>, PasswordError> {
     let wrong = |why: &dyn std::fmt::Display| PasswordError(format!("{}: {why}", path.display()));
-    let octets = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
+    let unreadable = |error: std::io::Error| {
+        wrong(&format!("{error}; is password_file right, and may Gatepost's user read it?"))
+    };
+    let octets = Zeroizing::new(std::fs::read(path).map_err(unreadable)?);
     let text = str::from_utf8(&octets).map_err(|_| wrong(&"the password should be UTF-8"))?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {

@@ -83,7 +83,8 @@ impl Listener {
 /// Learns from the PROXY header who the client is; from then on it is as if that one had connected.
 async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, tls: ListenTls, slots: Slots) {
     let connected = Instant::now();
-    let peer = match timeout(PROXY_PATIENCE, proxy::read(&mut stream)).await {
+    let patience = PROXY_PATIENCE.min(parts.config.session.auth_timeout);
+    let peer = match timeout(patience, proxy::read(&mut stream)).await {
         Ok(Ok(Origin::Client(client))) => Peer::Client(client),
         Ok(Ok(Origin::Own)) => Peer::Proxy(proxy),
         Ok(Err(ProxyError::Broken(why))) => return maillog::no_proxy_header(proxy, why),

@@ -109,11 +109,11 @@ fn kick_ends_the_sessions_of_that_account_alone() {
 }
 
 /// Each command that looks into or changes something leaves an audit line in the log, with the Unix user; made while `serve` is down it
-/// waits, and the next start logs it.
+/// waits, and the next start logs it. So at each `[log] level`.
 #[test]
 fn commands_leave_audit_lines() {
     let upstream = Scripted::start();
-    let mut gatepost = Setup::new(upstream.address).start();
+    let mut gatepost = Setup::new(upstream.address).set("log.level", "info").start();
     gatepost.run(&["block", "alice", "--reason", "audit-reason"]).expect(0);
     gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("audited"));
     let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
@@ -124,8 +124,15 @@ fn commands_leave_audit_lines() {
     let who =
         std::env::var("USER").unwrap_or_else(|_| if uid == "0" { "root".to_owned() } else { uid.clone() });
     let by_us = |text: &str| text.contains(&who) || text.contains(&uid);
-    for words in [&["block", "user:alice"][..], &["show", &id], &["delete", &id], &["unblock", "user:alice"]]
-    {
+    let folder = gatepost.folder().join("evidence");
+    gatepost.run(&["quarantine", "export", "nosuch", "--output", folder.to_str().unwrap()]).expect(1);
+    for words in [
+        &["block", "user:alice"][..],
+        &["show", &id],
+        &["delete", &id],
+        &["unblock", "user:alice"],
+        &["export", "nosuch"],
+    ] {
         gatepost.expect_log(&format!("{words:?}"), |line| {
             let text = line.to_string();
             words.iter().all(|word| text.contains(word)) && by_us(&text)
@@ -133,7 +140,8 @@ fn commands_leave_audit_lines() {
     }
     assert!(gatepost.terminate().success());
     gatepost.run(&["user", "remove", "bob"]).expect(0);
-    gatepost.start();
+    gatepost.replace_in_config("level = \"info\"", "level = \"error\"");
+    gatepost.spawn();
     gatepost.expect_log("that bob was removed while serve was down", |line| {
         let text = line.to_string();
         text.contains("user remove") && text.contains("bob") && by_us(&text)

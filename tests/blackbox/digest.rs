@@ -87,6 +87,21 @@ fn nothing_expires_unannounced() {
     gatepost.expect_log("that it expired", |line| line.to_string().contains("expired"));
 }
 
+/// An interval that is shorter than what expiry looks back by: what was announced expires as well.
+#[test]
+fn short_intervals_expire_too() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address)
+        .notify("desk@mta.example")
+        .set("notify.digest", "2s")
+        .set("quarantine.expire_after", "4s")
+        .start();
+    park(&gatepost, "alice", 1);
+    let gone = wait_for(Duration::from_secs(60), || gatepost.parked().is_empty().then_some(()));
+    assert!(gone.is_some(), "it is still there");
+    assert!(!digests(&upstream).is_empty());
+}
+
 /// `digest = "off"`, and nobody to be told: expiry waits for nothing.
 #[test]
 fn without_digests_things_expire_as_ever() {

@@ -261,7 +261,11 @@ fn release_keeps_the_deferred_alone() {
     );
     assert!(gatepost.terminate().success());
     gatepost.start();
-    assert_eq!(gatepost.parked()[0]["state"], "releasing");
+    let listed = gatepost.parked().remove(0);
+    assert_eq!(
+        (&listed["state"], &listed["recipients"]),
+        (&"releasing".into(), &json!(["later@mta.example"]))
+    );
     gatepost.run(&["quarantine", "release", &id]);
     let bob = upstream.lines("RCPT TO:<bob@");
     assert_eq!(bob.len(), 1, "who was taken is not sent to again: {bob:?}");
