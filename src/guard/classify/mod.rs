@@ -56,7 +56,7 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
 pub fn denies_relaying(reply: &Reply) -> bool {
     let text = phrases::without_unknown_user(phrases::without_addresses(&reply.text, MAX_TEXT));
     let text = text.replace('\n', " ");
-    reply.code >= 400 && has_any(&text, phrases::DENIES_RELAYING)
+    reply.code >= 400 && phrases::denies_relaying(&text)
 }
 
 /// `whole` is the text of all, `said` that of the innermost reply.
@@ -64,7 +64,7 @@ fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     if !reply.answers_rcpt() || reply.is_quoted() && has_any(whole, phrases::ABOUT_THE_SENDER) {
         return false;
     }
-    if has_any(whole, phrases::DENIES_RELAYING) {
+    if phrases::denies_relaying(whole) {
         return false;
     }
     if let Some(reason) = postfix_reason(said) {

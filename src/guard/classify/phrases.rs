@@ -6,8 +6,8 @@
 /// Phrases of one meaning.
 pub(super) type Phrases = &'static [&'static str];
 
-/// Denies relaying, whatever its codes say. `User unknown in relay recipient table` (Postfix) has none of these.
-pub(super) const DENIES_RELAYING: Phrases = &[
+/// Denies relaying, whatever its codes say; each has [`RELAY`] in it. `User unknown in relay recipient table` (Postfix) is none of these.
+const NO_RELAY: Phrases = &[
     "relay access denied", // Postfix; Exchange Online
     "relaying denied",     // Sendmail, Cisco
     "relay denied",        // Gmail
@@ -44,9 +44,14 @@ pub(super) const DENIES_RELAYING: Phrases = &[
     "allowed to relay",    // cPanel's Exim: isn't allowed to relay
     "permitted to relay",  // cPanel's Exim: is not permitted to relay through this server
     "authorized to relay",
-    "relaying mail to",              // Relaying mail to ... is not allowed
-    "credentials for relay",         // Gmail: invalid credentials for relay
-    "required for relay",            // MDaemon: authentication is required for relay
+    "relaying mail to",      // Relaying mail to ... is not allowed
+    "credentials for relay", // Gmail: invalid credentials for relay
+    "required for relay",    // MDaemon: authentication is required for relay
+];
+const RELAY: &str = "relay";
+
+/// The same in other words.
+const NOT_OURS: Phrases = &[
     "rcpthosts",                     // qmail: that domain isn't in my list of allowed rcpthosts
     "not a gateway",                 // IMail: not local host, not a gateway
     "i cannot deliver mail for",     // Haraka, where no plugin allowed it, which is how it denies relaying
@@ -55,6 +60,11 @@ pub(super) const DENIES_RELAYING: Phrases = &[
     "local user only",               // Coremail
     "we don't handle mail for",
 ];
+
+/// Whether a text denies relaying.
+pub(super) fn denies_relaying(text: &str) -> bool {
+    (text.contains(RELAY) && has_any(text, NO_RELAY)) || has_any(text, NOT_OURS)
+}
 
 /// In front of what Postfix's `reject_unverified_recipient` found out (smtpd_check.c, `reject_unverified_address`).
 pub(super) const POSTFIX_REASONS: Phrases = &["unverified address: ", "undeliverable address: "];
