@@ -46,6 +46,9 @@ impl Client {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(format!("{}: {error}; use the user that `serve` runs as, or root", at.display()));
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(format!("{}: {error}; data_dir should be a folder", at.display()));
+            }
             Err(error) => return Err(format!("{}: {error}", at.display())),
         };
         let (sender, connection) =
