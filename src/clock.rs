@@ -141,14 +141,14 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// How long ago that is, at the most.
+    /// How long ago that is, where it is about what is very old.
     const WAIT: Duration = Duration::from_secs(3600);
     /// Where it is about less time: this share of it.
     const SHARE: u32 = 100;
     /// So many looks are kept for each wait.
     const LOOKS: u32 = 8;
 
-    /// How long ago that is, at the most, where it is about what is `age` old.
+    /// How long ago that is, at the least, where it is about what is `age` old; an eighth and a look's distance more at the most.
     pub fn wait(age: Duration) -> Duration {
         (age / Self::SHARE).min(Self::WAIT)
     }

@@ -310,7 +310,8 @@ impl<'a> Pieces<'a> {
         if !begins {
             return None;
         }
-        if let Some(recipient) = self.recipients.iter().find(|recipient| self.is_address(recipient)) {
+        if let Some(recipient) = self.recipients.iter().find(|name| !name.is_empty() && self.is_address(name))
+        {
             return Some((Piece::Recipient, recipient.len()));
         }
         let sender = self.sender.filter(|sender| self.is_address(sender))?;
@@ -348,7 +349,7 @@ impl<'a> Pieces<'a> {
         let Some((found, behind)) = here.split_at_checked(address.len()) else { return false };
         let ends = match behind.as_bytes() {
             [b'.', next, ..] => !next.is_ascii_alphanumeric(),
-            [next, ..] => !is_word(*next),
+            [next, ..] => !is_word(*next) && *next != b'@',
             [] => true,
         };
         found.eq_ignore_ascii_case(address) && ends && !before.ends_with(['.', '+', '_', '@'])
@@ -537,6 +538,13 @@ mod tests {
                 "as a whole",
             ),
             (old, "250 thanks, bob\r\n", new, "thanks, bob", "nobody"),
+            (
+                About { envelope: Some(("", &["postmaster", ""])), ..old },
+                "250 ask postmaster@mta.example, or postmaster <>\r\n",
+                new,
+                "ask postmaster@mta.example, or victim@y.example <thief@y.example>",
+                "without a domain",
+            ),
         ] {
             let mut precedents = Precedents::default();
             assert!(precedents.learn(Place::EndOfData, known, &read(wire)));

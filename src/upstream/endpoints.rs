@@ -13,8 +13,8 @@ use crate::account::Account;
 use crate::net::address::Endpoint;
 use crate::smtp::Extensions;
 
-/// How long an upstream that could not be reached, was silent at MAIL, DATA or the end of a message, or hung up at MAIL of several
-/// clients, is left out (CONTRACT).
+/// How long an upstream that could not be reached, was silent at MAIL or DATA, or hung up at MAIL of several clients, is left out
+/// (CONTRACT).
 pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Endpoints {

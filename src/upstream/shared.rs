@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::connection::{Connection, Loss};
+use super::connection::Connection;
 use super::dial::{Dialer, system_resolver};
 use super::pool::{AheadPlace, Lease, Pool};
 use super::slot::Slot;
@@ -119,14 +119,6 @@ impl Shared {
 
     /// A fresh connection, to the one whose turn it is or else to another; to one of `last` only where no other answers. On
     /// this client's behalf.
-    /// How a connection to it ended where content was to go, or had gone. Silence at RCPT may be another's, whom it asks; here it
-    /// is its own.
-    pub(super) fn found(&self, endpoint: usize, loss: &Loss) {
-        if matches!(loss, Loss::Silent(_)) {
-            self.endpoints().failed(endpoint, Instant::now());
-        }
-    }
-
     pub(super) async fn dial(
         &self,
         slot: Slot,

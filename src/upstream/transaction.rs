@@ -55,7 +55,7 @@ pub struct Transaction {
     /// The connection in use stands in for one that was lost before it answered all that it was asked.
     replacement: bool,
     /// Which upstreams hung up on it: at MAIL, or once it was under way. Others go before them.
-    turned_away: Vec<usize>,
+    pub(super) turned_away: Vec<usize>,
     /// RCPTs that the connection in use answered.
     answered: usize,
     /// Which recipients the answers belong to is not known for sure.
@@ -210,7 +210,8 @@ impl Transaction {
             let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
             if matches!(outcome, Err(Loss::Closed(_))) && connection.has_rested() {
                 let slot = connection.discard();
-                connection = Box::pin(self.upstream.dial(slot, Some(&self.identity), &[])).await?;
+                connection =
+                    Box::pin(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?;
                 outcome = repeat(&mut connection, mail, recipients, limits).await;
             }
             match outcome? {

@@ -61,7 +61,8 @@ pub fn denies_relaying(reply: &Reply) -> bool {
 
 /// `whole` is the text of all, `said` that of the innermost reply.
 fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
-    if !reply.answers_rcpt() || reply.is_quoted() && has_any(whole, phrases::ABOUT_THE_SENDER) {
+    let is_finding = reply.is_quoted() || postfix_reason(said).is_some();
+    if !reply.answers_rcpt() || is_finding && has_any(whole, phrases::ABOUT_THE_SENDER) {
         return false;
     }
     if phrases::denies_relaying(whole) {

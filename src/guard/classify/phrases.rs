@@ -21,6 +21,8 @@ const NO_RELAY: Phrases = &[
     "relaying is not allowed",
     "relay not authorized",
     "relaying not authorized",
+    "relay not authorised",
+    "relaying not authorised",
     "relay disallowed",
     "relaying disallowed",
     "relay forbidden",
@@ -88,7 +90,7 @@ pub(super) const GIVES_NO_REASON: Phrases = &[
     "address verification in progress", // Postfix, verify(8)
 ];
 
-/// The reply that is quoted was about the sender's address: a sender callout.
+/// What was found out, or the reply that is quoted, was about the sender's address: a sender callout.
 pub(super) const ABOUT_THE_SENDER: Phrases = &[
     "sender address rejected", // Postfix, reject_unverified_sender
     "sender verify fail",      // Exim

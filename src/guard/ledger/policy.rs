@@ -149,9 +149,7 @@ impl Policy {
             test: Test::new(usual_share, thief_share, threshold),
         }
     }
-}
 
-impl Policy {
     /// Whether `[limit] exempt` names it; users without regard to ASCII case, as [`Match::User`].
     fn exempts(&self, account: &Account) -> bool {
         self.exempt.iter().any(|exempt| exempt.as_str().eq_ignore_ascii_case(account.as_str()))

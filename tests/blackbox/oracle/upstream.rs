@@ -128,10 +128,12 @@ impl Oracle {
         self.record.lock().unwrap().failed.contains(&transaction)
     }
 
-    /// How many recipients it was asked about that do not exist, but for transactions in which it failed: of those an answer may be lost.
-    pub(super) fn dead(&self) -> usize {
+    /// The recipients that it was asked about and that do not exist, but for transactions in which it failed: of those an answer may be
+    /// lost.
+    pub(super) fn dead(&self) -> HashSet<String> {
         let record = self.record.lock().unwrap();
-        record.dead.iter().filter(|address| !record.failed.contains(&Kind::of(address).1)).count()
+        let is_sure = |address: &&String| !record.failed.contains(&Kind::of(address).1);
+        record.dead.iter().filter(is_sure).cloned().collect()
     }
 
     pub(super) fn expect_no_fault(&self) {
