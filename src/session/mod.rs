@@ -206,7 +206,7 @@ impl Session {
         if reason != ParkReason::Probation {
             transaction.divert();
         }
-        let recipients = transaction.accepted_addresses();
+        let recipients: Vec<&str> = transaction.accepted_addresses().collect();
         let sender = transaction.mail.reverse_path.as_str();
         let about = About { address: &message_id(), envelope: Some((sender, &recipients)) };
         let imitation = view.sources.precedents().imitate(Place::EndOfData, about, &mut self.shuffle);

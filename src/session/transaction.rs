@@ -52,9 +52,9 @@ impl Transaction {
     }
 
     /// The addresses for which the client was told 250, in order.
-    pub fn accepted_addresses(&self) -> Vec<&str> {
+    pub fn accepted_addresses(&self) -> impl Iterator<Item = &str> {
         let accepted = self.recipients.iter().filter(|recipient| recipient.accepted);
-        accepted.map(|recipient| recipient.command.forward_path.as_str()).collect()
+        accepted.map(|recipient| recipient.command.forward_path.as_str())
     }
 
     /// Takes down a recipient. Of refused ones there can be any number; beyond `max_refused` they are forgotten, since a

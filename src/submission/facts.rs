@@ -121,11 +121,8 @@ pub(super) fn trace(
     let hello = session.hello();
     let transaction = session.transaction();
     let only_recipient = transaction.and_then(|transaction| {
-        let mut accepted = transaction.recipients.iter().filter(|recipient| recipient.accepted);
-        match (accepted.next(), accepted.next()) {
-            (Some(recipient), None) => Some(recipient.command.forward_path.as_str()),
-            _ => None,
-        }
+        let mut accepted = transaction.accepted_addresses();
+        accepted.next().filter(|_| accepted.next().is_none())
     });
     let mut fields = trace::received(&Received {
         helo: hello.map(|hello| hello.name.as_str()),

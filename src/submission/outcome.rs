@@ -77,7 +77,8 @@ impl Conversation {
     /// The upstream answered the end of data.
     pub(super) fn took(&mut self, reply: &Reply, message: &facts::Message) {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
-        let recipients = if names_somebody(reply) { transaction.accepted_addresses() } else { Vec::new() };
+        let recipients: Vec<&str> =
+            if names_somebody(reply) { transaction.accepted_addresses().collect() } else { Vec::new() };
         let about = About {
             address: message.message_id.as_deref().unwrap_or_default(),
             envelope: Some((transaction.mail.reverse_path.as_str(), &recipients)),

@@ -32,6 +32,14 @@ pub(super) enum Stage {
     Over,
 }
 
+/// What had no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Mail,
+    Rcpt,
+    Data,
+}
+
 /// One mail transaction. Dropping it gives the connection back, or closes it where data is under way.
 pub struct Transaction {
     pub(super) upstream: Arc<Shared>,
@@ -55,7 +63,7 @@ pub struct Transaction {
     /// The connection in use stands in for one that was lost before it answered all that it was asked.
     replacement: bool,
     /// Which upstreams hung up on it: at MAIL, or once it was under way. Others go before them.
-    pub(super) turned_away: Vec<usize>,
+    turned_away: Vec<usize>,
     /// RCPTs that the connection in use answered.
     answered: usize,
     /// Which recipients the answers belong to is not known for sure.
@@ -319,11 +327,7 @@ impl Transaction {
         self.in_flight = 0;
         self.doubt(&loss);
         let first = matches!(self.questions.front(), Some(Question::Mail(_)));
-        if first {
-            self.leave_out(&lost, &loss);
-        } else if matches!(loss, Loss::Closed(_)) {
-            self.turned_away.push(lost.endpoint);
-        }
+        self.leave_out(&lost, &loss, if first { Verb::Mail } else { Verb::Rcpt });
         let again = match loss {
             Loss::Closed(_) if first => lost.has_rested() || self.goes_elsewhere(),
             Loss::OutOfStep if first => !self.replacement,
@@ -351,21 +355,23 @@ impl Transaction {
         }
     }
 
-    /// MAIL had no reply. Silence would keep others waiting as well; who hangs up may do so because of this sender, or for
-    /// all. That a connection is closed which was idle says nothing.
-    fn leave_out(&mut self, lost: &Connection, loss: &Loss) {
-        let endpoints = self.upstream.endpoints();
-        match loss {
-            Loss::Closed(_) if !lost.has_rested() => {
+    /// Others go before who hung up on this transaction; who hangs up at MAIL may do so because of this sender, or for all. That a connection
+    /// is closed there which was idle says nothing. Silence would keep others waiting as well; at RCPT it may be that of whom the
+    /// upstream asks.
+    pub(super) fn leave_out(&mut self, lost: &Connection, loss: &Loss, verb: Verb) {
+        let (endpoints, now) = (self.upstream.endpoints(), Instant::now());
+        match (loss, verb) {
+            (Loss::Closed(_), Verb::Mail) if lost.has_rested() => {}
+            (Loss::Closed(_), Verb::Mail) => {
                 self.turned_away.push(lost.endpoint);
-                endpoints.hung_up(lost.endpoint, self.identity.account(), Instant::now());
+                endpoints.hung_up(lost.endpoint, self.identity.account(), now);
             }
-            Loss::Silent(_) => endpoints.failed(lost.endpoint, Instant::now()),
-            Loss::Closed(_) | Loss::Garbled(_) | Loss::OutOfStep => {}
+            (Loss::Closed(_), Verb::Rcpt | Verb::Data) => self.turned_away.push(lost.endpoint),
+            (Loss::Silent(_), Verb::Mail | Verb::Data) => endpoints.failed(lost.endpoint, now),
+            (Loss::Silent(_), Verb::Rcpt) | (Loss::Garbled(_) | Loss::OutOfStep, _) => {}
         }
     }
 
-    /// Whether another upstream is asked, now that the last one hung up at MAIL.
     fn goes_elsewhere(&self) -> bool {
         self.upstream.endpoints().any_in(Instant::now(), &self.turned_away)
     }

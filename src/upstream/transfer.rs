@@ -3,13 +3,11 @@
 //! Until the terminator goes out, whatever goes wrong cuts the connection, so that nothing half is ever taken for a
 //! message; from then on, what is not known is said to be ambiguous. RFC 5321 3.3, 4.1.1.4, 4.5.3.2.4 to 4.5.3.2.6.
 
-use tokio::time::Instant;
-
 use super::Fault;
 use super::connection::{Connection, Loss};
 use super::content::{Ending, Interruption};
 use super::repetition::Repetition;
-use super::transaction::{Stage, Transaction};
+use super::transaction::{Stage, Transaction, Verb};
 use crate::smtp::Reply;
 
 impl Transaction {
@@ -30,7 +28,7 @@ impl Transaction {
                     self.stage = Stage::Envelope;
                     let lost = self.connection.take();
                     if let Some(lost) = &lost {
-                        self.leave_for_others(lost.endpoint, &loss);
+                        self.leave_out(lost, &loss, Verb::Data);
                     }
                     self.spare = lost.map(|lost| lost.discard());
                     self.doubt(&loss);
@@ -41,15 +39,6 @@ impl Transaction {
                     last_attempt = true;
                 }
             }
-        }
-    }
-
-    /// How it went where content was to go. Silence at RCPT may be that of whom the upstream asks; here it is its own.
-    fn leave_for_others(&mut self, endpoint: usize, loss: &Loss) {
-        match loss {
-            Loss::Closed(_) => self.turned_away.push(endpoint),
-            Loss::Silent(_) => self.upstream.endpoints().failed(endpoint, Instant::now()),
-            Loss::Garbled(_) | Loss::OutOfStep => {}
         }
     }
 

@@ -148,6 +148,20 @@ fn commands_leave_audit_lines() {
     });
 }
 
+/// CONTRACT, Commands: one line on standard error says why and what to do, whatever stands in it.
+#[test]
+fn one_line_says_why() {
+    let gatepost = Setup::new(Scripted::start().address).write();
+    let expect = |arguments: &[&str], part: &str| {
+        let stderr = gatepost.run(arguments).expect(1).stderr;
+        assert!(stderr.lines().count() == 1 && stderr.contains(part), "{stderr}");
+    };
+    expect(&["user", "remove", "a\nb"], "`gatepost user list` shows all");
+    std::fs::remove_dir_all(gatepost.data_dir()).unwrap();
+    std::fs::write(gatepost.data_dir(), "").unwrap();
+    expect(&["status"], "data_dir should be a folder");
+}
+
 /// The commands work while `serve` does not run, where that makes sense.
 #[test]
 fn commands_without_serve() {

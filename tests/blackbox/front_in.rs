@@ -2,7 +2,7 @@
 //! protocols; judged by the octets that the upstream received.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
@@ -172,7 +172,7 @@ fn what_was_to_be_returned_by_now_is_not_sent() {
         client.expect("RCPT TO:<bob@mta.example>", 250);
         client.data(&message(by), 250);
     }
-    let parked = std::time::Instant::now();
+    let parked = Instant::now();
     assert!(wait_for(PATIENCE, || (parked.elapsed().as_millis() > 1_100).then_some(())).is_some());
     let ids: Vec<String> =
         gatepost.parked().iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect();
@@ -693,6 +693,18 @@ fn proxies_say_who_the_client_is() {
         client.expect_reply(code);
         held.push(client);
     }
+}
+
+/// CONTRACT, `auth_timeout`: from connecting on, so that a proxy which does not say who its client is has no longer.
+#[test]
+fn a_proxy_that_says_nothing_is_not_waited_for() {
+    let upstream = Scripted::start();
+    let gatepost = behind_proxy(Setup::new(upstream.address).set("session.auth_timeout", "1s")).start();
+    let began = Instant::now();
+    let mut client = proxied(gatepost.starttls, b"PROXY");
+    client.expect_close();
+    let waited = began.elapsed();
+    assert!((0.8..9.0).contains(&waited.as_secs_f64()), "{waited:?}");
 }
 
 /// PROXY protocol 2.1 (UNKNOWN) and 2.2 (LOCAL): a connection whose client is not named is served, and has no rights from the proxy's

@@ -358,6 +358,33 @@ fn a_block_does_not_show_in_any_reply() {
     assert_eq!(upstream.taken().len(), 1);
 }
 
+/// CONTRACT, SMTP: the same where an upstream repeats at the end of data whose message it took: it is this one's sender and recipient, over
+/// restarts too, and nobody else's.
+#[test]
+fn a_block_does_not_show_by_whose_message_it_was() {
+    let sender = Mutex::new(String::new());
+    let upstream = Scripted::with(move |asked| match asked.verb {
+        "MAIL" => {
+            *sender.lock().unwrap() = asked.path().to_owned();
+            None
+        }
+        "." => Answer::reply(&format!("250 2.0.0 <{}> to <carol@mta.example> taken", sender.lock().unwrap())),
+        _ => None,
+    });
+    let mut gatepost = Setup::new(upstream.address).start();
+    gatepost.login("bob").submit("bob@mta.example", &["carol@mta.example"], &message("relayed"));
+    gatepost.run(&["block", "alice"]).expect(0);
+    for round in ["at once", "after a restart"] {
+        let mut alice = gatepost.login("alice");
+        alice.expect("MAIL FROM:<alice@mta.example>", 250);
+        alice.expect("RCPT TO:<dave@mta.example>", 250);
+        let end = alice.data(&message(round), 250);
+        assert_eq!(end.text(), "250 2.0.0 <alice@mta.example> to <dave@mta.example> taken", "{round}");
+        assert!(gatepost.terminate().success());
+        gatepost.start();
+    }
+}
+
 /// CONTRACT, SMTP: RCPT in flight: those in flight over all sessions of an account, plus its count, never exceed its limit.
 #[test]
 fn sessions_together_get_no_more_honest_answers_than_one() {

@@ -39,7 +39,7 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
     if reply.code < 400 {
         return Outcome::OtherRefusal;
     }
-    let text = phrases::without_unknown_user(phrases::without_addresses(&reply.text, MAX_TEXT));
+    let text = phrases::without_names(&reply.text, MAX_TEXT);
     let quoted = quoted::innermost(reply, &text);
     // A phrase may run over the end of a line.
     let [whole, said] = [&text, quoted.text].map(|text| text.replace('\n', " "));
@@ -54,8 +54,7 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
 
 /// Whether a reply denies relaying: then the upstream would not take mail to that domain from us, whoever gets it.
 pub fn denies_relaying(reply: &Reply) -> bool {
-    let text = phrases::without_unknown_user(phrases::without_addresses(&reply.text, MAX_TEXT));
-    let text = text.replace('\n', " ");
+    let text = phrases::without_names(&reply.text, MAX_TEXT).replace('\n', " ");
     reply.code >= 400 && phrases::denies_relaying(&text)
 }
 
@@ -163,6 +162,7 @@ impl Named {
         has_code
             && reply.code == Some(self.code)
             && rest.starts_with(self.begins)
+            && !has_any(said, phrases::SENDER)
             && self.text.iter().all(|part| match rest.split_once(part) {
                 Some((_, behind)) => {
                     rest = behind;

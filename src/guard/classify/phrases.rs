@@ -264,25 +264,23 @@ pub(super) fn has_any(text: &str, phrases: Phrases) -> bool {
     })
 }
 
-/// The same text without what Postfix repeats of the recipient behind `unknown user:`. Postfix writes nothing behind it but the quotation mark,
-/// and who chooses a local-part chooses all before that.
-pub(super) fn without_unknown_user(mut text: String) -> String {
-    for marker in POSTFIX_REASONS {
-        let begin =
-            text.find(&format!("{marker}{UNKNOWN_USER}")).map(|at| at + marker.len() + UNKNOWN_USER.len());
-        if let Some(begin) = begin {
-            let end = text.rfind('"').filter(|end| *end >= begin).unwrap_or(text.len());
-            text.replace_range(begin..end, "");
-        }
+/// The longest local-part in front of an `@` that is taken out (RFC 5321 4.5.3.1.1 has 64 octets).
+const MAX_LOCAL_PART: usize = 256;
+
+/// The first `limit` octets of `text` in lower case, without what names the recipient in it: that is what a client chose.
+pub(super) fn without_names(text: &str, limit: usize) -> String {
+    let mut text = without_addresses(text, limit);
+    // Postfix writes nothing behind the local-part that it repeats but the quotation mark.
+    let is_its_reason = |at: usize| POSTFIX_REASONS.iter().any(|reason| text[..at].ends_with(reason));
+    let at = text.match_indices(UNKNOWN_USER).map(|(at, _)| at).find(|at| is_its_reason(*at));
+    if let Some(begin) = at.map(|at| at + UNKNOWN_USER.len()) {
+        let end = text.rfind('"').filter(|end| *end >= begin).unwrap_or(text.len());
+        text.replace_range(begin..end, "");
     }
     text
 }
 
-/// The longest local-part in front of an `@` that is taken out (RFC 5321 4.5.3.1.1 has 64 octets).
-const MAX_LOCAL_PART: usize = 256;
-
-/// The first `limit` octets of `text` in lower case, without the addresses in it.
-pub(super) fn without_addresses(text: &str, limit: usize) -> String {
+fn without_addresses(text: &str, limit: usize) -> String {
     let octets = text.as_bytes();
     let octets = octets.get(..limit).unwrap_or(octets);
     let mut out: Vec<u8> = Vec::with_capacity(octets.len());

@@ -64,7 +64,7 @@ fn real_replies() {
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), records.len(), wrong.join("\n"));
     // The issue asks for 100, 20 of them wrapped.
     let quotes = |record: &&Record| {
-        let text = phrases::without_addresses(&record.reply.text, MAX_TEXT);
+        let text = phrases::without_names(&record.reply.text, MAX_TEXT);
         quoted::innermost(&record.reply, &text).is_quoted()
     };
     let wrapped = records.iter().filter(quotes).count();
@@ -118,6 +118,7 @@ fn the_rules_of_the_contract() {
             "whatever its enhanced code",
         ),
         ("554 account? doesn't have a", OtherRefusal, "in this order"),
+        ("554 5.7.1 Sender doesn't have a verified account", OtherRefusal, "another's account"),
         ("552 1 Mailbox not found", NoSuchRecipient, "Yahoo's"),
         ("450 4.1.1 x said: 552 1 a, mailbox not found", NoSuchRecipient, "quoted as well"),
         ("552 mailbox not found", OtherRefusal, "without Yahoo's 1"),

@@ -34,8 +34,6 @@ struct Scene {
     clients: u64,
     /// How many of ten recipients do not exist.
     dead: u64,
-    /// Whether paths that are none, which count too, are among them.
-    broken_paths: bool,
     oracle: Oracle,
     /// Transactions so far.
     transactions: AtomicU64,
@@ -55,12 +53,16 @@ impl Scene {
             seed,
             clients,
             dead,
-            broken_paths: dead > 0 && dead < MOST,
             oracle: Oracle::start(seed),
             transactions: AtomicU64::new(0),
             blocked: Mutex::default(),
             acknowledged: Mutex::default(),
         }
+    }
+
+    /// Whether paths that are none, which count too, are among them.
+    fn has_broken_paths(&self) -> bool {
+        (1..MOST).contains(&self.dead)
     }
 
     /// Whether the account may have been blocked at any time from `since` on.

@@ -145,7 +145,9 @@ impl<'a> Session<'a> {
         let (line, asked) = match self.random.below(100) {
             0..=2 => ("RCPT TO:<nobody>".to_owned(), Asked::BadRcpt(501)),
             3..=4 => ("RCPT TO:<a@mta.example> FOO=1".to_owned(), Asked::BadRcpt(555)),
-            5..=6 if self.scene.broken_paths => ("RCPT TO:<a b@mta.example>".to_owned(), Asked::BadRcpt(501)),
+            5..=6 if self.scene.has_broken_paths() => {
+                ("RCPT TO:<a b@mta.example>".to_owned(), Asked::BadRcpt(501))
+            }
             7 => ("VRFY x".to_owned(), Asked::Other(252)),
             8 => ("NOOP".to_owned(), Asked::Other(250)),
             // Behind a MAIL that may fail it would be no second one.

@@ -81,8 +81,6 @@ pub(super) struct Delivery {
 #[derive(Default)]
 struct Record {
     asked: HashSet<String>,
-    /// Recipients that do not exist, of those.
-    dead: HashSet<String>,
     /// By subject.
     deliveries: HashMap<String, Vec<Delivery>>,
     failed: HashSet<u64>,
@@ -132,8 +130,11 @@ impl Oracle {
     /// lost.
     pub(super) fn dead(&self) -> HashSet<String> {
         let record = self.record.lock().unwrap();
-        let is_sure = |address: &&String| !record.failed.contains(&Kind::of(address).1);
-        record.dead.iter().filter(is_sure).cloned().collect()
+        let is_dead = |address: &&String| {
+            let (kind, transaction) = Kind::of(address);
+            kind == Kind::Dead && !record.failed.contains(&transaction)
+        };
+        record.asked.iter().filter(is_dead).cloned().collect()
     }
 
     pub(super) fn expect_no_fault(&self) {
@@ -205,9 +206,6 @@ impl<'a> Connection<'a> {
         let Some((of, _)) = self.mail else { return self.say("503 5.5.1 MAIL first") };
         if of != transaction {
             self.fault(format!("{address} in transaction {of}"));
-        }
-        if kind == Kind::Dead {
-            self.record.lock().unwrap().dead.insert(address.to_owned());
         }
         self.fail(kind, transaction, address)?;
         if let Some((_, recipients)) = self.mail.as_mut().filter(|_| kind.code() == 250) {
