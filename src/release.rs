@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::clock::{self, Timestamp};
 use crate::fail;
+use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
@@ -260,7 +261,11 @@ impl Releaser {
         taken: &[usize],
         now: Timestamp,
     ) -> Result<Tried, SpoolError> {
-        let (reply, tried) = match self.stream(claim, envelope, upstream).await? {
+        let sent = match self.is_to_be_kept(envelope).await {
+            true => Sent::Data(kept()),
+            false => self.stream(claim, envelope, upstream).await?,
+        };
+        let (reply, tried) = match sent {
             Sent::Content(reply) if reply.is_permanent() => (reply, Tried::ContentRefused),
             Sent::Content(reply) => (reply, Tried::Answered),
             Sent::Data(reply) => {
@@ -280,6 +285,12 @@ impl Releaser {
             }
         }
         Ok(tried)
+    }
+
+    /// Whether its account was blocked while the upstream was asked, and no operator has decided that it goes.
+    async fn is_to_be_kept(&self, envelope: &Envelope) -> bool {
+        envelope.goes_by_itself().is_some()
+            && self.parts.ledger.watch(&envelope.account, clock::now()).await.standing() == Standing::Blocked
     }
 
     /// Streams the message upstream, whole.
@@ -448,7 +459,8 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
             Some(release) if !failed => release.requested,
             _ => now,
         };
-        envelope.release = Some(Release { requested, quiet, tries: 0, next: Some(now) });
+        let by_itself = decision == Decision::Due;
+        envelope.release = Some(Release { requested, quiet, by_itself, tries: 0, next: Some(now) });
     }
     if let Some(release) = &mut envelope.release {
         release.tries += 1;
@@ -572,6 +584,15 @@ fn too_late() -> Reply {
         code: 554,
         enhanced: Some(Enhanced { class: 5, subject: 4, detail: 7 }),
         text: "the time that BY= gave it was over before it was released".into(),
+    }
+}
+
+/// What stands in the envelope of those to whom a block kept it from going: put off, and the next round leaves it to an operator.
+fn kept() -> Reply {
+    Reply {
+        code: 450,
+        enhanced: Some(Enhanced { class: 4, subject: 7, detail: 0 }),
+        text: "its account was blocked before it was sent".into(),
     }
 }
 

@@ -231,6 +231,9 @@ pub struct Release {
     pub requested: Timestamp,
     /// Whether the sender is not told of refused recipients.
     pub quiet: bool,
+    /// No operator decided it: its delay was over. A block of its account keeps what is still to be sent.
+    #[serde(default)]
+    pub by_itself: bool,
     /// Tries so far.
     pub tries: u32,
     /// The next try; `None`: failed, waits for the operator.
@@ -286,6 +289,20 @@ impl Envelope {
             Some(Release { next: Some(_), .. }) => State::Releasing,
             Some(Release { next: None, .. }) => State::Failed,
         }
+    }
+
+    /// When what nobody has decided is done all the same: the end of its delay, or the next try from then on.
+    pub fn goes_by_itself(&self) -> Option<Timestamp> {
+        match &self.release {
+            None => self.due,
+            Some(release) => release.next.filter(|_| release.by_itself),
+        }
+    }
+
+    /// It waits for an operator from now on, with those recipients who have no answer yet.
+    pub fn keep(&mut self) {
+        self.due = None;
+        self.release = None;
     }
 
     /// As text.
@@ -431,9 +448,29 @@ mod tests {
         assert_eq!(envelope.state(), State::Parked);
         let at = Timestamp::default();
         for (next, state) in [(Some(at), State::Releasing), (None, State::Failed)] {
-            envelope.release = Some(Release { requested: at, quiet: false, tries: 1, next });
+            envelope.release =
+                Some(Release { requested: at, quiet: false, by_itself: false, tries: 1, next });
             assert_eq!(envelope.state(), state);
         }
+    }
+
+    #[test]
+    fn a_delay_that_is_over_is_no_decision() {
+        let mut envelope = sample::envelope(sample::id(1), b"");
+        let at = Timestamp::from_millis;
+        assert_eq!(envelope.goes_by_itself(), None);
+        envelope.due = Some(at(5));
+        assert_eq!(envelope.goes_by_itself(), Some(at(5)));
+        for (by_itself, next, expected) in
+            [(true, Some(at(9)), Some(at(9))), (true, None, None), (false, Some(at(9)), None)]
+        {
+            envelope.release = Some(Release { requested: at(5), quiet: false, by_itself, tries: 1, next });
+            assert_eq!(envelope.goes_by_itself(), expected);
+        }
+        envelope.release =
+            Some(Release { requested: at(5), quiet: false, by_itself: true, tries: 1, next: Some(at(9)) });
+        envelope.keep();
+        assert_eq!((envelope.goes_by_itself(), envelope.state()), (None, State::Parked));
     }
 
     fn replies() -> impl Strategy<Value = Reply> {
@@ -459,8 +496,15 @@ mod tests {
     }
 
     fn releases() -> impl Strategy<Value = Release> {
-        (times(), any::<bool>(), any::<u32>(), proptest::option::of(times()))
-            .prop_map(|(requested, quiet, tries, next)| Release { requested, quiet, tries, next })
+        (times(), any::<[bool; 2]>(), any::<u32>(), proptest::option::of(times())).prop_map(
+            |(requested, [quiet, by_itself], tries, next)| Release {
+                requested,
+                quiet,
+                by_itself,
+                tries,
+                next,
+            },
+        )
     }
 
     proptest! {

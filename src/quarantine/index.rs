@@ -29,6 +29,8 @@ pub(super) struct Record {
     state: State,
     /// The next try or the due time.
     due: Option<Timestamp>,
+    /// Its release is no operator's decision.
+    begun_by_itself: bool,
     /// The due time was put off, and memory alone has that.
     put_off: bool,
     told: Option<Box<str>>,
@@ -43,6 +45,7 @@ impl Record {
             parked: envelope.parked,
             state: envelope.state(),
             due: envelope.release.as_ref().map_or(envelope.due, |release| release.next),
+            begun_by_itself: envelope.release.as_ref().is_some_and(|release| release.by_itself),
             put_off: false,
             told: envelope.told_queue_id.as_deref().map(Into::into),
             claimed: false,
@@ -57,10 +60,16 @@ impl Record {
             parked: id.born(),
             state: State::Unreadable,
             due: None,
+            begun_by_itself: false,
             put_off: false,
             told: None,
             claimed: false,
         }
+    }
+
+    /// As [`Envelope::goes_by_itself`], but that a due time which was put off is known here alone.
+    fn goes_by_itself(&self) -> Option<Timestamp> {
+        self.due.filter(|_| self.state == State::Parked || self.begun_by_itself)
     }
 }
 
@@ -76,6 +85,8 @@ struct Holding {
     usage: Usage,
     /// Octets of messages that are being received.
     reserved: u64,
+    /// Those that go out by themselves, or are tried again so; of one account.
+    awaited: BTreeSet<QuarantineId>,
 }
 
 impl Holding {
@@ -173,7 +184,11 @@ impl Index {
             let entry = self.accounts.entry(account);
             // All messages of an account share one allocation.
             record.account = Some(entry.key().clone());
-            entry.or_default().add(record.size);
+            let holding = entry.or_default();
+            holding.add(record.size);
+            if record.goes_by_itself().is_some() {
+                holding.awaited.insert(id);
+            }
         }
         if let Some(due) = record.due.filter(|_| !record.claimed) {
             self.due.insert((due, id));
@@ -189,6 +204,7 @@ impl Index {
             && let Some(holding) = self.accounts.get_mut(account)
         {
             holding.subtract(record.size);
+            holding.awaited.remove(&id);
             if holding.is_empty() {
                 self.accounts.remove(account);
             }
@@ -259,7 +275,8 @@ impl Index {
         let come = self.due.iter().take_while(|(due, _)| *due <= now);
         let of = |id: &QuarantineId| {
             let record = self.records.get(id)?;
-            Some(Due { id: *id, account: record.account.clone()?, state: record.state })
+            let by_itself = record.goes_by_itself().is_some();
+            Some(Due { id: *id, account: record.account.clone()?, state: record.state, by_itself })
         };
         come.filter_map(|(_, id)| of(id)).collect()
     }
@@ -271,10 +288,12 @@ impl Index {
 
     /// Puts off what of `account` goes out by itself, now that probation lasts to `until`.
     pub(super) fn postpone(&mut self, account: &Account, until: Timestamp) {
-        for (id, record) in &mut self.records {
+        let Some(holding) = self.accounts.get(account) else { return };
+        for id in &holding.awaited {
+            let Some(record) = self.records.get_mut(id) else { continue };
             let Some(due) = record.due.filter(|_| record.state == State::Parked) else { continue };
             let later = postponed(due, record.parked, until);
-            if later == due || record.account.as_ref() != Some(account) {
+            if later == due {
                 continue;
             }
             record.due = Some(later);
@@ -285,14 +304,11 @@ impl Index {
         }
     }
 
-    /// What of `account` is to go out by itself, `by` then if that is given.
+    /// What of `account` is to go out by itself or to be tried again so, `by` then if that is given.
     pub(super) fn awaited_ids(&self, account: &Account, by: Option<Timestamp>) -> Vec<QuarantineId> {
-        let is_awaited = |record: &Record| {
-            record.state == State::Parked
-                && record.due.is_some_and(|due| by.is_none_or(|by| due <= by))
-                && record.account.as_ref() == Some(account)
-        };
-        self.records.iter().filter(|(_, record)| is_awaited(record)).map(|(id, _)| *id).collect()
+        let is_awaited =
+            |record: &Record| record.goes_by_itself().is_some_and(|due| by.is_none_or(|by| due <= by));
+        self.awaited_records(account).filter(|(_, record)| is_awaited(record)).map(|(id, _)| id).collect()
     }
 
     /// It waits for an operator from now on.
@@ -302,13 +318,16 @@ impl Index {
             if let Some(due) = record.due.take() {
                 self.due.remove(&(due, id));
             }
+            if let Some(holding) = record.account.as_ref().and_then(|account| self.accounts.get_mut(account))
+            {
+                holding.awaited.remove(&id);
+            }
         }
     }
 
     /// Those of `account` whose due time memory alone has.
     pub(super) fn put_off(&self, account: &Account) -> Vec<QuarantineId> {
-        let of_account = self.records.iter().filter(|(_, record)| record.account.as_ref() == Some(account));
-        of_account.filter(|(_, record)| record.put_off).map(|(id, _)| *id).collect()
+        self.awaited_records(account).filter(|(_, record)| record.put_off).map(|(id, _)| id).collect()
     }
 
     /// What waits for an operator, account by account; those parked before `before` count as old.
@@ -332,32 +351,27 @@ impl Index {
     /// What of `account` goes out by itself.
     pub(super) fn awaited(&self, account: &Account) -> Awaited {
         let mut awaited = Awaited::default();
-        self.awaited_due().filter(|(of, _)| *of == account).for_each(|(_, due)| awaited.add(due));
+        let parked = self.awaited_records(account).filter(|(_, record)| record.state == State::Parked);
+        parked.filter_map(|(_, record)| record.due).for_each(|due| awaited.add(due));
         awaited
     }
 
     /// The same of all accounts that have any.
     pub(super) fn all_awaited(&self) -> BTreeMap<Account, Awaited> {
-        let mut all = BTreeMap::<Account, Awaited>::new();
-        for (account, due) in self.awaited_due() {
-            match all.get_mut(account) {
-                Some(awaited) => awaited.add(due),
-                None => all.entry(account.clone()).or_default().add(due),
-            }
-        }
-        all
+        let accounts = self.awaited_accounts().into_iter();
+        let all = accounts.map(|account| (self.awaited(&account), account));
+        all.filter(|(awaited, _)| awaited.messages > 0).map(|(awaited, account)| (account, awaited)).collect()
     }
 
-    fn awaited_due(&self) -> impl Iterator<Item = (&Account, Timestamp)> {
-        let parked = self.records.values().filter(|record| record.state == State::Parked);
-        parked.filter_map(|record| Some((record.account.as_ref()?, record.due?)))
+    fn awaited_records(&self, account: &Account) -> impl Iterator<Item = (QuarantineId, &Record)> {
+        let ids = self.accounts.get(account).into_iter().flat_map(|holding| &holding.awaited);
+        ids.filter_map(|id| Some((*id, self.records.get(id)?)))
     }
 
-    /// Whose messages go out by themselves.
+    /// Whose messages go out by themselves, or are tried again so.
     pub(super) fn awaited_accounts(&self) -> BTreeSet<Account> {
-        let awaited =
-            self.records.values().filter(|record| record.state == State::Parked && record.due.is_some());
-        awaited.filter_map(|record| record.account.clone()).collect()
+        let awaited = self.accounts.iter().filter(|(_, holding)| !holding.awaited.is_empty());
+        awaited.map(|(account, _)| account.clone()).collect()
     }
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
@@ -428,7 +442,7 @@ mod tests {
     }
 
     fn due(id: QuarantineId, state: State) -> Due {
-        Due { id, account: account("anna"), state }
+        Due { id, account: account("anna"), state, by_itself: state == State::Parked }
     }
 
     fn record(name: &str, size: usize) -> Record {
@@ -480,7 +494,8 @@ mod tests {
         let (one, two) = (id(1), id(2));
         let mut releasing = envelope(two, b"");
         releasing.due = Some(at(1));
-        releasing.release = Some(Release { requested: at(0), quiet: false, tries: 1, next: Some(at(7)) });
+        releasing.release =
+            Some(Release { requested: at(0), quiet: false, by_itself: false, tries: 1, next: Some(at(7)) });
         index.put(one, Record { due: Some(at(9)), ..record("anna", 1) });
         index.put(two, Record::of(&releasing));
         assert_eq!(index.next_due(), Some(at(7)));

@@ -65,10 +65,16 @@ impl Shared {
         self.rewrite(&envelope)
     }
 
-    /// Writes that there is no due time; blocking. For one who holds the message.
-    pub(super) fn write_no_due_time(&self, id: QuarantineId) -> Result<(), SpoolError> {
-        let envelope = self.load(id)?;
-        self.rewrite(&Envelope { due: None, ..envelope })
+    /// Writes that it waits for an operator, unless one has decided meanwhile; blocking. For one who holds the message.
+    pub(super) fn write_kept(&self, id: QuarantineId) -> Result<(), SpoolError> {
+        let mut envelope = self.load(id)?;
+        if envelope.goes_by_itself().is_none() {
+            return Ok(());
+        }
+        envelope.keep();
+        self.rewrite(&envelope)?;
+        self.index().keep(id);
+        Ok(())
     }
 
     fn rewrite(&self, envelope: &Envelope) -> Result<(), SpoolError> {

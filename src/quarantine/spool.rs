@@ -116,6 +116,8 @@ pub struct Due {
     pub account: Account,
     /// `Parked`: it was to go out by itself; `Releasing`: it is to be tried again.
     pub state: State,
+    /// No operator decided it: a block of the account keeps it.
+    pub by_itself: bool,
 }
 
 /// So many of them are told of by name.
@@ -344,7 +346,7 @@ impl Spool {
         failed
     }
 
-    /// What of `account` was to go out by itself, `by` then if that is given, waits for an operator instead, durably.
+    /// What of `account` was to go out by itself or be tried again so, `by` then if that is given, waits for an operator instead, durably.
     ///
     /// # Errors
     /// Some could not be written, or are in other hands: those are due as they were, and this can be done again.
@@ -361,11 +363,7 @@ impl Spool {
                     continue;
                 }
             };
-            let kept = blocking(move || {
-                held.shared.write_no_due_time(id)?;
-                held.shared.index().keep(id);
-                Ok(())
-            });
+            let kept = blocking(move || held.shared.write_kept(id));
             if let Err(error) = kept.await.map_err(SpoolError::Io).and_then(|kept| kept) {
                 failed = Err(error);
             }

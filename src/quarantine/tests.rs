@@ -64,7 +64,7 @@ async fn park(spool: &Spool, content: &[u8]) -> QuarantineId {
 
 /// A release whose time has come.
 fn due(id: QuarantineId) -> Due {
-    Due { id, account: anna(), state: State::Releasing }
+    Due { id, account: anna(), state: State::Releasing, by_itself: false }
 }
 
 async fn salvaged(mut content: Salvaged) -> Vec<u8> {
@@ -295,7 +295,7 @@ async fn of_many_who_claim_one_wins() {
 }
 
 fn releasing(envelope: &Envelope, next: Option<Timestamp>) -> Envelope {
-    let release = Release { requested: envelope.parked, quiet: false, tries: 1, next };
+    let release = Release { requested: envelope.parked, quiet: false, by_itself: false, tries: 1, next };
     Envelope { release: Some(release), ..envelope.clone() }
 }
 

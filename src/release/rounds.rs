@@ -1,8 +1,8 @@
 //! What happens by itself: releases are tried again, what waited out its delay is relayed, what has expired is removed.
 //!
 //! CONTRACT, Detection: what falls due while the account is not blocked goes out, oldest first: of an account one message at
-//! a time. What falls due while it is blocked waits for an operator from then on: whoever lifts the block of a stolen account
-//! does not mean to send what the thief left. While its probation lasts nothing of it is due before the end of that, so a crash between an alarm and the due
+//! a time. What falls due while it is blocked, or is to be tried again then, waits for an operator from then on: whoever lifts
+//! the block of a stolen account does not mean to send what the thief left. While its probation lasts nothing of it is due before the end of that, so a crash between an alarm and the due
 //! times that follow from it lets nothing out too early.
 
 use std::collections::{BTreeSet, HashMap};
@@ -60,15 +60,8 @@ impl Rounds {
         fail::point("probation.due");
         self.resting.insert(due.id, Instant::now() + REST);
         let releaser = releaser.clone();
-        let (id, state) = (due.id, due.state);
-        let task = self.tasks.spawn(async move {
-            match state {
-                State::Parked => releaser.release_due(id).await,
-                _ => {
-                    releaser.attempt(releaser.parts.spool.claim(id).await?, Decision::Earlier).await.map(Some)
-                }
-            }
-        });
+        let id = due.id;
+        let task = self.tasks.spawn(async move { releaser.release_due(id).await });
         self.under_way.insert(task.id(), due);
     }
 
@@ -123,14 +116,11 @@ impl Releaser {
         let held = self.held_accounts().await;
         let now = clock::now();
         let mut due = self.parts.spool.due(now);
-        let fell_due =
-            |account: &&Account| due.iter().any(|due| due.state == State::Parked && due.account == **account);
+        let fell_due = |account: &&Account| due.iter().any(|due| due.by_itself && due.account == **account);
         for account in held.iter().filter(fell_due) {
             self.keep(account, now, rounds).await;
         }
-        due.retain(|due| {
-            due.state == State::Releasing || due.state == State::Parked && !held.contains(&due.account)
-        });
+        due.retain(|due| !(due.by_itself && held.contains(&due.account)));
         // Of those whose delay is over the oldest go first; ids are in the order of arrival.
         due.sort_by_key(|due| (due.state == State::Parked).then_some(due.id));
         for due in due {
@@ -169,18 +159,22 @@ impl Releaser {
         held
     }
 
-    /// Relays a message whose delay is over, if it still is to go.
+    /// Relays a message whose delay is over, or tries again, if it still is to go.
     async fn release_due(&self, id: QuarantineId) -> Attempt {
         let claim = self.parts.spool.claim(id).await?;
         let envelope = claim.envelope();
-        let now = clock::now();
-        let watch = self.parts.ledger.watch(&envelope.account, now).await;
-        let is_due = envelope.state() == State::Parked && envelope.due.is_some_and(|due| due <= now);
-        if !is_due || watch.standing() == Standing::Blocked {
+        let decision = match envelope.state() {
+            State::Releasing => Decision::Earlier,
+            State::Parked if envelope.due.is_some_and(|due| due <= clock::now()) => Decision::Due,
+            State::Parked | State::Failed | State::Unreadable => return Ok(None),
+        };
+        if self.is_to_be_kept(envelope).await {
             return Ok(None);
         }
-        maillog::delay_over(envelope);
-        self.attempt(claim, Decision::Due).await.map(Some)
+        if decision == Decision::Due {
+            maillog::delay_over(envelope);
+        }
+        self.attempt(claim, decision).await.map(Some)
     }
 
     /// The time by which messages may expire now.

@@ -257,6 +257,79 @@ fn a_block_in_between_keeps_it() {
     assert_eq!(went_out(&upstream.expect_taken(2)).len(), 2);
 }
 
+/// What went out in part, or was put off, is tried again: by nobody's decision, so a block keeps it.
+#[test]
+fn a_block_keeps_what_would_be_tried_again() {
+    let busy = Arc::new(AtomicBool::new(false));
+    let is_busy = Arc::clone(&busy);
+    let upstream = Scripted::with(move |asked| {
+        let put_off =
+            asked.verb == "RCPT" && asked.path().starts_with("carol") && is_busy.load(Ordering::Relaxed);
+        put_off.then(|| Answer::Reply("451 4.7.1 Greylisted".to_owned()))
+    });
+    let mut gatepost = setup(&upstream, "2s").start();
+    let mut client = gatepost.login("alice");
+    alarm(&mut client, 0);
+    client.submit("alice@mta.example", &["bob@mta.example", "carol@mta.example"], &message("in part"));
+    busy.store(true, Ordering::Relaxed);
+    upstream.expect_taken(1);
+    let state = |state: &str| wait_for(PATIENCE, || (only(&gatepost)["state"] == state).then_some(()));
+    assert!(state("releasing").is_some(), "{}", only(&gatepost));
+    gatepost.terminate();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let id = only(&gatepost)["id"].as_str().unwrap().to_owned();
+    let path = obstacle::envelope(&gatepost, &id);
+    let mut envelope: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    envelope["release"]["next"] = envelope["release"]["requested"].clone();
+    std::fs::write(&path, envelope.to_string()).unwrap();
+    busy.store(false, Ordering::Relaxed);
+    gatepost.start();
+    let kept = wait_for(PATIENCE, || Some(only(&gatepost)).filter(|parked| parked["state"] == "parked"));
+    let kept = kept.unwrap_or_else(|| panic!("{}", only(&gatepost)));
+    assert_eq!(kept["due"], Value::Null);
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    // Longer than the pause between two looks at what is due.
+    let since = now();
+    assert!(wait_for(PATIENCE, || (now() > since + 6_000).then_some(())).is_some());
+    assert_eq!(upstream.taken().len(), 1);
+    gatepost.run(&["quarantine", "release", &id]).expect(0);
+    let taken = upstream.expect_taken(2);
+    let recipients: Vec<_> = taken.iter().map(|one| one.recipients.clone()).collect();
+    assert_eq!(recipients, [["RCPT TO:<bob@mta.example>"], ["RCPT TO:<carol@mta.example>"]]);
+    assert_eq!(gatepost.parked(), Vec::<Value>::new());
+}
+
+/// So does one that comes while the upstream is being asked, up to DATA: as for a message on its way in.
+#[test]
+fn a_block_while_it_is_asked_keeps_it() {
+    let (holds, asked_twice) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (hold, asked_again) = (Arc::clone(&holds), Arc::clone(&asked_twice));
+    let upstream = Scripted::with(move |asked| {
+        if asked.verb == "RCPT" && asked.path().starts_with("bob") && hold.load(Ordering::Relaxed) {
+            asked_again.store(true, Ordering::Relaxed);
+            wait_for(PATIENCE, || (!hold.load(Ordering::Relaxed)).then_some(()));
+        }
+        None
+    });
+    let gatepost = setup(&upstream, "2s").start();
+    let mut client = gatepost.login("alice");
+    alarm(&mut client, 0);
+    send(&mut client, "waits");
+    holds.store(true, Ordering::Relaxed);
+    let asked = wait_for(PATIENCE, || asked_twice.load(Ordering::Relaxed).then_some(()));
+    assert!(asked.is_some(), "it does not fall due");
+    gatepost.run(&["block", "alice"]).expect(0);
+    holds.store(false, Ordering::Relaxed);
+    let state = |state: &str| wait_for(PATIENCE, || (only(&gatepost)["state"] == state).then_some(()));
+    assert!(state("releasing").is_some(), "{}", only(&gatepost));
+    let shown =
+        gatepost.run(&["quarantine", "show", only(&gatepost)["id"].as_str().unwrap()]).expect(0).stdout;
+    assert!(shown.contains("450 4.7.0 its account was blocked before it was sent"), "{shown}");
+    assert_eq!(upstream.lines("DATA"), [""; 0]);
+    gatepost.run(&["quarantine", "release", "--all"]).expect(0);
+    assert_eq!(went_out(&upstream.taken()), ["waits"]);
+}
+
 /// A disk that does not take it that what fell due is held back: the block stays, rather than that what the thief left goes out.
 #[test]
 fn what_cannot_be_held_back_keeps_the_block() {
