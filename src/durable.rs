@@ -217,7 +217,7 @@ impl Folder {
                     });
                 }
                 Err(Errno::EXIST) => {}
-                Err(cause) => return Err(DurableError::new("create", self.path.join(name), cause)),
+                Err(cause) => return Err(DurableError::new("create a file in", &self.path, cause)),
             }
         }
         Err(DurableError::new("find a free temporary name in", &self.path, Errno::EXIST))
@@ -346,7 +346,9 @@ impl Temporary {
     /// # Errors
     /// They could not be written; the file is of no use any more.
     pub fn write(&mut self, content: &[u8]) -> Result<(), DurableError> {
-        self.file.write_all(content).map_err(|cause| DurableError::new("write", self.path(), cause))
+        self.file
+            .write_all(content)
+            .map_err(|cause| DurableError::new("write a file in", self.place(), cause))
     }
 
     /// The file once more, to read what was written even when it has gone. Both have one position: read at places.
@@ -354,7 +356,7 @@ impl Temporary {
     /// # Errors
     /// There are no more file descriptors.
     pub fn again(&self) -> Result<File, DurableError> {
-        self.file.try_clone().map_err(|cause| DurableError::new("open", self.path(), cause))
+        self.file.try_clone().map_err(|cause| DurableError::new("open a file in", self.place(), cause))
     }
 
     /// Gives it the owner, group and mode of a file that it is going to replace.
@@ -362,7 +364,7 @@ impl Temporary {
     /// # Errors
     /// Only root may give a file away.
     pub fn take_after(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
-        let failed = |cause| DurableError::new("keep owner and mode in", self.path(), cause);
+        let failed = |cause| DurableError::new("keep owner and mode of a file in", self.place(), cause);
         self.own_as(other)?;
         // Behind the owner: nobody else ever has the rights that are meant for them.
         self.file.set_permissions(other.permissions()).map_err(failed)
@@ -373,7 +375,7 @@ impl Temporary {
     /// # Errors
     /// Only root may give a file away.
     pub fn own_as(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
-        let failed = |cause| DurableError::new("keep the owner of", self.path(), cause);
+        let failed = |cause| DurableError::new("keep the owner of a file in", self.place(), cause);
         let own = self.file.metadata().map_err(failed)?;
         if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
             fchown(&self.file, Some(other.uid()), Some(other.gid())).map_err(failed)?;
@@ -388,7 +390,7 @@ impl Temporary {
     pub fn sync(self) -> Result<Synced, DurableError> {
         match self.file.sync_all() {
             Ok(()) => Ok(Synced(self)),
-            Err(cause) => Err(DurableError::new("fsync", self.path(), cause)),
+            Err(cause) => Err(DurableError::new("fsync a file in", self.place(), cause)),
         }
     }
 
@@ -402,8 +404,9 @@ impl Temporary {
         folder.sync()
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.path.join(self.name.as_deref().unwrap_or_default())
+    /// What an error names: its own name is another at each try, and says nothing.
+    fn place(&self) -> &Path {
+        &self.folder.path
     }
 }
 
@@ -582,7 +585,9 @@ mod tests {
         // Takes no file, even from root.
         let folder = Arc::new(Folder::open(Path::new("/proc/self")).unwrap());
         let error = folder.write("file", b"").unwrap_err();
-        assert_eq!((error.step, error.is_full()), ("create", false));
+        assert_eq!((error.step, error.is_full()), ("create a file in", false));
+        // What is tried again and again is told once, where its text stays the same.
+        assert_eq!(folder.write("file", b"").unwrap_err().to_string(), error.to_string());
     }
 
     #[test]
@@ -593,7 +598,7 @@ mod tests {
         let folder = Arc::new(Folder::open(Path::new("/dev")).unwrap());
         let mut temporary = Temporary { folder, file, name: None };
         let error = temporary.write(b"x").unwrap_err();
-        assert_eq!((error.step, error.is_full()), ("write", true));
+        assert_eq!((error.step, error.is_full()), ("write a file in", true));
     }
 
     #[test]

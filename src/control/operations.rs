@@ -20,7 +20,7 @@ use super::api::{
 use super::audit::{Actor, AuditLine};
 use crate::account::Account;
 use crate::clock;
-use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, Record, Tallies};
+use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, LedgerError, Record, Tallies};
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
 use crate::quarantine::spool::{self, SpoolError};
@@ -325,7 +325,7 @@ impl Command<'_> {
         self.audit("block", account.as_str(), &outcome);
         let mut changed = self.changed(account, Deed::Blocked, matches!(made, Ok(Change::Made)));
         changed.was = was;
-        self.report(changed, made.err().map(|error| error.to_string())).await
+        self.report(changed, made.err()).await
     }
 
     async fn unblock(&self, account: Account, release: bool, kick: bool) -> Result<(), Gone> {
@@ -358,7 +358,7 @@ impl Command<'_> {
             changed.sessions = self.end_sessions(&account);
             changed.kicked = true;
         }
-        let _ = self.report(changed, made.err().map(|error| error.to_string())).await;
+        let _ = self.report(changed, made.err()).await;
         if release { self.release(Selection::Account(account), false).await } else { Ok(()) }
     }
 
@@ -416,12 +416,16 @@ impl Command<'_> {
         Changed { account, done, changed, sessions, kicked: false, parked, was: None, awaited, last_due }
     }
 
-    async fn report(&self, changed: Changed, trouble: Option<String>) -> Result<(), Gone> {
-        self.say(Answer::Changed(changed)).await?;
-        match trouble {
-            Some(trouble) => self.fail(trouble).await,
-            None => Ok(()),
-        }
+    /// Says what was done. Of what could not be written nobody can say that it was, nor that it was not.
+    async fn report(&self, changed: Changed, unwritten: Option<LedgerError>) -> Result<(), Gone> {
+        let Some(why) = unwritten else { return self.say(Answer::Changed(changed)).await };
+        let what = if changed.done == Deed::Blocked { "blocked" } else { "unblocked" };
+        self.fail(format!(
+            "{} is {what} as long as `serve` runs, and no longer than that: {why}; `serve` tries it again each second. Make room in \
+             `data_dir`, or see to it that Gatepost may write there, then do it again",
+            changed.account
+        ))
+        .await
     }
 
     async fn list(&self, filter: Wanted, limit: Option<usize>) -> Result<(), Gone> {

@@ -86,15 +86,23 @@ pub(super) async fn senders(parts: Parts) {
     parts.senders.watch(changed).await;
 }
 
+/// How long after a notice that the ledger cannot be written the next one goes out at the earliest: a disk at its brink
+/// fails and recovers by the second.
+const BETWEEN_NOTICES: Duration = Duration::from_secs(60 * 60);
+
 /// Says when the ledger cannot be written, and when it can again.
 pub(super) async fn ledger(parts: Parts) {
     let mut trouble = parts.ledger.trouble();
+    let mut noticed: Option<Instant> = None;
     while trouble.changed().await.is_ok() {
         let now = trouble.borrow_and_update().clone();
         match now {
             Some(why) => {
                 maillog::ledger_trouble(&why);
-                parts.desk.ledger_trouble(&why).await;
+                if noticed.is_none_or(|at| at.elapsed() >= BETWEEN_NOTICES) {
+                    noticed = Some(Instant::now());
+                    parts.desk.ledger_trouble(&why).await;
+                }
             }
             None => maillog::ledger_recovered(),
         }

@@ -53,7 +53,10 @@ fn status_shows_who_counts_and_who_is_blocked() {
     let mut client = gatepost.login("alice");
     client.expect("MAIL FROM:<alice@mta.example>", 250);
     client.harvest(3, "mta.example");
-    gatepost.run(&["block", "bob", "--reason", "on holiday"]).expect(0);
+    gatepost.run(&["block", "bob", "--reason", "away"]).expect(0);
+    // What is known better later is what is shown.
+    let again = gatepost.run(&["block", "bob", "--reason", "on holiday"]).expect(0).stdout;
+    assert!(again.contains("was blocked already"), "{again}");
     let alice = gatepost.status("user:alice").unwrap();
     let keys = [
         "account",

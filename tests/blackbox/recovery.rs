@@ -2,6 +2,7 @@
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::scripted::Scripted;
+use crate::support::{PATIENCE, contains, wait_for};
 
 /// Who is blocked, and by what.
 fn blocked(gatepost: &Gatepost) -> Vec<String> {
@@ -77,7 +78,7 @@ fn no_block_is_forgotten_with_the_database() {
     gatepost.expect_log("what was set aside", |line| {
         line["level"] == "ERROR" && line.to_string().contains(&aside[0])
     });
-    let notice = crate::support::wait_for(crate::support::PATIENCE, || {
+    let notice = wait_for(PATIENCE, || {
         let taken = upstream.taken();
         taken
             .iter()
@@ -99,4 +100,43 @@ fn no_block_is_forgotten_with_the_database() {
     assert!(std::fs::read_to_string(data.join("blocked")).unwrap().contains("user:bob "));
     assert_eq!(gatepost.parked().len(), 4, "whatever becomes of the database");
     assert!(!gatepost.log_text().contains("panicked"), "{}", gatepost.log_text());
+}
+
+/// What cannot be written holds in memory, is told of once, however often that comes and goes, and the command that made it says so.
+#[test]
+fn one_notice_while_nothing_can_be_written() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).notify("abuse@mta.example").start();
+    let list = gatepost.data_dir().join("blocked");
+    let aside = list.with_extension("aside");
+    let failures = || gatepost.log_lines().iter().filter(|line| line["level"] == "ERROR").count();
+    for (round, name) in ["alice", "bob"].into_iter().enumerate() {
+        let _ = std::fs::rename(&list, &aside);
+        std::fs::create_dir(&list).unwrap();
+        let refused = gatepost.run(&["block", name, "--json"]).expect(1);
+        let told =
+            format!("gatepost: user:{name} is blocked as long as `serve` runs, and no longer than that: ");
+        assert!(refused.stderr.starts_with(&told), "{}", refused.stderr);
+        assert_eq!((refused.stdout.as_str(), refused.stderr.lines().count()), ("", 1));
+        assert_eq!(gatepost.status(&format!("user:{name}")).unwrap()["state"], "blocked");
+        // It is tried again meanwhile.
+        std::thread::sleep(std::time::Duration::from_millis(2_500));
+        assert_eq!(failures(), round + 1, "{}", gatepost.log_text());
+        std::fs::remove_dir(&list).unwrap();
+        let recovered = |line: &serde_json::Value| line.to_string().contains("the ledger is written again");
+        let all = || gatepost.log_lines().into_iter().filter(recovered).count();
+        assert!(wait_for(PATIENCE, || (all() == round + 1).then_some(())).is_some());
+    }
+    let text = std::fs::read_to_string(&list).unwrap();
+    assert!(text.contains("user:alice") && text.contains("user:bob"), "{text}");
+    let notices = || {
+        upstream
+            .taken()
+            .into_iter()
+            .filter(|one| contains(&one.data, b"Counts and blocks cannot be written"))
+            .count()
+    };
+    assert!(wait_for(PATIENCE, || (notices() > 0).then_some(())).is_some());
+    std::thread::sleep(std::time::Duration::from_millis(1_000));
+    assert_eq!(notices(), 1);
 }

@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) queued: bool,
     /// The disk could not be read: before anything is written, what it has must be taken over.
     unread: bool,
+    /// It was unblocked meanwhile: what the disk has is forgotten, not taken over.
+    forgets: bool,
     /// Changes are numbered: the latest, the latest to the block, its lifting, the probation and the account's own row, and the
     /// latest on the disk.
     change: u64,
@@ -189,7 +191,7 @@ impl Entry {
             let stored = rows::read(store, &self.account)?;
             let mut state = self.lock();
             state.adopt(stored, now);
-            state.unread = false;
+            (state.unread, state.forgets) = (false, false);
         }
         Ok(())
     }
@@ -271,10 +273,14 @@ impl State {
     fn adopt(&mut self, stored: Stored, now: Timestamp) {
         self.would_block_day = self.would_block_day.max(stored.account.would_block_day);
         self.alarm_day = self.alarm_day.max(stored.account.alarm_day);
-        self.detector.prepend(stored.account.test);
-        self.written_s = self.detector.s();
-        let (numbers, rows): (Vec<u64>, Vec<AttemptRow>) = stored.attempts.into_iter().unzip();
+        let (numbers, mut rows): (Vec<u64>, Vec<AttemptRow>) = stored.attempts.into_iter().unzip();
         self.attempts = append(&numbers, self.window.held());
+        if self.forgets {
+            rows.clear();
+        } else {
+            self.detector.prepend(stored.account.test);
+        }
+        self.written_s = self.detector.s();
         let older = rows.iter().rev().map_while(|row| {
             let (address, client) = row.sample.clone()?;
             Some(Sample { at: row.mark.at(), address, client })
@@ -497,10 +503,12 @@ impl State {
         self.window.next_expiry(now, period)
     }
 
-    /// Blocks by hand; `false` where it was so. A block that Gatepost made is the operator's from then on, and lapses no more.
+    /// Blocks by hand; `false` where it was so: then a new reason takes the place of the old. A block that Gatepost made is the
+    /// operator's from then on, and no longer lapses.
     pub(super) fn block_by_hand(&mut self, reason: Option<&str>, now: Timestamp) -> bool {
         if let Some(KeptBlock { block, told }) = self.block.clone() {
-            if block.by != BlockedBy::Operator {
+            let news = reason.is_some_and(|reason| block.reason.as_deref() != Some(reason));
+            if block.by != BlockedBy::Operator || news {
                 self.change += 1;
                 let reason = reason.map(str::to_owned).or(block.reason);
                 let block = Block { by: BlockedBy::Operator, reason, ..block };
@@ -558,7 +566,7 @@ impl State {
     /// probation.
     pub(super) fn unblock(&mut self, now: Timestamp) -> bool {
         let (blocked, probation) = (self.block.is_some(), self.probation);
-        let unknown = self.window.held() == 0 && self.detector.is_new();
+        let unknown = self.window.held() == 0 && self.detector.is_new() && !self.unread;
         if !blocked && probation.is_none() && unknown {
             return false;
         }
@@ -567,6 +575,7 @@ impl State {
         self.samples.clear();
         self.detector = Detector::default();
         self.recent.clear();
+        self.forgets = self.unread;
         self.row_change = self.change;
         if blocked {
             self.set_block(None);
@@ -828,5 +837,41 @@ fn spoken(duration: Duration) -> String {
     match unit {
         Some((unit, letter)) => format!("{}{letter}", seconds / unit),
         None => format!("{}ms", duration.as_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Unblocked while the disk could not be read: what it has is forgotten then, and what came since is not.
+    #[test]
+    fn an_unblock_forgets_what_could_not_be_read() {
+        let at = Timestamp::from_millis;
+        let mark = |time, name: &str| Mark::new(at(time), Key::of(name.as_bytes()));
+        for unblocked in [false, true] {
+            let account: Account = "anna".parse().unwrap();
+            let entry = Entry::new(&account);
+            let mut state = entry.lock();
+            state.unread = true;
+            if unblocked {
+                assert!(!state.unblock(at(50)), "neither blocked nor on probation");
+            }
+            state.window = Window::of([mark(60, "new@x")]);
+            let old = |number, name| (number, AttemptRow { mark: mark(10, name), sample: None });
+            let stored = Stored { attempts: vec![old(7, "one@x"), old(8, "two@x")], ..Stored::default() };
+            state.adopt(stored, at(100));
+            let keys: Vec<_> = state
+                .commit(&account)
+                .changes
+                .into_iter()
+                .map(|edit| (edit.key, edit.value.is_some()))
+                .collect();
+            let row = |number| rows::row_key(&account, number);
+            assert!(keys.contains(&(row(9), true)), "{keys:?}");
+            let (held, removed) = if unblocked { (1, true) } else { (3, false) };
+            assert_eq!(state.window.held(), held);
+            assert_eq!([7, 8].map(|number| keys.contains(&(row(number), false))), [removed; 2], "{keys:?}");
+        }
     }
 }

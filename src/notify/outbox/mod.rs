@@ -30,7 +30,7 @@ use crate::clock::{self, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};
 use crate::fail;
 use crate::id::OutboxId;
-use crate::quarantine::schedule::next_try;
+use crate::quarantine::schedule::{GIVE_UP_AFTER, next_try};
 use file::Meta;
 use route::{Carrier, Outcome};
 
@@ -78,7 +78,7 @@ enum Bearer<'a> {
 }
 
 /// A mail to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
     /// What it is.
     pub kind: Kind,
@@ -289,12 +289,10 @@ impl Outbox {
 
     async fn drive(&self, bearer: &Bearer<'_>, wake: &Notify, mut report: impl FnMut(Event)) -> Infallible {
         loop {
-            // What the disk did not take is one lane's business.
-            let wait = if bearer.lane() == Lane::Events || self.write_kept(&mut report).await {
-                self.send_due(bearer, clock::now(), &mut report).await
-            } else {
-                Some(DISK_AGAIN)
-            };
+            // What the disk did not take is one lane's business; what it has goes out all the same, and makes room.
+            let disk = bearer.lane() == Lane::Mail && !self.write_kept(&mut report).await;
+            let due = self.send_due(bearer, clock::now(), &mut report).await;
+            let wait = due.into_iter().chain(disk.then_some(DISK_AGAIN)).min();
             let woken = wake.notified();
             match wait {
                 Some(wait) => {
@@ -361,12 +359,13 @@ impl Outbox {
                 Event::Sent { id, kind, to, reply }
             }
             Outcome::Unreachable(reply) => {
-                let now = clock::now();
-                let last = next_try(meta.created, meta.tries, now);
-                meta.next = last.map(|last| now.after(ANYBODY_THERE).min(last));
-                meta.last = Some(reply.clone());
+                let (now, end) = (clock::now(), meta.created.after(GIVE_UP_AFTER));
+                let is_news = meta.last.replace(reply.clone()).as_ref() != Some(&reply);
+                meta.next = (now < end).then(|| now.after(ANYBODY_THERE).min(end));
                 self.state().mails.insert(id, meta.clone());
                 match meta.next {
+                    // Asked so often, it would fill the log.
+                    Some(_) if !is_news => return way,
                     Some(next) => Event::Deferred { id, kind, to, reply, next },
                     None => {
                         self.note(id, &meta, &message, report).await;
@@ -413,9 +412,11 @@ impl Outbox {
                 self.state().told = None;
                 return true;
             };
-            match self.put_all(mails, since).await {
+            match self.put_all(mails.clone(), since).await {
                 Ok(_) => {
-                    self.state().kept.pop_front();
+                    let mut state = self.state();
+                    // Unless it had to go for a newer one meanwhile.
+                    state.kept.pop_front_if(|(front, _)| *front == mails);
                 }
                 Err(error) => {
                     let why = Some(error.to_string());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::task::Poll;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener};
@@ -219,7 +220,20 @@ async fn nobody_there_is_no_refusal() {
     let now = clock::now();
     outbox.put(mail(&["a@example.org"]), now).await.unwrap();
     let Some(Event::Deferred { next, .. }) = soon(events.recv()).await else { panic!("not put off") };
-    assert!(next.since(now) < Duration::from_secs(60), "it goes soon after somebody is there again: {next}");
+    let pause = next.since(now);
+    assert!(pause >= ANYBODY_THERE, "{pause:?}");
+    assert!(pause < Duration::from_secs(60), "it goes soon after somebody is there again: {next}");
+    // The next time it is nothing new.
+    let wait = |outbox: &Outbox| outbox.state().mails.values().next().unwrap().next.unwrap();
+    outbox.state().mails.values_mut().for_each(|meta| meta.next = Some(now));
+    outbox.shared.wake_mail.notify_one();
+    let tried = async {
+        while wait(&outbox) == now {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(tried).await;
+    assert!(timeout(Duration::from_millis(100), events.recv()).await.is_err());
     task.abort();
 }
 
@@ -347,6 +361,64 @@ async fn what_the_disk_did_not_take_goes_out_once_it_does() {
     assert!(matches!(soon(events.recv()).await, Some(Event::Sent { .. })));
     assert_eq!((outbox.waiting(), files(folder.path())), (0, 0));
     task.abort();
+}
+
+#[tokio::test]
+async fn what_the_disk_has_goes_out_whatever_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let there = outbox.put(mail(&["there@example.org"]), clock::now()).await.unwrap();
+    // Files are read by their path, and written into the folder that was opened.
+    let (path, place) = (outbox.path(there[0]), folder.path().join("outbox"));
+    let content = std::fs::read(&path).unwrap();
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(&path, content).unwrap();
+    outbox.keep(vec![mail(&["kept@example.org"])], clock::now());
+    let (port, _sight) = upstream(Script::new(), None).await;
+    let (mut events, task) = run(&outbox, route(port));
+    let mut troubles = 0;
+    let to = loop {
+        match soon(events.recv()).await {
+            Some(Event::Sent { to, .. }) => break to,
+            // That it is not written, and that the other is not removed.
+            Some(Event::Trouble(_)) if troubles < 2 => troubles += 1,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((to.as_str(), outbox.waiting()), ("there@example.org", 1));
+    task.abort();
+}
+
+/// A thousand and one: the oldest goes, also while it is being written; and none that was not.
+#[tokio::test]
+async fn the_oldest_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let to = |number: usize| mail(&[&format!("{number}@example.org")]);
+    for number in 0..=MAX_KEPT {
+        outbox.keep(vec![to(number)], clock::now());
+    }
+    assert_eq!(outbox.waiting(), MAX_KEPT);
+    let mut report = |_| {};
+    let mut writing = Box::pin(outbox.write_kept(&mut report));
+    let once = std::future::poll_fn(|context| Poll::Ready(writing.as_mut().poll(context)));
+    assert!(once.await.is_pending(), "it has the oldest in its hands");
+    outbox.keep(vec![to(MAX_KEPT + 1)], clock::now());
+    let written = async {
+        while outbox.state().mails.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = writing => panic!("so fast?"),
+        () = soon(written) => {}
+    }
+    let state = outbox.state();
+    let kept = state.kept.iter().flat_map(|(mails, _)| mails).flat_map(|mail| mail.to.clone());
+    let all: HashSet<_> = state.mails.values().map(|meta| meta.to.clone()).chain(kept).collect();
+    assert!((1..=MAX_KEPT + 1).all(|number| all.contains(&format!("{number}@example.org"))));
+    assert_eq!(all.len(), MAX_KEPT + 1, "the oldest went");
 }
 
 #[tokio::test]

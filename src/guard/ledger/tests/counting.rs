@@ -87,7 +87,13 @@ async fn what_is_so_already_is_done() {
     assert_eq!(watch.record(at(1)).invalid_recipients, 0, "the window is forgotten all the same");
     assert_eq!(soon(ledger.block(&anna, None, at(2))).await.unwrap(), Change::Made);
     assert_eq!(soon(ledger.block(&anna, Some("again"), at(3))).await.unwrap(), Change::WasSo);
-    assert_eq!(watch.block().unwrap().reason, None);
+    assert_eq!(
+        watch.block().unwrap().reason.as_deref(),
+        Some("again"),
+        "what is known better later is shown"
+    );
+    assert_eq!(soon(ledger.block(&anna, None, at(3))).await.unwrap(), Change::WasSo);
+    assert_eq!(watch.block().unwrap().reason.as_deref(), Some("again"));
     assert_eq!(soon(ledger.unblock(&anna, at(4))).await.unwrap(), Change::Made);
     assert_eq!((watch.standing(), watch.block()), (Standing::Open, None));
     assert_eq!(word(&count(&watch, "a@x", at(5)).await), "1");
