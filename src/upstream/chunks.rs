@@ -72,7 +72,7 @@ impl Transaction {
                 Ok(reply)
             }
             Ok(reply) => {
-                drop(connection.quit());
+                connection.quit();
                 Ok(reply)
             }
             Err(loss) => Err(match Fault::from(loss) {

@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
 use super::slot::Slot;
 use super::{ClientIdentity, Fault};
@@ -36,6 +37,11 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 const CLOSING: u16 = 421;
 /// For the reply to a RSET that nobody waited for: a few round trips, which is what a fresh connection costs.
 const OWED_REPLY_PATIENCE: Duration = Duration::from_secs(3);
+/// For the upstream to close after QUIT.
+const QUIT_PATIENCE: Duration = Duration::from_secs(2);
+/// For each further reply of a batch that has used up [`MAX_REFUSALS`]: less than the second by which Postfix puts each off
+/// from its tenth error on (`smtpd_error_sleep_time`).
+pub(super) const WORN_PATIENCE: Duration = Duration::from_millis(250);
 /// Read at once; an EHLO reply, or those to a batch.
 const READ_CHUNK: usize = 2048;
 
@@ -90,7 +96,7 @@ pub(super) struct Connection {
     owed: u32,
     /// Since when no transaction uses it.
     pub(super) idle_since: Instant,
-    /// When mail data last went out.
+    /// When anything last went out whole.
     pub(super) written_at: Instant,
 }
 
@@ -187,6 +193,7 @@ impl Connection {
         if outcome.is_some() {
             self.outbox.clear();
             self.sent = 0;
+            self.written_at = Instant::now();
         }
         match outcome {
             Some(Ok(())) => Ok(()),
@@ -225,12 +232,6 @@ impl Connection {
             Ok(None) => Err(Loss::Garbled(format!("a reply of more than {MAX_REPLY} octets"))),
             Err(error) => Err(Loss::Garbled(error.to_string())),
         }
-    }
-
-    /// Whether a reply (or what will be none) can be had without waiting.
-    pub(super) fn has_reply(&mut self) -> bool {
-        let complete = |inbox: &[u8]| !inbox.is_empty() && !matches!(Reply::measure(inbox), Ok(None));
-        complete(&self.inbox) || (self.poll_read(&mut no_waiting()).is_ready() && complete(&self.inbox))
     }
 
     /// To be called before anything is asked while nothing is awaited: with octets that answer nothing in the way, each reply
@@ -329,12 +330,35 @@ impl Connection {
         }
     }
 
-    /// QUIT without waiting for its reply; the place becomes free.
-    pub(super) fn quit(mut self) -> Slot {
+    /// QUIT, at once. The place becomes free once the upstream has closed too, or has not for [`QUIT_PATIENCE`]: it counts
+    /// the connection until then, and refuses one too many.
+    pub(super) fn quit(mut self) {
+        self.say_quit();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { drop(self.gone().await) });
+        }
+    }
+
+    /// The same, and waits for the place.
+    pub(super) async fn leave(mut self) -> Slot {
+        self.say_quit();
+        self.gone().await
+    }
+
+    fn say_quit(&mut self) {
         self.queue(b"QUIT\r\n");
         self.send_without_waiting();
         let _ = Pin::new(&mut self.stream).poll_shutdown(&mut no_waiting());
-        self.slot
+    }
+
+    async fn gone(self) -> Slot {
+        let Self { mut stream, slot, .. } = self;
+        let mut last_words = [0; 512];
+        let closed = async { while matches!(stream.read(&mut last_words).await, Ok(1..)) {} };
+        // Closed here as well, before somebody else has the place.
+        let _ = timeout(QUIT_PATIENCE, closed).await;
+        drop(stream);
+        slot
     }
 
     /// To be made into another connection.

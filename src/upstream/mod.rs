@@ -270,7 +270,7 @@ impl Upstream {
         let slot = self.shared.pool.place().await?;
         let mut connection = Box::pin(self.shared.dial(slot, identity.as_ref(), &[])).await?;
         let extensions = std::mem::take(&mut connection.extensions);
-        drop(connection.quit());
+        connection.quit();
         Ok(extensions)
     }
 

@@ -143,8 +143,16 @@ impl Pool {
         };
         Ok(match lease {
             Lease::Slot(slot) => slot,
-            Lease::Connection(connection) => connection.quit(),
+            Lease::Connection(connection) => connection.leave().await,
         })
+    }
+
+    /// The right to make one more at once, if there is any.
+    pub(super) fn spare(&self) -> Option<Slot> {
+        let mut state = self.lock();
+        let is_free = state.open < self.max;
+        state.open += usize::from(is_free);
+        is_free.then(|| self.slot())
     }
 
     async fn wait(&self, waiting: oneshot::Receiver<Lease>) -> Result<Lease, Fault> {
@@ -167,16 +175,20 @@ impl Pool {
         if let Some(connection) = turn.iter().skip(1).find_map(|next| state.take_idle_to(*next)) {
             return Ok(Lease::Connection(connection));
         }
-        if let Some(oldest) = state.idle.pop_front() {
-            drop(state);
-            return Ok(Lease::Slot(oldest.quit()));
-        }
+        // Its place is free once it is gone.
+        let oldest = state.idle.pop_front();
         while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             state.waiting.pop_front();
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(sender);
-        state.greeting.clear();
+        match oldest {
+            Some(oldest) => {
+                drop(state);
+                oldest.quit();
+            }
+            None => state.greeting.clear(),
+        }
         Err(receiver)
     }
 
@@ -214,16 +226,18 @@ impl Pool {
         let mut state = self.lock();
         if !connection.is_reusable(Instant::now()) || state.closing {
             drop(state);
-            drop(connection.quit());
+            connection.quit();
             return;
         }
         while let Some(waiting) = state.next_waiting() {
-            drop(state);
             if connection.identity.is_some() {
                 // What carried XCLIENT is of no use to others; its place goes to the same one that waits.
-                offer(waiting, Lease::Slot(connection.quit()));
+                state.waiting.push_front(waiting);
+                drop(state);
+                connection.quit();
                 return;
             }
+            drop(state);
             match waiting.send(Lease::Connection(connection)) {
                 Err(Lease::Connection(unwanted)) => connection = unwanted,
                 _ => return,
@@ -277,7 +291,7 @@ impl Pool {
         state.idle = kept;
         drop(state);
         for connection in closing {
-            drop(connection.quit());
+            connection.quit();
         }
     }
 
@@ -309,11 +323,6 @@ impl Places for Pool {
             }
         }
     }
-}
-
-/// Where the receiver has gone, what was offered is dropped, and a place dropped goes to the next in the queue.
-fn offer(waiting: oneshot::Sender<Lease>, lease: Lease) {
-    drop(waiting.send(lease));
 }
 
 /// Closes idle connections as they get too old, as long as there are any.

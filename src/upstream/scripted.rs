@@ -1,8 +1,8 @@
 //! An upstream that plays a script, for tests: what it says and what it must hear, in order, one script a connection.
 //!
 //! Each step is a line: `> text` is said (neighbours in one write), `< text` must be heard next, `<+ text` must have
-//! come in the same segment as what was heard before, `close` hangs up, `tls` takes over as the TLS server, `drip` says
-//! what follows octet by octet. A script that is at its end reads until the client hangs up. Every wait has a deadline,
+//! come in the same segment as what was heard before, `pause 100` waits so many milliseconds, `close` hangs up, `tls` takes
+//! over as the TLS server, `drip` says what follows octet by octet. A script that is at its end reads until the client hangs up. Every wait has a deadline,
 //! and all octets heard are kept.
 
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::net::Stream;
@@ -116,6 +116,9 @@ impl Player {
             } else if step == "tls" {
                 let Some(Stream::Plain(stream)) = self.stream.take() else { return Err("TLS twice".into()) };
                 self.stream = Some(self.accept(stream).await?);
+            } else if let Some(millis) = step.strip_prefix("pause ") {
+                let millis = millis.parse().map_err(|_| format!("no time: {millis}"))?;
+                sleep(Duration::from_millis(millis)).await;
             } else if step == "drip" {
                 self.drip = true;
             } else if step == "close" {

@@ -135,7 +135,7 @@ impl Shared {
         let slot = self.pool.place().await?;
         let mut connection = Box::pin(self.dialer.dial_one(slot, index)).await?;
         let extensions = std::mem::take(&mut connection.extensions);
-        drop(connection.quit());
+        connection.quit();
         Ok(extensions)
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use super::connection::MAX_REFUSALS;
-use super::connection::{Connection, Loss, MAX_BATCH};
+use super::connection::{Connection, Loss, MAX_BATCH, WORN_PATIENCE};
 use super::repetition::{Repetition, repeat};
 use super::shared::Shared;
 use super::slot::Slot;
@@ -191,8 +191,14 @@ impl Transaction {
     /// A connection on which the transaction stands as far as it was accepted, with room for refusals.
     async fn make_ready(&mut self) -> Result<(), Fault> {
         if let Some(worn) = self.connection.take_if(|connection| connection.refusals >= MAX_REFUSALS) {
-            self.spare = Some(worn.quit());
             self.replacement = false;
+            self.spare = Some(match self.upstream.pool.spare() {
+                Some(slot) => {
+                    worn.quit();
+                    slot
+                }
+                None => worn.leave().await,
+            });
         }
         if self.connection.is_none() {
             self.connect().await?;
@@ -226,7 +232,7 @@ impl Transaction {
                 Repetition::Whole => {}
                 Repetition::MailRefused(why) => {
                     self.not_repeated = Some(Repetition::MailRefused(why));
-                    drop(connection.quit());
+                    connection.quit();
                     return Ok(());
                 }
                 refused @ Repetition::RecipientRefused(_) => self.not_repeated = Some(refused),
@@ -279,12 +285,14 @@ impl Transaction {
             Question::Rcpt(_) => limits.rcpt,
         };
         let connection = self.connection.as_mut()?;
-        if connection.refusals >= MAX_REFUSALS && self.mail.is_some() && !connection.has_reply() {
-            // From here on the upstream would answer slower and slower: the rest goes over a fresh connection.
-            self.in_flight = 0;
-            return None;
-        }
+        let is_worn = connection.refusals >= MAX_REFUSALS && self.mail.is_some();
+        let limit = if is_worn { WORN_PATIENCE.min(limit) } else { limit };
         let reply = match connection.reply(limit).await {
+            Err(Loss::Silent(_)) if is_worn => {
+                // From here on the upstream answers slower and slower: the rest goes over a fresh connection.
+                self.in_flight = 0;
+                return None;
+            }
             Ok(reply) => connection.check_awaiting(self.in_flight.saturating_sub(1)).map(|()| reply),
             Err(loss) => Err(loss),
         };
@@ -403,7 +411,7 @@ impl Transaction {
             || !connection.is_reusable(Instant::now())
             || connection.check_in_step().is_err()
         {
-            drop(connection.quit());
+            connection.quit();
         } else {
             if self.mail.is_some() {
                 connection.reset();

@@ -114,7 +114,7 @@ impl Transaction {
             }
             // It may have been said in mid-data, and another be on its way: no further transaction here.
             Ok(reply) => {
-                drop(connection.quit());
+                connection.quit();
                 Ok(reply)
             }
             Err(Ending::Refused(reply)) => Ok(reply),

@@ -84,6 +84,36 @@ async fn the_same_session_as_someone_else_gets_a_connection_of_its_own() {
     assert_eq!(heard[0].matches("MAIL").count(), 1, "{heard:?}");
 }
 
+/// An upstream counts a connection until it has closed it, and refuses one too many.
+#[tokio::test]
+async fn a_place_is_free_once_the_upstream_has_closed_as_well() {
+    let slow = "< QUIT\npause 200\n> 221 bye\nclose";
+    let alice = format!("{}{}< RSET\n> 250 ok\n{slow}", ready_with_xclient("alice"), mail());
+    let bob =
+        format!("{}{}{slow}", ready_with_xclient("bob"), mail().replace("250 2.1.0 ok", "550 5.7.1 no"));
+    let carl = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("carl"), mail());
+    let scripted = Scripted::start(&[&alice, &bob, &carl]).await;
+    let upstream = Upstream::open(Settings { max_connections: 1, ..settings(scripted.address) }).unwrap();
+    use_once(&upstream, &identity("alice")).await;
+    // The one takes the place of an idle connection, the other waits for one that is given back.
+    let begun = Instant::now();
+    let mut bob = upstream.transaction(identity("bob"));
+    assert_eq!(ask_one(&mut bob, MAIL).await, "550 5.7.1 no");
+    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+    let carl = async {
+        use_once(&upstream, &identity("carl")).await;
+        begun.elapsed()
+    };
+    let given_back = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(bob);
+    };
+    let (elapsed, ()) = tokio::join!(carl, given_back);
+    assert!(elapsed >= Duration::from_millis(400), "{elapsed:?}");
+    upstream.close().await;
+    scripted.finish(3).await;
+}
+
 #[tokio::test]
 async fn without_xclient_a_connection_serves_anybody() {
     let plain = format!("{READY}{}< RSET\n> 250 ok\n{}< RSET\n> 250 ok\n< QUIT", mail(), mail());

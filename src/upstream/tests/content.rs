@@ -11,6 +11,8 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
+    // However old the connection is.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert!(transaction.begin_data().await.unwrap().is_none());
     assert!(transaction.write_data(b"Received: by us\r\n").await.unwrap().is_none());
     assert!(transaction.write_data(b"Subject: x\r\n\r\n..dot\r\n").await.unwrap().is_none());

@@ -65,6 +65,27 @@ async fn a_dirty_list_is_asked_eight_at_a_time() {
     scripted.finish(3).await;
 }
 
+/// What is on its way is waited for as long as the upstream keeps its pace: nobody is asked about twice.
+#[tokio::test]
+async fn a_batch_is_waited_for() {
+    let all = names(1..=12);
+    let script = format!(
+        "{READY}< {MAIL}\n<+ {}\n> 250 2.1.0 ok\n{}pause 60\n{}pause 60\n{}< QUIT",
+        all.join("\n<+ "),
+        refused(8),
+        refused(2),
+        refused(2)
+    );
+    let scripted = Scripted::start(&[&script]).await;
+    let upstream = upstream(scripted.address);
+    let mut transaction = upstream.transaction(identity("thief"));
+    let lines: Vec<_> = std::iter::once(MAIL.to_owned()).chain(all).collect();
+    assert_eq!(ask(&mut transaction, &lines).await.len(), 13);
+    drop(transaction);
+    upstream.close().await;
+    scripted.finish(1).await;
+}
+
 #[tokio::test]
 async fn an_upstream_that_hangs_up_after_twenty_errors() {
     let all = names(1..=30);
