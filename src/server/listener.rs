@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::ServerError;
@@ -26,6 +27,10 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// A proxy sends its header at once.
 const PROXY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// So many of those that are turned away are given the time to read why; any more are closed at once. A flood beyond
+/// `max_connections` must not use up the descriptors that are left for files and the upstream.
+static LINGERING: Semaphore = Semaphore::const_new(64);
 
 /// One bound socket.
 pub(super) struct Listener {
@@ -108,7 +113,7 @@ fn admit(
 ) {
     let Some(slot) = slot else {
         maillog::too_many_connections(peer.address());
-        tokio::spawn(turn_away(stream, tls));
+        turn_away(stream, tls);
         return;
     };
     // Replies are whole writes; waiting to join them costs 40 ms each.
@@ -152,10 +157,17 @@ fn converse(parts: Parts, stream: Stream, peer: Peer, connected: Instant, slot: 
 }
 
 /// Over a limit of connections: 421 in place of the greeting; on an implicit listener nothing, since TLS is not up.
-async fn turn_away(mut stream: TcpStream, tls: ListenTls) {
-    if tls == ListenTls::StartTls {
-        let mut reply = Vec::new();
-        texts::TOO_MANY_CONNECTIONS.encode(&mut reply);
+fn turn_away(mut stream: TcpStream, tls: ListenTls) {
+    if tls != ListenTls::StartTls {
+        return;
+    }
+    let mut reply = Vec::new();
+    texts::TOO_MANY_CONNECTIONS.encode(&mut reply);
+    let Ok(place) = LINGERING.try_acquire() else {
+        let _ = stream.try_write(&reply);
+        return;
+    };
+    tokio::spawn(async move {
         let _ = timeout(texts::LINGER, async {
             stream.write_all(&reply).await?;
             stream.shutdown().await?;
@@ -165,5 +177,6 @@ async fn turn_away(mut stream: TcpStream, tls: ListenTls) {
             io::Result::Ok(())
         })
         .await;
-    }
+        drop((stream, place));
+    });
 }

@@ -253,22 +253,20 @@ impl Server {
         if unreadable > 0 {
             maillog::quarantine_unreadable(unreadable);
         }
+        // Commands are taken until the last session and the last release have ended.
+        let (drained, mut is_drained) = watch::channel(false);
+        let mut commanded = JoinSet::new();
         let commands = operations.clone();
-        let (answered, all_answered) = tokio::sync::oneshot::channel();
-        let mut ending = parts.shutdown.clone();
-        finishing.spawn(async move {
-            let _ = ending.wait_for(|ending| *ending).await;
-            commands.finish().await;
-            let _ = answered.send(());
-        });
-        let mut down = parts.shutdown.clone();
-        finishing.spawn(async move {
+        commanded.spawn(async move {
+            let mut end = is_drained.clone();
             let end = async move {
-                let _ = down.wait_for(|down| *down).await;
+                let _ = end.wait_for(|drained| *drained).await;
             };
+            let commands = operations.clone();
             // What a reader leaves lying is no reason to stay.
             let cut = async move {
-                let _ = all_answered.await;
+                let _ = is_drained.wait_for(|drained| *drained).await;
+                commands.finish().await;
                 tokio::time::sleep(LAST_ANSWERS).await;
             };
             tokio::select! {
@@ -296,6 +294,8 @@ impl Server {
         let _ = timeout(patience, async {
             slots.emptied().await;
             while finishing.join_next().await.is_some() {}
+            drained.send_replace(true);
+            while commanded.join_next().await.is_some() {}
         })
         .await;
         let left = slots.open();
@@ -304,6 +304,8 @@ impl Server {
         let _ = timeout(GOODBYE, slots.emptied()).await;
         // Nor may a release go on once the next process can have the data folder.
         finishing.shutdown().await;
+        commanded.shutdown().await;
+        let _ = timeout(Duration::ZERO, commands.finish()).await;
         beside.shutdown().await;
         workshop.close().await;
         maillog::stopped(left);

@@ -401,7 +401,20 @@ fn connections_beyond_the_limit_are_turned_away() {
     fourth.expect_close();
     Smtp::open(std::net::Ipv4Addr::LOCALHOST.into(), gatepost.implicit).expect_close();
     gatepost.relay().quit();
-    drop(held);
+    // However many come, they do not use up the descriptors while they are told.
+    let before = gatepost.descriptors();
+    let crowd: Vec<_> = (0..300)
+        .map(|_| {
+            std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, gatepost.starttls.port())).unwrap()
+        })
+        .collect();
+    let all = || {
+        gatepost.log_lines().iter().filter(|line| line.to_string().contains("too many connections")).count()
+    };
+    assert!(crate::support::wait_for(crate::support::PATIENCE, || (all() > 0).then_some(())).is_some());
+    let most = (0..20).map(|_| gatepost.descriptors()).max().unwrap();
+    assert!(most <= before + 100, "{before} and then {most} descriptors");
+    drop((crowd, held));
     let freed = crate::support::wait_for(crate::support::PATIENCE, || {
         let mut next = Smtp::open(std::net::Ipv4Addr::LOCALHOST.into(), gatepost.starttls);
         Some(()).filter(|()| next.reply().code == 220)
@@ -422,6 +435,9 @@ fn shutting_down_finishes_what_is_under_way() {
     busy.send(b"Subject: under way\r\n\r\n");
     gatepost.signal_term();
     gatepost.expect_log("that it is shutting down", |line| line.to_string().contains("shut"));
+    // Commands are taken until the last session has ended.
+    gatepost.run(&["block", "bob"]).expect(0);
+    assert_eq!(gatepost.status("user:bob").unwrap()["state"], "blocked");
     drop(idle.try_send(b"NOOP\r\n"));
     assert!(idle.reply().text().starts_with("421 4.3.2"));
     busy.send(b"still here\r\n.\r\n");
