@@ -23,7 +23,7 @@ use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::digest::{Digest, Waiting};
 use crate::notify::dsn::{Original, Refused, Report};
-use crate::notify::notice::{Incident, Letterhead, Notice, Relayed, Sample, Uncounted, Withheld};
+use crate::notify::notice::{Fate, Incident, Letterhead, Notice, Relayed, Sample, Uncounted, Withheld};
 use crate::notify::outbox::{Kind, Mail, Outbox, Route};
 use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
@@ -142,9 +142,10 @@ impl Desk {
             Action::Park => Withheld::Parked,
             Action::Refuse => Withheld::Refused,
         };
+        let fate = Fate { withheld, unblock_after: self.config().unblock_after };
         let now = clock::now();
         let by_hand = record.block.as_ref().is_some_and(|block| block.by == BlockedBy::Operator);
-        let notice = (!by_hand).then(|| Notice::Blocked(self.incident(record, sessions), withheld));
+        let notice = (!by_hand).then(|| Notice::Blocked(self.incident(record, sessions), fate));
         let mail = notice.and_then(|notice| self.mail(&notice, now));
         let since = record.block.as_ref().map_or(now, |block| block.at);
         let event = self.account_event(events::BLOCKED, since, record, sessions);
@@ -203,11 +204,8 @@ impl Desk {
 
     /// The upstream seems to accept everybody.
     pub async fn blind(&self, blindness: Blindness) {
-        maillog::blind(match blindness {
-            Blindness::Everybody => "all",
-            Blindness::Foreign => "those at foreign domains",
-        });
         let foreign = blindness == Blindness::Foreign;
+        maillog::blind(foreign);
         let facts =
             Blind { recipients: ledger::BLIND_AFTER, domains: if foreign { "foreign" } else { "all" } };
         let event = self.event(events::BLIND, "the upstream", clock::now(), &facts);

@@ -634,11 +634,16 @@ pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
     );
 }
 
-/// The upstream seems to accept everybody.
-pub fn blind(what: &str) {
+/// The upstream seems to accept everybody; `foreign`: at domains other than its own.
+pub fn blind(foreign: bool) {
+    let (recipients, whom) = if foreign {
+        ("those at foreign domains", "everybody at foreign domains")
+    } else {
+        ("all", "everybody")
+    };
     error!(
-        recipients = what,
-        "BLIND: the first 1,000 recipients of the day met no refusal; the upstream seems to accept everybody. See `gatepost check`"
+        recipients,
+        "BLIND: the first 1,000 of these recipients met no refusal today; the upstream seems to accept {whom}. See `gatepost check`"
     );
 }
 

@@ -34,7 +34,7 @@ pub struct Letterhead {
 #[derive(Debug, Clone)]
 pub enum Notice {
     /// An account reached its limit and is blocked.
-    Blocked(Incident, Withheld),
+    Blocked(Incident, Fate),
     /// An account that is observed reached its limit.
     WouldBlock(Incident),
     /// The sequential test alarmed, and what an account sends is delayed.
@@ -96,6 +96,15 @@ pub enum Notice {
         /// How many.
         recipients: u64,
     },
+}
+
+/// What a block means, as it was configured when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fate {
+    /// What becomes of the account's mail.
+    pub withheld: Withheld,
+    /// When Gatepost lifts it by itself, if ever.
+    pub unblock_after: Option<Duration>,
 }
 
 /// `[limit] action`: what becomes of a blocked account's mail.
@@ -309,7 +318,7 @@ impl Notice {
 
     fn text(&self) -> String {
         match self {
-            Self::Blocked(incident, withheld) => blocked(incident, *withheld),
+            Self::Blocked(incident, fate) => blocked(incident, *fate),
             Self::WouldBlock(incident) => would_block(incident),
             Self::Delayed(incident, delay) => suspicion::delayed(incident, *delay),
             Self::Suspected(incident) => suspicion::suspected(incident),
@@ -332,17 +341,20 @@ impl Notice {
     }
 }
 
-fn blocked(incident: &Incident, withheld: Withheld) -> String {
+fn blocked(incident: &Incident, fate: Fate) -> String {
     let account = &incident.account;
     let word = shell_word(account.as_str());
     let name = shown(account.as_str());
-    let now = match withheld {
+    let now = match fate.withheld {
         Withheld::Parked => {
-            "All that it sends from now on is parked in the quarantine. The sender is not told, and nothing is lost.\n\
-             The block lasts until you undo it.\n"
+            "All that it sends from now on is parked in the quarantine. The sender is not told, and nothing is lost."
         }
-        Withheld::Refused => {
-            "All that it sends from now on is refused, and the sender sees that. The block lasts until you undo it.\n"
+        Withheld::Refused => "All that it sends from now on is refused, and the sender sees that.",
+    };
+    let lasts = match fate.unblock_after {
+        None => "The block lasts until you undo it.".to_owned(),
+        Some(age) => {
+            format!("The block lasts until you undo it, or for {}; what is parked stays so.", duration(age))
         }
     };
     let thief = match account.kind() {
@@ -353,6 +365,7 @@ fn blocked(incident: &Incident, withheld: Withheld) -> String {
         "The account {name} is blocked. It tried to send to {} recipients that do not exist within {},\n\
          as somebody does who sends to a harvested list, most often with a stolen password.\n\
          {now}\n\
+         {lasts}\n\n\
          {}\n\
          WHAT TO DO\n\n\
          1. Look at what it sends:\n\
@@ -378,7 +391,7 @@ fn would_block(incident: &Incident) -> String {
     let word = shell_word(incident.account.as_str());
     format!(
         "The account {} tried to send to {} recipients that do not exist within {}.\n\
-         That is its limit. It would be blocked now, if `[limit] observe` did not say otherwise:\n\
+         That is its limit. It would be blocked now, if `observe` did not say otherwise:\n\
          nothing was done. There is at most one such mail a day for an account.\n\n\
          {}\n\
          To block it by hand, and to undo that:\n\
@@ -623,9 +636,11 @@ mod tests {
         (header.replace("\r\n ", " "), body)
     }
 
+    const PARKED: Fate = Fate { withheld: Withheld::Parked, unblock_after: None };
+
     #[test]
     fn a_block_tells_all_that_the_desk_asks() {
-        let (header, body) = written(&Notice::Blocked(incident("anna@example.org"), Withheld::Parked));
+        let (header, body) = written(&Notice::Blocked(incident("anna@example.org"), PARKED));
         for line in [
             "From: gatepost@mx.example.org",
             "To: abuse@example.org, noc@example.org",
@@ -647,10 +662,17 @@ mod tests {
             "grün@y.z  from 192.0.2.7",
             "250 2.0.0 Ok: queued as 4D489100508D  <1@x>",
             "parked in the quarantine",
+            "The block lasts until you undo it.\n",
             "the password is in wrong hands",
         ] {
             assert!(body.contains(part), "{part} in {body}");
         }
+        let fate = Fate { unblock_after: Some(Duration::from_secs(7 * 86_400)), ..PARKED };
+        let (_, body) = written(&Notice::Blocked(incident("anna@example.org"), fate));
+        assert!(
+            body.contains("lasts until you undo it, or for 7 days; what is parked stays so.\n"),
+            "{body}"
+        );
     }
 
     #[test]
@@ -681,7 +703,10 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_text() {
-        let (header, body) = written(&Notice::Blocked(incident("$(reboot);'"), Withheld::Refused));
+        let (header, body) = written(&Notice::Blocked(
+            incident("$(reboot);'"),
+            Fate { withheld: Withheld::Refused, ..PARKED },
+        ));
         assert!(!header.contains("Bcc"), "{header}");
         assert!(body.contains("a\\u{d}\\u{a}Bcc: b@c.d") && body.contains("\\u{1b}[2Jx@y.z"), "{body}");
         assert!(body.contains(r"gatepost kick 'user:$(reboot);'\'''"), "{body}");
@@ -697,7 +722,7 @@ mod tests {
             "{sessions} {hostname} {time} {subject}\ngatepost unblock {account}",
         ]
         .join("\n");
-        let notice = Notice::Blocked(incident("$(reboot)"), Withheld::Parked);
+        let notice = Notice::Blocked(incident("$(reboot)"), PARKED);
         let (header, body) = written_by(&notice, Some(&template));
         let subject = &header.as_bytes()[header.find("Subject").unwrap()..];
         let subject = mailparse::parse_header(subject).unwrap().0;
@@ -801,10 +826,8 @@ mod tests {
             assert!(header.contains(subject), "{header}");
             assert!(body.contains(part), "{body}");
         }
-        let (_, body) = written(&Notice::Blocked(
-            Incident { relayed: vec![], ..incident("host:192.0.2.1") },
-            Withheld::Parked,
-        ));
+        let (_, body) =
+            written(&Notice::Blocked(Incident { relayed: vec![], ..incident("host:192.0.2.1") }, PARKED));
         assert!(
             body.contains("took no message of this account before")
                 && body.contains("the machine or the form"),
