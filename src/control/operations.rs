@@ -354,6 +354,10 @@ impl Command<'_> {
         self.audit("unblock", account.as_str(), &outcome);
         let mut changed = self.changed(account.clone(), Deed::Unblocked, matches!(made, Ok(Change::Made)));
         changed.was = was;
+        if release {
+            // It goes out in a moment, not by itself.
+            (changed.awaited, changed.last_due) = (0, None);
+        }
         if kick {
             changed.sessions = self.end_sessions(&account);
             changed.kicked = true;

@@ -470,10 +470,17 @@ fn unblock_ends_it() {
     send(&mut client, "waits");
     let told = gatepost.run(&["unblock", "alice", "--release"]).expect(0).stdout;
     assert!(told.contains("user:alice is no longer on probation") && told.contains("released"), "{told}");
-    assert_eq!(went_out(&upstream.taken()), ["waits"]);
+    alarm(&mut client, 1);
+    send(&mut client, "waits too");
+    let told = gatepost.json_lines(&["unblock", "alice", "--release"]).remove(0);
+    assert_eq!(
+        (&told["released"], &told["awaited"], &told["last_due"]),
+        (&1.into(), &0.into(), &Value::Null)
+    );
+    assert_eq!(went_out(&upstream.taken()), ["waits", "waits too"]);
     assert!(gatepost.status("user:alice").is_none());
     send(&mut client, "at once");
-    assert_eq!(went_out(&upstream.taken()), ["waits", "at once"]);
+    assert_eq!(went_out(&upstream.taken()), ["waits", "waits too", "at once"]);
     // Window and test start from zero.
     client.expect("MAIL FROM:<alice@mta.example>", 250);
     client.expect("RCPT TO:<nobody@d0.example>", 550);
