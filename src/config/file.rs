@@ -23,6 +23,9 @@ use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 use crate::upstream::KeyPair;
 
+/// What the TOML parser says of a key or a table that is there already.
+const TWICE: &str = "duplicate key";
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -370,10 +373,13 @@ fn path(text: &str) -> Result<String, String> {
 
 /// The problem of a key that nobody knows; says where it belongs, or what it was probably meant to be.
 fn unknown_key(left: &Leftover, keys: &[Key]) -> Problem {
-    let is_table = |name: &str| keys.iter().any(|key| key.table.trim_matches(['[', ']']) == name);
-    let alike = |key: &&Key| key.table == left.table && is_table(key.name) == left.is_table;
+    // Some keys have the name of a table: `[upstream] tls`.
+    let is_table = |key: &Key| {
+        key.table.is_empty() && keys.iter().any(|other| other.table.trim_matches(['[', ']']) == key.name)
+    };
+    let alike = |key: &&Key| key.table == left.table && is_table(key) == left.is_table;
     let alike: Vec<&str> = keys.iter().filter(alike).map(|key| key.name).collect();
-    let elsewhere = keys.iter().find(|key| key.name == left.name && !left.is_table);
+    let elsewhere = keys.iter().find(|key| key.name == left.name && !left.is_table && !is_table(key));
     let kind = if left.is_table { "table" } else { "key" };
     let remedy = match (elsewhere, near(&left.name, alike.iter().copied())) {
         (Some(Key { table: "", .. }), _) => {
@@ -397,7 +403,8 @@ fn with_syntax(text: &str, mut problems: Vec<Problem>, errors: &[toml::de::Error
     let mut broken: Vec<Problem> = Vec::new();
     for error in errors {
         let problem = syntax(text, error);
-        if broken.iter().all(|other| other.line != problem.line) {
+        let known = broken.iter().any(|other| other.line == problem.line || repeats(text, other, &problem));
+        if !known {
             broken.push(problem);
         }
     }
@@ -410,6 +417,18 @@ fn with_syntax(text: &str, mut problems: Vec<Problem>, errors: &[toml::de::Error
     });
     problems.append(&mut broken);
     problems
+}
+
+/// Whether a key is there twice just because the table is in which it stands.
+fn repeats(text: &str, table: &Problem, key: &Problem) -> bool {
+    let (Some(header), Some(line)) = (table.line, key.line) else { return false };
+    let is_header = |line: &str| line.trim_start().starts_with('[');
+    let mut between = text.lines().skip(header).take(line.saturating_sub(header));
+    table.subject.starts_with('[')
+        && table.remedy == key.remedy
+        && key.remedy == TWICE
+        && line > header
+        && !between.any(is_header)
 }
 
 /// Something that is not TOML; shown with the whole line, since it may have no key.
