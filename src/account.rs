@@ -28,6 +28,11 @@ pub enum NotAnAccount {
     /// `host:` and no IP address.
     #[error("`host:` is followed by an IP address")]
     NotAnAddress,
+    /// `host:` and a network that is no account.
+    #[error(
+        "a relay host is its IPv4 address, or the /64 of its IPv6 address: host:ADDRESS, or host:ADDRESS/64 with IPv6"
+    )]
+    NotAHost,
 }
 
 /// Who is responsible for a message. Cheap to clone.
@@ -93,13 +98,25 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// `NAME` alone means `user:NAME`.
+/// `NAME` alone means `user:NAME`; `host:ADDRESS/64` is an IPv6 host as it is explained to people.
 impl FromStr for Account {
     type Err = NotAnAccount;
 
     fn from_str(text: &str) -> Result<Self, NotAnAccount> {
         match text.strip_prefix("host:") {
-            Some(address) => address.parse().map(Self::host).map_err(|_| NotAnAccount::NotAnAddress),
+            Some(host) => {
+                let (address, prefix) = match host.split_once('/') {
+                    Some((address, prefix)) => (address, Some(prefix)),
+                    None => (host, None),
+                };
+                let address: IpAddr = address.parse().map_err(|_| NotAnAccount::NotAnAddress)?;
+                match prefix {
+                    Some(prefix) if prefix != "64" || canonical(address).is_ipv4() => {
+                        Err(NotAnAccount::NotAHost)
+                    }
+                    _ => Ok(Self::host(address)),
+                }
+            }
             None => Self::user(text.strip_prefix("user:").unwrap_or(text)),
         }
     }
@@ -141,6 +158,15 @@ mod tests {
             ("host:192.0.2.1", Ok("host:192.0.2.1")),
             ("host:::ffff:192.0.2.1", Ok("host:192.0.2.1")),
             ("host:2001:db8:1:2:3:4:5:6", Ok("host:2001:db8:1:2::")),
+            ("host:2001:db8:1:2::/64", Ok("host:2001:db8:1:2::")),
+            ("host:2001:db8:1:2:3:4:5:6/64", Ok("host:2001:db8:1:2::")),
+            ("host:2001:db8:1:2::/48", Err(NotAnAccount::NotAHost)),
+            ("host:2001:db8:1:2::/128", Err(NotAnAccount::NotAHost)),
+            ("host:2001:db8:1:2::/", Err(NotAnAccount::NotAHost)),
+            ("host:192.0.2.1/64", Err(NotAnAccount::NotAHost)),
+            ("host:192.0.2.1/32", Err(NotAnAccount::NotAHost)),
+            ("host:::ffff:192.0.2.1/64", Err(NotAnAccount::NotAHost)),
+            ("host:here/64", Err(NotAnAccount::NotAnAddress)),
             ("", Err(NotAnAccount::Empty)),
             ("user:", Err(NotAnAccount::Empty)),
             ("a b", Err(NotAnAccount::Blank)),

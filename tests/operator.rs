@@ -507,6 +507,9 @@ fn the_users_file() {
 
     let mut serve = Serve::start(&site);
     serve.wait_for("\"command\":\"user add\"&\"object\":\"Anna\"&\"outcome\":\"done\"");
+    // A host as it is explained to people.
+    assert_eq!(site.objects("block host:2001:db8:1:2::7/64")[0]["account"], "host:2001:db8:1:2::");
+    assert_eq!(site.run("block host:2001:db8:1:2::/48").status.code(), Some(2));
     // An account is the name as the file spells it.
     assert_eq!(site.objects("block ANNA")[0]["account"], "user:Anna");
     site.done("user remove Anna");
