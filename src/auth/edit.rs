@@ -234,6 +234,13 @@ mod tests {
             ("anna:HASH\r\n", add, "anna:HASH\r\nbob:NEW\r\n", 2),
             ("# us\nanna:HASH:1:2:Anna #1::\n#end", passwd, "# us\nanna:NEW:1:2:Anna #1::\n#end", 1),
             ("\u{feff}anna: HASH # x:y\r\nz:!\r\n", passwd, "\u{feff}anna: NEW # x:y\r\nz:!\r\n", 2),
+            // A line without a hash.
+            ("anna:\nz:\n", passwd, "anna:NEW\nz:\n", 2),
+            ("anna::1000\n", passwd, "anna:NEW:1000\n", 1),
+            ("anna: # later\n", passwd, "anna:NEW # later\n", 1),
+            ("anna:#later\n", passwd, "anna:NEW\n", 1),
+            ("z:!\nanna::1\n", remove, "z:!\n", 1),
+            ("z:\n", add, "z:\nbob:NEW\n", 2),
             ("z:!\nanna:HASH:1\n# end\n", remove, "z:!\n# end\n", 1),
             ("z:!\nanna:HASH", remove, "z:!\n", 1),
             ("anna:HASH\n", remove, "", 0),

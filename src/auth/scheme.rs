@@ -50,7 +50,7 @@ pub(super) enum Secret {
     Usable(Hash),
     /// None can, and why.
     Unusable {
-        /// As the line names it, or `unknown`.
+        /// As the line names it, `unknown`, or `none` where there is no hash.
         scheme: String,
         /// For people.
         why: String,
@@ -72,6 +72,9 @@ impl Secret {
     /// # Errors
     /// It is broken; what would be right.
     pub(super) fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::Unusable { scheme: "none".to_owned(), why: "the line has no hash".to_owned() });
+        }
         let (scheme, rest) = if let Some(rest) = text.strip_prefix('{') {
             let (name, rest) =
                 rest.split_once('}').ok_or("a `{` without its `}`; a hash begins with {SCHEME}")?;

@@ -217,7 +217,7 @@ pub(super) struct Entry {
     pub(super) whole: Range<usize>,
     /// Before the colon.
     pub(super) name: Range<usize>,
-    /// Behind it, up to the next colon, comment or line end; not empty.
+    /// Behind it, up to the next colon, comment or line end; empty where there is none.
     pub(super) hash: Range<usize>,
 }
 
@@ -286,11 +286,6 @@ fn entry(line: usize, at: usize, whole: Range<usize>, content: &str) -> Result<E
     if name.is_empty() {
         return Err(wrong("no name before the `:`; a line is NAME:HASH"));
     }
-    if hash.is_empty() || hash.starts_with('#') {
-        return Err(wrong(
-            "no hash behind the name; a line is NAME:HASH (`gatepost user passwd NAME` makes one)",
-        ));
-    }
     if name.chars().chain(hash.chars()).any(char::is_control) {
         return Err(wrong("a control character; name and hash have none"));
     }
@@ -333,6 +328,8 @@ mod tests {
             (format!("anna: {CRYPT} \n"), &["anna"]),
             // Names of other letters; ASCII case alone is folded.
             (format!("Ä:{CRYPT}\nä:{CRYPT}\n"), &["Ä", "ä"]),
+            // Nothing behind the name: Dovecot has that too.
+            ("a:\nb::1000\nc: # later\nd:#later\n".to_owned(), &["a", "b", "c", "d"]),
             ("gone:!:1000\nold:{SSHA}x7HdCCS88lBckW/eYB9T3hvOVnpFfClD\n".to_owned(), &["gone", "old"]),
         ] {
             assert_eq!(names(&content).unwrap(), expected, "{content}");
@@ -351,9 +348,6 @@ mod tests {
             ),
             ("anna\n".to_owned(), 1, "NAME:HASH"),
             (format!("# a\n\n:{CRYPT}\n"), 3, "no name"),
-            ("anna:\n".to_owned(), 1, "no hash"),
-            ("anna::1000\n".to_owned(), 1, "no hash"),
-            ("anna: # later\n".to_owned(), 1, "no hash"),
             (format!("anna :{CRYPT}\n"), 1, "blanks"),
             (format!(" anna:{CRYPT}\n"), 1, "blanks"),
             (format!("an\tna:{CRYPT}\n"), 1, "control"),
@@ -400,19 +394,30 @@ mod tests {
             (format!("a:{SCRAM}\nb:{CRYPT}\n"), &[Plain, Login]),
             // Shut out is no reason to bar the others.
             (format!("a:{SCRAM}\nb:{{SSHA}}x\n"), &[Plain, Login, ScramSha256]),
+            (format!("a:{SCRAM}\nb:\n"), &[Plain, Login, ScramSha256]),
             ("b:{SSHA}x\n".to_owned(), &[]),
+            ("b:\n".to_owned(), &[]),
             (String::new(), &[]),
         ] {
             let users = Users::parse(content.as_bytes()).unwrap();
             assert_eq!(users.offered(&ALL), expected, "{content}");
         }
-        let users = Users::parse(format!("a:{SCRAM}\nb:{CRYPT}\nc:!\n").as_bytes()).unwrap();
+        let users = Users::parse(format!("a:{SCRAM}\nb:{CRYPT}\nc:!\nd::1000\n").as_bytes()).unwrap();
         assert_eq!(users.barred_from(ScramSha256).map(User::name).collect::<Vec<_>>(), ["b"]);
         let listed: Vec<_> = users
             .iter()
             .map(|user| (user.scheme(), user.mechanisms(&ALL).len(), user.shut_out().is_some()))
             .collect();
-        assert_eq!(listed, [("SCRAM-SHA-256", 3, false), ("SHA256-CRYPT", 2, false), ("unknown", 0, true)]);
+        assert_eq!(
+            listed,
+            [
+                ("SCRAM-SHA-256", 3, false),
+                ("SHA256-CRYPT", 2, false),
+                ("unknown", 0, true),
+                ("none", 0, true)
+            ]
+        );
+        assert_eq!(users.iter().last().and_then(User::shut_out), Some("the line has no hash"));
     }
 
     #[test]
@@ -432,8 +437,8 @@ mod tests {
 
     #[test]
     fn models_are_spread_as_the_costs_are() {
-        let users =
-            Users::parse(format!("a:{SCRAM}\nb:{CRYPT}\nc:{CRYPT}\nd:{CRYPT}\ne:!\n").as_bytes()).unwrap();
+        let users = Users::parse(format!("a:{SCRAM}\nb:{CRYPT}\nc:{CRYPT}\nd:{CRYPT}\ne:!\nf:\n").as_bytes())
+            .unwrap();
         // `$5$...` sorts before `SCRAM ...`: three quarters, then one.
         for (draw, scheme) in [
             (0, "SHA256-CRYPT"),

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use crate::support::free_address;
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::mta::{DOMAIN, FOREIGN, Foreign, Kind, Mta};
+use crate::support::program::run;
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
 use crate::support::smtp::Smtp;
 
@@ -110,8 +111,12 @@ fn users_with_hashes_that_do_not_serve_are_named() {
         "RCPT" => Answer::reply("550 5.1.1 unknown"),
         _ => None,
     });
-    let gatepost = Setup::new(upstream.address).user_line("odd:{NO-SUCH-SCHEME}xyz\n").write();
-    expect(&gatepost, 0, &["odd"]);
+    let gatepost = Setup::new(upstream.address).user_line("odd:{NO-SUCH-SCHEME}xyz\nlocked:\n").write();
+    expect(&gatepost, 0, &["user odd cannot log in", "user locked cannot log in: the line has no hash"]);
+    // What `check` says does it.
+    let passwd = ["user", "passwd", "locked", "--password-stdin"];
+    run(&mut gatepost.command(&passwd), b"secret\n").expect(0);
+    assert!(!check(&gatepost).1.contains("locked"));
     let bcrypt = "crypted:{BLF-CRYPT}$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe\n";
     let mut gatepost = Setup::new(upstream.address).user_line(bcrypt).write();
     expect(&gatepost, 0, &["crypted", "scram"]);

@@ -76,7 +76,9 @@ fn implicit_tls_offers_auth_at_once() {
 fn a_refused_login_tells_nothing() {
     let upstream = Scripted::start();
     // A user whose hash has a scheme that does not exist is shut out alone.
-    let gatepost = Setup::new(upstream.address).user_line("odd:{NO-SUCH-SCHEME}xyz\n").start();
+    // So is one who has no hash at all.
+    let lines = "odd:{NO-SUCH-SCHEME}xyz\nlocked::1000\n";
+    let gatepost = Setup::new(upstream.address).user_line(lines).start();
     let plain = |authorization: &str, name: &str, password: &str| {
         let mut client = Smtp::secured(gatepost.starttls);
         client
@@ -89,6 +91,8 @@ fn a_refused_login_tells_nothing() {
         ("", "nobody", "wrong"),
         ("", "nobody", PASSWORD),
         ("", "odd", PASSWORD),
+        ("", "locked", PASSWORD),
+        ("", "locked", ""),
         ("", "alice ", PASSWORD),
         ("bob", "alice", PASSWORD),
         ("nobody", "alice", PASSWORD),
