@@ -56,7 +56,9 @@ struct Exported {
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
     let mut output = arguments.format.output();
     let mut gate = Gate::open_to_look(config, &mut output).await?;
-    durable::create_folder(&arguments.output).map_err(|error| Failed::because(error.to_string()))?;
+    durable::create_folder(&arguments.output).map_err(|error| {
+        Failed::because(format!("{error}; name a folder that can be written to with --output"))
+    })?;
     let folder = Folder::open(&arguments.output).map_err(|error| Failed::because(error.to_string()))?;
     let folder = Arc::new(folder);
     let mut verdict = Ok(());

@@ -20,7 +20,7 @@ use crate::guard::ledger::Policy;
 use crate::id::QuarantineId;
 use crate::parts::parked_blocks;
 use crate::quarantine::Spool;
-use crate::quarantine::spool::SWEPT_TOLD;
+use crate::quarantine::spool::{SWEPT_TOLD, SpoolError};
 use crate::roster::Roster;
 use crate::server::{DataDir, Workshop};
 
@@ -130,7 +130,9 @@ impl Host for RecordsHost {
         vec!["`serve` does not run: this is what it left, and no mail is taken".to_owned()]
     }
 
-    fn release(&self, id: QuarantineId, _quiet: bool) -> Pending<'_, Result<Released, String>> {
-        Box::pin(async move { Err(format!("message {id}: nothing is relayed by this command")) })
+    fn release(&self, id: QuarantineId, _quiet: bool) -> Pending<'_, Result<Released, SpoolError>> {
+        Box::pin(
+            async move { Err(SpoolError::Io(format!("message {id}: nothing is relayed by this command"))) },
+        )
     }
 }

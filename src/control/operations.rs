@@ -77,7 +77,7 @@ pub trait Host: Send + Sync + 'static {
     fn blocked(&self, _account: &Account) {}
 
     /// Releases a message.
-    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>>;
+    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, SpoolError>>;
 }
 
 /// Where the answers of one command go. Whoever does not want any more of them drops the other end.
@@ -86,7 +86,51 @@ pub type Answers = mpsc::Receiver<Answer>;
 pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
 
 /// A release that has ended.
-type Attempt = (QuarantineId, Result<Released, String>);
+type Attempt = (QuarantineId, Result<Released, SpoolError>);
+
+/// Of all messages of a selection those that others have in hand, or took away meanwhile. There may be thousands, and one line
+/// speaks for them.
+#[derive(Debug, Default)]
+struct Missed {
+    claimed: usize,
+    gone: usize,
+}
+
+impl Missed {
+    /// For a selection; each message that was named is spoken of by itself.
+    fn of(which: &Selection) -> Option<Self> {
+        match which {
+            Selection::Ids(_) => None,
+            Selection::Account(_) | Selection::All => Some(Self::default()),
+        }
+    }
+
+    /// Whether it is one of these, which are counted.
+    fn counts(&mut self, failure: &SpoolError) -> bool {
+        match failure {
+            SpoolError::Claimed(_) => self.claimed += 1,
+            SpoolError::Unknown(_) => self.gone += 1,
+            SpoolError::Unreadable { .. } | SpoolError::Io(_) => return false,
+        }
+        true
+    }
+
+    /// What is to be said of them.
+    fn sentence(&self) -> Option<String> {
+        let messages = |count| match count {
+            1 => "1 message is".to_owned(),
+            more => format!("{more} messages are"),
+        };
+        match (self.claimed, self.gone) {
+            (0, 0) => None,
+            (0, gone) => Some(format!("{} gone: another command took care of that", messages(gone))),
+            (claimed, _) => Some(format!(
+                "{} being released just now by another command; try again when it is done",
+                messages(claimed)
+            )),
+        }
+    }
+}
 
 /// The reader of the answers is gone.
 struct Gone;
@@ -483,10 +527,11 @@ impl Command<'_> {
     async fn release(&self, which: Selection, quiet: bool) -> Result<(), Gone> {
         let command = if quiet { "quarantine release --quiet" } else { "quarantine release" };
         let of_account = matches!(which, Selection::Account(_));
+        let mut missed = Missed::of(&which);
         let mut under_way = JoinSet::new();
         for id in self.select(command, which).await {
             if under_way.len() >= RELEASES_AT_ONCE {
-                self.next_released(command, &mut under_way).await;
+                self.next_released(command, &mut under_way, &mut missed).await;
             }
             let host = Arc::clone(&self.operations.host);
             if host.is_ending() {
@@ -497,13 +542,19 @@ impl Command<'_> {
             under_way.spawn(async move { (id, host.release(id, quiet).await) });
         }
         while !under_way.is_empty() {
-            self.next_released(command, &mut under_way).await;
+            self.next_released(command, &mut under_way, &mut missed).await;
         }
+        self.say_missed(missed).await;
         self.say_unreadable(of_account).await
     }
 
     /// Waits for the next release to end, and says how it did.
-    async fn next_released(&self, command: &str, under_way: &mut JoinSet<Attempt>) {
+    async fn next_released(
+        &self,
+        command: &str,
+        under_way: &mut JoinSet<Attempt>,
+        missed: &mut Option<Missed>,
+    ) {
         let (id, outcome) = match under_way.join_next().await {
             Some(Ok(attempt)) => attempt,
             Some(Err(error)) => {
@@ -512,6 +563,12 @@ impl Command<'_> {
             }
             None => return,
         };
+        if let (Err(failure), Some(missed)) = (&outcome, missed)
+            && missed.counts(failure)
+        {
+            return self.audit(command, &id.to_string(), &failure.to_string());
+        }
+        let outcome = outcome.map_err(|failure| failure.to_string());
         let word = match &outcome {
             Ok(released) => match released.outcome {
                 ReleaseOutcome::Released => "released",
@@ -530,15 +587,30 @@ impl Command<'_> {
 
     async fn delete(&self, which: Selection) -> Result<(), Gone> {
         let of_account = matches!(which, Selection::Account(_));
+        let mut missed = Missed::of(&which);
         for id in self.select("quarantine delete", which).await {
-            let removed = self.operations.spool.remove(id).await.map_err(|error| error.to_string());
+            let removed = self.operations.spool.remove(id).await;
+            let counted = match (&removed, &mut missed) {
+                (Err(failure), Some(missed)) => missed.counts(failure),
+                _ => false,
+            };
+            let removed = removed.map_err(|failure| failure.to_string());
             self.audit("quarantine delete", &id.to_string(), outcome_of(&removed));
             let _ = match removed {
                 Ok(()) => self.say(Answer::Deleted(Deleted { id, outcome: DeleteOutcome::Deleted })).await,
+                Err(_) if counted => Ok(()),
                 Err(failure) => self.fail(failure).await,
             };
         }
+        self.say_missed(missed).await;
         self.say_unreadable(of_account).await
+    }
+
+    /// Behind what was done to a selection: what others kept it from.
+    async fn say_missed(&self, missed: Option<Missed>) {
+        if let Some(sentence) = missed.and_then(|missed| missed.sentence()) {
+            let _ = self.fail(sentence).await;
+        }
     }
 
     /// Behind what was done to all messages of an account: some of those that cannot be read may be of it too.
@@ -645,4 +717,42 @@ fn describe(filter: &Wanted) -> String {
         words.push(format!("--since {since}"));
     }
     if words.is_empty() { "all".to_owned() } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn one_line_speaks_for_what_others_have_in_hand() {
+        let id = QuarantineId::new(Timestamp::from_millis(1));
+        for (claimed, gone, expected) in [
+            (0, 0, None),
+            (
+                1,
+                0,
+                Some("1 message is being released just now by another command; try again when it is done"),
+            ),
+            (
+                2000,
+                3,
+                Some(
+                    "2000 messages are being released just now by another command; try again when it is done",
+                ),
+            ),
+            (0, 2, Some("2 messages are gone: another command took care of that")),
+        ] {
+            let mut missed = Missed::of(&Selection::All).unwrap();
+            for failure in [SpoolError::Claimed(id)].iter().cycle().take(claimed) {
+                assert!(missed.counts(failure));
+            }
+            for failure in [SpoolError::Unknown(String::new())].iter().cycle().take(gone) {
+                assert!(missed.counts(failure));
+            }
+            assert!(!missed.counts(&SpoolError::Io("no room".to_owned())));
+            assert_eq!(missed.sentence().as_deref(), expected);
+        }
+        assert!(Missed::of(&Selection::Ids(Vec::new())).is_none());
+    }
 }

@@ -62,7 +62,9 @@ pub enum SpoolError {
     #[error("no message {0} is in the quarantine")]
     Unknown(String),
     /// Another release has it in hand.
-    #[error("message {0} is being released just now")]
+    #[error(
+        "message {0} is being released just now; try again when that is done (`gatepost quarantine list` shows it)"
+    )]
     Claimed(QuarantineId),
     /// Its envelope does not parse.
     #[error("message {id}: {cause}")]

@@ -9,6 +9,7 @@ use crate::guard::ledger::Cause;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
+use crate::quarantine::spool::SpoolError;
 use crate::release::{Outcome, Releaser, Report};
 use crate::smtp::Reply;
 
@@ -65,10 +66,8 @@ impl Host for PartsHost {
         self.parts.upstream.end_account(account);
     }
 
-    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, String>> {
-        Box::pin(async move {
-            self.releaser.release(id, quiet).await.map(released).map_err(|error| error.to_string())
-        })
+    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, SpoolError>> {
+        Box::pin(async move { self.releaser.release(id, quiet).await.map(released) })
     }
 }
 

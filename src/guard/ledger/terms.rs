@@ -252,7 +252,9 @@ pub enum LedgerError {
     #[error("the ledger could not be read: {0}")]
     Read(String),
     /// A change could not be written.
-    #[error("the ledger could not be written: {0}")]
+    #[error(
+        "the ledger could not be written: {0}; see to the room on the disk and to whose data_dir is, then give the command again"
+    )]
     Write(String),
 }
 
