@@ -1,7 +1,7 @@
 //! Tables for people: aligned, and printed as the rows come, since there may be 100,000 of them.
 //!
 //! On a terminal a table is as wide as that: long cells are cut, and of more columns than fit the most important ones are
-//! shown. Elsewhere everything is, in columns as wide as their widest cell so far.
+//! shown. Elsewhere every column is, as wide as its widest cell so far; only what is longer than any address is cut.
 
 use std::io::{IsTerminal, stdout};
 
@@ -12,6 +12,8 @@ use super::text::{clean, cut, width};
 const TOGETHER: usize = 100;
 /// Blanks between two columns.
 const GAP: usize = 2;
+/// The longest cell anywhere: an address (RFC 5321 4.5.3.1.3) is shown whole, a stranger's subject of 200,000 characters not.
+const LONGEST: usize = 300;
 /// The width of a terminal that does not say how wide it is.
 const USUAL_WIDTH: usize = 80;
 
@@ -74,7 +76,7 @@ impl<const N: usize> Table<N> {
     fn lines(&mut self) -> Vec<String> {
         let mut rows = std::mem::take(&mut self.waiting);
         for cell in rows.iter_mut().flatten() {
-            *cell = clean(cell).into_owned();
+            *cell = cut(&clean(cell), LONGEST).into_owned();
         }
         // The columns of what a terminal shows already stay as they are.
         if self.terminal.is_none() || !self.printed {
@@ -173,6 +175,15 @@ mod tests {
             "00000002  16:05:29  user:somebody@example.org  漢字漢字漢字漢字漢字漢字",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn no_cell_is_endless() {
+        let mut table = Table::on(COLUMNS, None);
+        let subject = "x".repeat(200_116);
+        table.waiting.push(["00000001", "16:05:28", "user:anna", &subject].map(str::to_owned));
+        let row = table.lines().pop().unwrap();
+        assert!(row.ends_with("xx\u{2026}") && width(&row) < 350, "{} cells", width(&row));
     }
 
     #[test]
