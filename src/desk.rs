@@ -63,10 +63,13 @@ impl Terms {
     /// The template, or the file with the webhook's secret, is not what it should be.
     pub fn read(config: Arc<Config>) -> Result<Self, String> {
         let template = config.notify.template.as_deref().map(Template::read).transpose();
-        let template = template.map_err(|error| format!("[notify] template: {error}"))?;
+        let template = template.map_err(|error| config.files.located(&error))?;
         if let Some(hook) = &config.notify.webhook {
             let file = &hook.secret_file;
-            let of_secret = |error: SecretError| format!("[notify] webhook_secret_file: {error}");
+            let of_secret = |error: SecretError| match hook.own_secret {
+                true => format!("[notify] webhook_secret_file: {error}"),
+                false => config.files.located(&error),
+            };
             let made = hook.own_secret && Secrets::make_if_missing(file).map_err(of_secret)?;
             drop(Secrets::read(file).map_err(of_secret)?);
             if made {

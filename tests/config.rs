@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gatepost::config::{Config, keys};
+use gatepost::config::{Config, NamedFiles, keys};
 use gatepost::guard::detector::Test;
 use gatepost::guard::ledger::{Leniency, OnAlarm};
 
@@ -24,7 +24,9 @@ fn parse(text: &str) -> Config {
 #[test]
 fn the_documented_defaults_are_those_of_an_empty_file() {
     let documented = fs::read_to_string(root().join("config.toml")).unwrap();
-    assert_eq!(format!("{:#?}", parse(&documented)), format!("{:#?}", parse("")));
+    // Where a key stands is another matter.
+    let values = |text: &str| format!("{:#?}", Config { files: NamedFiles::default(), ..parse(text) });
+    assert_eq!(values(&documented), values(""));
 }
 
 /// The documented file with its examples: lines in which `#` stands before a key or a table, without a blank.

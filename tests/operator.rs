@@ -570,8 +570,47 @@ fn a_start_that_cannot_be() {
     let alone = "data_dir = \"lone\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n";
     fs::write(site.path().join("lone.toml"), alone).unwrap();
     let complaint = site.fails("--config lone.toml serve");
-    assert!(complaint.contains("users: No such file") && complaint.contains("gatepost user add NAME"));
+    assert!(
+        complaint.contains(
+            "lone.toml: [auth] users (not written there, this is its default): users: No such file"
+        )
+    );
+    assert_eq!(complaint.matches("gatepost user add NAME").count(), 1, "{complaint}");
     assert!(!site.path().join("certs").exists(), "no certificate was made");
+    // Whatever file is named and is not there: the start says where it is named, and what would be right.
+    let tls = "[upstream]\naddress = \"mx.example.org:25\"\ntls = \"starttls\"\n";
+    for (place, text) in [
+        ("5: [tls] certificate = \"nope\"", "[tls]\ncertificate = \"nope\"\n".to_owned()),
+        ("5: [tls] client_ca = \"nope\"", "[tls]\nclient_ca = \"nope\"\n".to_owned()),
+        (
+            "5: [[certificate]] certificate = \"nope\"",
+            "[[certificate]]\ncertificate = \"nope\"\nprivate_key = \"no\"\n".to_owned(),
+        ),
+        ("5: [sender] map = \"nope\"", "[sender]\nmap = \"nope\"\npolicy = \"map\"\n".to_owned()),
+        ("7: [upstream] ca = \"nope\"", format!("{tls}ca = \"nope\"\n")),
+        (
+            "8: [upstream] password_file = \"nope\"",
+            format!("{tls}username = \"gate\"\npassword_file = \"nope\"\n"),
+        ),
+        (
+            "7: [upstream] client_certificate = \"nope\"",
+            format!("{tls}client_certificate = \"nope\"\nclient_key = \"no\"\n"),
+        ),
+        ("5: [notify] template = \"nope\"", "[notify]\ntemplate = \"nope\"\n".to_owned()),
+        (
+            "6: [notify] webhook_secret_file = \"nope\"",
+            "[notify]\nwebhook = \"https://hook.example/\"\nwebhook_secret_file = \"nope\"\n".to_owned(),
+        ),
+    ] {
+        fs::write(site.path().join("users"), "anna:!\n").unwrap();
+        fs::write(site.path().join("named.toml"), format!("{alone}{text}")).unwrap();
+        let complaint = site.fails("--config named.toml serve");
+        let (found, wrong) = complaint.split_once(": No such file or directory (os error 2); ").unwrap();
+        assert!(found.starts_with(&format!("gatepost: named.toml:{place}: ")), "{complaint}");
+        assert!(found.ends_with("nope") && !wrong.is_empty(), "{complaint}");
+        assert!(!site.path().join("certs").exists(), "{place}: a certificate was made");
+    }
+    fs::remove_file(site.path().join("users")).unwrap();
     let nowhere = "data_dir = \"/proc/gatepost\"\n[relay]\nhosts = [\"127.0.0.1\"]\n";
     fs::write(site.path().join("nowhere.toml"), nowhere).unwrap();
     assert!(site.fails("--config nowhere.toml serve").contains("set data_dir"));

@@ -14,8 +14,8 @@ use super::problem::{Problem, Problems, near};
 use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of};
 use super::units::{DAY, HOUR, MINUTE, SECOND};
 use super::{
-    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, Process, Sender, Session,
-    Submission, Tls, classify, detection, notify, upstream, value,
+    Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, NamedFiles, Process,
+    Sender, Session, Submission, Tls, classify, detection, notify, upstream, value,
 };
 use crate::auth::{GuessLimits, Mechanism};
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
@@ -94,6 +94,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
 
     let config = Config {
         file: Some(file.to_owned()),
+        files: NamedFiles { file: file.to_owned(), list: std::mem::take(&mut findings.files) },
         hostname,
         data_dir,
         listen,
@@ -181,6 +182,11 @@ fn tls(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Tls 
         "" => Ok(None),
         file => path(file).map(|file| Some(folder.join(file))),
     });
+    section.names("certificate", &certificate);
+    section.names("private_key", &private_key);
+    if let Some(path) = &client_ca {
+        section.names("client_ca", path);
+    }
     section.finish(findings);
     let may_generate = certificate == folder.join(CERTIFICATE) && private_key == folder.join(PRIVATE_KEY);
     Tls { certificate, private_key, may_generate, client_ca }
@@ -194,10 +200,13 @@ fn certificates(top: &mut Section<'_>, folder: &Path, findings: &mut Findings) -
                 section.problem(key, "missing: the path of a PEM file");
             }
         }
-        pairs.push(KeyPair {
+        let pair = KeyPair {
             certificate: folder.join(section.text("certificate", String::new(), path)),
             private_key: folder.join(section.text("private_key", String::new(), path)),
-        });
+        };
+        section.names("certificate", &pair.certificate);
+        section.names("private_key", &pair.private_key);
+        pairs.push(pair);
         section.finish(findings);
     }
     pairs
@@ -233,6 +242,7 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
     }
     let channel_binding = section.flag("channel_binding", true);
     let users = folder.join(section.text("users", "users".to_owned(), path));
+    section.names("users", &users);
     let guesses = GuessLimits {
         per_address: section.whole("max_guesses_per_ip", 50, 0..=10_000),
         per_account: section.whole("max_guesses_per_account", 100, 0..=10_000),
@@ -296,6 +306,7 @@ fn sender(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> S
         map: folder.join(section.text("map", "senders".to_owned(), path)),
         from_header: section.flag("from_header", false),
     };
+    section.names("map", &sender.map);
     section.finish(findings);
     sender
 }

@@ -9,6 +9,7 @@ pub mod units;
 mod classify;
 mod detection;
 mod file;
+mod named;
 mod notify;
 mod section;
 mod upstream;
@@ -28,6 +29,7 @@ use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 use crate::upstream::{KeyPair, Settings};
 
+pub use named::NamedFiles;
 pub use problem::{Problem, Problems};
 
 /// A valid configuration.
@@ -35,6 +37,8 @@ pub use problem::{Problem, Problems};
 pub struct Config {
     /// The file that it came from; `None` in tests and the demo.
     pub file: Option<PathBuf>,
+    /// The files that it names, and where.
+    pub files: NamedFiles,
     /// Our name in greeting, EHLO, Received.
     pub hostname: String,
     /// Database, quarantine, outbox, control socket.

@@ -21,7 +21,7 @@ pub(super) fn read(
         address => value::mailbox(address),
     });
     let digest = section.duration_or("digest", "off", Some(DAY), SECOND..=30 * DAY);
-    let template = section.text("template", None, |text| optional_path(folder, text));
+    let template = optional_file(&mut section, "template", folder);
     let webhook = webhook(&mut section, folder, data_dir);
     section.finish(findings);
     let from = if from.is_empty() { format!("gatepost@{hostname}") } else { from };
@@ -36,7 +36,7 @@ fn webhook(section: &mut Section<'_>, folder: &Path, data_dir: &Path) -> Option<
         "" => Ok(None),
         url => Target::parse(url).map(Some).map_err(str::to_owned),
     });
-    let secret_file = section.text("webhook_secret_file", None, |text| optional_path(folder, text));
+    let secret_file = optional_file(section, "webhook_secret_file", folder);
     if target.is_none() && secret_file.is_some() && section.sound(&["webhook"]) {
         section.problem("webhook_secret_file", "empty, or an address in webhook to which events go");
     }
@@ -45,10 +45,12 @@ fn webhook(section: &mut Section<'_>, folder: &Path, data_dir: &Path) -> Option<
     target.map(|target| Hook { target, secret_file, own_secret })
 }
 
-fn optional_path(folder: &Path, text: &str) -> Result<Option<PathBuf>, String> {
-    match text {
+fn optional_file(section: &mut Section<'_>, name: &'static str, folder: &Path) -> Option<PathBuf> {
+    let path = section.text(name, None, |text| match text {
         "" => Ok(None),
         _ if text.contains('\0') => Err("the path of a file".to_owned()),
         path => Ok(Some(folder.join(path))),
-    }
+    })?;
+    section.names(name, &path);
+    Some(path)
 }

@@ -1,15 +1,18 @@
 //! One table of the file as it was written: takes keys out of it, one by one, and notes what is wrong with each.
 //!
 //! The reader goes on behind a problem, with the default in the key's place, so that all problems are found at once.
-//! Whoever reads the keys thereby says which ones there are: what is left over is unknown.
+//! Whoever reads the keys thereby says which ones there are: what is left over is unknown. Where a key names a file, its
+//! place is kept for whoever opens that.
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
+use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::named::NamedFile;
 use super::problem::Problem;
 use super::units;
 
@@ -40,6 +43,7 @@ pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) keys: Vec<Key>,
     pub(super) leftovers: Vec<Leftover>,
+    pub(super) files: Vec<NamedFile>,
 }
 
 /// One table, or the absence of one: then every key has its default.
@@ -53,6 +57,7 @@ pub(super) struct Section<'a> {
     asked: Vec<&'static str>,
     unsound: Vec<&'static str>,
     problems: Vec<Problem>,
+    files: Vec<NamedFile>,
 }
 
 /// What a value should have been.
@@ -65,7 +70,16 @@ impl<'a> Section<'a> {
         table: Option<&'a DeTable<'a>>,
         start: usize,
     ) -> Self {
-        Self { text, title, table, start, asked: Vec::new(), unsound: Vec::new(), problems: Vec::new() }
+        Self {
+            text,
+            title,
+            table,
+            start,
+            asked: Vec::new(),
+            unsound: Vec::new(),
+            problems: Vec::new(),
+            files: Vec::new(),
+        }
     }
 
     /// The keys that nobody asked for are unknown.
@@ -82,6 +96,7 @@ impl<'a> Section<'a> {
         }
         findings.keys.extend(self.asked.iter().map(|name| Key { table: self.title, name }));
         findings.problems.extend(self.problems);
+        findings.files.extend(self.files);
     }
 
     /// Whether the key is written.
@@ -102,6 +117,14 @@ impl<'a> Section<'a> {
             None => (self.start, None),
         };
         self.note(name, at, written, " = ", remedy.into());
+    }
+
+    /// The file that a key names, by its full path.
+    pub(super) fn names(&mut self, name: &'static str, path: &Path) {
+        let found = self.table.and_then(|table| table.get_key_value(name));
+        let line = found.map(|(key, _)| line_of(self.text, key.span().start));
+        let subject = self.subject(name, found.map(|(_, value)| value.span()), " = ");
+        self.files.push(NamedFile { path: path.to_owned(), line, subject });
     }
 
     /// A key's value by `read`, which says what would have been right; the default where it is not written or wrong.
@@ -343,6 +366,13 @@ impl<'a> Section<'a> {
         joint: &str,
         remedy: Remedy,
     ) {
+        let subject = self.subject(name, written, joint);
+        self.problems.push(Problem { line: Some(line_of(self.text, at)), subject, remedy });
+        self.unsound.push(name);
+    }
+
+    /// Table, key and what is written there.
+    fn subject(&self, name: &str, written: Option<Range<usize>>, joint: &str) -> String {
         let mut subject = String::from(self.title);
         if !subject.is_empty() {
             subject.push(' ');
@@ -353,8 +383,7 @@ impl<'a> Section<'a> {
             subject.push_str(joint);
             subject.push_str(&excerpt(written));
         }
-        self.problems.push(Problem { line: Some(line_of(self.text, at)), subject, remedy });
-        self.unsound.push(name);
+        subject
     }
 }
 

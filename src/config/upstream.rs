@@ -25,7 +25,7 @@ pub(super) fn read(
         &[("off", Protection::Off), ("starttls", Protection::StartTls), ("implicit", Protection::Implicit)],
     );
     let endpoints = endpoints(&mut section, addresses, protection);
-    let ca = section.text("ca", None, |text| Ok(optional_path(folder, text)));
+    let ca = optional_file(&mut section, "ca", folder);
     let identity = identity(&mut section, folder, protection);
     let credentials = credentials(&mut section, folder, protection, &endpoints);
     let reply = section.duration("timeout", 150 * SECOND, SECOND..=HOUR);
@@ -104,8 +104,8 @@ fn endpoints(section: &mut Section<'_>, addresses: Vec<Address>, protection: Pro
 
 /// Our certificate towards the upstream.
 fn identity(section: &mut Section<'_>, folder: &Path, protection: Protection) -> Option<KeyPair> {
-    let certificate = section.text("client_certificate", None, |text| Ok(optional_path(folder, text)));
-    let private_key = section.text("client_key", None, |text| Ok(optional_path(folder, text)));
+    let certificate = optional_file(section, "client_certificate", folder);
+    let private_key = optional_file(section, "client_key", folder);
     if !section.sound(&["client_certificate", "client_key", "tls"]) {
         return None;
     }
@@ -136,7 +136,7 @@ fn credentials(
         true => Err("a name without NUL".to_owned()),
         false => Ok(text.to_owned()),
     });
-    let password_file = section.text("password_file", None, |text| Ok(optional_path(folder, text)));
+    let password_file = optional_file(section, "password_file", folder);
     if !section.sound(&["username", "password_file", "tls", "address"]) {
         return None;
     }
@@ -193,6 +193,9 @@ fn own_domains(hostname: &str) -> Vec<String> {
 }
 
 /// The path of a file that need not be named.
-fn optional_path(folder: &Path, text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| folder.join(text))
+fn optional_file(section: &mut Section<'_>, name: &'static str, folder: &Path) -> Option<PathBuf> {
+    let read = |text: &str| Ok((!text.is_empty()).then(|| folder.join(text)));
+    let path = section.text(name, None, read)?;
+    section.names(name, &path);
+    Some(path)
 }

@@ -93,8 +93,12 @@ impl Template {
     /// # Errors
     /// It cannot be read, or is no template.
     pub fn read(path: &Path) -> Result<Self, TemplateError> {
-        let octets =
-            std::fs::read(path).map_err(|error| TemplateError(format!("{}: {error}", path.display())))?;
+        let octets = std::fs::read(path).map_err(|error| {
+            TemplateError(format!(
+                "{}: {error}; right is a text file that Gatepost's user can read, or \"\" for the usual notice",
+                path.display()
+            ))
+        })?;
         let text = match str::from_utf8(&octets) {
             Ok(text) if octets.len() <= MAX_SIZE => Self::parse(text),
             Ok(_) => Err((None, format!("at most {} KiB", MAX_SIZE / 1024))),

@@ -20,7 +20,7 @@ pub use rules::{Policy, Rules};
 #[derive(Debug, thiserror::Error)]
 pub enum SendersError {
     /// It cannot be read.
-    #[error("{path}: {cause}; it is the file of [sender] map")]
+    #[error("{path}: {cause}; is [sender] map right, and may Gatepost's user read it?")]
     Io {
         /// The file.
         path: String,

@@ -103,18 +103,18 @@ impl Workshop {
         } else {
             Authenticator::open_if_there(users, mechanisms, secret)
         };
-        let auth = auth.map_err(users_unusable)?;
+        let unusable = |error: &dyn std::fmt::Display| ServerError(config.files.located(&error));
+        let auth = auth.map_err(|error| unusable(&users_unusable(&error)))?;
         let auth = auth.limited(config.auth.guesses, config.auth.max_checks).map_err(ServerError::from)?;
         let senders = Senders::open(config.sender.policy, &config.upstream.domains, &config.sender.map)
-            .map_err(ServerError::from)?;
+            .map_err(|error| unusable(&error))?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
         let parked = || parked_blocks(&spool);
         let ledger = Ledger::open(data_dir.path(), config.policy.clone(), &parked, clock::now());
         let ledger = ledger.map_err(ServerError::from)?;
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;
-        let upstream = Upstream::open(config.upstream.settings.clone()).map_err(ServerError::from)?;
-        let tls = certificate(&config)?;
+        let upstream = Upstream::open(config.upstream.settings.clone()).map_err(|error| unusable(&error))?;
         let buffers = Buffers::new(config.session.max_buffered);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
@@ -123,6 +123,7 @@ impl Workshop {
             maillog::digests_unreadable(&why);
         }
         let terms = Terms::read(Arc::clone(&config)).map_err(ServerError)?;
+        let tls = certificate(&config)?;
         let desk = Desk::new(terms, outbox, spool.clone());
         let in_force = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let parts = Parts {
@@ -166,25 +167,28 @@ impl Workshop {
 /// on: a configuration that cannot be started leaves no files beside it.
 fn certificate(config: &Config) -> Result<tls::Acceptor, ServerError> {
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
-    if config.tls.may_generate
-        && self_signed::ensure(certificate, key, &config.hostname).map_err(ServerError::from)?
-    {
-        maillog::self_signed(certificate);
+    let unusable = |error: tls::TlsError| ServerError(config.files.located(&error));
+    let client_ca = config.tls.client_ca.as_deref();
+    if config.tls.may_generate {
+        // The other files first: they may keep the start from going on too.
+        tls::Acceptor::open(config.certificates.clone(), client_ca).map_err(unusable)?;
+        if self_signed::ensure(certificate, key, &config.hostname).map_err(unusable)? {
+            maillog::self_signed(certificate);
+        }
     }
-    tls::Acceptor::open(config.key_pairs(), config.tls.client_ca.as_deref()).map_err(ServerError::from)
+    tls::Acceptor::open(config.key_pairs(), client_ca).map_err(unusable)
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn users_unusable(error: UsersError) -> ServerError {
-    let cure = match &error {
+fn users_unusable(error: &UsersError) -> String {
+    let cure = match error {
         UsersError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => {
-            "; `gatepost user add NAME` makes it (or set [auth] users, or [relay] hosts alone)"
+            ". Relay hosts alone ([relay] hosts) need none"
         }
         UsersError::Io { .. } => "; let Gatepost's user read it, or set [auth] users",
         // They say it themselves.
         UsersError::Line { .. } | UsersError::Empty { .. } => "",
     };
-    ServerError(format!("{error}{cure}"))
+    format!("{error}{cure}")
 }
 
 impl Server {

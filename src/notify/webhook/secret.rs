@@ -44,7 +44,11 @@ impl Secrets {
     /// It cannot be read, or a line is no secret.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let file = path.display();
-        let octets = std::fs::read(path).map_err(|error| SecretError(format!("{file}: {error}")))?;
+        let octets = std::fs::read(path).map_err(|error| {
+            SecretError(format!(
+                "{file}: {error}; right is a file that Gatepost's user can read, or \"\" for one that Gatepost makes"
+            ))
+        })?;
         let octets = Zeroizing::new(octets);
         let text = str::from_utf8(&octets).unwrap_or_default();
         let mut secrets = Vec::new();
