@@ -96,6 +96,11 @@ fn findings_that_would_keep_it_from_working() {
     });
     expect(&Setup::new(denying.address).write(), 1, &["relay"]);
 
+    // It puts all mail off: that is inconclusive, as it is of a recipient.
+    let busy =
+        Scripted::with(|asked| if asked.verb == "MAIL" { Answer::reply("451 4.3.0 later") } else { None });
+    expect(&Setup::new(busy.address).write(), 0, &["warning: the upstream puts off mail from"]);
+
     // No certificate where one is named.
     let upstream = Scripted::start();
     let gatepost = Setup::new(upstream.address).set("tls.certificate", "not-there.pem").write();
@@ -164,6 +169,29 @@ fn serve_and_status_say_that_the_upstream_is_blind() {
     assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"), "while `serve` is down");
     gatepost.start();
     assert!(gatepost.run(&["status"]).expect(0).stderr.contains("BLIND"));
+}
+
+/// What everybody can read or change is no secret.
+#[test]
+fn files_that_are_open_to_everybody_are_named() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).write();
+    let allow = |name: &str, mode| {
+        let path = gatepost.folder().join(name);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    for (users, key, expected) in [
+        (0o600, 0o640, &[][..]),
+        (0o666, 0o600, &["users has mode 0666"]),
+        (0o602, 0o644, &["users has mode 0602", "server.key has mode 0644"]),
+    ] {
+        allow("users", users);
+        allow("server.key", key);
+        let (_, text) = check(&gatepost);
+        assert_eq!(text.matches(" has mode ").count(), expected.len(), "{text}");
+        assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+        assert_eq!(text.matches("run: chmod 600 ").count(), expected.len(), "{text}");
+    }
 }
 
 /// `check | head -1`: the exit status tells of all that was found.

@@ -4,10 +4,10 @@
 //! and refused; mail refused to those who may send; files that cannot be used. All else is a warning.
 
 use super::folder::Foreign;
-use super::local::{self, Certificate, UsersFile};
+use super::local::{self, Certificate, OpenSecret, UsersFile};
 use super::upstream::{self, Asked, Place, Said, Sender, Talk};
 use super::{Finding, Severity};
-use crate::config::{Action, Config};
+use crate::config::{Action, Config, units};
 use crate::guard::ledger::OnAlarm;
 use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::net::tls::Expiring;
@@ -28,14 +28,38 @@ fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<Stri
 
 /// About this machine.
 pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let Err(why) = &facts.read_as {
-        findings.push(error("process", why.clone(), "Make that user, or set another [process] user"));
-    }
-    let read = |why: &str| match &facts.read_as {
+    let checks: [fn(&local::Facts, &Config) -> Vec<Finding>; 10] = [
+        process,
+        data_dir,
+        certificates,
+        open_secrets,
+        users,
+        senders,
+        descriptors,
+        notify,
+        withheld,
+        relay_hosts,
+    ];
+    checks.iter().flat_map(|check| check(facts, config)).collect()
+}
+
+fn process(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
+    let why = facts.read_as.as_ref().err();
+    why.map(|why| error("process", why.clone(), "Make that user, or set another [process] user"))
+        .into_iter()
+        .collect()
+}
+
+/// Why a file cannot be used, and by whom.
+fn read(facts: &local::Facts, why: &str) -> String {
+    match &facts.read_as {
         Ok(Some(user)) => format!("{why} (read as `{user}`, [process] user)"),
         _ => why.to_owned(),
-    };
+    }
+}
+
+fn data_dir(facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
     if let Some(why) = &facts.unusable {
         let cure = "Give data_dir to the user that Gatepost runs as, and check as that user; or set another data_dir";
         findings.push(error("data_dir", format!("data_dir cannot be used: {why}"), cure));
@@ -54,6 +78,11 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         );
         findings.push(warning("data_dir", finding, format!("Run: chmod -R go= {}", path.display())));
     }
+    findings
+}
+
+fn certificates(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
     match &facts.certificate {
         Certificate::Usable => {}
         Certificate::ToBeMade => findings.push(warning(
@@ -62,7 +91,8 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "Set [tls] certificate and private_key to those of your host name",
         )),
         Certificate::Unusable(why) => {
-            findings.push(error("certificate", read(why), "Mend that file, or name another in [tls] or [[certificate]]"));
+            let cure = "Mend that file, or name another in [tls] or [[certificate]]";
+            findings.push(error("certificate", read(facts, why), cure));
         }
     }
     for (Expiring { certificate, not_after }, expired) in &facts.expiring {
@@ -75,24 +105,35 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             warning("certificate", format!("the certificate in {certificate} expires at {not_after}"), RENEW)
         });
     }
-    for path in &facts.readable_secrets {
-        let of_webhook = config.notify.webhook.as_ref().is_some_and(|hook| &hook.secret_file == path);
-        let about = if of_webhook { "webhook" } else { "upstream" };
+    findings
+}
+
+fn open_secrets(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
+    let finding = |OpenSecret { about, path, mode }: &OpenSecret| {
         let path = path.display();
-        let finding = format!("{path} can be read by everybody on this machine, and holds a secret");
-        findings.push(warning(about, finding, format!("Run: chmod o= {path}")));
-    }
-    users(&facts.users, config, read, &mut findings);
-    if let Some(why) = &facts.senders {
-        findings.push(error("senders", read(why), "Mend that line, or [sender] map"));
-    }
-    descriptors(facts.descriptors, config, &mut findings);
+        let may = match (mode & 0o004 != 0, mode & 0o002 != 0) {
+            (true, true) => "read and changed",
+            (false, true) => "changed",
+            (_, false) => "read",
+        };
+        let finding = format!(
+            "{path} has mode {mode:04o}, and can be {may} by everybody on this machine: it holds a secret"
+        );
+        warning(about, finding, format!("Run: chmod 600 {path} (640 where Gatepost reads it by its group)"))
+    };
+    facts.open_secrets.iter().map(finding).collect()
+}
+
+fn senders(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
+    let why = facts.senders.as_ref();
+    why.map(|why| error("senders", read(facts, why), "Mend that line, or [sender] map")).into_iter().collect()
+}
+
+fn notify(facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for why in &facts.notify {
-        findings.push(error(
-            "notify",
-            read(why),
-            "Mend that file, or [notify] template and webhook_secret_file",
-        ));
+        let cure = "Mend that file, or [notify] template and webhook_secret_file";
+        findings.push(error("notify", read(facts, why), cure));
     }
     if facts.weak_secret {
         findings.push(warning(
@@ -102,12 +143,18 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         ));
     }
     if config.notify.to.is_empty() {
-        findings.push(warning(
-            "notify",
-            "nobody is told of blocks, the log alone",
-            "Set [notify] to = [\"abuse@example.org\"]",
-        ));
+        let finding = match config.notify.webhook {
+            None => "nobody is told of blocks, the log alone",
+            Some(_) => "no mail is sent about blocks: the webhook and the log alone tell of them",
+        };
+        findings.push(warning("notify", finding, "Set [notify] to = [\"abuse@example.org\"]"));
     }
+    findings
+}
+
+/// What is kept back, and for how long.
+fn withheld(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
     if config.action == Action::Refuse && config.policy.detection.on_alarm == OnAlarm::Probation {
         findings.push(warning(
             "limit",
@@ -115,20 +162,41 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "Set [detection] on_alarm = \"notify\" where the law forbids that",
         ));
     }
-    for network in config.relay_hosts.iter().filter(|network| network.prefix_len() == 0) {
+    if !config.notify.to.is_empty()
+        && let (Some(kept), Some(digest)) = (config.quarantine.expire_after, config.notify.digest)
+        && kept < digest
+    {
+        let (kept, digest) = (units::show_duration(kept), units::show_duration(digest));
+        let finding = format!(
+            "[quarantine] expire_after is {kept}, and [notify] digest {digest}: nothing expires before a digest has announced it, \
+             so mail is kept for longer"
+        );
         findings.push(warning(
-            "relay",
-            format!("[relay] hosts has {network}: everybody in the world can send without logging in"),
-            "Name your own networks alone",
+            "quarantine",
+            finding,
+            "Set [notify] digest to no more than expire_after, or to \"off\"",
         ));
     }
     findings
 }
 
-fn users(file: &UsersFile, config: &Config, read: impl Fn(&str) -> String, findings: &mut Vec<Finding>) {
+fn relay_hosts(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let open = config.relay_hosts.iter().filter(|network| network.prefix_len() == 0);
+    open.map(|network| {
+        warning(
+            "relay",
+            format!("[relay] hosts has {network}: everybody in the world can send without logging in"),
+            "Name your own networks alone",
+        )
+    })
+    .collect()
+}
+
+fn users(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let path = config.auth.users.display();
     let relay_hosts = !config.relay_hosts.is_empty();
-    match file {
+    let mut findings = Vec::new();
+    match &facts.users {
         UsersFile::Missing if relay_hosts => {}
         UsersFile::Missing => {
             findings.push(error(
@@ -137,7 +205,7 @@ fn users(file: &UsersFile, config: &Config, read: impl Fn(&str) -> String, findi
                 "Run: gatepost user add NAME",
             ));
         }
-        UsersFile::Unusable { why, cure } => findings.push(error("users", read(why), *cure)),
+        UsersFile::Unusable { why, cure } => findings.push(error("users", read(facts, why), *cure)),
         UsersFile::Usable { shut_out, barred, offered } => {
             for (name, why) in shut_out {
                 let cure = format!("Run: gatepost user passwd {name}");
@@ -158,18 +226,22 @@ fn users(file: &UsersFile, config: &Config, read: impl Fn(&str) -> String, findi
             }
         }
     }
+    findings
 }
 
-fn descriptors(limit: Option<u64>, config: &Config, findings: &mut Vec<Finding>) {
+fn descriptors(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let connections = config.session.max_connections.saturating_add(config.upstream.settings.max_connections);
     let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(RESERVE);
-    if let Some(limit) = limit.filter(|limit| *limit < needed) {
-        findings.push(warning(
+    let few = facts.descriptors.filter(|limit| *limit < needed);
+    few.map(|limit| {
+        warning(
             "descriptors",
             format!("a process may have {limit} files open here, and max_connections may need {needed}"),
             format!("Start `serve` with more (LimitNOFILE={needed} in its unit, or ulimit -n {needed}), or lower [session] max_connections"),
-        ));
-    }
+        )
+    })
+    .into_iter()
+    .collect()
 }
 
 /// About all upstreams.
@@ -232,6 +304,11 @@ fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
             "xclient",
             format!("the upstream offers XCLIENT, and refuses it for {sender}: {why}"),
             "Permit it (the README has the recipe for Postfix), or set [upstream] xclient = false",
+        )),
+        Said::MailRefused(reply) if reply.is_transient() => findings.push(warning(
+            "inconclusive",
+            format!("the upstream puts off MAIL from {sender}: {reply}"),
+            "Check again in a while; if that is all that it ever says, let it take mail from those who may send",
         )),
         Said::MailRefused(reply) => findings.push(error(
             "upstream",
@@ -423,7 +500,8 @@ mod tests {
         let refused = || "550 5.7.0 no".to_owned();
         for (said, expected) in [
             (Said::XclientRefused(refused()), (Error, "xclient")),
-            (Said::MailRefused(refused()), (Error, "upstream")),
+            (Said::MailRefused(reply("550 5.7.0 no")), (Error, "upstream")),
+            (Said::MailRefused(reply("451 4.3.0 later")), (Warning, "inconclusive")),
             (Said::BrokeOff("closed".to_owned()), (Error, "upstream")),
         ] {
             assert_eq!(summary(vec![talk(said)], "[upstream]\ncanary = [\"example.net\"]\n"), [expected]);
@@ -457,7 +535,7 @@ mod tests {
             exposed: Vec::new(),
             notify: Vec::new(),
             weak_secret: false,
-            readable_secrets: Vec::new(),
+            open_secrets: Vec::new(),
             unusable: None,
             foreign: None,
         }
@@ -469,6 +547,41 @@ mod tests {
 
     fn foreign() -> Foreign {
         Foreign { path: "/data/secret".into(), owner: "root".to_owned(), expected: "gatepost".to_owned() }
+    }
+
+    fn open_secret() -> OpenSecret {
+        OpenSecret { about: "upstream", path: "/etc/password".into(), mode: 0o644 }
+    }
+
+    #[test]
+    fn who_is_told_of_blocks() {
+        for (text, part) in [
+            ("", "nobody is told of blocks, the log alone"),
+            (
+                "[notify]\nwebhook = \"https://hook.example/\"\n",
+                "no mail is sent about blocks: the webhook and the log",
+            ),
+        ] {
+            let found = local(&well(), &config(text));
+            assert!(
+                found.iter().any(|finding| finding.about == "notify" && finding.finding.starts_with(part)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_open_secret_is_named_with_its_mode() {
+        for (mode, part) in [
+            (0o644, "/etc/password has mode 0644, and can be read by everybody"),
+            (0o666, "/etc/password has mode 0666, and can be read and changed by everybody"),
+            (0o602, "/etc/password has mode 0602, and can be changed by everybody"),
+        ] {
+            let facts = local::Facts { open_secrets: vec![OpenSecret { mode, ..open_secret() }], ..well() };
+            let found = local(&facts, &config("[notify]\nto = [\"abuse@example.org\"]\n"));
+            assert!(found[0].finding.starts_with(part), "{}", found[0].finding);
+            assert!(found[0].cure.starts_with("Run: chmod 600 /etc/password"), "{}", found[0].cure);
+        }
     }
 
     #[test]
@@ -531,11 +644,7 @@ mod tests {
                 QUIET,
                 &[(Error, "data_dir")],
             ),
-            (
-                local::Facts { readable_secrets: vec!["/etc/password".into()], ..well() },
-                QUIET,
-                &[(Warning, "upstream")],
-            ),
+            (local::Facts { open_secrets: vec![open_secret()], ..well() }, QUIET, &[(Warning, "upstream")]),
             (local::Facts { foreign: Some(foreign()), ..well() }, QUIET, &[(Warning, "data_dir")]),
             (
                 local::Facts { foreign: Some(foreign()), unusable: Some("root's".to_owned()), ..well() },
@@ -543,6 +652,23 @@ mod tests {
                 &[(Error, "data_dir")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
+            // Nothing expires before a digest has announced it; where nobody gets one, nothing waits.
+            (
+                well(),
+                "[notify]\nto = [\"abuse@example.org\"]\n[quarantine]\nexpire_after = \"1h\"\n",
+                &[(Warning, "quarantine")],
+            ),
+            (
+                well(),
+                "[notify]\nto = [\"abuse@example.org\"]\ndigest = \"1h\"\n[quarantine]\nexpire_after = \"1h\"\n",
+                &[],
+            ),
+            (
+                well(),
+                "[notify]\nto = [\"abuse@example.org\"]\ndigest = \"off\"\n[quarantine]\nexpire_after = \"1h\"\n",
+                &[],
+            ),
+            (well(), "[quarantine]\nexpire_after = \"1h\"\n", &[(Warning, "notify")]),
             (
                 well(),
                 "[notify]\nto = [\"abuse@example.org\"]\n[limit]\naction = \"refuse\"\n",

@@ -32,8 +32,8 @@ pub(super) struct Facts {
     pub(super) senders: Option<String>,
     /// Folders and files of ours that others than Gatepost's user can read.
     pub(super) exposed: Vec<PathBuf>,
-    /// Files with a secret of ours that everybody can read.
-    pub(super) readable_secrets: Vec<PathBuf>,
+    /// Files with a secret that everybody can read, or change.
+    pub(super) open_secrets: Vec<OpenSecret>,
     /// Of `[notify]`: what cannot be used, and why.
     pub(super) notify: Vec<String>,
     /// The secret of the webhook is a short one.
@@ -42,6 +42,15 @@ pub(super) struct Facts {
     pub(super) unusable: Option<String>,
     /// Something in it that belongs to another user than it.
     pub(super) foreign: Option<Foreign>,
+}
+
+/// A file with a secret that is not kept.
+pub(super) struct OpenSecret {
+    /// What it belongs to.
+    pub(super) about: &'static str,
+    pub(super) path: PathBuf,
+    /// Its permissions.
+    pub(super) mode: u32,
 }
 
 pub(super) enum Certificate {
@@ -79,8 +88,11 @@ pub(super) fn look(config: &Config) -> Facts {
         }
     }
     let (unusable, foreign) = (folder::unusable(&config.data_dir), folder::foreign(&config.data_dir));
+    let secrets = secret_files(config).into_iter();
+    let secrets =
+        secrets.map(|(about, path)| OpenSecret { about, path: path.clone(), mode: mode(path) & 0o7777 });
     // A group of one's own is how some keep such files.
-    let readable_secrets = secret_files(config).filter(|path| mode(path) & 0o007 != 0).cloned().collect();
+    let open_secrets = secrets.filter(|secret| secret.mode & 0o006 != 0).collect();
     let read_as = process::look_as_user(config).map_err(|error| error.to_string());
     let (certificate, expiring) = certificate(config);
     let template = config.notify.template.as_deref().map(Template::read);
@@ -88,7 +100,7 @@ pub(super) fn look(config: &Config) -> Facts {
     // One that `serve` has yet to make is no finding.
     let there = webhook.filter(|hook| !hook.own_secret || hook.secret_file.exists());
     let secrets = there.map(|hook| Secrets::read(&hook.secret_file));
-    let wrong = |error: &dyn std::fmt::Display| error.to_string();
+    let wrong = |error: &dyn std::fmt::Display| config.files.located(&error);
     let notify = [
         template.and_then(|read| read.err().map(|error| wrong(&error))),
         secrets.as_ref().and_then(|read| read.as_ref().err().map(|error| wrong(error))),
@@ -99,32 +111,37 @@ pub(super) fn look(config: &Config) -> Facts {
         certificate,
         expiring,
         users: users(config),
-        senders: Senders::open(config.sender.policy, &[], &config.sender.map)
-            .err()
-            .map(|why| why.to_string()),
+        senders: Senders::open(config.sender.policy, &[], &config.sender.map).err().map(|why| wrong(&why)),
         exposed,
         notify: notify.into_iter().flatten().collect(),
         weak_secret: secrets.is_some_and(|read| read.is_ok_and(|secrets| secrets.are_weak())),
-        readable_secrets,
+        open_secrets,
         unusable,
         foreign,
     }
 }
 
-fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+/// The files with a secret, each with what it belongs to.
+fn secret_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
     let settings = &config.upstream.settings;
+    let keys = config.certificates.iter().map(|pair| &pair.private_key);
     let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
-    let webhook = config.notify.webhook.as_ref().map(|hook| &hook.secret_file);
     let identity = settings.identity.as_ref().map(|identity| &identity.private_key);
-    password.into_iter().chain(identity).chain(webhook)
+    let webhook = config.notify.webhook.as_ref().map(|hook| &hook.secret_file);
+    let mut files = vec![("users", &config.auth.users), ("certificate", &config.tls.private_key)];
+    files.extend(keys.map(|key| ("certificate", key)));
+    files.extend(password.into_iter().chain(identity).map(|file| ("upstream", file)));
+    files.extend(webhook.map(|file| ("webhook", file)));
+    files
 }
 
 fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
+    let wrong = |error: &dyn std::fmt::Display| config.files.located(&error);
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
     let there = match (self_signed::is_there(certificate), self_signed::is_there(key)) {
         (Ok(certificate), Ok(key)) => certificate || key,
         // `serve` would make none either.
-        (Err(error), _) | (_, Err(error)) => return (Certificate::Unusable(error.to_string()), Vec::new()),
+        (Err(error), _) | (_, Err(error)) => return (Certificate::Unusable(wrong(&error)), Vec::new()),
     };
     let made = config.tls.may_generate && !there;
     let pairs = if made { config.certificates.clone() } else { config.key_pairs() };
@@ -135,7 +152,7 @@ fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
             let usable = if made { Certificate::ToBeMade } else { Certificate::Usable };
             (usable, expiring.map(|one| (one.clone(), one.not_after <= now)).collect())
         }
-        Err(error) => (Certificate::Unusable(error.to_string()), Vec::new()),
+        Err(error) => (Certificate::Unusable(wrong(&error)), Vec::new()),
     }
 }
 
@@ -150,7 +167,7 @@ fn users(config: &Config) -> UsersFile {
                 UsersError::Io { .. } => "Let the user that Gatepost runs as read it, or set [auth] users",
                 UsersError::Line { .. } | UsersError::Empty { .. } => "Mend that line",
             };
-            return UsersFile::Unusable { why: error.to_string(), cure };
+            return UsersFile::Unusable { why: config.files.located(&error), cure };
         }
     };
     let mechanisms = &config.auth.mechanisms;

@@ -60,8 +60,8 @@ pub(super) struct Talk {
 pub(super) enum Said {
     /// It offers XCLIENT, and refused ours.
     XclientRefused(String),
-    /// It refused MAIL, or gave no answer to it.
-    MailRefused(String),
+    /// It refused MAIL, for good or for now.
+    MailRefused(Reply),
     /// Its replies about recipients that do not exist.
     Recipients(Vec<Asked>),
     /// It broke off.
@@ -153,7 +153,7 @@ async fn talk(upstream: &Upstream, sender: &Sender, config: &Config) -> Said {
     }
     let said = match opened {
         Ok(reply) if reply.is_positive() => recipients(&mut transaction, config).await,
-        Ok(reply) => Said::MailRefused(reply.to_string()),
+        Ok(reply) => Said::MailRefused(reply),
         Err(fault) => Said::BrokeOff(fault.to_string()),
     };
     transaction.abandon();
