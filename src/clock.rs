@@ -141,16 +141,17 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// How long ago that is, where it is about what is very old.
+    /// How far back the clock must agree before something very old is removed.
     const WAIT: Duration = Duration::from_secs(3600);
-    /// Where it is about less time: this share of it.
-    const SHARE: u32 = 100;
+    /// For a younger thing: its age divided by this.
+    const DIVISOR: u32 = 100;
     /// So many looks are kept for each wait.
     const LOOKS: u32 = 8;
 
-    /// How long ago that is, at the least, where it is about what is `age` old; an eighth and a look's distance more at the most.
+    /// How far back the clock must agree, at the least, before what is `age` old is removed; an eighth and a look's distance more at
+    /// the most.
     pub fn wait(age: Duration) -> Duration {
-        (age / Self::SHARE).min(Self::WAIT)
+        (age / Self::DIVISOR).min(Self::WAIT)
     }
 
     /// It is `now` at `at`, and it is about what is `age` old: the earliest time that it was at any look, from one a while ago to this
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_ahead_for_a_while_settles_nothing() {
-        let age = Settled::WAIT * Settled::SHARE;
+        let age = Settled::WAIT * Settled::DIVISOR;
         let (begin, minute) = (Instant::now(), Duration::from_secs(60));
         let mut settled = Settled::default();
         let right = |n: u32| Timestamp::from_millis(1_000_000_000_000).after(minute * n);

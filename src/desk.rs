@@ -272,7 +272,7 @@ impl Desk {
         self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// 80 % of the quarantine are used.
+    /// 80 % of the quarantine is used.
     pub async fn quarantine_nearly_full(&self, usage: Usage) {
         let Usage { messages, octets } = usage;
         let max_size = self.config().quarantine.max_size;

@@ -173,10 +173,10 @@ impl SessionLog {
             "authentication put off: too many wrong passwords came from there, or for that account, or too many are being checked");
     }
 
-    /// A user logged in behind many wrong passwords.
+    /// A user logged in after many wrong passwords.
     pub fn guessed(&self, account: &Account, guessed: Guessed) {
         warn!(session = %self.id, client = %self.client, %account, guesses = guessed.guesses, addresses = guessed.addresses,
-            "A PASSWORD MAY HAVE BEEN GUESSED: a log-in succeeded from a new address behind many wrong passwords");
+            "A PASSWORD MAY HAVE BEEN GUESSED: a log-in succeeded from a new address after many wrong passwords");
     }
 
     /// The upstream answered a RCPT.
@@ -446,34 +446,34 @@ pub fn left_out() {
         let client = origin.as_ref().map(Account::as_str);
         match kind {
             Kind::TurnedAway => {
-                warn!(clients = lines, "too many connections: so many more turned away within a minute");
+                warn!(clients = lines, "too many connections: more clients were turned away within a minute");
             }
             Kind::AcceptFailed => {
-                error!(failures = lines, "so many more connections could not be taken within a minute");
+                error!(failures = lines, "more connections could not be taken within a minute");
             }
             Kind::AuthenticationFailed => {
                 warn!(
                     client,
                     failures = lines,
-                    "so many more log-ins failed within a minute, of which no line was written"
+                    "more log-ins failed within a minute and were not logged one by one"
                 );
             }
             Kind::AccountCrowded => {
                 warn!(
                     client,
                     times = lines,
-                    "too many sessions of one account, so many more times within a minute"
+                    "too many sessions of one account: more clients were turned away within a minute"
                 );
             }
             Kind::OtherProtocol => {
-                info!(
-                    client,
-                    times = lines,
-                    "another protocol was spoken so many more times within a minute"
-                );
+                info!(client, times = lines, "more connections spoke another protocol within a minute");
             }
             Kind::CredentialsExposed => {
-                warn!(client, times = lines, "credentials exposed so many more times within a minute");
+                warn!(
+                    client,
+                    times = lines,
+                    "credentials exposed: more clients sent AUTH on an unencrypted connection within a minute"
+                );
             }
         }
     }
@@ -620,13 +620,13 @@ pub fn common_cause(cause: &Cause) {
         "common cause: this domain refused the recipients of several accounts and accepted none, so its answers do not count; is it down, or are we not welcome there?");
 }
 
-/// It does so no more, or was not asked for a while.
+/// It no longer does so, or was not asked for a while.
 pub fn common_cause_over(cause: &Cause) {
     info!(domain = clean(&cause.domain), since = %cause.since, uncounted = cause.answers,
         "common cause over: the answers of this domain count again");
 }
 
-/// 80 % of the quarantine are used.
+/// 80 % of the quarantine is used.
 pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
     warn!(
         messages,

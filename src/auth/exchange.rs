@@ -90,7 +90,7 @@ impl Exchange {
         Self { shared, directory, state: State::External { name }, origin, guessed: None }
     }
 
-    /// After success: whether it came behind many guesses.
+    /// After success: whether it came after many guesses.
     pub fn guessed(&self) -> Option<Guessed> {
         self.guessed
     }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::verifier::{Key, mac};
 use crate::account::{Account, canonical};
 
-/// `[auth]`: how many wrong passwords are borne.
+/// `[auth]`: how many wrong passwords are tolerated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuessLimits {
     /// From one address within the period; 0: any number.
@@ -29,11 +29,11 @@ pub struct GuessLimits {
 }
 
 impl GuessLimits {
-    /// Any number is borne.
+    /// Any number is tolerated.
     pub const NONE: Self = Self { per_address: 0, per_account: 0, period: Duration::from_secs(3_600) };
 }
 
-/// Somebody got in behind many wrong passwords.
+/// Somebody got in after many wrong passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guessed {
     /// So many of them within the period.
@@ -52,9 +52,9 @@ const MANY_OF_ONE: usize = 10;
 const TOLD_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an address is known to an account.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// This share of what is borne from an address is not slowed down.
+/// This share of what is tolerated from an address is not slowed down.
 const UNSLOWED: (usize, usize) = (2, 5);
-/// Each guess behind those takes so much longer.
+/// Each guess after those takes so much longer.
 const STEP: Duration = Duration::from_millis(100);
 /// And none longer than this.
 const SLOWEST: Duration = Duration::from_secs(5);

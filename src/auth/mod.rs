@@ -263,7 +263,7 @@ impl Authenticator {
         Ok(self)
     }
 
-    /// Bears so many wrong passwords, and checks so many at once, from now on; what was tried stays known.
+    /// Tolerates so many wrong passwords, and checks so many at once, from now on; what was tried stays known.
     pub fn adopt(&self, guesses: GuessLimits, checks: usize) {
         self.shared.guesses.adopt(guesses);
         self.shared.checks.adopt(checks);

@@ -129,15 +129,17 @@ fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) 
         (number, true) => {
             format!("{} of {whose} end at their next command.", count(number, "open session"))
         }
+        (1, false) => format!("It has 1 open session; `gatepost kick {account}` ends it."),
         (number, false) => {
-            format!("{} of it; `gatepost kick {account}` ends them.", count(number, "open session"))
+            format!("It has {number} open sessions; `gatepost kick {account}` ends them.")
         }
     };
     output.line(format!("{what} {sessions}").trim_start())?;
     if changed.parked > 0 && changed.done != Deed::Kicked && !releases {
-        let parked = count(changed.parked, "message");
+        let verb = if changed.parked == 1 { "is" } else { "are" };
         output.line(&format!(
-            "{parked} of it in the quarantine: gatepost quarantine list --account {account}"
+            "{} of its messages {verb} in the quarantine: gatepost quarantine list --account {account}",
+            changed.parked
         ))?;
         if let Some(last) = changed.last_due.filter(|_| changed.done == Deed::Unblocked) {
             let awaited = match changed.awaited {

@@ -173,7 +173,7 @@ pub struct Auth {
     pub channel_binding: bool,
     /// The users file.
     pub users: PathBuf,
-    /// How many wrong passwords are borne.
+    /// How many wrong passwords are tolerated.
     pub guesses: GuessLimits,
     /// Passwords that are checked at the same time; 0: as many as there are cores, less one.
     pub max_checks: usize,
@@ -245,7 +245,7 @@ pub struct Session {
     pub max_connections_per_account: usize,
     /// Transactions of one session; 0: any number.
     pub max_transactions: u32,
-    /// The so-manieth error ends a session.
+    /// A session ends after this many errors.
     pub max_errors: u32,
     /// Of one message.
     pub max_message_size: u64,

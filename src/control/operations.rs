@@ -251,8 +251,8 @@ impl Operations {
     fn unreadable(&self) -> Option<String> {
         let whose = match self.spool.unreadable() {
             0 => return None,
-            1 => "1 message in the quarantine cannot be read, nor whose it is".to_owned(),
-            more => format!("{more} messages in the quarantine cannot be read, nor whose they are"),
+            1 => "1 message in the quarantine cannot be read; its account is unknown".to_owned(),
+            more => format!("{more} messages in the quarantine cannot be read; their accounts are unknown"),
         };
         Some(format!(
             "{whose}; `gatepost quarantine list` says which and why, `quarantine export` saves what is there"
@@ -434,7 +434,7 @@ impl Command<'_> {
         Ok(())
     }
 
-    /// What a block has parked no more speaks for it, should all blocks have to be had back from that.
+    /// Mail parked by a lifted block no longer proves that block, should the blocks have to be rebuilt from the quarantine.
     async fn mark_unblocked(&self, account: &Account) {
         let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
         let Some(block) = ledger.watch(account, now).await.block() else { return };

@@ -190,12 +190,12 @@ impl Window {
         self.marks.back().map(|mark| mark.at().min(now))
     }
 
-    /// How long until the first that counts at `now` counts no more.
+    /// How long until the first that counts at `now` no longer counts.
     pub fn next_expiry(&self, now: Timestamp, period: Duration) -> Option<Duration> {
         self.first(now, period).map(|first| period.saturating_sub(now.since(first)))
     }
 
-    /// The attempts held, the oldest first; some may count no more.
+    /// The attempts held, the oldest first; some may no longer count.
     pub fn marks(&self) -> impl DoubleEndedIterator<Item = Mark> + ExactSizeIterator {
         self.marks.iter().copied()
     }

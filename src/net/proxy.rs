@@ -50,7 +50,7 @@ pub enum ProxyError {
     Io(#[from] io::Error),
 }
 
-/// Reads a header, and nothing behind it.
+/// Reads a header, and nothing after it.
 ///
 /// # Errors
 /// See [`ProxyError`].
@@ -152,7 +152,7 @@ fn second_version(octets: &[u8]) -> Progress {
         return Progress::More(length - rest.len());
     }
     if rest.len() > length {
-        return Progress::Broken("octets behind a PROXY header");
+        return Progress::Broken("octets after a PROXY header");
     }
     match (version_and_command, family) {
         (0x20, _) => Progress::Complete(Origin::Own), // LOCAL

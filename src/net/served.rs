@@ -177,7 +177,7 @@ fn certified_key(certificate: &Path, private_key: &Path) -> Result<CertifiedKey,
     let chain = pem::certificates(certificate)?;
     let key = pem::private_key(private_key)?;
     let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|cause| {
-        TlsError(format!("{}: {cause}; RSA, ECDSA and Ed25519 keys are", private_key.display()))
+        TlsError(format!("{}: {cause}; use an RSA, ECDSA or Ed25519 key", private_key.display()))
     })?;
     let pair = CertifiedKey::new(chain, key);
     pair.keys_match().map_err(|cause| match cause {

@@ -2,7 +2,7 @@
 //!
 //! A ticket serves for two lives of a key at most, and for one at least. Why not the library's own rotation: it goes by the clock of the
 //! wall, by which a jump forth and back keeps one key in use for as long as the jump; and it throws an old key away at the second handshake
-//! behind its time, not at its time, so that a quiet server takes tickets that are a week old.
+//! after its time, not at its time, so that a quiet server takes tickets that are a week old.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

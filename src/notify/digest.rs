@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 pub struct Digest {
     /// Account by account.
     pub accounts: Vec<Waiting>,
-    /// Messages that cannot be read, nor whose they are.
+    /// Messages that cannot be read, so that their accounts are unknown.
     pub unreadable: u64,
     /// `[quarantine] expire_after`
     pub expire_after: Option<Duration>,
@@ -82,8 +82,12 @@ impl Digest {
             );
         }
         if self.unreadable > 0 {
+            let whose = match self.unreadable {
+                1 => "its account is unknown, and it stays",
+                _ => "their accounts are unknown, and they stay",
+            };
             text += &format!(
-                "{} cannot be read, nor whose they are; they stay.\n\x20      gatepost quarantine list\n\n",
+                "{} cannot be read; {whose}.\n\x20      gatepost quarantine list\n\n",
                 count(self.unreadable, "message")
             );
         }
@@ -208,7 +212,7 @@ mod tests {
             "user:anna\n    12 messages",
             "    2 failed: nobody took them",
             "    1 of a probation",
-            "1 message cannot be read",
+            "1 message cannot be read; its account is unknown, and it stays.\n",
             "Parked messages expire after 30 days",
         ] {
             rest = rest.split_once(part).unwrap_or_else(|| panic!("no {part} behind the others in {text}")).1;

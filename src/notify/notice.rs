@@ -45,7 +45,7 @@ pub enum Notice {
     WouldAlarm(Incident, Spared),
     /// What waits in the quarantine.
     Digest(Digest),
-    /// 80 % of the quarantine are used.
+    /// 80 % of the quarantine is used.
     QuarantineNearlyFull {
         /// Parked messages.
         messages: u64,
@@ -54,7 +54,7 @@ pub enum Notice {
         /// `[quarantine] max_size`, in octets.
         max_size: u64,
     },
-    /// A log-in succeeded from a new address behind many wrong passwords.
+    /// A log-in succeeded from a new address after many wrong passwords.
     Guessed {
         /// Whose account.
         account: Account,
@@ -498,11 +498,11 @@ fn guessed(
     let word = shell_word(account.as_str());
     format!(
         "Somebody logged in to the account {} from {client},\n\
-         an address that was not known for it, behind {guesses} wrong passwords from {addresses} address(es) within {}.\n\
+         an address that was not known for it, after {guesses} wrong passwords from {addresses} address(es) within {}.\n\
          Either the password has been guessed, or its owner is on the road while others guess. Nothing was done: mail of\n\
          this account goes on. There is at most one such mail a day for an account.\n\n\
          WHAT TO DO\n\n\
-         1. Ask the owner whether that was him. The log has all tries: search it for `authentication failed`.\n\
+         1. Ask the owner whether it was they who logged in. The log has all tries: search it for `authentication failed`.\n\
          2. If not, change the password and end the open sessions:\n\
          \x20      gatepost user passwd {}\n\
          \x20      gatepost kick {word}\n",
@@ -789,7 +789,7 @@ mod tests {
                     period: Duration::from_secs(3_600),
                 },
                 "A password may have been guessed: user:anna;reboot",
-                "from 192.0.2.1,\nan address that was not known for it, behind 21 wrong passwords from 3 address(es) within 1 hour",
+                "from 192.0.2.1,\nan address that was not known for it, after 21 wrong passwords from 3 address(es) within 1 hour",
             ),
             (
                 Notice::CertificateRefused { why: "a.key: damaged\u{1b}[2J".into() },

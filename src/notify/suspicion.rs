@@ -99,8 +99,8 @@ pub(super) fn would_alarm(incident: &Incident, spared: Spared) -> String {
 
 fn suspicion(incident: &Incident, what: &str) -> String {
     format!(
-        "{what} A larger part of the recipients that it asks for does not exist than honest mail has, {} of them\n\
-         within {}. Its password may be stolen; or somebody sends to an old list.\n",
+        "{what} More of its recipients do not exist than in honest mail: {} within {}.\n\
+         Its password may be stolen; or somebody sends to an old list.\n",
         incident.invalid_recipients,
         duration(incident.period),
     )

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How long after the first, second, ... try the next one comes; behind the last, [`EVERY`].
+/// How long after the first, second, ... try the next one comes; after the last, [`EVERY`].
 const FIRST_DELAYS: [Duration; 4] = [minutes(5), minutes(10), minutes(20), minutes(40)];
 /// How long after every further try.
 const EVERY: Duration = minutes(60);

@@ -373,7 +373,8 @@ impl Spool {
         failed
     }
 
-    /// Notes durably that the account's block of `blocked` is lifted, before it is: what it parked no more speaks for a block.
+    /// Notes durably that the account's block of `blocked` is lifted, before it is: mail parked by a lifted block no longer
+    /// proves that block, should the blocks have to be rebuilt from the quarantine.
     ///
     /// # Errors
     /// It could not be written.

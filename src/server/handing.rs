@@ -3,7 +3,7 @@
 //! All of it as root, so that nothing here may be steered by that user: a folder that is his already is left alone, since he may have
 //! put anything there; of others each file is looked at and given by its descriptor, never by a path that could mean another one by
 //! then; links lead nowhere, a file that has a second name stays whose it is, and so does what is mounted there. A folder is given
-//! behind all that is in it.
+//! after all that is in it.
 
 use std::io;
 use std::os::fd::OwnedFd;

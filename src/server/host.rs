@@ -53,7 +53,7 @@ impl Host for PartsHost {
         let causes = self.parts.ledger.common_causes(clock::now());
         warnings.extend(causes.iter().map(|Cause { domain, since, answers }| {
             let domain = maillog::clean(domain);
-            format!("{domain} refuses everybody since {since}: {answers} recipients there did not count")
+            format!("{domain} has refused everybody since {since}: {answers} recipients there did not count")
         }));
         warnings
     }

@@ -29,7 +29,7 @@ const DIGEST_TICK: Duration = Duration::from_secs(1);
 /// How often blocks are looked for whose time is over.
 const LAPSE_TICK: Duration = Duration::from_secs(1);
 
-/// How long a certificate that does not fit its key is waited with, since one is written behind the other.
+/// How long a certificate that does not fit its key is waited with, since one is written after the other.
 const PAIR_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the process must be up before it is told by mail: one that is started again and again fills no mailbox.
 const EXPIRY_FIRST: Duration = Duration::from_secs(60);
@@ -215,7 +215,7 @@ pub(super) async fn blocks(parts: Parts) {
     }
 }
 
-/// Says which domains refuse everybody, and when they no more do.
+/// Says which domains refuse everybody, and when they no longer do.
 pub(super) async fn causes(parts: Parts) {
     loop {
         for change in parts.ledger.cause_changes(clock::now()) {

@@ -38,7 +38,7 @@ pub struct Terms {
     pub max_recipients: usize,
     /// Transactions of one session, at the most; 0: any number.
     pub max_transactions: u32,
-    /// The session ends with its so-manieth error (CONTRACT, SMTP).
+    /// The session ends after this many errors (CONTRACT, SMTP).
     pub max_errors: u32,
     /// Whether a blocked account's mail is refused rather than parked.
     pub refuse_blocked: bool,
@@ -649,7 +649,7 @@ impl Session {
         Step::Read
     }
 
-    /// Counts it where it is an error; the last one that is borne becomes a 421.
+    /// Counts it where it is an error; the last one that is tolerated becomes a 421.
     fn reckon(&mut self, reply: Reply) -> Reply {
         if reply.is_permanent() {
             self.errors += 1;

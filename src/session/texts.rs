@@ -39,8 +39,8 @@ pub(super) const AUTH_IN_CLEAR: Reply = own(538, 7, 11, "Encryption required: se
 pub(super) const NO_AUTH: Reply = own(502, 5, 1, "AUTH is not offered here");
 pub(super) const NO_SUCH_MECHANISM: Reply = own(504, 5, 4, "This SASL mechanism is not offered");
 pub(super) const BAD_CREDENTIALS: Reply = own(535, 7, 8, "Authentication credentials invalid");
-pub(super) const SASL_SYNTAX: Reply = own(501, 5, 2, "This is no message of the SASL mechanism");
-pub(super) const SASL_BASE64: Reply = own(501, 5, 2, "This is no base64");
+pub(super) const SASL_SYNTAX: Reply = own(501, 5, 2, "Malformed message for this SASL mechanism");
+pub(super) const SASL_BASE64: Reply = own(501, 5, 2, "Not valid base64");
 pub(super) const SASL_CANCELLED: Reply = own(501, 7, 0, "Authentication cancelled");
 pub(super) const SASL_TOO_LONG: Reply = own(500, 5, 6, "Authentication exchange line is too long");
 pub(super) const AUTH_LATER: Reply =
@@ -49,7 +49,7 @@ pub(super) const AUTH_LATER: Reply =
 pub(super) const OTHER_PROTOCOL: Reply = own(500, 5, 1, "This is an SMTP server; closing the connection");
 pub(super) const LINE_TOO_LONG: Reply = own(500, 5, 2, "Line too long");
 pub(super) const LINE_FAULT: Reply =
-    own(500, 5, 2, "A line ends with CRLF and has no other CR, LF or NUL in it");
+    own(500, 5, 2, "Lines must end in CRLF and contain no other CR, LF or NUL");
 pub(super) const TOO_BIG: Reply = own(552, 3, 4, "The message or its header is too big");
 pub(super) const TOO_MANY_RECIPIENTS: Reply = own(452, 5, 3, "Too many recipients in one transaction");
 pub(super) const NEEDS_SMTPUTF8: Reply = own(553, 6, 7, "An address that is not ASCII needs SMTPUTF8");
@@ -94,7 +94,7 @@ pub(super) fn command_error(error: &CommandError) -> Reply {
         CommandError::Unknown => own(500, 5, 1, "Unknown command"),
         CommandError::Http => OTHER_PROTOCOL,
         // RFC 5321 4.1.2: 501 to invalid character codes.
-        CommandError::Character => own(501, 5, 2, "A command has printable characters only"),
+        CommandError::Character => own(501, 5, 2, "Commands may contain only printable characters"),
         CommandError::Arguments(right) => own(501, 5, 4, right),
         CommandError::ChunkSize => own(501, 5, 4, "Syntax: BDAT chunk-size [LAST]"),
         CommandError::ReversePath => own(501, 1, 7, "Bad sender address syntax"),

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::decimal::push_ipv4;
 use crate::id::SessionId;
 
-/// So many Received fields are borne; one more is taken for a loop (RFC 5321 6.3: at least 100).
+/// So many Received fields are tolerated; one more is taken for a loop (RFC 5321 6.3: at least 100).
 pub const MAX_RECEIVED: usize = 100;
 
 /// What `Received:` says.

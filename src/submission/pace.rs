@@ -44,7 +44,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How many reads of `octets` after `wait` seconds each are borne, at the most `tries`.
+    /// How many reads of `octets` after `wait` seconds each are tolerated, at the most `tries`.
     fn borne(min_rate: u32, octets: usize, wait: u64, tries: usize) -> usize {
         let mut pace = Pace::new(min_rate);
         (0..tries).take_while(|_| pace.keeps_up(octets, Duration::from_secs(wait))).count()

@@ -21,7 +21,7 @@ pub(super) struct Ended {
     pub outcome: AuthOutcome,
     /// For the log: the name that was tried, and why it was denied.
     pub denied: Option<Denied>,
-    /// For the abuse desk: it was right behind many that were wrong.
+    /// For the abuse desk: it was right after many that were wrong.
     pub guessed: Option<Guessed>,
 }
 

@@ -226,7 +226,7 @@ impl Dialer {
     }
 
     /// XCLIENT_README: the server answers with a greeting, and forgets all that was said before. Postfix hangs up on
-    /// anything that was pipelined behind the command.
+    /// anything that was pipelined after the command.
     async fn say_for_whom(&self, connection: &mut Connection, line: &[u8]) -> Result<Reply, Fault> {
         Ok(connection.command(line, self.settings.connect_timeout).await?)
     }
@@ -252,10 +252,10 @@ impl Dialer {
         if reply.code != READY {
             return Err(refused("STARTTLS", &reply));
         }
-        // What came in cleartext behind the 220 would be taken for the server's words under TLS (CVE-2011-0411's mirror
+        // What came in cleartext after the 220 would be taken for the server's words under TLS (CVE-2011-0411's mirror
         // image). What has not been read yet breaks the handshake.
         if !connection.inbox.is_empty() {
-            return Err(Fault::Protocol("octets behind the reply to STARTTLS".to_owned()));
+            return Err(Fault::Protocol("octets after the reply to STARTTLS".to_owned()));
         }
         let (stream, slot) = connection.into_parts();
         let mut connection = Connection::new(self.secure(stream, name).await?, slot);

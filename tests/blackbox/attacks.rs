@@ -172,7 +172,7 @@ fn wrong(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
 }
 
 /// CONTRACT, SMTP: AUTH while guessing is being slowed down: 454 4.7.0. Who is known from there still gets in; the log has a
-/// line for fail2ban; the abuse desk hears of a success behind many guesses.
+/// line for fail2ban; the abuse desk hears of a success after many guesses.
 #[test]
 fn guesses_from_one_address_are_put_off() {
     let upstream = Scripted::start();
@@ -212,7 +212,7 @@ fn guesses_from_one_address_are_put_off() {
     assert!(upstream.taken().is_empty(), "no notice yet");
 }
 
-/// A success behind many guesses is told once.
+/// A success after many guesses is told once.
 #[test]
 fn a_guessed_password_is_told() {
     let upstream = Scripted::start();
@@ -224,7 +224,7 @@ fn a_guessed_password_is_told() {
     gatepost.login("bob").quit();
     let notices = upstream.expect_taken(1);
     let text = String::from_utf8_lossy(&notices[0].data).into_owned();
-    for part in ["user:bob", "from 127.0.0.1,", "behind 10 wrong passwords", "gatepost user passwd bob"] {
+    for part in ["user:bob", "from 127.0.0.1,", "after 10 wrong passwords", "gatepost user passwd bob"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     gatepost.expect_log("that it may have been guessed", |line| {

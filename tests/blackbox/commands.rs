@@ -98,7 +98,8 @@ fn kick_ends_the_sessions_of_that_account_alone() {
     let mut alice = [gatepost.login("alice"), gatepost.login("alice")];
     let mut bob = gatepost.login("bob");
     alice[1].expect("MAIL FROM:<alice@mta.example>", 250);
-    assert!(gatepost.run(&["unblock", "alice"]).expect(0).stdout.contains('2'), "two sessions are open");
+    let said = gatepost.run(&["unblock", "alice"]).expect(0).stdout;
+    assert!(said.contains("It has 2 open sessions; `gatepost kick user:alice` ends them."), "{said}");
     gatepost.run(&["kick", "user:alice"]).expect(0);
     for client in &mut alice {
         drop(client.try_send(b"NOOP\r\n"));
@@ -106,6 +107,8 @@ fn kick_ends_the_sessions_of_that_account_alone() {
         client.expect_close();
     }
     bob.expect("NOOP", 250);
+    let said = gatepost.run(&["block", "bob"]).expect(0).stdout;
+    assert!(said.contains("It has 1 open session; `gatepost kick user:bob` ends it."), "{said}");
     gatepost.run(&["unblock", "bob", "--kick"]).expect(0);
     drop(bob.try_send(b"NOOP\r\n"));
     assert!(bob.reply().text().starts_with("421 4.7.0"));

@@ -48,7 +48,7 @@ pub(super) struct BlockList {
 }
 
 impl BlockList {
-    /// Of what the database has, by its so-manieth change; `listed` is what the file said.
+    /// `blocks` is what the database has as of change number `stored`; `listed` is what the file said.
     pub(super) fn new(dir: &Path, blocks: Blocks, stored: u64, listed: Option<&Listed>) -> Self {
         let same = |listed: &&Listed| {
             listed.damage.is_none() && listed.change == stored && listed.blocks == blocks && stored > 0

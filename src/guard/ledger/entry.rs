@@ -550,7 +550,7 @@ impl State {
         true
     }
 
-    /// Ends the probation if its time is over and nobody has to be told of it, or if `terms` no more have any; `false` where
+    /// Ends the probation if its time is over and nobody has to be told of it, or if `terms` no longer have any; `false` where
     /// it goes on.
     pub(super) fn end_probation(&mut self, now: Timestamp, terms: &Terms) -> bool {
         let over = |probation: &Probation| !terms.delays() || probation.told && probation.until <= now;

@@ -124,7 +124,7 @@ impl Extent {
         self.next += 1;
     }
 
-    /// The last so many rows are no more what the disk has.
+    /// The last so many rows are no longer what the disk has.
     pub(super) fn changed(&mut self, last: usize) {
         self.written = self.written.min(self.first(last));
     }

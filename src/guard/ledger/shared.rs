@@ -264,7 +264,7 @@ impl Shared {
         }
     }
 
-    /// Ends the probations whose time is over, or that the policy no more has.
+    /// Ends the probations whose time is over, or that the policy no longer has.
     pub(super) fn end_probations(&self) {
         let (now, policy) = (self.now(), self.policy.load());
         self.accounts.each(|entry| {

@@ -1,4 +1,4 @@
-//! TLS, AUTH, and how many errors are borne.
+//! TLS, AUTH, and how many errors are tolerated.
 
 use super::{Start::*, play, play_all};
 

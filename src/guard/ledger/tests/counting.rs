@@ -15,7 +15,7 @@ async fn the_nth_crosses_and_no_other() {
         ("a@x", 0),
         ("a@x", 1),
         ("b@x", HOUR - 1),
-        ("c@x", HOUR), // a@x counts no more
+        ("c@x", HOUR), // a@x no longer counts
         ("b@x", HOUR + 1),
         ("d@x", HOUR + 2),
         ("e@x", HOUR + 3),

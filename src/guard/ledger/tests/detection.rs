@@ -172,7 +172,7 @@ async fn what_is_different_for_an_account() {
     assert_eq!(watch.record(at(MINUTE)).invalid_recipients, 0);
     count(&watch, "8@x", at(1)).await;
     assert_eq!(word(&count(&watch, "9@x", at(1)).await), "crossed 9");
-    // Another policy: what was looked up for the old one holds no more.
+    // Another policy: what was looked up for the old one no longer holds.
     let anna = ledger.watch(&account("anna"), at(0)).await;
     assert_eq!(anna.terms().rule.limit, 1000);
     seven(&anna, 0, at(0)).await;
@@ -226,7 +226,7 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     assert_eq!(accounts(soon(ledger.untold_probations(at(3 * HOUR))).await), [account("dora")]);
     let kept = ledger.shared().accounts.page(None, 9);
     assert!(kept.iter().all(|entry| entry.account != ben), "its probation is over, and told");
-    // Where probation is no more there is none.
+    // Where probation no longer exists there is none.
     soon(ledger.close()).await;
     let ledger = open(dir.path(), watchful(OnAlarm::Notify));
     assert!(soon(ledger.untold_probations(at(3 * HOUR))).await.is_empty());
