@@ -20,7 +20,7 @@ pub enum NotAnAccount {
     #[error("an account's name is not empty")]
     Empty,
     /// More than [`MAX_NAME`] octets.
-    #[error("an account's name has at most 255 octets")]
+    #[error("an account's name has at most {MAX_NAME} octets")]
     TooLong,
     /// A blank or a control character.
     #[error("an account's name has no blanks and no control characters")]

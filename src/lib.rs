@@ -14,13 +14,19 @@
 //!
 //! | layer | modules | may use |
 //! | --- | --- | --- |
-//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`id`], [`fail`] | std |
-//! | 1 decisions, pure | [`session`], [`guard`]'s classify, window, detector, cause, mimicry, [`quarantine`]'s envelope, [`sender`]'s rules, [`config`]; [`replay`], apart | layer 0 |
-//! | 2 parts | [`auth`], [`upstream`], [`quarantine`], [`guard`]'s ledger, [`net`], [`notify`], [`durable`], [`rested`], [`roster`], [`sender`] | layers 0-1, not each other |
-//! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`digest`], [`maillog`], [`parts`] | layers 0-2 |
+//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`id`], [`fail`] | std; [`smtp`] the other words, [`id`] the clock, [`clock`] the fail points |
+//! | 1 decisions, pure | [`guard`]'s classify, window, detector, cause, mimicry; [`quarantine`]'s envelope, schedule; [`sender`]'s rules | layer 0; cause and detector the window, the envelope the schedule |
+//! | | [`session`] | layer 0, mimicry, [`sender`]'s rules |
+//! | | [`replay`], apart | layer 0, [`guard`]'s classify, window, detector, cause |
+//! | 1 settings, no sockets | [`config`] | layer 0; the settings that [`auth`], [`guard`] with its ledger, [`notify`], [`quarantine`], [`sender`], [`upstream`] define |
+//! | 2 parts | [`durable`], [`rested`], [`roster`] | layer 0 |
+//! | | [`net`] | layer 0, [`durable`] |
+//! | | [`auth`], [`upstream`], [`notify`] | layer 0, [`durable`], [`net`]; [`auth`] [`rested`] too, [`notify`] [`quarantine`]'s schedule |
+//! | | [`guard`]'s ledger, [`quarantine`], [`sender`] | layer 0, their own decisions; the first two [`durable`], the last [`rested`] |
+//! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`digest`], [`maillog`], [`parts`] | layers 0-2 but [`replay`], each other |
 //! | 4 program | [`server`], `cli`, `demo`, `main` | all |
 //!
-//! `tests/tidy.rs` holds the house to this. `docs/architecture.md` has the invariants and what is deliberately absent.
+//! `tests/tidy.rs` holds the house to this, unit by unit. `docs/architecture.md` has the invariants and what is deliberately absent.
 
 pub mod account;
 pub mod auth;

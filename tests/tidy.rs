@@ -48,7 +48,7 @@ const HOUSE: &[Unit] = &[
     unit("id", &["clock"], NO_WORLD),
     unit("fail", &[], &["tokio::", "sled::", "tracing::", "now()"]),
     // Layer 1: decisions. The configuration is made of the parts' own settings.
-    unit("session", &["auth", "upstream", "guard::mimicry", "sender::rules"], NO_WORLD),
+    unit("session", &["guard::mimicry", "sender::rules"], NO_WORLD),
     unit("sender::rules", &[], NO_WORLD),
     unit("guard::classify", &[], NO_WORLD),
     unit("guard::window", &[], NO_WORLD),

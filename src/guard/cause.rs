@@ -13,11 +13,11 @@ use std::time::Duration;
 use super::window::Key;
 use crate::clock::Timestamp;
 
-/// So many refusals,
+/// A domain is a common cause from this many refusals within [`SPAN`] on.
 pub const ANSWERS: usize = 20;
-/// of the recipients of so many accounts,
+/// Those who were refused are at least this many accounts.
 pub const ACCOUNTS: usize = 3;
-/// within this time.
+/// How far back refusals are counted, and how long a cause lasts without a further one.
 pub const SPAN: Duration = Duration::from_secs(10 * 60);
 /// So many domains are known.
 pub const DOMAINS: usize = 512;

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::spool::ParkError;
 
-/// The part of the file system that stays free.
-const FLOOR_SHARE: u64 = 100;
+/// What stays free: the size of the file system divided by this.
+const FLOOR_DIVISOR: u64 = 100;
 /// The least that stays free, octets: a segment of the database and a few mails.
 const FLOOR_LEAST: u64 = 16 * 1024 * 1024;
 /// The most.
 const FLOOR_MOST: u64 = 1024 * 1024 * 1024;
-/// On a tiny file system no more than this part stays free.
-const FLOOR_SHARE_MOST: u64 = 4;
+/// On a tiny file system no more stays free than its size divided by this.
+const TINY_FLOOR_DIVISOR: u64 = 4;
 /// What a message books at first, octets: a small one and its envelope.
 pub(super) const FIRST_BOOKING: u64 = 16 * 1024;
 /// How much is booked at a time once a message has outgrown its first booking, octets.
@@ -114,7 +114,7 @@ fn fits(booked: u64, octets: u64, free: u64) -> Option<u64> {
 
 /// What stays free on a file system of `total` octets.
 fn floor(total: u64) -> u64 {
-    (total / FLOOR_SHARE).clamp(FLOOR_LEAST, FLOOR_MOST).min(total / FLOOR_SHARE_MOST)
+    (total / FLOOR_DIVISOR).clamp(FLOOR_LEAST, FLOOR_MOST).min(total / TINY_FLOOR_DIVISOR)
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ const COMMAND_READ: usize = 1_024;
 const BATCH_READ: usize = 8 * 1_024;
 /// How much is read at once while mail data is expected: the less, the slower it comes.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
-/// How long the client may take no octet of a reply before it counts as gone.
+/// How long the client may take to receive all replies that are sent to it at once, before it counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why nothing more comes.
@@ -314,7 +314,7 @@ impl Client {
             stream.flush().await
         };
         let Some(sent) = self.time_limit.within(limit, send).await else {
-            // Part of it may be out: nothing can be said behind it.
+            // Part of it may be out: nothing can be said after it.
             self.stream = None;
             return Err(Lost::TimedOut);
         };
@@ -326,7 +326,7 @@ impl Client {
         Ok(())
     }
 
-    /// Shakes hands as the server, after STARTTLS. What the client sent behind STARTTLS in cleartext is thrown away:
+    /// Shakes hands as the server, after STARTTLS. What the client sent after STARTTLS in cleartext is thrown away:
     /// it was never protected, and may be an attacker's (RFC 3207 5; CVE-2011-0411).
     ///
     /// # Errors
@@ -390,7 +390,7 @@ mod tests {
     use crate::net::self_signed::generate;
     use crate::net::tls::server_config;
 
-    /// Who does not read is gone: what has gone out in part is not begun anew, and nothing is said behind it.
+    /// Who does not read is gone: what has gone out in part is not begun anew, and nothing is said after it.
     #[tokio::test]
     async fn half_a_reply_is_the_last() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

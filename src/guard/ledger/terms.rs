@@ -73,7 +73,7 @@ pub struct Attempt<'a> {
 pub enum Verdict {
     /// It counts; so many are in the window now.
     Counted {
-        /// This one included. Never more than the limit, also where the account is observed or exempt.
+        /// This one included. Below the limit, unless the account is observed or exempt: then up to [`super::MAX_LIMIT`].
         count: u32,
     },
     /// It does not count: the recipient's domain refuses everybody.
@@ -166,7 +166,7 @@ pub struct Uncounted {
 /// A domain began or ended to be a common cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CauseChange {
-    /// Its answers no more count.
+    /// Its answers no longer count.
     Began(Cause),
     /// They do again.
     Ended(Cause),
