@@ -729,7 +729,8 @@ mod tests {
     async fn guessing_is_put_off_for_those_who_are_there_and_who_are_not() {
         let limits = GuessLimits { per_address: 5, ..GuessLimits::NONE };
         for (mechanism, name) in [("PLAIN", "bob"), ("PLAIN", "carl"), ("LOGIN", "bob"), ("LOGIN", "carl")] {
-            let authenticator = scram_users().limited(limits, 0).unwrap();
+            let authenticator = scram_users();
+            authenticator.adopt(limits, 0);
             let tried = async |password: &str| {
                 let plain = format!("\0{name}\0{password}");
                 let responses: &[&[u8]] = match mechanism {
@@ -751,7 +752,9 @@ mod tests {
     #[tokio::test]
     async fn each_scram_proof_is_a_guess() {
         let limits = GuessLimits { per_address: 3, ..GuessLimits::NONE };
-        let authenticator = scram_users().limited(limits, 0).unwrap();
+        // Sessions have it by then.
+        let authenticator = scram_users();
+        authenticator.clone().adopt(limits, 0);
         for (password, expected) in
             [("1", "535"), ("1", "535"), ("1", "535"), ("1", "454"), ("correct horse", "454")]
         {

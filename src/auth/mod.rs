@@ -129,6 +129,9 @@ pub enum UsersError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// The system gives no random octets.
+    #[error("no random octets: {0}")]
+    Random(io::Error),
     /// There is no user in it.
     #[error("{path}: no user in it; `gatepost user add NAME` makes the first")]
     Empty {
@@ -203,7 +206,7 @@ impl Authenticator {
     /// Reads the users file (`None`: there are no users, only relay hosts). `secret` (32 octets, the same over restarts) makes decoys.
     ///
     /// # Errors
-    /// The file is missing, holds no user, or a line is wrong.
+    /// The file is missing, holds no user, or a line is wrong; or the system gives no random octets.
     pub fn open(
         users: Option<&Path>,
         mechanisms: &[Mechanism],
@@ -213,14 +216,14 @@ impl Authenticator {
             None => Directory::nobody(),
             Some(path) => Directory::read(path, mechanisms).1?.with_users(path)?,
         };
-        Ok(Self::with(directory, users, mechanisms, secret))
+        Self::with(directory, users, mechanisms, secret)
     }
 
     /// As [`Self::open`], for a server that has relay hosts as well: no file, or one without users, is no error, and
     /// [`Self::watch`] finds the first user.
     ///
     /// # Errors
-    /// The file is there and cannot be read, or a line is wrong.
+    /// The file is there and cannot be read, or a line is wrong; or the system gives no random octets.
     pub fn open_if_there(
         users: &Path,
         mechanisms: &[Mechanism],
@@ -232,38 +235,31 @@ impl Authenticator {
             }
             read => read?,
         };
-        Ok(Self::with(directory, Some(users), mechanisms, secret))
+        Self::with(directory, Some(users), mechanisms, secret)
     }
 
-    fn with(directory: Directory, file: Option<&Path>, mechanisms: &[Mechanism], secret: [u8; 32]) -> Self {
+    fn with(
+        directory: Directory,
+        file: Option<&Path>,
+        mechanisms: &[Mechanism],
+        secret: [u8; 32],
+    ) -> Result<Self, UsersError> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| UsersError::Random(error.into()))?;
         let shared = Shared {
             file: file.map(Path::to_path_buf),
             mechanisms: mechanisms.to_vec(),
             decoys: Decoys::new(secret),
             checks: Checks::new(0),
-            guesses: Guesses::new(GuessLimits::NONE, [0; 32], Instant::now()),
+            guesses: Guesses::new(GuessLimits::NONE, key, Instant::now()),
             recent: Recent::new(),
             current: ArcSwap::from_pointee(directory),
         };
-        Self { shared: Arc::new(shared) }
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Itself with limits: for guesses, and for passwords that are checked at once (0: as the processor has cores, less one).
-    /// To be called before it is cloned.
-    ///
-    /// # Errors
-    /// The system gives no random octets.
-    pub fn limited(mut self, guesses: GuessLimits, checks: usize) -> io::Result<Self> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.guesses = Guesses::new(guesses, key, Instant::now());
-            shared.checks = Checks::new(checks);
-        }
-        Ok(self)
-    }
-
-    /// Tolerates so many wrong passwords, and checks so many at once, from now on; what was tried stays known.
+    /// Tolerates so many wrong passwords, and checks so many at once (0: as the processor has cores, less one), from now on; what was
+    /// tried stays known. Before, any number is tolerated.
     pub fn adopt(&self, guesses: GuessLimits, checks: usize) {
         self.shared.guesses.adopt(guesses);
         self.shared.checks.adopt(checks);

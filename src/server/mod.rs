@@ -105,7 +105,7 @@ impl Workshop {
         };
         let unusable = |error: &dyn std::fmt::Display| ServerError(config.files.located(&error));
         let auth = auth.map_err(|error| unusable(&users_unusable(&error)))?;
-        let auth = auth.limited(config.auth.guesses, config.auth.max_checks).map_err(ServerError::from)?;
+        auth.adopt(config.auth.guesses, config.auth.max_checks);
         let senders = Senders::open(config.sender.policy, &config.upstream.domains, &config.sender.map)
             .map_err(|error| unusable(&error))?;
         let spool =
@@ -186,7 +186,7 @@ fn users_unusable(error: &UsersError) -> String {
         }
         UsersError::Io { .. } => "; let Gatepost's user read it, or set [auth] users",
         // They say it themselves.
-        UsersError::Line { .. } | UsersError::Empty { .. } => "",
+        UsersError::Line { .. } | UsersError::Random(_) | UsersError::Empty { .. } => "",
     };
     format!("{error}{cure}")
 }

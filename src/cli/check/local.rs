@@ -165,7 +165,9 @@ fn users(config: &Config) -> UsersFile {
         Err(error) => {
             let cure = match &error {
                 UsersError::Io { .. } => "Let the user that Gatepost runs as read it, or set [auth] users",
-                UsersError::Line { .. } | UsersError::Empty { .. } => "Mend that line",
+                UsersError::Line { .. } | UsersError::Random(_) | UsersError::Empty { .. } => {
+                    "Mend that line"
+                }
             };
             return UsersFile::Unusable { why: config.files.located(&error), cure };
         }
