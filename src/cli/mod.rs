@@ -89,43 +89,35 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Failed> {
-    if let Command::Demo(arguments) = arguments.command {
-        return serve::runtime()?.block_on(demo::run(&arguments));
+fn run(Arguments { config: file, command }: Arguments) -> Result<(), Failed> {
+    let file = file.as_deref();
+    match command {
+        // These two need no configuration.
+        Command::Demo(arguments) => serve::runtime()?.block_on(demo::run(&arguments)),
+        Command::Replay(arguments) => replay::run(&arguments, file),
+        // Has a runtime of its own, made when the process is ready for it.
+        Command::Serve => serve::run(load(file)?),
+        Command::Check(arguments) => wait(file, async |config| check::run(&arguments, config).await),
+        Command::User(command) => wait(file, async |config| user::run(command, config).await),
+        Command::Status(arguments) => wait(file, async |config| status::run(&arguments, config).await),
+        Command::Block(arguments) => wait(file, async |config| block::block(arguments, config).await),
+        Command::Unblock(arguments) => wait(file, async |config| block::unblock(arguments, config).await),
+        Command::Kick(arguments) => wait(file, async |config| kick::run(arguments, config).await),
+        Command::Quarantine(command) => wait(file, async |config| quarantine::run(command, config).await),
     }
-    if let Command::Replay(arguments_of_replay) = &arguments.command {
-        return replay::run(arguments_of_replay, arguments.config.as_deref());
-    }
-    let config = load(arguments.config.as_deref())?;
-    if matches!(arguments.command, Command::Serve) {
-        return serve::run(config);
-    }
+}
+
+/// Runs a command that needs the configuration, and waits for it.
+fn wait(file: Option<&Path>, command: impl AsyncFnOnce(&Config) -> Result<(), Failed>) -> Result<(), Failed> {
+    let config = load(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::because(format!("no runtime: {error}")))?;
-    let done = runtime.block_on(dispatch(arguments.command, config));
+    let done = runtime.block_on(command(&config));
     // What still waits for a terminal or a disk must not keep a command from ending.
     runtime.shutdown_background();
     done
-}
-
-async fn dispatch(command: Command, config: Config) -> Result<(), Failed> {
-    match command {
-        // Has its own runtime, made when the process is ready for it.
-        Command::Serve => Ok(()),
-        Command::Check(arguments) => check::run(&arguments, &config).await,
-        // Needs no configuration, and is run before there is one.
-        Command::Demo(arguments) => demo::run(&arguments).await,
-        Command::User(command) => user::run(command, &config).await,
-        Command::Status(arguments) => status::run(&arguments, &config).await,
-        Command::Block(arguments) => block::block(arguments, &config).await,
-        Command::Unblock(arguments) => block::unblock(arguments, &config).await,
-        Command::Kick(arguments) => kick::run(arguments, &config).await,
-        Command::Quarantine(command) => quarantine::run(command, &config).await,
-        // Nor does this, and it waits for nothing.
-        Command::Replay(arguments) => replay::run(&arguments, config.file.as_deref()),
-    }
 }
 
 fn load(file: Option<&Path>) -> Result<Config, Failed> {
