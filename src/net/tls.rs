@@ -61,7 +61,11 @@ impl Acceptor {
 ///
 /// # Errors
 /// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
-pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+#[cfg(test)]
+pub(crate) fn server_config(
+    certificate: &Path,
+    private_key: &Path,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let pair = KeyPair { certificate: certificate.to_owned(), private_key: private_key.to_owned() };
     with_certificates(Arc::new(Served::open(vec![pair])?), None, Arc::new(tickets()?))
 }

@@ -158,7 +158,7 @@ impl Workshop {
 
     /// Writes what is pending.
     pub async fn close(self) {
-        let _ = timeout(GOODBYE, self.parts.upstream.close()).await;
+        self.parts.upstream.close();
         self.parts.ledger.close().await;
     }
 }

@@ -298,7 +298,7 @@ impl Upstream {
     }
 
     /// Closes all idle connections with QUIT, and those in use as soon as their transactions are over.
-    pub async fn close(&self) {
+    pub fn close(&self) {
         self.shared.pool.close();
     }
 }

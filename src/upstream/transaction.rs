@@ -19,7 +19,7 @@ use super::repetition::{Repetition, repeat};
 use super::shared::Shared;
 use super::slot::Slot;
 use super::{Answer, ClientIdentity, Fault, Question};
-use crate::smtp::{Extensions, MailCommand, RcptCommand, Reply};
+use crate::smtp::{MailCommand, RcptCommand, Reply};
 
 /// How far the transaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,8 @@ impl Transaction {
     }
 
     /// Questions not yet answered.
-    pub fn outstanding(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn outstanding(&self) -> usize {
         self.questions.len()
     }
 
@@ -145,7 +146,8 @@ impl Transaction {
     }
 
     /// What the connection in use offers (after XCLIENT), where there is one.
-    pub fn extensions(&self) -> Option<&Extensions> {
+    #[cfg(test)]
+    pub(super) fn extensions(&self) -> Option<&crate::smtp::Extensions> {
         self.connection.as_ref().map(|connection| &connection.extensions)
     }
 

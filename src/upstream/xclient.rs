@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::{ClientIdentity, Fault};
+use crate::smtp::xtext;
 
 /// The longest command line, CRLF included: the limit of RFC 5321 4.5.3.1.4, which XCLIENT does not raise.
 const MAX_LINE: usize = 512;
@@ -48,7 +49,8 @@ pub(super) fn command(
             continue;
         }
         let value = value.filter(|value| !value.is_empty());
-        let encoded = value.as_deref().map_or_else(|| UNAVAILABLE.to_owned(), xtext);
+        let encoded =
+            value.as_deref().map_or_else(|| UNAVAILABLE.to_owned(), |value| xtext::encode(value.as_bytes()));
         let room = MAX_LINE.saturating_sub(line.len() + " =\r\n".len() + attribute.len());
         let fitting = if encoded.len() <= room.min(MAX_VALUE) {
             encoded.as_str()
@@ -72,19 +74,6 @@ pub(super) fn command(
     }
     line.extend_from_slice(b"\r\n");
     Ok(Some(line))
-}
-
-/// RFC 3461 4: printable ASCII but `+` and `=` as it is, every other octet as `+` and two capital hexadecimal digits.
-fn xtext(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for octet in value.bytes() {
-        if octet.is_ascii_graphic() && octet != b'+' && octet != b'=' {
-            encoded.push(char::from(octet));
-        } else {
-            encoded.push_str(&format!("+{octet:02X}"));
-        }
-    }
-    encoded
 }
 
 /// Whether Postfix takes it for NAME: labels of letters, digits, `-` and `_`, not digits alone. It answers any other

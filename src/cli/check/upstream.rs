@@ -112,7 +112,7 @@ async fn ask(endpoint: &Endpoint, config: &Config) -> Facts {
         let said = talk(&upstream, &sender, config).await;
         talks.push(Talk { sender, said });
     }
-    upstream.close().await;
+    upstream.close();
     Facts::Answers { offers_xclient, talks }
 }
 

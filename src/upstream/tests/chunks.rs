@@ -31,7 +31,7 @@ async fn chunk_by_chunk_and_the_connection_stays() {
     assert_eq!(transaction.write_chunk(b".one..\r\n").await, Ok(None));
     assert_eq!(transaction.finish_chunks(b"").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -45,7 +45,7 @@ async fn a_connection_that_died_meanwhile_is_replaced_before_the_first_chunk() {
     transaction.begin_chunks().await.unwrap();
     assert_eq!(transaction.finish_chunks(b"\r\n").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -82,7 +82,7 @@ async fn refusals_and_losses() {
             transaction.write_chunk(b"x").await.is_err() && transaction.finish_chunks(b"").await.is_err()
         );
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         assert!(!scripted.finish(1).await[0].contains("BDAT 0"));
     }
 }
@@ -95,7 +95,7 @@ async fn not_where_the_upstream_lacks_it() {
     assert_eq!(ask_one(&mut transaction, MAIL).await, "MissingExtension");
     assert!(matches!(transaction.begin_chunks().await, Err(Fault::Protocol(_))));
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -110,6 +110,6 @@ async fn mailmax_is_kept_to() {
         let mut transaction = upstream.transaction(identity("alice"));
         assert_eq!(ask_one(&mut transaction, super::MAIL).await, "550 no");
     }
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }

@@ -65,7 +65,7 @@ async fn an_address_that_the_upstream_cannot_take_is_left_out_where_there_is_a_u
     let host = Arc::new(ClientIdentity { address, login: None, ..ClientIdentity::clone(&alice) });
     let mut transaction = upstream.transaction(host);
     assert_eq!(ask_one(&mut transaction, MAIL).await, "Unavailable");
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -110,7 +110,7 @@ async fn a_place_is_free_once_the_upstream_has_closed_as_well() {
     };
     let (elapsed, ()) = tokio::join!(carl, given_back);
     assert!(elapsed >= Duration::from_millis(400), "{elapsed:?}");
-    upstream.close().await;
+    upstream.close();
     scripted.finish(3).await;
 }
 
@@ -121,7 +121,7 @@ async fn without_xclient_a_connection_serves_anybody() {
     let one = upstream(scripted.address);
     use_once(&one, &identity("alice")).await;
     use_once(&one, &identity("bob")).await;
-    one.close().await;
+    one.close();
     scripted.finish(1).await;
     // offered, and not wanted
     let unwanted = plain.replace("> 250 PIPELINING", "> 250 XCLIENT ADDR LOGIN");
@@ -129,7 +129,7 @@ async fn without_xclient_a_connection_serves_anybody() {
     let other = Upstream::open(Settings { xclient: false, ..settings(scripted.address) }).unwrap();
     use_once(&other, &identity("alice")).await;
     use_once(&other, &identity("bob")).await;
-    other.close().await;
+    other.close();
     scripted.finish(1).await;
 }
 
@@ -143,7 +143,7 @@ async fn silence_at_rset_does_not_hold_up_the_next_transaction() {
     let begun = Instant::now();
     use_once(&upstream, &identity("alice")).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -175,7 +175,7 @@ async fn one_that_died_while_idle_costs_the_client_nothing() {
         let alice = identity("alice");
         use_once(&upstream, &alice).await;
         use_once(&upstream, &alice).await;
-        upstream.close().await;
+        upstream.close();
         scripted.finish(2).await;
     }
 }
@@ -189,7 +189,7 @@ async fn a_reset_refused_is_the_end_of_it() {
         let upstream = upstream(scripted.address);
         use_once(&upstream, &identity("alice")).await;
         use_once(&upstream, &identity("alice")).await;
-        upstream.close().await;
+        upstream.close();
         scripted.finish(2).await;
     }
 }
@@ -261,7 +261,7 @@ async fn one_is_used_a_hundred_times() {
     for _ in 0..101 {
         use_once(&upstream, &identity("alice")).await;
     }
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -389,7 +389,7 @@ async fn third_session(ahead: &str, fresh: bool) {
     use_once(&upstream, &bob).await;
     greeted_ahead(&upstream, 1).await;
     use_once(&upstream, &carol).await;
-    upstream.close().await;
+    upstream.close();
     scripted.finish(scripts.len()).await;
 }
 
@@ -423,7 +423,7 @@ async fn a_session_takes_its_own_before_one_greeted_ahead() {
     use_once(&upstream, &bob).await;
     greeted_ahead(&upstream, 1).await;
     use_once(&upstream, &alice).await;
-    upstream.close().await;
+    upstream.close();
     let heard = scripted.finish(3).await;
     assert_eq!(heard[2], "EHLO gatepost.test\r\nQUIT\r\n");
 }
@@ -444,7 +444,7 @@ async fn one_that_is_not_greeted_gives_its_place_to_whoever_waits() {
     let begun = Instant::now();
     use_once(&upstream, &identity("dave")).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    upstream.close().await;
+    upstream.close();
     drop((bob, carol));
     scripted.finish(5).await;
 }
@@ -463,6 +463,6 @@ async fn after_one_that_is_refused_none_is_greeted_ahead_for_a_while() {
     };
     timeout(DEADLINE, refused).await.expect("a pause");
     assert!(upstream.shared.pool.place_ahead(Instant::now()).is_none());
-    upstream.close().await;
+    upstream.close();
     scripted.finish(3).await;
 }

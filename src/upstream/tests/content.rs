@@ -18,7 +18,7 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
     assert!(transaction.write_data(b"Subject: x\r\n\r\n..dot\r\n").await.unwrap().is_none());
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued as 1");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -38,7 +38,7 @@ async fn a_long_message_arrives_octet_for_octet() {
     // the script never answers
     assert!(matches!(transaction.finish_data(b".\r\n").await, Err(Fault::Ambiguous(_))));
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     let heard = scripted.finish(1).await.remove(0);
     let body = &heard[heard.find("DATA\r\n").unwrap() + 6..];
     assert!(body == format!("{sent}.\r\n"), "{} octets of {}", body.len(), sent.len() + 3);
@@ -52,7 +52,7 @@ async fn data_refused() {
     let mut transaction = ready_for_data(&upstream).await;
     assert_eq!(transaction.begin_data().await.unwrap().unwrap().to_string(), "554 5.7.1 no");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
     // 2yz to DATA is none
     let script = format!("{}< DATA\n> 250 2.0.0 fine\n", one_recipient());
@@ -61,7 +61,7 @@ async fn data_refused() {
     let mut transaction = ready_for_data(&upstream).await;
     assert!(matches!(transaction.begin_data().await, Err(Fault::Protocol(_))));
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     let heard = scripted.finish(1).await.remove(0);
     assert!(heard.ends_with("DATA\r\n"), "{heard}");
 }
@@ -92,7 +92,7 @@ async fn a_refusal_in_mid_data_is_told() {
         // it is over
         assert!(matches!(transaction.finish_data(b".\r\n").await, Err(Fault::Unavailable(_))));
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         let heard = scripted.finish(1).await.remove(0);
         assert!(!heard.contains("\r\n.\r\n") && !heard.ends_with("QUIT\r\n"));
     }
@@ -111,7 +111,7 @@ async fn a_promise_before_the_end_is_not_believed() {
     };
     assert!(matches!(outcome, Err(Fault::Protocol(_))), "{outcome:?}");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     let heard = scripted.finish(1).await.remove(0);
     assert!(!heard.ends_with(".\r\n"), "{heard}");
 }
@@ -129,7 +129,7 @@ async fn an_end_without_reply_is_ambiguous() {
         let outcome = transaction.finish_data(b".\r\n").await;
         assert!(matches!(outcome, Err(Fault::Ambiguous(_))), "{end}: {outcome:?}");
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(1).await;
     }
 }
@@ -144,7 +144,7 @@ async fn a_refusal_at_the_end_is_a_reply_and_ends_the_connection() {
         assert!(transaction.begin_data().await.unwrap().is_none());
         assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), reply);
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(1).await;
     }
 }
@@ -186,7 +186,7 @@ async fn a_cancelled_end_cuts_the_connection() {
     assert!(timeout(Duration::from_millis(50), transaction.finish_data(b".\r\n")).await.is_err());
     assert!(transaction.finish_data(b".\r\n").await.is_err());
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 

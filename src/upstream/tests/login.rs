@@ -44,7 +44,7 @@ async fn plain_or_login_and_never_xclient() {
         let mut transaction = upstream.transaction(identity("alice"));
         assert_eq!(ask_one(&mut transaction, MAIL).await, told, "{mechanisms}");
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         let heard = scripted.finish(1).await;
         assert!(!heard[0].contains("XCLIENT"), "{heard:?}");
     }

@@ -20,7 +20,7 @@ async fn a_batch_goes_out_in_one_segment() {
     assert!(answers[2].starts_with("550 5.1.1 no"), "{answers:?}");
     assert!(transaction.extensions().unwrap().pipelining);
     transaction.abandon();
-    upstream.close().await;
+    upstream.close();
     assert!(upstream.offers().as_ref().unwrap().eight_bit_mime);
     scripted.finish(1).await;
 }
@@ -43,7 +43,7 @@ async fn without_pipelining_one_at_a_time() {
     // nothing outstanding: a mistake of the caller, not a wait
     assert_eq!(answer(&mut transaction).await, "Protocol");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     let heard = scripted.finish(1).await;
     assert!(heard[0].ends_with("RSET\r\n") || heard[0].ends_with("RSET\r\nQUIT\r\n"), "{heard:?}");
 }
@@ -56,7 +56,7 @@ async fn helo_where_ehlo_is_unknown() {
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -96,7 +96,7 @@ async fn what_refuses_us_is_told_in_its_own_words_and_never_as_an_answer() {
             assert!(why.contains(words), "{why}");
         }
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(1).await;
     }
 }
@@ -138,7 +138,7 @@ async fn a_missing_extension_is_not_worked_around() {
     let answers = ask(&mut transaction, &[MAIL.to_owned(), notify, rcpt("r2")]).await;
     assert_eq!(answers, ["250 2.1.0 ok", "MissingExtension", "250 2.1.5 ok"]);
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -153,7 +153,7 @@ async fn what_was_pipelined_behind_a_refused_mail_is_answered_by_the_upstream() 
     assert_eq!(answers, ["550 5.7.1 not you", "503 5.5.1 need MAIL"]);
     assert!(transaction.begin_data().await.is_err());
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -169,7 +169,7 @@ async fn what_is_no_smtp_is_no_answer() {
         assert_eq!(answers, ["250 2.1.0 ok", "Protocol"], "{garbage}");
         assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 two");
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(2).await;
     }
 }
@@ -185,7 +185,7 @@ async fn a_reply_to_nothing_never_answers_the_next_question() {
     assert_eq!(ask_one(&mut transaction, &rcpt("r1")).await, "250 2.1.5 r1");
     assert!(!transaction.is_in_doubt());
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -202,7 +202,7 @@ async fn a_reply_too_many_behind_answered_recipients_leaves_them_in_doubt() {
     assert!(matches!(transaction.begin_data().await, Err(Fault::Protocol(_))));
     assert!(matches!(transaction.begin_chunks().await, Err(Fault::Protocol(_))));
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -216,7 +216,7 @@ async fn a_421_is_no_reply_too_many() {
     let mut transaction = ready_for_data(&upstream).await;
     assert_eq!(transaction.begin_data().await, Ok(None));
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -243,7 +243,7 @@ async fn replies_may_come_octet_by_octet() {
     assert_eq!(answers[0], "250 2.1.0 ok");
     assert!(answers[1].ends_with("such user"), "{answers:?}");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -275,6 +275,6 @@ async fn to_stop_waiting_for_an_answer_loses_none() {
     assert_eq!(answers, ["250 2.1.5 one", "550 5.1.1 two"]);
     assert!(stopped > 0);
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }

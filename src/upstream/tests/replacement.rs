@@ -39,7 +39,7 @@ async fn after_eight_refusals() {
     assert!(transaction.begin_data().await.unwrap().is_none());
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -61,7 +61,7 @@ async fn a_dirty_list_is_asked_eight_at_a_time() {
     assert_eq!(answers.len(), 21);
     assert!(answers[1..].iter().all(|answer| answer == "550 5.1.1 unknown"), "{answers:?}");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(3).await;
 }
 
@@ -82,7 +82,7 @@ async fn a_batch_is_waited_for() {
     let lines: Vec<_> = std::iter::once(MAIL.to_owned()).chain(all).collect();
     assert_eq!(ask(&mut transaction, &lines).await.len(), 13);
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -105,7 +105,7 @@ async fn an_upstream_that_hangs_up_after_twenty_errors() {
     assert!(answers[1..].iter().all(|answer| answer == "550 5.1.1 unknown"), "{answers:?}");
     assert_eq!(answers.len(), 31);
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(3).await;
 }
 
@@ -124,7 +124,7 @@ async fn closed_in_mid_batch_the_client_sees_none_of_it() {
         let answers = ask(&mut transaction, &[MAIL.to_owned(), r1, r2, r3]).await;
         assert_eq!(answers, ["250 2.1.0 ok", "250 2.1.5 one", "550 5.1.1 two", "250 2.1.5 three"]);
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(2).await;
     }
 }
@@ -149,7 +149,7 @@ async fn as_long_as_each_answers_one_it_goes_on() {
     let answers = ask(&mut transaction, &lines).await;
     assert_eq!(answers, ["250 2.1.0 ok", "250 2.1.5 1", "250 2.1.5 2", "250 2.1.5 3"]);
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(3).await;
 }
 
@@ -173,7 +173,7 @@ async fn a_fresh_one_that_answers_nothing_ends_it_for_all_outstanding() {
         // a later question tries anew
         assert_eq!(ask_one(&mut transaction, &rcpt("r3")).await, "250 2.1.5 ok");
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(3).await;
     }
 }
@@ -202,7 +202,7 @@ async fn silence_fails_the_one_question_and_the_others_go_on() {
     let answers = ask(&mut transaction, &[MAIL.to_owned(), r1, r2]).await;
     assert_eq!(answers, ["250 2.1.0 ok", "Unavailable", "250 2.1.5 two"]);
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -221,7 +221,7 @@ async fn the_place_of_one_that_was_silent_is_given_up_too() {
     let mut other = upstream.transaction(identity("bob"));
     assert_eq!(ask_one(&mut other, MAIL).await, "250 2.1.0 ok");
     drop((transaction, other));
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }
 
@@ -244,7 +244,7 @@ async fn what_is_refused_at_the_repetition_is_never_relayed() {
     let fault = transaction.begin_data().await.unwrap_err();
     assert!(matches!(&fault, Fault::NotRepeated(why) if why.contains("450 4.2.1 busy")), "{fault:?}");
     drop(transaction);
-    one.close().await;
+    one.close();
     let heard = scripted.finish(2).await;
     assert!(!heard.concat().contains("DATA"));
 
@@ -264,7 +264,7 @@ async fn what_is_refused_at_the_repetition_is_never_relayed() {
         assert_eq!(ask_one(&mut transaction, &r3).await, "Unavailable");
         assert!(matches!(transaction.begin_data().await, Err(Fault::NotRepeated(_))));
         drop(transaction);
-        upstream.close().await;
+        upstream.close();
         scripted.finish(2).await;
     }
 }
@@ -281,7 +281,7 @@ async fn before_data_the_transaction_is_repeated_once() {
     assert!(transaction.begin_data().await.unwrap().is_none());
     assert!(transaction.finish_data(b".\r\n").await.is_ok());
     drop(transaction);
-    one.close().await;
+    one.close();
     scripted.finish(2).await;
     // and lost again
     let scripted = Scripted::start(&[&first, &second]).await;
@@ -289,6 +289,6 @@ async fn before_data_the_transaction_is_repeated_once() {
     let mut transaction = ready_for_data(&upstream).await;
     assert!(matches!(transaction.begin_data().await, Err(Fault::Unavailable(_))));
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(2).await;
 }

@@ -55,7 +55,7 @@ async fn they_take_turns_where_connections_are_reused() {
     for _ in 0..5 {
         use_and_keep(&upstream).await;
     }
-    upstream.close().await;
+    upstream.close();
     one.finish(1).await;
     other.finish(1).await;
 }
@@ -69,7 +69,7 @@ async fn without_a_place_the_one_that_is_connected_is_asked_out_of_turn() {
     for _ in 0..3 {
         use_and_keep(&upstream).await;
     }
-    upstream.close().await;
+    upstream.close();
     one.finish(1).await;
     other.finish(0).await;
 }
@@ -85,7 +85,7 @@ async fn one_that_fails_once_its_connection_died_is_left_out_too() {
     for _ in 0..5 {
         use_and_keep(&upstream).await;
     }
-    upstream.close().await;
+    upstream.close();
     one.finish(2).await;
     other.finish(2).await;
 }
@@ -100,7 +100,7 @@ async fn one_that_hangs_up_at_mail_turns_that_transaction_away() {
         for _ in 0..3 {
             use_and_keep(&upstream).await;
         }
-        upstream.close().await;
+        upstream.close();
         bad.finish(2).await;
         good.finish(1).await;
     }
@@ -118,7 +118,7 @@ async fn one_that_hangs_up_at_the_mail_of_two_clients_is_left_out() {
         let mut transaction = upstream.transaction(identity(name));
         assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok", "{name}");
     }
-    upstream.close().await;
+    upstream.close();
     good.finish(2).await;
 }
 
@@ -163,7 +163,7 @@ async fn one_that_is_silent_at_mail_is_left_out() {
     for _ in 0..3 {
         use_and_keep(&upstream).await;
     }
-    upstream.close().await;
+    upstream.close();
     good.finish(1).await;
 }
 
@@ -185,7 +185,7 @@ async fn one_that_is_silent_at_data_is_left_out() {
     for _ in 0..3 {
         use_and_keep(&upstream).await;
     }
-    upstream.close().await;
+    upstream.close();
     good.finish(1).await;
 }
 
@@ -217,7 +217,7 @@ async fn one_that_hangs_up_in_mid_transaction_is_not_asked_again_at_once() {
     upstream.shared.endpoints().candidates(Instant::now());
     assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 ok");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     good.finish(1).await;
 }
 
@@ -310,7 +310,7 @@ async fn a_transaction_that_meets_one_that_offers_less() {
     assert_eq!(ask_one(&mut first, "MAIL FROM:<s@a.example> SMTPUTF8").await, "250 2.1.0 ok");
     assert_eq!(ask_one(&mut second, "MAIL FROM:<s@a.example> SMTPUTF8").await, "MissingExtension");
     drop((first, second));
-    upstream.close().await;
+    upstream.close();
     one.finish(1).await;
     other.finish(1).await;
 }
@@ -392,7 +392,7 @@ async fn a_transaction_that_rests_is_repeated_when_it_goes_on() {
     transaction.rest();
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 
@@ -406,7 +406,7 @@ async fn a_question_is_not_given_up() {
     transaction.rest();
     assert_eq!(answer(&mut transaction).await, "250 2.1.0 ok");
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     scripted.finish(1).await;
 }
 

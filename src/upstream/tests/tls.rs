@@ -20,7 +20,7 @@ async fn run(script: &str, protection: Protection, name: &str) -> (String, Strin
     let mut transaction = upstream.transaction(identity("alice"));
     let told = ask_one(&mut transaction, MAIL).await;
     drop(transaction);
-    upstream.close().await;
+    upstream.close();
     let heard = match timeout(DEADLINE, scripted.playing()).await {
         Ok(heard) => heard,
         Err(_) => panic!("{script}"),
