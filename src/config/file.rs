@@ -263,7 +263,7 @@ fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action, 
             &[("distinct", Count::Distinct), ("attempts", Count::Attempts)],
         ),
         observe: section.flag("observe", false),
-        exempt: section.list("exempt", Vec::new(), value::account).into_iter().collect(),
+        exempt: section.list("exempt", Vec::new(), value::account),
         detection: detection::DEFAULT,
         rules: Vec::new(),
     };

@@ -113,7 +113,7 @@ impl Releaser {
 
     async fn begin_due(&self, rounds: &mut Rounds) {
         rounds.resting.retain(|_, until| *until > Instant::now());
-        let held = self.held_accounts().await;
+        let held = self.hold_back().await;
         let now = clock::now();
         let mut due = self.parts.spool.due(now);
         let fell_due = |account: &&Account| due.iter().any(|due| due.by_itself && due.account == **account);
@@ -142,8 +142,9 @@ impl Releaser {
         }
     }
 
-    /// Accounts whose mail stays where it is, although its time may have come. Puts off what is to be.
-    async fn held_accounts(&self) -> BTreeSet<Account> {
+    /// Puts off what accounts on probation have parked until that ends. Says whose mail stays where it is, although its time may have
+    /// come: that of the blocked.
+    async fn hold_back(&self) -> BTreeSet<Account> {
         let Parts { ledger, spool, .. } = &self.parts;
         let mut held = BTreeSet::new();
         for account in spool.awaited_accounts() {
@@ -184,7 +185,7 @@ impl Releaser {
 
     async fn expire(&self, settled: Option<Timestamp>) {
         let Some(now) = settled else { return };
-        let held = self.held_accounts().await;
+        let held = self.hold_back().await;
         // Nothing goes that no digest has announced.
         let Some(announced) = self.parts.digests.released(now) else { return };
         for id in self.parts.spool.expire(now, &held, announced).await {

@@ -1,6 +1,5 @@
 //! What the configuration says of accounts, and what of it holds for one.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -21,7 +20,7 @@ pub struct Policy {
     /// Count, but never block by itself.
     pub observe: bool,
     /// Accounts that are never blocked automatically.
-    pub exempt: HashSet<Account>,
+    pub exempt: Vec<Account>,
     /// Beside the limit.
     pub detection: Detection,
     /// What is different for some accounts: of each the first that matches.

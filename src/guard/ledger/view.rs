@@ -216,7 +216,7 @@ impl Drop for Watch {
 }
 
 impl Reservation {
-    /// How many RCPTs may be asked, those included that were given back since.
+    /// How many RCPTs it was granted in all: so many may be asked with it. What is given back is not taken off.
     pub fn granted(&self) -> usize {
         self.granted
     }

@@ -43,7 +43,7 @@ fn policy(limit: u32) -> Policy {
         period: Duration::from_secs(3600),
         count: Count::Distinct,
         observe: false,
-        exempt: std::collections::HashSet::new(),
+        exempt: Vec::new(),
         detection: Detection { on_alarm: OnAlarm::Off, ..DETECTION },
         rules: Vec::new(),
     }
