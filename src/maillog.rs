@@ -28,6 +28,7 @@ use crate::quarantine::Envelope;
 use crate::quarantine::spool::Swept;
 use crate::release::Report;
 use crate::smtp::Reply;
+use crate::visible::is_unsafe;
 
 /// How often [`left_out`] is to be called.
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -80,18 +81,12 @@ pub struct MessageFacts<'a> {
     pub size: u64,
 }
 
-/// Text from outside for a log line: control characters and bidirectional overrides become `?`.
+/// Text from outside for a log line: what is unsafe to show becomes `?`.
 pub fn clean(text: &str) -> String {
     if is_clean_ascii(text) {
         return text.to_owned();
     }
-    text.chars()
-        .map(|c| match c {
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
-            c if c.is_control() => '?',
-            c => c,
-        })
-        .collect()
+    text.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect()
 }
 
 /// What nearly all text is.
@@ -778,4 +773,21 @@ pub fn no_sandbox(why: &str) {
 /// Nobody said as whom to run.
 pub fn runs_as_root() {
     warn!("running as root; set [process] user, or start it as a user of its own");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_not_logged() {
+        for (text, expected) in [
+            ("größe 漢字", "größe 漢字"),
+            ("a\r\nb\u{1b}[2J", "a??b?[2J"),
+            ("a\u{61c}b\u{200b}c\u{2028}d\u{2029}e\u{feff}f\u{202e}g", "a?b?c?d?e?f?g"),
+        ] {
+            assert_eq!(clean(text), expected);
+            assert_eq!(list(&[text, "x"]), format!("{expected},x"));
+        }
+    }
 }

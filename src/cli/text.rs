@@ -7,26 +7,19 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::clock::Timestamp;
+use crate::visible::is_unsafe;
 
 /// Stands for a character that is not shown.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// Whether a terminal might do something else with it than show it.
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
 /// One line without anything that harms a terminal; a tab becomes a blank.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_harmful) {
+    if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }
     let safe = |c| match c {
         '\t' => ' ',
-        c if is_harmful(c) => REPLACEMENT,
+        c if is_unsafe(c) => REPLACEMENT,
         c => c,
     };
     Cow::Owned(text.chars().map(safe).collect())
@@ -34,12 +27,12 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
 
 /// JSON with the harmful characters as `\uXXXX`, which means the same: outside of strings there are none.
 pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
-    if !json.contains(is_harmful) {
+    if !json.contains(is_unsafe) {
         return Cow::Borrowed(json);
     }
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
-        if is_harmful(c) {
+        if is_unsafe(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.
                 let _ = write!(escaped, "\\u{unit:04x}");
@@ -143,7 +136,7 @@ mod tests {
         for text in ["plain", "\u{1b}[31m", "\u{9b}\u{202e}\u{7f}", "\u{e0041} 🙂", "a\tb\nc"] {
             let json = serde_json::to_string(text).unwrap();
             let escaped = escape_json(&json);
-            assert!(!escaped.contains(is_harmful), "{text:?}");
+            assert!(!escaped.contains(is_unsafe), "{text:?}");
             assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::durable::Folder;
 use crate::id::AuditId;
+use crate::visible::is_unsafe;
 
 /// How the names of the files begin in which lines wait for the next start, in the data folder.
 pub const PENDING: &str = "audit-pending-";
@@ -73,9 +74,9 @@ impl AuditLine {
 }
 
 fn clean(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { '?' } else { c };
+    let printable = |c: char| if is_unsafe(c) { '?' } else { c };
     let mut cleaned: String = text.chars().take(SHOWN).map(printable).collect();
-    if cleaned.len() < text.len() {
+    if text.chars().nth(SHOWN).is_some() {
         cleaned.push_str("...");
     }
     cleaned
@@ -159,6 +160,11 @@ mod tests {
         let mut lines = Vec::new();
         log_pending(folder, |line| lines.push(line.clone())).unwrap();
         lines
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_kept() {
+        assert_eq!(line("a\u{202e}b\u{200b}c\u{1b}d").object, "a?b?c?d");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::visible::is_unsafe;
+
 /// The widest line of a paragraph.
 const WIDTH: usize = 88;
 /// The columns of a label.
@@ -98,9 +100,9 @@ fn fit(line: &str) -> Vec<String> {
     }
 }
 
-/// Control characters would do something to a terminal.
+/// What is unsafe to show would do something to a terminal.
 fn clean(text: &str) -> String {
-    text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect()
+    text.trim_end().chars().map(|c| if is_unsafe(c) && c != '\t' { '?' } else { c }).collect()
 }
 
 fn fill(text: &str, most: usize) -> Vec<String> {

@@ -9,6 +9,7 @@ use lettre::message::header::{Date, HeaderName, HeaderValue, Headers, MIME_VERSI
 
 use crate::clock::Timestamp;
 use crate::id::OutboxId;
+use crate::visible::is_unsafe;
 
 /// How a mail came to be written (RFC 3834 5).
 #[derive(Debug, Clone, Copy)]
@@ -61,9 +62,11 @@ fn raw(name: &'static str, value: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), value.clone(), value)
 }
 
-/// With `?` for each control character: one line.
+/// With `?` for each control character and line separator: one line.
 pub(super) fn without_controls(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || is_separator(c) { '?' } else { c }).collect()
+    // No more than these: an address of SMTPUTF8 may need joining controls.
+    let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if breaks_line(c) { '?' } else { c }).collect()
 }
 
 /// The longest piece of text from outside that is shown, in characters.
@@ -78,25 +81,13 @@ pub(super) fn shown(text: &str) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() || is_separator(c) || is_invisible(c) {
+        if is_unsafe(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out
-}
-
-/// Line and paragraph separators: no control characters to Unicode.
-fn is_separator(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}')
-}
-
-/// Directional and joining controls, zero-width spaces, soft hyphens, tags (Unicode's Cf and its like).
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// As a word of a POSIX shell's command line, since people copy it.

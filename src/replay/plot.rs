@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use super::report::{Report, Suspect};
 use crate::clock::Timestamp;
+use crate::visible::is_unsafe;
 
 /// The most accounts that are drawn.
 pub const MOST_PANELS: usize = 24;
@@ -223,11 +224,7 @@ fn escape(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
-            c if c.is_control()
-                || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
-                escaped.push('\u{fffd}');
-            }
+            c if is_unsafe(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }
