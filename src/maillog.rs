@@ -27,6 +27,7 @@ use crate::notify::outbox::{Event, Kind as MailKind};
 use crate::quarantine::Envelope;
 use crate::quarantine::spool::Swept;
 use crate::release::Report;
+use crate::session::ParkReason;
 use crate::smtp::Reply;
 use crate::visible::is_unsafe;
 
@@ -271,9 +272,15 @@ impl SessionLog {
     }
 
     /// A message could not be parked.
-    pub fn not_parked(&self, account: &Account, why: &str) {
+    pub fn not_parked(&self, account: &Account, reason: ParkReason, why: &str) {
         warn!(session = %self.id, client = %self.client, %account, why = clean(why),
-            "message of a blocked account could not be parked; the client was told to try again");
+            "{} could not be parked; the client was told to try again", to_be_parked(reason));
+    }
+
+    /// A message had come whole, and nobody had decided where it goes.
+    pub fn nowhere_to_go(&self, account: &Account) {
+        error!(session = %self.id, client = %self.client, %account,
+            "a message had no route: this is a defect of Gatepost's, please report it; the client was told to try again");
     }
 
     /// A message was to be delayed, and goes upstream at once.
@@ -315,6 +322,18 @@ impl SessionLog {
     /// The session is over.
     pub fn disconnected(&self, why: &str) {
         debug!(session = %self.id, client = %self.client, why = clean(why), "disconnected");
+    }
+}
+
+/// A message that was to be parked for this reason.
+fn to_be_parked(reason: ParkReason) -> &'static str {
+    match reason {
+        ParkReason::Blocked => "message of a blocked account",
+        ParkReason::AnsweredUnasked => {
+            "message with a recipient that was given while its account was blocked"
+        }
+        ParkReason::CredentialsChanged => "message of an account whose password was changed meanwhile",
+        ParkReason::Probation => "message of an account on probation",
     }
 }
 
@@ -789,5 +808,13 @@ mod tests {
             assert_eq!(clean(text), expected);
             assert_eq!(list(&[text, "x"]), format!("{expected},x"));
         }
+    }
+
+    #[test]
+    fn only_a_blocked_account_is_called_so() {
+        for reason in [ParkReason::CredentialsChanged, ParkReason::AnsweredUnasked, ParkReason::Probation] {
+            assert!(!to_be_parked(reason).contains("of a blocked account"), "{reason:?}");
+        }
+        assert_eq!(to_be_parked(ParkReason::Blocked), "message of a blocked account");
     }
 }

@@ -130,12 +130,14 @@ pub enum Delivery {
     ForeignFrom,
     /// It has been through too many servers.
     Loop,
-    /// It does not fit into the quarantine, or could not be made durable there.
-    QuarantineFull,
+    /// It does not fit into the quarantine, or could not be made durable there; why it was to be parked.
+    QuarantineFull(ParkReason),
     /// All sessions together hold too much mail data for its long header.
     NoMemory,
     /// It was to be relayed at once for want of that, and what had come of it cannot be read any more.
     Unreadable,
+    /// Nobody decided where it goes: a defect of ours.
+    NoRoute,
 }
 
 /// What the driver is to do next. Replies that have become ready were appended to its buffer already.

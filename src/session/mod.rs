@@ -523,9 +523,9 @@ impl Session {
             Delivery::TooBig => self.say(texts::TOO_BIG, out),
             Delivery::ForeignFrom => self.say(texts::FOREIGN_FROM, out),
             Delivery::Loop => self.say(texts::LOOP, out),
-            Delivery::QuarantineFull => self.say(texts::QUARANTINE_FULL, out),
+            Delivery::QuarantineFull(_) => self.say(texts::QUARANTINE_FULL, out),
             Delivery::NoMemory => self.say(texts::NO_MEMORY, out),
-            Delivery::Unreadable => self.say(texts::LOCAL_TROUBLE, out),
+            Delivery::Unreadable | Delivery::NoRoute => self.say(texts::LOCAL_TROUBLE, out),
         }
     }
 

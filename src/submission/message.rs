@@ -373,7 +373,7 @@ impl Incoming {
             }
             // All of it is held still, and its route is chosen anew.
             Err(error) if order.reason == ParkReason::Probation => self.hurry(&error),
-            Err(error) => self.not_parked(&error),
+            Err(error) => self.not_parked(order.reason, &error),
         }
         self.settle_loan();
     }
@@ -411,9 +411,9 @@ impl Incoming {
         self.fail(stopped(stop));
     }
 
-    fn not_parked(&mut self, error: &ParkError) {
+    fn not_parked(&mut self, reason: ParkReason, error: &ParkError) {
         self.trouble = Some(error.to_string());
-        self.fail(Delivery::QuarantineFull);
+        self.fail(Delivery::QuarantineFull(reason));
     }
 
     async fn take(&mut self, content: &[u8], upstream: Option<&mut Transaction>) {
@@ -477,10 +477,10 @@ impl Incoming {
             }
             (Route::Quarantine(parked), _) => {
                 let Err(error) = parked.parking.write(raw).await else { return };
-                let delayed = parked.is_delayed();
+                let (delayed, reason) = (parked.is_delayed(), parked.order.reason);
                 match std::mem::replace(&mut self.route, Route::Undecided) {
                     Route::Quarantine(parked) if delayed => self.strand(&error, parked.parking.salvage()),
-                    _ => self.not_parked(&error),
+                    _ => self.not_parked(reason, &error),
                 }
                 self.keep(body);
             }

@@ -52,7 +52,10 @@ impl Conversation {
                     self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
                     break delivery;
                 }
-                Route::Undecided | Route::Stranded(_) => break Delivery::Refused,
+                Route::Undecided | Route::Stranded(_) => {
+                    self.report_failure(&Delivery::NoRoute, None, &message);
+                    break Delivery::NoRoute;
+                }
             }
         };
         self.messages += 1;
@@ -99,7 +102,7 @@ impl Conversation {
         message: &facts::Message,
     ) -> Result<Delivery, Unparked> {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
-            return Ok(Delivery::QuarantineFull);
+            return Ok(Delivery::QuarantineFull(parked.order.reason));
         };
         let delayed = parked.is_delayed();
         let now = clock::now();
@@ -137,8 +140,8 @@ impl Conversation {
             }
             Err(unparked) if delayed => Err(unparked),
             Err(Unparked { error, .. }) => {
-                self.log.not_parked(&sender.account, &error.to_string());
-                Ok(Delivery::QuarantineFull)
+                self.log.not_parked(&sender.account, order.reason, &error.to_string());
+                Ok(Delivery::QuarantineFull(order.reason))
             }
         }
     }
@@ -178,13 +181,14 @@ impl Conversation {
                 self.log.starved("mail data", trouble.unwrap_or_default());
             }
             Delivery::Fault(_) => self.log.upstream_failed("mail data", trouble.unwrap_or_default()),
-            Delivery::QuarantineFull => {
-                self.log.not_parked(&sender.account, trouble.unwrap_or("the quarantine is full"));
+            Delivery::QuarantineFull(reason) => {
+                self.log.not_parked(&sender.account, *reason, trouble.unwrap_or("the quarantine is full"));
             }
             Delivery::NoMemory => {
                 self.log.rejected(&sender.account, "no memory left for its header ([session] max_buffered)");
             }
             Delivery::Unreadable => self.log.not_kept(&sender.account, trouble.unwrap_or_default()),
+            Delivery::NoRoute => self.log.nowhere_to_go(&sender.account),
             Delivery::BadNewline => self.log.rejected(&sender.account, "a bare CR, a bare LF or a NUL"),
             Delivery::TooBig => self.log.rejected(&sender.account, "too big"),
             Delivery::ForeignFrom => {

@@ -185,9 +185,9 @@ impl Conversation {
             (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, treatment, &trace).await,
             (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
             // The account was blocked meanwhile, and the quarantine has not taken it.
-            (Destination::Park(_), upstream, Some(_)) if matches!(incoming.route, Route::Stranded(_)) => {
+            (Destination::Park(order), upstream, Some(_)) if matches!(incoming.route, Route::Stranded(_)) => {
                 incoming.abort(upstream.as_deref_mut());
-                incoming.fail(Delivery::QuarantineFull);
+                incoming.fail(Delivery::QuarantineFull(order.reason));
             }
             (Destination::Park(order), upstream, Some(sender)) => {
                 incoming.abort(upstream.as_deref_mut());

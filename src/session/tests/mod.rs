@@ -208,8 +208,9 @@ fn delivery(text: &str) -> Delivery {
             "too-big" => Delivery::TooBig,
             "foreign-from" => Delivery::ForeignFrom,
             "loop" => Delivery::Loop,
-            "full" => Delivery::QuarantineFull,
+            "full" => Delivery::QuarantineFull(ParkReason::Blocked),
             "unreadable" => Delivery::Unreadable,
+            "no-route" => Delivery::NoRoute,
             _ => panic!("no such delivery: {text}"),
         },
     }

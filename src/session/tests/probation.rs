@@ -117,6 +117,24 @@ fn on_probation() {
             S: 451 4.3.0 *",
         ),
         (
+            "what nobody decided about is put off, never refused for good",
+            User,
+            "C: MAIL FROM:<a@example.org>
+            > ask MAIL <a@example.org>
+            U: 250 2.1.0 Ok
+            S: 250 2.1.0 Ok
+            C: RCPT TO:<b@example.org>
+            > ask RCPT <b@example.org>
+            U: 250 2.1.5 Ok
+            S: 250 2.1.5 Ok
+            C: DATA
+            S: 354 *
+            > data
+            ? relay
+            D: no-route
+            S: 451 4.3.0 *",
+        ),
+        (
             "a full quarantine does not show at MAIL",
             User,
             "V: probation
