@@ -237,11 +237,8 @@ impl Dialer {
         let config = self.tls.as_ref().ok_or_else(|| failed(&"TLS is not set up"))?;
         let Stream::Plain(stream) = stream else { return Err(failed(&"this is no plain TCP")) };
         let server = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
-        let stream = TlsConnector::from(Arc::clone(config))
-            .connect(server, stream)
-            .await
-            .map_err(|error| failed(&error))?;
-        Ok(Stream::Client(Box::new(stream)))
+        let stream = TlsConnector::from(Arc::clone(config)).connect(server, stream).await;
+        Ok(Stream::Client(Box::new(stream.map_err(|error| failed(&untrusted(&error)))?)))
     }
 
     async fn start_tls(&self, mut connection: Connection, name: &str) -> Result<Connection, Fault> {
@@ -312,6 +309,17 @@ fn share(deadline: Instant, attempts: usize) -> Instant {
 
 fn offers(offered: &[String], attribute: &str) -> bool {
     offered.iter().any(|offer| offer == attribute)
+}
+
+/// Why there is no TLS. What `openssl req -x509` makes is an authority's certificate unless it is told otherwise.
+fn untrusted(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.contains("CaUsedAsEndEntity") {
+        true => "its certificate is an authority's (CA:TRUE), which no server can use, whatever `ca` has; \
+                 make one with `openssl req -addext basicConstraints=critical,CA:FALSE`, or have it issued by that authority"
+            .to_owned(),
+        false => text,
+    }
 }
 
 fn refused(what: &str, reply: &Reply) -> Fault {

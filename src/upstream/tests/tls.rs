@@ -41,6 +41,28 @@ async fn starttls_and_implicit() {
     assert_eq!(told, "Unavailable");
 }
 
+/// What `openssl req -x509` makes: the first that somebody with a certificate of his own meets.
+#[tokio::test]
+async fn an_authority_is_no_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+    let mut parameters = rcgen::CertificateParams::new(["mail.example.org".to_owned()]).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(&certificate, parameters.self_signed(&signing_key).unwrap().pem()).unwrap();
+    std::fs::write(&key, signing_key.serialize_pem()).unwrap();
+    let scripted = Scripted::start_with_tls(&["tls"], Some(server_config(&certificate, &key).unwrap())).await;
+    let settings = Settings {
+        protection: Protection::Implicit,
+        ca: Some(certificate.clone()),
+        ..settings(scripted.address)
+    };
+    let mut transaction = Upstream::open(settings).unwrap().transaction(identity("alice"));
+    transaction.ask(question(MAIL));
+    let Answer::None(fault) = transaction.answer().await else { panic!("it is trusted") };
+    assert!(fault.to_string().contains("CA:FALSE"), "{fault}");
+}
+
 #[tokio::test]
 async fn octets_behind_the_reply_to_starttls_end_it() {
     let script = format!("{BEFORE}> 220 go\n> 250-mail\n> 250 PIPELINING\n");
