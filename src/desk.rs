@@ -208,7 +208,7 @@ impl Desk {
     /// The upstream seems to accept everybody.
     pub async fn blind(&self, blindness: Blindness) {
         let foreign = blindness == Blindness::Foreign;
-        maillog::blind(foreign);
+        maillog::blind(blindness);
         let facts =
             Blind { recipients: ledger::BLIND_AFTER, domains: if foreign { "foreign" } else { "all" } };
         let event = self.event(events::BLIND, "the upstream", clock::now(), &facts);

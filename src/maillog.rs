@@ -21,7 +21,7 @@ use crate::auth::Guessed;
 use crate::clock::Timestamp;
 use crate::control::AuditLine;
 use crate::decimal::{Digits, push_ipv4};
-use crate::guard::ledger::{Block, Cause};
+use crate::guard::ledger::{Blindness, Block, Cause};
 use crate::id::{QuarantineId, SessionId};
 use crate::notify::outbox::{Event, Kind as MailKind};
 use crate::quarantine::Envelope;
@@ -178,9 +178,9 @@ impl SessionLog {
     /// The upstream answered a RCPT.
     pub fn probed(&self, account: &Account, recipient: &str, reply: &Reply) {
         if reply.is_positive() {
-            debug!(session = %self.id, %account, recipient = clean(recipient), reply = %reply, "recipient accepted");
+            debug!(session = %self.id, %account, recipient = clean(recipient), reply = %clean(&reply.to_string()), "recipient accepted");
         } else {
-            info!(session = %self.id, %account, recipient = clean(recipient), reply = %reply, "recipient refused");
+            info!(session = %self.id, %account, recipient = clean(recipient), reply = %clean(&reply.to_string()), "recipient refused");
         }
     }
 
@@ -254,7 +254,7 @@ impl SessionLog {
         let what = if reply.is_positive() { "message relayed" } else { "message refused by the upstream" };
         info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
             message_id = facts.message_id.map(clean), accepted = list(facts.accepted), refused = list(facts.refused),
-            size = facts.size, reply = %reply, "{what}");
+            size = facts.size, reply = %clean(&reply.to_string()), "{what}");
     }
 
     /// The upstream did not answer at the end of data.
@@ -350,7 +350,7 @@ pub enum Alarm {
 pub fn released(report: &Report, envelope: &Envelope) {
     let addresses = |list: &[(String, Reply)]| {
         list.iter()
-            .map(|(address, reply)| format!("{} ({reply})", clean(address)))
+            .map(|(address, reply)| format!("{} ({})", clean(address), clean(&reply.to_string())))
             .collect::<Vec<_>>()
             .join(", ")
     };
@@ -363,6 +363,12 @@ pub fn released(report: &Report, envelope: &Envelope) {
 pub fn delay_over(envelope: &Envelope) {
     info!(quarantine_id = %envelope.id, account = %envelope.account, arrived = %envelope.parked,
         "the delay of a parked message is over: it goes out by itself");
+}
+
+/// A message was about to go out by itself when its account was blocked.
+pub fn kept_by_block(envelope: &Envelope) {
+    info!(quarantine_id = %envelope.id, account = %envelope.account,
+        "a message that was about to go out by itself waits for an operator: its account was blocked meanwhile");
 }
 
 /// What the upstream answered to a release is not on disk.
@@ -476,7 +482,7 @@ pub fn left_out() {
                 warn!(
                     client,
                     times = lines,
-                    "too many sessions of one account: more clients were turned away within a minute"
+                    "too many sessions of one account: more log-ins were turned away within a minute"
                 );
             }
             Kind::OtherProtocol => {
@@ -486,7 +492,7 @@ pub fn left_out() {
                 warn!(
                     client,
                     times = lines,
-                    "credentials exposed: more clients sent AUTH on an unencrypted connection within a minute"
+                    "credentials exposed: more AUTH commands came on unencrypted connections within a minute"
                 );
             }
         }
@@ -648,16 +654,14 @@ pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
     );
 }
 
-/// The upstream seems to accept everybody; `foreign`: at domains other than its own.
-pub fn blind(foreign: bool) {
-    let (recipients, whom) = if foreign {
-        ("those at foreign domains", "everybody at foreign domains")
-    } else {
-        ("all", "everybody")
+/// The upstream seems to accept everybody.
+pub fn blind(blindness: Blindness) {
+    let (whose, whom) = match blindness {
+        Blindness::Everybody => ("", "everybody"),
+        Blindness::Foreign => (" at foreign domains", "everybody there"),
     };
     error!(
-        recipients,
-        "BLIND: the first 1,000 of these recipients met no refusal today; the upstream seems to accept {whom}. See `gatepost check`"
+        "BLIND: today's first 1,000 recipients{whose} met no refusal; the upstream seems to accept {whom}. See `gatepost check`"
     );
 }
 

@@ -86,6 +86,8 @@ enum Tried {
     Answered,
     /// The upstream refused the content itself.
     ContentRefused,
+    /// Its account was blocked before anything was sent, and no operator has decided that it goes.
+    Kept,
 }
 
 /// A try that the upstream has answered, until the disk knows.
@@ -139,10 +141,14 @@ impl Releaser {
     /// It is unknown, unreadable, in another's hands, or its envelope cannot be written; then nothing was sent.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
         let claim = self.parts.spool.claim(id).await?;
-        self.attempt(claim, Decision::Operator { quiet }).await
+        let report = self.attempt(claim, Decision::Operator { quiet }).await?;
+        report.ok_or_else(|| {
+            SpoolError::Io(format!("message {id} was not sent: its account was blocked meanwhile"))
+        })
     }
 
-    async fn attempt(&self, mut claim: Claim, decision: Decision) -> Result<Report, SpoolError> {
+    /// `None`: a block kept it.
+    async fn attempt(&self, mut claim: Claim, decision: Decision) -> Result<Option<Report>, SpoolError> {
         fail::point("release.claimed");
         let mut envelope = claim.envelope().clone();
         let now = clock::now();
@@ -151,6 +157,12 @@ impl Releaser {
         fail::point("release.decided");
         let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
         fail::point("release.answered");
+        if tried == Tried::Kept {
+            maillog::kept_by_block(&envelope);
+            envelope.keep();
+            claim.update(envelope).await?;
+            return Ok(None);
+        }
         let mut report = settle(&mut envelope, &tried, now);
         report.message_id = message_id(&claim, &envelope).await;
         maillog::released(&report, &envelope);
@@ -158,7 +170,7 @@ impl Releaser {
             self.remember(&report, &envelope, now).await;
         }
         let mut ending = Ending { claim, envelope, outcome: report.outcome, stage: Stage::Note };
-        let Err(cause) = self.end(&mut ending).await else { return Ok(report) };
+        let Err(cause) = self.end(&mut ending).await else { return Ok(Some(report)) };
         let (id, cause) = (report.id, cause.to_string());
         maillog::release_not_noted(id, &cause);
         if let Some(tell) = self.waits {
@@ -167,7 +179,7 @@ impl Releaser {
                  Do not end this command before: the next release would send the message again"
             ));
             self.see_through(ending).await;
-            return Ok(report);
+            return Ok(Some(report));
         }
         let releaser = self.clone();
         tokio::spawn(async move { releaser.see_through(ending).await });
@@ -261,11 +273,10 @@ impl Releaser {
         taken: &[usize],
         now: Timestamp,
     ) -> Result<Tried, SpoolError> {
-        let sent = match self.is_to_be_kept(envelope).await {
-            true => Sent::Data(kept()),
-            false => self.stream(claim, envelope, upstream).await?,
-        };
-        let (reply, tried) = match sent {
+        if self.is_to_be_kept(envelope).await {
+            return Ok(Tried::Kept);
+        }
+        let (reply, tried) = match self.stream(claim, envelope, upstream).await? {
             Sent::Content(reply) if reply.is_permanent() => (reply, Tried::ContentRefused),
             Sent::Content(reply) => (reply, Tried::Answered),
             Sent::Data(reply) => {
@@ -584,15 +595,6 @@ fn too_late() -> Reply {
         code: 554,
         enhanced: Some(Enhanced { class: 5, subject: 4, detail: 7 }),
         text: "the time that BY= gave it was over before it was released".into(),
-    }
-}
-
-/// What stands in the envelope of those to whom a block kept it from going: put off, and the next round leaves it to an operator.
-fn kept() -> Reply {
-    Reply {
-        code: 450,
-        enhanced: Some(Enhanced { class: 4, subject: 7, detail: 0 }),
-        text: "its account was blocked before it was sent".into(),
     }
 }
 

@@ -571,9 +571,8 @@ fn a_start_that_cannot_be() {
     fs::write(site.path().join("lone.toml"), alone).unwrap();
     let complaint = site.fails("--config lone.toml serve");
     assert!(
-        complaint.contains(
-            "lone.toml: [auth] users (not written there, this is its default): users: No such file"
-        )
+        complaint
+            .contains("lone.toml: [auth] users (not set there; this is the default): users: No such file")
     );
     assert_eq!(complaint.matches("gatepost user add NAME").count(), 1, "{complaint}");
     assert!(!site.path().join("certs").exists(), "no certificate was made");

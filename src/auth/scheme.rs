@@ -73,7 +73,7 @@ impl Secret {
     /// It is broken; what would be right.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Ok(Self::Unusable { scheme: "none".to_owned(), why: "the line has no hash".to_owned() });
+            return Ok(Self::Unusable { scheme: String::new(), why: "the line has no hash".to_owned() });
         }
         let (scheme, rest) = if let Some(rest) = text.strip_prefix('{') {
             let (name, rest) =

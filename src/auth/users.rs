@@ -410,12 +410,7 @@ mod tests {
             .collect();
         assert_eq!(
             listed,
-            [
-                ("SCRAM-SHA-256", 3, false),
-                ("SHA256-CRYPT", 2, false),
-                ("unknown", 0, true),
-                ("none", 0, true)
-            ]
+            [("SCRAM-SHA-256", 3, false), ("SHA256-CRYPT", 2, false), ("unknown", 0, true), ("", 0, true)]
         );
         assert_eq!(users.iter().last().and_then(User::shut_out), Some("the line has no hash"));
     }

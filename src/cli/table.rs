@@ -184,6 +184,9 @@ mod tests {
         table.waiting.push(["00000001", "16:05:28", "user:anna", &subject].map(str::to_owned));
         let row = table.lines().pop().unwrap();
         assert!(row.ends_with("xx\u{2026}") && width(&row) < 350, "{} cells", width(&row));
+        let marks = format!("x{}", "\u{301}".repeat(200_116));
+        table.waiting.push(["00000002", "16:05:28", "user:anna", &marks].map(str::to_owned));
+        assert!(table.lines().pop().unwrap().len() < 4_000);
     }
 
     #[test]

@@ -67,9 +67,14 @@ pub(super) fn width(line: &str) -> usize {
     line.chars().map(cells).sum()
 }
 
+/// So many characters for each cell are shown at the most.
+const MARKS: usize = 4;
+
 /// What of a line fits into so many cells of a terminal, the last of them an ellipsis where it was longer.
 pub(super) fn cut(line: &str, most: usize) -> Cow<'_, str> {
-    if width(line) <= most {
+    // Marks upon a character take no cell, and there may be any number of them.
+    let longest = most.saturating_mul(MARKS);
+    if width(line) <= most && line.chars().take(longest + 1).count() <= longest {
         return Cow::Borrowed(line);
     }
     let mut left = most.saturating_sub(1);
@@ -78,7 +83,7 @@ pub(super) fn cut(line: &str, most: usize) -> Cow<'_, str> {
         left = left.saturating_sub(cells(*c));
         fits
     };
-    let kept: String = line.chars().take_while(fits).collect();
+    let kept: String = line.chars().take(longest).take_while(fits).collect();
     Cow::Owned(kept + "\u{2026}")
 }
 

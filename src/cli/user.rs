@@ -68,7 +68,7 @@ struct Changed<'a> {
 #[derive(serde::Serialize)]
 struct Listed<'a> {
     name: &'a str,
-    scheme: &'a str,
+    scheme: Option<&'a str>,
     mechanisms: Vec<&'static str>,
     shut_out: Option<&'a str>,
 }
@@ -179,12 +179,13 @@ fn print(users: &Users, config: &Config, output: &mut Output) -> Result<(), Fail
     for user in users.iter() {
         let mechanisms = user.mechanisms(&config.auth.mechanisms);
         let mechanisms: Vec<&str> = mechanisms.into_iter().map(|mechanism| mechanism.name()).collect();
-        let (name, scheme, shut_out) = (user.name(), user.scheme(), user.shut_out());
+        let (name, shut_out) = (user.name(), user.shut_out());
+        let scheme = Some(user.scheme()).filter(|scheme| !scheme.is_empty());
         if output.is_json() {
             output.object(&Listed { name, scheme, mechanisms, shut_out })?;
         } else {
             let how = shut_out.map_or_else(|| mechanisms.join(" "), |why| format!("none: {why}"));
-            table.row(output, [name.to_owned(), scheme.to_owned(), how])?;
+            table.row(output, [name.to_owned(), scheme.unwrap_or("-").to_owned(), how])?;
         }
     }
     table.finish(output).map(|_| ())

@@ -26,16 +26,22 @@ pub struct NamedFiles {
 
 impl NamedFiles {
     /// Why a file cannot be used, in the form of every problem of a configuration: `FILE:LINE: [table] key = "...": ` and
-    /// `error`, which begins with the path. What begins with no such path stays as it is.
+    /// `error`, which begins with the path. What begins with no such path stays as it is; of several keys that name the same
+    /// file nobody can say which is meant, so each is told.
     pub fn located(&self, error: &impl ToString) -> String {
         let error = error.to_string();
-        let found = self.list.iter().filter(|named| begins(&error, &named.path));
-        let Some(named) = found.max_by_key(|named| named.path.as_os_str().len()) else { return error };
-        let (file, subject) = (self.file.display(), &named.subject);
-        match named.line {
-            Some(line) => format!("{file}:{line}: {subject}: {error}"),
-            None => format!("{file}: {subject} (not written there, this is its default): {error}"),
-        }
+        let length = |named: &NamedFile| named.path.as_os_str().len();
+        let mut found: Vec<_> = self.list.iter().filter(|named| begins(&error, &named.path)).collect();
+        let longest = found.iter().map(|named| length(named)).max();
+        found.retain(|named| Some(length(named)) == longest);
+        let Some(first) = found.first() else { return error };
+        let file = self.file.display();
+        let place = first.line.map_or_else(|| file.to_string(), |line| format!("{file}:{line}"));
+        let subjects = found.iter().map(|named| match named.line {
+            Some(_) => named.subject.clone(),
+            None => format!("{} (not set there; this is the default)", named.subject),
+        });
+        format!("{place}: {}: {error}", subjects.collect::<Vec<_>>().join(" and "))
     }
 }
 
@@ -62,6 +68,8 @@ mod tests {
                 named("/etc/users", None, "[auth] users"),
                 named("/etc/a", Some(3), "[tls] certificate = \"a\""),
                 named("/etc/a b", Some(4), "[tls] private_key = \"a b\""),
+                named("/etc/both", Some(6), "[[certificate]] certificate = \"both\""),
+                named("/etc/both", Some(7), "[[certificate]] private_key = \"both\""),
             ],
         };
         for (error, expected) in [
@@ -73,7 +81,12 @@ mod tests {
             ),
             (
                 "/etc/users:7: no `:`",
-                "/etc/config.toml: [auth] users (not written there, this is its default): /etc/users:7: no `:`",
+                "/etc/config.toml: [auth] users (not set there; this is the default): /etc/users:7: no `:`",
+            ),
+            (
+                "/etc/both: no key in it",
+                "/etc/config.toml:6: [[certificate]] certificate = \"both\" and [[certificate]] private_key = \"both\": \
+                 /etc/both: no key in it",
             ),
             ("/etc/ab: gone", "/etc/ab: gone"),
             ("the disk is full", "the disk is full"),

@@ -94,6 +94,8 @@ type Attempt = (QuarantineId, Result<Released, SpoolError>);
 struct Missed {
     claimed: usize,
     gone: usize,
+    /// Not begun, since `serve` is shutting down.
+    late: usize,
 }
 
 impl Missed {
@@ -121,14 +123,14 @@ impl Missed {
             1 => "1 message is".to_owned(),
             more => format!("{more} messages are"),
         };
-        match (self.claimed, self.gone) {
-            (0, 0) => None,
-            (0, gone) => Some(format!("{} gone: another command took care of that", messages(gone))),
-            (claimed, _) => Some(format!(
-                "{} being released just now by another command; try again when it is done",
-                messages(claimed)
-            )),
-        }
+        let causes = [
+            (self.claimed, "in other hands just now, `serve`'s or another command's; try again in a moment"),
+            (self.gone, "gone: another command took care of that"),
+            (self.late, "not begun, since `serve` is shutting down; try again once it runs"),
+        ];
+        let said = causes.iter().filter(|(count, _)| *count > 0);
+        let said: Vec<_> = said.map(|(count, why)| format!("{} {why}", messages(*count))).collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 }
 
@@ -363,7 +365,8 @@ impl Command<'_> {
         let outcome = match (&made, &reason) {
             (Ok(Change::Made), Some(reason)) => format!("done: {reason}"),
             (Ok(Change::Made), None) => "done".to_owned(),
-            (Ok(Change::WasSo), _) => "was blocked already".to_owned(),
+            (Ok(Change::WasSo), Some(reason)) => format!("was blocked already, now for: {reason}"),
+            (Ok(Change::WasSo), None) => "was blocked already".to_owned(),
             (Err(error), _) => format!("failed: {error}"),
         };
         self.audit("block", account.as_str(), &outcome);
@@ -469,8 +472,7 @@ impl Command<'_> {
         let Some(why) = unwritten else { return self.say(Answer::Changed(changed)).await };
         let what = if changed.done == Deed::Blocked { "blocked" } else { "unblocked" };
         self.fail(format!(
-            "{} is {what} as long as `serve` runs, and no longer than that: {why}; `serve` tries it again each second. Make room in \
-             `data_dir`, or see to it that Gatepost may write there, then do it again",
+            "{} is {what} in memory alone, which the next start forgets unless `serve` can write it before: {why}",
             changed.account
         ))
         .await
@@ -536,7 +538,13 @@ impl Command<'_> {
             let host = Arc::clone(&self.operations.host);
             if host.is_ending() {
                 // What went out without its answer being noted would go out again.
-                let _ = self.fail(format!("message {id}: not begun, since `serve` is shutting down")).await;
+                match &mut missed {
+                    Some(missed) => missed.late += 1,
+                    None => {
+                        let why = format!("message {id}: not begun, since `serve` is shutting down");
+                        let _ = self.fail(why).await;
+                    }
+                }
                 continue;
             }
             under_way.spawn(async move { (id, host.release(id, quiet).await) });
@@ -732,13 +740,16 @@ mod tests {
             (
                 1,
                 0,
-                Some("1 message is being released just now by another command; try again when it is done"),
+                Some(
+                    "1 message is in other hands just now, `serve`'s or another command's; try again in a moment",
+                ),
             ),
             (
                 2000,
                 3,
                 Some(
-                    "2000 messages are being released just now by another command; try again when it is done",
+                    "2000 messages are in other hands just now, `serve`'s or another command's; try again in a moment; \
+                     3 messages are gone: another command took care of that",
                 ),
             ),
             (0, 2, Some("2 messages are gone: another command took care of that")),

@@ -98,7 +98,7 @@ pub enum Notice {
     },
 }
 
-/// What a block means, as it was configured when it was made.
+/// What a block means, as it is configured when the desk is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fate {
     /// What becomes of the account's mail.
@@ -502,7 +502,7 @@ fn guessed(
          Either the password has been guessed, or its owner is on the road while others guess. Nothing was done: mail of\n\
          this account goes on. There is at most one such mail a day for an account.\n\n\
          WHAT TO DO\n\n\
-         1. Ask the owner whether it was they who logged in. The log has all tries: search it for `authentication failed`.\n\
+         1. Ask the owner whether they logged in. The log has all tries: search it for `authentication failed`.\n\
          2. If not, change the password and end the open sessions:\n\
          \x20      gatepost user passwd {}\n\
          \x20      gatepost kick {word}\n",

@@ -348,19 +348,16 @@ impl Index {
         waiting.next().map(|record| record.parked)
     }
 
-    /// What of `account` goes out by itself.
+    /// What of `account` goes out by itself, or is tried again so.
     pub(super) fn awaited(&self, account: &Account) -> Awaited {
         let mut awaited = Awaited::default();
-        let parked = self.awaited_records(account).filter(|(_, record)| record.state == State::Parked);
-        parked.filter_map(|(_, record)| record.due).for_each(|due| awaited.add(due));
+        self.awaited_records(account).filter_map(|(_, record)| record.due).for_each(|due| awaited.add(due));
         awaited
     }
 
     /// The same of all accounts that have any.
     pub(super) fn all_awaited(&self) -> BTreeMap<Account, Awaited> {
-        let accounts = self.awaited_accounts().into_iter();
-        let all = accounts.map(|account| (self.awaited(&account), account));
-        all.filter(|(awaited, _)| awaited.messages > 0).map(|(awaited, account)| (account, awaited)).collect()
+        self.awaited_accounts().into_iter().map(|account| (account.clone(), self.awaited(&account))).collect()
     }
 
     fn awaited_records(&self, account: &Account) -> impl Iterator<Item = (QuarantineId, &Record)> {

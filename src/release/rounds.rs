@@ -34,7 +34,7 @@ const REST: Duration = Duration::from_secs(60);
 /// How often messages are looked for that have expired.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
 
-/// `None`: it was not to go after all.
+/// `None`: it was not to go after all, or a block kept it.
 type Attempt = Result<Option<Report>, SpoolError>;
 
 /// What is on its way.
@@ -175,7 +175,7 @@ impl Releaser {
         if decision == Decision::Due {
             maillog::delay_over(envelope);
         }
-        self.attempt(claim, decision).await.map(Some)
+        self.attempt(claim, decision).await
     }
 
     /// The time by which messages may expire now.

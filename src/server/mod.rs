@@ -58,7 +58,7 @@ const CONTACT_SLACK: Duration = Duration::from_secs(15);
 const CONTACT_ANEW: Duration = Duration::from_secs(2);
 /// How long answers and messages may still be read once no command is under way.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// How long idle upstream connections may take to say goodbye.
+/// How long what is left then may take to end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why the service did not start or went down.
@@ -306,6 +306,9 @@ impl Server {
         // What they count from here on would not outlive us, and must not be answered.
         slots.evict();
         let _ = timeout(GOODBYE, slots.emptied()).await;
+        // Commands that came while sessions used up the time.
+        drained.send_replace(true);
+        let _ = timeout(GOODBYE, async { while commanded.join_next().await.is_some() {} }).await;
         // Nor may a release go on once the next process can have the data folder.
         finishing.shutdown().await;
         commanded.shutdown().await;

@@ -54,8 +54,9 @@ fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
     let config = Arc::new(config);
     // All that may fail comes first; the certificates last, since reading them puts them in force.
     let terms = Terms::read(Arc::clone(&config))?;
-    let users = parts.auth.read_anew()?;
-    parts.tls.served().reload_all().map_err(|error| Refused::Certificate(error.to_string()))?;
+    let users = parts.auth.read_anew().map_err(|error| config.files.located(&error))?;
+    let reloaded = parts.tls.served().reload_all();
+    reloaded.map_err(|error| Refused::Certificate(config.files.located(&error)))?;
 
     parts.ledger.set_policy(config.policy.clone());
     parts.spool.adopt(config.quarantine.clone());

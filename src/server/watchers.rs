@@ -93,18 +93,31 @@ const BETWEEN_NOTICES: Duration = Duration::from_secs(60 * 60);
 /// Says when the ledger cannot be written, and when it can again.
 pub(super) async fn ledger(parts: Parts) {
     let mut trouble = parts.ledger.trouble();
-    let mut noticed: Option<Instant> = None;
-    while trouble.changed().await.is_ok() {
-        let now = trouble.borrow_and_update().clone();
-        match now {
-            Some(why) => {
-                maillog::ledger_trouble(&why);
-                if noticed.is_none_or(|at| at.elapsed() >= BETWEEN_NOTICES) {
-                    noticed = Some(Instant::now());
+    let mut next_notice = Instant::now();
+    // The desk is told once of each trouble: as it begins, or as soon after that as may be.
+    let (mut is_trouble, mut is_untold) = (false, false);
+    loop {
+        tokio::select! {
+            changed = trouble.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = trouble.borrow_and_update().clone();
+                match &now {
+                    Some(why) => maillog::ledger_trouble(why),
+                    None => maillog::ledger_recovered(),
+                }
+                is_untold = now.is_some() && (is_untold || !is_trouble);
+                is_trouble = now.is_some();
+            }
+            () = tokio::time::sleep(next_notice.saturating_duration_since(Instant::now())), if is_untold => {
+                is_untold = false;
+                let why = trouble.borrow().clone();
+                if let Some(why) = why {
+                    next_notice = Instant::now() + BETWEEN_NOTICES;
                     parts.desk.ledger_trouble(&why).await;
                 }
             }
-            None => maillog::ledger_recovered(),
         }
     }
 }

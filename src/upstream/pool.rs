@@ -1,7 +1,7 @@
 //! The connections to the upstream: bounded in number, reused, given up when someone else waits.
 //!
-//! A connection that carried XCLIENT serves the client that it named; any other may serve anybody. While someone waits
-//! nothing is idle: an idle connection that fits is taken, one that does not is closed, and the queue is served in order.
+//! A connection that carried XCLIENT serves the client that it named; any other may serve anybody. Who finds none that
+//! fits, nor a place for a new one, waits: for each who does one that does not fit is closed, and places go to the queue in order.
 //! Several upstreams take turns with each transaction: an idle connection to the one whose turn it is, else a new one to it.
 //! Where each session needs a connection of its own, a few are greeted ahead, as long as sessions come often.
 //! The lock is never held across an await, nor while a connection is closed.
@@ -63,6 +63,8 @@ struct State {
     idle: VecDeque<Box<Connection>>,
     /// In the order in which they came. Those that gave up are closed.
     waiting: VecDeque<oneshot::Sender<Lease>>,
+    /// Connections that are being closed for those who wait.
+    leaving: usize,
     /// One for each connection that is being greeted ahead; dropping it asks for its place. Those that are done are closed.
     greeting: Vec<oneshot::Sender<Infallible>>,
     /// When a session last needed a connection of its own.
@@ -184,6 +186,7 @@ impl Pool {
         state.waiting.push_back(sender);
         match oldest {
             Some(oldest) => {
+                state.leaving += 1;
                 drop(state);
                 oldest.quit();
             }
@@ -229,14 +232,19 @@ impl Pool {
             connection.quit();
             return;
         }
-        while let Some(waiting) = state.next_waiting() {
-            if connection.identity.is_some() {
-                // What carried XCLIENT is of no use to others; its place goes to the same one that waits.
-                state.waiting.push_front(waiting);
+        if connection.identity.is_some() {
+            // What carried XCLIENT is of no use to others: its place goes to one who waits, unless another's does already.
+            let waiting = state.waiting.iter().filter(|waiting| !waiting.is_closed()).count();
+            if state.leaving < waiting {
+                state.leaving += 1;
                 drop(state);
                 connection.quit();
-                return;
+            } else {
+                self.keep_idle(state, connection);
             }
+            return;
+        }
+        while let Some(waiting) = state.next_waiting() {
             drop(state);
             match waiting.send(Lease::Connection(connection)) {
                 Err(Lease::Connection(unwanted)) => connection = unwanted,
@@ -244,6 +252,10 @@ impl Pool {
             }
             state = self.lock();
         }
+        self.keep_idle(state, connection);
+    }
+
+    fn keep_idle(&self, mut state: MutexGuard<'_, State>, connection: Box<Connection>) {
         state.idle.push_back(connection);
         if !state.watched
             && let Ok(runtime) = Handle::try_current()
@@ -310,6 +322,8 @@ impl Places for Pool {
     fn freed(&self) {
         loop {
             let mut state = self.lock();
+            // Whichever it was: to count one too few closes a connection too many, and keeps nobody waiting.
+            state.leaving = state.leaving.saturating_sub(1);
             let Some(waiting) = state.next_waiting() else {
                 state.open = state.open.saturating_sub(1);
                 return;

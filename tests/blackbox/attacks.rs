@@ -342,7 +342,7 @@ fn what_strangers_write_moves_no_cursor() {
     for format in ["json", "text"] {
         let upstream = Scripted::with(|asked| match asked.verb {
             "RCPT" if asked.path().starts_with("nobody") => {
-                Answer::reply(&format!("550 5.1.1 No {ESCAPES} such user"))
+                Answer::reply(&format!("550 5.1.1 No {ESCAPES} such \u{202e} user"))
             }
             _ => None,
         });
@@ -396,6 +396,7 @@ fn what_strangers_write_moves_no_cursor() {
         let log = gatepost.log_text();
         assert!(log.contains("evil") && log.contains("authentication failed"), "{log}");
         expect_harmless("log", &log);
+        assert!(!log.contains('\u{202e}'), "{log}");
     }
 }
 

@@ -32,6 +32,15 @@ fn a_good_postfix_passes_with_warnings() {
     expect(&Setup::new(mta.address).relay().write(), 0, &["canary", "notify"]);
 }
 
+/// A file that is not there is named with the line that names it, and is no matter of the MTA's.
+#[test]
+fn a_file_for_the_upstream_is_named_with_its_line() {
+    let upstream = Scripted::start();
+    let setup =
+        Setup::new(upstream.address).set("upstream.username", "gate").set("upstream.password_file", "nope");
+    expect(&setup.write(), 1, &[".toml:", "[upstream] password_file = \"nope\": ", "mend that file"]);
+}
+
 /// Exit 0 with a warning: no XCLIENT offered.
 #[test]
 #[ignore = "needs tests/install: Exim"]

@@ -3,6 +3,8 @@
 //! An error is what would keep Gatepost from working: blind, at the upstream's own or a canary domain; XCLIENT offered
 //! and refused; mail refused to those who may send; files that cannot be used. All else is a warning.
 
+use std::time::Duration;
+
 use super::folder::Foreign;
 use super::local::{self, Certificate, OpenSecret, UsersFile};
 use super::upstream::{self, Asked, Place, Said, Sender, Talk};
@@ -13,6 +15,8 @@ use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::net::tls::Expiring;
 use crate::upstream::Address;
 
+/// How long a digest is waited for at the most, once one has announced a message.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Descriptors beside those of the connections: listeners, the database, files being written.
 const RESERVE: u64 = 200;
 
@@ -112,12 +116,12 @@ fn open_secrets(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
     let finding = |OpenSecret { about, path, mode }: &OpenSecret| {
         let path = path.display();
         let may = match (mode & 0o004 != 0, mode & 0o002 != 0) {
-            (true, true) => "read and changed",
-            (false, true) => "changed",
+            (true, true) => "read and change",
+            (false, true) => "change",
             (_, false) => "read",
         };
         let finding = format!(
-            "{path} has mode {mode:04o}, and can be {may} by everybody on this machine: it holds a secret"
+            "{path} has mode {mode:04o}, which lets everybody on this machine {may} it, and it holds a secret"
         );
         warning(about, finding, format!("Run: chmod 600 {path} (640 where Gatepost reads it by its group)"))
     };
@@ -126,7 +130,7 @@ fn open_secrets(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
 
 fn senders(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
     let why = facts.senders.as_ref();
-    why.map(|why| error("senders", read(facts, why), "Mend that line, or [sender] map")).into_iter().collect()
+    why.map(|why| error("senders", read(facts, why), "Mend that file, or [sender] map")).into_iter().collect()
 }
 
 fn notify(facts: &local::Facts, config: &Config) -> Vec<Finding> {
@@ -162,9 +166,10 @@ fn withheld(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "Set [detection] on_alarm = \"notify\" where the law forbids that",
         ));
     }
+    // Announced by one, gone after the next, a day later at the most.
     if !config.notify.to.is_empty()
         && let (Some(kept), Some(digest)) = (config.quarantine.expire_after, config.notify.digest)
-        && kept < digest
+        && kept < digest + digest.min(A_DAY)
     {
         let (kept, digest) = (units::show_duration(kept), units::show_duration(digest));
         let finding = format!(
@@ -174,7 +179,7 @@ fn withheld(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
         findings.push(warning(
             "quarantine",
             finding,
-            "Set [notify] digest to no more than expire_after, or to \"off\"",
+            "Set [notify] digest to at most half of expire_after, or to \"off\"",
         ));
     }
     findings
@@ -266,6 +271,9 @@ pub(super) fn upstreams(all: &[(Address, upstream::Facts)], config: &Config) -> 
 
 fn upstream(address: &Address, facts: &upstream::Facts, config: &Config) -> Vec<Finding> {
     let (offers_xclient, talks) = match facts {
+        upstream::Facts::Unusable(why) => {
+            return vec![error("upstream", why.clone(), "Mend that file, or the key that names it")];
+        }
         upstream::Facts::Unreachable(why) => {
             let finding = format!("the upstream {address} cannot be used: {why}");
             return vec![error("upstream", finding, "Start it, or correct [upstream] address and tls")];
@@ -573,9 +581,9 @@ mod tests {
     #[test]
     fn an_open_secret_is_named_with_its_mode() {
         for (mode, part) in [
-            (0o644, "/etc/password has mode 0644, and can be read by everybody"),
-            (0o666, "/etc/password has mode 0666, and can be read and changed by everybody"),
-            (0o602, "/etc/password has mode 0602, and can be changed by everybody"),
+            (0o644, "/etc/password has mode 0644, which lets everybody on this machine read it"),
+            (0o666, "/etc/password has mode 0666, which lets everybody on this machine read and change it"),
+            (0o602, "/etc/password has mode 0602, which lets everybody on this machine change it"),
         ] {
             let facts = local::Facts { open_secrets: vec![OpenSecret { mode, ..open_secret() }], ..well() };
             let found = local(&facts, &config("[notify]\nto = [\"abuse@example.org\"]\n"));
@@ -660,7 +668,7 @@ mod tests {
             ),
             (
                 well(),
-                "[notify]\nto = [\"abuse@example.org\"]\ndigest = \"1h\"\n[quarantine]\nexpire_after = \"1h\"\n",
+                "[notify]\nto = [\"abuse@example.org\"]\ndigest = \"1h\"\n[quarantine]\nexpire_after = \"2h\"\n",
                 &[],
             ),
             (

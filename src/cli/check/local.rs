@@ -127,7 +127,9 @@ fn secret_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
     let keys = config.certificates.iter().map(|pair| &pair.private_key);
     let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
     let identity = settings.identity.as_ref().map(|identity| &identity.private_key);
-    let webhook = config.notify.webhook.as_ref().map(|hook| &hook.secret_file);
+    // One of ours lies in data_dir, which is looked at as a whole.
+    let webhook =
+        config.notify.webhook.as_ref().filter(|hook| !hook.own_secret).map(|hook| &hook.secret_file);
     let mut files = vec![("users", &config.auth.users), ("certificate", &config.tls.private_key)];
     files.extend(keys.map(|key| ("certificate", key)));
     files.extend(password.into_iter().chain(identity).map(|file| ("upstream", file)));

@@ -58,7 +58,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        output.line(&format!("{word}: {}. {}", finding.finding, finding.cure))?;
+        let stop = if finding.finding.ends_with(['?', '.']) { "" } else { "." };
+        output.line(&format!("{word}: {}{stop} {}", finding.finding, finding.cure))?;
     }
     if findings.is_empty() && !output.is_json() {
         output.line("All is well: the upstream takes our mail, and refuses recipients that do not exist.")?;

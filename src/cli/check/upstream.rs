@@ -29,6 +29,8 @@ const REPEATS: usize = 2;
 
 /// What the upstream said.
 pub(super) enum Facts {
+    /// A file that the configuration names for it cannot be used.
+    Unusable(String),
     /// It cannot be used at all.
     Unreachable(String),
     /// It answers.
@@ -90,7 +92,13 @@ pub(super) struct Asked {
 pub(super) async fn ask_all(config: &Config) -> Vec<(Address, Facts)> {
     let mut all = Vec::new();
     for endpoint in &config.upstream.settings.endpoints {
-        all.push((endpoint.address.clone(), ask(endpoint, config).await));
+        let facts = ask(endpoint, config).await;
+        // The files are the same for all.
+        let is_unusable = matches!(facts, Facts::Unusable(_));
+        all.push((endpoint.address.clone(), facts));
+        if is_unusable {
+            break;
+        }
     }
     all
 }
@@ -100,7 +108,7 @@ async fn ask(endpoint: &Endpoint, config: &Config) -> Facts {
     let names_clients = settings.names_clients();
     let upstream = match Upstream::open(settings) {
         Ok(upstream) => upstream,
-        Err(error) => return Facts::Unreachable(error.to_string()),
+        Err(error) => return Facts::Unusable(config.files.located(&error)),
     };
     let offers = match upstream.learn(None).await {
         Ok(offers) => offers,

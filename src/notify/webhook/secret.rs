@@ -45,9 +45,7 @@ impl Secrets {
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let file = path.display();
         let octets = std::fs::read(path).map_err(|error| {
-            SecretError(format!(
-                "{file}: {error}; right is a file that Gatepost's user can read, or \"\" for one that Gatepost makes"
-            ))
+            SecretError(format!("{file}: {error}; it should be a file that Gatepost's user can read"))
         })?;
         let octets = Zeroizing::new(octets);
         let text = str::from_utf8(&octets).unwrap_or_default();

@@ -70,7 +70,7 @@ async fn a_dirty_list_is_asked_eight_at_a_time() {
 async fn a_batch_is_waited_for() {
     let all = names(1..=12);
     let script = format!(
-        "{READY}< {MAIL}\n<+ {}\n> 250 2.1.0 ok\n{}pause 60\n{}pause 60\n{}< QUIT",
+        "{READY}< {MAIL}\n<+ {}\n> 250 2.1.0 ok\n{}pause 20\n{}pause 20\n{}< QUIT",
         all.join("\n<+ "),
         refused(8),
         refused(2),
