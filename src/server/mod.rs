@@ -258,19 +258,25 @@ impl Server {
             maillog::quarantine_unreadable(unreadable);
         }
         // Commands are taken until the last session and the last release have ended.
-        let (drained, mut is_drained) = watch::channel(false);
+        let (drained, is_drained) = watch::channel(false);
         let mut commanded = JoinSet::new();
         let commands = operations.clone();
+        let (finished, mut ended) = (operations.clone(), is_drained.clone());
+        let (answered, all_answered) = tokio::sync::oneshot::channel();
+        // By itself: what nobody listens to any more is finished as well.
         commanded.spawn(async move {
-            let mut end = is_drained.clone();
+            let _ = ended.wait_for(|drained| *drained).await;
+            finished.finish().await;
+            let _ = answered.send(());
+        });
+        let mut ended = is_drained;
+        commanded.spawn(async move {
             let end = async move {
-                let _ = end.wait_for(|drained| *drained).await;
+                let _ = ended.wait_for(|drained| *drained).await;
             };
-            let commands = operations.clone();
             // What a reader leaves lying is no reason to stay.
             let cut = async move {
-                let _ = is_drained.wait_for(|drained| *drained).await;
-                commands.finish().await;
+                let _ = all_answered.await;
                 tokio::time::sleep(LAST_ANSWERS).await;
             };
             tokio::select! {
