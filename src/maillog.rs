@@ -90,6 +90,12 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect()
 }
 
+/// A reply of the upstream's, which may quote a stranger.
+fn said(reply: &Reply) -> String {
+    let text = reply.to_string();
+    if is_clean_ascii(&text) { text } else { clean(&text) }
+}
+
 /// What nearly all text is.
 fn is_clean_ascii(text: &str) -> bool {
     text.bytes().fold(true, |clean, octet| clean & matches!(octet, b' '..=b'~'))
@@ -178,9 +184,9 @@ impl SessionLog {
     /// The upstream answered a RCPT.
     pub fn probed(&self, account: &Account, recipient: &str, reply: &Reply) {
         if reply.is_positive() {
-            debug!(session = %self.id, %account, recipient = clean(recipient), reply = %clean(&reply.to_string()), "recipient accepted");
+            debug!(session = %self.id, %account, recipient = clean(recipient), reply = %said(reply), "recipient accepted");
         } else {
-            info!(session = %self.id, %account, recipient = clean(recipient), reply = %clean(&reply.to_string()), "recipient refused");
+            info!(session = %self.id, %account, recipient = clean(recipient), reply = %said(reply), "recipient refused");
         }
     }
 
@@ -254,7 +260,7 @@ impl SessionLog {
         let what = if reply.is_positive() { "message relayed" } else { "message refused by the upstream" };
         info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
             message_id = facts.message_id.map(clean), accepted = list(facts.accepted), refused = list(facts.refused),
-            size = facts.size, reply = %clean(&reply.to_string()), "{what}");
+            size = facts.size, reply = %said(reply), "{what}");
     }
 
     /// The upstream did not answer at the end of data.
@@ -350,7 +356,7 @@ pub enum Alarm {
 pub fn released(report: &Report, envelope: &Envelope) {
     let addresses = |list: &[(String, Reply)]| {
         list.iter()
-            .map(|(address, reply)| format!("{} ({})", clean(address), clean(&reply.to_string())))
+            .map(|(address, reply)| format!("{} ({})", clean(address), said(reply)))
             .collect::<Vec<_>>()
             .join(", ")
     };

@@ -609,6 +609,18 @@ fn a_start_that_cannot_be() {
         assert!(found.ends_with("nope") && !wrong.is_empty(), "{complaint}");
         assert!(!site.path().join("certs").exists(), "{place}: a certificate was made");
     }
+    // The first [[certificate]] is no default because there is none yet.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let nameless = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    fs::write(site.path().join("both.pem"), nameless.pem() + &key.serialize_pem()).unwrap();
+    let both = "[[certificate]]\ncertificate = \"both.pem\"\nprivate_key = \"both.pem\"\n";
+    fs::write(site.path().join("named.toml"), format!("{alone}{both}")).unwrap();
+    let place = "named.toml:5: [[certificate]] certificate = \"both.pem\" and [[certificate]] private_key = ";
+    let complaint = site.fails("--config named.toml serve");
+    assert!(complaint.starts_with(&format!("gatepost: {place}")), "{complaint}");
+    let found = String::from_utf8(site.run("--config named.toml check").stdout).unwrap();
+    assert!(found.contains(&format!("error: {place}")) && found.contains("names no host"), "{found}");
+    assert!(!site.path().join("certs").exists(), "a certificate was made");
     fs::remove_file(site.path().join("users")).unwrap();
     let nowhere = "data_dir = \"/proc/gatepost\"\n[relay]\nhosts = [\"127.0.0.1\"]\n";
     fs::write(site.path().join("nowhere.toml"), nowhere).unwrap();

@@ -50,8 +50,8 @@ pub(super) enum Secret {
     Usable(Hash),
     /// None can, and why.
     Unusable {
-        /// As the line names it, `unknown`, or `none` where there is no hash.
-        scheme: String,
+        /// As the line names it, or `unknown`; `None` where there is no hash.
+        scheme: Option<String>,
         /// For people.
         why: String,
     },
@@ -73,7 +73,7 @@ impl Secret {
     /// It is broken; what would be right.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Ok(Self::Unusable { scheme: String::new(), why: "the line has no hash".to_owned() });
+            return Ok(Self::Unusable { scheme: None, why: "the line has no hash".to_owned() });
         }
         let (scheme, rest) = if let Some(rest) = text.strip_prefix('{') {
             let (name, rest) =
@@ -104,7 +104,7 @@ impl Secret {
         };
         Ok(match excess {
             None => Self::Usable(hash),
-            Some(why) => Self::Unusable { scheme: scheme.name().to_owned(), why },
+            Some(why) => Self::Unusable { scheme: Some(scheme.name().to_owned()), why },
         })
     }
 
@@ -115,14 +115,14 @@ impl Secret {
         let scheme = if is_name { name } else { "unknown" };
         let known: Vec<_> = SCHEMES.iter().map(|(_, name, _)| *name).collect();
         let why = format!("its scheme is not among {}", known.join(", "));
-        Self::Unusable { scheme: scheme.to_owned(), why }
+        Self::Unusable { scheme: Some(scheme.to_owned()), why }
     }
 
     /// As Dovecot names it.
-    pub(super) fn scheme(&self) -> &str {
+    pub(super) fn scheme(&self) -> Option<&str> {
         match self {
-            Self::Usable(hash) => hash.scheme().name(),
-            Self::Unusable { scheme, .. } => scheme,
+            Self::Usable(hash) => Some(hash.scheme().name()),
+            Self::Unusable { scheme, .. } => scheme.as_deref(),
         }
     }
 }
@@ -373,7 +373,7 @@ mod tests {
         ] {
             match Secret::read(text) {
                 Ok(secret @ Secret::Unusable { .. }) => {
-                    assert_eq!(secret.scheme(), scheme, "{text}");
+                    assert_eq!(secret.scheme(), Some(scheme), "{text}");
                     let Secret::Unusable { why, .. } = secret else { unreachable!() };
                     assert!(why.contains(part), "{text}: {why}");
                 }

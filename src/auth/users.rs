@@ -166,8 +166,8 @@ impl User {
         &self.account
     }
 
-    /// The scheme of the hash, as Dovecot or the line itself names it.
-    pub fn scheme(&self) -> &str {
+    /// The scheme of the hash, as Dovecot or the line itself names it; `None` where there is no hash.
+    pub fn scheme(&self) -> Option<&str> {
         self.secret.scheme()
     }
 
@@ -406,11 +406,13 @@ mod tests {
         assert_eq!(users.barred_from(ScramSha256).map(User::name).collect::<Vec<_>>(), ["b"]);
         let listed: Vec<_> = users
             .iter()
-            .map(|user| (user.scheme(), user.mechanisms(&ALL).len(), user.shut_out().is_some()))
+            .map(|user| {
+                (user.scheme().unwrap_or("-"), user.mechanisms(&ALL).len(), user.shut_out().is_some())
+            })
             .collect();
         assert_eq!(
             listed,
-            [("SCRAM-SHA-256", 3, false), ("SHA256-CRYPT", 2, false), ("unknown", 0, true), ("", 0, true)]
+            [("SCRAM-SHA-256", 3, false), ("SHA256-CRYPT", 2, false), ("unknown", 0, true), ("-", 0, true)]
         );
         assert_eq!(users.iter().last().and_then(User::shut_out), Some("the line has no hash"));
     }
@@ -441,7 +443,7 @@ mod tests {
             (u64::MAX / 4 * 3 + 4, "SCRAM-SHA-256"),
             (u64::MAX, "SCRAM-SHA-256"),
         ] {
-            assert_eq!(users.model(draw).map(User::scheme), Some(scheme), "{draw}");
+            assert_eq!(users.model(draw).and_then(User::scheme), Some(scheme), "{draw}");
         }
         assert!(Users::default().model(7).is_none());
     }

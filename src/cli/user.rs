@@ -179,8 +179,7 @@ fn print(users: &Users, config: &Config, output: &mut Output) -> Result<(), Fail
     for user in users.iter() {
         let mechanisms = user.mechanisms(&config.auth.mechanisms);
         let mechanisms: Vec<&str> = mechanisms.into_iter().map(|mechanism| mechanism.name()).collect();
-        let (name, shut_out) = (user.name(), user.shut_out());
-        let scheme = Some(user.scheme()).filter(|scheme| !scheme.is_empty());
+        let (name, scheme, shut_out) = (user.name(), user.scheme(), user.shut_out());
         if output.is_json() {
             output.object(&Listed { name, scheme, mechanisms, shut_out })?;
         } else {

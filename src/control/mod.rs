@@ -3,6 +3,8 @@
 //! [`api`] is the words of it, [`operations`] what each command does, [`routes`] carries them over HTTP on a Unix
 //! socket, [`client`] is the other end of that. Without `serve` the command line performs the same operations itself.
 
+mod missed;
+
 pub mod api;
 pub mod audit;
 pub mod client;

@@ -18,6 +18,7 @@ use super::api::{
     ReleaseOutcome, Released, Request, Selection, UpstreamStatus, Wanted,
 };
 use super::audit::{Actor, AuditLine};
+use super::missed::Missed;
 use crate::account::Account;
 use crate::clock;
 use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, LedgerError, Record, Tallies};
@@ -87,52 +88,6 @@ pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
 
 /// A release that has ended.
 type Attempt = (QuarantineId, Result<Released, SpoolError>);
-
-/// Of all messages of a selection those that others have in hand, or took away meanwhile. There may be thousands, and one line
-/// speaks for them.
-#[derive(Debug, Default)]
-struct Missed {
-    claimed: usize,
-    gone: usize,
-    /// Not begun, since `serve` is shutting down.
-    late: usize,
-}
-
-impl Missed {
-    /// For a selection; each message that was named is spoken of by itself.
-    fn of(which: &Selection) -> Option<Self> {
-        match which {
-            Selection::Ids(_) => None,
-            Selection::Account(_) | Selection::All => Some(Self::default()),
-        }
-    }
-
-    /// Whether it is one of these, which are counted.
-    fn counts(&mut self, failure: &SpoolError) -> bool {
-        match failure {
-            SpoolError::Claimed(_) => self.claimed += 1,
-            SpoolError::Unknown(_) => self.gone += 1,
-            SpoolError::Unreadable { .. } | SpoolError::Io(_) => return false,
-        }
-        true
-    }
-
-    /// What is to be said of them.
-    fn sentence(&self) -> Option<String> {
-        let messages = |count| match count {
-            1 => "1 message is".to_owned(),
-            more => format!("{more} messages are"),
-        };
-        let causes = [
-            (self.claimed, "in other hands just now, `serve`'s or another command's; try again in a moment"),
-            (self.gone, "gone: another command took care of that"),
-            (self.late, "not begun, since `serve` is shutting down; try again once it runs"),
-        ];
-        let said = causes.iter().filter(|(count, _)| *count > 0);
-        let said: Vec<_> = said.map(|(count, why)| format!("{} {why}", messages(*count))).collect();
-        (!said.is_empty()).then(|| said.join("; "))
-    }
-}
 
 /// The reader of the answers is gone.
 struct Gone;
@@ -725,45 +680,4 @@ fn describe(filter: &Wanted) -> String {
         words.push(format!("--since {since}"));
     }
     if words.is_empty() { "all".to_owned() } else { words.join(" ") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-
-    #[test]
-    fn one_line_speaks_for_what_others_have_in_hand() {
-        let id = QuarantineId::new(Timestamp::from_millis(1));
-        for (claimed, gone, expected) in [
-            (0, 0, None),
-            (
-                1,
-                0,
-                Some(
-                    "1 message is in other hands just now, `serve`'s or another command's; try again in a moment",
-                ),
-            ),
-            (
-                2000,
-                3,
-                Some(
-                    "2000 messages are in other hands just now, `serve`'s or another command's; try again in a moment; \
-                     3 messages are gone: another command took care of that",
-                ),
-            ),
-            (0, 2, Some("2 messages are gone: another command took care of that")),
-        ] {
-            let mut missed = Missed::of(&Selection::All).unwrap();
-            for failure in [SpoolError::Claimed(id)].iter().cycle().take(claimed) {
-                assert!(missed.counts(failure));
-            }
-            for failure in [SpoolError::Unknown(String::new())].iter().cycle().take(gone) {
-                assert!(missed.counts(failure));
-            }
-            assert!(!missed.counts(&SpoolError::Io("no room".to_owned())));
-            assert_eq!(missed.sentence().as_deref(), expected);
-        }
-        assert!(Missed::of(&Selection::Ids(Vec::new())).is_none());
-    }
 }

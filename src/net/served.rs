@@ -35,8 +35,9 @@ pub struct Expiring {
 
 /// All certificates of the server.
 pub struct Served {
-    /// The first is the default.
+    /// The first is the default, unless that is still to be made.
     pairs: Vec<KeyPair>,
+    has_default: bool,
     /// Held while one is exchanged.
     exchange: Mutex<()>,
     current: ArcSwap<Store>,
@@ -63,10 +64,20 @@ impl Served {
     /// A file is missing, encrypted, holds no certificate or key, or the two do not fit; or one beside the default is for no
     /// name.
     pub fn open(pairs: Vec<KeyPair>) -> Result<Self, TlsError> {
-        let all =
-            pairs.iter().enumerate().map(|(index, pair)| read(pair, index)).collect::<Result<_, _>>()?;
-        let current = ArcSwap::from_pointee(Store::new(all));
-        Ok(Self { pairs, exchange: Mutex::new(()), current })
+        Self::read_all(pairs, true)
+    }
+
+    /// The same of those beside a default that is still to be made.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_further(pairs: Vec<KeyPair>) -> Result<Self, TlsError> {
+        Self::read_all(pairs, false)
+    }
+
+    fn read_all(pairs: Vec<KeyPair>, has_default: bool) -> Result<Self, TlsError> {
+        let current = ArcSwap::from_pointee(Store::read(&pairs, has_default)?);
+        Ok(Self { pairs, has_default, exchange: Mutex::new(()), current })
     }
 
     /// The files.
@@ -81,7 +92,7 @@ impl Served {
     pub fn reload(&self, index: usize) -> Result<bool, TlsError> {
         let Some(pair) = self.pairs.get(index) else { return Ok(false) };
         let _alone = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = read(pair, index)?;
+        let entry = read(pair, self.has_default && index == 0)?;
         let mut all = self.current.load().all.clone();
         let Some(before) = all.get_mut(index) else { return Ok(false) };
         let changed = before.key.cert != entry.key.cert;
@@ -96,9 +107,7 @@ impl Served {
     /// As [`Self::open`]; then all old pairs stay in force.
     pub fn reload_all(&self) -> Result<(), TlsError> {
         let _alone = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
-        let pairs = self.pairs.iter().enumerate();
-        let all = pairs.map(|(index, pair)| read(pair, index)).collect::<Result<_, _>>()?;
-        self.current.store(Arc::new(Store::new(all)));
+        self.current.store(Arc::new(Store::read(&self.pairs, self.has_default)?));
         Ok(())
     }
 
@@ -128,6 +137,12 @@ impl Served {
 }
 
 impl Store {
+    fn read(pairs: &[KeyPair], has_default: bool) -> Result<Self, TlsError> {
+        let pairs = pairs.iter().enumerate();
+        let all = pairs.map(|(index, pair)| read(pair, has_default && index == 0));
+        Ok(Self::new(all.collect::<Result<_, _>>()?))
+    }
+
     fn new(all: Vec<Entry>) -> Self {
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, entry) in all.iter().enumerate() {
@@ -160,11 +175,11 @@ impl fmt::Debug for Served {
     }
 }
 
-/// Reads one pair, the `index`th.
-fn read(pair: &KeyPair, index: usize) -> Result<Entry, TlsError> {
+/// Reads one pair; all but the default are for names.
+fn read(pair: &KeyPair, is_default: bool) -> Result<Entry, TlsError> {
     let key = certified_key(&pair.certificate, &pair.private_key)?;
     let facts = key.cert.first().and_then(|certificate| Facts::read(certificate));
-    if index > 0 && facts.as_ref().is_none_or(|facts| facts.dns_names.is_empty()) {
+    if !is_default && facts.as_ref().is_none_or(|facts| facts.dns_names.is_empty()) {
         return Err(TlsError(format!(
             "{}: the certificate names no host (subjectAltName), so that no client can ask for it; use it as [tls] certificate, or get one with names",
             pair.certificate.display()
@@ -273,6 +288,17 @@ mod tests {
         assert!(served.reload(1).unwrap_err().to_string().contains("names no host"));
         pair(folder.path(), "a", &[], 1);
         assert!(served.reload(0).unwrap(), "the default needs no name");
+    }
+
+    #[test]
+    fn beside_a_default_to_come_each_is_for_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = |names: &[&str]| vec![pair(folder.path(), "a", names, 1)];
+        let Err(error) = Served::open_further(pairs(&[])) else { panic!("nobody can ask for it") };
+        assert!(error.to_string().contains("names no host"), "{error}");
+        let served = Served::open_further(pairs(&["mail.example.org"])).unwrap();
+        pairs(&[]);
+        assert!(served.reload(0).is_err() && served.reload_all().is_err());
     }
 
     #[test]

@@ -38,7 +38,19 @@ impl Acceptor {
     /// # Errors
     /// A file is missing, encrypted, holds no certificate or key, or a pair does not fit together.
     pub fn open(pairs: Vec<KeyPair>, client_ca: Option<&Path>) -> Result<Self, TlsError> {
-        let served = Arc::new(Served::open(pairs)?);
+        Self::with(Served::open(pairs)?, client_ca)
+    }
+
+    /// The same with those beside a default that is still to be made.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_further(pairs: Vec<KeyPair>, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        Self::with(Served::open_further(pairs)?, client_ca)
+    }
+
+    fn with(served: Served, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let served = Arc::new(served);
         let config = with_certificates(Arc::clone(&served), client_ca, Arc::new(tickets()?))?;
         Ok(Self { acceptor: TlsAcceptor::from(config), served })
     }

@@ -2,8 +2,8 @@
 //!
 //! CONTRACT, Detection: what falls due while the account is not blocked goes out, oldest first: of an account one message at
 //! a time. What falls due while it is blocked, or is to be tried again then, waits for an operator from then on: whoever lifts
-//! the block of a stolen account does not mean to send what the thief left. While its probation lasts nothing of it is due before the end of that, so a crash between an alarm and the due
-//! times that follow from it lets nothing out too early.
+//! the block of a stolen account does not mean to send what the thief left. While its probation lasts nothing of it is due before
+//! the end of that, so a crash between an alarm and the due times that follow from it lets nothing out too early.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -171,7 +171,7 @@ fn certificate(config: &Config) -> Result<tls::Acceptor, ServerError> {
     let client_ca = config.tls.client_ca.as_deref();
     if config.tls.may_generate {
         // The other files first: they may keep the start from going on too.
-        tls::Acceptor::open(config.certificates.clone(), client_ca).map_err(unusable)?;
+        tls::Acceptor::open_further(config.certificates.clone(), client_ca).map_err(unusable)?;
         if self_signed::ensure(certificate, key, &config.hostname).map_err(unusable)? {
             maillog::self_signed(certificate);
         }
@@ -318,6 +318,7 @@ impl Server {
         // Nor may a release go on once the next process can have the data folder.
         finishing.shutdown().await;
         commanded.shutdown().await;
+        // Nor a command that came as the last of them ended.
         let _ = timeout(Duration::ZERO, commands.finish()).await;
         beside.shutdown().await;
         workshop.close().await;

@@ -2,8 +2,8 @@
 //!
 //! Each step is a line: `> text` is said (neighbours in one write), `< text` must be heard next, `<+ text` must have
 //! come in the same segment as what was heard before, `pause 100` waits so many milliseconds, `close` hangs up, `tls` takes
-//! over as the TLS server, `drip` says what follows octet by octet. A script that is at its end reads until the client hangs up. Every wait has a deadline,
-//! and all octets heard are kept.
+//! over as the TLS server, `drip` says what follows octet by octet. A script that is at its end reads until the client hangs
+//! up. Every wait has a deadline, and all octets heard are kept.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -379,7 +379,7 @@ fn a_stop_in_the_middle_of_many_releases_sends_nothing_twice() {
     let told = command.unwrap().wait_with_output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
     assert_eq!(told.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("not begun, since `serve` is shutting down"), "{stderr}");
+    assert!(stderr.contains("left alone, since `serve` is shutting down"), "{stderr}");
     let so_far = upstream.taken().len();
     assert!(so_far < PARKED, "it stopped before the end");
     assert_eq!(stdout.matches(": released").count(), so_far, "{stdout}");

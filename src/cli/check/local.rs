@@ -146,8 +146,12 @@ fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
         (Err(error), _) | (_, Err(error)) => return (Certificate::Unusable(wrong(&error)), Vec::new()),
     };
     let made = config.tls.may_generate && !there;
-    let pairs = if made { config.certificates.clone() } else { config.key_pairs() };
-    match Acceptor::open(pairs, config.tls.client_ca.as_deref()) {
+    let client_ca = config.tls.client_ca.as_deref();
+    let opened = match made {
+        true => Acceptor::open_further(config.certificates.clone(), client_ca),
+        false => Acceptor::open(config.key_pairs(), client_ca),
+    };
+    match opened {
         Ok(acceptor) => {
             let now = clock::now();
             let expiring = acceptor.served().expiring(now.after(EXPIRY_WARNING)).into_iter();
@@ -167,9 +171,8 @@ fn users(config: &Config) -> UsersFile {
         Err(error) => {
             let cure = match &error {
                 UsersError::Io { .. } => "Let the user that Gatepost runs as read it, or set [auth] users",
-                UsersError::Line { .. } | UsersError::Random(_) | UsersError::Empty { .. } => {
-                    "Mend that line"
-                }
+                UsersError::Line { .. } | UsersError::Empty { .. } => "Mend that line",
+                UsersError::Random(_) => "Give the system's random numbers to it (/dev/urandom)",
             };
             return UsersFile::Unusable { why: config.files.located(&error), cure };
         }
