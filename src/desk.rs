@@ -15,7 +15,6 @@ use crate::account::Account;
 use crate::auth::Guessed;
 use crate::clock::{self, Timestamp};
 use crate::config::{Action, Config};
-use crate::control::Limit;
 use crate::control::api::AccountStatus;
 use crate::digest::HORIZON;
 use crate::guard::ledger::{self, Blindness, BlockedBy, OnAlarm, Record};
@@ -350,10 +349,9 @@ impl Desk {
     /// An event about an account, with what `status` says of it; `None` where no program is to get any.
     fn account_event(&self, kind: &str, at: Timestamp, record: &Record, sessions: usize) -> Option<Mail> {
         self.config().notify.webhook.as_ref()?;
-        let limit = Limit { invalid_recipients: record.limit, period: record.period };
         let parked = self.spool.usage(Some(&record.account)).messages;
         let awaited = self.spool.awaited(&record.account);
-        let status = AccountStatus::new(record.clone(), limit, parked, awaited, sessions, clock::now());
+        let status = AccountStatus::new(record.clone(), parked, awaited, sessions, clock::now());
         self.event(kind, record.account.as_str(), at, &status)
     }
 

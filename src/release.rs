@@ -5,18 +5,19 @@
 //! send twice (with the same Message-ID), and never loses; a disk that does not take the answers is waited for. What is tried
 //! without being asked for is `rounds`'.
 
+mod reading;
 mod rounds;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
+
+use reading::Reading;
 
 use crate::clock::{self, Timestamp};
 use crate::fail;
-use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
 use crate::id::{QuarantineId, SessionId};
 use crate::maillog;
@@ -24,32 +25,17 @@ use crate::notify::dsn::{MAX_RETURNED, Original};
 use crate::parts::Parts;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
-use crate::quarantine::progress;
+use crate::quarantine::progress::{Answer as Answered, ReleaseOutcome};
 use crate::quarantine::schedule::next_try;
-use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
-use crate::smtp::header::{Collected, Header, HeaderCollector};
-use crate::smtp::newline::Normalizer;
+use crate::quarantine::spool::{Claim, SpoolError};
+use crate::smtp::header::HeaderCollector;
 use crate::smtp::parameter::Ret;
 use crate::smtp::{Enhanced, MailCommand, MailParameters, RcptCommand, Reply};
 use crate::transfer::{Form, Stopped, Transfer, as_sent};
-use crate::upstream::{Answer, ClientIdentity, Fault, Question, Transaction};
+use crate::upstream::{Answer, ClientIdentity, Fault, Question, SessionConnections, Transaction};
 
 /// How often a disk that did not take the answers to a message is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
-/// So much of a message is read at once.
-const READ_AT_ONCE: usize = 64 * 1_024;
-
-/// What became of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// All are answered, at least one took it: it has left the quarantine.
-    Released,
-    /// Some are put off: it will be tried again.
-    Releasing,
-    /// Nobody took it: it stays for the operator.
-    Failed,
-}
 
 /// What one try did, over all recipients that the client was told 250 for.
 #[derive(Debug, Clone)]
@@ -57,7 +43,7 @@ pub struct Report {
     /// Which message.
     pub id: QuarantineId,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: ReleaseOutcome,
     /// Who took it, and the upstream's reply.
     pub delivered: Vec<(String, Reply)>,
     /// Who refused it for good.
@@ -86,15 +72,32 @@ enum Tried {
     Answered,
     /// The upstream refused the content itself.
     ContentRefused,
-    /// Its account was blocked before anything was sent, and no operator has decided that it goes.
-    Kept,
+}
+
+/// One try: the message is claimed, and the decision on disk.
+struct Try {
+    claim: Claim,
+    envelope: Envelope,
+    decision: Decision,
+    now: Timestamp,
+}
+
+/// The transaction of a try, once the upstream was asked for each open recipient and nothing was sent yet.
+struct Asked {
+    upstream: Transaction,
+    /// The places in `recipients` of those that it takes.
+    taken: Vec<usize>,
+    /// The recipients as they were.
+    before: Vec<Recipient>,
+    /// Outlives the transaction, also where a shutdown cuts the try short.
+    _connections: SessionConnections,
 }
 
 /// A try that the upstream has answered, until the disk knows.
 struct Ending {
     claim: Claim,
     envelope: Envelope,
-    outcome: Outcome,
+    outcome: ReleaseOutcome,
     stage: Stage,
 }
 
@@ -141,36 +144,39 @@ impl Releaser {
     /// It is unknown, unreadable, in another's hands, or its envelope cannot be written; then nothing was sent.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
         let claim = self.parts.spool.claim(id).await?;
-        let report = self.attempt(claim, Decision::Operator { quiet }).await?;
-        report.ok_or_else(|| {
-            SpoolError::Io(format!("message {id} was not sent: its account was blocked meanwhile"))
-        })
+        let mut attempt = Try::begin(claim, Decision::Operator { quiet }).await?;
+        let asked = self.ask(&mut attempt).await;
+        self.finish(attempt, asked).await
     }
 
-    /// `None`: a block kept it.
-    async fn attempt(&self, mut claim: Claim, decision: Decision) -> Result<Option<Report>, SpoolError> {
-        fail::point("release.claimed");
-        let mut envelope = claim.envelope().clone();
-        let now = clock::now();
-        decide(&mut envelope, decision, now);
-        claim.update(envelope.clone()).await?;
-        fail::point("release.decided");
-        let tried = self.try_open_recipients(&claim, &mut envelope, now).await?;
+    /// Asks the upstream for each open recipient; notes the refusals.
+    async fn ask(&self, attempt: &mut Try) -> Asked {
+        let identity = identity(&attempt.envelope, attempt.now);
+        let connections = self.parts.upstream.session(identity.session);
+        let mut upstream = self.parts.upstream.transaction(identity);
+        let before = attempt.envelope.recipients.clone();
+        let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now).await;
+        Asked { upstream, taken, before, _connections: connections }
+    }
+
+    /// Sends the message to those who take it, and sees to it that the answers are written down.
+    async fn finish(&self, attempt: Try, mut asked: Asked) -> Result<Report, SpoolError> {
+        let Try { claim, mut envelope, decision, now } = attempt;
+        let tried = match asked.taken.as_slice() {
+            [] => Ok(Tried::Answered),
+            taken => send(&claim, &mut envelope, &mut asked.upstream, taken, now).await,
+        };
+        asked.end(&mut envelope, now);
+        let tried = tried?;
         fail::point("release.answered");
-        if tried == Tried::Kept {
-            maillog::kept_by_block(&envelope);
-            envelope.keep();
-            claim.update(envelope).await?;
-            return Ok(None);
-        }
-        let mut report = settle(&mut envelope, &tried, now);
+        let mut report = settle(&mut envelope, tried, now);
         report.message_id = message_id(&claim, &envelope).await;
         maillog::released(&report, &envelope);
         if decision == Decision::Due {
             self.remember(&report, &envelope, now).await;
         }
         let mut ending = Ending { claim, envelope, outcome: report.outcome, stage: Stage::Note };
-        let Err(cause) = self.end(&mut ending).await else { return Ok(Some(report)) };
+        let Err(cause) = self.end(&mut ending).await else { return Ok(report) };
         let (id, cause) = (report.id, cause.to_string());
         maillog::release_not_noted(id, &cause);
         if let Some(tell) = self.waits {
@@ -179,7 +185,7 @@ impl Releaser {
                  Do not end this command before: the next release would send the message again"
             ));
             self.see_through(ending).await;
-            return Ok(Some(report));
+            return Ok(report);
         }
         let releaser = self.clone();
         tokio::spawn(async move { releaser.see_through(ending).await });
@@ -202,13 +208,13 @@ impl Releaser {
         let Ending { claim, envelope, outcome, stage } = ending;
         if *stage == Stage::Note {
             // Where the message goes at once the note of it would go with it; and a full disk takes no note, but lets files go.
-            if *outcome != Outcome::Released || envelope.failures_to_tell().next().is_some() {
+            if *outcome != ReleaseOutcome::Released || envelope.failures_to_tell().next().is_some() {
                 claim.update(envelope.clone()).await?;
                 fail::point("release.noted");
             }
             *stage = Stage::Tell;
         }
-        if *outcome != Outcome::Released {
+        if *outcome != ReleaseOutcome::Released {
             return Ok(());
         }
         if *stage == Stage::Tell {
@@ -234,104 +240,6 @@ impl Releaser {
                 Err(_) => {}
             }
         }
-    }
-
-    /// One try: asks for each open recipient, sends the message to those that are taken, notes each answer.
-    async fn try_open_recipients(
-        &self,
-        claim: &Claim,
-        envelope: &mut Envelope,
-        now: Timestamp,
-    ) -> Result<Tried, SpoolError> {
-        if envelope.pending().next().is_none() {
-            return Ok(Tried::Answered); // a crash came between the last answer and the removal
-        }
-        let identity = identity(envelope, now);
-        // Outlives the transaction, also where a shutdown cuts this short.
-        let _connections = self.parts.upstream.session(identity.session);
-        let mut upstream = self.parts.upstream.transaction(identity);
-        let before = envelope.recipients.clone();
-        let taken = ask(&mut upstream, envelope, now).await;
-        let tried = match taken.as_slice() {
-            [] => Ok(Tried::Answered),
-            taken => self.send(claim, envelope, &mut upstream, taken, now).await,
-        };
-        if upstream.is_in_doubt() {
-            // Whose answers they are is not known: none of them holds, and nothing was sent.
-            envelope.recipients = before;
-            answer_all(envelope, &no_answer(&Fault::out_of_step()), now);
-        }
-        upstream.abandon();
-        tried
-    }
-
-    async fn send(
-        &self,
-        claim: &Claim,
-        envelope: &mut Envelope,
-        upstream: &mut Transaction,
-        taken: &[usize],
-        now: Timestamp,
-    ) -> Result<Tried, SpoolError> {
-        if self.is_to_be_kept(envelope).await {
-            return Ok(Tried::Kept);
-        }
-        let (reply, tried) = match self.stream(claim, envelope, upstream).await? {
-            Sent::Content(reply) if reply.is_permanent() => (reply, Tried::ContentRefused),
-            Sent::Content(reply) => (reply, Tried::Answered),
-            Sent::Data(reply) => {
-                if reply.is_permanent() {
-                    answer_all(envelope, &reply, now);
-                }
-                (reply, Tried::Answered)
-            }
-            Sent::Fault(fault) => {
-                upstream.abort_data();
-                (no_answer(&fault), Tried::Answered)
-            }
-        };
-        for index in taken {
-            if let Some(recipient) = envelope.recipients.get_mut(*index) {
-                recipient.state = answered(&reply, now);
-            }
-        }
-        Ok(tried)
-    }
-
-    /// Whether its account was blocked while the upstream was asked, and no operator has decided that it goes.
-    async fn is_to_be_kept(&self, envelope: &Envelope) -> bool {
-        envelope.goes_by_itself().is_some()
-            && self.parts.ledger.watch(&envelope.account, clock::now()).await.standing() == Standing::Blocked
-    }
-
-    /// Streams the message upstream, whole.
-    async fn stream(
-        &self,
-        claim: &Claim,
-        envelope: &Envelope,
-        upstream: &mut Transaction,
-    ) -> Result<Sent, SpoolError> {
-        let mut message = Reading::of(claim.message().await?, envelope);
-        let (header, body) = message.header().await?;
-        let form = Form::of(&envelope.parameters);
-        match form.begin(upstream).await {
-            Ok(None) => {}
-            Ok(Some(reply)) => return Ok(Sent::Data(reply)),
-            Err(fault) => return Ok(Sent::Fault(fault)),
-        }
-        let mut transfer = Transfer::new(form, envelope.treatment, &envelope.trace, &header);
-        let mut pushed = transfer.push(upstream, &body).await;
-        loop {
-            if let Err(stop) = pushed {
-                return Ok(Sent::from(stop));
-            }
-            let content = message.next().await.inspect_err(|_| upstream.abort_data())?;
-            if content.is_empty() {
-                break;
-            }
-            pushed = transfer.push(upstream, content).await;
-        }
-        Ok(transfer.finish(upstream).await.map_or_else(Sent::from, Sent::Content))
     }
 
     /// One DSN for all recipients that were refused for good, where the sender wants to know.
@@ -360,6 +268,95 @@ impl Releaser {
     }
 }
 
+impl Try {
+    /// Puts the decision on disk.
+    async fn begin(mut claim: Claim, decision: Decision) -> Result<Self, SpoolError> {
+        fail::point("release.claimed");
+        let mut envelope = claim.envelope().clone();
+        let now = clock::now();
+        decide(&mut envelope, decision, now);
+        claim.update(envelope.clone()).await?;
+        fail::point("release.decided");
+        Ok(Self { claim, envelope, decision, now })
+    }
+
+    /// Leaves the message to an operator: nothing was sent of it, and its account is blocked.
+    async fn keep(mut self, asked: Asked) -> Result<(), SpoolError> {
+        asked.end(&mut self.envelope, self.now);
+        fail::point("release.answered");
+        maillog::kept_by_block(&self.envelope);
+        self.envelope.keep();
+        self.claim.update(self.envelope).await
+    }
+}
+
+impl Asked {
+    /// Ends the transaction.
+    fn end(self, envelope: &mut Envelope, now: Timestamp) {
+        if self.upstream.is_in_doubt() {
+            // Whose answers they are is not known: none of them holds, and nothing was sent.
+            envelope.recipients = self.before;
+            answer_all(envelope, &no_answer(&Fault::out_of_step()), now);
+        }
+        self.upstream.abandon();
+    }
+}
+
+/// Sends the message to those who take it, and notes what the upstream says to it.
+async fn send(
+    claim: &Claim,
+    envelope: &mut Envelope,
+    upstream: &mut Transaction,
+    taken: &[usize],
+    now: Timestamp,
+) -> Result<Tried, SpoolError> {
+    let (reply, tried) = match stream(claim, envelope, upstream).await? {
+        Sent::Content(reply) if reply.is_permanent() => (reply, Tried::ContentRefused),
+        Sent::Content(reply) => (reply, Tried::Answered),
+        Sent::Data(reply) => {
+            if reply.is_permanent() {
+                answer_all(envelope, &reply, now);
+            }
+            (reply, Tried::Answered)
+        }
+        Sent::Fault(fault) => {
+            upstream.abort_data();
+            (no_answer(&fault), Tried::Answered)
+        }
+    };
+    for index in taken {
+        if let Some(recipient) = envelope.recipients.get_mut(*index) {
+            recipient.state = answered(&reply, now);
+        }
+    }
+    Ok(tried)
+}
+
+/// Streams the message upstream, whole.
+async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) -> Result<Sent, SpoolError> {
+    let mut message = Reading::of(claim.message().await?, envelope);
+    let (header, body) = message.header().await?;
+    let form = Form::of(&envelope.parameters);
+    match form.begin(upstream).await {
+        Ok(None) => {}
+        Ok(Some(reply)) => return Ok(Sent::Data(reply)),
+        Err(fault) => return Ok(Sent::Fault(fault)),
+    }
+    let mut transfer = Transfer::new(form, envelope.treatment, &envelope.trace, &header);
+    let mut pushed = transfer.push(upstream, &body).await;
+    loop {
+        if let Err(stop) = pushed {
+            return Ok(Sent::from(stop));
+        }
+        let content = message.next().await.inspect_err(|_| upstream.abort_data())?;
+        if content.is_empty() {
+            break;
+        }
+        pushed = transfer.push(upstream, content).await;
+    }
+    Ok(transfer.finish(upstream).await.map_or_else(Sent::from, Sent::Content))
+}
+
 /// Whether a DSN has all of it: where that was asked for (RFC 3461 4.3), unless it must not be read on its way (RFC 8689 5), or
 /// is too big.
 fn returns_whole(envelope: &Envelope) -> bool {
@@ -376,66 +373,6 @@ impl From<Stopped> for Sent {
     }
 }
 
-/// A parked message as it is read: its newlines mended where that was decided at its arrival.
-struct Reading {
-    message: MessageReader,
-    id: QuarantineId,
-    normalizer: Option<Normalizer>,
-    /// Octets read, as they arrived.
-    size: u64,
-    /// How many there must be.
-    arrived: u64,
-    buffer: Vec<u8>,
-    mended: Vec<u8>,
-}
-
-impl Reading {
-    fn of(message: MessageReader, envelope: &Envelope) -> Self {
-        let normalizer = envelope.treatment.normalize.then(Normalizer::default);
-        Self {
-            message,
-            id: envelope.id,
-            normalizer,
-            size: 0,
-            arrived: envelope.size,
-            buffer: vec![0; READ_AT_ONCE],
-            mended: Vec::new(),
-        }
-    }
-
-    /// What comes next; nothing at the end.
-    async fn next(&mut self) -> Result<&[u8], SpoolError> {
-        let octets = self.message.read(&mut self.buffer).await;
-        let octets = octets.map_err(|error| unreadable(self.id, &error))?;
-        self.size += octets as u64;
-        if octets == 0 && self.size != self.arrived {
-            let (id, size, arrived) = (self.id, self.size, self.arrived);
-            return Err(SpoolError::Io(format!(
-                "message {id}: {size} octets are there, and {arrived} arrived; it was not sent"
-            )));
-        }
-        let read = self.buffer.get(..octets).unwrap_or_default();
-        let Some(normalizer) = &mut self.normalizer else { return Ok(read) };
-        self.mended.clear();
-        normalizer.push(read, &mut self.mended);
-        Ok(&self.mended)
-    }
-
-    /// The header section, and what of the body came with it.
-    async fn header(&mut self) -> Result<(Header, Vec<u8>), SpoolError> {
-        let mut header = HeaderCollector::new(usize::MAX);
-        loop {
-            let content = self.next().await?;
-            if content.is_empty() {
-                return Ok((header.finish(), Vec::new()));
-            }
-            if let Collected::Complete { taken } = header.push(content) {
-                return Ok((header.finish(), content.get(taken..).unwrap_or_default().to_vec()));
-            }
-        }
-    }
-}
-
 /// The message's own Message-ID, or that which it was given at arrival; for the log.
 async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
     let (header, _) = Reading::of(claim.message().await.ok()?, envelope).header().await.ok()?;
@@ -444,10 +381,6 @@ async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
         let _ = trace.push(envelope.trace.as_bytes());
         trace.finish().value("Message-ID")
     })
-}
-
-fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {
-    SpoolError::Io(format!("message {id}: {error}"))
 }
 
 /// Notes the decision. A message that had failed starts over, whole.
@@ -481,7 +414,7 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
 }
 
 /// What the try amounts to; written into the envelope.
-fn settle(envelope: &mut Envelope, tried: &Tried, now: Timestamp) -> Report {
+fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     let any_delivered = envelope.any_delivered();
     let next = match &envelope.release {
         Some(release) => next_try(release.requested, release.tries, now),
@@ -491,21 +424,21 @@ fn settle(envelope: &mut Envelope, tried: &Tried, now: Timestamp) -> Report {
         give_up(envelope, now);
     }
     let open = envelope.pending().count() > 0;
-    let outcome = if matches!(tried, Tried::ContentRefused) && !any_delivered {
-        Outcome::Failed
+    let outcome = if tried == Tried::ContentRefused && !any_delivered {
+        ReleaseOutcome::Failed
     } else if open {
-        Outcome::Releasing
+        ReleaseOutcome::Releasing
     } else if any_delivered {
-        Outcome::Released
+        ReleaseOutcome::Released
     } else {
-        Outcome::Failed
+        ReleaseOutcome::Failed
     };
     if let Some(release) = &mut envelope.release {
         release.next = match outcome {
-            Outcome::Releasing => next,
+            ReleaseOutcome::Releasing => next,
             // Gone in a moment; should a crash come first, the next look at it finishes the matter.
-            Outcome::Released => Some(now),
-            Outcome::Failed => None,
+            ReleaseOutcome::Released => Some(now),
+            ReleaseOutcome::Failed => None,
         };
     }
     report(envelope, outcome)
@@ -520,9 +453,9 @@ fn give_up(envelope: &mut Envelope, now: Timestamp) {
     }
 }
 
-fn report(envelope: &Envelope, outcome: Outcome) -> Report {
-    let so_far = envelope.outcome();
-    let owned = |answers: Vec<progress::Answer<'_>>| {
+fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
+    let so_far = envelope.answers();
+    let owned = |answers: Vec<Answered<'_>>| {
         answers
             .into_iter()
             .map(|answer| (answer.recipient.as_str().to_owned(), answer.reply.clone()))
@@ -540,6 +473,9 @@ fn report(envelope: &Envelope, outcome: Outcome) -> Report {
 
 /// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
+    if envelope.pending().next().is_none() {
+        return Vec::new(); // a crash came between the last answer and the removal
+    }
     let elapsed = now.since(envelope.parked).as_secs();
     let Some(mut parameters) = envelope.parameters.after(elapsed) else {
         answer_all(envelope, &too_late(), now);

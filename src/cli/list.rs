@@ -9,8 +9,9 @@ use super::{Format, time};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::control::api::{Answer, Entry, Request, Wanted};
+use crate::control::api::{Answer, Entry, Request};
 use crate::quarantine::envelope::State;
+use crate::quarantine::spool::Filter;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -39,7 +40,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     let mut output = format.output();
     let mut gate = Gate::open_to_look(config, &mut output).await?;
     let asked_for_all = account.is_none() && sender.is_none() && subject.is_none() && since.is_none();
-    let filter = Wanted { account, sender, subject, since };
+    let filter = Filter { account, sender, subject, since };
     let mut replies = gate.ask(Request::List { filter, limit }).await?;
     let mut table = Table::new([
         column("ID", 1, 26, 26),

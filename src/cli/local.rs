@@ -9,14 +9,12 @@ use std::sync::Arc;
 
 use super::gate::Need;
 use super::output::{self, Failed};
-use crate::account::Account;
 use crate::clock;
 use crate::config::Config;
 use crate::control::api::Released;
 use crate::control::operations::Pending;
-use crate::control::{Actor, AuditLine, Host, Limit, Operations, audit};
+use crate::control::{Actor, AuditLine, Host, Operations, audit};
 use crate::guard::Ledger;
-use crate::guard::ledger::Policy;
 use crate::id::QuarantineId;
 use crate::parts::parked_blocks;
 use crate::quarantine::Spool;
@@ -60,7 +58,7 @@ impl Local {
         let ledger = ledger.map_err(failed)?;
         // `serve` tells the abuse desk.
         ledger.recovery().iter().flat_map(|text| text.lines()).for_each(output::warn);
-        let host = RecordsHost { data_dir: config.data_dir.clone(), policy: config.policy.clone() };
+        let host = RecordsHost { data_dir: config.data_dir.clone() };
         let operations = Operations::new(ledger.clone(), spool, Roster::default(), Arc::new(host));
         Ok(Self { operations, parts: Parts::Records { ledger, _data_dir: data_dir } })
     }
@@ -113,17 +111,11 @@ pub(super) fn postpone(data_dir: &Path, line: &AuditLine) {
 /// The program around operations that relay nothing.
 struct RecordsHost {
     data_dir: PathBuf,
-    policy: Policy,
 }
 
 impl Host for RecordsHost {
     fn audit(&self, line: &AuditLine) {
         postpone(&self.data_dir, line);
-    }
-
-    fn limit(&self, account: &Account) -> Limit {
-        let rule = self.policy.terms(account).rule;
-        Limit { invalid_recipients: rule.limit, period: rule.period }
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -7,7 +7,8 @@ use super::quarantine::selection;
 use super::text::count;
 use crate::account::Account;
 use crate::config::Config;
-use crate::control::api::{Answer, Answered, ReleaseOutcome, Released, Request, Selection};
+use crate::control::api::{Answer, Answered, Released, Request, Selection};
+use crate::quarantine::progress::ReleaseOutcome;
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("which").required(true)))]
@@ -90,11 +91,7 @@ impl Tally {
 
 /// One message's release, for people.
 pub(super) fn tell(output: &mut Output, released: &Released) -> Result<(), Failed> {
-    let outcome = match released.outcome {
-        ReleaseOutcome::Released => "released",
-        ReleaseOutcome::Releasing => "releasing",
-        ReleaseOutcome::Failed => "failed",
-    };
+    let outcome = released.outcome.as_str();
     let delivered = u64::try_from(released.delivered.len()).unwrap_or(u64::MAX);
     output.line(&format!("{}: {outcome}, delivered to {}", released.id, count(delivered, "recipient")))?;
     for (what, list) in [("refused", &released.refused), ("put off", &released.deferred)] {

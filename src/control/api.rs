@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::guard::ledger::{BlockedBy, Record};
 use crate::id::QuarantineId;
 use crate::quarantine::envelope::{RecipientState, State};
+use crate::quarantine::progress::ReleaseOutcome;
 use crate::quarantine::spool::{self, Filter};
 use crate::quarantine::{Awaited, Envelope, Recipient};
 
@@ -43,7 +44,7 @@ pub enum Request {
     /// Parked messages, oldest first.
     List {
         /// Which.
-        filter: Wanted,
+        filter: Filter,
         /// At the most; `None`: all.
         limit: Option<usize>,
     },
@@ -89,26 +90,6 @@ impl Request {
             | Self::Delete { .. }
             | Self::Audit { .. } => false,
         }
-    }
-}
-
-/// Which messages of the quarantine a list is to hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
-    /// Of this account.
-    pub account: Option<Account>,
-    /// Whose reverse-path contains this, without regard to case.
-    pub sender: Option<String>,
-    /// Whose subject contains this, without regard to case.
-    pub subject: Option<String>,
-    /// Parked at or after this.
-    pub since: Option<Timestamp>,
-}
-
-impl From<Wanted> for Filter {
-    fn from(wanted: Wanted) -> Self {
-        let Wanted { account, sender, subject, since } = wanted;
-        Self { account, sender, subject, since }
     }
 }
 
@@ -239,14 +220,7 @@ pub struct AccountStatus {
 
 impl AccountStatus {
     /// From what the ledger, the quarantine and the roster know, and the limit of this account.
-    pub fn new(
-        record: Record,
-        limit: super::operations::Limit,
-        parked: u64,
-        awaited: Awaited,
-        sessions: usize,
-        now: Timestamp,
-    ) -> Self {
+    pub fn new(record: Record, parked: u64, awaited: Awaited, sessions: usize, now: Timestamp) -> Self {
         let until = record.probation.map(|probation| probation.until).filter(|until| *until > now);
         let state = match (&record.block, until) {
             (Some(_), _) => AccountState::Blocked,
@@ -263,8 +237,8 @@ impl AccountStatus {
             account: record.account,
             state,
             invalid_recipients: record.invalid_recipients,
-            limit: limit.invalid_recipients,
-            period_seconds: limit.period.as_secs(),
+            limit: record.limit,
+            period_seconds: record.period.as_secs(),
             first: record.first,
             last: record.last,
             blocked_at,
@@ -387,24 +361,12 @@ impl From<Envelope> for Entry {
     }
 }
 
-/// What became of a release at its first try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReleaseOutcome {
-    /// All are answered, and somebody got it: it left the quarantine.
-    Released,
-    /// Some are put off; `serve` goes on trying.
-    Releasing,
-    /// Nobody ever took it: it stays, whole.
-    Failed,
-}
-
 /// The release of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// Which.
     pub id: QuarantineId,
-    /// What became of it.
+    /// What became of it at the first try.
     pub outcome: ReleaseOutcome,
     /// Those who got it, now or in an earlier try.
     pub delivered: Vec<Answered>,

@@ -13,4 +13,4 @@ pub mod routes;
 pub mod socket;
 
 pub use audit::{Actor, AuditLine};
-pub use operations::{Host, Limit, Operations};
+pub use operations::{Host, Operations};

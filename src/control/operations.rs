@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::api::{
     AccountState, AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Part, Purpose,
-    ReleaseOutcome, Released, Request, Selection, UpstreamStatus, Wanted,
+    Released, Request, Selection, UpstreamStatus,
 };
 use super::audit::{Actor, AuditLine};
 use super::missed::Missed;
@@ -24,7 +24,7 @@ use crate::clock;
 use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, LedgerError, Record, Tallies};
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
-use crate::quarantine::spool::{self, SpoolError};
+use crate::quarantine::spool::{self, Filter, SpoolError};
 use crate::quarantine::{Awaited, Spool};
 use crate::roster::{Ending, Roster};
 
@@ -46,15 +46,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest reason for a block, in characters.
 const MAX_REASON: usize = 500;
 
-/// When an account is blocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// So many invalid recipients.
-    pub invalid_recipients: u32,
-    /// Within this.
-    pub period: Duration,
-}
-
 /// A future of a trait's method.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -62,9 +53,6 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Host: Send + Sync + 'static {
     /// Leaves an audit line.
     fn audit(&self, line: &AuditLine);
-
-    /// The limit that an account has.
-    fn limit(&self, account: &Account) -> Limit;
 
     /// What `status` warns of beside a blind upstream: notices that nobody takes, a ledger that cannot be written.
     fn warnings(&self) -> Vec<String>;
@@ -304,10 +292,9 @@ impl Command<'_> {
     }
 
     async fn account(&self, record: Record, awaited: Awaited) -> Result<(), Gone> {
-        let limit = self.operations.host.limit(&record.account);
         let parked = self.operations.parked(&record.account);
         let sessions = self.operations.roster.count(&record.account);
-        let status = AccountStatus::new(record, limit, parked, awaited, sessions, clock::now());
+        let status = AccountStatus::new(record, parked, awaited, sessions, clock::now());
         self.say(Answer::Account(status)).await
     }
 
@@ -433,9 +420,8 @@ impl Command<'_> {
         .await
     }
 
-    async fn list(&self, filter: Wanted, limit: Option<usize>) -> Result<(), Gone> {
+    async fn list(&self, filter: Filter, limit: Option<usize>) -> Result<(), Gone> {
         self.audit("quarantine list", &describe(&filter), "done");
-        let filter = filter.into();
         let mut left = limit.unwrap_or(usize::MAX);
         let mut after = None;
         while left > 0 {
@@ -533,11 +519,7 @@ impl Command<'_> {
         }
         let outcome = outcome.map_err(|failure| failure.to_string());
         let word = match &outcome {
-            Ok(released) => match released.outcome {
-                ReleaseOutcome::Released => "released",
-                ReleaseOutcome::Releasing => "releasing",
-                ReleaseOutcome::Failed => "failed",
-            },
+            Ok(released) => released.outcome.as_str(),
             Err(failure) => failure,
         };
         self.audit(command, &id.to_string(), word);
@@ -665,7 +647,7 @@ fn shown(id: &str) -> String {
 }
 
 /// A filter in the words of the command line.
-fn describe(filter: &Wanted) -> String {
+fn describe(filter: &Filter) -> String {
     let mut words = Vec::new();
     if let Some(account) = &filter.account {
         words.push(format!("--account {account}"));

@@ -2,12 +2,37 @@
 //!
 //! CONTRACT, Release: a recipient is answered once it was delivered or refused for good; the others are tried again.
 
+use serde::{Deserialize, Serialize};
+
 use super::envelope::{Envelope, Recipient, RecipientState};
 use crate::smtp::{ForwardPath, Reply, ReversePath};
 
-/// What the upstream has said so far of those who were to get the message.
+/// What became of a release at a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseOutcome {
+    /// Every recipient is answered, and at least one was delivered to: the message has left the quarantine.
+    Released,
+    /// Some recipients are put off: `serve` tries again.
+    Releasing,
+    /// Nobody ever took it: the message stays, whole, for the operator.
+    Failed,
+}
+
+impl ReleaseOutcome {
+    /// Its word in the log, in JSON and for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Releasing => "releasing",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What the upstream has said so far to each recipient that it was asked about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome<'a> {
+pub struct Answers<'a> {
     /// Taken, in this release or an earlier one.
     pub delivered: Vec<Answer<'a>>,
     /// Refused for good.
@@ -59,18 +84,18 @@ impl Envelope {
     }
 
     /// The answers so far, in the order of RCPT.
-    pub fn outcome(&self) -> Outcome<'_> {
-        let mut outcome = Outcome::default();
+    pub fn answers(&self) -> Answers<'_> {
+        let mut answers = Answers::default();
         for recipient in &self.recipients {
             let (list, reply) = match &recipient.state {
                 RecipientState::Rejected | RecipientState::Pending => continue,
-                RecipientState::Delivered { reply, .. } => (&mut outcome.delivered, reply),
-                RecipientState::Refused { reply, .. } => (&mut outcome.refused, reply),
-                RecipientState::Deferred { reply, .. } => (&mut outcome.deferred, reply),
+                RecipientState::Delivered { reply, .. } => (&mut answers.delivered, reply),
+                RecipientState::Refused { reply, .. } => (&mut answers.refused, reply),
+                RecipientState::Deferred { reply, .. } => (&mut answers.deferred, reply),
             };
             list.push(Answer { recipient: &recipient.forward_path, reply });
         }
-        outcome
+        answers
     }
 }
 
@@ -113,10 +138,10 @@ mod tests {
         assert_eq!(pending, [1, 4]);
         assert!(envelope.any_delivered());
         let answer = vec![Answer { recipient: &recipient.forward_path, reply: &reply }];
-        let expected = Outcome { delivered: answer.clone(), refused: answer.clone(), deferred: answer };
-        assert_eq!(envelope.outcome(), expected);
+        let expected = Answers { delivered: answer.clone(), refused: answer.clone(), deferred: answer };
+        assert_eq!(envelope.answers(), expected);
         envelope.recipients.truncate(2);
         assert!(!envelope.any_delivered());
-        assert_eq!(envelope.outcome(), Outcome::default());
+        assert_eq!(envelope.answers(), Answers::default());
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 pub use super::claim::{Claim, MessageReader};
 use super::envelope::{BlockFacts, Envelope, State};
@@ -81,7 +82,7 @@ pub enum SpoolError {
 
 /// Which messages a listing wants. What cannot be read has no account, sender or subject, and is listed where none of them
 /// is asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Filter {
     /// Of this account.
     pub account: Option<Account>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::{Decision, Releaser, Report};
+use super::{Decision, Releaser, Report, Try};
 use crate::account::Account;
 use crate::clock::{self, Settled, Timestamp};
 use crate::fail;
@@ -19,6 +19,7 @@ use crate::guard::Standing;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
+use crate::quarantine::Envelope;
 use crate::quarantine::envelope::State;
 use crate::quarantine::spool::{Due, SpoolError};
 
@@ -175,7 +176,19 @@ impl Releaser {
         if decision == Decision::Due {
             maillog::delay_over(envelope);
         }
-        self.attempt(claim, decision).await
+        let mut attempt = Try::begin(claim, decision).await?;
+        let asked = self.ask(&mut attempt).await;
+        // A block may have come meanwhile.
+        if !asked.taken.is_empty() && self.is_to_be_kept(&attempt.envelope).await {
+            return attempt.keep(asked).await.map(|()| None);
+        }
+        self.finish(attempt, asked).await.map(Some)
+    }
+
+    /// Whether its account is blocked, and no operator has decided that it goes.
+    async fn is_to_be_kept(&self, envelope: &Envelope) -> bool {
+        envelope.goes_by_itself().is_some()
+            && self.parts.ledger.watch(&envelope.account, clock::now()).await.standing() == Standing::Blocked
     }
 
     /// The time by which messages may expire now.

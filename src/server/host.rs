@@ -1,16 +1,16 @@
-//! What the control API needs of the program around it: the log, the limits, warnings, and releases.
+//! What the control API needs of the program around it: the log, warnings, and releases.
 
 use crate::account::Account;
 use crate::clock;
-use crate::control::api::{Answered, ReleaseOutcome, Released};
+use crate::control::api::{Answered, Released};
 use crate::control::operations::Pending;
-use crate::control::{AuditLine, Host, Limit};
+use crate::control::{AuditLine, Host};
 use crate::guard::ledger::Cause;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
 use crate::quarantine::spool::SpoolError;
-use crate::release::{Outcome, Releaser, Report};
+use crate::release::{Releaser, Report};
 use crate::smtp::Reply;
 
 /// Where a command's audit line goes.
@@ -38,11 +38,6 @@ impl PartsHost {
 impl Host for PartsHost {
     fn audit(&self, line: &AuditLine) {
         (self.audit)(line);
-    }
-
-    fn limit(&self, account: &Account) -> Limit {
-        let rule = self.parts.in_force.load().policy.terms(account).rule;
-        Limit { invalid_recipients: rule.limit, period: rule.period }
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -77,11 +72,7 @@ fn released(report: Report) -> Released {
     };
     Released {
         id: report.id,
-        outcome: match report.outcome {
-            Outcome::Released => ReleaseOutcome::Released,
-            Outcome::Releasing => ReleaseOutcome::Releasing,
-            Outcome::Failed => ReleaseOutcome::Failed,
-        },
+        outcome: report.outcome,
         delivered: answered(report.delivered),
         refused: answered(report.refused),
         deferred: answered(report.deferred),

@@ -1,0 +1,78 @@
+//! A parked message as a release reads it: piece by piece, newlines mended where that was decided at its arrival.
+//!
+//! A file that is shorter or longer than what arrived is an error: a part of a message is never sent as if it were all.
+
+use tokio::io::AsyncReadExt;
+
+use crate::id::QuarantineId;
+use crate::quarantine::Envelope;
+use crate::quarantine::spool::{MessageReader, SpoolError};
+use crate::smtp::header::{Collected, Header, HeaderCollector};
+use crate::smtp::newline::Normalizer;
+
+/// How many octets of a message are read at once.
+const READ_AT_ONCE: usize = 64 * 1_024;
+
+/// A parked message as it is read: its newlines mended where that was decided at its arrival.
+pub(super) struct Reading {
+    message: MessageReader,
+    id: QuarantineId,
+    normalizer: Option<Normalizer>,
+    /// Octets read, as they arrived.
+    size: u64,
+    /// How many there must be.
+    arrived: u64,
+    buffer: Vec<u8>,
+    mended: Vec<u8>,
+}
+
+impl Reading {
+    pub(super) fn of(message: MessageReader, envelope: &Envelope) -> Self {
+        let normalizer = envelope.treatment.normalize.then(Normalizer::default);
+        Self {
+            message,
+            id: envelope.id,
+            normalizer,
+            size: 0,
+            arrived: envelope.size,
+            buffer: vec![0; READ_AT_ONCE],
+            mended: Vec::new(),
+        }
+    }
+
+    /// What comes next; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<&[u8], SpoolError> {
+        let octets = self.message.read(&mut self.buffer).await;
+        let octets = octets.map_err(|error| unreadable(self.id, &error))?;
+        self.size += octets as u64;
+        if octets == 0 && self.size != self.arrived {
+            let (id, size, arrived) = (self.id, self.size, self.arrived);
+            return Err(SpoolError::Io(format!(
+                "message {id}: {size} octets are there, and {arrived} arrived; it was not sent"
+            )));
+        }
+        let read = self.buffer.get(..octets).unwrap_or_default();
+        let Some(normalizer) = &mut self.normalizer else { return Ok(read) };
+        self.mended.clear();
+        normalizer.push(read, &mut self.mended);
+        Ok(&self.mended)
+    }
+
+    /// The header section, and what of the body came with it.
+    pub(super) async fn header(&mut self) -> Result<(Header, Vec<u8>), SpoolError> {
+        let mut header = HeaderCollector::new(usize::MAX);
+        loop {
+            let content = self.next().await?;
+            if content.is_empty() {
+                return Ok((header.finish(), Vec::new()));
+            }
+            if let Collected::Complete { taken } = header.push(content) {
+                return Ok((header.finish(), content.get(taken..).unwrap_or_default().to_vec()));
+            }
+        }
+    }
+}
+
+fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {
+    SpoolError::Io(format!("message {id}: {error}"))
+}
