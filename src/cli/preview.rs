@@ -8,12 +8,17 @@ use memchr::{memchr2_iter, memmem};
 use mailparse::{DispositionType, MailHeaderMap, ParsedMail};
 use serde::Serialize;
 
+use crate::smtp::encoded_word;
+use crate::smtp::header::HeaderCollector;
+
 /// The most characters of the text.
 const TEXT: usize = 2_000;
 /// The most lines of the text.
 const LINES: usize = 100;
 /// The most characters of a header field or a file name.
 const FIELD: usize = 500;
+/// The most fields of one name.
+const ALIKE: usize = 3;
 /// The most attachments that are listed.
 const ATTACHMENTS: usize = 50;
 /// The most parts that are looked at.
@@ -25,6 +30,8 @@ const HEADER: usize = 1 << 20;
 const MULTIPARTS: usize = 100;
 /// The most lines that look like the beginning of a part; each costs the parser some hundred octets.
 const BOUNDARIES: usize = 10_000;
+/// The most steps in which the parser decodes the words of all lines that may be header: about a second.
+const STEPS: u64 = 1_000_000_000;
 /// So much of a message of another shape is looked at.
 const PLAIN: usize = 64 << 10;
 
@@ -66,7 +73,7 @@ pub(super) fn preview(message: &[u8]) -> Preview {
     }
 }
 
-/// Why the parser had better not see it: no panic, but the end of the stack or of the memory.
+/// Why the parser had better not see it: no panic, but the end of the stack, of the memory or of anybody's patience.
 fn extreme(message: &[u8]) -> Option<&'static str> {
     let header = &message[..message.len().min(HEADER)];
     let ends = |end: &[u8]| memmem::find(header, end).is_some();
@@ -81,6 +88,10 @@ fn extreme(message: &[u8]) -> Option<&'static str> {
     if memmem::find_iter(message, b"\n--").nth(BOUNDARIES).is_some() {
         return Some("it has very many parts");
     }
+    let steps = message.split(|octet| *octet == b'\n').map(encoded_word::steps);
+    if steps.fold(0, u64::saturating_add) > STEPS {
+        return Some("it has very many encoded words");
+    }
     None
 }
 
@@ -90,10 +101,12 @@ fn plain(message: &[u8], why: &str) -> Preview {
     let end = memmem::find(beginning_of, b"\n\r\n").map_or(beginning_of.len(), |at| at + 3);
     let (header, body) = beginning_of.split_at(end);
     let mut preview = Preview::default();
-    let fields = mailparse::parse_headers(header).map(|(fields, _)| fields).unwrap_or_default();
+    let mut fields = HeaderCollector::new(usize::MAX);
+    let _ = fields.push(header);
+    let fields = fields.finish();
     for name in FIELDS {
-        for value in fields.get_all_values(name).iter().take(3) {
-            preview.header.push((name, shortened(value, FIELD)));
+        for value in fields.values(name).take(ALIKE) {
+            preview.header.push((name, shortened(&encoded_word::decode(&value), FIELD)));
         }
     }
     let mut notes = vec![format!("its parts are not told apart: {why}; see --raw")];
@@ -109,7 +122,7 @@ fn unreadable(why: &str) -> Preview {
 fn of_mail(mail: &ParsedMail<'_>) -> Preview {
     let mut preview = Preview::default();
     for name in FIELDS {
-        for value in mail.headers.get_all_values(name).iter().take(3) {
+        for value in mail.headers.get_all_values(name).iter().take(ALIKE) {
             preview.header.push((name, shortened(value, FIELD)));
         }
     }
@@ -234,6 +247,7 @@ mod tests {
             format!("Subject: deep\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n{parts}")
         };
         let long = |fields| format!("Subject: deep\r\n{}\r\nHello.\r\n", "X: y\r\n".repeat(fields));
+        let words = |n| format!("Subject: deep\r\nX: {}{}\r\n\r\n", ",=?".repeat(n), "?=a".repeat(n));
         for (message, why) in [
             (nested(100), None),
             (nested(200_000), Some("multiparts")),
@@ -241,6 +255,7 @@ mod tests {
             (wide(1_000_000), Some("parts")),
             (long(100_000), None),
             (long(2_000_000), Some("header")),
+            (words(10_000), Some("encoded words")),
         ] {
             let shown = preview(message.as_bytes());
             assert_eq!(field(&shown, "Subject"), Some("deep"));

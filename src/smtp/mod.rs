@@ -4,6 +4,7 @@
 //! forwarded is forwarded as it was written, so the values keep the text and never normalise it.
 
 pub mod command;
+pub mod encoded_word;
 pub mod extension;
 pub mod further;
 mod grammar;

@@ -16,6 +16,7 @@ use crate::quarantine::envelope::{
 };
 use crate::session::{ParkReason, Session, Transaction};
 use crate::smtp::Mailbox;
+use crate::smtp::encoded_word;
 use crate::smtp::header::Header;
 use crate::smtp::trace::{self, Protocol, Received};
 use crate::upstream::ClientIdentity;
@@ -166,10 +167,10 @@ impl Message {
     pub(super) fn of(conversation: &super::Conversation, incoming: &Incoming) -> Self {
         let value = |name| incoming.header().and_then(|header| header.value(name));
         let is_parked = matches!(incoming.route, Route::Quarantine(_));
-        let subject = is_parked.then(|| value("Subject")).flatten().map(|raw| decoded(&raw));
+        let subject = is_parked.then(|| value("Subject")).flatten().map(|raw| encoded_word::decode(&raw));
         let super::Conversation { id, messages, parts, .. } = conversation;
-        let own = || trace::own_message_id(*id, *messages, &parts.config.hostname);
-        Self { size: incoming.size(), message_id: Some(value("Message-ID").unwrap_or_else(own)), subject }
+        let message_id = Some(incoming.message_id(*id, *messages, &parts.config.hostname));
+        Self { size: incoming.size(), message_id, subject }
     }
 
     /// Makes the facts for a log line.
@@ -193,15 +194,14 @@ impl Message {
     }
 }
 
-fn addresses<'a>(recipients: &[&'a crate::session::Recipient]) -> Vec<&'a str> {
-    recipients.iter().map(|recipient| recipient.command.forward_path.as_str()).collect()
+impl Incoming {
+    /// The Message-ID, with brackets: its own, or the one that the session's `serial`th message is given.
+    pub(super) fn message_id(&self, session: SessionId, serial: u32, hostname: &str) -> String {
+        let its_own = self.header().and_then(|header| header.value("Message-ID"));
+        its_own.unwrap_or_else(|| trace::own_message_id(session, serial, hostname))
+    }
 }
 
-/// The words of an RFC 2047 header value.
-fn decoded(raw: &str) -> String {
-    let line = format!("Subject: {raw}\r\n");
-    match mailparse::parse_header(line.as_bytes()) {
-        Ok((header, _)) => header.get_value(),
-        Err(_) => raw.to_owned(),
-    }
+fn addresses<'a>(recipients: &[&'a crate::session::Recipient]) -> Vec<&'a str> {
+    recipients.iter().map(|recipient| recipient.command.forward_path.as_str()).collect()
 }

@@ -334,6 +334,25 @@ fn expect_harmless(what: &str, text: &str) {
     assert!(!text.contains("=1B") && !text.contains("=07"), "{what}: {text}");
 }
 
+/// A Subject which takes a decoder of encoded words hours, as many times as there are workers: it is parked at once, listed and
+/// shown as it stands.
+#[test]
+fn a_subject_that_is_hard_to_decode_holds_nobody_up() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let subject = ",=?".repeat(10_000) + &"?=a".repeat(10_000);
+    let content = format!("Subject: {subject}\r\n\r\nHello.\r\n");
+    for _ in 0..4 {
+        gatepost.login("alice").submit("alice@mta.example", &["carl@mta.example"], content.as_bytes());
+    }
+    let parked = gatepost.parked();
+    assert_eq!(parked.len(), 4);
+    assert_eq!(parked[0]["subject"], subject);
+    let shown = gatepost.run(&["quarantine", "show", parked[0]["id"].as_str().unwrap()]).expect(0).stdout;
+    assert!(shown.contains("Hello.") && shown.contains("encoded words"), "{shown}");
+}
+
 /// Terminal escapes in whatever a stranger can write, and in what an upstream says: a name, a host name, a recipient, a subject,
 /// a reply. The log in both forms, listings, notices, digests and events have none of them.
 #[test]
