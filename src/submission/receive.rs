@@ -205,9 +205,11 @@ impl Conversation {
         let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown);
         // Nor is a message delayed for which the upstream is ready already.
         scene.probation &= !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once || incoming.begun);
-        let header = self.incoming.as_deref().and_then(Incoming::header);
-        let message_id = || header.and_then(|header| header.value("Message-ID")).unwrap_or_default();
-        self.session.destination(message_id, &scene.view())
+        let message_id = || {
+            let incoming = self.incoming.as_deref();
+            incoming.map(|incoming| incoming.message_id(self.id, self.messages, &self.parts.config.hostname))
+        };
+        self.session.destination(|| message_id().unwrap_or_default(), &scene.view())
     }
 
     pub(super) async fn begin_upstream(&mut self) {
