@@ -21,12 +21,15 @@ impl Authenticator {
     async fn watch_at(&self, pace: Pace, changed: impl Fn(UsersEvent) + Send) {
         let Some(path) = self.shared.file.clone() else { return pending().await };
         let mut rested = Rested::new(&path, pace);
-        let mut version = self.shared.current.load().version;
+        // The version that was reported last, where that is not the one in force.
+        let mut refused = None;
         loop {
             let authenticator = self.clone();
             let (now, read) = rested.read(move |path| authenticator.read(path)).await;
-            if now != version {
-                version = now;
+            // Not what was read here last: a reload may have put another version in force.
+            let known = refused.unwrap_or_else(|| self.shared.current.load().version);
+            if now != known {
+                refused = read.is_err().then_some(now);
                 changed(match read {
                     Ok(directory) => self.replace(directory),
                     Err(problem) => {
@@ -128,6 +131,28 @@ mod tests {
         assert!(next(&mut events, DEADLINE).await.unwrap().contains("users: No such file"));
         assert_eq!(&*authenticator.offered(false), "PLAIN");
         std::fs::write(&path, format!("anna:{OTHER}\n")).unwrap();
+        assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 bob");
+        watch.abort();
+    }
+
+    /// A user is added, that is put in force by a reload, and the user is removed again before the file has rested: it is as it was
+    /// when it was read here last, and not what is in force.
+    #[tokio::test]
+    async fn what_is_put_back_behind_a_reload_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let anna = format!("anna:{CRYPT}\n");
+        std::fs::write(&path, &anna).unwrap();
+        let authenticator = Authenticator::open(Some(&path), &[Mechanism::Plain], [7; 32]).unwrap();
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let watcher = authenticator.clone();
+        let pace = Pace { rest: Duration::from_secs(1), ..BRISK };
+        let watch =
+            tokio::spawn(async move { watcher.watch_at(pace, |event| sender.send(event).unwrap()).await });
+        tokio::time::sleep(pace.look * 2).await;
+        std::fs::write(&path, format!("{anna}bob:{CRYPT}\n")).unwrap();
+        authenticator.adopt_users(authenticator.read_anew().unwrap().unwrap());
+        std::fs::write(&path, &anna).unwrap();
         assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 bob");
         watch.abort();
     }
