@@ -248,11 +248,17 @@ impl Conversation {
                 return Ok(self.handle(Event::Line(line)));
             }
             if !self.asked.is_empty() {
-                // The rest of a batch may be here already.
-                if self.client.read_ready().await? {
-                    continue;
+                match self.client.read_ready().await {
+                    // The rest of a batch may be here already.
+                    Ok(true) => continue,
+                    Ok(false) => return self.settle().await,
+                    // Who has closed only his half waits for the replies; and what was asked counts.
+                    Err(lost) => {
+                        self.settle_all().await?;
+                        self.client.flush().await?;
+                        return Err(lost);
+                    }
                 }
-                return self.settle().await;
             }
             self.give_back_spare();
             self.client.flush().await?;

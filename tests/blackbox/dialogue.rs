@@ -1,5 +1,6 @@
 //! The rules of the conversation that are Gatepost's own: CONTRACT, SMTP, row by row.
 
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -296,6 +297,31 @@ fn broken_paths_count_and_habits_of_devices_do_not() {
             .map_or(0, |object| object["invalid_recipients"].as_i64().unwrap());
         assert_eq!(counted, *count, "{line}: {}", reply.text());
     }
+}
+
+/// Who closes his half behind a batch gets all of its replies, and what was asked counts.
+#[test]
+fn a_batch_is_answered_behind_half_a_close() {
+    let (ended, has_ended) = mpsc::channel();
+    let has_ended = Mutex::new(has_ended);
+    let upstream = Scripted::with(move |asked| {
+        if asked.path() == "nobody-0@mta.example" {
+            has_ended.lock().unwrap().recv().unwrap();
+        }
+        None
+    });
+    let gatepost = Setup::new(upstream.address).relay().start();
+    let mut client = gatepost.relay();
+    let recipients: String = (0..20).map(|n| format!("RCPT TO:<nobody-{n}@mta.example>\r\n")).collect();
+    client.send(format!("MAIL FROM:<alice@mta.example>\r\n{recipients}").as_bytes());
+    client.end();
+    ended.send(()).unwrap();
+    client.expect_reply(250);
+    for _ in 0..20 {
+        client.expect_reply(550);
+    }
+    client.expect_close();
+    assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["invalid_recipients"], 20);
 }
 
 /// CONTRACT, SMTP: message over `max_message_size`, by SIZE or by counting; header over `max_header_size`: 552 5.3.4.

@@ -234,6 +234,12 @@ impl Smtp {
         self.stream.flush()
     }
 
+    /// Closes this half of a connection in clear.
+    pub(crate) fn end(&mut self) {
+        let Stream::Plain(stream) = &self.stream else { unreachable!("TLS ends otherwise") };
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Sends a line and reads the reply to it.
     pub(crate) fn ask(&mut self, line: &str) -> Reply {
         self.send(format!("{line}\r\n").as_bytes());
