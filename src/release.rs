@@ -407,7 +407,7 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
         envelope.release = Some(Release { requested, quiet, by_itself, tries: 0, next: Some(now) });
     }
     if let Some(release) = &mut envelope.release {
-        release.tries += 1;
+        release.tries = release.tries.saturating_add(1);
         // A try that is cut short by a crash is made again after the usual pause.
         release.next = next_try(release.requested, release.tries, now).or(Some(now));
     }
