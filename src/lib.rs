@@ -14,7 +14,7 @@
 //!
 //! | layer | modules | may use |
 //! | --- | --- | --- |
-//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`id`], [`fail`], [`visible`] | std; [`smtp`] the other words, [`id`] the clock, [`clock`] the fail points |
+//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`id`], [`fail`], [`units`], [`visible`] | std; [`smtp`] the other words, [`id`] the clock, [`clock`] the fail points |
 //! | 1 decisions, pure | [`guard`]'s classify, window, detector, cause, mimicry; [`quarantine`]'s envelope, schedule; [`sender`]'s rules | layer 0; cause and detector the window, the envelope the schedule |
 //! | | [`session`] | layer 0, mimicry, [`sender`]'s rules |
 //! | | [`replay`], apart | layer 0, [`guard`]'s classify, window, detector, cause |
@@ -57,5 +57,6 @@ pub mod session;
 pub mod smtp;
 pub mod submission;
 pub mod transfer;
+pub mod units;
 pub mod upstream;
 pub mod visible;

@@ -5,9 +5,10 @@ use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
 use super::text::moment;
-use crate::config::{Config, units};
+use crate::config::Config;
 use crate::control::api::{AccountState, AccountStatus, Answer, Request, UpstreamStatus};
 use crate::guard::ledger::BlockedBy;
+use crate::units;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -1,7 +1,7 @@
 //! `--since`: a moment, or how long ago it was.
 
 use crate::clock::{self, Timestamp};
-use crate::config::units;
+use crate::units;
 
 /// RFC 3339, or a duration ago such as `2h`.
 pub(super) fn since(text: &str) -> Result<Timestamp, String> {

@@ -7,10 +7,10 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::file::{LIMITS, PERIODS};
 use super::section::{Findings, Remedy, Section};
-use super::units::{DAY, SECOND};
 use super::value;
 use crate::account::Account;
 use crate::guard::ledger::{AccountRule, Detection, Match, OnAlarm};
+use crate::units::{DAY, SECOND};
 
 /// What holds where nothing is written.
 pub(super) const DEFAULT: Detection = Detection {

@@ -12,7 +12,6 @@ use toml::de::DeTable;
 
 use super::problem::{Problem, Problems, near};
 use super::section::{Findings, Key, Leftover, Section, excerpt, line_of, one_of};
-use super::units::{DAY, HOUR, MINUTE, SECOND};
 use super::{
     Action, Auth, BareNewline, Config, Listen, ListenTls, Log, LogFormat, LogLevel, NamedFiles, Process,
     Sender, Session, Submission, Tls, classify, detection, notify, upstream, value,
@@ -21,6 +20,7 @@ use crate::auth::{GuessLimits, Mechanism};
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
+use crate::units::{DAY, HOUR, MINUTE, SECOND};
 use crate::upstream::KeyPair;
 
 /// What the TOML parser says of a key or a table that is there already.

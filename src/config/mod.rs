@@ -4,7 +4,6 @@
 //! Nothing here asks the system for anything but the file (the host name and the clock are arguments).
 
 pub mod problem;
-pub mod units;
 
 mod classify;
 mod detection;

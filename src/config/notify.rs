@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::section::{Findings, Section};
-use super::units::{DAY, SECOND};
 use super::{Notify, value};
 use crate::notify::webhook::{Hook, Target};
+use crate::units::{DAY, SECOND};
 
 /// Reads the table.
 pub(super) fn read(

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::named::NamedFile;
 use super::problem::Problem;
-use super::units;
+use crate::units;
 
 /// The most characters of a value that a problem shows.
 const SHOWN: usize = 60;

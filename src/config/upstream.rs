@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::section::{Findings, Section};
-use super::units::{HOUR, MINUTE, SECOND};
 use super::{Listen, Upstream, value};
+use crate::units::{HOUR, MINUTE, SECOND};
 use crate::upstream::{Address, Credentials, Endpoint, KeyPair, Protection, Settings, Timeouts};
 
 /// Reads the table.

@@ -9,10 +9,11 @@ use super::folder::Foreign;
 use super::local::{self, Certificate, OpenSecret, UsersFile};
 use super::upstream::{self, Asked, Place, Said, Sender, Talk};
 use super::{Finding, Severity};
-use crate::config::{Action, Config, units};
+use crate::config::{Action, Config};
 use crate::guard::ledger::OnAlarm;
 use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::net::tls::Expiring;
+use crate::units;
 use crate::upstream::Address;
 
 /// How long a digest is waited for at the most, once one has announced a message.

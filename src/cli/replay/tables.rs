@@ -3,8 +3,8 @@
 use super::super::output::{Failed, Output};
 use super::super::table::{Table, column};
 use super::super::text::{count, moment};
-use crate::config::units;
 use crate::replay::report::{Report, Row, Suspect};
+use crate::units;
 
 /// So many accounts are told of.
 const SHOWN: usize = 30;

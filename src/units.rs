@@ -1,13 +1,16 @@
-//! Durations (`90s`, `10m`, `1h`, `30d`) and sizes (`64KiB`, `50MiB`, `10GiB`): one whole number and one unit.
-//!
-//! Also used by the commands that take a time ago. Pure.
+//! Durations (`90s`, `10m`, `1h`, `30d`) and sizes (`64KiB`, `50MiB`, `10GiB`) as people read and write them: one whole number and
+//! one unit. Pure.
 
 use std::time::Duration;
 
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
-pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
-pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// 1 s
+pub const SECOND: Duration = Duration::from_secs(1);
+/// 60 s
+pub const MINUTE: Duration = Duration::from_secs(60);
+/// 3,600 s
+pub const HOUR: Duration = Duration::from_secs(60 * 60);
+/// 86,400 s
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a duration looks like; part of sentences.
 pub const DURATION: &str = "a duration such as 90s, 10m, 1h or 30d";
