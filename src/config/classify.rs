@@ -2,19 +2,15 @@
 //!
 //! A rule that could never match, or would match whatever is said, is a mistake.
 
-use super::section::{Findings, Section};
-use crate::guard::classify::{Pattern, Rule, Rules};
+use super::section::Section;
+use crate::guard::classify::{Pattern, Rule};
 use crate::smtp::Enhanced;
 
 /// The key that every rule has.
 const INVALID: &str = "invalid";
 
-/// Reads all of them, in order.
-pub(super) fn read(tables: Vec<Section<'_>>, findings: &mut Findings) -> Rules {
-    Rules::new(tables.into_iter().map(|table| rule(table, findings)).collect())
-}
-
-fn rule(mut table: Section<'_>, findings: &mut Findings) -> Rule {
+/// Reads one rule.
+pub(super) fn read(table: &mut Section<'_>) -> Rule {
     let code = table.value("code", None, |value| {
         let written =
             value.as_integer().and_then(|number| u16::from_str_radix(number.as_str(), number.radix()).ok());
@@ -55,6 +51,5 @@ fn rule(mut table: Section<'_>, findings: &mut Findings) -> Rule {
             format!("one that begins with {}, as in every reply with code {code}", code / 100),
         );
     }
-    table.finish(findings);
     Rule { code, enhanced, text, invalid }
 }

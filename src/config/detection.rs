@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::file::{LIMITS, PERIODS};
-use super::section::{Findings, Remedy, Section};
+use super::section::{Remedy, Section};
 use super::value;
 use crate::account::Account;
 use crate::guard::ledger::{AccountRule, Detection, Match, OnAlarm};
@@ -27,7 +27,7 @@ const SHARES: std::ops::RangeInclusive<f64> = 0.001..=0.999;
 const THRESHOLDS: std::ops::RangeInclusive<f64> = 2.0..=100.0;
 
 /// `[detection]`
-pub(super) fn detection(mut section: Section<'_>, findings: &mut Findings) -> Detection {
+pub(super) fn detection(section: &mut Section<'_>) -> Detection {
     let detection = Detection {
         on_alarm: section.choice(
             "on_alarm",
@@ -52,7 +52,6 @@ pub(super) fn detection(mut section: Section<'_>, findings: &mut Findings) -> De
             section.problem("usual_share", below(detection.thief_share));
         }
     }
-    section.finish(findings);
     detection
 }
 
@@ -60,41 +59,35 @@ fn below(thief_share: f64) -> Remedy {
     format!("less than [detection] thief_share, {thief_share}")
 }
 
-/// All `[[account]]`.
-pub(super) fn accounts(
-    top: &mut Section<'_>,
+/// One `[[account]]`; `earlier` are those above it.
+pub(super) fn account(
+    section: &mut Section<'_>,
     detection: &Detection,
-    findings: &mut Findings,
-) -> Vec<AccountRule> {
-    let mut rules: Vec<AccountRule> = Vec::new();
-    for mut section in top.tables("account", "[[account]]") {
-        let matches = section.text("match", None, |text| account_match(text).map(Some));
-        let rule = AccountRule {
-            matches: matches.clone().unwrap_or_else(|| Match::User(String::new())),
-            invalid_recipients: optional(&mut section, "invalid_recipients", |section, name| {
-                section.whole(name, 1, LIMITS)
-            }),
-            period: optional(&mut section, "period", |section, name| section.duration(name, SECOND, PERIODS)),
-            usual_share: optional(&mut section, "usual_share", |section, name| {
-                section.number(name, DEFAULT.usual_share, SHARES)
-            }),
-            observe: optional(&mut section, "observe", |section, name| section.flag(name, false)),
-            exempt: optional(&mut section, "exempt", |section, name| section.flag(name, false)),
-        };
-        if !section.has("match") {
-            section.problem("match", format!("missing: {MATCH}"));
-        } else if matches.is_some() && rules.iter().any(|earlier| earlier.matches == rule.matches) {
-            section.problem("match", "one that no [[account]] before has: the first that matches holds");
-        }
-        if rule.usual_share.is_some_and(|share| share >= detection.thief_share)
-            && section.sound(&["usual_share"])
-        {
-            section.problem("usual_share", below(detection.thief_share));
-        }
-        section.finish(findings);
-        rules.push(rule);
+    earlier: &[AccountRule],
+) -> AccountRule {
+    let matches = section.text("match", None, |text| account_match(text).map(Some));
+    let rule = AccountRule {
+        matches: matches.clone().unwrap_or_else(|| Match::User(String::new())),
+        invalid_recipients: optional(section, "invalid_recipients", |section, name| {
+            section.whole(name, 1, LIMITS)
+        }),
+        period: optional(section, "period", |section, name| section.duration(name, SECOND, PERIODS)),
+        usual_share: optional(section, "usual_share", |section, name| {
+            section.number(name, DEFAULT.usual_share, SHARES)
+        }),
+        observe: optional(section, "observe", |section, name| section.flag(name, false)),
+        exempt: optional(section, "exempt", |section, name| section.flag(name, false)),
+    };
+    if !section.has("match") {
+        section.problem("match", format!("missing: {MATCH}"));
+    } else if matches.is_some() && earlier.iter().any(|earlier| earlier.matches == rule.matches) {
+        section.problem("match", "one that no [[account]] before has: the first that matches holds");
     }
-    rules
+    if rule.usual_share.is_some_and(|share| share >= detection.thief_share) && section.sound(&["usual_share"])
+    {
+        section.problem("usual_share", below(detection.thief_share));
+    }
+    rule
 }
 
 /// The value of a key that may be left out.

@@ -17,6 +17,7 @@ use super::{
     Sender, Session, Submission, Tls, classify, detection, notify, upstream, value,
 };
 use crate::auth::{GuessLimits, Mechanism};
+use crate::guard::Rules;
 use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
@@ -66,31 +67,31 @@ pub(super) fn keys() -> Vec<Key> {
 /// Goes through all tables. What is wrong or not written has its default in the [`Config`], which is worth something
 /// only where there is no problem among the findings.
 fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &str) -> (Config, Findings) {
-    let mut findings = Findings::default();
     let folder = file.parent().unwrap_or(Path::new(""));
-    let mut top = Section::new(text, "", Some(root), 0);
+    let mut top = Section::top(text, folder, root);
 
     let hostname = hostname(&mut top, machine);
-    let data_dir = folder.join(top.text("data_dir", "/var/lib/gatepost".to_owned(), path));
-    let listen = listeners(&mut top, &mut findings);
-    let tls = tls(top.table("tls", "[tls]"), folder, &mut findings);
-    let certificates = certificates(&mut top, folder, &mut findings);
-    let upstream =
-        upstream::read(top.table("upstream", "[upstream]"), folder, &hostname, &listen, &mut findings);
-    let (relay_hosts, hosts_meant) = relay(top.table("relay", "[relay]"), &mut findings);
-    let auth = auth(top.table("auth", "[auth]"), folder, hosts_meant, &mut findings);
-    let (mut policy, action, unblock_after) = limit(top.table("limit", "[limit]"), &mut findings);
-    policy.detection = detection::detection(top.table("detection", "[detection]"), &mut findings);
-    policy.rules = detection::accounts(&mut top, &policy.detection, &mut findings);
-    let classify = classify::read(top.tables("classify", "[[classify]]"), &mut findings);
-    let quarantine = quarantine(top.table("quarantine", "[quarantine]"), &mut findings);
-    let notify = notify::read(top.table("notify", "[notify]"), folder, &data_dir, &hostname, &mut findings);
-    let sender = sender(top.table("sender", "[sender]"), folder, &mut findings);
-    let submission = submission(top.table("submission", "[submission]"), &mut findings);
-    let session = session(top.table("session", "[session]"), &mut findings);
-    let log = log(top.table("log", "[log]"), &mut findings);
-    let process = process(top.table("process", "[process]"), &mut findings);
-    top.finish(&mut findings);
+    let data_dir = folder.join(top.text("data_dir", "/var/lib/gatepost".to_owned(), value::path));
+    let listen = listeners(&mut top);
+    let tls = top.table("tls", "[tls]", tls);
+    let certificates = top.tables("certificate", "[[certificate]]", |section, _| certificate(section));
+    let upstream = top.table("upstream", "[upstream]", |section| upstream::read(section, &hostname, &listen));
+    let (relay_hosts, hosts_meant) = top.table("relay", "[relay]", relay);
+    let auth = top.table("auth", "[auth]", |section| auth(section, hosts_meant));
+    let (mut policy, action, unblock_after) = top.table("limit", "[limit]", limit);
+    policy.detection = top.table("detection", "[detection]", detection::detection);
+    policy.rules = top.tables("account", "[[account]]", |section, earlier| {
+        detection::account(section, &policy.detection, earlier)
+    });
+    let classify = top.tables("classify", "[[classify]]", |section, _| classify::read(section));
+    let quarantine = top.table("quarantine", "[quarantine]", quarantine);
+    let notify = top.table("notify", "[notify]", |section| notify::read(section, &data_dir, &hostname));
+    let sender = top.table("sender", "[sender]", sender);
+    let submission = top.table("submission", "[submission]", submission);
+    let session = top.table("session", "[session]", session);
+    let log = top.table("log", "[log]", log);
+    let process = top.table("process", "[process]", process);
+    let mut findings = top.finish();
 
     let config = Config {
         file: Some(file.to_owned()),
@@ -106,7 +107,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
         policy,
         action,
         unblock_after,
-        classify,
+        classify: Rules::new(classify),
         quarantine,
         notify,
         sender,
@@ -136,91 +137,69 @@ fn hostname(top: &mut Section<'_>, machine: &str) -> String {
     machine.to_owned()
 }
 
-fn listeners(top: &mut Section<'_>, findings: &mut Findings) -> Vec<Listen> {
-    let any = |port| (std::net::Ipv6Addr::UNSPECIFIED, port).into();
+fn listeners(top: &mut Section<'_>) -> Vec<Listen> {
+    let listeners = top.tables("listen", "[[listen]]", listener);
     if !top.has("listen") {
-        // Asked all the same, since that is how a key becomes known.
-        top.tables("listen", "[[listen]]");
+        let any = |port| (std::net::Ipv6Addr::UNSPECIFIED, port).into();
         return vec![
             Listen { address: any(587), tls: ListenTls::StartTls, proxy_protocol: Vec::new() },
             Listen { address: any(465), tls: ListenTls::Implicit, proxy_protocol: Vec::new() },
         ];
     }
-    let mut listeners: Vec<Listen> = Vec::new();
-    let tables = top.tables("listen", "[[listen]]");
-    if tables.is_empty() && top.sound(&["listen"]) {
+    if listeners.is_empty() && top.sound(&["listen"]) {
         top.problem(
             "listen",
             "at least one [[listen]], or none of this key for the default ports 587 and 465",
         );
     }
-    for mut table in tables {
-        let address = table.text("address", any(0), value::listener);
-        let tls = table.choice(
-            "tls",
-            ListenTls::StartTls,
-            &[("starttls", ListenTls::StartTls), ("implicit", ListenTls::Implicit)],
-        );
-        let proxy_protocol = table.list("proxy_protocol", Vec::new(), value::network);
-        if !table.has("address") {
-            table.problem("address", "missing: an IP address and a port such as [::]:587");
-        } else if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
-            table.problem("address", "an address that no other [[listen]] has");
-        }
-        table.finish(findings);
-        listeners.push(Listen { address, tls, proxy_protocol });
-    }
     listeners
 }
 
-fn tls(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Tls {
+fn listener(section: &mut Section<'_>, earlier: &[Listen]) -> Listen {
+    let none = (std::net::Ipv6Addr::UNSPECIFIED, 0).into();
+    let address = section.text("address", none, value::listener);
+    let tls = section.choice(
+        "tls",
+        ListenTls::StartTls,
+        &[("starttls", ListenTls::StartTls), ("implicit", ListenTls::Implicit)],
+    );
+    let proxy_protocol = section.list("proxy_protocol", Vec::new(), value::network);
+    if !section.has("address") {
+        section.problem("address", "missing: an IP address and a port such as [::]:587");
+    } else if address.port() != 0 && earlier.iter().any(|other| other.address == address) {
+        section.problem("address", "an address that no other [[listen]] has");
+    }
+    Listen { address, tls, proxy_protocol }
+}
+
+fn tls(section: &mut Section<'_>) -> Tls {
     const CERTIFICATE: &str = "certs/server.crt";
     const PRIVATE_KEY: &str = "certs/server.key";
-    let certificate = folder.join(section.text("certificate", CERTIFICATE.to_owned(), path));
-    let private_key = folder.join(section.text("private_key", PRIVATE_KEY.to_owned(), path));
-    let client_ca = section.text("client_ca", None, |text| match text {
-        "" => Ok(None),
-        file => path(file).map(|file| Some(folder.join(file))),
-    });
-    section.names("certificate", &certificate);
-    section.names("private_key", &private_key);
-    if let Some(path) = &client_ca {
-        section.names("client_ca", path);
-    }
-    section.finish(findings);
+    let certificate = section.path("certificate", CERTIFICATE);
+    let private_key = section.path("private_key", PRIVATE_KEY);
+    let client_ca = section.optional_path("client_ca");
+    let folder = section.folder();
     let may_generate = certificate == folder.join(CERTIFICATE) && private_key == folder.join(PRIVATE_KEY);
     Tls { certificate, private_key, may_generate, client_ca }
 }
 
-fn certificates(top: &mut Section<'_>, folder: &Path, findings: &mut Findings) -> Vec<KeyPair> {
-    let mut pairs = Vec::new();
-    for mut section in top.tables("certificate", "[[certificate]]") {
-        for key in ["certificate", "private_key"] {
-            if !section.has(key) {
-                section.problem(key, "missing: the path of a PEM file");
-            }
+fn certificate(section: &mut Section<'_>) -> KeyPair {
+    for key in ["certificate", "private_key"] {
+        if !section.has(key) {
+            section.problem(key, "missing: the path of a PEM file");
         }
-        let pair = KeyPair {
-            certificate: folder.join(section.text("certificate", String::new(), path)),
-            private_key: folder.join(section.text("private_key", String::new(), path)),
-        };
-        section.names("certificate", &pair.certificate);
-        section.names("private_key", &pair.private_key);
-        pairs.push(pair);
-        section.finish(findings);
     }
-    pairs
+    KeyPair { certificate: section.path("certificate", ""), private_key: section.path("private_key", "") }
 }
 
 /// The networks, and whether there were meant to be some: one that does not parse was meant too.
-fn relay(mut section: Section<'_>, findings: &mut Findings) -> (Vec<IpNet>, bool) {
+fn relay(section: &mut Section<'_>) -> (Vec<IpNet>, bool) {
     let hosts = section.list("hosts", Vec::new(), value::network);
     let meant = !hosts.is_empty() || !section.sound(&["hosts"]);
-    section.finish(findings);
     (hosts, meant)
 }
 
-fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &mut Findings) -> Auth {
+fn auth(section: &mut Section<'_>, hosts_meant: bool) -> Auth {
     let mut seen: Vec<Mechanism> = Vec::new();
     let mechanisms =
         section.list("mechanisms", MECHANISMS.map(|(_, mechanism)| mechanism).to_vec(), |text| {
@@ -241,19 +220,17 @@ fn auth(mut section: Section<'_>, folder: &Path, hosts_meant: bool, findings: &m
         );
     }
     let channel_binding = section.flag("channel_binding", true);
-    let users = folder.join(section.text("users", "users".to_owned(), path));
-    section.names("users", &users);
+    let users = section.path("users", "users");
     let guesses = GuessLimits {
         per_address: section.whole("max_guesses_per_ip", 50, 0..=10_000),
         per_account: section.whole("max_guesses_per_account", 100, 0..=10_000),
         period: section.duration("guess_period", HOUR, SECOND..=30 * DAY),
     };
     let max_checks = section.whole("max_checks", 0, 0..=1_024);
-    section.finish(findings);
     Auth { mechanisms, channel_binding, users, guesses, max_checks }
 }
 
-fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action, Option<Duration>) {
+fn limit(section: &mut Section<'_>) -> (Policy, Action, Option<Duration>) {
     let policy = Policy {
         invalid_recipients: section.whole("invalid_recipients", 100, LIMITS),
         period: section.duration("period", HOUR, PERIODS),
@@ -270,11 +247,10 @@ fn limit(mut section: Section<'_>, findings: &mut Findings) -> (Policy, Action, 
     let action =
         section.choice("action", Action::Park, &[("park", Action::Park), ("refuse", Action::Refuse)]);
     let unblock_after = section.duration_or("unblock_after", "never", None, SECOND..=36_500 * DAY);
-    section.finish(findings);
     (policy, action, unblock_after)
 }
 
-fn process(mut section: Section<'_>, findings: &mut Findings) -> Process {
+fn process(section: &mut Section<'_>) -> Process {
     let user = section.text("user", String::new(), |text| {
         if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':' || c == '/') {
             return Err("a user's name such as gatepost, or \"\" for whoever starts it".to_owned());
@@ -282,48 +258,40 @@ fn process(mut section: Section<'_>, findings: &mut Findings) -> Process {
         Ok(text.to_owned())
     });
     let sandbox = section.flag("sandbox", true);
-    section.finish(findings);
     Process { user, sandbox }
 }
 
-fn quarantine(mut section: Section<'_>, findings: &mut Findings) -> Limits {
-    let limits = Limits {
+fn quarantine(section: &mut Section<'_>) -> Limits {
+    Limits {
         max_size: section.size("max_size", 10 * GIB, KIB..=1024 * TIB),
         max_size_per_account: section.size("max_size_per_account", GIB, KIB..=1024 * TIB),
         expire_after: section.duration_or("expire_after", "never", Some(30 * DAY), SECOND..=36_500 * DAY),
-    };
-    section.finish(findings);
-    limits
+    }
 }
 
-fn sender(mut section: Section<'_>, folder: &Path, findings: &mut Findings) -> Sender {
-    let sender = Sender {
+fn sender(section: &mut Section<'_>) -> Sender {
+    Sender {
         policy: section.choice(
             "policy",
             SenderPolicy::Any,
             &[("any", SenderPolicy::Any), ("own", SenderPolicy::Own), ("map", SenderPolicy::Map)],
         ),
-        map: folder.join(section.text("map", "senders".to_owned(), path)),
+        map: section.path("map", "senders"),
         from_header: section.flag("from_header", false),
-    };
-    section.names("map", &sender.map);
-    section.finish(findings);
-    sender
+    }
 }
 
-fn submission(mut section: Section<'_>, findings: &mut Findings) -> Submission {
-    let submission = Submission {
+fn submission(section: &mut Section<'_>) -> Submission {
+    Submission {
         sender_header: section.flag("sender_header", false),
         hide_client: section.flag("hide_client", false),
-    };
-    section.finish(findings);
-    submission
+    }
 }
 
-fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
+fn session(section: &mut Section<'_>) -> Session {
     let max_header_size = section.size("max_header_size", 256 * KIB, KIB..=64 * MIB);
     let max_buffered = section.size("max_buffered", 256 * MIB, 0..=TIB);
-    let session = Session {
+    Session {
         max_connections: section.whole("max_connections", 10_000, 1..=1_000_000),
         max_connections_per_ip: section.whole("max_connections_per_ip", 100, 1..=1_000_000),
         max_new_connections_per_ip: section.whole("max_new_connections_per_ip", 0, 0..=1_000_000),
@@ -346,13 +314,11 @@ fn session(mut section: Section<'_>, findings: &mut Findings) -> Session {
             &[("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)],
         ),
         bare_newline_hosts: section.list("bare_newline_hosts", Vec::new(), value::network),
-    };
-    section.finish(findings);
-    session
+    }
 }
 
-fn log(mut section: Section<'_>, findings: &mut Findings) -> Log {
-    let log = Log {
+fn log(section: &mut Section<'_>) -> Log {
+    Log {
         format: section.choice(
             "format",
             LogFormat::Auto,
@@ -369,16 +335,6 @@ fn log(mut section: Section<'_>, findings: &mut Findings) -> Log {
                 ("trace", LogLevel::Trace),
             ],
         ),
-    };
-    section.finish(findings);
-    log
-}
-
-fn path(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains('\0') {
-        Err("the path of a file".to_owned())
-    } else {
-        Ok(text.to_owned())
     }
 }
 

@@ -1,12 +1,12 @@
 //! One table of the file as it was written: takes keys out of it, one by one, and notes what is wrong with each.
 //!
-//! The reader goes on behind a problem, with the default in the key's place, so that all problems are found at once.
-//! Whoever reads the keys thereby says which ones there are: what is left over is unknown. Where a key names a file, its
-//! place is kept for whoever opens that.
+//! Reading goes on after a problem, with the default in place of the key, so that all problems are found at once.
+//! Reading a key makes it known: every other key is unknown. Where a key names a file, its place is kept for whoever
+//! opens that file.
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::named::NamedFile;
 use super::problem::Problem;
+use super::value;
 use crate::units;
 
 /// The most characters of a value that a problem shows.
@@ -50,28 +51,39 @@ pub(super) struct Findings {
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     text: &'a str,
+    /// The folder of the configuration file; relative paths are relative to it.
+    folder: &'a Path,
     title: &'static str,
     table: Option<&'a DeTable<'a>>,
-    /// Where the table begins.
+    /// The offset at which the table begins.
     start: usize,
     asked: Vec<&'static str>,
     unsound: Vec<&'static str>,
     problems: Vec<Problem>,
     files: Vec<NamedFile>,
+    /// Those of the tables within this one.
+    inner: Findings,
 }
 
 /// What a value should have been.
 pub(super) type Remedy = String;
 
 impl<'a> Section<'a> {
-    pub(super) fn new(
+    /// The whole file, whose keys have no table.
+    pub(super) fn top(text: &'a str, folder: &'a Path, table: &'a DeTable<'a>) -> Self {
+        Self::new(text, folder, "", Some(table), 0)
+    }
+
+    fn new(
         text: &'a str,
+        folder: &'a Path,
         title: &'static str,
         table: Option<&'a DeTable<'a>>,
         start: usize,
     ) -> Self {
         Self {
             text,
+            folder,
             title,
             table,
             start,
@@ -79,11 +91,13 @@ impl<'a> Section<'a> {
             unsound: Vec::new(),
             problems: Vec::new(),
             files: Vec::new(),
+            inner: Findings::default(),
         }
     }
 
-    /// The keys that nobody asked for are unknown.
-    pub(super) fn finish(self, findings: &mut Findings) {
+    /// Everything found in this table and, before that, in the tables within it. Keys that nobody asked for are left over.
+    pub(super) fn finish(self) -> Findings {
+        let mut findings = self.inner;
         for (name, value) in self.table.into_iter().flatten() {
             if !self.asked.contains(&name.get_ref().as_ref()) {
                 findings.leftovers.push(Leftover {
@@ -97,6 +111,12 @@ impl<'a> Section<'a> {
         findings.keys.extend(self.asked.iter().map(|name| Key { table: self.title, name }));
         findings.problems.extend(self.problems);
         findings.files.extend(self.files);
+        findings
+    }
+
+    /// The folder of the configuration file.
+    pub(super) fn folder(&self) -> &'a Path {
+        self.folder
     }
 
     /// Whether the key is written.
@@ -117,14 +137,6 @@ impl<'a> Section<'a> {
             None => (self.start, None),
         };
         self.note(name, at, written, " = ", remedy.into());
-    }
-
-    /// The file that a key names, by its full path.
-    pub(super) fn names(&mut self, name: &'static str, path: &Path) {
-        let found = self.table.and_then(|table| table.get_key_value(name));
-        let line = found.map(|(key, _)| line_of(self.text, key.span().start));
-        let subject = self.subject(name, found.map(|(_, value)| value.span()), " = ");
-        self.files.push(NamedFile { path: path.to_owned(), line, subject });
     }
 
     /// A key's value by `read`, which says what would have been right; the default where it is not written or wrong.
@@ -158,6 +170,31 @@ impl<'a> Section<'a> {
                 .err()
                 .map_or_else(|| "a text in quotes".to_owned(), |remedy| format!("{remedy}, in quotes"))),
         })
+    }
+
+    /// The file that a key names.
+    pub(super) fn path(&mut self, name: &'static str, default: &str) -> PathBuf {
+        let path = self.text(name, default.to_owned(), value::path);
+        self.named(name, path)
+    }
+
+    /// The file that a key names; `None` where it is empty or not written.
+    pub(super) fn optional_path(&mut self, name: &'static str) -> Option<PathBuf> {
+        let path = self.text(name, None, |text| match text {
+            "" => Ok(None),
+            path => value::path(path).map(Some),
+        })?;
+        Some(self.named(name, path))
+    }
+
+    /// The full path of a file that a key names; its place is noted.
+    fn named(&mut self, name: &'static str, path: String) -> PathBuf {
+        let path = self.folder.join(path);
+        let found = self.table.and_then(|table| table.get_key_value(name));
+        let line = found.map(|(key, _)| line_of(self.text, key.span().start));
+        let subject = self.subject(name, found.map(|(_, value)| value.span()), " = ");
+        self.files.push(NamedFile { path: path.clone(), line, subject });
+        path
     }
 
     /// One of the words of a list.
@@ -312,9 +349,14 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// A table within this one.
-    pub(super) fn table(&mut self, name: &'static str, title: &'static str) -> Section<'a> {
-        let Some(value) = self.take(name) else { return Section::new(self.text, title, None, 0) };
+    /// A table within this one, read by `read`.
+    pub(super) fn table<T>(
+        &mut self,
+        name: &'static str,
+        title: &'static str,
+        read: impl FnOnce(&mut Section<'a>) -> T,
+    ) -> T {
+        let Some(value) = self.take(name) else { return self.read_inner(title, None, 0, read) };
         let table = value.get_ref().as_table();
         if table.is_none() {
             self.misshapen(
@@ -322,25 +364,51 @@ impl<'a> Section<'a> {
                 format!("{title} on a line of its own, once, and its keys on the lines below"),
             );
         }
-        Section::new(self.text, title, table, value.span().start)
+        self.read_inner(title, table, value.span().start, read)
     }
 
-    /// Tables of the same name, `[[name]]`; none where there is no such key.
-    pub(super) fn tables(&mut self, name: &'static str, title: &'static str) -> Vec<Section<'a>> {
+    /// Tables of the same name, `[[name]]`, in order; none where there is no such key. `read` gets those before, too.
+    pub(super) fn tables<T>(
+        &mut self,
+        name: &'static str,
+        title: &'static str,
+        mut read: impl FnMut(&mut Section<'a>, &[T]) -> T,
+    ) -> Vec<T> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let tables: Option<Vec<_>> = value.get_ref().as_array().and_then(|elements| {
             elements
                 .iter()
-                .map(|element| {
-                    let table = element.get_ref().as_table()?;
-                    Some(Section::new(self.text, title, Some(table), element.span().start))
-                })
+                .map(|element| Some((element.get_ref().as_table()?, element.span().start)))
                 .collect()
         });
-        tables.unwrap_or_else(|| {
+        let Some(tables) = tables else {
             self.misshapen(name, format!("{title}, in double brackets, above the keys of each"));
-            Vec::new()
-        })
+            return Vec::new();
+        };
+        let mut list = Vec::with_capacity(tables.len());
+        for (table, start) in tables {
+            let item = self.read_inner(title, Some(table), start, |section| read(section, &list));
+            list.push(item);
+        }
+        list
+    }
+
+    /// Reads a table within this one, and keeps what is found in it.
+    fn read_inner<T>(
+        &mut self,
+        title: &'static str,
+        table: Option<&'a DeTable<'a>>,
+        start: usize,
+        read: impl FnOnce(&mut Section<'a>) -> T,
+    ) -> T {
+        let mut section = Section::new(self.text, self.folder, title, table, start);
+        let value = read(&mut section);
+        let found = section.finish();
+        self.inner.leftovers.extend(found.leftovers);
+        self.inner.keys.extend(found.keys);
+        self.inner.problems.extend(found.problems);
+        self.inner.files.extend(found.files);
+        value
     }
 
     /// A problem with something that is no table, or the wrong kind of table; the latter is shown by its header.

@@ -2,32 +2,25 @@
 //!
 //! What stands in two keys is judged where both are known: TLS with IP addresses and sockets, a login without TLS. Pure.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::section::{Findings, Section};
+use super::section::Section;
 use super::{Listen, Upstream, value};
 use crate::units::{HOUR, MINUTE, SECOND};
 use crate::upstream::{Address, Credentials, Endpoint, KeyPair, Protection, Settings, Timeouts};
 
 /// Reads the table.
-pub(super) fn read(
-    mut section: Section<'_>,
-    folder: &Path,
-    hostname: &str,
-    listen: &[Listen],
-    findings: &mut Findings,
-) -> Upstream {
-    let addresses = addresses(&mut section, folder, listen);
+pub(super) fn read(section: &mut Section<'_>, hostname: &str, listen: &[Listen]) -> Upstream {
+    let addresses = addresses(section, listen);
     let protection = section.choice(
         "tls",
         Protection::Off,
         &[("off", Protection::Off), ("starttls", Protection::StartTls), ("implicit", Protection::Implicit)],
     );
-    let endpoints = endpoints(&mut section, addresses, protection);
-    let ca = optional_file(&mut section, "ca", folder);
-    let identity = identity(&mut section, folder, protection);
-    let credentials = credentials(&mut section, folder, protection, &endpoints);
+    let endpoints = endpoints(section, addresses, protection);
+    let ca = section.optional_path("ca");
+    let identity = identity(section, protection);
+    let credentials = credentials(section, protection, &endpoints);
     let reply = section.duration("timeout", 150 * SECOND, SECOND..=HOUR);
     let end = section.duration("data_timeout", 10 * MINUTE, SECOND..=HOUR);
     let settings = Settings {
@@ -39,7 +32,7 @@ pub(super) fn read(
         hostname: hostname.to_owned(),
         xclient: section.flag("xclient", true),
         connect_timeout: section.duration("connect_timeout", 30 * SECOND, SECOND..=HOUR),
-        timeouts: timeouts(section.table("timeouts", "[upstream.timeouts]"), reply, end, findings),
+        timeouts: section.table("timeouts", "[upstream.timeouts]", |section| timeouts(section, reply, end)),
         max_connections: section.whole("max_connections", 90, 1..=100_000),
     };
     let mut domains = section.list("domains", Vec::new(), value::domain);
@@ -47,11 +40,11 @@ pub(super) fn read(
         domains = own_domains(hostname);
     }
     let canary = section.list("canary", Vec::new(), value::domain);
-    section.finish(findings);
     Upstream { settings, domains, canary }
 }
 
-fn addresses(section: &mut Section<'_>, folder: &Path, listen: &[Listen]) -> Vec<Address> {
+fn addresses(section: &mut Section<'_>, listen: &[Listen]) -> Vec<Address> {
+    let folder = section.folder();
     let default = vec![Address::Tcp { host: "127.0.0.1".to_owned(), port: 25 }];
     let mut seen = Vec::new();
     let addresses = section.one_or_more("address", default, |text| {
@@ -103,9 +96,9 @@ fn endpoints(section: &mut Section<'_>, addresses: Vec<Address>, protection: Pro
 }
 
 /// Our certificate towards the upstream.
-fn identity(section: &mut Section<'_>, folder: &Path, protection: Protection) -> Option<KeyPair> {
-    let certificate = optional_file(section, "client_certificate", folder);
-    let private_key = optional_file(section, "client_key", folder);
+fn identity(section: &mut Section<'_>, protection: Protection) -> Option<KeyPair> {
+    let certificate = section.optional_path("client_certificate");
+    let private_key = section.optional_path("client_key");
     if !section.sound(&["client_certificate", "client_key", "tls"]) {
         return None;
     }
@@ -128,7 +121,6 @@ fn identity(section: &mut Section<'_>, folder: &Path, protection: Protection) ->
 /// As whom we authenticate at the upstream.
 fn credentials(
     section: &mut Section<'_>,
-    folder: &Path,
     protection: Protection,
     endpoints: &[Endpoint],
 ) -> Option<Credentials> {
@@ -136,7 +128,7 @@ fn credentials(
         true => Err("a name without NUL".to_owned()),
         false => Ok(text.to_owned()),
     });
-    let password_file = optional_file(section, "password_file", folder);
+    let password_file = section.optional_path("password_file");
     if !section.sound(&["username", "password_file", "tls", "address"]) {
         return None;
     }
@@ -163,12 +155,11 @@ fn credentials(
 }
 
 /// What is empty there is as it stands in `[upstream]`.
-fn timeouts(mut section: Section<'_>, reply: Duration, end: Duration, findings: &mut Findings) -> Timeouts {
+fn timeouts(section: &mut Section<'_>, reply: Duration, end: Duration) -> Timeouts {
     let range = SECOND..=HOUR;
     let mail = section.optional_duration("mail", range.clone());
     let rcpt = section.optional_duration("rcpt", range.clone());
     let data = section.optional_duration("data", range);
-    section.finish(findings);
     Timeouts {
         mail: mail.unwrap_or(reply),
         rcpt: rcpt.unwrap_or(reply),
@@ -190,12 +181,4 @@ fn own_domains(hostname: &str) -> Vec<String> {
     let parent = hostname.split_once('.').map(|(_, rest)| rest).filter(|rest| rest.contains('.'));
     let parent = parent.map(str::to_owned);
     std::iter::once(hostname).chain(parent).collect()
-}
-
-/// The path of a file that need not be named.
-fn optional_file(section: &mut Section<'_>, name: &'static str, folder: &Path) -> Option<PathBuf> {
-    let read = |text: &str| Ok((!text.is_empty()).then(|| folder.join(text)));
-    let path = section.text(name, None, read)?;
-    section.names(name, &path);
-    Some(path)
 }

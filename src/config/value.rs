@@ -55,10 +55,20 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Remedy> {
 /// Where an upstream is: `unix:PATH`, or host and port.
 pub(super) fn upstream(text: &str) -> Result<Address, Remedy> {
     match text.strip_prefix("unix:") {
-        Some("") => Err("unix: and the path of a socket, such as unix:/run/mta/submission".to_owned()),
+        Some(path) if path.is_empty() || path.contains('\0') => {
+            Err("unix: and the path of a socket, such as unix:/run/mta/submission".to_owned())
+        }
         Some(path) => Ok(Address::Unix(path.into())),
         None => host_and_port(text).map(|(host, port)| Address::Tcp { host, port }),
     }
+}
+
+/// The path of a file.
+pub(super) fn path(text: &str) -> Result<String, Remedy> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("the path of a file".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// The name in a certificate.
@@ -157,7 +167,9 @@ mod tests {
     fn upstreams() {
         assert_eq!(upstream("unix:/run/mta"), Ok(Address::Unix("/run/mta".into())));
         assert_eq!(upstream("mta:25"), Ok(Address::Tcp { host: "mta".to_owned(), port: 25 }));
-        assert!(upstream("unix:").is_err() && upstream("/run/mta").is_err());
+        for wrong in ["unix:", "unix:/run/\0", "/run/mta"] {
+            assert!(upstream(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
