@@ -1,7 +1,6 @@
 //! Who is responsible for a message: a user who authenticated, or a relay host.
 //!
-//! Written `user:NAME` or `host:ADDRESS`. An IPv6 host is its /64, an IPv4-mapped address is IPv4, here and
-//! everywhere ([`canonical`]). Never empty, no control characters or blanks.
+//! Written `user:NAME` or `host:ADDRESS`. An IPv6 host is its /64, an IPv4-mapped address is IPv4. Never empty, no control characters or blanks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -71,7 +70,7 @@ impl Account {
 
     /// The account of the relay host at `address`.
     pub fn host(address: IpAddr) -> Self {
-        let address = match canonical(address) {
+        let address = match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
             v4 @ IpAddr::V4(_) => v4,
         };
@@ -93,11 +92,6 @@ impl Account {
     }
 }
 
-/// An IPv4-mapped IPv6 address as the IPv4 address that it is; all others unchanged.
-pub fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
-
 /// `NAME` alone means `user:NAME`; `host:ADDRESS/64` is an IPv6 host as it is explained to people.
 impl FromStr for Account {
     type Err = NotAnAccount;
@@ -111,7 +105,7 @@ impl FromStr for Account {
                 };
                 let address: IpAddr = address.parse().map_err(|_| NotAnAccount::NotAnAddress)?;
                 match prefix {
-                    Some(prefix) if prefix != "64" || canonical(address).is_ipv4() => {
+                    Some(prefix) if prefix != "64" || address.to_canonical().is_ipv4() => {
                         Err(NotAnAccount::NotAHost)
                     }
                     _ => Ok(Self::host(address)),

@@ -560,7 +560,7 @@ fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
     Arc::new(ClientIdentity {
         session: SessionId::new(now),
         name: facts.client_name.clone(),
-        address: SocketAddr::new(crate::account::canonical(facts.client.ip()), facts.client.port()),
+        address: SocketAddr::new(facts.client.ip().to_canonical(), facts.client.port()),
         helo: facts.helo.clone(),
         extended: facts.extended,
         login: facts.login.clone(),

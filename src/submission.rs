@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::account::{Account, canonical};
+use crate::account::Account;
 use crate::clock::{self, Timestamp};
 use crate::config::Action;
 use crate::guard::mimicry::Precedents;
@@ -148,7 +148,7 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send + use<> {
     let id = SessionId::new(clock::now());
     let is_client = matches!(peer, Peer::Client(_));
-    let peer = SocketAddr::new(canonical(peer.address().ip()), peer.address().port());
+    let peer = SocketAddr::new(peer.address().ip().to_canonical(), peer.address().port());
     let log = SessionLog::new(id, peer);
     let witness = Witness(log);
     let relay_host = is_client && parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::verifier::{Key, mac};
-use crate::account::{Account, canonical};
+use crate::account::Account;
 
 /// `[auth]`: how many wrong passwords are tolerated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Guesses {
     pub(super) fn attempt(&self, name: &str, secret: &[u8], origin: IpAddr) -> Attempt {
         let name = first(mac(self.key.as_slice(), &[b"name\0", name.as_bytes()]));
         let mark = first(mac(self.key.as_slice(), &[b"mark\0", &name.to_be_bytes(), secret]));
-        Attempt { origin: Account::host(canonical(origin)), name, mark }
+        Attempt { origin: Account::host(origin), name, mark }
     }
 
     /// Whether it may be tried now.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::account::{Account, canonical};
+use crate::account::Account;
 
 /// So many addresses (IPv6: /64) have an allowance of their own.
 const ADDRESSES: usize = 1_000;
@@ -73,7 +73,7 @@ impl Bounds {
     pub(super) fn admit(&self, kind: Kind, client: IpAddr) -> bool {
         let (most, of) = kind.allowance();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = (kind, (of == Of::Each).then(|| Account::host(canonical(client))));
+        let own = (kind, (of == Of::Each).then(|| Account::host(client)));
         let key = if lines.len() < ADDRESSES || lines.contains_key(&own) { own } else { (kind, None) };
         let line = lines.entry(key).or_default();
         *line += 1;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::recent::Recent;
 use super::record::{Record, Sender};
-use crate::account::{Account, canonical};
+use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::classify::Outcome;
 use crate::guard::window::Key;
@@ -247,7 +247,7 @@ impl Attribution {
     }
 
     fn is_relay_host(&self, address: IpAddr) -> bool {
-        self.relay_hosts.iter().any(|network| network.contains(&canonical(address)))
+        self.relay_hosts.iter().any(|network| network.contains(&address.to_canonical()))
     }
 
     /// An account as Gatepost's log spells it.

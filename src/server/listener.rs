@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout};
 
 use super::ServerError;
 use super::slots::{Slot, Slots};
-use crate::account::canonical;
 use crate::config::{Listen, ListenTls};
 use crate::maillog;
 use crate::net::Stream;
@@ -68,7 +67,7 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     let (parts, tls) = (parts.current(), self.tls);
-                    if self.proxies.iter().any(|network| network.contains(&canonical(peer.ip()))) {
+                    if self.proxies.iter().any(|network| network.contains(&peer.ip().to_canonical())) {
                         tokio::spawn(admit_proxied(parts, stream, peer, tls, slots.clone()));
                     } else {
                         let slot = slots.take(peer.ip(), Instant::now());

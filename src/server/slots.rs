@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::account::{Account, canonical};
+use crate::account::Account;
 use crate::config::Session;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ impl Slots {
 
     /// A place for a connection from `address`; `None` over a limit.
     pub(super) fn take(&self, address: IpAddr, now: Instant) -> Option<Slot> {
-        let origin = Account::host(canonical(address));
+        let origin = Account::host(address);
         if !self.may_come(&origin, now) {
             return None;
         }
