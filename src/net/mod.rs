@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod certificate;
+mod linger;
 pub mod password;
 pub mod pem;
 pub mod proxy;
@@ -14,5 +15,6 @@ pub mod time_limit;
 pub mod tls;
 pub mod trust;
 
+pub use linger::linger;
 pub use stream::Stream;
 pub use time_limit::TimeLimit;

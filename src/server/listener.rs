@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -15,8 +14,8 @@ use super::ServerError;
 use super::slots::{Slot, Slots};
 use crate::config::{Listen, ListenTls};
 use crate::maillog;
-use crate::net::Stream;
 use crate::net::proxy::{self, Origin, ProxyError};
+use crate::net::{self, Stream};
 use crate::parts::Parts;
 use crate::session::texts;
 use crate::submission::{self, Peer};
@@ -167,15 +166,7 @@ fn turn_away(mut stream: TcpStream, tls: ListenTls) {
         return;
     };
     tokio::spawn(async move {
-        let _ = timeout(texts::LINGER, async {
-            stream.write_all(&reply).await?;
-            stream.shutdown().await?;
-            // Closing with unread octets would reset the connection, and the reply with it.
-            let mut rest = [0; 512];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        })
-        .await;
+        net::linger(&mut stream, &reply).await;
         drop((stream, place));
     });
 }

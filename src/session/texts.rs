@@ -3,7 +3,6 @@
 //! CONTRACT, SMTP fixes the codes. The texts say what to do, and the same thing to a blocked account as to any other.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use crate::smtp::{CommandError, Enhanced, Reply};
 
@@ -115,9 +114,6 @@ pub(super) fn chunk_received(octets: u64) -> Reply {
     reply.text = Cow::Owned(format!("{octets} octets received"));
     reply
 }
-
-/// How long a client that met a limit of connections should be left with its 421 before the connection is torn down.
-pub const LINGER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

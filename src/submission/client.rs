@@ -16,9 +16,8 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::net::tls::Acceptor;
-use crate::net::{Stream, TimeLimit};
+use crate::net::{self, Stream, TimeLimit};
 use crate::session::LineError;
-use crate::session::texts::LINGER;
 use crate::smtp::command::{HTTP_METHOD, is_http_method};
 use crate::smtp::line::{Frame, Framer};
 use crate::smtp::{Command, CommandError};
@@ -344,17 +343,10 @@ impl Client {
         Ok(())
     }
 
-    /// Says goodbye to the other side: TLS close_notify, TCP FIN. What it still sends is read for a moment, since closing with
-    /// unread octets resets the connection, and the last reply with it.
+    /// Closes the connection so that the last reply arrives.
     pub(super) async fn close(mut self) {
         let Some(mut stream) = self.stream.take() else { return };
-        let _ = timeout_at(Instant::now() + LINGER, async {
-            stream.shutdown().await?;
-            let mut rest = [0; COMMAND_READ];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        })
-        .await;
+        net::linger(&mut stream, &[]).await;
     }
 }
 
