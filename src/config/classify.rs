@@ -1,12 +1,12 @@
-//! `[[classify]]`: an operator's own rules of what a reply to RCPT means.
+//! `[[classify]]`: the operator's own rules for what a reply to RCPT means.
 //!
-//! A rule that could never match, or would match whatever is said, is a mistake.
+//! A rule that can never match, or that matches every reply, is a mistake.
 
 use super::section::Section;
 use crate::guard::classify::{Pattern, Rule};
 use crate::smtp::Enhanced;
 
-/// The key that every rule has.
+/// The one key that every rule must have.
 const INVALID: &str = "invalid";
 
 /// Reads one rule.

@@ -1,4 +1,4 @@
-//! `[detection]` and `[[account]]`: what is done beside the limit, and what is different for some accounts.
+//! `[detection]` and `[[account]]`: detection beside the limit, and exceptions for some accounts.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::account::Account;
 use crate::guard::ledger::{AccountRule, Detection, Match, OnAlarm};
 use crate::units::{DAY, SECOND};
 
-/// What holds where nothing is written.
+/// The defaults.
 pub(super) const DEFAULT: Detection = Detection {
     on_alarm: OnAlarm::Probation,
     delay: Duration::from_secs(30 * 60),
@@ -21,12 +21,12 @@ pub(super) const DEFAULT: Detection = Detection {
     threshold: 12.0,
 };
 
-/// Below, one slip of the pen would be an alarm; above, none would ever come.
+/// Below, a single typing error would raise an alarm; above, nothing ever would.
 const SHARES: std::ops::RangeInclusive<f64> = 0.001..=0.999;
-/// Below, two invalid recipients would be an alarm; e^100 recipients are more than there will ever be.
+/// Below, two invalid recipients would raise an alarm; e^100 is more recipients than there will ever be.
 const THRESHOLDS: std::ops::RangeInclusive<f64> = 2.0..=100.0;
 
-/// `[detection]`
+/// Reads `[detection]`.
 pub(super) fn detection(section: &mut Section<'_>) -> Detection {
     let detection = Detection {
         on_alarm: section.choice(
@@ -45,7 +45,7 @@ pub(super) fn detection(section: &mut Section<'_>) -> Detection {
         threshold: section.number("threshold", DEFAULT.threshold, THRESHOLDS),
     };
     if detection.usual_share >= detection.thief_share && section.sound(&["usual_share", "thief_share"]) {
-        // Said of the one that is written.
+        // Reports the key that is written.
         if section.has("thief_share") {
             section.problem("thief_share", format!("more than usual_share, {}", detection.usual_share));
         } else {
@@ -59,7 +59,7 @@ fn below(thief_share: f64) -> Remedy {
     format!("less than [detection] thief_share, {thief_share}")
 }
 
-/// One `[[account]]`; `earlier` are those above it.
+/// Reads one `[[account]]`; `earlier` are those above it.
 pub(super) fn account(
     section: &mut Section<'_>,
     detection: &Detection,
@@ -90,14 +90,14 @@ pub(super) fn account(
     rule
 }
 
-/// The value of a key that may be left out.
+/// The value of an optional key.
 fn optional<'a, T>(
     section: &mut Section<'a>,
     name: &'static str,
     read: impl FnOnce(&mut Section<'a>, &'static str) -> T,
 ) -> Option<T> {
     let written = section.has(name);
-    // Read all the same, since that is how a key becomes known.
+    // Read even if absent, since reading makes a key known.
     let value = read(section, name);
     written.then_some(value)
 }
@@ -105,7 +105,8 @@ fn optional<'a, T>(
 const MATCH: &str = "an account such as newsletter@example.org, all users of a domain such as *@example.org, or relay hosts \
                      such as 192.0.2.7 or 192.0.2.0/24";
 
-/// Whose: `NAME`, `*@DOMAIN`, a network or an address; with `user:` or `host:` in front where that has to be said.
+/// Parses whom a rule is for: `NAME`, `*@DOMAIN`, an address or a network, preceded by `user:` or `host:` where it
+/// would be ambiguous.
 fn account_match(text: &str) -> Result<Match, Remedy> {
     let remedy = || MATCH.to_owned();
     if let Some(domain) = text.strip_prefix("user:").unwrap_or(text).strip_prefix("*@") {
@@ -125,12 +126,12 @@ fn account_match(text: &str) -> Result<Match, Remedy> {
 }
 
 fn user(name: &str) -> Option<Match> {
-    // An asterisk in a name is a pattern that somebody hopes for, and a slash a network with a slip of the pen.
+    // An asterisk in a name is probably meant as a pattern, and a slash as a network with a typing error.
     let sound = Account::user(name).is_ok() && !name.contains(['*', '/']);
     sound.then(|| Match::User(name.to_owned()))
 }
 
-/// The account of an IPv6 host is its /64.
+/// Widens an IPv6 network to at least a /64, which is the account of an IPv6 host.
 fn at_least_a_host(network: IpNet) -> IpNet {
     match network {
         IpNet::V6(v6) if v6.prefix_len() > 64 => {

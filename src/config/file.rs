@@ -1,6 +1,6 @@
-//! The configuration file: every key that it can have, its default, and what is possible.
+//! The configuration file: every key, its default and its range.
 //!
-//! The defaults are those of `config.toml` at the root of the repository; a test compares the two. A new key is one
+//! The defaults are those of `config.toml` at the root of the repository; a test compares the two. A new key takes one
 //! line here, a new table one function.
 
 use std::ops::RangeInclusive;
@@ -24,7 +24,7 @@ use crate::sender::Policy as SenderPolicy;
 use crate::units::{DAY, HOUR, MINUTE, SECOND};
 use crate::upstream::KeyPair;
 
-/// What the TOML parser says of a key or a table that is there already.
+/// What the TOML parser says of a key or table that is repeated.
 const TWICE: &str = "duplicate key";
 
 const KIB: u64 = 1 << 10;
@@ -32,15 +32,15 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// `invalid_recipients` and `period`, for everybody and for one account.
+/// The range of `invalid_recipients`, in `[limit]` and in `[[account]]`.
 pub(super) const LIMITS: RangeInclusive<u32> = 1..=MAX_LIMIT;
-/// See [`LIMITS`].
+/// The range of `period`, likewise.
 pub(super) const PERIODS: RangeInclusive<Duration> = SECOND..=Duration::from_secs(30 * 86_400);
 
 const MECHANISMS: [(&str, Mechanism); 3] =
     [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login), ("SCRAM-SHA-256", Mechanism::ScramSha256)];
 
-/// Reads a whole file.
+/// Reads a whole configuration file.
 pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let (config, mut findings) = interpret(text, root.get_ref(), file, machine);
@@ -55,17 +55,17 @@ pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Pro
     Err(Problems { file: file.to_owned(), list: findings.problems })
 }
 
-/// Every key that a file can have.
+/// Every key that a configuration file can have.
 pub(super) fn keys() -> Vec<Key> {
-    // A table that may be there any number of times has to be there once to be asked for its keys.
+    // The keys of a repeatable table are only read if there is such a table.
     let text = "[[listen]]\n[[certificate]]\n[[account]]\n[[classify]]";
     let (root, _) = DeTable::parse_recoverable(text);
     let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
     findings.keys
 }
 
-/// Goes through all tables. What is wrong or not written has its default in the [`Config`], which is worth something
-/// only where there is no problem among the findings.
+/// Reads all tables. A wrong or missing value takes its default, so the [`Config`] is valid only if the findings have
+/// no problems.
 fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &str) -> (Config, Findings) {
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut top = Section::top(text, folder, root);
@@ -192,7 +192,7 @@ fn certificate(section: &mut Section<'_>) -> KeyPair {
     KeyPair { certificate: section.path("certificate", ""), private_key: section.path("private_key", "") }
 }
 
-/// The networks, and whether there were meant to be some: one that does not parse was meant too.
+/// Returns the networks, and whether any were intended: one that does not parse counts as intended.
 fn relay(section: &mut Section<'_>) -> (Vec<IpNet>, bool) {
     let hosts = section.list("hosts", Vec::new(), value::network);
     let meant = !hosts.is_empty() || !section.sound(&["hosts"]);
@@ -298,7 +298,7 @@ fn session(section: &mut Section<'_>) -> Session {
         max_connections_per_account: section.whole("max_connections_per_account", 0, 0..=1_000_000),
         max_transactions: section.whole("max_transactions", 0, 0..=1_000_000),
         max_errors: section.whole("max_errors", 10, 1..=1_000),
-        // RFC 5321 4.5.3.1.7 wants 64K octets; who sets less knows why.
+        // RFC 5321 4.5.3.1.7 requires 64K octets; whoever sets less knows why.
         max_message_size: section.size("max_message_size", 50 * MIB, KIB..=TIB),
         max_header_size: usize::try_from(max_header_size).unwrap_or(usize::MAX),
         max_recipients: section.whole("max_recipients", 1_000, 1..=100_000),
@@ -338,9 +338,9 @@ fn log(section: &mut Section<'_>) -> Log {
     }
 }
 
-/// The problem of a key that nobody knows; says where it belongs, or what it was probably meant to be.
+/// The problem of an unknown key: says where the key belongs, or which one was probably meant.
 fn unknown_key(left: &Leftover, keys: &[Key]) -> Problem {
-    // Some keys have the name of a table: `[upstream] tls`.
+    // Some keys share their name with a table: `[upstream] tls`.
     let is_table = |key: &Key| {
         key.table.is_empty() && keys.iter().any(|other| other.table.trim_matches(['[', ']']) == key.name)
     };
@@ -365,7 +365,7 @@ fn unknown_key(left: &Leftover, keys: &[Key]) -> Problem {
     Problem { line: Some(left.line), subject, remedy }
 }
 
-/// Adds what breaks the syntax, one problem a line, and takes away what is no more than a consequence of it.
+/// Adds syntax errors, one problem per line, and removes problems that only follow from them.
 fn with_syntax(text: &str, mut problems: Vec<Problem>, errors: &[toml::de::Error]) -> Vec<Problem> {
     let mut broken: Vec<Problem> = Vec::new();
     for error in errors {
@@ -375,7 +375,7 @@ fn with_syntax(text: &str, mut problems: Vec<Problem>, errors: &[toml::de::Error
             broken.push(problem);
         }
     }
-    // Behind a broken header nobody knows which table a key belongs to.
+    // Below a broken header it is unclear which table a key belongs to.
     let header =
         broken.iter().filter(|problem| problem.subject.starts_with('[')).map(|problem| problem.line).min();
     problems.retain(|problem| {
@@ -386,7 +386,7 @@ fn with_syntax(text: &str, mut problems: Vec<Problem>, errors: &[toml::de::Error
     problems
 }
 
-/// Whether a key is there twice just because the table is in which it stands.
+/// Whether a key is a duplicate only because its whole table is one.
 fn repeats(text: &str, table: &Problem, key: &Problem) -> bool {
     let (Some(header), Some(line)) = (table.line, key.line) else { return false };
     let is_header = |line: &str| line.trim_start().starts_with('[');
@@ -398,7 +398,7 @@ fn repeats(text: &str, table: &Problem, key: &Problem) -> bool {
         && !between.any(is_header)
 }
 
-/// Something that is not TOML; shown with the whole line, since it may have no key.
+/// A syntax error; shown with the whole line, since there may be no key.
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let line = error.span().map(|span| line_of(text, span.start));
     let written = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default().trim();

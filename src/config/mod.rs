@@ -1,7 +1,7 @@
-//! The configuration: the file as written becomes a valid [`Config`], or all its problems at once.
+//! The configuration: turns the file as written into a valid [`Config`], or reports all its problems at once.
 //!
-//! An unknown key, a wrong type or an impossible value is a [`problem::Problem`] with file, line, key and what would be right.
-//! Nothing here asks the system for anything but the file (the host name and the clock are arguments).
+//! An unknown key, a wrong type or an impossible value is a [`problem::Problem`] with file, line, key and remedy.
+//! Nothing here asks the system for anything but the file; the host name is an argument.
 
 pub mod problem;
 
@@ -34,13 +34,13 @@ pub use problem::{Problem, Problems};
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file that it came from; `None` in tests and the demo.
+    /// The file it was read from; `None` in tests and the demo.
     pub file: Option<PathBuf>,
-    /// The files that it names, and where.
+    /// The files that it names, and where it names them.
     pub files: NamedFiles,
-    /// Our name in greeting, EHLO, Received.
+    /// Our name in the greeting, EHLO and Received.
     pub hostname: String,
-    /// Database, quarantine, outbox, control socket.
+    /// The folder of database, quarantine, outbox and control socket.
     pub data_dir: PathBuf,
     /// Where clients connect.
     pub listen: Vec<Listen>,
@@ -54,11 +54,11 @@ pub struct Config {
     pub auth: Auth,
     /// `[relay] hosts`
     pub relay_hosts: Vec<IpNet>,
-    /// `[limit]`, `[detection]` and `[[account]]`, as the ledger needs them.
+    /// `[limit]`, `[detection]` and `[[account]]`, as the ledger takes them.
     pub policy: Policy,
     /// `[limit] action`
     pub action: Action,
-    /// `[limit] unblock_after`: how old an automatic block gets; `None`: as old as may be.
+    /// `[limit] unblock_after`: how long an automatic block lasts; `None`: until it is lifted.
     pub unblock_after: Option<Duration>,
     /// `[[classify]]`
     pub classify: Rules,
@@ -79,10 +79,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file. `machine` is the machine's name, for an empty `hostname`.
+    /// Reads a file. An empty `hostname` stands for `machine`, the name of this machine.
     ///
     /// # Errors
-    /// All problems of the file at once; or that it cannot be read.
+    /// All problems of the file, or that it cannot be read.
     pub fn load(file: &Path, machine: &str) -> Result<Self, Problems> {
         let octets = std::fs::read(file).map_err(|error| {
             Problems::of_file(file, None, format!("cannot be read: {error}; is it the right --config FILE?"))
@@ -94,7 +94,7 @@ impl Config {
         Self::parse(text, file, machine)
     }
 
-    /// All pairs of certificate and key for clients, the default first.
+    /// All pairs of certificate and key that clients are served, the default first.
     pub fn key_pairs(&self) -> Vec<KeyPair> {
         let Tls { certificate, private_key, .. } = self.tls.clone();
         std::iter::once(KeyPair { certificate, private_key })
@@ -105,13 +105,13 @@ impl Config {
     /// Reads the text of a configuration file; relative paths in it are relative to the folder of `file`.
     ///
     /// # Errors
-    /// All problems of the text at once.
+    /// All problems of the text.
     pub fn parse(text: &str, file: &Path, machine: &str) -> Result<Self, Problems> {
         file::read(text, file, machine)
     }
 }
 
-/// Every key that a configuration file can have, as `[table] key`; those before the first table have no `[table]`.
+/// Every key that a configuration file can have, as `[table] key`, or just `key` for those before the first table.
 pub fn keys() -> Vec<String> {
     file::keys()
         .into_iter()
@@ -122,18 +122,18 @@ pub fn keys() -> Vec<String> {
 /// One `[[listen]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// Address and port; port 0 is any free one.
+    /// Address and port; port 0 is any free port.
     pub address: SocketAddr,
     /// How TLS begins.
     pub tls: ListenTls,
-    /// Whose connections begin with a PROXY header.
+    /// Networks whose connections begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
 }
 
 /// `[[listen]] tls`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenTls {
-    /// By STARTTLS.
+    /// With STARTTLS.
     StartTls,
     /// From the first octet.
     Implicit,
@@ -142,24 +142,24 @@ pub enum ListenTls {
 /// `[tls]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// PEM chain.
+    /// PEM file with the certificate chain.
     pub certificate: PathBuf,
-    /// PEM key.
+    /// PEM file with the private key.
     pub private_key: PathBuf,
-    /// Both are the default paths: a missing pair is made.
+    /// Whether both are the default paths: a missing pair may then be generated.
     pub may_generate: bool,
-    /// PEM with the authorities of clients' certificates; `None`: clients are not asked.
+    /// PEM file with the authorities of clients' certificates; `None`: clients are not asked for one.
     pub client_ca: Option<PathBuf>,
 }
 
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// What the client module needs.
+    /// The settings of the upstream client.
     pub settings: Settings,
-    /// Its own mail domains.
+    /// The MTA's own mail domains.
     pub domains: Vec<String>,
-    /// Foreign domains for `check`.
+    /// Foreign domains with which `check` tests whether the MTA verifies recipients elsewhere, too.
     pub canary: Vec<String>,
 }
 
@@ -168,20 +168,20 @@ pub struct Upstream {
 pub struct Auth {
     /// In the order in which they are offered.
     pub mechanisms: Vec<Mechanism>,
-    /// Whether SCRAM-SHA-256-PLUS is offered beside SCRAM-SHA-256, where the TLS session has what it takes.
+    /// Whether SCRAM-SHA-256-PLUS is offered beside SCRAM-SHA-256 on TLS sessions that support it.
     pub channel_binding: bool,
     /// The users file.
     pub users: PathBuf,
     /// How many wrong passwords are tolerated.
     pub guesses: GuessLimits,
-    /// Passwords that are checked at the same time; 0: as many as there are cores, less one.
+    /// How many passwords are checked at the same time; 0: the number of cores less one.
     pub max_checks: usize,
 }
 
 /// `[limit] action`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// A blocked account's mail is parked without a word.
+    /// A blocked account's mail is parked, unnoticed by its client.
     Park,
     /// It is refused with 550 5.7.1.
     Refuse,
@@ -190,15 +190,15 @@ pub enum Action {
 /// `[notify]`
 #[derive(Debug, Clone)]
 pub struct Notify {
-    /// The abuse desk; empty: no mail.
+    /// Addresses of the abuse desk; empty: no mail.
     pub to: Vec<String>,
-    /// The sender.
+    /// The From address.
     pub from: String,
-    /// How often the abuse desk is reminded of what waits in the quarantine; `None`: never.
+    /// How often the abuse desk is reminded of messages in the quarantine; `None`: never.
     pub digest: Option<Duration>,
-    /// The file with the text of notices about an account; `None`: our own.
+    /// The file with the text of notices about an account; `None`: the built-in text.
     pub template: Option<PathBuf>,
-    /// The program that gets events.
+    /// Where events are posted.
     pub webhook: Option<Hook>,
 }
 
@@ -209,82 +209,82 @@ pub struct Sender {
     pub policy: SenderPolicy,
     /// The senders file.
     pub map: PathBuf,
-    /// Each address of From: too.
+    /// Whether the addresses in From: are checked too.
     pub from_header: bool,
 }
 
 /// `[submission]`
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// Sender: is ours to write.
+    /// Whether Gatepost replaces or adds Sender:.
     pub sender_header: bool,
-    /// Received: does not say where the client is.
+    /// Whether Received: omits the client's address.
     pub hide_client: bool,
 }
 
 /// `[session] bare_newline`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareNewline {
-    /// A message with one is refused.
+    /// The message is refused.
     Reject,
-    /// It becomes CRLF.
+    /// It is replaced by CRLF.
     Normalize,
 }
 
 /// `[session]`; sizes in octets.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Client connections in all.
+    /// Client connections in total.
     pub max_connections: usize,
-    /// And from one address (IPv6: /64).
+    /// Client connections from one address (IPv6: one /64).
     pub max_connections_per_ip: usize,
-    /// New ones from one address within a minute; 0: any number.
+    /// New connections from one address per minute; 0: unlimited.
     pub max_new_connections_per_ip: usize,
-    /// Sessions of one user; 0: any number.
+    /// Sessions of one user; 0: unlimited.
     pub max_connections_per_account: usize,
-    /// Transactions of one session; 0: any number.
+    /// Transactions in one session; 0: unlimited.
     pub max_transactions: u32,
-    /// A session ends after this many errors.
+    /// Errors after which a session ends.
     pub max_errors: u32,
-    /// Of one message.
+    /// Size of one message.
     pub max_message_size: u64,
-    /// Of its header section.
+    /// Size of the header section of one message.
     pub max_header_size: usize,
-    /// Of one transaction.
+    /// Recipients of one transaction.
     pub max_recipients: usize,
-    /// Of all mail data that is held in memory.
+    /// Size of all mail data held in memory.
     pub max_buffered: usize,
-    /// Octets of mail data a second; 0: any will do.
+    /// Octets of mail data per second; 0: no minimum.
     pub min_rate: u32,
-    /// For one whole command; in mail data for the next octet.
+    /// Time for one whole command, or for the next octet of mail data.
     pub idle_timeout: Duration,
-    /// From connecting to AUTH; relay hosts: to the first command.
+    /// Time from connecting to AUTH, or to the first command of a relay host.
     pub auth_timeout: Duration,
-    /// For the TLS handshake alone.
+    /// Time for the TLS handshake alone.
     pub tls_timeout: Duration,
-    /// What is under way gets this long at shutdown.
+    /// Time that unfinished work gets at shutdown.
     pub shutdown_timeout: Duration,
-    /// What becomes of a bare LF in a message.
+    /// What happens to a bare LF in a message.
     pub bare_newline: BareNewline,
-    /// Networks for which it is normalized whatever `bare_newline` says.
+    /// Networks for which bare LFs are normalized regardless of `bare_newline`.
     pub bare_newline_hosts: Vec<IpNet>,
 }
 
 /// `[process]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// As whom `serve` runs once its sockets are bound; empty: as whoever starts it.
+    /// The user that `serve` runs as once its sockets are bound; empty: unchanged.
     pub user: String,
-    /// Whether the file system is restricted to what the configuration names.
+    /// Whether access to the file system is restricted to what the configuration names.
     pub sandbox: bool,
 }
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// How.
+    /// Text or JSON.
     pub format: LogFormat,
-    /// From which level on.
+    /// The lowest level that is logged.
     pub level: LogLevel,
 }
 
@@ -304,11 +304,11 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Something is lost or broken.
     Error,
-    /// Something needs a look.
+    /// Something needs attention.
     Warn,
     /// What happens.
     Info,
-    /// And why.
+    /// And why it happens.
     Debug,
     /// Everything.
     Trace,

@@ -1,22 +1,22 @@
-//! The files that a configuration names: where each of them is named, for the one who cannot open it.
+//! The files that a configuration names and where it names them, for errors about files that cannot be used.
 //!
-//! What keeps a file from being used is found out by whoever opens it; its error begins with the path, and gets the place in
-//! the configuration put before it here. Pure.
+//! The code that opens a file finds out what is wrong with it; its error begins with the path, and the place in the
+//! configuration is put in front of it here. Pure.
 
 use std::path::{Path, PathBuf};
 
-/// A file, and the key that names it.
+/// A file and the key that names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NamedFile {
-    /// As it is opened.
+    /// The path with which it is opened.
     pub(super) path: PathBuf,
-    /// Where the key is written; `None`: the default.
+    /// The line of the key; `None`: the default holds.
     pub(super) line: Option<usize>,
-    /// Table, key and, where it is written, the value.
+    /// Table, key and, where written, the value.
     pub(super) subject: String,
 }
 
-/// All of a configuration.
+/// All files that a configuration names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedFiles {
     /// The configuration file.
@@ -25,9 +25,9 @@ pub struct NamedFiles {
 }
 
 impl NamedFiles {
-    /// Why a file cannot be used, in the form of every problem of a configuration: `FILE:LINE: [table] key = "...": ` and
-    /// `error`, which begins with the path. What begins with no such path stays as it is; of several keys that name the same
-    /// file nobody can say which is meant, so each is told.
+    /// Puts the place in the configuration in front of an error that begins with the path of a named file: `FILE:LINE:
+    /// [table] key = "...": `, the form of all problems of a configuration. If several keys name that file, all of them
+    /// are listed, since it is unknown which is meant. Any other error is returned unchanged.
     pub fn located(&self, error: &impl ToString) -> String {
         let error = error.to_string();
         let length = |named: &NamedFile| named.path.as_os_str().len();
@@ -45,7 +45,7 @@ impl NamedFiles {
     }
 }
 
-/// Whether a text begins with a path: all of it, not just that of a folder above.
+/// Whether a text begins with exactly this path, not with a longer one.
 fn begins(text: &str, path: &Path) -> bool {
     let rest = text.strip_prefix(&path.display().to_string());
     rest.is_some_and(|rest| rest.starts_with([':', ' ']))

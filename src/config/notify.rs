@@ -1,4 +1,4 @@
-//! `[notify]`: who is told, in whose words, and which program.
+//! `[notify]`: who is notified, in which words, and the webhook.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(super) fn read(section: &mut Section<'_>, data_dir: &Path, hostname: &str) -
     Notify { to, from, digest, template, webhook }
 }
 
-/// Where Gatepost keeps a secret of its own making, in the data folder.
+/// The file in the data folder with the secret that Gatepost generates itself.
 const OWN_SECRET: &str = "webhook-secret";
 
 fn webhook(section: &mut Section<'_>, data_dir: &Path) -> Option<Hook> {

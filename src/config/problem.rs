@@ -1,22 +1,22 @@
-//! What is wrong with a configuration file, and what would be right: all of it at once.
+//! What is wrong with a configuration file and how to mend it, all at once.
 //!
 //! A problem names file, line, table and key. Near misses get a "did you mean".
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// From 1; `None` where it is not about a line (the file cannot be read).
+    /// From 1; `None` if the problem is not about a line (the file cannot be read).
     pub line: Option<usize>,
-    /// Table, key and, where there is one, the value as it is written: `[limit] period = "1 hour"`.
+    /// Table, key and, if there is one, the value as written: `[limit] period = "1 hour"`.
     pub subject: String,
     /// What would be right.
     pub remedy: String,
 }
 
-/// All that is wrong with one file, by line. Shown with one line a problem.
+/// All problems of one file, by line. Displayed as one line per problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     /// The file.
@@ -26,7 +26,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// One problem with the file as a whole.
+    /// A single problem with the file as a whole.
     pub(super) fn of_file(file: &Path, line: Option<usize>, remedy: String) -> Self {
         Self { file: file.to_owned(), list: vec![Problem { line, subject: String::new(), remedy }] }
     }
@@ -53,7 +53,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The one of `known` that `written` was probably meant to be.
+/// The known name that `written` was probably meant to be.
 pub(super) fn near<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let written = plain(written);
@@ -65,7 +65,7 @@ pub(super) fn near<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters have to be inserted, deleted or exchanged to make `b` of `a` (Levenshtein).
+/// The Levenshtein distance: how many insertions, deletions and substitutions turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

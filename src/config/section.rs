@@ -1,8 +1,8 @@
-//! One table of the file as it was written: takes keys out of it, one by one, and notes what is wrong with each.
+//! One table of the file as written: reads its keys one by one and notes what is wrong with each.
 //!
 //! Reading goes on after a problem, with the default in place of the key, so that all problems are found at once.
-//! Reading a key makes it known: every other key is unknown. Where a key names a file, its place is kept for whoever
-//! opens that file.
+//! Reading a key makes it known; every other key is unknown. Where a key names a file, its place is kept for errors
+//! about that file.
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::value;
 use crate::units;
 
-/// The most characters of a value that a problem shows.
+/// The most characters of a value that a problem quotes.
 const SHOWN: usize = 60;
 
 /// A key that a table can have.
@@ -29,7 +29,7 @@ pub(super) struct Key {
     pub(super) name: &'static str,
 }
 
-/// A key that is written and that nobody asked for.
+/// A key that is written but that nobody read.
 #[derive(Debug)]
 pub(super) struct Leftover {
     pub(super) line: usize,
@@ -38,7 +38,7 @@ pub(super) struct Leftover {
     pub(super) is_table: bool,
 }
 
-/// What was found out about a file so far.
+/// What was found in a file.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
@@ -47,7 +47,7 @@ pub(super) struct Findings {
     pub(super) files: Vec<NamedFile>,
 }
 
-/// One table, or the absence of one: then every key has its default.
+/// A table of the file; if it is absent, every key has its default.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     text: &'a str,
@@ -61,7 +61,7 @@ pub(super) struct Section<'a> {
     unsound: Vec<&'static str>,
     problems: Vec<Problem>,
     files: Vec<NamedFile>,
-    /// Those of the tables within this one.
+    /// The findings of the tables within this one.
     inner: Findings,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Section<'a> {
 pub(super) type Remedy = String;
 
 impl<'a> Section<'a> {
-    /// The whole file, whose keys have no table.
+    /// The top of the file: the keys that belong to no table.
     pub(super) fn top(text: &'a str, folder: &'a Path, table: &'a DeTable<'a>) -> Self {
         Self::new(text, folder, "", Some(table), 0)
     }
@@ -95,7 +95,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Everything found in this table and, before that, in the tables within it. Keys that nobody asked for are left over.
+    /// Returns the findings of the tables within this one, then those of the table itself. Keys that nobody read are
+    /// left over.
     pub(super) fn finish(self) -> Findings {
         let mut findings = self.inner;
         for (name, value) in self.table.into_iter().flatten() {
@@ -129,7 +130,7 @@ impl<'a> Section<'a> {
         !names.iter().any(|name| self.unsound.contains(name))
     }
 
-    /// A problem with a key, or with the table where the key is missing.
+    /// Notes a problem with a key, or with the table if the key is missing.
     pub(super) fn problem(&mut self, name: &'static str, remedy: impl Into<Remedy>) {
         let found = self.table.and_then(|table| table.get_key_value(name));
         let (at, written) = match found {
@@ -139,7 +140,7 @@ impl<'a> Section<'a> {
         self.note(name, at, written, " = ", remedy.into());
     }
 
-    /// A key's value by `read`, which says what would have been right; the default where it is not written or wrong.
+    /// Reads a value with `read`, which returns the remedy if it is wrong. A missing or wrong value takes the default.
     pub(super) fn value<T>(
         &mut self,
         name: &'static str,
@@ -156,7 +157,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A text, read further by `read`.
+    /// Reads a text, which `read` interprets.
     pub(super) fn text<T>(
         &mut self,
         name: &'static str,
@@ -165,20 +166,20 @@ impl<'a> Section<'a> {
     ) -> T {
         self.value(name, default, |value| match value.as_str() {
             Some(text) => read(text),
-            // Whoever left the quotes off learns what stands between them.
+            // If the quotes are missing, the remedy still says what belongs between them.
             None => Err(read("")
                 .err()
                 .map_or_else(|| "a text in quotes".to_owned(), |remedy| format!("{remedy}, in quotes"))),
         })
     }
 
-    /// The file that a key names.
+    /// Reads the path of a file, and notes where it is named.
     pub(super) fn path(&mut self, name: &'static str, default: &str) -> PathBuf {
         let path = self.text(name, default.to_owned(), value::path);
         self.named(name, path)
     }
 
-    /// The file that a key names; `None` where it is empty or not written.
+    /// Reads the path of a file, and notes where it is named; `None` if it is empty or missing.
     pub(super) fn optional_path(&mut self, name: &'static str) -> Option<PathBuf> {
         let path = self.text(name, None, |text| match text {
             "" => Ok(None),
@@ -187,7 +188,7 @@ impl<'a> Section<'a> {
         Some(self.named(name, path))
     }
 
-    /// The full path of a file that a key names; its place is noted.
+    /// Returns the full path of a file that a key names, and notes where it is named.
     fn named(&mut self, name: &'static str, path: String) -> PathBuf {
         let path = self.folder.join(path);
         let found = self.table.and_then(|table| table.get_key_value(name));
@@ -197,7 +198,7 @@ impl<'a> Section<'a> {
         path
     }
 
-    /// One of the words of a list.
+    /// Reads one of a list of words.
     pub(super) fn choice<T: Copy>(
         &mut self,
         name: &'static str,
@@ -213,12 +214,12 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
         self.value(name, default, |value| value.as_bool().ok_or_else(|| "true or false".to_owned()))
     }
 
-    /// A whole number within a range.
+    /// Reads a whole number within a range.
     pub(super) fn whole<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> T
     where
         T: TryFrom<i128> + PartialOrd + Display,
@@ -233,7 +234,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A number within a range, with or without a decimal point.
+    /// Reads a number within a range, with or without a decimal point.
     pub(super) fn number(&mut self, name: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
         self.value(name, default, |value| {
             let written = match value {
@@ -249,7 +250,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A duration within a range.
+    /// Reads a duration within a range.
     pub(super) fn duration(
         &mut self,
         name: &'static str,
@@ -263,7 +264,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A duration within a range, or `word` for none.
+    /// Reads a duration within a range, or `word` for none.
     pub(super) fn duration_or(
         &mut self,
         name: &'static str,
@@ -282,7 +283,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A duration within a range; `None` where it is empty or not written.
+    /// Reads a duration within a range; `None` if it is empty or missing.
     pub(super) fn optional_duration(
         &mut self,
         name: &'static str,
@@ -301,14 +302,14 @@ impl<'a> Section<'a> {
         written.then_some(duration)
     }
 
-    /// A size in octets within a range.
+    /// Reads a size in octets within a range.
     pub(super) fn size(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         self.text(name, default, |text| {
             within(units::size(text), &range, "a size", units::SIZE, |octets| units::show_size(*octets))
         })
     }
 
-    /// A list of texts, each read further by `read`. A wrong element is a problem of its own, and left out.
+    /// Reads a list of texts, each interpreted by `read`. A wrong element is a problem of its own and left out.
     pub(super) fn list<T>(
         &mut self,
         name: &'static str,
@@ -330,7 +331,7 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// One text or a list of them, with at least one.
+    /// Reads one text, or a list of at least one.
     pub(super) fn one_or_more<T>(
         &mut self,
         name: &'static str,
@@ -349,7 +350,7 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// A table within this one, read by `read`.
+    /// Reads a table within this one with `read`.
     pub(super) fn table<T>(
         &mut self,
         name: &'static str,
@@ -367,7 +368,7 @@ impl<'a> Section<'a> {
         self.read_inner(title, table, value.span().start, read)
     }
 
-    /// Tables of the same name, `[[name]]`, in order; none where there is no such key. `read` gets those before, too.
+    /// Reads the tables `[[name]]` with `read`, in order; `read` is also given the results so far.
     pub(super) fn tables<T>(
         &mut self,
         name: &'static str,
@@ -393,7 +394,7 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// Reads a table within this one, and keeps what is found in it.
+    /// Reads a table within this one and keeps its findings.
     fn read_inner<T>(
         &mut self,
         title: &'static str,
@@ -411,7 +412,7 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// A problem with something that is no table, or the wrong kind of table; the latter is shown by its header.
+    /// Notes that something is no table or the wrong kind of table; the latter is quoted by its header.
     fn misshapen(&mut self, name: &'static str, remedy: Remedy) {
         self.problem(name, remedy);
         let Some(value) = self.table.and_then(|table| table.get(name)) else { return };
@@ -439,14 +440,14 @@ impl<'a> Section<'a> {
         self.unsound.push(name);
     }
 
-    /// Table, key and what is written there.
+    /// Table, key and the value as written.
     fn subject(&self, name: &str, written: Option<Range<usize>>, joint: &str) -> String {
         let mut subject = String::from(self.title);
         if !subject.is_empty() {
             subject.push(' ');
         }
         subject.push_str(name);
-        // A table's span is its header: that is in the subject already.
+        // The span of a table is its header, which the subject already has.
         if let Some(written) = written.and_then(|span| self.text.get(span)).filter(|text| !text.is_empty()) {
             subject.push_str(joint);
             subject.push_str(&excerpt(written));
@@ -455,12 +456,12 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The line, from 1, in which the octet at `offset` stands.
+/// The line, from 1, that contains the octet at `offset`.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|octet| *octet == b'\n').count()
 }
 
-/// `a, b or c`
+/// Lists the words: `"a", "b" or "c"`.
 pub(super) fn one_of<T>(choices: &[(&'static str, T)]) -> String {
     match choices {
         [] => String::new(),
@@ -494,7 +495,7 @@ fn is_tables(value: &DeValue<'_>) -> bool {
     }
 }
 
-/// The first line of what is written, at most [`SHOWN`] characters, without control characters.
+/// The first line of `written`, at most [`SHOWN`] characters, with control characters replaced by blanks.
 pub(super) fn excerpt(written: &str) -> String {
     let line = written.lines().next().unwrap_or_default();
     let mut shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();

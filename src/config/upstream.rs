@@ -1,6 +1,7 @@
-//! `[upstream]`: where the MTA is, or several that are alike, who we are there, and how long to wait for them.
+//! `[upstream]`: where the MTA is, or several equivalent ones, how we authenticate there, and how long to wait for
+//! replies.
 //!
-//! What stands in two keys is judged where both are known: TLS with IP addresses and sockets, a login without TLS. Pure.
+//! Keys that depend on each other are judged together: TLS with IP addresses and sockets, a login without TLS. Pure.
 
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ fn endpoints(section: &mut Section<'_>, addresses: Vec<Address>, protection: Pro
     addresses.into_iter().map(endpoint).collect()
 }
 
-/// Our certificate towards the upstream.
+/// The certificate and key that we show the upstream.
 fn identity(section: &mut Section<'_>, protection: Protection) -> Option<KeyPair> {
     let certificate = section.optional_path("client_certificate");
     let private_key = section.optional_path("client_key");
@@ -118,7 +119,7 @@ fn identity(section: &mut Section<'_>, protection: Protection) -> Option<KeyPair
     None
 }
 
-/// As whom we authenticate at the upstream.
+/// The login for the upstream.
 fn credentials(
     section: &mut Section<'_>,
     protection: Protection,
@@ -154,7 +155,7 @@ fn credentials(
     Some(Credentials { username, password_file })
 }
 
-/// What is empty there is as it stands in `[upstream]`.
+/// `[upstream.timeouts]`; a missing value is taken from `[upstream]`.
 fn timeouts(section: &mut Section<'_>, reply: Duration, end: Duration) -> Timeouts {
     let range = SECOND..=HOUR;
     let mail = section.optional_duration("mail", range.clone());
@@ -169,13 +170,13 @@ fn timeouts(section: &mut Section<'_>, reply: Duration, end: Duration) -> Timeou
     }
 }
 
-/// Whether a connection to `ip` and `port` of this machine would end at `listener`.
+/// Whether a connection to `ip` and `port` on this machine would reach `listener`.
 fn reaches(ip: std::net::IpAddr, port: u16, listener: &Listen) -> bool {
     let at = listener.address.ip();
     port == listener.address.port() && (at == ip || (at.is_unspecified() && ip.is_loopback()))
 }
 
-/// The host name, and that without its first label where at least two labels are left.
+/// The host name, and its parent domain if that has at least two labels.
 fn own_domains(hostname: &str) -> Vec<String> {
     let hostname = hostname.to_ascii_lowercase();
     let parent = hostname.split_once('.').map(|(_, rest)| rest).filter(|rest| rest.contains('.'));

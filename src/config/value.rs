@@ -1,6 +1,6 @@
-//! The values of the configuration: each function reads one kind of text, or says what would be right.
+//! The values of the configuration: each function parses one kind of text, or says what would be right.
 //!
-//! Pure: no name is looked up and no file opened. Domains as RFC 5321 4.1.2 and RFC 1034 3.5 write them.
+//! Pure: no name is resolved and no file opened. Domains follow RFC 5321 4.1.2 and RFC 1034 3.5.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::account::Account;
 use crate::smtp::path::Mailbox;
 use crate::upstream::Address;
 
-/// A domain name: labels of letters, digits and hyphens. Comes back in lower case.
+/// Parses a domain name: labels of letters, digits and hyphens. The result is in lower case.
 pub(super) fn domain(text: &str) -> Result<String, Remedy> {
     const REMEDY: &str = "a domain name such as mail.example.org";
     if !text.is_ascii() {
@@ -23,7 +23,7 @@ pub(super) fn domain(text: &str) -> Result<String, Remedy> {
             && !label.ends_with('-')
             && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
     };
-    // A last label of digits alone would be (part of) an IPv4 address.
+    // A last label of digits only would be (part of) an IPv4 address.
     let numeric_end = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|o| o.is_ascii_digit()));
     if text.len() > 253 || numeric_end || !text.split('.').all(label) {
         return Err(REMEDY.to_owned());
@@ -31,12 +31,12 @@ pub(super) fn domain(text: &str) -> Result<String, Remedy> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// An IP address and a port, to listen at.
+/// Parses an IP address and port to listen on.
 pub(super) fn listener(text: &str) -> Result<SocketAddr, Remedy> {
     text.parse().map_err(|_| "an IP address and a port such as [::]:587 or 127.0.0.1:587".to_owned())
 }
 
-/// Host and port of the upstream; an IPv6 literal comes back without its brackets.
+/// Parses host and port of the upstream; an IPv6 literal loses its brackets.
 pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Remedy> {
     const REMEDY: &str =
         "host and port such as 127.0.0.1:25, [2001:db8::1]:25 or mail.example.org:25, or unix:PATH";
@@ -46,13 +46,13 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Remedy> {
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(literal) => literal.parse::<std::net::Ipv6Addr>().map_err(|_| remedy())?.to_string(),
         None if host.parse::<std::net::Ipv4Addr>().is_ok() => host.to_owned(),
-        // Container networks have names with underscores.
+        // Names in container networks have underscores.
         None => domain(&host.replace('_', "x")).map(|_| host.to_ascii_lowercase()).map_err(|_| remedy())?,
     };
     Ok((host, port))
 }
 
-/// Where an upstream is: `unix:PATH`, or host and port.
+/// Parses the address of an upstream: `unix:PATH`, or host and port.
 pub(super) fn upstream(text: &str) -> Result<Address, Remedy> {
     match text.strip_prefix("unix:") {
         Some(path) if path.is_empty() || path.contains('\0') => {
@@ -63,7 +63,7 @@ pub(super) fn upstream(text: &str) -> Result<Address, Remedy> {
     }
 }
 
-/// The path of a file.
+/// Checks the path of a file.
 pub(super) fn path(text: &str) -> Result<String, Remedy> {
     if text.is_empty() || text.contains('\0') {
         return Err("the path of a file".to_owned());
@@ -71,7 +71,7 @@ pub(super) fn path(text: &str) -> Result<String, Remedy> {
     Ok(text.to_owned())
 }
 
-/// The name in a certificate.
+/// Parses the name in a certificate: a domain name or an IP address.
 pub(super) fn certificate_name(text: &str) -> Result<String, Remedy> {
     match text.parse::<IpAddr>() {
         Ok(address) => Ok(address.to_string()),
@@ -79,7 +79,7 @@ pub(super) fn certificate_name(text: &str) -> Result<String, Remedy> {
     }
 }
 
-/// A network; a bare address is the network of that address alone, an IPv4-mapped one is IPv4.
+/// Parses a network. A bare address is the network of that address alone; an IPv4-mapped one becomes IPv4.
 pub(super) fn network(text: &str) -> Result<IpNet, Remedy> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
@@ -88,7 +88,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Remedy> {
             .map_err(|_| "an address or a network such as 192.168.0.0/16 or 2001:db8::/32".to_owned())?,
     };
     if network.addr() != network.network() {
-        // A slip of the pen must not open the door to 65,534 others.
+        // A typing error must not open the door to 65,534 others.
         let (address, truncated) = (network.addr(), network.trunc());
         return Err(format!("{address} for that host alone, or {truncated} for the network"));
     }
@@ -101,12 +101,12 @@ fn unmapped(network: IpNet) -> IpNet {
     mapped.and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok()).map_or(network, IpNet::V4)
 }
 
-/// An account; `NAME` alone is `user:NAME`.
+/// Parses an account; `NAME` alone is `user:NAME`.
 pub(super) fn account(text: &str) -> Result<Account, Remedy> {
     text.parse().map_err(|error| format!("an account such as anna, user:anna or host:192.0.2.1 ({error})"))
 }
 
-/// A mail address without a display name.
+/// Parses a mail address without a display name.
 pub(super) fn mailbox(text: &str) -> Result<String, Remedy> {
     match Mailbox::parse(text) {
         Ok(mailbox) => Ok(mailbox.as_str().to_owned()),
