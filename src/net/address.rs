@@ -1,17 +1,17 @@
-//! Where a server is: a host and port, or a socket file of this machine; and how the connection to it is protected.
+//! Where a server is, a host and port or a socket file of this machine, and how the connection to it is protected.
 //!
-//! Pure: names are looked up by whoever connects, each time anew.
+//! Pure: names are resolved by the code that connects, each time anew.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
-/// An address as the configuration writes it.
+/// A server's address as the configuration writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// By TCP.
+    /// A TCP endpoint.
     Tcp {
-        /// Name or IP literal, the latter without brackets.
+        /// Host name or IP literal, the latter without brackets.
         host: String,
         /// TCP port.
         port: u16,
@@ -23,7 +23,7 @@ pub enum Address {
 /// How the connection to a server is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
-    /// Not at all.
+    /// No protection.
     Off,
     /// STARTTLS, required.
     StartTls,
@@ -31,17 +31,17 @@ pub enum Protection {
     Implicit,
 }
 
-/// A server, and the name that its certificate must have.
+/// A server and the name that its certificate must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Where it is.
     pub address: Address,
-    /// The name; without TLS nobody asks for it.
+    /// The name in its certificate; unused without TLS.
     pub tls_name: String,
 }
 
 impl Address {
-    /// Whether what is said there stays on this machine (RFC 6761 6.3: `localhost` is nowhere else).
+    /// Whether the traffic stays on this machine (RFC 6761 6.3: `localhost` is always loopback).
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
@@ -52,7 +52,7 @@ impl Address {
         }
     }
 
-    /// The IP address, where it is written as one.
+    /// The IP address, if the host is written as one.
     pub fn literal(&self) -> Option<IpAddr> {
         match self {
             Self::Unix(_) => None,

@@ -1,7 +1,7 @@
-//! What stands in a certificate that we must know: until when it holds, which names it is for, and who it is.
+//! The facts of a certificate that we need: when it expires, which names it is for, and whom it identifies.
 //!
-//! Read by `x509-parser`, which verifies nothing: of certificates that rustls has taken before, the operator's own and those of
-//! clients that an authority of the operator's has signed.
+//! `x509-parser` only parses and verifies nothing. It is given only certificates that rustls has accepted already: the
+//! operator's own, and those of clients that one of the operator's authorities has signed.
 
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -10,18 +10,18 @@ use crate::clock::Timestamp;
 /// The facts of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// It does not hold any longer.
+    /// End of validity (notAfter).
     pub not_after: Timestamp,
-    /// subjectAltName dNSName, in lower case; `*.example.org` too.
+    /// The dNSName entries of subjectAltName in lower case, wildcards such as `*.example.org` included.
     pub dns_names: Vec<String>,
-    /// subjectAltName rfc822Name.
+    /// The rfc822Name entries of subjectAltName.
     pub mailboxes: Vec<String>,
     /// The subject's common names.
     pub common_names: Vec<String>,
 }
 
 impl Facts {
-    /// Reads a certificate; `None`: it is none.
+    /// Parses a DER certificate; `None` if it is not one.
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
@@ -32,7 +32,7 @@ impl Facts {
             mailboxes: Vec::new(),
             common_names: common_names.filter_map(text).collect(),
         };
-        // One that is there twice says nothing.
+        // A certificate in which the extension is repeated has no names.
         let alternative = certificate.subject_alternative_name().ok().flatten();
         for name in alternative.iter().flat_map(|names| &names.value.general_names) {
             match name {
@@ -46,13 +46,13 @@ impl Facts {
         Some(facts)
     }
 
-    /// Whose it is, the surest first.
+    /// The names of its owner, the most reliable first.
     pub fn identities(&self) -> impl Iterator<Item = &str> {
         self.mailboxes.iter().chain(&self.common_names).map(String::as_str)
     }
 }
 
-/// Nothing in it could pass for another's: a NUL ends a string elsewhere.
+/// Rejects names that could pass for another: a NUL ends a string in other software.
 fn text(name: &str) -> Option<String> {
     (!name.is_empty() && !name.chars().any(char::is_control)).then(|| name.to_owned())
 }
@@ -86,7 +86,7 @@ mod tests {
         // RFC 5280 4.1.2.5: from 2050 on GeneralizedTime.
         let late = made(|parameters| parameters.not_after = rcgen::date_time_ymd(2051, 1, 1));
         assert_eq!(Facts::read(&late).unwrap().not_after.to_string(), "2051-01-01T00:00:00.000Z");
-        // The same: no end at all; our calendar ends before.
+        // "No expiry" (RFC 5280 4.1.2.5); our calendar ends earlier.
         let endless = made(|parameters| parameters.not_after = rcgen::date_time_ymd(9999, 12, 31));
         assert!(Facts::read(&endless).unwrap().not_after.to_string().starts_with("9999-12-30"));
     }

@@ -1,4 +1,4 @@
-//! Plain-or-TLS streams, the TLS configuration of both sides, and what it takes to reach another server. One crypto
+//! Plain and TLS streams, the TLS configuration of both sides, and what is needed to reach another server. One crypto
 //! provider: aws-lc-rs.
 
 pub mod address;

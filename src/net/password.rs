@@ -1,12 +1,12 @@
-//! The password by which we authenticate elsewhere, read from its file.
+//! The password with which we authenticate to another server, read from a file.
 //!
-//! It is wiped from memory when it is dropped, and never shown.
+//! It is wiped from memory when dropped, and never shown.
 
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// As whom we authenticate, and where the password is.
+/// The name with which we authenticate, and the file that holds the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The SASL authentication identity.
@@ -15,15 +15,16 @@ pub struct Credentials {
     pub password_file: PathBuf,
 }
 
-/// Why there is no password; names the file and what would be right.
+/// Why there is no password; names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PasswordError(String);
 
-/// The first line of the file, without its end.
+/// Reads the first line of the file, without its line ending.
 ///
 /// # Errors
-/// It cannot be read, is no UTF-8, begins with an empty line, or holds a NUL, which SASL has no way to say (RFC 4616 2).
+/// The file cannot be read, is not UTF-8, begins with an empty line, or holds a NUL, which SASL cannot express (RFC
+/// 4616 2).
 pub fn read(path: &Path) -> Result<Zeroizing<String>, PasswordError> {
     let wrong = |why: &dyn std::fmt::Display| PasswordError(format!("{}: {why}", path.display()));
     let unreadable = |error: std::io::Error| {

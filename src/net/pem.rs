@@ -1,7 +1,7 @@
-//! PEM files to certificates and keys: the only file that names rustls-pemfile.
+//! Certificates and keys from PEM files (RFC 7468). The only file that names rustls-pemfile.
 //!
-//! The customer chose that crate; it is no longer maintained (RUSTSEC-2025-0134), but the decoder inside is that of
-//! rustls-pki-types, which is. Every error names the file and what would be right. RFC 7468.
+//! The customer chose that crate. It is no longer maintained (RUSTSEC-2025-0134), but its decoder is that of
+//! rustls-pki-types, which is. Every error names the file and the remedy.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::tls::TlsError;
 
-/// The certificates in the file, in its order; at least one.
+/// Reads the certificates of a file in their order; at least one.
 ///
 /// # Errors
 /// The file cannot be read, is damaged, or holds no certificate.
@@ -29,16 +29,17 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     Ok(certificates)
 }
 
-/// The first private key in the file: PKCS#8, PKCS#1 or SEC1, not encrypted.
+/// Reads the first private key of a file: PKCS#8, PKCS#1 or SEC1, not encrypted.
 ///
 /// # Errors
-/// The file cannot be read, is damaged, or holds no key, or an encrypted one.
+/// The file cannot be read, is damaged, or holds no key or only an encrypted one.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = zeroize::Zeroizing::new(read(path)?);
     let file = path.display();
     match rustls_pemfile::private_key(&mut text.as_slice()) {
         Ok(Some(key)) => Ok(key),
-        // PKCS#8 says it in the label, PKCS#1 and SEC1 in a header (`Proc-Type: 4,ENCRYPTED`, RFC 1421 4.6.1.1).
+        // PKCS#8 marks encryption in the label, PKCS#1 and SEC1 in a header (`Proc-Type: 4,ENCRYPTED`, RFC 1421
+        // 4.6.1.1).
         _ if memchr::memmem::find(&text, b"ENCRYPTED").is_some() => Err(TlsError(format!(
             "{file}: the private key is encrypted; store it without a passphrase (`openssl pkey -in {file}`)"
         ))),
@@ -61,7 +62,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// A DER file given for a PEM file is the usual mistake.
+/// The usual mistake is a DER file in place of a PEM file.
 fn not_pem(text: &[u8]) -> &'static str {
     match (text.is_empty(), text.starts_with(&[0x30])) {
         (true, _) => " (the file is empty)",

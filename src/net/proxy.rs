@@ -1,7 +1,7 @@
-//! The PROXY header, versions 1 and 2, by which a load balancer says who its client is.
+//! The PROXY header, versions 1 and 2, with which a load balancer names its client.
 //!
-//! Strict, and never an octet too much is read: what follows belongs to SMTP or TLS. Whom to believe is decided elsewhere. The
-//! PROXY protocol (HAProxy, doc/proxy-protocol.txt) 2.1, 2.2, 5.
+//! Parsing is strict and never reads past the header, because SMTP or TLS follows. Which peers may send one is decided
+//! elsewhere. PROXY protocol (HAProxy, doc/proxy-protocol.txt) 2.1, 2.2, 5.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,39 +10,40 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The longest header of version 1, with its CRLF (2.1).
 const MAX_V1: usize = 107;
-/// `PROXY UNKNOWN` CRLF: the shortest one. Up to here both versions can be read at once.
+/// The shortest header of version 1, `PROXY UNKNOWN` CRLF. Up to this length both versions can be read alike.
 const SHORTEST: usize = 15;
-/// How version 2 begins (2.2).
+/// The signature with which version 2 begins (2.2).
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family and protocol, length.
+/// Length of the fixed part: signature, version and command, family and protocol, length.
 const V2_FIXED: usize = 16;
-/// Octets that may follow those: the addresses take 36 at the most, the rest are extensions that we pass over.
+/// The most octets accepted after the fixed part: addresses take at most 36, the rest are extensions, which are
+/// ignored.
 const MAX_V2_REST: usize = 4_096;
 
-/// How much of a header there is.
+/// How much of a header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many octets more belong to it at the least.
+    /// At least this many more octets belong to it.
     More(usize),
-    /// It is complete, and these octets are all of it.
+    /// Complete; it consists of exactly these octets.
     Complete(Origin),
-    /// It is none, and why.
+    /// Not a header, and why.
     Broken(&'static str),
 }
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The proxy's own: a health check (LOCAL), or one of which it knows no more (UNKNOWN).
+    /// The proxy itself: a health check (LOCAL), or a connection of unknown origin (UNKNOWN).
     Own,
-    /// That of a client here.
+    /// A client at this address.
     Client(SocketAddr),
 }
 
 /// Why no header was read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// What came is none.
+    /// The peer sent something else.
     #[error("{0}")]
     Broken(&'static str),
     /// The connection ended or failed.
@@ -50,7 +51,7 @@ pub enum ProxyError {
     Io(#[from] io::Error),
 }
 
-/// Reads a header, and nothing after it.
+/// Reads a header and nothing beyond it.
 ///
 /// # Errors
 /// See [`ProxyError`].
@@ -63,7 +64,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Origin, Proxy
             Progress::More(count) => {
                 let begin = octets.len();
                 octets.resize(begin + count, 0);
-                // Whatever is there: a line of something else must not keep us waiting for more of it.
+                // Takes what is available: a peer that sent a short line of something else must not keep us waiting.
                 let read = stream.read(&mut octets[begin..]).await?;
                 octets.truncate(begin + read);
                 if read == 0 {
@@ -74,7 +75,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Origin, Proxy
     }
 }
 
-/// Looks at what has come so far.
+/// Examines the octets received so far.
 pub fn examine(octets: &[u8]) -> Progress {
     let begins_as = |begin: &[u8]| octets.iter().zip(begin).all(|(octet, expected)| octet == expected);
     if begins_as(b"PROXY ") {
@@ -97,7 +98,7 @@ fn first_version(octets: &[u8]) -> Progress {
             _ => Progress::More(1),
         };
     };
-    // What follows UNKNOWN is of no meaning (2.1).
+    // Anything after UNKNOWN is to be ignored (2.1).
     if let Some(rest) = line.strip_prefix(b"PROXY UNKNOWN")
         && (rest.is_empty() || rest.starts_with(b" "))
     {
@@ -109,7 +110,7 @@ fn first_version(octets: &[u8]) -> Progress {
     }
 }
 
-/// `PROXY TCP4 source destination source-port destination-port`
+/// Parses `PROXY TCP4 source destination source-port destination-port` and the TCP6 form.
 fn client_of(line: &str) -> Option<SocketAddr> {
     let mut words = line.split(' ').skip(1);
     let (family, source, destination) = (words.next()?, words.next()?, words.next()?);
@@ -130,7 +131,7 @@ fn client_of(line: &str) -> Option<SocketAddr> {
     words.next().is_none().then(|| SocketAddr::new(address, port))
 }
 
-/// A port without a sign or leading zeros.
+/// Parses a port without sign or leading zeros.
 fn decimal(text: &str) -> Option<u16> {
     let canonical =
         text.bytes().all(|octet| octet.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
@@ -158,7 +159,7 @@ fn second_version(octets: &[u8]) -> Progress {
         (0x20, _) => Progress::Complete(Origin::Own), // LOCAL
         (0x21, 0x11) => client(rest.first_chunk::<4>().copied().map(IpAddr::from), rest.get(8..10)),
         (0x21, 0x21) => client(rest.first_chunk::<16>().copied().map(IpAddr::from), rest.get(32..34)),
-        // A client that nobody can name must not pass for the proxy.
+        // A client without a usable address must not be taken for the proxy.
         (0x21, _) => Progress::Broken("a PROXY header whose client is not on TCP over IPv4 or IPv6"),
         _ => Progress::Broken("a PROXY header of an unknown version or command"),
     }
@@ -191,7 +192,7 @@ mod tests {
         [octets(source), octets(source), port.to_be_bytes().to_vec(), vec![0, 25]].concat()
     }
 
-    /// Reads from a stream that gives at most `at_once` octets; what is left comes back too.
+    /// Reads from a stream that yields at most `at_once` octets per read; also returns what is left.
     async fn read_all(octets: &[u8], at_once: usize) -> (Result<Origin, String>, usize) {
         let (mut near, mut far) = tokio::io::duplex(at_once);
         let sent = octets.to_vec();
@@ -221,7 +222,7 @@ mod tests {
             (v2(0x21, 0x21, &v6), client("[2001:db8::1]:1")),
             (v2(0x21, 0x11, &[v4.clone(), vec![4, 0, 1, 0]].concat()), client("192.0.2.1:56324")), // with extensions
             (v2(0x20, 0x00, &[]), Some(Origin::Own)),
-            (v2(0x20, 0x11, &v4), Some(Origin::Own)), // LOCAL: the addresses are passed over
+            (v2(0x20, 0x11, &v4), Some(Origin::Own)), // LOCAL: the addresses are ignored
             (b"EHLO client.example\r\n".to_vec(), None),
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\x00".to_vec(), None),
             (b"PROXY TCP4 192.0.2.1 192.0.2.9 56324 587\n\r\n".to_vec(), None),

@@ -1,6 +1,6 @@
 //! A self-signed certificate for a first start (rcgen).
 //!
-//! For trying Gatepost out: no client trusts it. An existing file is never touched.
+//! For trying Gatepost out; no client trusts it. Existing files are never touched.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use super::tls::TlsError;
 use crate::clock::{self, Timestamp};
 use crate::durable;
 
-/// From a day ago, for clients whose clock is behind, for ten years: nobody renews a self-signed certificate.
+/// Validity: from a day ago, for clients whose clock is behind, for ten years, since nobody renews a self-signed
+/// certificate.
 const VALID_BEFORE: Duration = Duration::from_secs(86_400);
 const VALID_AFTER: Duration = Duration::from_secs(3_652 * 86_400);
 
-/// Makes a self-signed pair (ECDSA P-256, names: `hostname`, localhost, the loopback addresses) where neither file is there; says whether it did.
-/// The key has mode 0600.
+/// Creates a self-signed pair (ECDSA P-256; names: `hostname`, localhost, the loopback addresses) if neither file
+/// exists, and returns whether it did. The key has mode 0600.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -33,16 +34,16 @@ pub fn ensure(certificate: &Path, private_key: &Path, hostname: &str) -> Result<
     }
     let (certificate_pem, key_pem) = generate(&[hostname, "localhost", "127.0.0.1", "::1"])?;
     let key_pem = Zeroizing::new(key_pem);
-    // The key first: a crash in between leaves a pair that is refused by name, not one that looks whole.
+    // The key first: a crash in between leaves a pair that is rejected with a clear error, not one that looks complete.
     write(private_key, &key_pem)?;
     write(certificate, &certificate_pem)?;
     Ok(true)
 }
 
-/// A throw-away pair in memory: certificate and key as PEM.
+/// Creates a throw-away pair in memory: certificate and key as PEM.
 ///
 /// # Errors
-/// No pair could be made.
+/// The pair cannot be made.
 pub fn generate(names: &[&str]) -> Result<(String, String), TlsError> {
     let failed = |cause: rcgen::Error| {
         TlsError(format!("no self-signed certificate for {} can be made: {cause}", names.join(", ")))
@@ -61,7 +62,7 @@ fn parameters(names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
     }
     let mut params = CertificateParams::new(distinct)?;
     params.distinguished_name = DistinguishedName::new();
-    // RFC 5280 A.1: ub-common-name is 64; a longer name stands in subjectAltName alone.
+    // RFC 5280 A.1: ub-common-name is 64; a longer name appears in subjectAltName only.
     if let Some(name) = names.first().filter(|name| name.len() <= 64) {
         params.distinguished_name.push(DnType::CommonName, *name);
     }
@@ -75,7 +76,7 @@ fn parameters(names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
-/// Mode 0600, in a folder that is made where it is missing.
+/// Writes a file with mode 0600, creating its folder if needed.
 fn write(path: &Path, pem: &str) -> Result<(), TlsError> {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -88,10 +89,10 @@ fn write(path: &Path, pem: &str) -> Result<(), TlsError> {
         })
 }
 
-/// Whether there is a file.
+/// Whether the file exists.
 ///
 /// # Errors
-/// Nobody can say: a folder above it may not be entered.
+/// It cannot be told, since a folder above it may not be searched.
 pub fn is_there(path: &Path) -> Result<bool, TlsError> {
     path.try_exists().map_err(|cause| TlsError(format!("{}: {cause}", path.display())))
 }
@@ -132,7 +133,7 @@ mod tests {
         assert!(error.contains("server.key: missing"), "{error}");
         assert!(!key.exists());
 
-        // Nobody can make a folder there.
+        // No folder can be created there.
         let nowhere = Path::new("/proc/gatepost/server.crt");
         let error =
             ensure(nowhere, &nowhere.with_extension("key"), "mail.example.org").unwrap_err().to_string();

@@ -1,7 +1,7 @@
-//! The certificates that clients are shown: the one that they name (SNI, RFC 6066 3), else the default; exchangeable one by
-//! one while the server runs.
+//! The certificates shown to clients: the one for the name that the client asks for (SNI, RFC 6066 3), else the
+//! default. Each can be replaced while the server runs.
 //!
-//! A new one that is broken changes nothing. Tickets outlive the exchange, because the configuration around it stays.
+//! A broken replacement changes nothing. Tickets survive a replacement, because the surrounding configuration stays.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,33 +21,33 @@ use super::tls::TlsError;
 use super::trust::KeyPair;
 use crate::clock::Timestamp;
 
-/// How long before its end a certificate is spoken of.
+/// How long before its expiry a certificate is reported.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// A certificate that will not hold for long.
+/// A certificate that expires soon.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Expiring {
-    /// From then on it does not.
+    /// When it expires.
     pub not_after: Timestamp,
-    /// Its file.
+    /// The certificate file.
     pub certificate: PathBuf,
 }
 
 /// All certificates of the server.
 pub struct Served {
-    /// The first is the default, unless that is still to be made.
+    /// The first is the default, unless the default does not exist yet.
     pairs: Vec<KeyPair>,
     has_default: bool,
-    /// Held while one is exchanged.
+    /// Held during a replacement.
     exchange: Mutex<()>,
     current: ArcSwap<Store>,
 }
 
-/// Those in force.
+/// The certificates in force.
 struct Store {
-    /// As the pairs they were read from.
+    /// In the order of the pairs.
     all: Vec<Entry>,
-    /// Which of them are for a name, in their order; `*.example.org` too.
+    /// Indexes of the certificates for each DNS name, in order; wildcards such as `*.example.org` included.
     by_name: HashMap<String, Vec<usize>>,
 }
 
@@ -58,16 +58,16 @@ struct Entry {
 }
 
 impl Served {
-    /// Reads all chains and keys.
+    /// Reads all chains and keys. The first pair is the default.
     ///
     /// # Errors
-    /// A file is missing, encrypted, holds no certificate or key, or the two do not fit; or one beside the default is for no
-    /// name.
+    /// A file is missing, encrypted, or holds no certificate or key; a certificate and its key do not match; or a
+    /// certificate other than the default has no DNS name.
     pub fn open(pairs: Vec<KeyPair>) -> Result<Self, TlsError> {
         Self::read_all(pairs, true)
     }
 
-    /// The same of those beside a default that is still to be made.
+    /// Like [`Self::open`], but all pairs are additional ones: the default does not exist yet.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -80,15 +80,15 @@ impl Served {
         Ok(Self { pairs, has_default, exchange: Mutex::new(()), current })
     }
 
-    /// The files.
+    /// The files of all pairs.
     pub fn pairs(&self) -> &[KeyPair] {
         &self.pairs
     }
 
-    /// Reads one of the pairs anew, for the handshakes to come; says whether it is another one now.
+    /// Reads one pair anew, for future handshakes. Returns whether its certificate has changed.
     ///
     /// # Errors
-    /// As [`Self::open`]; then the old pair stays in force.
+    /// As [`Self::open`]; the old pair then stays in force.
     pub fn reload(&self, index: usize) -> Result<bool, TlsError> {
         let Some(pair) = self.pairs.get(index) else { return Ok(false) };
         let _alone = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,17 +101,17 @@ impl Served {
         Ok(changed)
     }
 
-    /// Reads all pairs anew, all of them or none.
+    /// Reads all pairs anew; either all are replaced or none.
     ///
     /// # Errors
-    /// As [`Self::open`]; then all old pairs stay in force.
+    /// As [`Self::open`]; all old pairs then stay in force.
     pub fn reload_all(&self) -> Result<(), TlsError> {
         let _alone = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         self.current.store(Arc::new(Store::read(&self.pairs, self.has_default)?));
         Ok(())
     }
 
-    /// The certificates that do not hold at `then` any more, those first that end first.
+    /// The certificates that will have expired by `then`, the earliest first.
     pub fn expiring(&self, then: Timestamp) -> Vec<Expiring> {
         let current = self.current.load();
         let pairs = self.pairs.iter().zip(&current.all);
@@ -124,7 +124,7 @@ impl Served {
         expiring
     }
 
-    /// The first that is for this name and has a key that the client can do with; else the default.
+    /// The first certificate for this name whose key suits the client, else the default.
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let store = self.current.load();
         let fits = |index: &&usize| {
@@ -153,7 +153,7 @@ impl Store {
         Self { all, by_name }
     }
 
-    /// RFC 6125 6.4.3: a wildcard stands for the first label, and the name itself goes before it.
+    /// RFC 6125 6.4.3: a wildcard stands for the leftmost label; an exact name takes precedence.
     fn of(&self, name: &str) -> &[usize] {
         let wildcard = || {
             let (_, parent) = name.split_once('.')?;
@@ -175,7 +175,7 @@ impl fmt::Debug for Served {
     }
 }
 
-/// Reads one pair; all but the default are for names.
+/// Reads one pair. All but the default need a DNS name.
 fn read(pair: &KeyPair, is_default: bool) -> Result<Entry, TlsError> {
     let key = certified_key(&pair.certificate, &pair.private_key)?;
     let facts = key.cert.first().and_then(|certificate| Facts::read(certificate));
@@ -213,7 +213,7 @@ mod tests {
     const ALL: &[SignatureScheme] =
         &[SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
 
-    /// A pair on disk for these names, until a day of 2030.
+    /// Writes a pair for these names, valid until some day of 2030.
     fn pair(folder: &Path, file: &str, names: &[&str], day: u8) -> KeyPair {
         let key = rcgen::KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -254,7 +254,7 @@ mod tests {
             let chosen = served.choose(name, ALL).unwrap();
             assert!(Arc::ptr_eq(&chosen, &of(&served, expected)), "{name:?}");
         }
-        // Nothing fits: the default, so that the client hears why.
+        // Nothing suits: the default, so that the client learns why.
         let chosen = served.choose(Some("smtp.example.com"), &[SignatureScheme::ED448]).unwrap();
         assert!(Arc::ptr_eq(&chosen, &of(&served, 0)));
     }
@@ -275,7 +275,7 @@ mod tests {
         assert!(served.reload(1).unwrap());
         assert_eq!(first.cert, of(&served, 0).cert);
         assert_ne!(second.cert, of(&served, 1).cert);
-        // The key of another.
+        // The key of another certificate.
         std::fs::copy(folder.path().join("a.key"), folder.path().join("b.key")).unwrap();
         let second = of(&served, 1);
         let error = served.reload(1).unwrap_err().to_string();

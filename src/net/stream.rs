@@ -1,7 +1,6 @@
-//! One stream type for plain TCP and TLS, server and client side, and for the socket files of this machine.
+//! One stream type for plain TCP, TLS of either side, and socket files of this machine.
 //!
-//! It passes through what the streams inside do, vectored writes included; it owns no buffer, no time-out and no
-//! protocol. Who holds one has said already which side of TLS it is on.
+//! It delegates to the stream inside, vectored writes included, and adds no buffer, no time-out and no protocol.
 
 use std::io::{self, BufRead as _, IoSlice};
 use std::pin::Pin;
@@ -12,15 +11,15 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::certificate::Facts;
 
-/// Plain TCP or TLS over it, or a unix socket.
+/// A plain TCP connection, TLS over TCP, or a unix socket.
 pub enum Stream {
-    /// Plain.
+    /// Plain TCP.
     Plain(TcpStream),
-    /// A socket file.
+    /// A unix socket.
     Unix(UnixStream),
-    /// We are the server.
+    /// TLS with us as the server.
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// We are the client.
+    /// TLS with us as the client.
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
@@ -34,7 +33,7 @@ pub struct TlsSession {
 }
 
 impl Stream {
-    /// How it is encrypted; `None` where it is not.
+    /// Version and cipher suite; `None` without TLS.
     pub fn tls(&self) -> Option<TlsSession> {
         let (version, suite) = match self {
             Self::Plain(_) | Self::Unix(_) => return None,
@@ -51,20 +50,21 @@ impl Stream {
             _ => "TLS",
         };
         let cipher = suite.map_or_else(String::new, |suite| {
-            // The names of the IANA registry; rustls tells those of TLS 1.3 apart by another beginning.
+            // The IANA names; rustls gives those of TLS 1.3 another prefix.
             format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
         });
         Some(TlsSession { version, cipher })
     }
 
-    /// Whether [`Self::channel_binding`] has something to say: we are the server of a session of TLS 1.3. RFC 9266 4.2 allows TLS 1.2
-    /// where its master secret is extended, which rustls does not tell; and clients take `tls-unique` there.
+    /// Whether [`Self::channel_binding`] returns a value: only as the server of a TLS 1.3 session. RFC 9266 4.2 also
+    /// allows TLS 1.2 with an extended master secret, but rustls does not tell whether there is one, and clients use
+    /// `tls-unique` with TLS 1.2.
     pub fn can_bind(&self) -> bool {
         let Self::Server(stream) = self else { return false };
         stream.get_ref().1.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3)
     }
 
-    /// What both sides of this TLS session know, and nobody between them: `tls-exporter` (RFC 9266 2).
+    /// The `tls-exporter` channel binding (RFC 9266 2): a value that only the two ends of this TLS session know.
     pub fn channel_binding(&self) -> Option<[u8; 32]> {
         let Self::Server(stream) = self else { return None };
         let session = &stream.get_ref().1;
@@ -72,7 +72,7 @@ impl Stream {
         exported.ok().filter(|_| self.can_bind())
     }
 
-    /// By what names the client's certificate calls it, the surest first; of a client whose certificate was verified.
+    /// The names in the client's verified certificate, the most reliable first; empty without one.
     pub fn client_names(&self) -> Vec<String> {
         let Self::Server(stream) = self else { return Vec::new() };
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -80,8 +80,8 @@ impl Stream {
         facts.iter().flat_map(Facts::identities).map(str::to_owned).collect()
     }
 
-    /// The first record that TLS has decrypted and nobody has taken yet, or the rest of it, where we are its server: to be used where it
-    /// stands, without a copy.
+    /// The unread rest of the first record that TLS has decrypted, in place and without a copy; always empty unless we
+    /// are the TLS server.
     pub fn decrypted(&mut self) -> &[u8] {
         match self {
             Self::Server(stream) => stream.get_mut().1.reader().into_first_chunk().unwrap_or_default(),
@@ -89,10 +89,10 @@ impl Stream {
         }
     }
 
-    /// How much TLS has decrypted in all, be it in several records.
+    /// The number of octets that TLS has decrypted and nobody has read yet, over all records.
     pub fn decrypted_in_all(&mut self) -> usize {
         match self {
-            // Looks at no octet that it has not seen; an error is met again by who reads on.
+            // Reads nothing from the socket. The next read reports an error again.
             Self::Server(stream) => {
                 stream.get_mut().1.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
             }
@@ -100,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// So much of [`Self::decrypted`], or all of it, has been used.
+    /// Consumes up to `octets` octets of [`Self::decrypted`].
     pub fn used(&mut self, octets: usize) {
         let octets = octets.min(self.decrypted().len());
         if let Self::Server(stream) = self {
@@ -108,11 +108,11 @@ impl Stream {
         }
     }
 
-    /// Waits until something can be read, or the other side has closed, without a buffer for it. What TLS has decrypted by then is in
-    /// [`Self::decrypted`]. Cancel-safe.
+    /// Waits, without a buffer, until something can be read or the other side has closed. Octets decrypted by then are
+    /// in [`Self::decrypted`]. Cancel-safe.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Errors of reading.
     pub async fn readable(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.readable().await,
@@ -122,7 +122,7 @@ impl Stream {
         }
     }
 
-    /// Whether nobody else can listen: TLS, or the other side is on this machine.
+    /// Whether nobody else can listen in: TLS, or the peer is on this machine.
     pub fn is_private(&self) -> bool {
         match self {
             Self::Plain(stream) => {

@@ -1,8 +1,9 @@
-//! The keys of session tickets (RFC 5077, RFC 8446 4.6.1), and when they change. What is encrypted how is the provider's.
+//! The keys of session tickets (RFC 5077, RFC 8446 4.6.1) and their rotation. The encryption is the provider's.
 //!
-//! A ticket serves for two lives of a key at most, and for one at least. Why not the library's own rotation: it goes by the clock of the
-//! wall, by which a jump forth and back keeps one key in use for as long as the jump; and it throws an old key away at the second handshake
-//! after its time, not at its time, so that a quiet server takes tickets that are a week old.
+//! A ticket is accepted for at least one and at most two lifetimes of a key. The library's own rotation is not used for
+//! two reasons: it follows the wall clock, so that a jump forward and back keeps one key in use for as long as the
+//! jump; and it discards an expired key only at the second handshake after the expiry, so that a quiet server accepts
+//! tickets a week old.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 
-/// How long a key encrypts tickets; for as long again it decrypts them.
+/// How long a key encrypts tickets; it decrypts them for as long again.
 const LIFE: Duration = Duration::from_secs(6 * 60 * 60);
 
 type Key = Arc<dyn ProducesTickets>;
 
-/// Makes tickets, and knows its own.
+/// Issues tickets and accepts its own.
 #[derive(Debug)]
 pub(super) struct Tickets {
     keys: Mutex<Keys>,
@@ -25,21 +26,21 @@ pub(super) struct Tickets {
 struct Keys {
     current: Key,
     previous: Option<Key>,
-    /// Since when `current` is.
+    /// When `current` came into use.
     since: Instant,
 }
 
 impl Tickets {
-    /// With a key that begins its life now.
+    /// Starts with a fresh key.
     ///
     /// # Errors
-    /// The system gives no random octets.
+    /// The system provides no random octets.
     pub(super) fn new() -> Result<Self, rustls::Error> {
         let keys = Keys { current: Ticketer::new()?, previous: None, since: Instant::now() };
         Ok(Self { keys: Mutex::new(keys) })
     }
 
-    /// The keys of this moment; `None` where there is no new one to be had: then every handshake is a full one.
+    /// The keys in force now. `None` if a new key is due and cannot be made: every handshake is then a full one.
     fn keys(&self) -> Option<(Key, Option<Key>)> {
         let now = Instant::now();
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +59,7 @@ impl ProducesTickets for Tickets {
         true
     }
 
-    /// What clients are told, in seconds.
+    /// The lifetime that clients are told, in seconds.
     fn lifetime(&self) -> u32 {
         u32::try_from(LIFE.as_secs()).map_or(u32::MAX, |life| life.saturating_mul(2))
     }
@@ -80,13 +81,13 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     impl Tickets {
-        /// As if so much time had gone by.
+        /// Acts as if this much time had passed.
         pub(in crate::net) fn grow_older(&self, by: Duration) {
             self.keys.lock().unwrap().since -= by;
         }
     }
 
-    /// Under another key a ticket says so in its first 16 octets (RFC 5077 4).
+    /// The key's name: the first 16 octets of a ticket (RFC 5077 4).
     fn key(ticket: &[u8]) -> &[u8] {
         &ticket[..16]
     }
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(tickets.lifetime(), 12 * 60 * 60);
     }
 
-    /// Nobody came for a while: the key's time was over all the same.
+    /// A key expires even if nobody connects for a while.
     #[test]
     fn a_quiet_server_takes_no_old_tickets() {
         for (quiet, taken) in
@@ -125,7 +126,7 @@ mod tests {
         }
     }
 
-    /// However late a key was exchanged, its tickets end in time.
+    /// A late rotation does not prolong the life of the old key's tickets.
     #[test]
     fn a_late_exchange_prolongs_nothing() {
         let tickets = Tickets::new().unwrap();

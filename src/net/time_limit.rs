@@ -1,7 +1,7 @@
-//! A time limit for waits that follow each other closely, on one timer.
+//! A time limit for waits that follow each other closely, with one timer.
 //!
-//! A timer for each wait is entered among all others and taken out again a moment later, which costs more than most of these waits.
-//! This one stays where it is as long as it would not go off too late; should it go off too early, it is moved.
+//! Registering a timer for each wait and cancelling it a moment later costs more than most of these waits. This timer
+//! stays registered as long as it would not fire too late; if it fires too early, it is moved.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -12,24 +12,25 @@ use pin_project_lite::pin_project;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// For one wait at a time. While there was none it holds no timer.
+/// Limits one wait at a time. It holds no timer until the first wait.
 #[derive(Debug, Default)]
 pub struct TimeLimit {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimeLimit {
-    /// What `waiting` comes to; `None` where it has not by the `deadline`.
+    /// Resolves to the output of `waiting`, or `None` if that is not ready by `deadline`.
     pub fn until<F: Future>(&mut self, deadline: Instant, waiting: F) -> Limited<'_, F> {
         Limited { end: End::At(deadline), timer: &mut self.timer, waiting }
     }
 
-    /// What `waiting` comes to; `None` where it has not after so long. What needs no wait asks for no time.
+    /// Resolves to the output of `waiting`, or `None` if that is not ready within `limit`. A future that is ready at
+    /// once costs no look at the clock.
     pub fn within<F: Future>(&mut self, limit: Duration, waiting: F) -> Limited<'_, F> {
         Limited { end: End::After(limit), timer: &mut self.timer, waiting }
     }
 
-    /// Lets go of the timer, where no wait follows for a while.
+    /// Releases the timer, when no wait follows for a while.
     pub fn rest(&mut self) {
         self.timer = None;
     }
@@ -38,7 +39,7 @@ impl TimeLimit {
 #[derive(Debug, Clone, Copy)]
 enum End {
     At(Instant),
-    /// From the first look on.
+    /// Counted from the first poll.
     After(Duration),
 }
 
@@ -71,7 +72,7 @@ impl<F: Future> Future for Limited<'_, F> {
             timer.as_mut().reset(deadline);
         }
         loop {
-            // Also where the wait has used up what a task may do at a time.
+            // `unconstrained`: the timer fires even if `waiting` has used up the task's budget.
             ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             if timer.deadline() >= deadline {
                 return Poll::Ready(None);
@@ -96,7 +97,7 @@ mod tests {
         let mut limit = TimeLimit::default();
         let began = Instant::now();
         assert_eq!(limit.within(HOUR, sleep(SHORT)).await, Some(()));
-        // Its timer is an hour ahead, then long over, then a little too early.
+        // Its timer is an hour ahead, then long past, then a little too early.
         for (times, rest) in [(1, false), (1, false), (3, false), (1, true)] {
             let began = Instant::now();
             assert_eq!(limit.within(SHORT * times, pending::<()>()).await, None);
@@ -115,7 +116,7 @@ mod tests {
         assert!(began.elapsed() < HOUR);
     }
 
-    /// A timer that is left behind by a shorter wait ends no longer one.
+    /// A timer left behind by a shorter wait does not end a longer one.
     #[tokio::test]
     async fn one_that_goes_off_too_early_is_moved() {
         const SHORT: Duration = Duration::from_millis(20);

@@ -1,8 +1,8 @@
-//! TLS configuration: the server's certificate towards clients, the trust anchors towards the upstream.
+//! TLS configuration: the server's certificates towards clients, the trust anchors towards the upstream.
 //!
-//! TLS 1.2 (RFC 5246) and 1.3 (RFC 8446), provider aws-lc-rs named explicitly, so that no other one linked in by a
-//! dependency can take its place. Tickets are stateless (RFC 5077, RFC 8446 4.6.1): a session costs no memory once it is closed.
-//! Their keys change every six hours (`tickets.rs`).
+//! TLS 1.2 (RFC 5246) and 1.3 (RFC 8446). The provider aws-lc-rs is named explicitly, so that no other one linked in by
+//! a dependency can take its place. Tickets are stateless (RFC 5077, RFC 8446 4.6.1): a session costs no memory once it
+//! is closed. Their keys change every six hours (`tickets.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use super::tickets::Tickets;
 pub use super::trust::client_config;
 use super::trust::{KeyPair, anchors_of};
 
-/// Why TLS cannot be set up; names the file and what would be right.
+/// Why TLS cannot be set up; names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsError(pub String);
 
-/// Shakes hands with clients. Cheap to clone.
+/// Performs TLS handshakes with clients. Cheap to clone.
 #[derive(Clone)]
 pub struct Acceptor {
     acceptor: TlsAcceptor,
@@ -32,16 +32,16 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// With these pairs, of which the first is the default. Clients are asked for a certificate of an authority in `client_ca`,
-    /// where that is given, and need none.
+    /// Serves these pairs, the first of which is the default. With `client_ca`, clients are asked for a certificate of
+    /// one of its authorities; they may do without.
     ///
     /// # Errors
-    /// A file is missing, encrypted, holds no certificate or key, or a pair does not fit together.
+    /// A file is missing, encrypted, or holds no certificate or key, or a pair does not match.
     pub fn open(pairs: Vec<KeyPair>, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         Self::with(Served::open(pairs)?, client_ca)
     }
 
-    /// The same with those beside a default that is still to be made.
+    /// Like [`Self::open`], but all pairs are additional ones: the default does not exist yet.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -55,24 +55,24 @@ impl Acceptor {
         Ok(Self { acceptor: TlsAcceptor::from(config), served })
     }
 
-    /// The certificates.
+    /// The certificates in use.
     pub fn served(&self) -> &Arc<Served> {
         &self.served
     }
 
-    /// Shakes hands.
+    /// Performs the handshake.
     ///
     /// # Errors
-    /// The client does not want what we offer, or went away.
+    /// The client accepts nothing that we offer, or the connection is lost.
     pub async fn accept(&self, tcp: TcpStream) -> std::io::Result<Stream> {
         Ok(Stream::Server(Box::new(self.acceptor.accept(tcp).await?)))
     }
 }
 
-/// The server's side: TLS 1.2 and 1.3 with this certificate chain and key. Checks that they fit together.
+/// The server's configuration: TLS 1.2 and 1.3 with this certificate chain and key. Checks that they match.
 ///
 /// # Errors
-/// A file is missing, encrypted, holds no certificate or key, or the two do not fit.
+/// A file is missing, encrypted, or holds no certificate or key, or the two do not match.
 #[cfg(test)]
 pub(crate) fn server_config(
     certificate: &Path,
@@ -115,13 +115,13 @@ fn with_certificates(
     config.ticketer = tickets;
     // One is enough for a mail program, which opens one connection at a time; each costs octets and CPU.
     config.send_tls13_tickets = 1;
-    // All are good, but which one it is must not be the choice of somebody's broken client.
+    // All suites are good, but a client's broken preference should not decide.
     config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 
-/// Its suites in the order of what they cost: those with SHA-384 last, which is a fifth of a session with one message
-/// (docs/decisions/0019-the-order-of-cipher-suites.md).
+/// The provider with its suites ordered by cost: those with SHA-384 last, which take a fifth of a session with one
+/// message (docs/decisions/0019-the-order-of-cipher-suites.md).
 fn server_provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
@@ -135,7 +135,7 @@ fn server_provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// The provider of all cryptography of TLS in this program.
+/// The crypto provider of all TLS in this program.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -150,7 +150,7 @@ mod tests {
     use super::super::self_signed::generate;
     use super::*;
 
-    /// A pair on disk.
+    /// Writes a pair to disk.
     fn pair(folder: &Path, name: &str) -> (PathBuf, PathBuf, String) {
         let (certificate, key) = generate(&["mail.example.org"]).unwrap();
         let paths = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
@@ -182,7 +182,7 @@ mod tests {
             .with_no_client_auth()
     }
 
-    /// A handshake in memory, and the ticket that follows it.
+    /// Performs a handshake in memory and passes on the ticket that follows it.
     fn handshake(
         server: &Arc<rustls::ServerConfig>,
         client: &Arc<rustls::ClientConfig>,
@@ -191,7 +191,7 @@ mod tests {
         Ok((server.handshake_kind().unwrap(), server.protocol_version().unwrap()))
     }
 
-    /// The server's end behind it.
+    /// The server's end of the connection after the handshake.
     fn negotiated(
         server: &Arc<rustls::ServerConfig>,
         client: &Arc<rustls::ClientConfig>,
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Over the exchange of the tickets' keys sessions are resumed; with a ticket beyond its life the handshake is a full one, and
+    /// Sessions resume across a rotation of the tickets' keys; with an expired ticket the handshake is a full one, and
     /// mail goes on.
     #[test]
     fn resumed_as_long_as_the_ticket_lives() {
@@ -250,16 +250,16 @@ mod tests {
             let served = KeyPair { certificate: certificate.clone(), private_key: key.clone() };
             let served = Arc::new(Served::open(vec![served]).unwrap());
             let server = with_certificates(served, None, Arc::clone(&tickets)).unwrap();
-            // Of each the first ticket is the one in question.
+            // The first ticket of each client is the one under test.
             let clients = [(); 3].map(|()| Arc::new(client(&pem, &[version])));
             for client in &clients {
                 assert_eq!(handshake(&server, client).unwrap().0, Full);
             }
             for (client, kind) in clients.iter().zip([Resumed, Resumed, Full]) {
-                // After five, ten and fifteen hours.
+                // At five, ten and fifteen hours.
                 tickets.grow_older(std::time::Duration::from_secs(5 * 60 * 60));
                 assert_eq!(handshake(&server, client).unwrap().0, kind, "{version:?}");
-                // And the new ticket is one of the new key.
+                // And the new ticket uses the new key.
                 assert_eq!(handshake(&server, client).unwrap().0, Resumed, "{version:?}");
             }
         }

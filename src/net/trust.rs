@@ -1,4 +1,4 @@
-//! Whom we trust as a TLS client, the system's anchors and those that the operator adds; and who we say we are.
+//! Whom we trust as a TLS client, the system's anchors and those that the operator adds, and how we identify ourselves.
 //!
 //! Certificates are always verified, names included (RFC 6125); there is no switch to turn that off.
 
@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::pem;
 use super::tls::TlsError;
 
-/// The certificate by which a client or a server identifies itself, and its key; both PEM.
+/// The certificate with which a client or server identifies itself, and its key; both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {
     /// Its own certificate first, then the chain.
@@ -19,10 +19,11 @@ pub struct KeyPair {
     pub private_key: PathBuf,
 }
 
-/// The client's side: the system's trust anchors and those in `ca`; where the server asks for it, our certificate.
+/// The client's configuration: trusts the system's anchors and those in `ca`, and shows our certificate if the server
+/// asks for one.
 ///
 /// # Errors
-/// `ca` is missing or holds no certificate; there is no anchor at all; or the pair does not fit together.
+/// `ca` is missing or holds no certificate; there is no anchor at all; or the pair does not match.
 pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut anchors = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
@@ -54,10 +55,10 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
     Ok(Arc::new(config))
 }
 
-/// The trust anchors in a PEM file.
+/// Reads the trust anchors of a PEM file.
 ///
 /// # Errors
-/// It is missing, or holds no certificate, or one that cannot be an anchor.
+/// The file is missing, or holds no certificate or one that cannot be an anchor.
 pub(super) fn anchors_of(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut anchors = RootCertStore::empty();
     for certificate in pem::certificates(path)? {
