@@ -1,7 +1,8 @@
-//! Password checks: slow by intention, hence on blocking threads, and a bounded number at once.
+//! Password checks: deliberately slow, hence on blocking threads, and limited in number.
 //!
-//! Unless told otherwise the bound is one core less than there are, so that mail flows while passwords are guessed; it bounds
-//! the memory of Argon2id too. What succeeded lately is not checked again ([`super::recent`]) and waits for no place.
+//! Unless configured otherwise the limit is one less than the number of cores, so that mail flows while passwords are
+//! guessed; it also limits the memory that Argon2id takes. A password that was right lately is not checked again
+//! ([`super::recent`]) and needs no place.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -15,17 +16,17 @@ use zeroize::Zeroizing;
 use super::sasl::prepared;
 use super::scheme::Secret;
 
-/// RFC 4616 2 asks for 255 octets at least; the time of SHA-crypt grows with the length, so there is an end to it.
+/// RFC 4616 2 requires at least 255 octets. There is a limit because the time of SHA-crypt grows with the length.
 pub(super) const MAX_PASSWORD: usize = 1024;
 
-/// How long a check waits for its turn.
+/// How long a check waits for a place.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A password in the forms in which it may have been hashed.
+/// A password in every form in which it may have been hashed.
 pub(super) type Forms = Vec<Zeroizing<Vec<u8>>>;
 
-/// Those who made the hash may have prepared the password (RFC 4616 2 and SCRAM clients do, `doveadm pw` does not),
-/// and so may the mail program that sends it: prepared first, then as it came.
+/// Returns the prepared form, then the password as it came. Whoever made the hash may have prepared the password (RFC
+/// 4616 2 and SCRAM clients do, `doveadm pw` does not), and so may the mail program that sends it.
 pub(super) fn forms(password: &[u8]) -> Forms {
     if password.len() > MAX_PASSWORD {
         return vec![Zeroizing::default()];
@@ -40,28 +41,28 @@ pub(super) fn forms(password: &[u8]) -> Forms {
     forms
 }
 
-/// Too many passwords are being checked.
+/// Too many passwords are being checked at once.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Crowded;
 
-/// Bounds the checks that run at once.
+/// Limits how many checks run at once.
 pub(super) struct Checks {
     permits: ArcSwap<Semaphore>,
 }
 
 impl Checks {
-    /// So many; 0: as there are cores, less one.
+    /// Allows `most` checks at once; 0: the number of cores less one.
     pub(super) fn new(most: usize) -> Self {
         Self { permits: ArcSwap::from_pointee(Semaphore::new(places(most))) }
     }
 
-    /// So many from now on. Those that run, and who waits for them, keep the old places until they are done.
+    /// Allows `most` checks from now on. Checks that run or wait already keep their old places until they are done.
     pub(super) fn adopt(&self, most: usize) {
         self.permits.store(Arc::new(Semaphore::new(places(most))));
     }
 
-    /// Which of the forms the secret is the hash of. An empty password never is it. A check that has begun keeps its
-    /// place until it is done, even if nobody waits for it any more.
+    /// Returns which of the forms the secret is the hash of, if any; an empty password never matches. A check that has
+    /// begun keeps its place until it is done, even if its caller is gone.
     ///
     /// # Errors
     /// No place became free in time.
@@ -78,7 +79,7 @@ impl Checks {
         Ok(check.await.ok().flatten())
     }
 
-    /// Takes all places, for tests that must tell who needs one.
+    /// Takes all places, for tests of what needs one.
     #[cfg(test)]
     pub(super) async fn occupy(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
         let places = u32::try_from(self.permits.load().available_permits()).ok()?;
@@ -86,7 +87,7 @@ impl Checks {
     }
 }
 
-/// 0: as there are cores, less one.
+/// The number of places; 0 stands for the number of cores less one.
 fn places(most: usize) -> usize {
     let cores = available_parallelism().map_or(1, usize::from);
     if most == 0 { cores.saturating_sub(1).max(1) } else { most }

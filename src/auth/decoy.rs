@@ -1,7 +1,7 @@
-//! What stands in for somebody who is not in the users file, so that nobody can ask who is.
+//! Stand-ins for names that are not in the users file, so that nobody can find out which names are.
 //!
-//! A decoy depends on the name and on an install secret alone: two probes get the same salt and iteration count, as
-//! they would for a user, also after a restart. Its cost is that of a user of the file, drawn by the name.
+//! A decoy depends only on the name and an install secret: it has the same salt and iteration count each time, as a
+//! user would, even after a restart. Its cost is that of a user in the file, chosen by the name.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ impl Decoys {
         Self { secret: Zeroizing::new(secret) }
     }
 
-    /// For a password: the hash of somebody else, the check against which is not to be believed but costs what is usual.
+    /// For a password: another user's hash. The result of the check is ignored; its cost is the usual one.
     pub(super) fn secret(&self, name: &str, users: &Users) -> Option<Arc<Secret>> {
         self.model(name, users).map(User::secret)
     }
 
-    /// For SCRAM: a verifier that no proof fits. `None` where nobody of the file has one.
+    /// For SCRAM: a verifier that no proof matches; `None` if nobody in the file has one.
     pub(super) fn verifier(&self, name: &str, users: &Users) -> Option<Verifier> {
         match self.model(name, users)?.hash()? {
             Hash::Scram(verifier) => Some(verifier.decoy(|label| self.octets(name, label))),
@@ -40,13 +40,13 @@ impl Decoys {
         users.model(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
-    /// Spellings under which one user would be found have the same octets.
+    /// Pseudo-random octets for a name; spellings that would find the same user yield the same octets.
     fn octets(&self, name: &str, label: &str) -> Key {
         mac(self.secret.as_slice(), &[b"gatepost decoy ", label.as_bytes(), b"\0", folded(name).as_bytes()])
     }
 }
 
-/// What the spellings have in common under which one user would be found.
+/// The common form of all spellings that would find the same user.
 pub(super) fn folded(name: &str) -> String {
     prepared(name).map_or_else(|| name.to_ascii_lowercase(), |name| name.to_ascii_lowercase())
 }

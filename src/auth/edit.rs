@@ -1,8 +1,8 @@
-//! Editing the users file: one line changes, everything else stays as it is, octet for octet.
+//! Edits the users file: one line changes, everything else stays as it is, octet for octet.
 //!
-//! Comments, blank lines, order, further fields and line ends belong to whoever wrote them; so do owner and mode of the
-//! file, and the place that a symbolic link points to. A file that could not be read whole is not edited. Edits at the
-//! same time wait for each other, by a lock on the folder. Blocking calls, slow by intention (they derive a key).
+//! Comments, blank lines, order, further fields and line endings are kept, as are owner and mode of the file and the
+//! target of a symbolic link. A file that cannot be read completely is not edited. Concurrent edits wait for each
+//! other, by a lock on the folder. Calls block and are deliberately slow (they derive a key).
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -29,36 +29,36 @@ pub enum EditError {
     /// No mail program could log in with it, or everybody could.
     #[error("the password {0}")]
     Password(&'static str),
-    /// `add` of a name that is there, but perhaps for its case.
+    /// `add` of a name that exists, perhaps in another case.
     #[error("`{0}` is there already; `gatepost user passwd {0}` changes the password")]
     Exists(String),
-    /// `passwd` or `remove` of a name that is not there.
+    /// `passwd` or `remove` of a name that does not exist.
     #[error("there is no user `{}`; `gatepost user list` shows all", .0.escape_debug())]
     Unknown(String),
-    /// The file as it is cannot be used.
+    /// The file cannot be used as it is.
     #[error(transparent)]
     Users(#[from] UsersError),
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] DurableError),
-    /// The system gives no random octets.
+    /// The system provides no random octets.
     #[error("no random octets for a salt: {0}")]
     Random(#[from] getrandom::Error),
 }
 
-/// What the file looks like now.
+/// The result of an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edited {
-    /// Whose line changed, as the file spells it.
+    /// The user whose line changed, as the file spells the name.
     pub name: String,
-    /// How many users there are. A running Gatepost refuses a file without any.
+    /// How many users there are now. A running Gatepost refuses a file without any.
     pub users: usize,
 }
 
-/// Adds a user behind all others; makes the file (mode 0600, with its version in a comment) where there is none.
+/// Adds a user at the end. Creates a missing file (mode 0600, with its version in a comment).
 ///
 /// # Errors
-/// As [`EditError`] says; then nothing was changed.
+/// See [`EditError`]; nothing was changed.
 pub fn add(path: &Path, name: &str, password: &str) -> Result<Edited, EditError> {
     check_name(name)?;
     let hash = hash(password)?;
@@ -73,10 +73,10 @@ pub fn add(path: &Path, name: &str, password: &str) -> Result<Edited, EditError>
     })
 }
 
-/// Gives a user another password.
+/// Sets a user's password.
 ///
 /// # Errors
-/// As [`EditError`] says; then nothing was changed.
+/// See [`EditError`]; nothing was changed.
 pub fn passwd(path: &Path, name: &str, password: &str) -> Result<Edited, EditError> {
     let hash = hash(password)?;
     edit(path, Missing::Fails, |text, users| {
@@ -88,7 +88,7 @@ pub fn passwd(path: &Path, name: &str, password: &str) -> Result<Edited, EditErr
 /// Removes a user's line.
 ///
 /// # Errors
-/// As [`EditError`] says; then nothing was changed.
+/// See [`EditError`]; nothing was changed.
 pub fn remove(path: &Path, name: &str) -> Result<Edited, EditError> {
     edit(path, Missing::Fails, |text, users| {
         let (name, entry) = find(text, users, name)?;
@@ -96,14 +96,14 @@ pub fn remove(path: &Path, name: &str) -> Result<Edited, EditError> {
     })
 }
 
-/// What a file that is not there means.
+/// How a missing file is treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     IsEmpty,
     Fails,
 }
 
-/// `change` makes whose line it is and the new text of the old text.
+/// Replaces the text of the file; `change` returns the user's name and the new text.
 fn edit(
     path: &Path,
     missing: Missing,
@@ -113,7 +113,7 @@ fn edit(
     let io = |cause| UsersError::io(&path, cause);
     let wrong = |problem| UsersError::line(&path, problem);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Until the end of this function. The file itself cannot be locked: it is replaced.
+    // Held until the end of this function. The file itself cannot be locked, since it is replaced.
     let lock = File::open(parent).map_err(|cause| UsersError::io(parent, cause))?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|cause| UsersError::io(parent, cause.into()))?;
 
@@ -127,7 +127,7 @@ fn edit(
     let text = users::text(&content).map_err(wrong)?;
     let users = Users::parse(&content).map_err(wrong)?;
     let (name, text) = change(text, &users)?;
-    // Whatever the change was, what is written can be read.
+    // Ensures that what is written can be read back.
     let users = Users::parse(text.as_bytes()).map_err(wrong)?.len();
 
     let folder = Arc::new(Folder::open(parent)?);
@@ -147,11 +147,11 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     Ok((content, file.metadata()?))
 }
 
-/// Where the file itself is, or will be: a link to it is followed, not replaced.
+/// Returns where the file itself is or will be: a symbolic link is followed, not replaced.
 fn resolve(path: &Path) -> Result<PathBuf, UsersError> {
     match path.canonicalize() {
         Ok(path) => Ok(path),
-        // A link to a file that is yet to be made is no reason to make one in its place.
+        // A dangling link is an error; it is not replaced by a file.
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(path.to_path_buf()),
         Err(cause) => Err(UsersError::io(path, cause)),
     }
@@ -177,7 +177,7 @@ fn check_name(name: &str) -> Result<(), EditError> {
     Ok(())
 }
 
-/// The HASH of a password. Prepared where it can be, as mail programs do it for PLAIN and SCRAM (RFC 4013).
+/// Hashes a password; prepared if possible, as mail programs do for PLAIN and SCRAM (RFC 4013).
 fn hash(password: &str) -> Result<String, EditError> {
     if password.is_empty() {
         return Err(EditError::Password("is empty"));
@@ -200,7 +200,7 @@ mod tests {
 
     const CRYPT: &str = "$5$rounds=1000$8g3bLFkL5Aut2SOi$GLcj/dD3LUBe6HsKOb/.Md/0lurit91j96ihy0vhx/2";
 
-    /// The content with each new verifier as `NEW`.
+    /// The content with each new verifier replaced by `NEW`.
     fn content(path: &Path) -> String {
         let text = std::fs::read_to_string(path).unwrap();
         text.split_inclusive([':', '\n', ' ', '\r'])
@@ -256,7 +256,7 @@ mod tests {
     fn what_was_written_verifies() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
-        // A ligature is prepared; an emoji cannot be.
+        // A ligature can be prepared; an emoji cannot.
         for (name, password, verifies) in
             [("a", "pass word", "pass word"), ("b", "\u{fb01}sh", "fish"), ("c", "🔑", "🔑")]
         {

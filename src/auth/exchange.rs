@@ -1,8 +1,8 @@
-//! One SASL exchange. rsasl's step is pure CPU and runs inline; what it has to wait for is awaited between steps.
+//! One SASL exchange. rsasl's step is pure CPU and runs inline; waiting happens between steps.
 //!
-//! Unknown user, wrong password and a wrong authorization identity take the same steps and the same work: who is not
-//! there has a decoy ([`super::decoy`]), and the authorization identity is judged last. A channel binding that does not
-//! fit is a wrong password. RFC 4954, 4616, 7677, 9266.
+//! An unknown user, a wrong password and a wrong authorization identity take the same steps and the same work: an
+//! unknown user gets a decoy ([`super::decoy`]), and the authorization identity is judged last. A channel binding that
+//! does not match counts as a wrong password. RFC 4954, 4616, 7677, 9266.
 
 use std::mem;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use super::users::User;
 use super::{Directory, Mechanism, SaslStep, Shared, check, scram};
 use crate::account::{Account, MAX_NAME};
 
-/// What stands for the log: why somebody was denied.
+/// Why a login was denied, as the log says it.
 const UNKNOWN: &str = "unknown user";
 const SHUT_OUT: &str = "the user's hash cannot be used";
 const PASSWORD: &str = "wrong password";
@@ -32,18 +32,18 @@ const DOWNGRADE: &str = "the offer of SCRAM-SHA-256-PLUS was kept from the clien
 /// One SASL exchange, from AUTH to 235 or 535.
 pub struct Exchange {
     shared: Arc<Shared>,
-    /// The users as of the beginning: one exchange sees one version of the file.
+    /// The users as of the beginning: an exchange sees one version of the file.
     directory: Arc<Directory>,
     state: State,
     origin: IpAddr,
     guessed: Option<Guessed>,
 }
 
-/// What the next response is.
+/// What the next response has to be.
 enum State {
-    /// PLAIN's one message.
+    /// The single message of PLAIN.
     Plain,
-    /// LOGIN's initial response, or nothing.
+    /// The initial response of LOGIN, or none.
     Login,
     LoginName(Session),
     LoginPassword(Session),
@@ -53,16 +53,16 @@ enum State {
         name: String,
         authzid: Option<String>,
     },
-    /// The client has seen our signature; RFC 4954 has no place for it in the 235, so an empty response follows.
+    /// The client has received our signature. RFC 4954 has no room for it in the 235, so an empty response follows.
     ScramSeen {
         name: String,
         account: Account,
     },
-    /// EXTERNAL's one message; the certificate has said who it is.
+    /// The single message of EXTERNAL; the certificate has named the client.
     External {
         name: String,
     },
-    /// Over, one way or the other.
+    /// The exchange has ended.
     Over,
 }
 
@@ -90,14 +90,14 @@ impl Exchange {
         Self { shared, directory, state: State::External { name }, origin, guessed: None }
     }
 
-    /// After success: whether it came after many guesses.
+    /// After success: the guesses that preceded it, if there were many.
     pub fn guessed(&self) -> Option<Guessed> {
         self.guessed
     }
 
     /// Takes the initial response (`None`: there was none) or the response to the last challenge, decoded from base64.
     pub async fn step(&mut self, response: Option<&[u8]>) -> SaslStep {
-        // Taken out: a step that is dropped or fails leaves nothing to go on with.
+        // Taken out, so that a step that fails or is dropped leaves nothing to continue.
         let stepped = match (mem::replace(&mut self.state, State::Over), response) {
             (state @ (State::Plain | State::ScramFirst(_) | State::External { .. }), None) => {
                 self.ask(state, Vec::new())
@@ -123,7 +123,7 @@ impl Exchange {
         Ok(SaslStep::Challenge(challenge))
     }
 
-    /// RFC 4616 2: `[authzid] NUL authcid NUL passwd`.
+    /// Handles RFC 4616 2: `[authzid] NUL authcid NUL passwd`.
     async fn plain(&mut self, message: &[u8]) -> Result<SaslStep, Refused> {
         let mut parts = message.split(|octet| *octet == 0);
         let (Some(authzid), Some(name), Some(password), None) =
@@ -133,8 +133,8 @@ impl Exchange {
         };
         let authzid = std::str::from_utf8(authzid).map_err(|_| Refused::Message)?;
         let name = std::str::from_utf8(name).map_err(|_| Refused::Message)?;
-        // What rsasl refuses now cannot be prepared (SASLprep), or is empty. RFC 4616 2 lets the verification fail
-        // then; we verify what came all the same, since a password with an emoji may well have been hashed.
+        // A password that rsasl refuses here is empty or cannot be prepared (SASLprep). RFC 4616 2 allows that to fail;
+        // we verify it as it came, since a password with an emoji may well have been hashed.
         let claim =
             Session::password(Mechanism::Plain)?.step(Some(message)).ok().and_then(|stepped| stepped.claim);
         let name = match &claim {
@@ -144,7 +144,7 @@ impl Exchange {
         Ok(self.verify(name, Some(authzid), password).await)
     }
 
-    /// RFC 4422 A.1: the authorization identity, or nothing.
+    /// Handles RFC 4422 A.1: the authorization identity, or nothing.
     fn certified(&self, name: &str, authzid: &[u8]) -> Result<SaslStep, Refused> {
         let authzid = std::str::from_utf8(authzid).map_err(|_| Refused::Message)?;
         match self.judge(name, Some(authzid), true) {
@@ -153,7 +153,8 @@ impl Exchange {
         }
     }
 
-    /// The server speaks first; rsasl ignores what comes with its first step, and its prompts are not the customary ones.
+    /// The server speaks first. rsasl ignores the response to its first step, and its prompts are not the customary
+    /// ones.
     fn login(&mut self, response: Option<&[u8]>) -> Result<SaslStep, Refused> {
         let session = Session::password(Mechanism::Login)?.step(None)?.session;
         match response {
@@ -183,7 +184,7 @@ impl Exchange {
             return Ok(denied(&first.name, why, false));
         }
         let users = &self.directory.users;
-        // Made for everybody: the microseconds that it takes would tell who is there.
+        // Made for everybody: the microseconds that it takes would reveal who exists.
         let decoy = self.shared.decoys.verifier(&first.name, users).ok_or(Refused::Message)?;
         let verifier = match self.directory.find(&first.name).and_then(User::hash) {
             Some(Hash::Scram(verifier)) => verifier.clone(),
@@ -213,7 +214,7 @@ impl Exchange {
             return Ok(later(&name));
         }
         let Stepped { output, claim, .. } = session.step(Some(message))?;
-        // Our signature proves that the password was right: it must not go out unless the client is let in.
+        // Our signature proves that the password was right, so it must not be sent unless the client is let in.
         match self.judge(&name, authzid, claim.is_some()) {
             Ok(_) if !self.came_through(&attempt) => Ok(later(&name)),
             Ok(account) => self.ask(State::ScramSeen { name, account }, output),
@@ -221,7 +222,7 @@ impl Exchange {
         }
     }
 
-    /// Checks a password; one for a user who is not there against a decoy.
+    /// Checks a password; for an unknown user against a decoy.
     async fn verify(&mut self, name: &str, authzid: Option<&str>, password: &[u8]) -> SaslStep {
         let attempt = self.attempt(name, password);
         if !self.may_try(&attempt).await {
@@ -233,7 +234,8 @@ impl Exchange {
         let forms = check::forms(password);
         let known_as = user.map_or(name, User::name);
         let digests = self.shared.recent.digests(known_as, &forms);
-        // Who is not let in even with the right password pays in full: a quick 535 would tell that it is right.
+        // Someone who is not let in even with the right password waits for the full check: a quick 535 would reveal
+        // that it is right.
         let welcome = user.is_some() && self.judge(name, authzid, true).is_ok() && self.is_unchanged(name);
         let matches = match user.map(User::secret).or(decoy) {
             Some(secret)
@@ -252,7 +254,7 @@ impl Exchange {
         }
     }
 
-    /// The slow way to know; a success of those who are `welcome` is remembered.
+    /// Does the slow check; a success is remembered for those who are `welcome`.
     async fn check(
         &self,
         known_as: &str,
@@ -275,7 +277,7 @@ impl Exchange {
         self.shared.guesses.attempt(&folded(name), secret, self.origin)
     }
 
-    /// Whether a password may be tried; waits where guessing is slowed down.
+    /// Whether a password may be tried; waits while guessing is slowed down.
     async fn may_try(&self, attempt: &Attempt) -> bool {
         match self.shared.guesses.leave(attempt, Instant::now()) {
             Leave::Now => true,
@@ -287,8 +289,8 @@ impl Exchange {
         }
     }
 
-    /// It was right; `false` where so many were wrong meanwhile that this must not be told: whoever tries a hundred at once
-    /// learns no more than who tries one after the other.
+    /// Counts a success. Returns `false` if so many guesses were wrong meanwhile that the success must not be revealed:
+    /// trying a hundred at once reveals no more than trying them one by one.
     fn came_through(&mut self, attempt: &Attempt) -> bool {
         let now = Instant::now();
         let told = self.shared.guesses.leave(attempt, now) != Leave::Later;
@@ -302,7 +304,7 @@ impl Exchange {
         self.shared.guesses.missed(attempt, Instant::now())
     }
 
-    /// Who it is, given whether the secret was right.
+    /// Decides who the client is, given whether the secret was right.
     fn judge(&self, name: &str, authzid: Option<&str>, proven: bool) -> Result<Account, &'static str> {
         let user = self.directory.find(name).ok_or(UNKNOWN)?;
         if user.shut_out().is_some() {
@@ -319,8 +321,8 @@ impl Exchange {
         }
     }
 
-    /// Lets in who is still in the file as they were when the exchange began: whose line changed meanwhile would
-    /// otherwise escape the end of their sessions.
+    /// Lets the user in if the line in the file is still the one from the beginning of the exchange; otherwise this
+    /// session would escape when that user's sessions are ended.
     fn success(&self, name: &str, account: Account) -> SaslStep {
         if self.is_unchanged(name) { SaslStep::Success(account) } else { denied(name, CHANGED, false) }
     }
@@ -330,7 +332,8 @@ impl Exchange {
     }
 }
 
-/// The name goes to the log and to counters: without control characters, and no longer than a user's could be.
+/// The name goes to the log and to counters, so it is stripped of control characters and cut to the length of a user's
+/// name.
 fn denied(name: &str, why: &'static str, counted: bool) -> SaslStep {
     SaslStep::Denied { name: shown(name), why, counted }
 }
@@ -380,7 +383,7 @@ mod tests {
         authenticator(&format!("Anna@example.org:{SCRAM}\nbob:{SCRAM}\na,b=c:{SCRAM}\nout:{{SSHA}}x\n"))
     }
 
-    /// The steps of an exchange, as short texts; `-` is no initial response.
+    /// Plays an exchange and returns its steps as short texts; the response `-` stands for no initial response.
     async fn played(authenticator: &Authenticator, mechanism: &str, responses: &[&[u8]]) -> Vec<String> {
         let mut exchange = authenticator.exchange(mechanism, HERE, None).unwrap();
         let mut steps = Vec::new();
@@ -408,10 +411,10 @@ mod tests {
             ("\0bob\0correct horse", "235 user:bob"),
             // As the file spells it.
             ("\0ANNA@example.org\0correct horse", "235 user:Anna@example.org"),
-            // RFC 4013: prepared.
+            // Prepared (RFC 4013).
             ("\0b\u{ad}ob\0correct horse", "235 user:bob"),
             ("\0bob\0correct\u{a0}horse", "235 user:bob"),
-            // RFC 4616 2: the authorization identity.
+            // The authorization identity (RFC 4616 2).
             ("bob\0bob\0correct horse", "235 user:bob"),
             ("BOB\0bob\0correct horse", "235 user:bob"),
             ("anna@EXAMPLE.org\0Anna@example.org\0correct horse", "235 user:Anna@example.org"),
@@ -475,7 +478,7 @@ mod tests {
             (&["bob"][..], &["-", ""][..], &["334 ", "235 user:bob"][..]),
             (&["bob"], &[""], &["235 user:bob"]),
             (&["BOB"], &["bob"], &["235 user:bob"]),
-            // The first that somebody has.
+            // The first name that is a user's.
             (&["carl", "anna@EXAMPLE.org", "bob"], &[""], &["235 user:Anna@example.org"]),
             (&["bob"], &["anna@example.org"], &["535 bob: authorization identity"]),
             (&["bob"], &["root"], &["535 bob: authorization identity"]),
@@ -489,7 +492,7 @@ mod tests {
             }
             assert_eq!(steps, expected, "{certificate:?}");
         }
-        // Who is shut out does not come in by another of his names.
+        // A user who is shut out does not get in by another name.
         for nobody in [&["carl"][..], &["out"], &["out", "bob"], &[""], &[]] {
             assert!(authenticator.external(&names(nobody), HERE).is_none(), "{nobody:?}");
             assert!(!authenticator.knows(&names(nobody)));
@@ -499,7 +502,7 @@ mod tests {
 
     #[tokio::test]
     async fn passwords_of_all_schemes() {
-        // Latin-1 octets; what SASLprep refuses; what it changes.
+        // Latin-1 octets; a password that SASLprep refuses; one that it changes.
         for (hashed, sent) in [
             (&b"Gr\xf6\xdfe"[..], &b"Gr\xf6\xdfe"[..]),
             ("\u{1f511}".as_bytes(), "\u{1f511}".as_bytes()),
@@ -527,7 +530,7 @@ mod tests {
         assert_eq!(played(&crypt, "PLAIN", &[b"\0carl\0correct horse"]).await, ["535 carl: unknown user"]);
     }
 
-    /// Whether an exchange in one message ends while no check can be made, and how.
+    /// Returns whether and how an exchange of one message ends while no check can be made.
     async fn unchecked(authenticator: &Authenticator, message: &str) -> Option<String> {
         let _places = authenticator.shared.checks.occupy().await.unwrap();
         let mut exchange = authenticator.exchange("PLAIN", HERE, None).unwrap();
@@ -549,7 +552,7 @@ mod tests {
         std::fs::write(&path, format!("bob:{SCRAM}\nanna:{SCRAM}\n")).unwrap();
         let authenticator = Authenticator::open(Some(&path), &ALL, [7; 32]).unwrap();
         let right = "\0bob\0correct horse";
-        // Neither what is wrong nor what is right but not let in.
+        // Neither a wrong password nor a right one that does not let its user in.
         for (message, expected) in [
             ("\0bob\0wrong", "535 bob: wrong password"),
             ("root\0bob\0correct horse", "535 bob: authorization identity"),
@@ -563,7 +566,7 @@ mod tests {
         for (message, expected) in [
             (right, Some("235 user:bob")),
             ("BOB\0b\u{ad}ob\0correct\u{a0}horse", Some("235 user:bob")),
-            // All of these cost what they always did, the right password for whom it does not help too.
+            // These cost the full check as always, even the right password of a user who is not let in.
             ("\0bob\0wrong", None),
             ("\0bob\0", None),
             ("root\0bob\0correct horse", None),
@@ -572,7 +575,7 @@ mod tests {
         ] {
             assert_eq!(unchecked(&authenticator, message).await.as_deref(), expected, "{message}");
         }
-        // A further field is nobody's password. Another hash is, even if the old one comes back.
+        // A changed further field does not matter. A changed hash does, even if the old one comes back.
         replace(&authenticator, &format!("{SCRAM}:1000"));
         assert_eq!(unchecked(&authenticator, right).await.as_deref(), Some("235 user:bob"));
         replace(&authenticator, CRYPT);
@@ -581,7 +584,7 @@ mod tests {
         assert_eq!(unchecked(&authenticator, right).await, None);
     }
 
-    /// A client of RFC 5802, as small as can be.
+    /// A minimal client of RFC 5802.
     struct Client {
         header: &'static str,
         escaped: &'static str,
@@ -598,7 +601,7 @@ mod tests {
             format!("{}{}", self.header, self.bare())
         }
 
-        /// The client-final-message, and the signature to be expected.
+        /// Returns the client-final-message and the signature to expect.
         fn last(&self, challenge: &str) -> (String, String) {
             let part = |name: &str| challenge.split(',').find_map(|part| part.strip_prefix(name)).unwrap();
             let (nonce, salt, iterations) = (part("r="), part("s="), part("i="));
@@ -674,7 +677,7 @@ mod tests {
             (plus, "p=tls-exporter,,", "bob", "correct horse", ours, "235 user:bob"),
             (plus, "p=tls-exporter,a=bob,", "bob", "correct horse", ours, "235 user:bob"),
             (plus, "p=tls-exporter,a=root,", "bob", "correct horse", ours, "535 bob: authorization identity"),
-            // Somebody between us, who holds another TLS session with the client; or none at all.
+            // An attacker in between, who shares another TLS session with the client; or no TLS at all.
             (plus, "p=tls-exporter,,", "bob", "correct horse", theirs, "535 bob: wrong password"),
             (plus, "p=tls-exporter,,", "bob", "correct horse", b"", "535 bob: wrong password"),
             (plus, "p=tls-exporter,,", "bob", "wrong horse", ours, "535 bob: wrong password"),
@@ -691,7 +694,7 @@ mod tests {
             (plus, "n,,", "bob", "correct horse", b"", "501"),
             (plus, "y,,", "bob", "correct horse", b"", "501"),
             (plus, "p=,,", "bob", "correct horse", ours, "501"),
-            // Without it where it is offered.
+            // Not used although it is offered.
             (bare, "n,,", "bob", "correct horse", b"", "235 user:bob"),
             (
                 bare,
@@ -739,7 +742,7 @@ mod tests {
                 };
                 played(&authenticator, mechanism, responses).await.pop().unwrap()
             };
-            // The same again is no guess.
+            // A repeated password is not a guess.
             for password in ["1", "1", "1", "2", "3", "4", "1", "5"] {
                 assert!(tried(password).await.starts_with(&format!("535 {name}: ")), "{password}");
             }
@@ -752,7 +755,7 @@ mod tests {
     #[tokio::test]
     async fn each_scram_proof_is_a_guess() {
         let limits = GuessLimits { per_address: 3, ..GuessLimits::NONE };
-        // Sessions have it by then.
+        // By now sessions hold clones of the authenticator.
         let authenticator = scram_users();
         authenticator.clone().adopt(limits, 0);
         for (password, expected) in
@@ -767,7 +770,7 @@ mod tests {
         }
     }
 
-    /// Panics of this thread from now on; those that are caught show nowhere else.
+    /// Counts the panics of this thread from now on; caught ones show nowhere else.
     fn panics() -> Arc<AtomicUsize> {
         let (count, thread) = (Arc::new(AtomicUsize::new(0)), std::thread::current().id());
         let (counted, before) = (Arc::clone(&count), std::panic::take_hook());
@@ -793,7 +796,7 @@ mod tests {
                 played(&authenticator, "SCRAM-SHA-256", &[b"n,,n=bob,r=abc", message.as_bytes()]).await;
             assert_eq!(steps[1], "501", "{message}");
         }
-        // A well-formed proof that is none.
+        // A well-formed but wrong proof.
         for (name, why) in [("bob", "535 bob: wrong password"), ("carl", "535 carl: unknown user")] {
             let steps = played(
                 &authenticator,
@@ -821,7 +824,7 @@ mod tests {
         assert_eq!(unknown, probe("CARL").await);
         assert_eq!(known, probe("BOB").await);
         assert_ne!(unknown, other);
-        // Salts of the same length, the same iteration count.
+        // Salts of the same length, and the same iteration count.
         assert_eq!(known.0, unknown.0);
         assert_eq!(known.1.len(), unknown.1.len());
         assert_eq!(known.1.rsplit(',').next(), unknown.1.rsplit(',').next());

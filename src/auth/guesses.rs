@@ -1,9 +1,10 @@
-//! Guessing passwords: counted for each address (IPv6: /64) and for each account, slowed down, then put off for a while.
+//! Password guessing: counted per address (IPv6: /64) and per account; first slowed down, then refused for a while.
 //!
-//! A name that nobody has is counted as any other, so that this tells nothing either. The same wrong password again is no
-//! further guess: a mail program with a stale password is no thief. (Of SCRAM, which never shows the password, each try is
-//! one.) Who has lately logged in to an account from an address is known there, and nobody else's guesses keep him out; nor
-//! do they keep out anybody whose first tries on an account are right. Pure but for its lock; memory is bounded.
+//! A name that no user has is counted like any other, so that nothing is revealed. Repeating the same wrong password is
+//! not a further guess: a mail program with a stale password is no thief. (SCRAM never shows the password, so there
+//! each try is one.) An address from which a user has lately logged in is known to that account, and other people's
+//! guesses do not lock it out; nor do they lock out anyone whose first tries on an account are right. Pure except for
+//! its lock; memory is bounded.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,50 +18,50 @@ use zeroize::Zeroizing;
 use super::verifier::{Key, mac};
 use crate::account::Account;
 
-/// `[auth]`: how many wrong passwords are tolerated.
+/// The limits of `[auth]` on wrong passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuessLimits {
-    /// From one address within the period; 0: any number.
+    /// Guesses from one address within the period; 0: unlimited.
     pub per_address: usize,
-    /// Against one account within the period, before strangers have [`TRIES`] each; 0: any number.
+    /// Guesses at one account within the period, after which strangers have [`TRIES`] each; 0: unlimited.
     pub per_account: usize,
     /// How long a guess counts.
     pub period: Duration,
 }
 
 impl GuessLimits {
-    /// Any number is tolerated.
+    /// No limits.
     pub const NONE: Self = Self { per_address: 0, per_account: 0, period: Duration::from_secs(3_600) };
 }
 
-/// Somebody got in after many wrong passwords.
+/// A login that succeeded after many wrong passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guessed {
-    /// So many of them within the period.
+    /// The number of guesses within the period.
     pub guesses: usize,
-    /// From so many addresses.
+    /// The number of addresses they came from.
     pub addresses: usize,
 }
 
-/// What a stranger has on an account that many guess at.
+/// How many tries a stranger has on an account at which many guess.
 const TRIES: usize = 3;
-/// So many guesses at an account, and then a stranger who gets in: the abuse desk is told.
+/// The abuse desk is told of a stranger's login after this many guesses at the account.
 const MANY: usize = 20;
-/// So many by the very address that gets in.
+/// Or after this many guesses from the very address that logs in.
 const MANY_OF_ONE: usize = 10;
-/// It is told once in so long of one account.
+/// How long the abuse desk is not told again of the same account.
 const TOLD_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an address is known to an account.
+/// How long an address stays known to an account.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// This share of what is tolerated from an address is not slowed down.
+/// The share of the guesses allowed per address that is not slowed down.
 const UNSLOWED: (usize, usize) = (2, 5);
-/// Each guess after those takes so much longer.
+/// How much longer each further guess takes than the one before.
 const STEP: Duration = Duration::from_millis(100);
-/// And none longer than this.
+/// The longest delay.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// So many addresses and accounts are remembered, those that were used last.
+/// How many addresses, and how many accounts, are remembered; the least recently used are forgotten.
 const REMEMBERED: usize = 16_384;
-/// So many addresses that are known to their accounts.
+/// How many addresses known to accounts are remembered.
 const REMEMBERED_KNOWN: usize = 65_536;
 
 /// Whether a password may be tried.
@@ -68,25 +69,25 @@ const REMEMBERED_KNOWN: usize = 65_536;
 pub(super) enum Leave {
     /// At once.
     Now,
-    /// After a while.
+    /// After this delay.
     After(Duration),
     /// Not for now.
     Later,
 }
 
-/// One password that is tried, without name or password in it.
+/// An attempt to log in, without name or password.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
     origin: Account,
     name: u64,
-    /// Of name and secret.
+    /// A keyed hash of name and secret.
     mark: u64,
 }
 
-/// All that was tried lately.
+/// The recent attempts.
 pub(super) struct Guesses {
     limits: Mutex<GuessLimits>,
-    /// Of this process: nobody can tell from a mark what was tried.
+    /// Random for each process, so that a mark does not reveal what was tried.
     key: Zeroizing<Key>,
     began: Instant,
     state: Mutex<State>,
@@ -106,14 +107,14 @@ struct Guess {
     mark: u64,
 }
 
-/// What one account has to bear.
+/// The guesses at one account.
 #[derive(Default)]
 struct Siege {
     guesses: Vec<(Guess, Account)>,
     told: Option<Duration>,
 }
 
-/// An address from which somebody logged in to an account.
+/// An address from which a user has logged in to an account.
 #[derive(Default)]
 struct Known {
     at: Duration,
@@ -130,7 +131,7 @@ impl Guesses {
         Self { limits: Mutex::new(limits), key: Zeroizing::new(key), began, state: Mutex::new(state) }
     }
 
-    /// These from now on; what was tried stays known.
+    /// Changes the limits; recent attempts stay remembered.
     pub(super) fn adopt(&self, limits: GuessLimits) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
@@ -139,14 +140,14 @@ impl Guesses {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `name` in a form that all its spellings have in common; `secret` is what came.
+    /// `name` must be the same for all spellings of a name; `secret` is what the client sent.
     pub(super) fn attempt(&self, name: &str, secret: &[u8], origin: IpAddr) -> Attempt {
         let name = first(mac(self.key.as_slice(), &[b"name\0", name.as_bytes()]));
         let mark = first(mac(self.key.as_slice(), &[b"mark\0", &name.to_be_bytes(), secret]));
         Attempt { origin: Account::host(origin), name, mark }
     }
 
-    /// Whether it may be tried now.
+    /// Whether the attempt may be made now.
     pub(super) fn leave(&self, attempt: &Attempt, now: Instant) -> Leave {
         let now = now.saturating_duration_since(self.began);
         let state = self.lock();
@@ -163,7 +164,7 @@ impl Guesses {
         self.pace(self.count(tried, now))
     }
 
-    /// The password was wrong; says whether that counts.
+    /// Notes a wrong password; returns whether it counts as a guess.
     pub(super) fn missed(&self, attempt: &Attempt, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.began);
         let guess = Guess { at: now, name: attempt.name, mark: attempt.mark };
@@ -183,14 +184,14 @@ impl Guesses {
         self.note(tried, guess)
     }
 
-    /// The password was right.
+    /// Notes a right password; returns the guesses that preceded it if the abuse desk should be told.
     pub(super) fn hit(&self, attempt: &Attempt, now: Instant) -> Option<Guessed> {
         let now = now.saturating_duration_since(self.began);
         let mut state = self.lock();
         let stranger = state.known(attempt, now).is_none();
         let guessed = stranger.then(|| self.guessed(&mut state, attempt, now)).flatten();
         if stranger {
-            // Who had to look for it is forgiven.
+            // The wrong tries before a stranger's success are forgiven.
             if let Some(tried) = state.addresses.get_mut(&attempt.origin) {
                 tried.retain(|guess| guess.name != attempt.name);
             }
@@ -275,7 +276,7 @@ fn first(digest: Key) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A map that forgets what was not changed for longest: by halves, when it is full.
+/// A map of bounded size: when it is full, the half that was not changed for longest is dropped.
 struct Recent<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
@@ -295,7 +296,7 @@ impl<K: Eq + Hash, V: Default> Recent<K, V> {
         self.young.get_mut(key).or_else(|| self.old.get_mut(key))
     }
 
-    /// What is there, or a new one; to be changed.
+    /// The entry of a key, created if missing, to be changed.
     fn entry(&mut self, key: K) -> &mut V {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
@@ -337,7 +338,7 @@ mod tests {
             self.guesses.leave(&self.attempt(origin, name, "any"), self.now)
         }
 
-        /// Wrong passwords, each its own; how many had leave.
+        /// Tries distinct wrong passwords; returns how many were allowed.
         fn guess(&self, origin: &str, name: &str, secrets: std::ops::Range<usize>) -> usize {
             secrets
                 .filter(|secret| {
@@ -404,7 +405,7 @@ mod tests {
     fn guesses_of_many_leave_strangers_few_tries_and_keep_nobody_out() {
         let mut scene = Scene::new();
         assert_eq!(scene.hit(HERE, "anna"), None);
-        // A net of thieves: ten each.
+        // A network of thieves: ten tries each.
         let thieves: Vec<String> = (0..10).map(|number| format!("203.0.113.{number}")).collect();
         for thief in &thieves {
             assert_eq!(scene.guess(thief, "anna", 0..10), 10);
@@ -413,7 +414,7 @@ mod tests {
             assert_eq!(scene.guess(thief, "anna", 10..20), 0);
             assert_eq!(scene.leave(thief, "bob"), Leave::Now);
         }
-        // Anna at home, on the road, and with a slip of the pen.
+        // Anna at home, on the road, and with a typing error.
         assert_eq!(scene.leave(HERE, "anna"), Leave::Now);
         assert_eq!(scene.guess(THERE, "anna", 0..2), 2);
         assert_eq!(scene.leave(THERE, "anna"), Leave::Now);
@@ -482,7 +483,7 @@ mod tests {
         assert_eq!(recent.get(&0), Some(&1));
         assert_eq!(recent.get(&999), Some(&999));
         assert_eq!(recent.get(&500), None);
-        // One address's guesses, and one account's.
+        // The guesses of one address, and those at one account.
         let scene = Scene::new();
         for name in 0..1_000 {
             let attempt = scene.attempt(HERE, &name.to_string(), "x");

@@ -1,8 +1,8 @@
-//! Who is it? The SASL exchange (rsasl, behind a guard) and the users file.
+//! Authentication: the SASL exchange (rsasl, behind a guard) and the users file.
 //!
-//! Never says whether a user exists: unknown user, wrong password and a wrong authorization identity take the same steps and
-//! the same work. Password work runs on blocking threads, a bounded number at once, never on an async worker; a password that
-//! was right lately needs none.
+//! Nothing reveals whether a user exists: an unknown user, a wrong password and a wrong authorization identity take the
+//! same steps and the same work. Passwords are checked on blocking threads, a limited number at once, never on an async
+//! worker; one that was right lately needs no check.
 
 mod check;
 mod decoy;
@@ -52,14 +52,14 @@ pub enum Mechanism {
     ScramSha256,
 }
 
-/// SCRAM-SHA-256 with channel binding (RFC 5802 6): offered beside it where there is one.
+/// SCRAM-SHA-256 with channel binding (RFC 5802 6); offered beside SCRAM-SHA-256 if a binding is available.
 const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// What an exchange can be bound to: `tls-exporter` (RFC 9266) of the TLS session that it is held in.
+/// The channel binding of an exchange: `tls-exporter` (RFC 9266) of its TLS session.
 pub type Binding = [u8; 32];
 
 impl Mechanism {
-    /// Its registered name.
+    /// The registered name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -69,49 +69,50 @@ impl Mechanism {
     }
 }
 
-/// What one response of the client led to.
+/// The outcome of one response of the client.
 #[derive(Debug)]
 pub enum SaslStep {
-    /// 334 with this, not yet in base64.
+    /// 334 with this challenge, not yet encoded in base64.
     Challenge(Vec<u8>),
-    /// 235: it is this account.
+    /// 235; the account that has logged in.
     Success(Account),
-    /// 535: why stands for the log alone.
+    /// 535. The reason is for the log only.
     Denied {
-        /// The name that was tried, cleaned, where there was one.
+        /// The name that was tried, sanitized; `None` if there was none.
         name: Option<String>,
         /// For the log: `unknown user`, `wrong password`, `authorization identity`, ...
         why: &'static str,
-        /// Whether it counts as a guess: the same wrong password again does not.
+        /// Whether it counts as a guess; repeating the same wrong password does not.
         counted: bool,
     },
-    /// 454: not now, since too many guesses came before (from there, or at that account), or too many passwords are being checked.
+    /// 454: refused for now, because of too many guesses (from the address or at the account) or too many passwords
+    /// being checked.
     Later {
-        /// The name that was tried, cleaned, where there was one.
+        /// The name that was tried, sanitized; `None` if there was none.
         name: Option<String>,
     },
-    /// 501 5.5.2: no message of the mechanism.
+    /// 501 5.5.2: not a message of the mechanism.
     Malformed,
 }
 
-/// What became of the users file.
+/// What happened to the users file.
 #[derive(Debug)]
 pub enum UsersEvent {
-    /// Read anew; the sessions of these names (their line changed or went) end.
+    /// The file was read anew. The sessions of the users whose line changed or disappeared have to end.
     Reloaded {
-        /// Users now.
+        /// The number of users.
         users: usize,
-        /// As the users file spelt them.
+        /// Those users, as the old file spelled them.
         ended: Vec<String>,
     },
-    /// The new file is refused as a whole, and why; the old one stays in force.
+    /// The new file is refused as a whole, for this reason; the old one stays in force.
     Refused(String),
 }
 
-/// Why the users file cannot be used at the start.
+/// Why the users file cannot be used at start-up.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: {cause}{}", cure(.cause))]
     Io {
         /// The file.
@@ -124,15 +125,15 @@ pub enum UsersError {
     Line {
         /// The file.
         path: String,
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
         /// What is wrong, and what would be right.
         problem: String,
     },
-    /// The system gives no random octets.
+    /// The system provides no random octets.
     #[error("no random octets: {0}")]
     Random(io::Error),
-    /// There is no user in it.
+    /// The file has no users.
     #[error("{path}: no user in it; `gatepost user add NAME` makes the first")]
     Empty {
         /// The file.
@@ -164,13 +165,13 @@ pub struct Authenticator {
     shared: Arc<Shared>,
 }
 
-/// The users of one moment, to be compared with those of a later one.
+/// The users at one moment, for comparison with later ones.
 pub struct Snapshot {
     shared: Arc<Shared>,
     directory: Arc<Directory>,
 }
 
-/// What all exchanges share.
+/// The state shared by all exchanges.
 struct Shared {
     file: Option<PathBuf>,
     /// As configured.
@@ -182,31 +183,32 @@ struct Shared {
     current: ArcSwap<Directory>,
 }
 
-/// One version of the users file, and what follows from it.
+/// One version of the users file, and what is derived from it.
 struct Directory {
     version: Version,
     users: Users,
-    /// Of the configured mechanisms those that every user can use.
+    /// The configured mechanisms that every user can use.
     offered: Vec<Mechanism>,
     line: Arc<str>,
-    /// The same where there is a channel binding.
+    /// The same for sessions with a channel binding.
     line_bound: Arc<str>,
 }
 
-/// Tells versions of the file apart.
+/// Identifies a version of the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     /// SHA-256 of the content.
     Content([u8; 32]),
-    /// It could not be read.
+    /// The file could not be read.
     Unreadable(io::ErrorKind),
 }
 
 impl Authenticator {
-    /// Reads the users file (`None`: there are no users, only relay hosts). `secret` (32 octets, the same over restarts) makes decoys.
+    /// Reads the users file (`None`: there are no users, only relay hosts). `secret` (32 octets, the same after a
+    /// restart) seeds the decoys.
     ///
     /// # Errors
-    /// The file is missing, holds no user, or a line is wrong; or the system gives no random octets.
+    /// The file is missing, has no users or has a wrong line; or the system provides no random octets.
     pub fn open(
         users: Option<&Path>,
         mechanisms: &[Mechanism],
@@ -219,11 +221,11 @@ impl Authenticator {
         Self::with(directory, users, mechanisms, secret)
     }
 
-    /// As [`Self::open`], for a server that has relay hosts as well: no file, or one without users, is no error, and
+    /// Like [`Self::open`], for a server that also has relay hosts: the file may be missing or have no users, and
     /// [`Self::watch`] finds the first user.
     ///
     /// # Errors
-    /// The file is there and cannot be read, or a line is wrong; or the system gives no random octets.
+    /// The file exists and cannot be read, or a line is wrong; or the system provides no random octets.
     pub fn open_if_there(
         users: &Path,
         mechanisms: &[Mechanism],
@@ -258,21 +260,21 @@ impl Authenticator {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Tolerates so many wrong passwords, and checks so many at once (0: as the processor has cores, less one), from now on; what was
-    /// tried stays known. Before, any number is tolerated.
+    /// Sets the limits on guesses, and how many passwords are checked at once (0: the number of cores less one).
+    /// Earlier attempts stay remembered. Until the first call guesses are unlimited.
     pub fn adopt(&self, guesses: GuessLimits, checks: usize) {
         self.shared.guesses.adopt(guesses);
         self.shared.checks.adopt(checks);
     }
 
-    /// The mechanisms to offer, those that every user of the file can use, in the configured order: `PLAIN LOGIN`; with
-    /// `binding`, those that need one as well. Empty: AUTH is not offered.
+    /// The mechanisms to offer, in the configured order: those that every user can use, such as `PLAIN LOGIN`. With
+    /// `binding`, the ones that need a channel binding too. Empty: AUTH is not offered.
     pub fn offered(&self, binding: bool) -> Arc<str> {
         let directory = self.shared.current.load();
         Arc::clone(if binding { &directory.line_bound } else { &directory.line })
     }
 
-    /// Who cannot log in at all, and why; in the order of the file.
+    /// The users who cannot log in at all, and why; in the order of the file.
     pub fn shut_out(&self) -> Vec<(String, String)> {
         let directory = self.shared.current.load();
         let shut_out = |user: &User| Some((user.name().to_owned(), user.shut_out()?.to_owned()));
@@ -284,21 +286,21 @@ impl Authenticator {
         Snapshot { shared: Arc::clone(&self.shared), directory: self.shared.current.load_full() }
     }
 
-    /// Whether a client with a verified certificate for these names is offered EXTERNAL: one of them is a user's.
+    /// Whether a client whose verified certificate has these names is offered EXTERNAL: one of them must be a user's.
     pub fn knows(&self, names: &[String]) -> bool {
         self.shared.current.load().owner(names).is_some()
     }
 
-    /// Begins an exchange of EXTERNAL (RFC 4422 A) with a client whose certificate was verified, and is for these names; `None`
-    /// where none of them is a user's.
+    /// Begins an exchange of EXTERNAL (RFC 4422 A) with a client whose verified certificate has these names; `None` if
+    /// none of them is a user's.
     pub fn external(&self, names: &[String], origin: IpAddr) -> Option<Exchange> {
         let directory = self.shared.current.load_full();
         let name = directory.owner(names)?.name().to_owned();
         Some(Exchange::external(Arc::clone(&self.shared), directory, name, origin))
     }
 
-    /// Begins an exchange with a client at `origin`; `None` for a mechanism that is not offered (504 5.5.4). `binding` is there
-    /// where it was offered.
+    /// Begins an exchange with a client at `origin`; `None` for a mechanism that is not offered (504 5.5.4). `binding`
+    /// must be given if it was when the mechanisms were offered.
     pub fn exchange(&self, mechanism: &str, origin: IpAddr, binding: Option<Binding>) -> Option<Exchange> {
         let directory = self.shared.current.load_full();
         let (name, variant) = match binding {
@@ -315,7 +317,7 @@ impl Authenticator {
 }
 
 impl Snapshot {
-    /// Whether the line of `account` has changed since, or gone.
+    /// Whether the line of `account` has changed or disappeared since.
     pub fn is_outdated(&self, account: &Account) -> bool {
         let now = self.shared.current.load();
         let Kind::User(name) = account.kind() else { return false };
@@ -323,7 +325,7 @@ impl Snapshot {
     }
 }
 
-/// Their names, that of SCRAM's other variant behind it.
+/// The names of the mechanisms, with SCRAM's other variant after it.
 fn names(offered: &[Mechanism], plus: bool) -> Vec<&'static str> {
     let names = offered.iter().flat_map(|mechanism| match mechanism {
         Mechanism::ScramSha256 if plus => [Some(mechanism.name()), Some(SCRAM_PLUS)],
@@ -340,7 +342,7 @@ impl Directory {
         Self { version: missing, users: Users::default(), offered: Vec::new(), line, line_bound }
     }
 
-    /// Reads the file, and says which version it was even where that is broken.
+    /// Reads the file; returns its version even if it is broken.
     fn read(path: &Path, mechanisms: &[Mechanism]) -> (Version, Result<Self, UsersError>) {
         let content = match std::fs::read(path) {
             Ok(content) => content,
@@ -355,7 +357,7 @@ impl Directory {
         (version, read)
     }
 
-    /// Itself, unless there is nobody in it.
+    /// Returns itself, or an error if it has no users.
     fn with_users(self, path: &Path) -> Result<Self, UsersError> {
         if self.users.is_empty() {
             Err(UsersError::Empty { path: path.display().to_string() })
@@ -364,7 +366,7 @@ impl Directory {
         }
     }
 
-    /// Whether `name` is that of somebody who is in `newer` as well, with the same name and hash.
+    /// Whether the user called `name` is in `newer` too, with the same name and hash.
     fn has_same(&self, name: &str, newer: &Self) -> bool {
         match (self.find(name), newer.find(name)) {
             (Some(then), Some(now)) => now.is(then),
@@ -372,14 +374,15 @@ impl Directory {
         }
     }
 
-    /// Whose certificate it is that is for these names: the first who is there, and nobody if he is shut out.
+    /// The user to whom a certificate with these names belongs: the first that exists, or nobody if that user is shut
+    /// out.
     fn owner(&self, names: &[String]) -> Option<&User> {
         names.iter().find_map(|name| self.find(name)).filter(|user| user.shut_out().is_none())
     }
 
-    /// Who has this name, as it came or prepared (RFC 4013).
+    /// Finds a user by the name as it came, or else prepared (RFC 4013).
     fn find(&self, name: &str) -> Option<&User> {
-        // Prepared before it is needed: that a name is found shall not save time.
+        // Prepared before it is needed, so that the time does not depend on whether the name is found.
         let prepared = if name.is_ascii() { None } else { sasl::prepared(name) };
         self.users.get(name).or_else(|| self.users.get(prepared.as_deref()?))
     }

@@ -1,8 +1,8 @@
-//! Logins that succeeded lately: the same password again needs no second check, which is slow by intention.
+//! Recent successful logins: the same password needs no second check, which is deliberately slow.
 //!
-//! Held in memory alone, as HMAC-SHA-256 under a key that dies with the process, for ten minutes from the check that
-//! succeeded, for a bounded number of users. Only a hit saves work: a password that is not remembered costs what it
-//! would cost without this file. What is remembered counts only for the very hash that it was checked against.
+//! Kept in memory only, as HMAC-SHA-256 under a key that ends with the process, for ten minutes after the successful
+//! check and for a limited number of users. Only a hit saves work: a password that is not remembered costs what it
+//! would cost without this file. An entry is valid only for the very hash that the password was checked against.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,19 @@ use super::check::Forms;
 use super::scheme::Secret;
 use super::verifier::{Key, mac};
 
-/// So long a success is remembered. A mail program that looks for work every few minutes logs in each time; a hit does
-/// not prolong it, so that the hash itself is asked at least this often.
+/// How long a success is remembered. A mail program that polls every few minutes logs in each time. A hit does not
+/// extend the time, so the hash itself is checked at least this often.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
-/// Of so many users at the most, the latest: some 3 MiB.
+/// The most users remembered, the latest ones; takes about 3 MiB.
 const MOST: usize = 10_000;
 
-/// The digests of a password in the forms in which it may have been hashed, in that order.
+/// The digests of a password in each form in which it may have been hashed, in that order.
 pub(super) type Digests = Vec<Zeroizing<Key>>;
 
-/// What is remembered of all users.
+/// The remembered successes of all users.
 pub(super) struct Recent {
-    /// `None` where the system gave no random octets: then nothing is remembered.
+    /// `None` if the system provided no random octets; nothing is remembered then.
     key: Option<Zeroizing<Key>>,
     successes: Mutex<Successes>,
 }
@@ -36,15 +36,16 @@ pub(super) struct Recent {
 #[derive(Default)]
 struct Successes {
     by_name: HashMap<Arc<str>, Success>,
-    /// The names with the time of their success, oldest first; one whose success was replaced or forgotten has no effect.
+    /// The names with the time of their success, oldest first. Entries whose success was replaced or forgotten have no
+    /// effect.
     in_order: VecDeque<(Instant, Arc<str>)>,
 }
 
-/// The last check of one user's password that succeeded.
+/// The last successful check of a user's password.
 struct Success {
     at: Instant,
     digest: Zeroizing<Key>,
-    /// The hash that it was checked against.
+    /// The hash it was checked against.
     secret: Arc<Secret>,
 }
 
@@ -55,16 +56,16 @@ impl Recent {
         Self { key: drawn.then_some(key), successes: Mutex::default() }
     }
 
-    /// To be made for every attempt, also for a name that nobody has: the microseconds would tell.
+    /// To be called for every attempt, even for a name that nobody has: otherwise the microseconds would reveal that.
     pub(super) fn digests(&self, name: &str, forms: &Forms) -> Digests {
         let Some(key) = &self.key else { return Vec::new() };
-        // The length in front: no two pairs of name and password are the same octets.
+        // The length comes first, so that different pairs of name and password never yield the same octets.
         let length = name.len().to_be_bytes();
         let digest = |form: &Zeroizing<Vec<u8>>| mac(key.as_slice(), &[&length, name.as_bytes(), form]);
         forms.iter().map(|form| Zeroizing::new(digest(form))).collect()
     }
 
-    /// Whether one of these succeeded lately against the very same hash.
+    /// Whether one of the digests recently succeeded against this very hash.
     pub(super) fn holds(&self, name: &str, secret: &Arc<Secret>, digests: &Digests, now: Instant) -> bool {
         let successes = self.lock();
         let Some(success) = successes.by_name.get(name) else { return false };
@@ -76,7 +77,7 @@ impl Recent {
         fresh && same && bool::from(known)
     }
 
-    /// A check of this user's password has succeeded.
+    /// Remembers a successful check of this user's password.
     pub(super) fn remember(&self, name: &str, secret: Arc<Secret>, digest: Zeroizing<Key>, now: Instant) {
         let name: Arc<str> = name.into();
         let mut successes = self.lock();
@@ -85,7 +86,7 @@ impl Recent {
         successes.tidy(now);
     }
 
-    /// These users' lines have changed or gone.
+    /// Forgets these users, whose lines have changed or disappeared.
     pub(super) fn forget(&self, names: &[String]) {
         let mut successes = self.lock();
         for name in names {
@@ -99,7 +100,7 @@ impl Recent {
 }
 
 impl Successes {
-    /// Drops what is too old, and the oldest where there are too many.
+    /// Drops expired entries, and the oldest if there are too many.
     fn tidy(&mut self, now: Instant) {
         while let Some((at, name)) = self.in_order.front() {
             let old = now.saturating_duration_since(*at) >= REMEMBERED;
@@ -126,7 +127,7 @@ mod tests {
         Arc::new(Secret::read(text).unwrap())
     }
 
-    /// Remembers the last form of a password, which is the one as it came.
+    /// Remembers the last form of a password, which is the unprepared one.
     fn remember(recent: &Recent, name: &str, secret: &Arc<Secret>, password: &[u8], now: Instant) {
         let digest = recent.digests(name, &forms(password)).pop().unwrap();
         recent.remember(name, Arc::clone(secret), digest, now);
@@ -148,15 +149,15 @@ mod tests {
             ("anna", &hash, b"correct horsf", false),
             ("anna", &hash, b"", false),
             ("bob", &hash, b"correct horse", false),
-            // A name and a password that are the same octets in a row.
+            // A name and a password that form the same octets when concatenated.
             ("annac", &hash, b"orrect horse", false),
         ] {
             assert_eq!(holds(&recent, name, hash, password, now), expected, "{name} {password:?}");
         }
-        // Neither does a digest of it say anything to another process.
+        // Nor is its digest of use in another process.
         let other = Recent::new();
         assert_ne!(other.digests("anna", &forms(b"x")), recent.digests("anna", &forms(b"x")));
-        // The form that was hashed is the one that counts, whichever a mail program sends.
+        // The form that was hashed counts, whichever a mail program sends.
         remember(&recent, "bob", &hash, b"fish", now);
         assert!(holds(&recent, "bob", &hash, "\u{fb01}sh".as_bytes(), now));
     }
@@ -167,7 +168,7 @@ mod tests {
         remember(&recent, "anna", &hash, b"x", now);
         assert!(holds(&recent, "anna", &hash, b"x", now + REMEMBERED - Duration::from_secs(1)));
         assert!(!holds(&recent, "anna", &hash, b"x", now + REMEMBERED));
-        // A second check lets it begin anew; what is too old goes with the next success of anybody.
+        // A second check restarts the time; expired entries go with anybody's next success.
         remember(&recent, "anna", &hash, b"x", now + REMEMBERED / 2);
         remember(&recent, "bob", &hash, b"x", now + REMEMBERED);
         assert!(holds(&recent, "anna", &hash, b"x", now + REMEMBERED));
@@ -190,7 +191,7 @@ mod tests {
     fn of_a_bounded_number_of_users() {
         let (recent, now, hash) = (Recent::new(), Instant::now(), secret(CRYPT));
         let names = (0..MOST + 2).map(|number| format!("user{number}"));
-        // One user again and again needs no more room than anybody.
+        // One user over and over takes no more room than any other.
         for (name, tick) in names.chain((0..MOST).map(|_| "anna".to_owned())).zip(0..) {
             let at = now + Duration::from_nanos(tick);
             recent.remember(&name, Arc::clone(&hash), Zeroizing::default(), at);

@@ -1,8 +1,8 @@
-//! rsasl at arm's length: one session, one step at a time, a panic is an error like another.
+//! rsasl at arm's length: one session, one step at a time; a panic is an error like any other.
 //!
-//! Nothing here waits. Who a client claims to be comes out as a [`Claim`]; for the password mechanisms it is still to be
-//! verified, for SCRAM the proof was right, and so was the channel binding of a -PLUS one. RFC 4422, 4616, 5802, 9266,
-//! draft-murchison-sasl-login.
+//! Nothing here waits. The identity that a client claims is returned as a [`Claim`]. For the password mechanisms it is
+//! still to be verified; for SCRAM the proof was right, and so was the channel binding of -PLUS. RFC 4422, 4616, 5802,
+//! 9266, draft-murchison-sasl-login.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,18 +20,18 @@ use super::scram::TLS_EXPORTER;
 use super::verifier::Verifier;
 use super::{Binding, Mechanism, SCRAM_PLUS};
 
-/// What rsasl leaves out unless it is told.
+/// Not among rsasl's default mechanisms.
 static PLUS: [rsasl::prelude::Mechanism; 1] = [SCRAM_SHA256_PLUS];
 
-/// What rsasl found that the client claims. For SCRAM that there is one means that the proof was right.
+/// The identity that a client claims. With SCRAM, its existence means that the proof was right.
 pub(super) struct Claim {
-    /// The authentication identity; SCRAM leaves it escaped.
+    /// The authentication identity; still escaped with SCRAM.
     pub(super) name: String,
-    /// Empty for SCRAM. PLAIN has prepared it (SASLprep) where it is UTF-8.
+    /// Empty with SCRAM. PLAIN has prepared it (SASLprep) if it is UTF-8.
     pub(super) password: Zeroizing<Vec<u8>>,
 }
 
-/// Ties rsasl's session to [`Claim`].
+/// The type that ties rsasl's session to [`Claim`].
 struct Claims;
 
 impl Validation for Claims {
@@ -41,27 +41,27 @@ impl Validation for Claims {
 /// Why there is no outcome. The session is gone: one that failed must not be stepped again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It is no message of the mechanism.
+    /// Not a message of the mechanism.
     Message,
     /// rsasl panicked: the guard in front of it has a gap.
     Panic,
 }
 
-/// What a step led to.
+/// The result of a step.
 pub(super) struct Stepped {
-    /// To be continued.
+    /// The session to be continued.
     pub(super) session: Session,
-    /// For the client.
+    /// The message for the client.
     pub(super) output: Vec<u8>,
-    /// There once the exchange is over, and only if it ended well: rsasl calls a SCRAM exchange with a wrong proof
-    /// finished as well.
+    /// Present once the exchange has ended, and only if it ended well: rsasl also calls a SCRAM exchange with a wrong
+    /// proof finished.
     pub(super) claim: Option<Claim>,
 }
 
-/// An exchange in rsasl's hands.
+/// An exchange of rsasl.
 pub(super) struct Session(Box<rsasl::prelude::Session<Claims, Bound>>);
 
-/// Answers rsasl's question for the channel binding; empty for a mechanism without it, which does not ask.
+/// Answers rsasl's request for the channel binding; empty for mechanisms without one, which do not ask.
 struct Bound(Option<Binding>);
 
 impl ChannelBindingCallback for Bound {
@@ -70,19 +70,19 @@ impl ChannelBindingCallback for Bound {
     }
 }
 
-/// Answers rsasl's questions.
+/// Answers rsasl's requests.
 struct Answers {
-    /// SCRAM: the name as the message spells it, and its verifier.
+    /// For SCRAM: the name as the message spells it, and its verifier.
     scram: Option<(String, Verifier)>,
 }
 
 impl Session {
-    /// A session of PLAIN or LOGIN.
+    /// Begins PLAIN or LOGIN.
     pub(super) fn password(mechanism: Mechanism) -> Result<Self, Refused> {
         Self::start(mechanism.name(), None, None)
     }
 
-    /// A session of SCRAM-SHA-256, with a channel binding of SCRAM-SHA-256-PLUS, for just this name, as the
+    /// Begins SCRAM-SHA-256, or with a channel binding SCRAM-SHA-256-PLUS, for exactly this name, as the
     /// client-first-message spells it.
     pub(super) fn scram(
         escaped: &str,
@@ -109,7 +109,7 @@ impl Session {
         Ok(Self(Box::new(server.start_suggested(name).map_err(|_| Refused::Message)?)))
     }
 
-    /// One step. Takes the session and gives it back, so that none that failed can be used again.
+    /// Performs one step. Consumes the session and returns it, so that one that failed cannot be used again.
     pub(super) fn step(mut self, input: Option<&[u8]>) -> Result<Stepped, Refused> {
         let mut output = Vec::new();
         let stepped = catch_unwind(AssertUnwindSafe(|| self.0.step(input, &mut output)));
@@ -159,9 +159,9 @@ impl SessionCallback for Answers {
     }
 }
 
-/// SASLprep (RFC 4013) of a name or a password; `None` where the text cannot be prepared (a control character, a
-/// character that Unicode 3.2 does not know) or nothing is left of it. rsasl keeps its SASLprep to itself: its PLAIN
-/// is the way to it.
+/// Prepares a name or password with SASLprep (RFC 4013); `None` if that is impossible (a control character, a character
+/// that Unicode 3.2 does not know) or leaves nothing. rsasl does not export its SASLprep, so this goes through its
+/// PLAIN.
 pub(super) fn prepared(text: &str) -> Option<Zeroizing<String>> {
     // RFC 4013 changes and prohibits nothing in printable ASCII.
     if !text.is_empty() && text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn saslprep() {
-        // RFC 4013 3, the last two rows but for the emoji and the empty string, which PLAIN refuses.
+        // The examples of RFC 4013 3, then an emoji and the empty string, which PLAIN refuses.
         for (text, expected) in [
             ("I\u{ad}X", Some("IX")),
             ("user", Some("user")),
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_panic_inside_rsasl_is_an_error() {
-        // Without the guard. A newer rsasl that does not panic here makes the guard superfluous.
+        // Without the guard. If a newer rsasl does not panic here, the guard is superfluous.
         let verifier = Verifier::new(b"x").unwrap();
         for message in ["n,,", "n,,n", "n,a,n=alice,r=abc", "n,,n=alice,r"] {
             let session = Session::scram("alice", verifier.clone(), None).unwrap();
@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// A message with some octets replaced, inserted, removed, doubled or cut off.
+    /// The message with some octets replaced, inserted, removed, doubled or cut off.
     fn mutated(message: &[u8], mutations: &[(u16, u8, u8)]) -> Vec<u8> {
         let mut message = message.to_vec();
         for (at, kind, octet) in mutations {
@@ -224,7 +224,7 @@ mod tests {
                 1 if at < message.len() => drop(message.remove(at)),
                 2 => message.insert(at, *octet),
                 3 => message.truncate(at),
-                // The octets that the grammar is made of.
+                // The octets that the grammar uses.
                 4 => message.insert(at, b",=npram"[usize::from(*octet) % 7]),
                 _ => message.extend_from_within(at..),
             }
@@ -235,7 +235,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-        /// What the guard lets through never makes rsasl panic.
+        /// Messages that pass the guard never make rsasl panic.
         #[test]
         fn the_guard_holds(
             last in any::<bool>(),

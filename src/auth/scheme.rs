@@ -1,7 +1,7 @@
 //! The HASH of a line of the users file: Dovecot's `{SCHEME}` prefixes and the bare `$...$` forms.
 //!
-//! A scheme that is not known, or parameters that would tie the server up, make a hash unusable: that shuts out its
-//! user alone. A hash of a known scheme that does not parse is a mistake. No text made here shows a hash.
+//! An unknown scheme, or parameters that would tie up the server, make a hash unusable, which shuts out only its user.
+//! A hash of a known scheme that does not parse is an error. No text made here contains a hash.
 
 use std::str::FromStr as _;
 
@@ -10,21 +10,21 @@ use sha_crypt::ShaCrypt;
 
 use super::verifier::Verifier;
 
-/// The most that one password check may cost, so that a line of the users file cannot hang or exhaust the server:
-/// a few seconds of one core, and 256 MiB. The iterations of SCRAM-SHA-256:
+/// The limits on the cost of one password check, so that a line of the users file cannot hang or exhaust the server: a
+/// few seconds of one core, and 256 MiB. This one is for the iterations of SCRAM-SHA-256.
 const MAX_ITERATIONS: u32 = 10_000_000;
-/// KiB of memory of Argon2id; libsodium's "moderate" is just that.
+/// Argon2id: memory in KiB. libsodium's "moderate" is exactly that.
 const MAX_MEMORY: u32 = 256 * 1024;
-/// KiB times passes of Argon2id.
+/// Argon2id: memory in KiB times passes.
 const MAX_MEMORY_PASSES: u64 = 4 * 1024 * 1024;
-/// Lanes of Argon2id.
+/// Argon2id: lanes.
 const MAX_LANES: u32 = 16;
-/// The binary logarithm of bcrypt's rounds.
+/// bcrypt: binary logarithm of the rounds.
 const MAX_COST: u32 = 16;
-/// The rounds of SHA-crypt.
+/// SHA-crypt: rounds.
 const MAX_ROUNDS: u32 = 1_000_000;
 
-/// The schemes that are known.
+/// The known schemes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     ScramSha256,
@@ -34,7 +34,7 @@ pub(super) enum Scheme {
     Sha256Crypt,
 }
 
-/// Dovecot's name, and how the crypt string behind it begins.
+/// Each scheme with Dovecot's name and the prefixes of its crypt string.
 const SCHEMES: [(Scheme, &str, &[&str]); 5] = [
     (Scheme::ScramSha256, "SCRAM-SHA-256", &[]),
     (Scheme::Argon2id, "ARGON2ID", &["$argon2id$"]),
@@ -43,16 +43,16 @@ const SCHEMES: [(Scheme, &str, &[&str]); 5] = [
     (Scheme::Sha256Crypt, "SHA256-CRYPT", &["$5$"]),
 ];
 
-/// What stands behind a user's name.
+/// What follows a user's name in the file.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Secret {
     /// A password can be checked against it.
     Usable(Hash),
-    /// None can, and why.
+    /// No password can be, for this reason.
     Unusable {
-        /// As the line names it, or `unknown`; `None` where there is no hash.
+        /// The scheme as the line names it, or `unknown`; `None` if there is no hash.
         scheme: Option<String>,
-        /// For people.
+        /// The reason, for people.
         why: String,
     },
 }
@@ -62,15 +62,15 @@ pub(super) enum Secret {
 pub(super) enum Hash {
     /// `{SCRAM-SHA-256}`
     Scram(Verifier),
-    /// The `$...$` form of another scheme, read once and found well-formed.
+    /// The well-formed `$...$` form of another scheme.
     Crypt(Scheme, Box<str>),
 }
 
 impl Secret {
-    /// Reads the HASH of a line.
+    /// Parses the HASH of a line.
     ///
     /// # Errors
-    /// It is broken; what would be right.
+    /// The hash is broken; says what would be right.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(Self::Unusable { scheme: None, why: "the line has no hash".to_owned() });
@@ -86,7 +86,7 @@ impl Secret {
             let bare = SCHEMES.iter().find(|(scheme, ..)| scheme.begins(text));
             match bare {
                 Some((scheme, ..)) => (*scheme, text),
-                // `$1$salt$hash`: what stands between the first two dollars names the scheme.
+                // `$1$salt$hash`: the scheme is named between the first two dollar signs.
                 None => {
                     return Ok(Self::unknown(
                         text.strip_prefix('$')
@@ -118,7 +118,7 @@ impl Secret {
         Self::Unusable { scheme: Some(scheme.to_owned()), why }
     }
 
-    /// As Dovecot names it.
+    /// The scheme as Dovecot names it.
     pub(super) fn scheme(&self) -> Option<&str> {
         match self {
             Self::Usable(hash) => Some(hash.scheme().name()),
@@ -132,7 +132,7 @@ impl Scheme {
         SCHEMES.iter().find(|(scheme, ..)| *scheme == self).map_or("", |(_, name, _)| name)
     }
 
-    /// Whether it is this scheme's `$...$` form.
+    /// Whether the text is this scheme's `$...$` form.
     fn begins(self, text: &str) -> bool {
         let begins =
             SCHEMES.iter().find(|(scheme, ..)| *scheme == self).map_or(&[][..], |(.., begins)| begins);
@@ -148,7 +148,8 @@ impl Hash {
         }
     }
 
-    /// Everything that the time of a check depends on: scheme, parameters, length of the salt that SCRAM shows.
+    /// Everything that the time of a check depends on: scheme, parameters, and for SCRAM the length of the salt, which
+    /// is visible.
     pub(super) fn cost(&self) -> String {
         match self {
             Self::Scram(verifier) => format!("SCRAM {} {}", verifier.iterations, verifier.salt.len()),
@@ -159,7 +160,7 @@ impl Hash {
         }
     }
 
-    /// Whether it is the hash of `password`. Slow by intention: call it on a blocking thread.
+    /// Whether this is the hash of `password`. Deliberately slow: call it on a blocking thread.
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         match self {
             Self::Scram(verifier) => verifier.matches(password),
@@ -172,7 +173,7 @@ impl Hash {
     }
 }
 
-/// A hash, and why it is too costly where it is.
+/// A hash and, if it is too costly, why.
 type Read = Result<(Hash, Option<String>), String>;
 
 fn scram(text: &str) -> Read {
@@ -217,7 +218,7 @@ fn bcrypt(text: &str) -> Read {
 
 /// <https://www.akkadia.org/drepper/SHA-crypt.txt>
 fn sha_crypt(scheme: Scheme, text: &str) -> Read {
-    // (prefix, length of the digest, what its last character can be: it holds the rest of the bits, 4 and 2)
+    // (prefix, length of the digest, possible last characters: they hold the remaining bits, 4 and 2)
     let (prefix, length, last) = match scheme {
         Scheme::Sha256Crypt => ("$5$", 43, "./0123456789ABCD"),
         _ => ("$6$", 86, "./01"),
@@ -322,7 +323,7 @@ mod tests {
             }
         }
         for begin in ["$2a$", "$2b$"] {
-            // The three are one algorithm for passwords of under 256 octets.
+            // The three are the same algorithm for passwords below 256 octets.
             let text = VECTORS[2].1.replace("{BLF-CRYPT}$2y$", begin);
             assert!(usable(&text).matches(b"correct horse"), "{text}");
         }
@@ -346,7 +347,7 @@ mod tests {
             ("*", "unknown", "not among"),
             ("secret", "unknown", "not among"),
             ("{\u{1b}[31m}x", "unknown", "not among"),
-            // Known, but costly.
+            // Known but too costly.
             (&format!("{{SCRAM-SHA-256}}10000001,AAAA,{key},{key}"), "SCRAM-SHA-256", "10000001 iterations"),
             // doveadm pw -s ARGON2ID -r 4
             (

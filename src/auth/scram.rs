@@ -1,52 +1,52 @@
-//! The guard in front of rsasl's SCRAM: what it lets through has the shape that rsasl 2.3.1 takes for granted.
+//! The guard in front of rsasl's SCRAM: only messages of the shape that rsasl 2.3.1 takes for granted pass.
 //!
-//! rsasl slices the parts of a message without looking at their length, and panics on a crafted one, before any
-//! password is known. It also leaves names escaped, and takes a -PLUS exchange without channel binding. RFC 5802 5.1, 6
-//! and 7. Pure; the cryptography stays with rsasl.
+//! rsasl slices messages without checking lengths, and panics on a crafted one before any password is known. It also
+//! leaves names escaped, and accepts a -PLUS exchange without channel binding. RFC 5802 5.1, 6 and 7. Pure; the
+//! cryptography stays with rsasl.
 
 use super::Binding;
 
-/// The one kind of channel binding that there is here (RFC 9266).
+/// The only kind of channel binding supported (RFC 9266).
 pub(super) const TLS_EXPORTER: &[u8] = b"tls-exporter";
 
-/// Which of the two mechanisms it is, and whether the other was offered beside it.
+/// Which of the two mechanisms is used, and whether the other was offered beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variant {
-    /// Without channel binding, which could not be had.
+    /// Without channel binding, which was not available.
     Alone,
-    /// Without channel binding, which was offered.
+    /// Without channel binding, although it was offered.
     Bare,
-    /// -PLUS
+    /// With channel binding (-PLUS).
     Plus(Binding),
 }
 
-/// Why an exchange ends with its first message, well-formed as that is.
+/// Why an exchange ends with its well-formed first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// `y`: the client has not seen that channel binding is offered. Somebody has taken it out of what we offered.
+    /// `y`: the client has not seen the offer of channel binding, so somebody has removed it.
     Downgrade,
-    /// It asks for channel binding of another kind.
+    /// Channel binding of another kind is requested.
     Kind,
 }
 
-/// What a client-first-message says of who it is.
+/// The identities in a client-first-message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientFirst<'a> {
     /// What is wrong with its channel binding.
     pub(super) flaw: Option<Flaw>,
-    /// The name as it stands in the message.
+    /// The name as it is escaped in the message.
     pub(super) escaped: &'a str,
     /// The authentication identity.
     pub(super) name: String,
-    /// The authorization identity, where there is one.
+    /// The authorization identity, if there is one.
     pub(super) authzid: Option<String>,
 }
 
-/// Reads a client-first-message; `None` where it is none.
+/// Parses a client-first-message; `None` if it is not one.
 pub(super) fn client_first(message: &[u8], variant: Variant) -> Option<ClientFirst<'_>> {
     let mut parts = message.split(|octet| *octet == b',');
-    // RFC 5802 6: `p=` asks for channel binding, which a -PLUS mechanism alone can give, and must; `y`: the client could
-    // do it, and believes that we cannot.
+    // RFC 5802 6: `p=` requests channel binding, which a -PLUS mechanism requires and no other allows; `y`: the client
+    // supports it and believes that we do not.
     let flaw = match (variant, parts.next()?) {
         (Variant::Alone, b"n" | b"y") | (Variant::Bare, b"n") => None,
         (Variant::Bare, b"y") => Some(Flaw::Downgrade),
@@ -56,11 +56,11 @@ pub(super) fn client_first(message: &[u8], variant: Variant) -> Option<ClientFir
         _ => return None,
     };
     let authzid = match parts.next()? {
-        // gsasl writes `a=` where it was told of an empty one, which RFC 5802 7 has no place for.
+        // gsasl writes `a=` if given an empty authorization identity; RFC 5802 7 does not allow that.
         [] | b"a=" => None,
         part => Some(unescape(value(b'a', part)?)?),
     };
-    // `m=` here announces an extension that must be understood: there is none that is.
+    // `m=` here would announce a mandatory extension; none is supported.
     let escaped = value(b'n', parts.next()?)?;
     value(b'r', parts.next()?)?;
     let extensions_have_names = parts.all(|part| part.get(1) == Some(&b'='));
@@ -68,7 +68,7 @@ pub(super) fn client_first(message: &[u8], variant: Variant) -> Option<ClientFir
     Some(ClientFirst { flaw, escaped, name: unescape(escaped)?, authzid })
 }
 
-/// Whether it is a client-final-message that rsasl can take.
+/// Whether `message` is a client-final-message that rsasl can take.
 pub(super) fn is_client_final(message: &[u8]) -> bool {
     let parts: Vec<_> = message.split(|octet| *octet == b',').collect();
     let is_proof = |part: &[u8]| part.starts_with(b"p=");
@@ -78,7 +78,7 @@ pub(super) fn is_client_final(message: &[u8]) -> bool {
         && first.iter().all(|part| part.get(1) == Some(&b'=') && !is_proof(part))
 }
 
-/// Behind `NAME=`; UTF-8, not empty.
+/// The value after `NAME=`: UTF-8, not empty.
 fn value(name: u8, part: &[u8]) -> Option<&str> {
     match part {
         [first, b'=', value @ ..] if *first == name && !value.is_empty() => std::str::from_utf8(value).ok(),
@@ -86,7 +86,7 @@ fn value(name: u8, part: &[u8]) -> Option<&str> {
     }
 }
 
-/// RFC 5802 5.1: `,` is written `=2C`, `=` is written `=3D`, and any other use of `=` fails the authentication.
+/// RFC 5802 5.1: `,` is written `=2C`, `=` is written `=3D`; any other use of `=` fails the authentication.
 fn unescape(text: &str) -> Option<String> {
     let mut pieces = text.split('=');
     let mut name = pieces.next()?.to_owned();
@@ -118,7 +118,7 @@ mod tests {
             ("n,,n=a=2Cb=3Dc=3D,r=abc", Some(("a,b=c=", None))),
             ("n,a=x=2Cy,n=alice,r=abc", Some(("alice", Some("x,y")))),
             ("n,,n=alice,r=abc,x=y,z=", Some(("alice", None))),
-            // Those that make rsasl panic.
+            // Messages that make rsasl panic.
             ("n,,", None),
             ("n,,n", None),
             ("n,a,n=alice,r=abc", None),
@@ -132,7 +132,7 @@ mod tests {
             ("n,,m=x,n=alice,r=abc", None),
             ("x,,n=alice,r=abc", None),
             (",,n=alice,r=abc", None),
-            // RFC 5802 5.1: lower-case digits, an open end, any other octet.
+            // RFC 5802 5.1: lower-case digits, a truncated escape, any other octet.
             ("n,,n=a=2cb,r=abc", None),
             ("n,,n=a=,r=abc", None),
             ("n,,n=a=41,r=abc", None),
@@ -174,7 +174,7 @@ mod tests {
         for (message, expected) in [
             ("c=biws,r=abc,p=AAAA", true),
             ("c=biws,r=abc,x=y,p=", true),
-            // Those that make rsasl panic.
+            // Messages that make rsasl panic.
             ("c", false),
             ("c=biws,r", false),
             ("c=biws,r=abc,p=AAAA,", false),

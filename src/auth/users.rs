@@ -1,7 +1,8 @@
-//! The users file: `NAME:HASH`, one a line; read strictly, edited (in [`super::edit`]) without touching what it does not own.
+//! The users file: one `NAME:HASH` per line. Reading is strict; [`super::edit`] edits it and leaves everything else
+//! alone.
 //!
-//! A Dovecot passwd-file can be pointed at: further `:` fields are ignored. `#` at the beginning of a line, or after a
-//! blank, begins a comment. Names are looked up exactly, then without regard to ASCII case.
+//! A Dovecot passwd-file can be used: further `:` fields are ignored. `#` begins a comment at the start of a line or
+//! after a blank. Names are looked up exactly first, then ignoring ASCII case.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry as Slot};
 use std::ops::Range;
@@ -12,7 +13,7 @@ use super::scheme::{Hash, Scheme, Secret};
 use super::{Mechanism, UsersError};
 use crate::account::Account;
 
-/// How the comment line begins that says the file's version; without one the file has the first.
+/// The beginning of the comment line that states the file's version; a file without one has version 1.
 const VERSION_MARK: &str = "# gatepost users ";
 /// The version that this Gatepost writes, and the newest that it reads.
 const VERSION: u32 = 1;
@@ -22,10 +23,10 @@ const VERSION: u32 = 1;
 pub struct Users {
     /// In the order of the file.
     users: Vec<User>,
-    /// By the name in ASCII lower case, an index into `users`.
+    /// Indexes into `users` by name in ASCII lower case.
     by_name: HashMap<Box<str>, usize>,
-    /// One user for each cost that a check can have, and how many usable users there are up to and with that cost;
-    /// sorted by cost, so that a user more or less moves the bounds only little.
+    /// For each cost that a check can have, the index of one user and the cumulative number of usable users; sorted by
+    /// cost, so that one user more or less shifts the bounds only little.
     costs: Vec<(usize, u64)>,
 }
 
@@ -36,17 +37,17 @@ pub struct User {
     secret: Arc<Secret>,
 }
 
-/// Why the file is refused as a whole.
+/// Why the whole file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
     /// What is wrong, and what would be right.
     pub text: String,
 }
 
 impl Users {
-    /// Reads the content of a users file. It may hold no user at all.
+    /// Parses the content of a users file. It may have no users.
     ///
     /// # Errors
     /// The first line that is wrong.
@@ -84,52 +85,53 @@ impl Users {
     /// Reads a users file.
     ///
     /// # Errors
-    /// It cannot be read, or a line is wrong.
+    /// The file cannot be read, or a line is wrong.
     pub fn read(path: &Path) -> Result<Self, UsersError> {
         let content = std::fs::read(path).map_err(|cause| UsersError::io(path, cause))?;
         Self::parse(&content).map_err(|problem| UsersError::line(path, problem))
     }
 
-    /// Who has this name: exactly, or but for the case of ASCII letters.
+    /// Finds a user by exact name, then ignoring the case of ASCII letters.
     pub fn get(&self, name: &str) -> Option<&User> {
         self.by_name.get(name.to_ascii_lowercase().as_str()).and_then(|index| self.users.get(*index))
     }
 
-    /// All, in the order of the file.
+    /// All users, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
         self.users.iter()
     }
 
-    /// How many, those shut out included.
+    /// How many users there are, including those who are shut out.
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no users.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
-    /// Of the configured mechanisms those that everyone can use who can log in at all; none where nobody can.
+    /// The configured mechanisms that every user who can log in can use; none if nobody can log in.
     pub fn offered(&self, configured: &[Mechanism]) -> Vec<Mechanism> {
         let nobody = self.iter().all(|user| user.shut_out().is_some());
         let everyone = |mechanism: &Mechanism| !nobody && self.barred_from(*mechanism).next().is_none();
         configured.iter().copied().filter(everyone).collect()
     }
 
-    /// Who can log in, but not with this mechanism.
+    /// The users who can log in, but not with this mechanism.
     pub fn barred_from(&self, mechanism: Mechanism) -> impl Iterator<Item = &User> {
         self.iter().filter(move |user| user.shut_out().is_none() && user.mechanisms(&[mechanism]).is_empty())
     }
 
-    /// Whose line is gone in `newer` or has another name or hash; further fields and comments are nobody's password.
+    /// The users whose line is missing in `newer` or has another name or hash; further fields and comments do not
+    /// matter.
     pub(super) fn ended(&self, newer: &Self) -> Vec<String> {
         let same = |user: &User| newer.get(&user.name).is_some_and(|now| now.is(user));
         self.iter().filter(|user| !same(user)).map(|user| user.name.to_string()).collect()
     }
 
-    /// The hash after which a check for somebody unknown is modelled: `draw` is a random number, the same for the
-    /// same name, so that unknown names cost what known ones cost, each as often as it does in this file.
+    /// The user after whom a check for an unknown name is modelled. `draw` is a random number that is always the same
+    /// for the same name, so that unknown names cost what known ones do, with the frequencies of this file.
     pub(super) fn model(&self, draw: u64) -> Option<&User> {
         let (_, total) = self.costs.last()?;
         let point = (u128::from(draw) * u128::from(*total)) >> 64;
@@ -156,7 +158,7 @@ impl Users {
 }
 
 impl User {
-    /// As the file spells it.
+    /// The name as the file spells it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -166,12 +168,12 @@ impl User {
         &self.account
     }
 
-    /// The scheme of the hash, as Dovecot or the line itself names it; `None` where there is no hash.
+    /// The scheme of the hash, as Dovecot or the line itself names it; `None` if there is no hash.
     pub fn scheme(&self) -> Option<&str> {
         self.secret.scheme()
     }
 
-    /// Why this user cannot log in at all; `None`: can.
+    /// Why this user cannot log in at all; `None` if the user can.
     pub fn shut_out(&self) -> Option<&str> {
         match &*self.secret {
             Secret::Usable(_) => None,
@@ -179,11 +181,11 @@ impl User {
         }
     }
 
-    /// Those of the configured mechanisms that this hash can serve.
+    /// The configured mechanisms that this hash supports.
     pub fn mechanisms(&self, configured: &[Mechanism]) -> Vec<Mechanism> {
         let serves = |mechanism: &Mechanism| match (mechanism, self.hash().map(Hash::scheme)) {
             (_, None) => false,
-            // RFC 5802 needs keys that only its own verifier holds.
+            // RFC 5802 needs keys that only its own verifier contains.
             (Mechanism::ScramSha256, Some(scheme)) => scheme == Scheme::ScramSha256,
             (Mechanism::Plain | Mechanism::Login, Some(_)) => true,
         };
@@ -195,7 +197,7 @@ impl User {
         self.name == other.name && self.secret == other.secret
     }
 
-    /// What a password is checked against.
+    /// The hash that a password is checked against.
     pub(super) fn hash(&self) -> Option<&Hash> {
         match &*self.secret {
             Secret::Usable(hash) => Some(hash),
@@ -203,21 +205,21 @@ impl User {
         }
     }
 
-    /// The same, to be kept while the check runs.
+    /// The secret, shared so that it can be kept while a check runs.
     pub(super) fn secret(&self) -> Arc<Secret> {
         Arc::clone(&self.secret)
     }
 }
 
-/// Where the parts of a user's line stand in the text.
+/// Where the parts of a user's line are in the text.
 pub(super) struct Entry {
-    /// Its number, from 1.
+    /// Line number, from 1.
     pub(super) line: usize,
-    /// All of it, the line end included.
+    /// The whole line, including its line ending.
     pub(super) whole: Range<usize>,
-    /// Before the colon.
+    /// The part before the colon.
     pub(super) name: Range<usize>,
-    /// Behind it, up to the next colon, comment or line end; empty where there is none.
+    /// The part after it, up to the next colon, comment or line ending; may be empty.
     pub(super) hash: Range<usize>,
 }
 
@@ -230,15 +232,15 @@ pub(super) fn text(content: &[u8]) -> Result<&str, Problem> {
     })
 }
 
-/// The first line of a file that we make.
+/// The first line of a file that Gatepost creates.
 pub(super) fn version_line() -> String {
     format!("{VERSION_MARK}{VERSION}")
 }
 
-/// Whether we know the version that the file says it has.
+/// Whether the version that the file states is known.
 fn known(text: &str) -> Result<(), Problem> {
     for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        // Any other comment may begin like that.
+        // Other comments may begin the same way.
         let version = line.strip_prefix(VERSION_MARK).and_then(|version| version.trim().parse::<u64>().ok());
         if let Some(found) = version.filter(|found| *found > u64::from(VERSION)) {
             return Err(Problem {
@@ -252,7 +254,7 @@ fn known(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The lines that are neither blank nor a comment. Line ends are LF or CRLF; a byte order mark is passed over.
+/// The lines that are neither blank nor comments. Lines end with LF or CRLF; a byte order mark is ignored.
 pub(super) fn entries(text: &str) -> impl Iterator<Item = Result<Entry, Problem>> {
     let mut start = 0;
     text.split_inclusive('\n').enumerate().filter_map(move |(index, line)| {
@@ -270,7 +272,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = Result<Entry, Problem>
     })
 }
 
-/// `at` is where `content` stands in the text.
+/// `at` is the offset of `content` in the text.
 fn entry(line: usize, at: usize, whole: Range<usize>, content: &str) -> Result<Entry, Problem> {
     let wrong = |text: &str| Problem { line, text: text.to_owned() };
     let (name, rest) = content.split_once(':').ok_or_else(|| wrong("no `:`; a line is NAME:HASH"))?;
@@ -315,20 +317,20 @@ mod tests {
             (format!("# gatepost users 1\nanna:{CRYPT}\n"), &["anna"]),
             (format!("# gatepost users: 20 of them\n# gatepost users 7 and 8\nanna:{CRYPT}\n"), &["anna"]),
             (format!("anna:{CRYPT}\n"), &["anna"]),
-            // No line end behind the last line; CRLF; a byte order mark.
+            // A last line without a line ending; CRLF; a byte order mark.
             (format!("anna:{CRYPT}\r\nbob:{SCRAM}"), &["anna", "bob"]),
             (format!("\u{feff}anna:{CRYPT}\n"), &["anna"]),
             (format!("\u{feff}# a comment\n{long}:{CRYPT}\n"), &[&long]),
-            // Dovecot's further fields, and a # in one of them.
+            // Dovecot's further fields, with a # in one of them.
             (
                 format!("anna@example.org:{CRYPT}:1000:1000:Anna #1:/home/anna::quota=1\n"),
                 &["anna@example.org"],
             ),
             (format!("anna:{CRYPT} # until: June\nbob:{SCRAM}\t#\n"), &["anna", "bob"]),
             (format!("anna: {CRYPT} \n"), &["anna"]),
-            // Names of other letters; ASCII case alone is folded.
+            // Non-ASCII letters; only ASCII case is folded.
             (format!("Ä:{CRYPT}\nä:{CRYPT}\n"), &["Ä", "ä"]),
-            // Nothing behind the name: Dovecot has that too.
+            // Nothing after the name; Dovecot allows that.
             ("a:\nb::1000\nc: # later\nd:#later\n".to_owned(), &["a", "b", "c", "d"]),
             ("gone:!:1000\nold:{SSHA}x7HdCCS88lBckW/eYB9T3hvOVnpFfClD\n".to_owned(), &["gone", "old"]),
         ] {
@@ -339,7 +341,7 @@ mod tests {
     #[test]
     fn what_refuses_the_file() {
         for (content, line, part) in [
-            // Whatever else a newer version may look like.
+            // Whatever a newer version looks like.
             ("# gatepost users 2\nanna {scheme=9}\n".to_owned(), 1, "version 2; this Gatepost knows up to 1"),
             (
                 "anna {scheme=9}\n# gatepost users 18446744073709551615\n".to_owned(),
@@ -392,7 +394,7 @@ mod tests {
         for (content, expected) in [
             (format!("a:{SCRAM}\n"), &[Plain, Login, ScramSha256][..]),
             (format!("a:{SCRAM}\nb:{CRYPT}\n"), &[Plain, Login]),
-            // Shut out is no reason to bar the others.
+            // Users who are shut out do not bar the others.
             (format!("a:{SCRAM}\nb:{{SSHA}}x\n"), &[Plain, Login, ScramSha256]),
             (format!("a:{SCRAM}\nb:\n"), &[Plain, Login, ScramSha256]),
             ("b:{SSHA}x\n".to_owned(), &[]),
@@ -436,7 +438,7 @@ mod tests {
     fn models_are_spread_as_the_costs_are() {
         let users = Users::parse(format!("a:{SCRAM}\nb:{CRYPT}\nc:{CRYPT}\nd:{CRYPT}\ne:!\nf:\n").as_bytes())
             .unwrap();
-        // `$5$...` sorts before `SCRAM ...`: three quarters, then one.
+        // `$5$...` sorts before `SCRAM ...`: three quarters, then one quarter.
         for (draw, scheme) in [
             (0, "SHA256-CRYPT"),
             (u64::MAX / 4 * 3 - 4, "SHA256-CRYPT"),

@@ -1,7 +1,7 @@
-//! What a server keeps of a password for SCRAM-SHA-256: RFC 5803 in Dovecot's spelling, the keys of RFC 5802 3.
+//! What a server stores of a password for SCRAM-SHA-256: RFC 5803 in Dovecot's spelling, the keys of RFC 5802 3.
 //!
-//! One verifier serves SCRAM, which never shows the password, and PLAIN and LOGIN, which do. Derivation is PBKDF2
-//! (RFC 8018 5.2), slow by intention: call it on a blocking thread.
+//! One verifier serves SCRAM, which never shows the password, and PLAIN and LOGIN, which do. The derivation is PBKDF2
+//! (RFC 8018 5.2) and deliberately slow: call it on a blocking thread.
 
 use std::fmt;
 
@@ -15,15 +15,15 @@ use zeroize::Zeroizing;
 /// An HMAC-SHA-256 key or digest.
 pub(super) type Key = [u8; 32];
 
-/// The iteration count of a new verifier (RFC 7677 4 asks for at least 4,096).
+/// The iteration count of a new verifier (RFC 7677 4 requires at least 4,096).
 const ITERATIONS: u32 = 100_000;
-/// The octets of a new salt.
+/// The length of a new salt, in octets.
 const SALT: usize = 16;
 
 /// The verifier of one password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Verifier {
-    /// PBKDF2's count, at least 1.
+    /// The iteration count of PBKDF2, at least 1.
     pub(super) iterations: u32,
     /// Not empty.
     pub(super) salt: Vec<u8>,
@@ -34,10 +34,10 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// A new one with a random salt.
+    /// Derives a verifier with a random salt.
     ///
     /// # Errors
-    /// The system gives no random octets.
+    /// The system provides no random octets.
     pub(super) fn new(password: &[u8]) -> Result<Self, getrandom::Error> {
         let mut salt = vec![0; SALT];
         getrandom::fill(&mut salt)?;
@@ -52,7 +52,8 @@ impl Verifier {
         Self { iterations, salt, stored_key, server_key }
     }
 
-    /// One of the same cost that no password fits: its salt and keys come out of `octets`, which gives the same for the same label.
+    /// A verifier of the same cost that no password matches. `octets` provides its salt and keys, the same for the same
+    /// label.
     pub(super) fn decoy(&self, octets: impl Fn(&str) -> Key) -> Self {
         let mut salt = Vec::with_capacity(self.salt.len());
         for block in 0.. {
@@ -70,7 +71,7 @@ impl Verifier {
         }
     }
 
-    /// Reads `iterations,salt,stored key,server key`, the latter three in base64.
+    /// Parses `iterations,salt,stored key,server key`, the latter three in base64.
     ///
     /// # Errors
     /// What is wrong.
@@ -106,7 +107,7 @@ impl Verifier {
     }
 }
 
-/// As it stands in the users file, behind `{SCRAM-SHA-256}`.
+/// The form in the users file, after `{SCRAM-SHA-256}`.
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [salt, stored, server] =
@@ -115,7 +116,7 @@ impl fmt::Display for Verifier {
     }
 }
 
-/// HMAC-SHA-256 over all parts.
+/// HMAC-SHA-256 over the concatenated parts.
 pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
     let mut mac = keyed(key);
     for part in parts {
@@ -124,7 +125,7 @@ pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
     mac.finalize().into_bytes().into()
 }
 
-/// RFC 2104 2: a key of any length will do; one longer than a block is hashed first.
+/// RFC 2104 2: a key may have any length; one longer than a block is hashed first.
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
     let mut block = Zeroizing::new([0u8; 64]);
     if let Some(head) = block.get_mut(..key.len()) {
@@ -135,9 +136,9 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     hmac::digest::KeyInit::new((&*block).into())
 }
 
-/// RFC 8018 5.2 with HMAC-SHA-256 and one block of output, which is Hi() of RFC 5802 2.2.
+/// PBKDF2 (RFC 8018 5.2) with HMAC-SHA-256 and one block of output, which is Hi() of RFC 5802 2.2.
 fn pbkdf2(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<Key> {
-    // Cloned for each round: the two blocks of the key are hashed once, not 200,000 times.
+    // Cloned in each round, so that the two blocks of the key are hashed once, not 200,000 times.
     let keyed = keyed(password);
     let mut round: Key =
         keyed.clone().chain_update(salt).chain_update([0, 0, 0, 1]).finalize().into_bytes().into();
@@ -161,7 +162,8 @@ mod tests {
 
     #[test]
     fn pbkdf2_vectors() {
-        // RFC 7914 11 gives the first (its first 32 octets); the others are those of RFC 6070 with SHA-256, as widely published.
+        // The first is from RFC 7914 11 (its first 32 octets); the others are RFC 6070 with SHA-256, as widely
+        // published.
         for (password, salt, iterations, expected) in [
             ("passwd", "salt", 1, "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc"),
             ("password", "salt", 1, "120fb6cffcf8b32c43e7225256c4f837a86548c92ccc35480805987cb70be17b"),

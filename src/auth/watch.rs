@@ -1,6 +1,6 @@
-//! Keeps the users in step with their file: one that has rested for a second is read again.
+//! Keeps the users in step with their file, which is read again once it has not changed for a second.
 //!
-//! A broken or empty version, or none, is reported once, and the users read before stay in force.
+//! A broken, empty or missing version is reported once, and the users in force stay.
 
 use std::future::pending;
 use std::path::Path;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::{Authenticator, Directory, UsersEvent, Version};
 use crate::rested::{PACE, Pace, Rested};
 
-/// Users that were read and are not in force yet.
+/// Users that have been read but are not in force yet.
 pub struct NewUsers(Directory);
 
 impl Authenticator {
-    /// Watches the users file for as long as it is polled: one that has rested for a second is read again.
+    /// Watches the users file for as long as this is polled; it is read again once it has not changed for a second.
     pub async fn watch(&self, changed: impl Fn(UsersEvent) + Send) {
         self.watch_at(PACE, changed).await;
     }
@@ -40,19 +40,19 @@ impl Authenticator {
         }
     }
 
-    /// Reads the users file as it is now, without the rest; `None`: nothing has changed.
+    /// Reads the users file as it is, without waiting for it to rest; `None` if nothing has changed.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// The file cannot be used.
     pub fn read_anew(&self) -> Result<Option<NewUsers>, super::UsersError> {
         let Some(path) = &self.shared.file else { return Ok(None) };
         let old = self.shared.current.load().version;
         let (version, read) = self.read(path);
-        // That there is no file is as it was, where there are relay hosts.
+        // With relay hosts the file may be missing: that it still is means no change.
         if version == old { Ok(None) } else { read.map(NewUsers).map(Some) }
     }
 
-    /// Puts what was read anew in force.
+    /// Puts users in force that were read anew.
     pub fn adopt_users(&self, users: NewUsers) -> UsersEvent {
         self.replace(users.0)
     }
@@ -89,7 +89,7 @@ mod tests {
     /// Far more than a look and a rest.
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// The next event as text; `None`: a look and two rests pass without one.
+    /// The next event as text; `None` if a look and two rests pass without one.
     async fn next(events: &mut mpsc::UnboundedReceiver<UsersEvent>, deadline: Duration) -> Option<String> {
         timeout(deadline, events.recv()).await.ok().map(|event| match event.unwrap() {
             UsersEvent::Reloaded { users, ended } => format!("{users} {}", ended.join(" ")),
@@ -110,7 +110,7 @@ mod tests {
             tokio::spawn(async move { watcher.watch_at(BRISK, |event| sender.send(event).unwrap()).await });
         let silence = BRISK.look + 2 * BRISK.rest;
 
-        // Nothing has changed since it was opened, even where it was touched.
+        // Nothing has changed since it was opened, although it was touched.
         std::fs::write(&path, text(CRYPT, CRYPT)).unwrap();
         assert_eq!(next(&mut events, silence).await, None);
         // In place, with the same length.
@@ -120,7 +120,7 @@ mod tests {
         std::fs::write(folder.path().join("new"), text(OTHER, &CRYPT.replace("hx/2", "hx/3"))).unwrap();
         std::fs::rename(folder.path().join("new"), &path).unwrap();
         assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "2 anna");
-        // Broken, once; then empty, gone, and back as it was.
+        // Broken, reported once; then empty, missing, and back as it was.
         std::fs::write(&path, "anna:x\nbob\n").unwrap();
         let refused = next(&mut events, DEADLINE).await.unwrap();
         assert!(refused.contains("users:2: no `:`"), "{refused}");
