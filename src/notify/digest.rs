@@ -1,4 +1,4 @@
-//! The text of the digest: what waits in the quarantine for somebody to decide, and what is about to expire. Pure.
+//! The text of the digest: which messages in the quarantine await a decision, and which expire soon. Pure.
 
 use std::time::Duration;
 
@@ -6,41 +6,41 @@ use super::letter::{duration, moment, shell_word, shown};
 use crate::account::Account;
 use crate::clock::Timestamp;
 
-/// What waits.
+/// The state of the quarantine.
 #[derive(Debug, Clone)]
 pub struct Digest {
-    /// Account by account.
+    /// One entry per account.
     pub accounts: Vec<Waiting>,
-    /// Messages that cannot be read, so that their accounts are unknown.
+    /// Messages that cannot be read, so that their account is unknown.
     pub unreadable: u64,
     /// `[quarantine] expire_after`
     pub expire_after: Option<Duration>,
-    /// How far ahead it looks.
+    /// How far ahead expiries are reported.
     pub horizon: Duration,
 }
 
-/// One account's part.
+/// The messages of one account.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// Whose.
+    /// The account.
     pub account: Account,
     /// Parked and failed messages.
     pub messages: u64,
-    /// Their octets.
+    /// Their size in octets.
     pub octets: u64,
-    /// Of these, nobody took them when they were released.
+    /// How many of them failed to be delivered when they were released.
     pub failed: u64,
-    /// Of these, they go out by themselves.
+    /// How many of them will be released automatically.
     pub awaited: u64,
-    /// Since when the oldest is there.
+    /// When the oldest was parked.
     pub oldest: Timestamp,
     /// How many expire within the horizon.
     pub expiring: u64,
-    /// And when the first of them does.
+    /// When the first of them expires.
     pub first_expiry: Option<Timestamp>,
 }
 
-/// So many accounts have a part of their own; of the others the sum is told.
+/// How many accounts are listed individually; the others are summed up.
 const MAX_ACCOUNTS: usize = 200;
 
 impl Digest {

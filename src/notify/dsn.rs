@@ -1,8 +1,8 @@
-//! The DSN of a release whose recipients were refused for good (RFC 3464, multipart/report of RFC 6522).
+//! The DSN for a released message whose recipients were permanently refused (RFC 3464, multipart/report of RFC 6522).
 //!
-//! Pure: facts to octets. One for all recipients of a message; sent from the null reverse-path, so it can cause no
-//! further one. ORCPT, ENVID and RET are honoured (RFC 3461 6.3, 4.3). Where an address is not ASCII the forms of RFC 6533 are
-//! used: address type `utf-8`, message/global-delivery-status, message/global-headers.
+//! Pure: facts to octets. There is one DSN for all recipients of a message. It is sent from the null reverse-path, so
+//! it cannot cause another. ORCPT, ENVID and RET are honoured (RFC 3461 6.3, 4.3). If an address is not ASCII, the
+//! forms of RFC 6533 are used: address type `utf-8`, message/global-delivery-status, message/global-headers.
 
 use lettre::message::header::{ContentTransferEncoding, ContentType, ContentTypeErr};
 use lettre::message::{Body, MultiPart, SinglePart};
@@ -12,60 +12,60 @@ use crate::clock::Timestamp;
 use crate::id::OutboxId;
 use crate::smtp::{Enhanced, Reply, xtext};
 
-/// What the sender is told.
+/// The facts of a DSN.
 #[derive(Debug, Clone)]
 pub struct Report<'a> {
-    /// Ours.
+    /// Our host name.
     pub hostname: &'a str,
-    /// The reverse-path, without brackets; not the null one.
+    /// The reverse-path without brackets; never the null one.
     pub sender: &'a str,
-    /// `ENVID=`, xtext as it was written.
+    /// `ENVID=`, in xtext as received.
     pub envid: Option<&'a str>,
-    /// When the message came.
+    /// When the message arrived.
     pub arrived: Timestamp,
     /// Its Subject, decoded.
     pub subject: Option<&'a str>,
-    /// What of it goes back.
+    /// The part of the message that is returned.
     pub original: Original<'a>,
-    /// Who refused it.
+    /// The recipients that were refused.
     pub refused: Vec<Refused<'a>>,
 }
 
 /// The message, as it was sent upstream.
 #[derive(Debug, Clone, Copy)]
 pub enum Original<'a> {
-    /// Its header section; empty: not known.
+    /// Its header section; empty if unknown.
     Header(&'a [u8]),
-    /// All of it, of at most about [`MAX_RETURNED`] octets.
+    /// The whole message, of at most about [`MAX_RETURNED`] octets.
     Whole(&'a [u8]),
 }
 
-/// A recipient that the upstream refused for good.
+/// A recipient that the upstream permanently refused.
 #[derive(Debug, Clone)]
 pub struct Refused<'a> {
     /// The forward-path, without brackets.
     pub address: &'a str,
-    /// `ORCPT=`, type and xtext as they were written.
+    /// `ORCPT=`, type and xtext as received.
     pub orcpt: Option<&'a str>,
     /// The upstream's last reply.
     pub reply: &'a Reply,
-    /// When it came.
+    /// When that reply came.
     pub at: Timestamp,
 }
 
-/// A message that arrived with more octets is not returned whole, but its header alone: as with Exim, unless told otherwise
-/// (`bounce_return_size_limit`); Postfix has half of that (`bounce_size_limit`).
+/// The size in octets up to which a message is returned whole; of a larger one only the header is. Exim's default is
+/// the same (`bounce_return_size_limit`), Postfix's is half of it (`bounce_size_limit`).
 pub const MAX_RETURNED: u64 = 100 * 1024;
-/// How much of the original's header is sent back, in octets.
+/// How much of the original's header is returned, in octets.
 const MAX_HEADER: usize = 64 * 1024;
-/// The longest line of a field, in octets without CRLF (RFC 5322 2.1.1 has 998).
+/// The longest line of a field, in octets without CRLF (RFC 5322 2.1.1 allows 998).
 const MAX_LINE: usize = 900;
 
 impl Report<'_> {
-    /// The whole message, as it goes over the wire, to be sent from the null reverse-path to [`Report::sender`].
+    /// Writes the whole message, to be sent from the null reverse-path to [`Report::sender`].
     ///
     /// # Errors
-    /// lettre does not take a content type: never, for those that stand here.
+    /// lettre rejects a content type, which does not happen with those used here.
     pub fn write(&self, id: OutboxId, now: Timestamp) -> Result<Vec<u8>, ContentTypeErr> {
         let head = Head {
             from: &format!("Mail Delivery System <MAILER-DAEMON@{}>", self.hostname),
@@ -81,7 +81,7 @@ impl Report<'_> {
             false => ("delivery-status", "message/delivery-status"),
             true => ("global-delivery-status", "message/global-delivery-status"),
         };
-        // The id is fresh, so no text in the parts can hold the boundary.
+        // The id is fresh, so no text in the parts can contain the boundary.
         let content_type = ContentType::parse(&format!(
             "multipart/report; report-type={report}; boundary=\"gatepost-{id}\""
         ))?;
@@ -101,7 +101,7 @@ impl Report<'_> {
         self.sender.is_ascii() && self.refused.iter().all(|refused| refused.address.is_ascii())
     }
 
-    /// For people.
+    /// The part for people.
     fn text(&self) -> String {
         let subject = self
             .subject
@@ -119,7 +119,7 @@ impl Report<'_> {
         text
     }
 
-    /// For programs: RFC 3464 2.1.
+    /// The part for programs (RFC 3464 2.1).
     fn status(&self, global: bool) -> String {
         let mut fields = Fields { text: String::new(), global };
         fields.add("Reporting-MTA", &format!("dns; {}", self.hostname));
@@ -155,7 +155,7 @@ impl Report<'_> {
         part(kind, header).map(Some)
     }
 
-    /// What of the header section fits, in whole lines, with CRLF.
+    /// As many whole lines of the header section as fit, with CRLF.
     fn header_of(original: &[u8]) -> Option<String> {
         let header = String::from_utf8_lossy(original.get(..MAX_HEADER).unwrap_or(original));
         let end = header.lines().position(str::is_empty);
@@ -167,8 +167,9 @@ impl Report<'_> {
     }
 }
 
-/// The message itself. RFC 2046 5.2.1: message/rfc822 may be encoded by nobody, so what is not 7bit (and the sender's server
-/// may take nothing else) goes as RFC 6532 3.7 has it; but then its header must be UTF-8. `None`: it is not.
+/// The message itself. RFC 2046 5.2.1 forbids encoding message/rfc822, so a message that is not 7bit (the only thing
+/// that the sender's server need accept) is sent as RFC 6532 3.7 describes, which requires a UTF-8 header. `None` if it
+/// has none.
 fn whole(message: &[u8]) -> Result<Option<SinglePart>, ContentTypeErr> {
     if is_7bit(message) {
         let part = SinglePart::builder().header(ContentType::parse("message/rfc822")?);
@@ -199,8 +200,8 @@ fn is_7bit(message: &[u8]) -> bool {
     true
 }
 
-/// A part whose lines end with CRLF. RFC 3464 2.1, RFC 6522 4: 7bit wherever that is possible, which is oftener than
-/// lettre thinks; the types of RFC 6533 may be encoded.
+/// A part whose lines end with CRLF. It is 7bit whenever possible (RFC 3464 2.1, RFC 6522 4), which is more often than
+/// lettre assumes; the types of RFC 6533 may be encoded.
 fn part(content_type: &str, text: String) -> Result<SinglePart, ContentTypeErr> {
     let part = SinglePart::builder().header(ContentType::parse(content_type)?);
     let plain = text.is_ascii() && text.lines().all(|line| line.len() <= 998);
@@ -211,8 +212,8 @@ fn part(content_type: &str, text: String) -> Result<SinglePart, ContentTypeErr> 
     })
 }
 
-/// RFC 3461 6.3 (d): the type stays, the address is decoded. `utf-8` has an encoding of its own, which the report
-/// takes as it is (RFC 6533 3).
+/// RFC 3461 6.3 (d): the type is kept, the address decoded. `utf-8` has an encoding of its own, which the report uses
+/// unchanged (RFC 6533 3).
 fn original_recipient(orcpt: &str) -> Option<String> {
     let (kind, address) = orcpt.split_once(';')?;
     if kind.eq_ignore_ascii_case("utf-8") {
@@ -221,22 +222,22 @@ fn original_recipient(orcpt: &str) -> Option<String> {
     Some(format!("{kind}; {}", decoded(address)?))
 }
 
-/// What xtext stands for, where that is printable ASCII.
+/// Decodes xtext if the result is printable ASCII.
 fn decoded(text: &str) -> Option<String> {
     let text = String::from_utf8(xtext::decode(text)?).ok()?;
     text.bytes().all(|octet| matches!(octet, b' '..=b'~')).then_some(text)
 }
 
-/// Its enhanced code, or the most general one of its class.
+/// The reply's enhanced status code, or the most general one of its class.
 fn status_of(reply: &Reply) -> Enhanced {
     let class = if reply.is_transient() { 4 } else { 5 };
     reply.enhanced.unwrap_or(Enhanced { class, subject: 0, detail: 0 })
 }
 
-/// Fields of a delivery status.
+/// The fields of a delivery status.
 struct Fields {
     text: String,
-    /// Characters outside ASCII may stand in them.
+    /// Whether they may contain characters outside ASCII.
     global: bool,
 }
 
@@ -414,7 +415,7 @@ mod tests {
         assert_eq!(status.1, "7bit");
     }
 
-    /// RFC 3461 4.3: RET=FULL. What comes back is what was sent, octet for octet; or the header.
+    /// RFC 3461 4.3, RET=FULL: the message is returned as it was sent, octet for octet; otherwise its header.
     #[test]
     fn the_whole_message() {
         let one = reply(550, Some("5.1.1"), "No such user");
@@ -458,7 +459,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the facts are, the message has its parts, its lines and no header from elsewhere.
+        /// Whatever the facts are, the message keeps its parts and line lengths, and gains no header field.
         #[test]
         fn nothing_breaks_the_form(
             address in any::<String>(), text in any::<String>(), subject in any::<String>(),

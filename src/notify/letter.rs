@@ -1,7 +1,8 @@
 //! What all mail of our own has in common: its header, and text from outside made safe to print.
 //!
-//! RFC 5322 3.6, RFC 2047 through lettre, RFC 3834 5 (Auto-Submitted). Addresses are put in as they are (RFC 6532), less
-//! control characters: lettre's parser knows fewer of them than RFC 5321 does, and a mail that is not written is worse.
+//! RFC 5322 3.6, RFC 2047 through lettre, RFC 3834 5 (Auto-Submitted). Addresses are used unparsed (RFC 6532), except
+//! for control characters: lettre's parser accepts fewer of them than RFC 5321 does, and a mail that is not written
+//! would be worse.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,22 +12,22 @@ use crate::clock::Timestamp;
 use crate::id::OutboxId;
 use crate::visible::is_unsafe;
 
-/// How a mail came to be written (RFC 3834 5).
+/// Why a mail was written (RFC 3834 5).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum AutoSubmitted {
-    /// By itself.
+    /// On our own initiative.
     Generated,
-    /// In answer to a message.
+    /// In reply to a message.
     Replied,
 }
 
-/// What the header says.
+/// The values of the header.
 pub(super) struct Head<'a> {
     /// `addr-spec`, or `name <addr-spec>`.
     pub(super) from: &'a str,
     pub(super) to: &'a [String],
     pub(super) subject: &'a str,
-    /// The mail's own; becomes its Message-ID.
+    /// The id of this mail, which becomes its Message-ID.
     pub(super) id: OutboxId,
     pub(super) hostname: &'a str,
     pub(super) now: Timestamp,
@@ -34,7 +35,7 @@ pub(super) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The header fields, but those that tell of the body.
+    /// The header fields, except those that describe the body.
     pub(super) fn fields(&self) -> Headers {
         let mut headers = Headers::new();
         headers.set(Date::new(UNIX_EPOCH + Duration::from_millis(self.now.as_millis())));
@@ -52,28 +53,28 @@ impl Head<'_> {
     }
 }
 
-/// A field of addresses, one a line.
+/// A field with one address per line.
 fn addresses(name: &'static str, addresses: &[&str]) -> HeaderValue {
     raw(name, addresses.iter().map(|address| without_controls(address)).collect::<Vec<_>>().join(",\r\n "))
 }
 
-/// A field whose value is safe and folded.
+/// A field whose value is already safe and folded.
 fn raw(name: &'static str, value: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), value.clone(), value)
 }
 
-/// With `?` for each control character and line separator: one line.
+/// Replaces each control character and line separator by `?`, so that the text is one line.
 pub(super) fn without_controls(text: &str) -> String {
-    // No more than these: an address of SMTPUTF8 may need joining controls.
+    // Only these: an SMTPUTF8 address may need joining controls.
     let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     text.chars().map(|c| if breaks_line(c) { '?' } else { c }).collect()
 }
 
-/// The longest piece of text from outside that is shown, in characters.
+/// The longest text from outside that is shown, in characters.
 const MAX_SHOWN: usize = 500;
 
-/// Text from outside, for people: whatever could move the cursor, turn the direction of writing or hide itself is shown as
-/// `\u{...}`, and its end is cut.
+/// Makes text from outside safe to show: characters that move the cursor, change the direction of writing or are
+/// invisible become `\u{...}`, and a long text is cut off.
 pub(super) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MAX_SHOWN));
     for (count, c) in text.chars().enumerate() {
@@ -90,7 +91,7 @@ pub(super) fn shown(text: &str) -> String {
     out
 }
 
-/// As a word of a POSIX shell's command line, since people copy it.
+/// Quotes text as one word of a POSIX shell's command line, since people copy it.
 pub(super) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -105,7 +106,7 @@ pub(super) fn moment(at: Timestamp) -> String {
     format!("{} UTC", text.get(..19).unwrap_or(&text).replace('T', " "))
 }
 
-/// In the largest unit that divides it.
+/// A duration in the largest unit that expresses it exactly.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (count, unit) = [(86_400, "day"), (3_600, "hour"), (60, "minute")]

@@ -1,7 +1,8 @@
-//! Mail of our own: the abuse desk's notices, the sender's DSN, events for programs, and the outbox in which they wait.
+//! Mail of our own: notices to the abuse desk, DSNs to senders, events for programs, and the outbox in which they wait.
 //!
 //! [`notice`] and [`dsn`] write messages, pure, with lettre's header and MIME types; [`outbox`] keeps them as files and
-//! sends them with lettre's transport; [`webhook`] writes events and POSTs them. What stands in them may come from a thief: [`letter`] makes it safe to print.
+//! sends them with lettre's transport; [`webhook`] writes and posts events. Their content may come from a thief;
+//! [`letter`] makes it safe to print.
 
 pub mod digest;
 pub mod dsn;

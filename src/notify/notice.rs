@@ -1,8 +1,8 @@
-//! The abuse desk's mail: which account, how much, since when, from where, how to look, how to undo.
+//! Notices to the abuse desk: which account, how much, since when, from where, how to look closer, how to undo.
 //!
-//! Pure: facts to octets. Plain text in words that somebody follows at three in the morning. Addresses and replies in
-//! it come from outside and are made safe to print; commands in it are safe to copy. Of notices about an account the text may
-//! be the operator's own ([`Template`]).
+//! Pure: facts to octets. Plain text in words that can be followed at three in the morning. Addresses and replies come
+//! from outside and are made safe to print; commands are safe to copy. The text of notices about an account may be the
+//! operator's own ([`Template`]).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,14 +19,14 @@ use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
 use crate::id::OutboxId;
 
-/// From whom, and to whom.
+/// Sender and recipients of notices.
 #[derive(Debug, Clone)]
 pub struct Letterhead {
     /// `[notify] from`
     pub from: String,
     /// `[notify] to`
     pub to: Vec<String>,
-    /// Ours.
+    /// Our host name.
     pub hostname: String,
 }
 
@@ -35,79 +35,79 @@ pub struct Letterhead {
 pub enum Notice {
     /// An account reached its limit and is blocked.
     Blocked(Incident, Fate),
-    /// An account that is observed reached its limit.
+    /// An observed account reached its limit.
     WouldBlock(Incident),
-    /// The sequential test alarmed, and what an account sends is delayed.
+    /// The sequential test raised an alarm, and the account's messages are delayed.
     Delayed(Incident, Delay),
-    /// It alarmed, and does no more.
+    /// The sequential test raised an alarm, without further consequence.
     Suspected(Incident),
-    /// It alarmed for an account that is observed.
+    /// The sequential test raised an alarm for an observed account.
     WouldAlarm(Incident, Spared),
-    /// What waits in the quarantine.
+    /// The state of the quarantine.
     Digest(Digest),
     /// 80 % of the quarantine is used.
     QuarantineNearlyFull {
         /// Parked messages.
         messages: u64,
-        /// Their octets.
+        /// Their size in octets.
         octets: u64,
         /// `[quarantine] max_size`, in octets.
         max_size: u64,
     },
-    /// A log-in succeeded from a new address after many wrong passwords.
+    /// A login from a new address succeeded after many wrong passwords.
     Guessed {
-        /// Whose account.
+        /// The account.
         account: Account,
-        /// From where.
+        /// The client's address.
         client: IpAddr,
-        /// Wrong passwords before.
+        /// The number of wrong passwords.
         guesses: usize,
-        /// From so many addresses.
+        /// The number of addresses they came from.
         addresses: usize,
-        /// Within so long.
+        /// The period in which they were counted.
         period: Duration,
     },
     /// A new certificate cannot be used.
     CertificateRefused {
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// A certificate will end soon.
+    /// A certificate expires soon.
     CertificateExpires {
-        /// Its file.
+        /// The certificate file.
         certificate: String,
-        /// When.
+        /// When it expires.
         not_after: Timestamp,
     },
     /// Counts or blocks cannot be written.
     LedgerTrouble {
-        /// What the database says.
+        /// The error of the database.
         why: String,
     },
-    /// The database was damaged or missing.
+    /// The database was damaged or missing, and has been repaired or replaced.
     LedgerMended {
-        /// What was found and done, a sentence a line.
+        /// What was found and done, one sentence per line.
         what: String,
     },
-    /// A day's first recipients met no refusal.
+    /// None of the day's first recipients was refused.
     Blind {
-        /// Those at domains other than the upstream's own; else all.
+        /// Whether these are recipients at foreign domains only, not at the upstream's own.
         foreign: bool,
-        /// How many.
+        /// The number of recipients.
         recipients: u64,
     },
 }
 
-/// What a block means, as it is configured when the desk is told.
+/// What a block entails, as configured at that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fate {
-    /// What becomes of the account's mail.
+    /// What happens to the account's mail.
     pub withheld: Withheld,
-    /// When Gatepost lifts it by itself, if ever.
+    /// When the block is lifted automatically, if at all.
     pub unblock_after: Option<Duration>,
 }
 
-/// `[limit] action`: what becomes of a blocked account's mail.
+/// `[limit] action`: what happens to a blocked account's mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
     /// Parked silently.
@@ -119,68 +119,68 @@ pub enum Withheld {
 /// What an account did.
 #[derive(Debug, Clone)]
 pub struct Incident {
-    /// Whose.
+    /// The account.
     pub account: Account,
     /// Invalid recipients in the window.
     pub invalid_recipients: u32,
-    /// With so many it is blocked.
+    /// The limit.
     pub limit: u32,
-    /// How long the window is.
+    /// The length of the window.
     pub period: Duration,
-    /// Why it is blocked.
+    /// The reason for the block.
     pub reason: Option<String>,
-    /// The first of them.
+    /// When the first of them was asked for.
     pub first: Option<Timestamp>,
-    /// The last.
+    /// When the last of them was asked for.
     pub last: Option<Timestamp>,
-    /// Some of them, the latest.
+    /// The latest of them.
     pub samples: Vec<Sample>,
-    /// How many of the account's sessions are open.
+    /// The number of its open sessions.
     pub sessions: usize,
-    /// The latest messages that the upstream still took.
+    /// The latest messages that the upstream accepted.
     pub relayed: Vec<Relayed>,
-    /// What was not counted.
+    /// Recipients that were not counted.
     pub uncounted: Vec<Uncounted>,
 }
 
-/// Recipients that were not counted, since their domain refuses everybody.
+/// Recipients that were not counted because their domain refuses everyone.
 #[derive(Debug, Clone)]
 pub struct Uncounted {
     /// The domain.
     pub domain: String,
-    /// How many.
+    /// The number of refusals.
     pub answers: u32,
 }
 
 /// An invalid recipient.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// When it was asked for.
+    /// When the client asked for it.
     pub at: Timestamp,
     /// As the client wrote it.
     pub address: String,
-    /// Where the client connected from.
+    /// The client's address.
     pub client: IpAddr,
 }
 
-/// A message that the upstream took.
+/// A message that the upstream accepted.
 #[derive(Debug, Clone)]
 pub struct Relayed {
-    /// When.
+    /// When it was accepted.
     pub at: Timestamp,
-    /// The upstream's reply, in which its queue id stands.
+    /// The upstream's reply, which contains its queue id.
     pub reply: String,
     /// The message's Message-ID.
     pub message_id: Option<String>,
 }
 
-/// The longest line that mail may have, in octets without CRLF (RFC 5322 2.1.1).
+/// The longest line allowed in mail, in octets without CRLF (RFC 5322 2.1.1).
 const MAX_LINE: usize = 998;
 
-/// Text as it stands where mail can carry that: somebody may have to read the source, or search it.
+/// Text without an encoding if possible, since somebody may have to read or search the source.
 fn plain(text: String) -> SinglePart {
     if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE) {
-        // lettre itself breaks lines after 76 octets.
+        // lettre on its own breaks lines after 76 octets.
         let octets = text.replace('\n', "\r\n").into_bytes();
         let body = Body::dangerous_pre_encoded(octets, ContentTransferEncoding::SevenBit);
         return SinglePart::builder().header(ContentType::TEXT_PLAIN).body(body);
@@ -189,7 +189,7 @@ fn plain(text: String) -> SinglePart {
 }
 
 impl Notice {
-    /// The whole mail, as it goes over the wire.
+    /// Writes the whole mail.
     pub fn write(
         &self,
         letterhead: &Letterhead,
@@ -225,7 +225,7 @@ impl Notice {
         mail
     }
 
-    /// What it is about, if that is an account.
+    /// The incident, if the notice is about an account.
     fn incident(&self) -> Option<&Incident> {
         match self {
             Self::Blocked(incident, _)
@@ -244,7 +244,7 @@ impl Notice {
         }
     }
 
-    /// What a template's name stands for.
+    /// The value of a template's field.
     fn value(&self, field: Field, incident: &Incident, letterhead: &Letterhead, now: Timestamp) -> String {
         match field {
             Field::Event => match self {
@@ -740,7 +740,7 @@ mod tests {
         .join("\n");
         assert_eq!(body.trim_end(), expected);
 
-        // Around our own text; what is about no account stays as it is.
+        // A template may include the built-in text; notices that are not about an account stay as they are.
         let (header, body) =
             written_by(&Notice::WouldBlock(incident("anna")), Some("HALLO\n\n{text}\nTSCHÜSS"));
         assert!(header.contains("Subject: Would have blocked: user:anna"), "{header}");

@@ -1,6 +1,7 @@
-//! What the abuse desk is told of an alarm of the sequential test: an account is on probation, or would be.
+//! Notices about an alarm of the sequential test: an account is on probation, or would be.
 //!
-//! Pure: facts to text, for `notice`. An alarm is a suspicion: these mails say first that nothing need be done.
+//! Pure: facts to text, for `notice`. An alarm is only a suspicion, so these mails begin with the fact that no action
+//! is needed.
 
 use std::time::Duration;
 
@@ -9,21 +10,21 @@ use super::notice::{Incident, facts, relayed, samples};
 use crate::account::Kind;
 use crate::clock::Timestamp;
 
-/// How what an account sends is delayed.
+/// How an account's messages are delayed.
 #[derive(Debug, Clone, Copy)]
 pub struct Delay {
-    /// A message, after its arrival.
+    /// The delay of each message after its arrival.
     pub each: Duration,
-    /// Until when, as things stand.
+    /// When the probation ends, as things stand.
     pub until: Timestamp,
 }
 
-/// What an alarm would have done for an account that is observed.
+/// What an alarm would have done to an observed account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spared {
-    /// Delayed what it sends.
+    /// Its messages would have been delayed.
     Probation,
-    /// Blocked it.
+    /// It would have been blocked.
     Block,
 }
 

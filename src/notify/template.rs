@@ -1,17 +1,17 @@
 //! `[notify] template`: the operator's own text for notices about an account.
 //!
-//! Pure but for [`Template::read`]. A name in braces stands for what is known of the case, `{{` and `}}` for the braces
-//! themselves; there are no conditions and no loops. A first line that begins with `Subject:` is the mail's subject. What comes
-//! from outside is made safe to print, accounts safe to copy into a shell, as in the text that this one replaces.
+//! Pure except for [`Template::read`]. A name in braces is replaced by a fact of the case, `{{` and `}}` by single
+//! braces; there are no conditions and no loops. A first line that begins with `Subject:` is the mail's subject. As in
+//! the built-in text, values from outside are made safe to print, and accounts safe to copy into a shell.
 
 use std::path::Path;
 
-/// A name that a template may use.
+/// A name that a template can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// `blocked`, `would_block`, `probation`, `would_delay`, `suspected`
     Event,
-    /// The account, quoted where a shell needs that.
+    /// The account, quoted if a shell requires that.
     Account,
     /// Invalid recipients within the period.
     Count,
@@ -19,31 +19,31 @@ pub enum Field {
     Limit,
     /// Its period.
     Period,
-    /// Why.
+    /// The reason.
     Reason,
     /// When the first invalid recipient within the period was asked for.
     First,
-    /// And the last.
+    /// When the last one was.
     Last,
-    /// From which addresses.
+    /// The clients' addresses.
     Clients,
-    /// Open sessions.
+    /// The number of open sessions.
     Sessions,
-    /// The latest invalid recipients, one a line.
+    /// The latest invalid recipients, one per line.
     Samples,
-    /// The latest messages that the upstream took, one a line.
+    /// The latest messages that the upstream accepted, one per line.
     Relayed,
     /// Our own host name.
     Hostname,
-    /// When the mail is written.
+    /// When the mail was written.
     Time,
     /// The subject that the mail would have without a template.
     Subject,
-    /// The text that it would have.
+    /// The text that the mail would have without a template.
     Text,
 }
 
-/// All of them, by their names.
+/// All fields with their names.
 pub const FIELDS: [(&str, Field); 16] = [
     ("event", Field::Event),
     ("account", Field::Account),
@@ -63,10 +63,10 @@ pub const FIELDS: [(&str, Field); 16] = [
     ("text", Field::Text),
 ];
 
-/// A text with gaps.
+/// A text with fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// `None`: that of ours.
+    /// `None`: the built-in subject.
     subject: Option<Vec<Piece>>,
     body: Vec<Piece>,
 }
@@ -77,21 +77,21 @@ enum Piece {
     Field(Field),
 }
 
-/// Why a file is no template; names the file, the line and what would be right.
+/// Why a file is not a template; names file, line and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TemplateError(String);
 
-/// How the line with the subject begins.
+/// The beginning of the line with the subject.
 const SUBJECT: &str = "Subject:";
-/// The largest file, in octets: people are to read it.
+/// The largest template, in octets; it is for people to read.
 const MAX_SIZE: usize = 64 * 1024;
 
 impl Template {
-    /// Reads the file.
+    /// Reads a template file.
     ///
     /// # Errors
-    /// It cannot be read, or is no template.
+    /// The file cannot be read, or is not a template.
     pub fn read(path: &Path) -> Result<Self, TemplateError> {
         let octets = std::fs::read(path).map_err(|error| {
             TemplateError(format!(
@@ -110,7 +110,7 @@ impl Template {
         })
     }
 
-    /// Reads a text; an error comes with its line.
+    /// Parses a template; an error has its line number.
     fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
         let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
@@ -122,7 +122,7 @@ impl Template {
         if let Some(many) = subject.iter().flatten().find_map(Piece::of_many_lines) {
             return Err((Some(1), format!("{{{many}}} has many lines, and a subject is one")));
         }
-        // The empty line below the subject is the header's end, as in a mail.
+        // As in a mail, an empty line below the subject ends the header.
         let skipped = body.strip_prefix('\n').filter(|_| has_subject);
         let (body, line) = skipped.map_or((body, line), |body| (body, line + 1));
         if body.trim().is_empty() {
@@ -131,7 +131,7 @@ impl Template {
         Ok(Self { subject, body: pieces(body, line)? })
     }
 
-    /// The subject, if it is the template's, in one line.
+    /// The subject in one line, if the template has one.
     pub(super) fn subject(&self, value: impl Fn(Field) -> String) -> Option<String> {
         self.subject.as_ref().map(|pieces| render(pieces, value).replace('\n', " "))
     }
@@ -158,14 +158,14 @@ fn render(pieces: &[Piece], value: impl Fn(Field) -> String) -> String {
     for piece in pieces {
         match piece {
             Piece::Text(piece) => text.push_str(piece),
-            // A list at the end of a line of its own brings its own line end.
+            // Lists end with a newline, but the template has its own after the field.
             Piece::Field(field) => text.push_str(value(*field).trim_end_matches('\n')),
         }
     }
     text
 }
 
-/// The pieces of a text whose first line has this number.
+/// Splits a text into pieces; `first_line` is the number of its first line.
 fn pieces(text: &str, first_line: usize) -> Result<Vec<Piece>, (Option<usize>, String)> {
     let mut pieces = Vec::new();
     let mut plain = String::new();

@@ -1,7 +1,7 @@
-//! One mail of the outbox as a file: a line of JSON that tells of it, and the mail.
+//! One mail of the outbox as a file: a line of JSON with its state, then the mail.
 //!
-//! Strict: a version that is newer than ours, or a key that is not known, is an error with a sentence; nothing is
-//! dropped in silence. Does not write: `durable` does.
+//! Reading is strict: a newer version or an unknown key is an error with an explanation; nothing is dropped silently.
+//! Writing is done by `durable`.
 
 use std::fs;
 use std::path::Path;
@@ -16,38 +16,38 @@ use crate::id::OutboxId;
 /// The version that this Gatepost writes, and the newest that it reads.
 pub(super) const VERSION: u32 = 1;
 
-/// How the name of a mail's file ends.
+/// The ending of a mail's file name.
 const ENDING: &str = ".mail";
 
-/// The first line.
+/// The first line of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Meta {
     /// See [`VERSION`].
     pub(super) version: u32,
     pub(super) kind: Kind,
-    /// The reverse-path; `null` is the null one.
+    /// The reverse-path; `null` for the null reverse-path.
     pub(super) from: Option<String>,
     /// The forward-path.
     pub(super) to: String,
     pub(super) created: Timestamp,
-    /// Tries so far.
+    /// The number of tries so far.
     pub(super) tries: u32,
-    /// The next try; `null`: refused for good.
+    /// When the next try is due; `null` after a permanent refusal.
     pub(super) next: Option<Timestamp>,
-    /// What the upstream said at the last try.
+    /// The upstream's reply to the last try.
     pub(super) last: Option<String>,
-    /// MAIL has REQUIRETLS; not written where it has not.
+    /// Whether MAIL has REQUIRETLS; omitted if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) require_tls: bool,
 }
 
-/// The name of a mail's file.
+/// The file name of a mail.
 pub(super) fn name(id: OutboxId) -> String {
     format!("{id}{ENDING}")
 }
 
-/// The whole file.
+/// The content of the file.
 pub(super) fn content(meta: &Meta, message: &[u8]) -> Vec<u8> {
     let mut content = serde_json::to_vec(meta).unwrap_or_default();
     content.push(b'\n');
@@ -55,7 +55,7 @@ pub(super) fn content(meta: &Meta, message: &[u8]) -> Vec<u8> {
     content
 }
 
-/// Reads one; the error is for people.
+/// Reads a file; the error is for people.
 pub(super) fn read(path: &Path) -> Result<(OutboxId, Meta, Vec<u8>), String> {
     let id = path
         .file_name()

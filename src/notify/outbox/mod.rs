@@ -1,12 +1,14 @@
-//! Mail of our own that waits for the upstream, and events that wait for a program: one file each, durable, retried, over restarts.
+//! Mail of our own that waits for the upstream, and events that wait for their receiver: one durable file each, retried
+//! across restarts.
 //!
-//! `DATA_DIR/outbox/ID.mail` ([`mod@file`]); one file per recipient, since a transaction that one of two recipients refuses
-//! fails as a whole. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is due, by way of
-//! [`route`], and tells of each outcome. Tried again as a release is, and at each start; as long as nobody is there to be
-//! asked, each [`ANYBODY_THERE`], so that a notice comes soon after the upstream does. What the upstream refuses for good stays, to be
-//! seen, until somebody removes the file. Events ([`Kind::Event`]) go their own way, so that neither waits for the other's receiver; those
-//! about the same account go in the order in which they came, one after the other. A crash between the upstream's 250 and the removal sends a mail twice (same
-//! Message-ID), never not at all.
+//! The files are `DATA_DIR/outbox/ID.mail` ([`mod@file`]), one per recipient, since a transaction fails as a whole if
+//! one of two recipients is refused. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is
+//! due by [`route`] and reports each outcome. Retries follow the schedule of releases, and each start tries at once;
+//! while no upstream can be reached, they come every [`ANYBODY_THERE`], so that notices are sent soon after it returns.
+//! Permanently refused mail stays visible until somebody removes the file. Events ([`Kind::Event`]) have a lane of
+//! their own, so that neither lane waits for the other's receiver; events about the same account are sent one after the
+//! other, in order. A crash between the upstream's 250 and the removal sends a mail twice (with the same Message-ID),
+//! but none is lost.
 
 mod file;
 mod route;
@@ -34,19 +36,19 @@ use crate::quarantine::schedule::{GIVE_UP_AFTER, next_try};
 use file::Meta;
 use route::{Carrier, Outcome};
 
-/// What a mail is; what goes first comes first.
+/// The kinds of mail, in the order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// For the abuse desk.
+    /// A notice for the abuse desk.
     Notice,
-    /// For the sender of a released message.
+    /// A DSN for the sender of a released message.
     Dsn,
-    /// For a program: JSON, POSTed.
+    /// An event for a program: JSON, sent by POST.
     Event,
 }
 
-/// The ways out of the outbox; each waits for its own receiver alone.
+/// The lanes of the outbox; each waits only for its own receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
     Mail,
@@ -62,15 +64,15 @@ impl Kind {
     }
 }
 
-/// Whether others can be sent after this one.
+/// Whether further mail can be sent after this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Open,
-    /// Nobody is there: each of them would wait for that as long.
+    /// The receiver cannot be reached: each further mail would wait in vain as long.
     Closed,
 }
 
-/// Who takes what is in a lane.
+/// The carrier of a lane.
 #[allow(clippy::large_enum_variant, reason = "there are two of them")]
 enum Bearer<'a> {
     Mail(Carrier),
@@ -80,79 +82,79 @@ enum Bearer<'a> {
 /// A mail to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// The reverse-path, without brackets; `None`: the null one.
+    /// The reverse-path without brackets; `None` for the null reverse-path.
     pub from: Option<String>,
-    /// The forward-paths, without brackets; of an event, whom it is about.
+    /// The forward-paths without brackets; for an event, what it is about.
     pub to: Vec<String>,
-    /// Header and body; lines end with CRLF. Of an event, the JSON.
+    /// Header and body, with lines that end with CRLF; for an event, the JSON.
     pub message: Vec<u8>,
-    /// It goes with REQUIRETLS or not at all (RFC 8689 5).
+    /// Whether it may only be sent with REQUIRETLS (RFC 8689 5).
     pub require_tls: bool,
 }
 
-/// A mail that nobody took, or a file that is none.
+/// A mail that could not be sent, or a file that is not a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     /// Its file; removing it settles the matter.
     pub path: PathBuf,
-    /// What it is and why it stays, for people.
+    /// What it is and why it is stuck, for people.
     pub why: String,
 }
 
-/// What became of a mail, for the log.
+/// What happened to a mail, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The upstream took it.
+    /// The receiver accepted it.
     Sent {
-        /// Which.
+        /// Its id.
         id: OutboxId,
-        /// What it is.
+        /// Its kind.
         kind: Kind,
-        /// For whom.
+        /// Its recipient.
         to: String,
-        /// The upstream's reply.
+        /// The reply.
         reply: String,
     },
-    /// Not now.
+    /// It is to be tried again.
     Deferred {
-        /// Which.
+        /// Its id.
         id: OutboxId,
-        /// What it is.
+        /// Its kind.
         kind: Kind,
-        /// For whom.
+        /// Its recipient.
         to: String,
-        /// The upstream's reply, or why there was none.
+        /// The reply, or why there was none.
         reply: String,
         /// When it is tried again.
         next: Timestamp,
     },
-    /// Never: the upstream said so, or five days are over.
+    /// It is given up: it was permanently refused, or five days have passed.
     Refused {
-        /// Which.
+        /// Its id.
         id: OutboxId,
-        /// What it is.
+        /// Its kind.
         kind: Kind,
-        /// For whom.
+        /// Its recipient.
         to: String,
-        /// The upstream's reply, or why there was none.
+        /// The reply, or why there was none.
         reply: String,
     },
     /// A file could not be read, written or removed.
     Trouble(String),
 }
 
-/// Why a mail is not in the outbox, or not on its way.
+/// Why the outbox failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// The disk.
+    /// A file could not be read or written.
     #[error(transparent)]
     Disk(#[from] DurableError),
     /// The trust anchors of `[upstream] ca` cannot be read, or TLS cannot be set up.
     #[error("{0}")]
     Tls(String),
-    /// A task of ours broke off.
+    /// A task of ours was aborted.
     #[error("the outbox's task ended: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -173,31 +175,31 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those that wait and those that were refused, by birth.
+    /// Waiting and refused mail, oldest first.
     mails: BTreeMap<OutboxId, Meta>,
-    /// Not on disk yet, because the disk did not take them.
+    /// Mail that could not be written to the disk yet.
     kept: VecDeque<(Vec<Mail>, Timestamp)>,
-    /// Why not, as last reported: it is tried each second, and told once.
+    /// The last error reported about that: writing is retried each second, but reported once.
     told: Option<String>,
-    /// Files that are no mails.
+    /// Files that are not mail.
     broken: Vec<Stuck>,
 }
 
-/// The most mails that wait for the disk; further ones take the place of the oldest.
+/// The most entries that wait for the disk; further ones displace the oldest.
 const MAX_KEPT: usize = 1_000;
-/// How often an upstream that cannot be reached is tried again.
+/// How often an unreachable upstream is tried again.
 const ANYBODY_THERE: Duration = Duration::from_secs(15);
-/// How often a disk that did not take a mail is tried again.
+/// How often writing to the disk is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
-/// The longest wait: the wall clock may be set in the meantime.
+/// The longest sleep, since the wall clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Outbox {
-    /// Opens `data_dir/outbox`, making it where it is not. A file that is no mail does not hinder the others: it is
-    /// left alone, and [`Outbox::stuck`] tells of it.
+    /// Opens `data_dir/outbox`, creating it if missing. A file that is not a mail is left alone and reported by
+    /// [`Outbox::stuck`].
     ///
     /// # Errors
-    /// The folder cannot be made or read.
+    /// The folder cannot be created or read.
     pub fn open(data_dir: &Path) -> Result<Self, OutboxError> {
         let folder = Arc::new(Folder::create(&data_dir.join("outbox"))?);
         folder.sweep()?;
@@ -206,7 +208,7 @@ impl Outbox {
             let path = folder.path().join(&name);
             match file::read(&path) {
                 Ok((id, mut meta, _)) => {
-                    // What kept it waiting may have been mended: that is what restarts are for.
+                    // Due at once: a restart often follows a repair of what delayed it.
                     meta.next = meta.next.map(|_| Timestamp::default());
                     state.mails.insert(id, meta);
                 }
@@ -217,15 +219,15 @@ impl Outbox {
         Ok(Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), wake_mail, wake_events }) })
     }
 
-    /// Takes a mail; it is on disk when this returns, and sent at once. One id per recipient.
+    /// Stores a mail, one id per recipient. It is on disk when this returns, and sent at once.
     ///
     /// # Errors
-    /// The disk did not take it; nothing of it is there.
+    /// The disk does not take it; nothing of it is stored.
     pub async fn put(&self, mail: Mail, now: Timestamp) -> Result<Vec<OutboxId>, OutboxError> {
         self.put_all(vec![mail], now).await
     }
 
-    /// The same of several: all of them or none.
+    /// Stores several mails; either all of them or none.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -242,7 +244,7 @@ impl Outbox {
         Ok(ids)
     }
 
-    /// Keeps in memory what the disk did not take; [`Outbox::run`] writes it as soon as there is room.
+    /// Keeps in memory what the disk did not take; [`Outbox::run`] writes it as soon as possible.
     pub fn keep(&self, mails: Vec<Mail>, now: Timestamp) {
         let mut state = self.state();
         if state.kept.len() >= MAX_KEPT {
@@ -252,7 +254,7 @@ impl Outbox {
         self.shared.wake_mail.notify_one();
     }
 
-    /// Mails that the upstream refused for good, and files that are no mails, for as long as the files are there.
+    /// Permanently refused mail, and files that are not mail, for as long as the files exist.
     pub fn stuck(&self) -> Vec<Stuck> {
         let state = self.state();
         let refused = state.mails.iter().filter(|(_, meta)| meta.next.is_none()).map(|(id, meta)| Stuck {
@@ -266,14 +268,14 @@ impl Outbox {
         refused.chain(state.broken.iter().cloned()).filter(|stuck| stuck.path.exists()).collect()
     }
 
-    /// How many mails wait to be sent.
+    /// The number of mails that wait to be sent.
     pub fn waiting(&self) -> usize {
         let state = self.state();
         state.mails.values().filter(|meta| meta.next.is_some()).count()
             + state.kept.iter().map(|(mails, _)| mails.len()).sum::<usize>()
     }
 
-    /// Sends the mail that is due along `route`, for as long as it is polled. One caller at a time.
+    /// Sends due mail by `route`, for as long as this is polled. One caller at a time.
     ///
     /// # Errors
     /// TLS cannot be set up; nothing was sent.
@@ -282,14 +284,14 @@ impl Outbox {
         Ok(self.drive(&bearer, &self.shared.wake_mail, report).await)
     }
 
-    /// Sends the events that are due, for as long as it is polled. One caller at a time.
+    /// Sends due events, for as long as this is polled. One caller at a time.
     pub async fn run_events(&self, messenger: &Messenger, report: impl FnMut(Event)) -> Infallible {
         self.drive(&Bearer::Events(messenger), &self.shared.wake_events, report).await
     }
 
     async fn drive(&self, bearer: &Bearer<'_>, wake: &Notify, mut report: impl FnMut(Event)) -> Infallible {
         loop {
-            // What the disk did not take is one lane's business; what it has goes out all the same, and makes room.
+            // Only one lane writes what the disk did not take. What is on disk is sent all the same, which makes room.
             let disk = bearer.lane() == Lane::Mail && !self.write_kept(&mut report).await;
             let due = self.send_due(bearer, clock::now(), &mut report).await;
             let wait = due.into_iter().chain(disk.then_some(DISK_AGAIN)).min();
@@ -303,14 +305,14 @@ impl Outbox {
         }
     }
 
-    /// Tries all that are due, notices first; says how long to wait for the next.
+    /// Tries everything that is due, notices first; returns how long to wait for the next.
     async fn send_due(
         &self,
         bearer: &Bearer<'_>,
         now: Timestamp,
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
-        // Looked for anew each time: a notice that comes meanwhile must not wait for hundreds of others.
+        // Looked up anew each time: a notice that arrives meanwhile must not wait for hundreds of other mails.
         let next = || {
             let state = self.state();
             let due = state.heads(bearer.lane()).filter(|(_, _, next)| *next <= now);
@@ -335,7 +337,7 @@ impl Outbox {
         let path = self.path(id);
         let message = match spawn_blocking(move || file::read(&path)).await {
             Ok(Ok((_, _, message))) => message,
-            // Removed by an operator, or broken meanwhile.
+            // Removed by an operator, or damaged meanwhile.
             gone => {
                 self.state().mails.remove(&id);
                 if let Ok(Err(why)) = gone
@@ -364,7 +366,7 @@ impl Outbox {
                 meta.next = (now < end).then(|| now.after(ANYBODY_THERE).min(end));
                 self.state().mails.insert(id, meta.clone());
                 match meta.next {
-                    // Asked so often, it would fill the log.
+                    // Tried so often that it would fill the log.
                     Some(_) if !is_news => return way,
                     Some(next) => Event::Deferred { id, kind, to, reply, next },
                     None => {
@@ -387,7 +389,7 @@ impl Outbox {
         way
     }
 
-    /// Writes a mail's new state; it holds in memory even where the disk does not take it.
+    /// Writes a mail's new state; if the disk does not take it, it still holds in memory.
     async fn note(&self, id: OutboxId, meta: &Meta, message: &[u8], report: &mut impl FnMut(Event)) {
         self.state().mails.insert(id, meta.clone());
         let (folder, content) = (Arc::clone(&self.shared.folder), file::content(meta, message));
@@ -405,7 +407,7 @@ impl Outbox {
         }
     }
 
-    /// Writes what the disk did not take before; says whether nothing is left.
+    /// Writes what the disk did not take before; returns whether nothing is left.
     async fn write_kept(&self, report: &mut impl FnMut(Event)) -> bool {
         loop {
             let Some((mails, since)) = self.state().kept.front().cloned() else {
@@ -415,7 +417,7 @@ impl Outbox {
             match self.put_all(mails.clone(), since).await {
                 Ok(_) => {
                     let mut state = self.state();
-                    // Unless it had to go for a newer one meanwhile.
+                    // Unless a newer one displaced it meanwhile.
                     state.kept.pop_front_if(|(front, _)| *front == mails);
                 }
                 Err(error) => {
@@ -435,13 +437,13 @@ impl Outbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code that holds it can leave it half changed.
+        // No code can leave the state half changed while holding the lock.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Those of a lane that may go next, and when: of the events about the same account the oldest alone.
+    /// The mails of a lane that may be sent next, and when; of the events about the same account, only the oldest.
     fn heads(&self, lane: Lane) -> impl Iterator<Item = (OutboxId, &Meta, Timestamp)> {
         let mut about = HashSet::new();
         self.mails
@@ -471,7 +473,7 @@ impl Bearer<'_> {
     }
 }
 
-/// One file per recipient; all of them or none.
+/// Writes one file per recipient; either all of them or none.
 fn write_all(
     folder: &Arc<Folder>,
     mails: &[Mail],
@@ -516,7 +518,7 @@ impl Meta {
         }
     }
 
-    /// Takes note of a try that did not succeed.
+    /// Notes a try that did not succeed.
     fn settle(&mut self, reply: &str, now: Timestamp, for_good: bool) {
         self.tries = self.tries.saturating_add(1);
         self.last = Some(reply.to_owned());

@@ -1,8 +1,9 @@
-//! The way to the upstream: lettre's SMTP connection, TLS and login as configured; of several the first that is ready.
+//! The way to the upstream: lettre's SMTP connection with TLS and login as configured; the first of several endpoints
+//! that is ready.
 //!
-//! One mail, one recipient, one transaction, one connection: lettre's pooled transport cannot tell what a refusal was
-//! about. Only a 5yz to MAIL, RCPT, DATA or the end of data refuses a mail for good:
-//! a server that does not greet us, or whose certificate is wrong, is a matter that somebody will mend.
+//! Each mail gets one recipient, one transaction and one connection, because lettre's pooled transport cannot tell
+//! which command was refused. Only a 5yz to MAIL, RCPT, DATA or the end of data refuses a mail permanently: a server
+//! that does not greet us, or whose certificate is wrong, will be mended by somebody.
 
 use std::error::Error as _;
 use std::io;
@@ -30,41 +31,41 @@ use crate::net::address::{Address, Endpoint, Protection};
 use crate::net::trust::KeyPair;
 use crate::net::{password, pem};
 
-/// `[upstream]`, as far as our own mail needs it.
+/// The parts of `[upstream]` that our own mail needs.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// At least one; tried in this order.
     pub endpoints: Vec<Endpoint>,
-    /// TLS.
+    /// The use of TLS.
     pub protection: Protection,
     /// Further trust anchors (PEM) beside the system's.
     pub ca: Option<PathBuf>,
-    /// Our certificate; of its chain lettre sends the first one alone.
+    /// Our certificate; lettre sends only the first of its chain.
     pub identity: Option<KeyPair>,
-    /// As whom we authenticate; the password is read anew for each mail.
+    /// Our login; the password is read anew for each mail.
     pub login: Option<password::Credentials>,
     /// Our EHLO name.
     pub hostname: String,
-    /// Until it is ready for MAIL.
+    /// The time until it is ready for MAIL.
     pub connect_timeout: Duration,
-    /// For a whole transaction, the reply to the end of data included.
+    /// The time for a whole transaction, including the reply to the end of data.
     pub timeout: Duration,
 }
 
-/// What became of a mail; with the upstream's reply, or why there was none.
+/// The outcome for a mail, with the upstream's reply or why there was none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     Taken(String),
     Refused(String),
     Deferred(String),
-    /// Nobody is there to be asked.
+    /// No endpoint can be reached.
     Unreachable(String),
 }
 
-/// Takes mails along a route.
+/// Sends mail along a route.
 pub(super) struct Carrier {
     route: Route,
-    /// Each with its TLS; `None`: unprotected.
+    /// Each endpoint with its TLS; `None`: unencrypted.
     ways: Vec<(Address, Option<TlsParameters>)>,
     hello: ClientId,
 }
@@ -106,7 +107,7 @@ impl Carrier {
         };
         match timeout(self.route.timeout, sending).await {
             Ok(Ok(response)) => {
-                // It has the mail, whatever it says to this.
+                // The upstream has the mail, whatever it replies to QUIT.
                 let _ = timeout(QUIT_TIMEOUT, connection.quit()).await;
                 Outcome::Taken(reply(&response))
             }
@@ -116,8 +117,8 @@ impl Carrier {
         }
     }
 
-    /// Whether it has REQUIRETLS to offer, on the TLS that is up and whose certificate was verified (RFC 8689 2). Of what EHLO says
-    /// lettre keeps but little.
+    /// Whether the upstream offers REQUIRETLS within TLS whose certificate was verified (RFC 8689 2). lettre keeps only
+    /// a little of the EHLO reply.
     async fn expect_require_tls(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
         let lacking = || Outcome::Deferred("the upstream offers no REQUIRETLS".to_owned());
         if !connection.is_encrypted() {
@@ -133,7 +134,7 @@ impl Carrier {
         if offered { Ok(()) } else { Err(lacking()) }
     }
 
-    /// The first that is ready for MAIL; else what the last one said, or that nobody is there.
+    /// Returns the first connection that is ready for MAIL, else the last reply, or that nobody can be reached.
     async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
         let mut last = Outcome::Unreachable("there is no upstream".to_owned());
         for (address, tls) in &self.ways {
@@ -146,7 +147,7 @@ impl Carrier {
         Err(last)
     }
 
-    /// Ready for MAIL.
+    /// Connects to one endpoint until it is ready for MAIL.
     async fn reach(
         &self,
         address: &Address,
@@ -165,7 +166,7 @@ impl Carrier {
         let mut connection = match address {
             Address::Tcp { host, port } if first.is_none() => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
-                // lettre writes the end of data by itself, and leaves Nagle's algorithm on: 40 ms for each mail.
+                // lettre writes the end of data separately and leaves Nagle's algorithm on, which costs 40 ms per mail.
                 stream.set_nodelay(true).map_err(unreachable)?;
                 AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello).await
             }
@@ -199,7 +200,8 @@ impl Carrier {
     }
 }
 
-/// As lettre does it, with one parameter more. The addresses of a DSN that are not ASCII need SMTPUTF8; the message is ASCII.
+/// Like lettre's own `send`, with one more parameter. Non-ASCII addresses of a DSN need SMTPUTF8; the message itself is
+/// ASCII.
 async fn send_by_require_tls(
     connection: &mut AsyncSmtpConnection,
     envelope: &Envelope,
@@ -220,7 +222,7 @@ async fn send_by_require_tls(
     connection.message(message).await
 }
 
-/// A socket file's stream, as lettre wants it.
+/// A unix socket in the form that lettre takes.
 #[derive(Debug)]
 struct Local(UnixStream);
 
@@ -250,7 +252,7 @@ impl AsyncWrite for Local {
     }
 }
 
-/// How long is waited for the reply to QUIT.
+/// How long to wait for the reply to QUIT.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn tls(route: &Route, name: &str) -> Result<TlsParameters, OutboxError> {
@@ -267,7 +269,7 @@ fn tls(route: &Route, name: &str) -> Result<TlsParameters, OutboxError> {
         let key = std::fs::read(private_key)
             .map_err(|error| OutboxError::Tls(format!("{}: {error}", private_key.display())))?;
         if let Some(own) = chain.first() {
-            // What lettre 0.11 calls PEM here it takes for DER, and for a single certificate.
+            // lettre 0.11 takes what it calls PEM here for DER, and for a single certificate.
             builder = builder.identify_with(Identity::from_pem(own, &key).map_err(wrong)?);
         }
     }
@@ -279,7 +281,7 @@ fn envelope(from: Option<&str>, to: &str) -> Result<Envelope, String> {
     Envelope::new(from, vec![address(to)?]).map_err(|error| error.to_string())
 }
 
-/// Whatever can stand between brackets. lettre's own check knows fewer addresses than RFC 5321 does.
+/// Accepts anything that is allowed between angle brackets. lettre's own check accepts fewer addresses than RFC 5321.
 fn address(text: &str) -> Result<lettre::Address, String> {
     let wrong = || format!("`{}` is no address", text.escape_debug());
     let (local_part, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
@@ -296,7 +298,7 @@ fn address(text: &str) -> Result<lettre::Address, String> {
     Ok(lettre::Address::new_dangerous(local_part, domain))
 }
 
-/// The upstream's reply, in one line.
+/// The upstream's reply in one line.
 fn reply(response: &Response) -> String {
     let text: Vec<&str> = response.message().collect();
     format!("{} {}", response.code(), text.join(" ")).trim_end().to_owned()

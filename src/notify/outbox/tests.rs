@@ -1,4 +1,4 @@
-//! The outbox against an upstream of a few lines, on loopback. Every wait has a deadline.
+//! The outbox against a minimal upstream on loopback. Every wait has a deadline.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,14 +23,14 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(DEADLINE, what).await.unwrap()
 }
 
-/// A transaction as the upstream saw it: commands, and the message.
+/// A transaction as the upstream saw it: commands and message.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     commands: Vec<String>,
     message: String,
 }
 
-/// What the upstream answers, by the begin of a command; `""` is the greeting, `.` the end of data.
+/// The upstream's replies by the beginning of a command; `""` is the greeting, `.` the end of data.
 type Script = HashMap<&'static str, &'static str>;
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -75,7 +75,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// An upstream; its port, and what it sees.
+/// Starts an upstream; returns its port and what it sees.
 async fn upstream(script: Script, acceptor: Option<TlsAcceptor>) -> (u16, mpsc::UnboundedReceiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -123,7 +123,7 @@ fn mail(to: &[&str]) -> Mail {
     }
 }
 
-/// Runs the outbox; its events come over the channel. Ends when the handle is dropped.
+/// Runs the outbox; its events arrive over the channel. Ends when the handle is dropped.
 fn run(outbox: &Outbox, route: Route) -> (mpsc::UnboundedReceiver<Event>, tokio::task::JoinHandle<String>) {
     let (events, seen) = mpsc::unbounded_channel();
     let outbox = outbox.clone();
@@ -158,7 +158,7 @@ async fn a_mail_goes_out_at_once_and_its_file_away() {
             assert!(seen.message.starts_with("Subject: x\r\n\r\n..dot\r\n"), "{seen:?}");
             sent.push((id, to));
         }
-        // Ids of the same millisecond have no order.
+        // Ids of the same millisecond are in no particular order.
         sent.sort_by(|one, other| one.1.cmp(&other.1));
         assert_eq!(sent, [(ids[0], "a@example.org".into()), (ids[1], "b@example.org".into())]);
         assert_eq!((files(folder.path()), outbox.waiting(), outbox.stuck()), (0, 0, vec![]));
@@ -223,7 +223,7 @@ async fn nobody_there_is_no_refusal() {
     let pause = next.since(now);
     assert!(pause >= ANYBODY_THERE, "{pause:?}");
     assert!(pause < Duration::from_secs(60), "it goes soon after somebody is there again: {next}");
-    // The next time it is nothing new.
+    // The next failure is not news.
     let wait = |outbox: &Outbox| outbox.state().mails.values().next().unwrap().next.unwrap();
     outbox.state().mails.values_mut().for_each(|meta| meta.next = Some(now));
     outbox.shared.wake_mail.notify_one();
@@ -245,7 +245,7 @@ async fn nobody_there_is_found_out_once_for_all() {
     let unanswered = listener.local_addr().unwrap().port();
     let begun = clock::now();
     outbox.put(mail(&["a@example.org", "b@example.org", "c@example.org"]), begun).await.unwrap();
-    let outbox = Outbox::open(folder.path()).unwrap(); // which nobody has woken
+    let outbox = Outbox::open(folder.path()).unwrap(); // with nobody to wake it
     let patience = Duration::from_millis(300);
     let (mut events, task) = run(&outbox, Route { connect_timeout: patience, ..route(unanswered) });
     let Some(Event::Deferred { .. }) = soon(events.recv()).await else { panic!("not put off") };
@@ -347,7 +347,7 @@ async fn what_the_disk_did_not_take_goes_out_once_it_does() {
     let outbox = Outbox::open(folder.path()).unwrap();
     let (port, _sight) = upstream(Script::new(), None).await;
     let (mut events, task) = run(&outbox, route(port));
-    // A folder that is gone takes no file.
+    // A folder that is missing takes no file.
     std::fs::remove_dir(folder.path().join("outbox")).unwrap();
     assert!(outbox.put(mail(&["a@example.org"]), clock::now()).await.is_err());
     outbox.keep(vec![mail(&["a@example.org"])], clock::now());
@@ -368,7 +368,7 @@ async fn what_the_disk_has_goes_out_whatever_it_takes() {
     let folder = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(folder.path()).unwrap();
     let there = outbox.put(mail(&["there@example.org"]), clock::now()).await.unwrap();
-    // Files are read by their path, and written into the folder that was opened.
+    // Files are read by path, but written into the folder that was opened.
     let (path, place) = (outbox.path(there[0]), folder.path().join("outbox"));
     let content = std::fs::read(&path).unwrap();
     std::fs::remove_dir_all(&place).unwrap();
@@ -381,7 +381,7 @@ async fn what_the_disk_has_goes_out_whatever_it_takes() {
     let to = loop {
         match soon(events.recv()).await {
             Some(Event::Sent { to, .. }) => break to,
-            // That it is not written, and that the other is not removed.
+            // That the one is not written and that the other is not removed.
             Some(Event::Trouble(_)) if troubles < 2 => troubles += 1,
             other => panic!("{other:?}"),
         }
@@ -390,7 +390,7 @@ async fn what_the_disk_has_goes_out_whatever_it_takes() {
     task.abort();
 }
 
-/// A thousand and one: the oldest goes, also while it is being written; and none that was not.
+/// One more than fits: the oldest is dropped, even while it is being written, and no other.
 #[tokio::test]
 async fn the_oldest_makes_room() {
     let folder = tempfile::tempdir().unwrap();
@@ -551,7 +551,8 @@ async fn tls_is_verified() {
     assert!(soon(task).await.unwrap().contains("none.pem"), "and an anchor that is not there is told");
 }
 
-/// RFC 8689 5: a DSN about a message of REQUIRETLS goes with it, where it is offered within verified TLS; and waits where it is not.
+/// RFC 8689 5: a DSN about a message with REQUIRETLS is sent with it if it is offered within verified TLS, and waits
+/// otherwise.
 #[tokio::test]
 async fn require_tls_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
@@ -588,7 +589,7 @@ fn secret(folder: &tempfile::TempDir) -> PathBuf {
     path
 }
 
-/// Events have a way of their own; those about the same account go one after the other, in the order in which they came.
+/// Events have a lane of their own; those about the same account are sent one after the other, in order.
 #[tokio::test]
 async fn events_keep_their_order_and_wait_for_no_mail() {
     let folder = tempfile::tempdir().unwrap();
@@ -596,7 +597,7 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
     let outbox = Outbox::open(folder.path()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    // Of what is older than some days none is put off.
+    // Events older than some days would not be put off.
     let began = clock::now();
     let about = |account: &str, n: u64| {
         let now = began.after(Duration::from_millis(n));
@@ -618,7 +619,7 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
         let outbox = outbox.clone();
         tokio::spawn(async move { outbox.run_events(&messenger, |event| events.send(event).unwrap()).await })
     };
-    // The first about anna is not taken: bert's goes on, her others wait.
+    // The first event about anna is not taken: bert's is sent, her others wait.
     for (answer, data) in [("503 Service Unavailable", 0), ("200 OK", 1)] {
         let (mut stream, _) = soon(listener.accept()).await.unwrap();
         let mut request = vec![0; 4096];
@@ -627,7 +628,7 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
         assert!(request.ends_with(&format!("\"data\":{data}}}")), "{request}");
         stream.write_all(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
     }
-    // Which of the two is done first is not said.
+    // The order of the two is unspecified.
     let both = [soon(seen.recv()).await.unwrap(), soon(seen.recv()).await.unwrap()];
     let put_off = both.iter().find_map(|event| match event {
         Event::Deferred { to, next, .. } if to == "user:anna" => Some(next.since(clock::now()).as_secs()),

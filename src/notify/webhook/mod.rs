@@ -1,10 +1,10 @@
-//! Events for programs: POSTed as JSON to one address, signed as Standard Webhooks says.
+//! Events for programs: sent to one address as JSON by POST, signed as Standard Webhooks specifies.
 //!
-//! An event is a mail of the outbox's, with another carrier: it is written here ([`event`]) and sent here ([`Messenger`]); that it
-//! waits, is tried again and survives a restart is [`super::outbox`]'s. Each is sent at least once; a program tells a repetition
-//! by its `webhook-id`.
+//! An event is a mail of the outbox with another carrier: it is written here ([`event`]) and sent here ([`Messenger`]),
+//! while [`super::outbox`] stores it, retries it and keeps it across restarts. Each is sent at least once; a receiver
+//! recognizes a repetition by its `webhook-id`.
 //!
-//! The HTTP is hyper's, which the control socket needs anyway: one request a connection, no redirects, no proxies.
+//! HTTP is hyper's, which the control socket needs anyway: one request per connection, no redirects, no proxies.
 
 mod post;
 mod secret;
@@ -24,15 +24,15 @@ use crate::clock::Timestamp;
 /// `[notify] webhook` and `webhook_secret_file`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
-    /// Where events go.
+    /// Where events are sent.
     pub target: Target,
-    /// Whose secrets they are signed with; read anew for each try.
+    /// The file with the secrets for signing; read anew for each try.
     pub secret_file: PathBuf,
-    /// The file is Gatepost's own: it is made where it is missing.
+    /// Whether the file is Gatepost's own, to be created if missing.
     pub own_secret: bool,
 }
 
-/// An event for the outbox. `about` is whose it is: the events about one account, or about the upstream, arrive in order.
+/// Makes an event for the outbox. Events with the same `about`, an account or the upstream, arrive in order.
 pub fn event(kind: &str, about: &str, timestamp: Timestamp, data: &impl Serialize) -> Mail {
     #[derive(Serialize)]
     struct Body<'a, T> {
@@ -40,7 +40,7 @@ pub fn event(kind: &str, about: &str, timestamp: Timestamp, data: &impl Serializ
         timestamp: Timestamp,
         data: &'a T,
     }
-    // Nothing that is put here can fail to be written: no maps with keys that are no texts.
+    // Serialization cannot fail here: there are no maps with keys other than text.
     let message = serde_json::to_vec(&Body { r#type: kind, timestamp, data }).unwrap_or_default();
     Mail { kind: Kind::Event, from: None, to: vec![about.to_owned()], message, require_tls: false }
 }

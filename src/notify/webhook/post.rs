@@ -1,7 +1,7 @@
-//! One POST: one connection, one request, and of the answer the status alone.
+//! One POST: one connection, one request; only the status of the answer matters.
 //!
-//! TLS with the system's trust anchors, names verified. A redirect is an answer like any other that is not 2xx: whoever moves
-//! the receiver says so in the configuration.
+//! TLS uses the system's trust anchors and verifies names. A redirect is treated like any other answer that is not 2xx:
+//! whoever moves the receiver has to change the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,34 +24,34 @@ use crate::clock::Timestamp;
 use crate::id::OutboxId;
 use crate::net::{Stream, trust};
 
-/// How long it may take to connect, TLS included.
+/// The time to connect, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the answer may take.
+/// The time for the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Brings events to where they go.
+/// Sends events to their receiver.
 pub struct Messenger {
     way: ArcSwap<Way>,
 }
 
 struct Way {
     hook: Option<Hook>,
-    /// `None`: unencrypted. Or why TLS cannot be set up.
+    /// `None`: unencrypted. The error says why TLS cannot be set up.
     tls: Result<Option<Arc<ClientConfig>>, String>,
 }
 
 impl Messenger {
-    /// For `hook`; without one it takes no event, and says so.
+    /// Sends to `hook`; without one every event fails.
     pub fn new(hook: Option<Hook>) -> Self {
         Self { way: ArcSwap::from_pointee(Way::new(hook)) }
     }
 
-    /// Another one from now on.
+    /// Changes the hook.
     pub fn adopt(&self, hook: Option<Hook>) {
         self.way.store(Arc::new(Way::new(hook)));
     }
 
-    /// POSTs one; what was answered, or why not.
+    /// Posts one event; returns the answer, or why there was none.
     pub(in crate::notify) async fn post(
         &self,
         id: OutboxId,
@@ -118,7 +118,7 @@ fn request(hook: &Hook, id: OutboxId, body: &[u8], now: Timestamp) -> Result<Req
 
 async fn exchange(stream: Stream, request: Request<Full<Bytes>>) -> Result<hyper::StatusCode, hyper::Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with this function, whatever the other side still sends.
+    // Ends with this function, even if the other side goes on sending.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     sender.send_request(request).await.map(|response| response.status())

@@ -1,7 +1,7 @@
-//! What events are signed with: HMAC-SHA256 over id, time and body, as Standard Webhooks 1.0 says.
+//! The signature of events: HMAC-SHA256 over id, time and body (Standard Webhooks 1.0).
 //!
-//! The file has one secret a line (`whsec_` and base64), so that a new one can be brought in while receivers still know the old
-//! one: an event is then signed with each. Secrets are wiped from memory when they are dropped, and never shown.
+//! The file has one secret per line (`whsec_` and base64), so that a new one can be introduced while receivers still
+//! know the old one: events are then signed with each. Secrets are wiped from memory when dropped, and never shown.
 
 use std::path::Path;
 
@@ -14,16 +14,16 @@ use zeroize::Zeroizing;
 
 use crate::durable;
 
-/// What a secret begins with.
+/// The prefix of a secret.
 const PREFIX: &str = "whsec_";
-/// The fewest octets that Standard Webhooks wants in one.
+/// The fewest octets that Standard Webhooks requires of a secret.
 const ENOUGH: usize = 24;
-/// The octets of one that is made here.
+/// The octets of a secret that is generated here.
 const NEW: usize = 32;
-/// The most secrets that a file may have: each makes the signature longer.
+/// The most secrets in a file; each makes the signature longer.
 const MAX_SECRETS: usize = 5;
 
-/// With or without `=` at the end.
+/// With or without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -32,16 +32,16 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// The secrets of a file; at least one.
 pub struct Secrets(Vec<Zeroizing<Vec<u8>>>);
 
-/// Why there is none; names the file and what would be right.
+/// Why there are no secrets; names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SecretError(String);
 
 impl Secrets {
-    /// Reads the file.
+    /// Reads a file of secrets.
     ///
     /// # Errors
-    /// It cannot be read, or a line is no secret.
+    /// The file cannot be read, or a line is not a secret.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let file = path.display();
         let octets = std::fs::read(path).map_err(|error| {
@@ -71,10 +71,10 @@ impl Secrets {
         }
     }
 
-    /// Makes the file with a new secret, unless it is there. Says whether it was made.
+    /// Creates the file with a new secret unless it exists. Returns whether it was created.
     ///
     /// # Errors
-    /// It cannot be written, or there is no randomness.
+    /// The file cannot be written, or the system provides no random octets.
     pub fn make_if_missing(path: &Path) -> Result<bool, SecretError> {
         if path.symlink_metadata().is_ok() {
             return Ok(false);
@@ -87,7 +87,7 @@ impl Secrets {
         Ok(true)
     }
 
-    /// Whether one is so short that it might be guessed.
+    /// Whether a secret is so short that it might be guessed.
     pub fn are_weak(&self) -> bool {
         self.0.iter().any(|secret| secret.len() < ENOUGH)
     }

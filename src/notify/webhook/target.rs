@@ -1,32 +1,32 @@
-//! Where events are POSTed: an https:// address, or http:// to this machine alone.
+//! The address to which events are posted: https://, or http:// on this machine only.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use hyper::Uri;
 
-/// An address of the web.
+/// A web address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// https
+    /// Whether the scheme is https.
     pub(super) tls: bool,
-    /// A name or an IP address, without brackets.
+    /// A name or an IP address, the latter without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Host and, where it is written, port: the Host field.
+    /// Host and, where written, port: the value of the Host field.
     pub(super) authority: String,
     /// Path and query.
     pub(super) path: String,
 }
 
 impl Target {
-    /// Reads one.
+    /// Parses an address.
     ///
     /// # Errors
     /// What would be right.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const REMEDY: &str = "an address such as https://example.org/hooks/gatepost";
-        // hyper drops a fragment in silence.
+        // hyper silently drops a fragment.
         if text.contains('#') {
             return Err("an address without a # in it");
         }

@@ -1,4 +1,4 @@
-//! Addresses, secrets and signatures; what is sent, to a receiver of a few lines.
+//! Addresses, secrets and signatures, and what is sent to a minimal receiver.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn secrets(content: &str) -> Result<Secrets, String> {
     Secrets::read(&path).map_err(|error| error.to_string())
 }
 
-/// The examples of the specification, and of its reference implementations.
+/// The examples of the specification and of its reference implementations.
 #[test]
 fn signatures() {
     for (secret, id, seconds, body, expected) in [
@@ -116,7 +116,7 @@ fn a_secret_of_our_own() {
     assert!(why.to_string().contains("none"), "{why}");
 }
 
-/// Answers one request; what came.
+/// Answers one request and returns it.
 async fn receive(listener: &TcpListener, answer: &str) -> String {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
