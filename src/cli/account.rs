@@ -1,14 +1,15 @@
-//! An account as an operator names it: in the spelling of the users file.
+//! Accounts as operators name them, translated to the spelling of the users file.
 
 use super::output;
 use crate::account::{Account, Kind};
 use crate::auth::users::Users;
 use crate::config::Config;
 
-/// Blocks hold for a name as the users file spells it; that of another spelling, but for case, is meant.
+/// Returns the account as the users file spells it, since blocks are kept under that spelling; the given spelling may
+/// differ in case.
 pub(super) fn as_filed(account: Account, config: &Config) -> Account {
     let Kind::User(name) = account.kind() else { return account };
-    // A users file that cannot be read is `check`'s business.
+    // `check` reports a users file that cannot be read.
     let Ok(users) = Users::read(&config.auth.users) else { return account };
     match users.get(name) {
         Some(user) => user.account().clone(),

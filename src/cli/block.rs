@@ -1,4 +1,4 @@
-//! `gatepost block` and `gatepost unblock`: by hand.
+//! `gatepost block` and `gatepost unblock`: blocking by hand.
 
 use super::Format;
 use super::account::as_filed;
@@ -48,7 +48,7 @@ pub(super) async fn unblock(arguments: UnblockArguments, config: &Config) -> Res
     change(arguments.format, config, need, request).await
 }
 
-/// Asks for a change, and says what came of it. With `--json` one object: of the releases, the numbers.
+/// Requests a change and prints the outcome. With `--json` this is one object, in which releases appear as numbers.
 pub(super) async fn change(
     format: Format,
     config: &Config,
@@ -88,7 +88,7 @@ pub(super) async fn change(
     output.end()
 }
 
-/// What `--json` prints of a change.
+/// What `--json` prints about a change.
 #[derive(serde::Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -98,7 +98,7 @@ struct Report {
     failed: u64,
 }
 
-/// A change, for people; where it `releases` what is parked, that follows.
+/// Prints a change for people; if it `releases` parked messages, those lines follow.
 fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) -> Result<(), Failed> {
     let account = &changed.account;
     let sessions = u64::try_from(changed.sessions).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! `gatepost quarantine delete`: removes messages for good.
+//! `gatepost quarantine delete`: permanently removes messages.
 
 use super::Format;
 use super::gate::{Gate, Need};

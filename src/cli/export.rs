@@ -1,9 +1,9 @@
-//! `gatepost quarantine export`: evidence. For each message `ID.eml`, octet for octet as it arrived, `ID.json`, its
-//! envelope and session, and a line for each in `SHA256SUMS`, which `sha256sum -c` checks.
+//! `gatepost quarantine export`: evidence. For each message it writes `ID.eml`, octet for octet as it arrived,
+//! `ID.json` with envelope and session, and a line for each in `SHA256SUMS`, which `sha256sum -c` checks.
 //!
-//! Nothing that is there is overwritten with anything else. A message whose octets are not those that arrived is
-//! refused: evidence that was tampered with is none. Of one that cannot be read the files are written as they are, the
-//! envelope as `ID.envelope`, and it is a failure all the same.
+//! Existing files are never overwritten with other content. A message whose octets are not those that arrived is
+//! refused, since it is not evidence. Files of an unreadable message are written as they are, the envelope as
+//! `ID.envelope`, and it is reported as a failure all the same.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +25,7 @@ use crate::durable::{self, Existing, Folder};
 use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
 
-/// The manifest.
+/// The file name of the manifest.
 const MANIFEST: &str = "SHA256SUMS";
 
 #[derive(Debug, clap::Args)]
@@ -44,12 +44,12 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Exported {
     id: QuarantineId,
-    /// `None` where it is missing; so with the envelope.
+    /// `None` if it is missing; likewise the envelope.
     message: Option<PathBuf>,
     envelope: Option<PathBuf>,
     size: u64,
     sha256: Option<String>,
-    /// Why it cannot be read.
+    /// Why the message is unreadable.
     unreadable: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
             let file = file.map(|file| file.display().to_string()).unwrap_or_default();
             output.line(&format!("{}: {file}", exported.id))?;
         }
-        // Nobody shall take it for a message as it arrived.
+        // So that nobody takes it for a message as it arrived.
         if let Some(why) = &exported.unreadable {
             output::complain(&format!("message {}: {why}; its files were exported as they are", exported.id));
             verdict = Err(Failed::Told);
@@ -134,7 +134,7 @@ async fn export_message(
     })
 }
 
-/// The files of a message that cannot be read, as far as they are there.
+/// Exports the files of an unreadable message, as far as they exist.
 async fn export_as_it_is(gate: &mut Gate, entry: &Entry, folder: &Arc<Folder>) -> Result<Exported, Failed> {
     let id = entry.id;
     let mut written = Vec::new();
@@ -167,7 +167,7 @@ async fn export_as_it_is(gate: &mut Gate, entry: &Entry, folder: &Arc<Folder>) -
     })
 }
 
-/// Streams a file to disk, and says what it hashes to.
+/// Streams a file to disk; returns its hash.
 async fn receive(
     gate: &mut Gate,
     id: QuarantineId,
@@ -185,7 +185,7 @@ async fn receive(
     Ok((file, hexadecimal(&hash.finalize())))
 }
 
-/// Gives a file its name, unless one with other content has it.
+/// Moves a file to its name, unless a file with other content has it.
 fn keep(file: durable::Temporary, folder: &Arc<Folder>, name: &str, sha256: &str) -> Result<(), Failed> {
     let path = folder.path().join(name);
     if path.exists() {
@@ -208,7 +208,7 @@ fn keep(file: durable::Temporary, folder: &Arc<Folder>, name: &str, sha256: &str
 /// Adds lines to the manifest; those of other files stay.
 fn note(folder: &Arc<Folder>, sums: impl IntoIterator<Item = (String, String)>) -> Result<(), Failed> {
     let path = folder.path().join(MANIFEST);
-    // Until the end of this function: two exports into one folder leave the lines of both.
+    // Locked until the end of this function, so that two exports into one folder keep each other's lines.
     let wrong = |error: io::Error| Failed::because(format!("{}: {error}", folder.path().display()));
     let lock = File::open(folder.path()).map_err(wrong)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| wrong(error.into()))?;

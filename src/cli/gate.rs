@@ -1,4 +1,4 @@
-//! Where a command is performed: inside a running `serve`, or here where none runs.
+//! Where a command is performed: in a running `serve`, or in this process if none runs.
 
 use super::local::Local;
 use super::output::{self, Failed, Output};
@@ -8,23 +8,23 @@ use crate::control::api::{Answer, Part, Purpose, Request};
 use crate::control::client::Client;
 use crate::control::operations::{Answers, Octets};
 
-/// The one or the other.
+/// A running `serve`, or this process.
 pub(super) enum Gate {
     Running(Client),
     Stopped(Box<Local>),
 }
 
-/// What the commands of a gate have to be able to do.
+/// What a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     /// Counts, blocks and the quarantine.
     Records,
-    /// Relaying too.
+    /// Also the upstream, for relaying.
     Upstream,
 }
 
 impl Gate {
-    /// Finds the `serve` that runs on the data folder of `config`, or opens that itself.
+    /// Connects to the `serve` that runs on the data folder of `config`, or opens the data itself.
     pub(super) async fn open(config: &Config, need: Need) -> Result<Self, Failed> {
         match Client::connect(&config.data_dir).await {
             Ok(Some(client)) => Ok(Self::Running(client)),
@@ -40,7 +40,8 @@ impl Gate {
         }
     }
 
-    /// The same for a command that just looks: where that keeps others from the data, nothing is written before the end.
+    /// Like [`Self::open`], for a command that only looks: if it keeps others from the data, its output is held back
+    /// until the end.
     pub(super) async fn open_to_look(config: &Config, output: &mut Output) -> Result<Self, Failed> {
         let gate = Self::open(config, Need::Records).await?;
         if matches!(gate, Self::Stopped(_)) {
@@ -49,7 +50,7 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Performs a command.
+    /// Performs a request.
     pub(super) async fn ask(&mut self, request: Request) -> Result<Replies, Failed> {
         let answers = match self {
             Self::Running(client) => client.perform(&request).await.map_err(Failed::because)?,
@@ -58,7 +59,7 @@ impl Gate {
         Ok(Replies { answers, failed: false })
     }
 
-    /// A message octet for octet, or its envelope.
+    /// Opens a message octet for octet, or its envelope.
     pub(super) async fn message(&mut self, id: &str, part: Part, purpose: Purpose) -> Result<Octets, Failed> {
         match self {
             Self::Running(client) => client.message(id, part, purpose).await,
@@ -67,12 +68,13 @@ impl Gate {
         .map_err(Failed::because)
     }
 
-    /// Brings what was changed here to disk.
+    /// Writes changes made here to disk.
     pub(super) async fn close(self) {
         let _running = self.let_go().await;
     }
 
-    /// Lets others have the data; what was opened of it can still be read. A running `serve` stays at hand.
+    /// Releases the data for others; what was opened of it can still be read. The connection to a running `serve` is
+    /// returned.
     pub(super) async fn let_go(self) -> Option<Client> {
         match self {
             Self::Stopped(local) => {
@@ -84,14 +86,14 @@ impl Gate {
     }
 }
 
-/// The answers to one command. Warnings and failures go to standard error as they come.
+/// The answers to one request. Warnings and failures go to standard error as they arrive.
 pub(super) struct Replies {
     answers: Answers,
     failed: bool,
 }
 
 impl Replies {
-    /// The next answer that is neither warning nor failure.
+    /// The next answer that is neither a warning nor a failure.
     pub(super) async fn next(&mut self) -> Option<Answer> {
         loop {
             match self.answers.recv().await? {
@@ -105,7 +107,7 @@ impl Replies {
         }
     }
 
-    /// Whether anything failed so far.
+    /// Fails if anything has failed so far.
     pub(super) fn verdict(&self) -> Result<(), Failed> {
         if self.failed { Err(Failed::Told) } else { Ok(()) }
     }

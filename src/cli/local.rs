@@ -1,6 +1,6 @@
-//! The operations in the command's own process, for as long as no `serve` runs.
+//! Operations in the command's own process, while no `serve` runs.
 //!
-//! Takes the data folder as `serve` does, so that neither starts beside the other. Audit lines wait there for the next
+//! Locks the data folder as `serve` does, so that neither runs beside the other. Audit lines are kept for the next
 //! start of `serve`.
 
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,7 @@ use crate::quarantine::spool::{SWEPT_TOLD, SpoolError};
 use crate::roster::Roster;
 use crate::server::{DataDir, Workshop};
 
-/// Open data.
+/// The open data.
 pub(super) struct Local {
     pub(super) operations: Operations,
     parts: Parts,
@@ -63,7 +63,7 @@ impl Local {
         Ok(Self { operations, parts: Parts::Records { ledger, _data_dir: data_dir } })
     }
 
-    /// Brings everything to disk.
+    /// Writes everything to disk.
     pub(super) async fn close(self) {
         match self.parts {
             Parts::Records { ledger, .. } => ledger.close().await,
@@ -72,7 +72,7 @@ impl Local {
     }
 }
 
-/// `serve` will not find these any more.
+/// `serve` will not find these messages any more.
 fn tell_swept(spool: &Spool) {
     spool.swept().iter().take(SWEPT_TOLD).for_each(|swept| output::warn(&swept.to_string()));
 }
@@ -82,7 +82,7 @@ fn failed(error: impl ToString) -> Failed {
     Failed::because(error.to_string())
 }
 
-/// Files that this process makes must be `serve`'s own: whoever else runs it would lock that out of its data.
+/// Refuses other users than the owner of the data folder: files that they create would be inaccessible to `serve`.
 fn may_use(data_dir: &Path) -> Result<(), Failed> {
     let shown = data_dir.display();
     let owner = std::fs::metadata(data_dir).map_err(|error| {

@@ -1,9 +1,9 @@
-//! The machine's own name, for a configuration that names none.
+//! The name of this machine, used if the configuration has none.
 
-/// The file in which most machines say what their whole name is.
+/// The file with the full name on most machines.
 const HOSTS: &str = "/etc/hosts";
 
-/// The node name of the kernel; where that is a single label, with the domain that /etc/hosts gives it.
+/// The kernel's node name; if that is a single label, with the domain from /etc/hosts.
 pub(super) fn name() -> String {
     let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if node.contains('.') {
@@ -13,7 +13,7 @@ pub(super) fn name() -> String {
     qualified(&node, &hosts).unwrap_or(node)
 }
 
-/// The canonical name (the first behind the address, hosts(5)) of the line that lists `node`, where it has a domain.
+/// The canonical name (the first after the address, hosts(5)) in the line that lists `node`, if it has a domain.
 fn qualified(node: &str, hosts: &str) -> Option<String> {
     hosts.lines().find_map(|line| {
         let line = line.split('#').next().unwrap_or_default();

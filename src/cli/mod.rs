@@ -1,7 +1,8 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 //!
-//! Parses the arguments, runs one command, and says how it went: 0 done; 1 it failed, and one line on standard error
-//! says why and what to do; 2 usage. A reader of the output that went away (`| head`) is no failure.
+//! Parses the arguments, runs one command and sets the exit status: 0 success; 1 failure, with one line on standard
+//! error that says why and what to do; 2 wrong usage. A reader of the output that goes away (`| head`) is not a
+//! failure.
 
 mod account;
 mod block;
@@ -95,7 +96,7 @@ fn run(Arguments { config: file, command }: Arguments) -> Result<(), Failed> {
         // These two need no configuration.
         Command::Demo(arguments) => serve::runtime()?.block_on(demo::run(&arguments)),
         Command::Replay(arguments) => replay::run(&arguments, file),
-        // Has a runtime of its own, made when the process is ready for it.
+        // Creates its own runtime once the process is ready for it.
         Command::Serve => serve::run(load(file)?),
         Command::Check(arguments) => wait(file, async |config| check::run(&arguments, config).await),
         Command::User(command) => wait(file, async |config| user::run(command, config).await),
@@ -107,7 +108,7 @@ fn run(Arguments { config: file, command }: Arguments) -> Result<(), Failed> {
     }
 }
 
-/// Runs a command that needs the configuration, and waits for it.
+/// Runs a command that needs the configuration, to its end.
 fn wait(file: Option<&Path>, command: impl AsyncFnOnce(&Config) -> Result<(), Failed>) -> Result<(), Failed> {
     let config = load(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,7 +116,7 @@ fn wait(file: Option<&Path>, command: impl AsyncFnOnce(&Config) -> Result<(), Fa
         .build()
         .map_err(|error| Failed::because(format!("no runtime: {error}")))?;
     let done = runtime.block_on(command(&config));
-    // What still waits for a terminal or a disk must not keep a command from ending.
+    // Pending terminal or disk operations must not keep a command from ending.
     runtime.shutdown_background();
     done
 }
@@ -129,7 +130,7 @@ fn load(file: Option<&Path>) -> Result<Config, Failed> {
     })
 }
 
-/// `None` where none is named and none is there.
+/// `None` if no file is named and there is none in the usual places.
 fn load_if_there(file: Option<&Path>) -> Result<Option<Config>, Failed> {
     let found = CONFIG_FILES.iter().map(Path::new).find(|path| path.exists());
     let read =

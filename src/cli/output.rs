@@ -1,6 +1,6 @@
-//! What a command prints: lines for people or JSON for programs to standard output, complaints to standard error.
+//! The output of a command: lines for people or JSON for programs on standard output, complaints on standard error.
 //!
-//! Nothing that a stranger wrote reaches a terminal as it is: see [`text`](super::text).
+//! Text from strangers is cleaned before it reaches a terminal: see [`text`](super::text).
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use super::text::{clean, escape_json};
 
-/// So much of the output is held back; beyond it goes out at once.
+/// The most octets that are held back; output beyond that is written at once.
 const HELD_MOST: usize = 64 * 1024 * 1024;
 
-/// A command that did not do all that it was to do.
+/// Why a command did not do everything it should.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// Why, and what to do; still to be told.
+    /// The reason and the remedy, still to be printed.
     Because(String),
-    /// It has been told already.
+    /// The reason has been printed already.
     Told,
-    /// Whoever read the output has gone, which is no failure.
+    /// The reader of the output is gone, which is not a failure.
     ReaderGone,
 }
 
@@ -41,11 +41,11 @@ impl From<io::Error> for Failed {
 pub(super) struct Output {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
-    /// What is not yet to be written.
+    /// Output that is held back.
     held: Option<Vec<u8>>,
-    /// Whether what cannot be written is no reason to stop.
+    /// Whether to go on if output cannot be written.
     goes_on: bool,
-    /// Why nothing more is written.
+    /// Why nothing more can be written.
     lost: Option<io::Error>,
 }
 
@@ -54,15 +54,14 @@ impl Output {
         Self { out: BufWriter::new(io::stdout().lock()), json, held: None, goes_on: false, lost: None }
     }
 
-    /// For a command that changes something, or whose verdict is on all of it: it goes on to its end, whether or not anybody reads what
-    /// it prints.
-    /// [`Self::end`] says whether all was written.
+    /// Goes on to the end even if nobody reads the output, for a command that changes something or whose verdict covers
+    /// everything. [`Self::end`] reports whether all was written.
     pub(super) fn going_on(self) -> Self {
         Self { goes_on: true, ..self }
     }
 
-    /// Writes nothing until [`Self::end`], but for a very long output: whoever reads it slowly, a pager say, is not to hold up others
-    /// who want the data.
+    /// Holds the output back until [`Self::end`], unless it is very long: a slow reader such as a pager must not keep
+    /// others from the data.
     pub(super) fn hold_back(&mut self) {
         self.held.get_or_insert_default();
     }
@@ -73,35 +72,35 @@ impl Output {
         self.octets(&held)
     }
 
-    /// Whether a program reads it.
+    /// Whether the output is JSON, for programs.
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// One line for people.
+    /// Prints one line for people.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Failed> {
         let line = clean(line);
         self.put(|out| writeln!(out, "{line}"))
     }
 
-    /// One object for programs.
+    /// Prints one object for programs.
     pub(super) fn object(&mut self, object: &impl Serialize) -> Result<(), Failed> {
         let json = serde_json::to_string(object).map_err(|error| Failed::because(error.to_string()))?;
         let json = escape_json(&json);
         self.put(|out| writeln!(out, "{json}"))
     }
 
-    /// Octets as they are.
+    /// Prints octets unchanged.
     pub(super) fn octets(&mut self, octets: &[u8]) -> Result<(), Failed> {
         self.put(|out| out.write_all(octets))
     }
 
-    /// To be called at the end of what belongs together, and at the very end.
+    /// To be called after each unit of output, and at the very end.
     pub(super) fn flush(&mut self) -> Result<(), Failed> {
         self.put(|out| out.flush())
     }
 
-    /// The end of the output.
+    /// Ends the output.
     pub(super) fn end(&mut self) -> Result<(), Failed> {
         self.let_go()?;
         self.flush()?;
@@ -127,12 +126,12 @@ impl Output {
     }
 }
 
-/// One line on standard error: why the command failed, and what to do.
+/// Prints one line on standard error: why the command failed, and what to do.
 pub(super) fn complain(why: &str) {
     to_stderr("", why);
 }
 
-/// One line on standard error about something that does not keep the command from being done.
+/// Prints one line on standard error about something that does not make the command fail.
 pub(super) fn warn(what: &str) {
     to_stderr("warning: ", what);
 }
@@ -140,7 +139,7 @@ pub(super) fn warn(what: &str) {
 fn to_stderr(kind: &str, text: &str) {
     let mut stderr = io::stderr().lock();
     for line in text.lines() {
-        // With standard error gone there is nobody left to tell.
+        // If standard error is gone, there is nobody left to tell.
         let _ = writeln!(stderr, "gatepost: {kind}{}", clean(line));
     }
 }

@@ -1,7 +1,7 @@
 //! A safe preview of a message: a few header fields, the beginning of its first text, the names of its attachments.
 //!
-//! Decodes what a stranger wrote, in the operator's own process, never in `serve`. Nothing is fetched, rendered or run;
-//! everything is bounded. What is not fit for a terminal is replaced where it is printed.
+//! It decodes a stranger's text in the operator's own process, never in `serve`. Nothing is fetched, rendered or run,
+//! and everything is bounded. Characters unfit for a terminal are replaced when printed.
 
 use memchr::{memchr2_iter, memmem};
 
@@ -11,42 +11,42 @@ use serde::Serialize;
 use crate::smtp::encoded_word;
 use crate::smtp::header::HeaderCollector;
 
-/// The most characters of the text.
+/// The most characters of text.
 const TEXT: usize = 2_000;
-/// The most lines of the text.
+/// The most lines of text.
 const LINES: usize = 100;
-/// The most characters of a header field or a file name.
+/// The most characters of a header field or file name.
 const FIELD: usize = 500;
-/// The most fields of one name.
+/// The most fields of one name shown.
 const ALIKE: usize = 3;
-/// The most attachments that are listed.
+/// The most attachments listed.
 const ATTACHMENTS: usize = 50;
-/// The most parts that are looked at.
+/// The most parts examined.
 const PARTS: usize = 1_000;
 
-/// The most octets of a header section for which the parser is asked.
+/// The longest header section that is given to the parser, in octets.
 const HEADER: usize = 1 << 20;
-/// The most multiparts; the parser goes into each by recursion, and looks through all that is in it anew.
+/// The most multiparts; the parser recurses into each and searches all of its content again.
 const MULTIPARTS: usize = 100;
 /// The most lines that look like the beginning of a part; each costs the parser some hundred octets.
 const BOUNDARIES: usize = 10_000;
-/// The most steps in which the parser decodes the words of all lines that may be header: about a second.
+/// The most steps in which the parser may decode the words of all lines: about a second.
 const STEPS: u64 = 1_000_000_000;
-/// So much of a message of another shape is looked at.
+/// How many octets are shown of a message that is not given to the parser.
 const PLAIN: usize = 64 << 10;
 
-/// The fields that are shown.
+/// The header fields shown.
 const FIELDS: [&str; 8] = ["From", "Sender", "Reply-To", "To", "Cc", "Date", "Message-ID", "Subject"];
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Preview {
     /// Names and decoded values.
     pub(super) header: Vec<(&'static str, String)>,
-    /// The beginning of the first part that is text.
+    /// The beginning of the first text part.
     pub(super) text: Option<String>,
-    /// Parts that are attached, or no text.
+    /// Parts that are attached or not text.
     pub(super) attachments: Vec<Attachment>,
-    /// What the reader should know of the preview.
+    /// What the reader should know about the preview.
     pub(super) note: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Preview {
 pub(super) struct Attachment {
     pub(super) name: Option<String>,
     pub(super) media_type: String,
-    /// Octets, decoded.
+    /// The decoded size in octets.
     pub(super) size: u64,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn preview(message: &[u8]) -> Preview {
     if let Some(why) = extreme(message) {
         return plain(message, why);
     }
-    // The parser is not ours, and the message is hostile.
+    // The parser is not ours, and the message may be hostile.
     let parsed = std::panic::catch_unwind(|| {
         mailparse::parse_mail(message).map(|mail| of_mail(&mail)).map_err(|error| error.to_string())
     });
@@ -73,7 +73,7 @@ pub(super) fn preview(message: &[u8]) -> Preview {
     }
 }
 
-/// Why the parser had better not see it: no panic, but the end of the stack, of the memory or of anybody's patience.
+/// Why the parser must not see the message: it would not panic, but exhaust the stack, the memory or the reader's patience.
 fn extreme(message: &[u8]) -> Option<&'static str> {
     let header = &message[..message.len().min(HEADER)];
     let ends = |end: &[u8]| memmem::find(header, end).is_some();
@@ -95,7 +95,7 @@ fn extreme(message: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// The fields at its beginning and what follows, as they stand.
+/// The first header fields and the text after them, undecoded.
 fn plain(message: &[u8], why: &str) -> Preview {
     let beginning_of = &message[..message.len().min(PLAIN)];
     let end = memmem::find(beginning_of, b"\n\r\n").map_or(beginning_of.len(), |at| at + 3);

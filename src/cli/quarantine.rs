@@ -1,4 +1,4 @@
-//! `gatepost quarantine`: what can be done to parked messages.
+//! `gatepost quarantine`: the commands for parked messages.
 
 use super::output::Failed;
 use super::{delete, export, list, release, show};
@@ -30,7 +30,7 @@ pub(super) async fn run(command: Command, config: &Config) -> Result<(), Failed>
     }
 }
 
-/// What ids and `--account` select; clap sees to it that there is the one or the other.
+/// The messages that ids or `--account` select; clap ensures that exactly one of them is given.
 pub(super) fn selection(ids: Vec<String>, account: Option<Account>, config: &Config) -> Selection {
     match account {
         Some(account) => Selection::Account(super::account::as_filed(account, config)),

@@ -1,4 +1,4 @@
-//! `gatepost quarantine release`: relays messages after all.
+//! `gatepost quarantine release`: relays parked messages.
 
 use super::Format;
 use super::gate::{Gate, Need};
@@ -44,7 +44,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
         } else {
             tell(&mut output, &released)?;
         }
-        // Each takes its time: who watches wants to see it.
+        // Each takes a while, so whoever watches should see it at once.
         output.flush()?;
     }
     gate.close().await;
@@ -53,7 +53,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     output.end()
 }
 
-/// How many releases ended how.
+/// How many releases had which outcome.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) released: u64,
@@ -70,7 +70,7 @@ impl Tally {
         }
     }
 
-    /// Done only if all were released.
+    /// Succeeds only if all were released.
     pub(super) fn verdict(&self) -> Result<(), Failed> {
         let mut unfinished = Vec::new();
         if self.releasing > 0 {
@@ -89,7 +89,7 @@ impl Tally {
     }
 }
 
-/// One message's release, for people.
+/// Prints the outcome of one release for people.
 pub(super) fn tell(output: &mut Output, released: &Released) -> Result<(), Failed> {
     let outcome = released.outcome.as_str();
     let delivered = u64::try_from(released.delivered.len()).unwrap_or(u64::MAX);

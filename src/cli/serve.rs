@@ -10,24 +10,24 @@ use crate::config::{Config, Log, LogFormat, LogLevel};
 use crate::maillog::{self, json::JsonLines};
 use crate::server::process;
 
-/// Runs on the main thread while there is no other; the runtime comes behind what only it can do.
+/// Runs on the main thread while it is the only one; the runtime is created after what requires that.
 pub(super) fn run(config: Config) -> Result<(), Failed> {
     start_log(&config.log);
     log_panics();
     let ready = process::ready(&config).map_err(|error| Failed::because(error.to_string()))?;
     let runtime = runtime()?;
     let done = runtime.block_on(crate::server::serve(config, ready));
-    // What still waits for a disk must not keep the process from ending.
+    // Pending disk operations must not keep the process from ending.
     runtime.shutdown_background();
     done.map_err(|error| Failed::because(error.to_string()))
 }
 
-/// A runtime that uses all processors.
+/// Creates a runtime that uses all processors.
 pub(super) fn runtime() -> Result<Runtime, Failed> {
     Runtime::new().map_err(|error| Failed::because(format!("no runtime: {error}")))
 }
 
-/// The log, on standard error.
+/// Starts the log on standard error.
 fn start_log(log: &Log) {
     let terminal = stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
@@ -41,7 +41,7 @@ fn start_log(log: &Log) {
     }
 }
 
-/// Panics go where everything else goes, in the same form.
+/// Sends panics to the log, in the same form as everything else.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -49,8 +49,8 @@ fn log_panics() {
     }));
 }
 
-/// What the libraries below us say is of interest only where it is bad, or where everything is asked for: some warn of
-/// what any stranger can send. Audit lines are there at any level.
+/// Messages of libraries are logged only if they are serious or everything is wanted: some warn about what any stranger
+/// can send. Audit lines are logged at every level.
 fn filter(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Error => "error",

@@ -14,7 +14,7 @@ use crate::control::operations::Octets;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{RecipientState, State};
 
-/// The most octets of a message that are looked at for the preview; `--raw` shows all of them.
+/// How many octets of a message are examined for the preview; `--raw` shows all of them.
 const PREVIEWED: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
@@ -71,14 +71,14 @@ async fn raw(mut octets: Octets, output: &mut Output) -> Result<(), Failed> {
     output.flush()
 }
 
-/// What is known of a message.
+/// What is known about a message.
 pub(super) enum Found {
     Envelope(Box<Envelope>),
-    /// Only where it is to be exported; else that is a failure.
+    /// Only if it is to be exported; otherwise that is a failure.
     Unreadable(Box<Entry>),
 }
 
-/// One message's envelope.
+/// Finds the envelope of one message.
 pub(super) async fn find(gate: &mut Gate, id: &str, purpose: Purpose) -> Result<Found, Failed> {
     let mut replies = gate.ask(Request::Envelope { id: id.to_owned(), purpose }).await?;
     let mut found = None;

@@ -1,4 +1,5 @@
-//! `gatepost status`: accounts with an invalid recipient in the window, on probation, blocked, or with mail that goes out by itself.
+//! `gatepost status`: accounts with an invalid recipient in the window, on probation, blocked, or with messages that
+//! will be released automatically.
 
 use super::Format;
 use super::gate::Gate;
@@ -75,7 +76,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     replies.verdict()
 }
 
-/// Of all accounts that `status` knows.
+/// Totals over all accounts that `status` knows.
 #[derive(Debug, Default)]
 struct Sums {
     counting: u64,
@@ -148,7 +149,7 @@ impl Sums {
     }
 }
 
-/// What the upstream refuses, in words: an operator is to see whether it verifies recipients.
+/// The share of recipients that the upstream refuses, which shows an operator whether it verifies them.
 fn of_upstream(status: &UpstreamStatus) -> String {
     let UpstreamStatus { asked, refused, foreign_asked, foreign_refused, blind, .. } = *status;
     if asked == 0 {
@@ -157,7 +158,7 @@ fn of_upstream(status: &UpstreamStatus) -> String {
     let share = |refused: u64, asked: u64| match (refused, asked) {
         (_, 0) => "none asked".to_owned(),
         (0, asked) => format!("none of {asked}"),
-        // In tenths of a percent, and never 0.0 where there was one.
+        // In tenths of a percent, but never 0.0 if there was a refusal.
         (refused, asked) => {
             let tenths = (refused * 1000 / asked).max(1);
             format!("{refused} of {asked} ({}.{} %)", tenths / 10, tenths % 10)

@@ -1,35 +1,36 @@
-//! Tables for people: aligned, and printed as the rows come, since there may be 100,000 of them.
+//! Tables for people: aligned, and printed while rows arrive, since there may be 100,000 of them.
 //!
-//! On a terminal a table is as wide as that: long cells are cut, and of more columns than fit the most important ones are
-//! shown. Elsewhere every column is, as wide as its widest cell so far; only what is longer than any address is cut.
+//! On a terminal a table fits its width: long cells are cut, and the least important columns are dropped. Elsewhere all
+//! columns are printed, each as wide as its widest cell so far; only cells longer than any address are cut.
 
 use std::io::{IsTerminal, stdout};
 
 use super::output::{Failed, Output};
 use super::text::{clean, cut, width};
 
-/// So many rows are looked at before the first is printed.
+/// How many rows are examined before the first is printed.
 const TOGETHER: usize = 100;
-/// Blanks between two columns.
+/// The blanks between two columns.
 const GAP: usize = 2;
-/// The longest cell anywhere: an address (RFC 5321 4.5.3.1.3) is shown whole, a stranger's subject of 200,000 characters not.
+/// The longest cell anywhere: an address (RFC 5321 4.5.3.1.3) is shown whole, but not a stranger's subject of 200,000
+/// characters.
 const LONGEST: usize = 300;
-/// The width of a terminal that does not say how wide it is.
+/// The width of a terminal that does not report it.
 const USUAL_WIDTH: usize = 80;
 
 /// A column.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     title: &'static str,
-    /// How wide it is at least where it is shown on a terminal, unless all its cells are shorter.
+    /// Its minimum width on a terminal, unless all its cells are shorter.
     least: usize,
-    /// How wide it may become on one.
+    /// Its maximum width on a terminal.
     most: usize,
-    /// 1 is the column that is shown in any case.
+    /// Columns of low rank are dropped last; 1 is always shown.
     rank: u8,
 }
 
-/// A column that is `least` to `most` wide on a terminal; of those that do not fit the ones with the lowest `rank` stay.
+/// A column between `least` and `most` wide on a terminal; if not all columns fit, those with the lowest `rank` stay.
 pub(super) const fn column(title: &'static str, rank: u8, least: usize, most: usize) -> Column {
     Column { title, least, most, rank }
 }
@@ -39,7 +40,7 @@ pub(super) struct Table<const N: usize> {
     /// 0: not shown.
     widths: [usize; N],
     waiting: Vec<[String; N]>,
-    /// How wide the terminal is; `None`: there is none.
+    /// The width of the terminal; `None` if there is none.
     terminal: Option<usize>,
     printed: bool,
 }
@@ -59,7 +60,7 @@ impl<const N: usize> Table<N> {
         if self.waiting.len() >= TOGETHER { self.print(output) } else { Ok(()) }
     }
 
-    /// Prints what waits; says whether there was any row at all.
+    /// Prints the remaining rows; returns whether there were any rows at all.
     pub(super) fn finish(mut self, output: &mut Output) -> Result<bool, Failed> {
         self.print(output)?;
         Ok(self.printed)
@@ -72,13 +73,13 @@ impl<const N: usize> Table<N> {
         output.flush()
     }
 
-    /// What waits, the titles before the first of it.
+    /// The pending lines, preceded by the titles the first time.
     fn lines(&mut self) -> Vec<String> {
         let mut rows = std::mem::take(&mut self.waiting);
         for cell in rows.iter_mut().flatten() {
             *cell = cut(&clean(cell), LONGEST).into_owned();
         }
-        // The columns of what a terminal shows already stay as they are.
+        // On a terminal, the columns already shown keep their width.
         if self.terminal.is_none() || !self.printed {
             for row in &rows {
                 for (cell, widest) in row.iter().zip(&mut self.widths) {
@@ -111,7 +112,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// How wide each column becomes on a terminal; 0 is one that does not fit. `widest`: its widest cell.
+/// The width of each column on a terminal, given the `widest` cell of each; 0 for columns that do not fit.
 fn fit<const N: usize>(columns: &[Column; N], widest: [usize; N], terminal: usize) -> [usize; N] {
     let mut ranked: Vec<_> = columns.iter().zip(widest).enumerate().collect();
     ranked.sort_by_key(|(_, (column, _))| column.rank);
@@ -134,7 +135,7 @@ fn fit<const N: usize>(columns: &[Column; N], widest: [usize; N], terminal: usiz
     widths
 }
 
-/// Characters in a line of standard output; `None` where that is no terminal.
+/// The width of standard output in characters; `None` if it is not a terminal.
 fn terminal_width() -> Option<usize> {
     let stdout = stdout();
     if !stdout.is_terminal() {
@@ -200,7 +201,7 @@ mod tests {
             (18, "ID ACCOUNT", 18),
             (17, "ID TIME", 17),
             (15, "ID", 8),
-            // Narrower than an id, which is never cut: it is there to be copied.
+            // Narrower than an id, which is never cut, since it is there to be copied.
             (3, "ID", 8),
         ] {
             let lines = table(Some(terminal)).lines();

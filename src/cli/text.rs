@@ -1,7 +1,7 @@
-//! Text from strangers, fit for a terminal: what a message says must neither move the cursor nor turn the line around.
+//! Makes text from strangers fit for a terminal: it must neither move the cursor nor reverse the line.
 //!
-//! Control characters (ESC among them), bidirectional overrides and invisible characters are replaced. In JSON they are
-//! escaped instead, so that a program gets what was written.
+//! Control characters (such as ESC), bidirectional overrides and invisible characters are replaced. In JSON they are
+//! escaped instead, so that a program gets the original text.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,10 +9,10 @@ use std::fmt::Write;
 use crate::clock::Timestamp;
 use crate::visible::is_unsafe;
 
-/// Stands for a character that is not shown.
+/// Replaces a character that is not shown.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// One line without anything that harms a terminal; a tab becomes a blank.
+/// One line without anything that could harm a terminal; a tab becomes a blank.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -25,7 +25,7 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(safe).collect())
 }
 
-/// JSON with the harmful characters as `\uXXXX`, which means the same: outside of strings there are none.
+/// Escapes the harmful characters of JSON as `\uXXXX`. The meaning is the same, since they only occur in strings.
 pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     if !json.contains(is_unsafe) {
         return Cow::Borrowed(json);
@@ -44,8 +44,8 @@ pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// How many cells of a terminal a character takes: two for those of East Asia and for pictures (UAX 11, by blocks), none for
-/// marks upon the one before.
+/// The terminal cells that a character takes: two for East Asian characters and pictographs (UAX 11, by blocks), none
+/// for combining marks.
 fn cells(c: char) -> usize {
     match c {
         '\u{300}'..='\u{36f}' | '\u{fe00}'..='\u{fe0f}' => 0,
@@ -62,17 +62,17 @@ fn cells(c: char) -> usize {
     }
 }
 
-/// How many cells of a terminal a line takes.
+/// The terminal cells that a line takes.
 pub(super) fn width(line: &str) -> usize {
     line.chars().map(cells).sum()
 }
 
-/// So many characters for each cell are shown at the most.
+/// The most characters shown for each cell.
 const MARKS: usize = 4;
 
-/// What of a line fits into so many cells of a terminal, the last of them an ellipsis where it was longer.
+/// Cuts a line to fit into `most` terminal cells; a line that is cut ends with an ellipsis.
 pub(super) fn cut(line: &str, most: usize) -> Cow<'_, str> {
-    // Marks upon a character take no cell, and there may be any number of them.
+    // Combining marks take no cell, and there may be any number of them.
     let longest = most.saturating_mul(MARKS);
     if width(line) <= most && line.chars().take(longest + 1).count() <= longest {
         return Cow::Borrowed(line);
@@ -87,7 +87,7 @@ pub(super) fn cut(line: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(kept + "\u{2026}")
 }
 
-/// A moment, to the second: `2026-11-24T16:05:28Z`.
+/// A time to the second: `2026-11-24T16:05:28Z`.
 pub(super) fn moment(time: Timestamp) -> String {
     let text = time.to_string();
     match text.split_once('.') {

@@ -1,9 +1,9 @@
-//! `--since`: a moment, or how long ago it was.
+//! `--since`: a time, or how long ago.
 
 use crate::clock::{self, Timestamp};
 use crate::units;
 
-/// RFC 3339, or a duration ago such as `2h`.
+/// Parses an RFC 3339 time, or a duration ago such as `2h`.
 pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     match units::duration(text) {
         Some(ago) => Ok(clock::now().before(ago)),

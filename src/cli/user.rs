@@ -1,4 +1,4 @@
-//! `gatepost user`: the users file. A running `serve` notices a change by itself.
+//! `gatepost user`: edits the users file. A running `serve` notices changes by itself.
 
 use std::io::{self, BufRead};
 
@@ -16,7 +16,7 @@ use crate::control::api::Request;
 use crate::control::client::Client;
 use crate::control::{Actor, AuditLine};
 
-/// The longest line that is read as a password, in octets; SASL takes no more.
+/// The longest line read as a password, in octets; SASL takes no more.
 const MAX_PASSWORD_LINE: u64 = 4 * 1024;
 
 #[derive(Debug, clap::Subcommand)]
@@ -56,7 +56,7 @@ pub(super) struct ListArguments {
     format: Format,
 }
 
-/// What `--json` prints of a change.
+/// What `--json` prints about a change.
 #[derive(serde::Serialize)]
 struct Changed<'a> {
     name: &'a str,
@@ -64,7 +64,7 @@ struct Changed<'a> {
     users: usize,
 }
 
-/// What `--json` prints of a user.
+/// What `--json` prints about a user.
 #[derive(serde::Serialize)]
 struct Listed<'a> {
     name: &'a str,
@@ -116,7 +116,7 @@ fn asked_twice(name: &str) -> Result<Zeroizing<String>, String> {
     }
 }
 
-/// The first line without its end, which may be CRLF.
+/// Reads the first line without its ending, which may be CRLF.
 fn first_line(input: impl BufRead) -> Result<Zeroizing<String>, String> {
     let mut line = Zeroizing::new(String::new());
     io::Read::take(input, MAX_PASSWORD_LINE)

@@ -1,4 +1,4 @@
-//! Facts about the data folder: it is tried out as `serve` will use it, and left as it was.
+//! Facts about the data folder: it is tried out the way `serve` will use it, and left as it was.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -12,22 +12,22 @@ use crate::control::Actor;
 use crate::durable::{DurableError, Folder, TEMP_PREFIX};
 use crate::server::{CHECK_MARK, DataDir};
 
-/// Something in the data folder, and whose it is.
+/// Something in the data folder with the wrong owner.
 pub(super) struct Foreign {
     pub(super) path: PathBuf,
     pub(super) owner: String,
-    /// Whose the data folder is.
+    /// The owner of the data folder.
     pub(super) expected: String,
 }
 
-/// Why the data folder cannot be made, written to or locked by us.
+/// Why the data folder cannot be created, written to or locked by us.
 pub(super) fn unusable(data_dir: &Path) -> Option<String> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     // Innermost first.
     let missing: Vec<&Path> = data_dir.ancestors().take_while(missing).collect();
     let tried = try_out(data_dir);
     for made in missing {
-        // One that is in use by now stays.
+        // A folder that is in use by now stays.
         let _ = std::fs::remove_dir(made);
     }
     tried.err()
@@ -45,7 +45,7 @@ fn write(data_dir: &Path) -> Result<(), DurableError> {
     file.sync().map(drop)
 }
 
-/// Not the lock itself: a running `serve` has that, and one of root's would lock `serve` out.
+/// Tests locking without the lock itself: a running `serve` holds that, and one created by root would lock `serve` out.
 fn lock(data_dir: &Path) -> io::Result<()> {
     let name = data_dir.join(format!("{TEMP_PREFIX}{CHECK_MARK}{}", std::process::id()));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name)?;
@@ -54,7 +54,7 @@ fn lock(data_dir: &Path) -> io::Result<()> {
     Ok(locked?)
 }
 
-/// The first thing in the data folder that is another user's than it; only root can use both.
+/// The first entry of the data folder with another owner than the folder; only root could use both.
 pub(super) fn foreign(data_dir: &Path) -> Option<Foreign> {
     let expected = std::fs::metadata(data_dir).ok()?.uid();
     DataDir::contents(data_dir).find_map(|path| {
@@ -88,7 +88,7 @@ mod tests {
                 (found, _) => panic!("{path}: {found:?}"),
             }
         }
-        // Nothing can be made there, not even by root.
+        // Nothing can be created there, not even by root.
         let why = unusable(Path::new("/proc/gatepost")).unwrap();
         assert!(why.starts_with("cannot create the folder /proc/gatepost: "), "{why}");
         let mut left: Vec<_> =

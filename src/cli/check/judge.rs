@@ -1,7 +1,7 @@
-//! What follows from the facts: findings, each with its cure. Pure.
+//! Turns the facts into findings, each with its cure. Pure.
 //!
-//! An error is what would keep Gatepost from working: blind, at the upstream's own or a canary domain; XCLIENT offered
-//! and refused; mail refused to those who may send; files that cannot be used. All else is a warning.
+//! Errors are what would keep Gatepost from working: being blind at the upstream's own or a canary domain, XCLIENT
+//! offered but refused, mail refused to those who may send, files that cannot be used. Everything else is a warning.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::net::tls::Expiring;
 use crate::units;
 use crate::upstream::Address;
 
-/// How long a digest is waited for at the most, once one has announced a message.
+/// The longest wait for a digest once one has announced a message.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Descriptors beside those of the connections: listeners, the database, files being written.
+/// File descriptors needed beside those of the connections: listeners, the database, files being written.
 const RESERVE: u64 = 200;
 
 const RENEW: &str = "Renew it; a running `serve` reads the new one by itself";
@@ -31,7 +31,7 @@ fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<Stri
     Finding { severity: Severity::Warning, about, finding: finding.into(), cure: cure.into() }
 }
 
-/// About this machine.
+/// Findings about this machine.
 pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let checks: [fn(&local::Facts, &Config) -> Vec<Finding>; 10] = [
         process,
@@ -55,7 +55,7 @@ fn process(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// Why a file cannot be used, and by whom.
+/// Why a file cannot be used, and by which user.
 fn read(facts: &local::Facts, why: &str) -> String {
     match &facts.read_as {
         Ok(Some(user)) => format!("{why} (read as `{user}`, [process] user)"),
@@ -157,7 +157,7 @@ fn notify(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// What is kept back, and for how long.
+/// Findings about how long messages are kept.
 fn withheld(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if config.action == Action::Refuse && config.policy.detection.on_alarm == OnAlarm::Probation {
@@ -167,7 +167,7 @@ fn withheld(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "Set [detection] on_alarm = \"notify\" where the law forbids that",
         ));
     }
-    // Announced by one, gone after the next, a day later at the most.
+    // A message is announced by one digest and gone after the next, a day later at most.
     if !config.notify.to.is_empty()
         && let (Some(kept), Some(digest)) = (config.quarantine.expire_after, config.notify.digest)
         && kept < digest + digest.min(A_DAY)
@@ -250,14 +250,14 @@ fn descriptors(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     .collect()
 }
 
-/// About all upstreams.
+/// Findings about all upstreams.
 pub(super) fn upstreams(all: &[(Address, upstream::Facts)], config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let anybody = all.iter().any(|(_, facts)| matches!(facts, upstream::Facts::Answers { .. }));
     for (address, facts) in all {
         for mut finding in upstream(address, facts, config) {
             if anybody && matches!(facts, upstream::Facts::Unreachable(_)) {
-                // The others take its mail.
+                // The other upstreams take its mail.
                 finding.severity = Severity::Warning;
             }
             let named = finding.about == "canary" || finding.finding.contains(&address.to_string());
@@ -337,7 +337,7 @@ fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
     }
 }
 
-/// How the upstream comes to take mail from a sender.
+/// How to allow a sender at the upstream.
 fn permit(sender: &Sender) -> &'static str {
     match sender {
         Sender::Login(_) => {
@@ -431,7 +431,7 @@ mod tests {
         let text = "[upstream]\ncanary = [\"example.net\"]\n";
         for (all, expected) in [
             (vec![down(), down()], &[(Error, "upstream", 25), (Error, "upstream", 26)][..]),
-            // The other takes its mail.
+            // The other upstream takes its mail.
             (vec![down(), blind()], &[(Warning, "upstream", 25), (Error, "blind", 26)]),
         ] {
             let all: Vec<_> = (25..).map(address).zip(all).collect();
@@ -475,7 +475,7 @@ mod tests {
         for (place, text, expected) in [
             (Place::Own, "250 2.1.5 Ok", &[(Error, "blind")][..]),
             (Place::Canary, "250 2.1.5 Ok", &[(Error, "blind")]),
-            // A foreign domain that is no canary: only a denial of relaying is a finding.
+            // At a foreign domain that is not a canary, only a denial of relaying is a finding.
             (Place::Foreign, "250 2.1.5 Ok", &[]),
             (Place::Foreign, "550 5.1.1 User unknown", &[]),
             (Place::Foreign, "550 5.7.1 blocked", &[]),
@@ -661,7 +661,7 @@ mod tests {
                 &[(Error, "data_dir")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
-            // Nothing expires before a digest has announced it; where nobody gets one, nothing waits.
+            // Nothing expires before a digest has announced it; without digests nothing needs to.
             (
                 well(),
                 "[notify]\nto = [\"abuse@example.org\"]\n[quarantine]\nexpire_after = \"1h\"\n",

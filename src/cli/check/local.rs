@@ -1,4 +1,4 @@
-//! Facts about this machine: files, certificate, users, limits.
+//! Facts about this machine: files, certificates, users, limits.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -18,55 +18,55 @@ use crate::notify::webhook::Secrets;
 use crate::sender::Senders;
 use crate::server::process;
 
-/// What was found here.
+/// What was found on this machine.
 pub(super) struct Facts {
-    /// Who the files were read as, where that is not who asked; or why nobody could be.
+    /// The user as whom the files were read, if not the calling one; or why switching to that user failed.
     pub(super) read_as: Result<Option<String>, String>,
-    /// How many files a process may have open; `None`: any number.
+    /// The limit on open files per process; `None`: unlimited.
     pub(super) descriptors: Option<u64>,
     pub(super) certificate: Certificate,
-    /// Certificates that will end soon, and whether they have.
+    /// Certificates that expire soon, and whether they already have.
     pub(super) expiring: Vec<(Expiring, bool)>,
     pub(super) users: UsersFile,
-    /// The senders file is wanted and cannot be used, and why.
+    /// Why the senders file, which is needed, cannot be used.
     pub(super) senders: Option<String>,
-    /// Folders and files of ours that others than Gatepost's user can read.
+    /// Folders and files of ours that other users than Gatepost's can read.
     pub(super) exposed: Vec<PathBuf>,
-    /// Files with a secret that everybody can read, or change.
+    /// Secret files that everybody can read or change.
     pub(super) open_secrets: Vec<OpenSecret>,
-    /// Of `[notify]`: what cannot be used, and why.
+    /// What cannot be used of `[notify]`, and why.
     pub(super) notify: Vec<String>,
-    /// The secret of the webhook is a short one.
+    /// Whether a secret of the webhook is too short.
     pub(super) weak_secret: bool,
-    /// The data folder cannot be used, and why.
+    /// Why the data folder cannot be used.
     pub(super) unusable: Option<String>,
-    /// Something in it that belongs to another user than it.
+    /// Something in the data folder with another owner than the folder.
     pub(super) foreign: Option<Foreign>,
 }
 
-/// A file with a secret that is not kept.
+/// A file whose secret is not protected.
 pub(super) struct OpenSecret {
-    /// What it belongs to.
+    /// What the secret belongs to.
     pub(super) about: &'static str,
     pub(super) path: PathBuf,
-    /// Its permissions.
+    /// The file's permissions.
     pub(super) mode: u32,
 }
 
 pub(super) enum Certificate {
     Usable,
-    /// It is not there, and `serve` will make one.
+    /// Missing; `serve` will generate it.
     ToBeMade,
     Unusable(String),
 }
 
 pub(super) enum UsersFile {
     Usable {
-        /// Users with a hash of an unknown scheme, and why they cannot log in.
+        /// Users who cannot log in because of their hash, and why.
         shut_out: Vec<(String, String)>,
-        /// Mechanisms that are configured, but not offered, and a user who could not use it.
+        /// Mechanisms that are configured but not offered, each with a user who could not use it.
         barred: Vec<(&'static str, String)>,
-        /// How many mechanisms are offered.
+        /// The number of mechanisms that are offered.
         offered: usize,
     },
     Missing,
@@ -76,12 +76,13 @@ pub(super) enum UsersFile {
     },
 }
 
-/// As root: what root does for `serve` first, then as `[process] user`, who is to read the rest. That is for good.
+/// As root, does what root does for `serve` first, then switches for good to `[process] user`, who has to read the
+/// rest.
 pub(super) fn look(config: &Config) -> Facts {
     let mode = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     let mut exposed = Vec::new();
     for name in ["", "quarantine", "ledger", "outbox", "control.sock", "secret", "webhook-secret"] {
-        // No `/` at the end, which joining "" would leave.
+        // Without the trailing `/` that joining "" would leave.
         let path: PathBuf = config.data_dir.join(name).components().collect();
         if mode(&path) & 0o077 != 0 {
             exposed.push(path);
@@ -91,13 +92,13 @@ pub(super) fn look(config: &Config) -> Facts {
     let secrets = secret_files(config).into_iter();
     let secrets =
         secrets.map(|(about, path)| OpenSecret { about, path: path.clone(), mode: mode(path) & 0o7777 });
-    // A group of one's own is how some keep such files.
+    // Some keep such files readable for a group of its own.
     let open_secrets = secrets.filter(|secret| secret.mode & 0o006 != 0).collect();
     let read_as = process::look_as_user(config).map_err(|error| error.to_string());
     let (certificate, expiring) = certificate(config);
     let template = config.notify.template.as_deref().map(Template::read);
     let webhook = config.notify.webhook.as_ref();
-    // One that `serve` has yet to make is no finding.
+    // A secret that `serve` has yet to generate is not a finding.
     let there = webhook.filter(|hook| !hook.own_secret || hook.secret_file.exists());
     let secrets = there.map(|hook| Secrets::read(&hook.secret_file));
     let wrong = |error: &dyn std::fmt::Display| config.files.located(&error);
@@ -121,13 +122,13 @@ pub(super) fn look(config: &Config) -> Facts {
     }
 }
 
-/// The files with a secret, each with what it belongs to.
+/// The files with secrets, each with what it belongs to.
 fn secret_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
     let settings = &config.upstream.settings;
     let keys = config.certificates.iter().map(|pair| &pair.private_key);
     let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
     let identity = settings.identity.as_ref().map(|identity| &identity.private_key);
-    // One of ours lies in data_dir, which is looked at as a whole.
+    // Gatepost's own secret is in data_dir, which is examined as a whole.
     let webhook =
         config.notify.webhook.as_ref().filter(|hook| !hook.own_secret).map(|hook| &hook.secret_file);
     let mut files = vec![("users", &config.auth.users), ("certificate", &config.tls.private_key)];
@@ -142,7 +143,7 @@ fn certificate(config: &Config) -> (Certificate, Vec<(Expiring, bool)>) {
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
     let there = match (self_signed::is_there(certificate), self_signed::is_there(key)) {
         (Ok(certificate), Ok(key)) => certificate || key,
-        // `serve` would make none either.
+        // `serve` would not generate one either.
         (Err(error), _) | (_, Err(error)) => return (Certificate::Unusable(wrong(&error)), Vec::new()),
     };
     let made = config.tls.may_generate && !there;

@@ -1,7 +1,7 @@
-//! `gatepost check`: would Gatepost work as it is configured, and would it see anything?
+//! `gatepost check`: would Gatepost work with this configuration, and would it see anything?
 //!
-//! [`local`] looks at this machine, [`upstream`] asks the MTA as it will be used; both only gather facts. What follows
-//! from them, with the cure, is [`judge`]'s. Needs no running `serve`, changes nothing, sends no mail.
+//! [`local`] looks at this machine and [`upstream`] asks the MTA in the way it will be used; both only gather facts.
+//! [`judge`] turns them into findings and cures. It needs no running `serve`, changes nothing and sends no mail.
 
 mod folder;
 mod judge;
@@ -20,30 +20,30 @@ pub(super) struct Arguments {
     format: Format,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Severity {
-    /// It keeps Gatepost from working, or from seeing anything.
+    /// Gatepost would not work, or would not see anything.
     Error,
-    /// It should be known.
+    /// The operator should know.
     Warning,
 }
 
-/// One thing that is not as it should be.
+/// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Finding {
     severity: Severity,
-    /// What it is about, in one word.
+    /// The subject, in one word.
     about: &'static str,
-    /// What is so.
+    /// What is wrong.
     finding: String,
-    /// What to do.
+    /// How to mend it.
     cure: String,
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
-    // Whether or not anybody reads all of it: the verdict is on all.
+    // Goes on even if nobody reads all of it: the verdict covers everything.
     let mut output = arguments.format.output().going_on();
     let mut findings = judge::local(&local::look(config), config);
     findings.extend(judge::upstreams(&upstream::ask_all(config).await, config));

@@ -1,7 +1,7 @@
-//! Facts about the upstreams: each is asked as it will be used, with the very code that will use it.
+//! Facts about the upstreams: each is asked with the very code that will use it.
 //!
-//! TLS as configured; by XCLIENT on behalf of a user who logged in and, where there are relay hosts, of one of them. Each
-//! transaction ends before any data.
+//! With TLS as configured; with XCLIENT on behalf of a user who has logged in and, if there are relay hosts, of one of
+//! those. Each transaction ends before any data.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,38 +18,39 @@ use crate::upstream::{
     Address, Answer, ClientIdentity, Endpoint, Fault, Question, Settings, Transaction, Upstream,
 };
 
-/// A foreign domain that is nobody's (RFC 2606 3).
+/// A foreign domain that belongs to nobody (RFC 2606 3).
 const NOBODYS_DOMAIN: &str = "example.com";
-/// The address of a user somewhere in the Internet (TEST-NET-1, RFC 5737).
+/// The address of a user somewhere on the Internet (TEST-NET-1, RFC 5737).
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// Postfix answers 450 while its own question to another server is under way, and knows the answer soon after.
+/// How long to wait before asking again: Postfix answers 450 while its own query to another server is under way, and
+/// knows the answer soon after.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often a recipient that was put off is asked about again.
+/// How often a deferred recipient is asked about again.
 const REPEATS: usize = 2;
 
-/// What the upstream said.
+/// What an upstream said.
 pub(super) enum Facts {
     /// A file that the configuration names for it cannot be used.
     Unusable(String),
-    /// It cannot be used at all.
+    /// No connection is possible.
     Unreachable(String),
-    /// It answers.
+    /// It answered.
     Answers {
-        /// It offers XCLIENT to us.
+        /// Whether it offers us XCLIENT.
         offers_xclient: bool,
         /// What it said to each kind of sender.
         talks: Vec<Talk>,
     },
 }
 
-/// Who sends.
+/// On whose behalf a question is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// A user who logged in.
+    /// A user who has logged in.
     Login(String),
     /// A relay host.
     RelayHost(IpAddr),
-    /// All are alike: the upstream sees Gatepost alone.
+    /// Gatepost itself: the upstream cannot tell senders apart.
     Gatepost,
 }
 
@@ -60,35 +61,35 @@ pub(super) struct Talk {
 }
 
 pub(super) enum Said {
-    /// It offers XCLIENT, and refused ours.
+    /// It offers XCLIENT but refused ours.
     XclientRefused(String),
-    /// It refused MAIL, for good or for now.
+    /// It refused MAIL, permanently or temporarily.
     MailRefused(Reply),
-    /// Its replies about recipients that do not exist.
+    /// Its replies about nonexistent recipients.
     Recipients(Vec<Asked>),
-    /// It broke off.
+    /// The conversation failed.
     BrokeOff(String),
 }
 
-/// Where a domain stands.
+/// The relation of a domain to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// One of `[upstream] domains`.
     Own,
     /// One of `[upstream] canary`.
     Canary,
-    /// Foreign; nothing is known of it.
+    /// Any foreign domain.
     Foreign,
 }
 
-/// A recipient that cannot exist, and what the upstream said of it.
+/// A nonexistent recipient and the upstream's reply.
 pub(super) struct Asked {
     pub(super) domain: String,
     pub(super) place: Place,
     pub(super) reply: Reply,
 }
 
-/// What each of them said.
+/// Asks all upstreams.
 pub(super) async fn ask_all(config: &Config) -> Vec<(Address, Facts)> {
     let mut all = Vec::new();
     for endpoint in &config.upstream.settings.endpoints {
@@ -124,7 +125,7 @@ async fn ask(endpoint: &Endpoint, config: &Config) -> Facts {
     Facts::Answers { offers_xclient, talks }
 }
 
-/// The kinds of senders between which the upstream can tell.
+/// The kinds of senders that the upstream can distinguish.
 fn senders(config: &Config, by_xclient: bool) -> Vec<Sender> {
     if !by_xclient {
         return vec![Sender::Gatepost];
@@ -154,7 +155,7 @@ async fn talk(upstream: &Upstream, sender: &Sender, config: &Config) -> Said {
     if let (Ok(reply), Ok(from)) = (&opened, from)
         && !reply.is_positive()
     {
-        // Not everybody takes mail from nobody.
+        // Some MTAs refuse the null reverse-path.
         transaction.abandon();
         transaction = upstream.transaction(Arc::clone(&identity));
         opened = open(&mut transaction, &from).await;
@@ -216,10 +217,10 @@ fn domains(config: &Config) -> Vec<(&str, Place)> {
     own.chain(canary).chain(foreign).collect()
 }
 
-/// Asks about a recipient that cannot exist; again where the answer is put off.
+/// Asks about a nonexistent recipient; repeatedly if the answer is deferred.
 async fn nobody_at(transaction: &mut Transaction, domain: &str, rules: &Rules) -> Result<Reply, Fault> {
     let mut octets = [0; 16];
-    // Without randomness the local-part is one that nobody has either.
+    // Without random octets, the local-part is still one that nobody has.
     let _ = getrandom::fill(&mut octets);
     let random: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
     let recipient = format!("gatepost-check-{random}@{domain}");

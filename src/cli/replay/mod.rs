@@ -1,7 +1,7 @@
-//! `gatepost replay`: what settings would have done to mail of the past, by the logs that are there already.
+//! `gatepost replay`: what certain settings would have done to past mail, according to existing logs.
 //!
-//! Opens logs and prints what [`mod@crate::replay`] makes of them. Needs no configuration; where there is one, its settings are among
-//! those that are tried. Changes nothing, asks nobody.
+//! Opens logs and prints what [`mod@crate::replay`] makes of them. It needs no configuration; if there is one, its
+//! settings are among those tried. It changes nothing and contacts nobody.
 
 mod progress;
 mod source;
@@ -27,9 +27,9 @@ use crate::replay::trial::{Course, Grid, Own, OwnTerms, Trial};
 use progress::Progress;
 use source::Source;
 
-/// The limits that are tried, beside that of the configuration.
+/// The limits tried, beside the configured one.
 const LIMITS: [u32; 6] = [25, 50, 75, 100, 150, 200];
-/// The usual shares that are.
+/// The usual shares tried.
 const USUAL_SHARES: [f64; 4] = [0.02, 0.05, 0.10, 0.15];
 
 #[derive(Debug, clap::Args)]
@@ -102,7 +102,7 @@ fn network(text: &str) -> Result<IpNet, String> {
     network.ok_or_else(|| format!("`{text}` is neither an address nor a network such as 192.0.2.0/24"))
 }
 
-/// What is tried on everybody. What the configuration says is among it.
+/// The settings tried on all accounts, including the configured ones.
 fn grid(config: Option<&Config>) -> Grid {
     let mut grid = Grid {
         limits: LIMITS.to_vec(),
@@ -128,10 +128,10 @@ fn grid(config: Option<&Config>) -> Grid {
     grid
 }
 
-/// The configuration's setting as it is for everybody, and what it says of each account.
+/// The configured setting for accounts in general, and the exceptions for some.
 fn yours(config: Config) -> (Setting, OwnTerms) {
     let policy = config.policy;
-    // An alarm that is only told of stops nobody.
+    // An alarm that is only reported does not stop anybody.
     let stops = matches!(policy.detection.on_alarm, OnAlarm::Probation | OnAlarm::Block);
     let usual_share = stops.then_some(policy.detection.usual_share);
     let setting = Setting { invalid_recipients: Some(policy.invalid_recipients), usual_share };

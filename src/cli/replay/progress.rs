@@ -1,4 +1,4 @@
-//! A line on a terminal that says how far reading has got; elsewhere nothing.
+//! A progress line for reading, on a terminal only.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write, stderr};
@@ -11,7 +11,7 @@ const PACE: Duration = Duration::from_millis(200);
 const BAR: usize = 30;
 
 pub(super) struct Progress {
-    /// Octets of all logs; `None` where one does not say.
+    /// The total size of all logs in octets; `None` if one is unknown.
     size: Option<u64>,
     read: Vec<Rc<Cell<u64>>>,
     begun: Instant,
@@ -37,7 +37,7 @@ impl Progress {
         }
         self.shown = Some(now);
         let octets = self.read.iter().map(|read| read.get()).sum();
-        // With standard error gone there is nobody left to tell; so below.
+        // If standard error is gone, there is nobody left to tell; likewise below.
         let _ = write!(stderr(), "\r{}\u{1b}[K", line(octets, self.size, lines));
     }
 

@@ -1,4 +1,4 @@
-//! The logs as they are opened: files or standard input, plain or gzip.
+//! The logs as opened: files or standard input, plain or gzip.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,17 +12,17 @@ use super::super::output::Failed;
 use crate::clock::{self, Timestamp};
 use crate::replay::log::Log;
 
-/// What a gzip file begins with (RFC 1952 2.3.1).
+/// How a gzip file begins (RFC 1952 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// One log that is open.
+/// An open log.
 pub(super) struct Source {
     name: String,
     reader: Box<dyn Read>,
     latest: Timestamp,
-    /// Octets; `None` where nobody knows.
+    /// Its size in octets; `None` if unknown.
     pub(super) size: Option<u64>,
-    /// Octets read so far.
+    /// The octets read so far.
     pub(super) read: Rc<Cell<u64>>,
 }
 
@@ -54,7 +54,7 @@ impl Source {
     }
 }
 
-/// Counts what goes through it.
+/// Counts the octets that are read.
 struct Counted<R> {
     reader: R,
     read: Rc<Cell<u64>>,
@@ -68,7 +68,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Opens all of them, before any is read.
+/// Opens all logs before any of them is read.
 pub(super) fn open(logs: &[PathBuf]) -> Result<Vec<Source>, Failed> {
     if logs.is_empty() {
         if io::stdin().is_terminal() {
@@ -87,7 +87,7 @@ fn standard_input() -> Result<Source, Failed> {
 fn file(path: &Path) -> Result<Source, Failed> {
     let opened = File::open(path).and_then(|file| {
         let metadata = file.metadata()?;
-        // Nothing in it was written later, whatever year its lines leave out.
+        // Nothing in it was written later, even if its lines have no year.
         let modified = metadata.modified().ok().and_then(clock::of).unwrap_or_else(clock::now);
         let size = metadata.is_file().then_some(metadata.len());
         Source::new(path.display().to_string(), file, size, modified.min(clock::now()))

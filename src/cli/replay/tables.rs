@@ -6,7 +6,7 @@ use super::super::text::{count, moment};
 use crate::replay::report::{Report, Row, Suspect};
 use crate::units;
 
-/// So many accounts are told of.
+/// The most accounts listed.
 const SHOWN: usize = 30;
 
 pub(super) fn print(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
@@ -66,7 +66,7 @@ fn summary(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The tests in combination with the limit in force, or the default; `--json` has all combinations.
+/// The tests, combined with the limit in force or the default; `--json` has all combinations.
 fn settings(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
     let period = units::show_duration(std::time::Duration::from_secs(report.period_seconds));
     output.line(&format!(
@@ -174,7 +174,7 @@ fn row(suspect: &Suspect<'_>) -> [String; 10] {
     ]
 }
 
-/// The share of invalid recipients among those that say anything about a list.
+/// The share of invalid recipients among those that say something about a list.
 fn percent(invalid: u64, accepted: u64) -> String {
     let all = u128::from(invalid) + u128::from(accepted);
     let tenths = (u128::from(invalid) * 1_000 + all / 2).checked_div(all).unwrap_or(0);
