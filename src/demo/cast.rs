@@ -1,14 +1,14 @@
-//! Who is in the story: two users, their colleagues, and the thief's list. The same at every run.
+//! The cast of the story: two users, their colleagues, and the thief's list. The same in every run.
 
 use super::practice::Directory;
 
 /// The users' own domain.
 pub(super) const DOMAIN: &str = "example.org";
-/// Who is told of a block.
+/// The recipient of notices.
 pub(super) const ABUSE_DESK: &str = "abuse@example.org";
-/// Domains of other people, all of which the practice MTA answers for (RFC 2606: nobody's).
+/// Foreign domains, all of which the practice MTA serves (RFC 2606: they belong to nobody).
 const FOREIGN: [&str; 4] = ["example.com", "example.net", "garden.example", "choir.example"];
-/// Where the thief's list goes.
+/// First names on the thief's list.
 const FIRST_NAMES: [&str; 60] = [
     "ada", "alan", "alma", "amir", "anton", "asha", "bela", "boris", "carmen", "chen", "clara", "dario",
     "elif", "emil", "emma", "erik", "fatou", "felix", "finn", "frida", "gino", "greta", "hana", "hugo",
@@ -16,9 +16,9 @@ const FIRST_NAMES: [&str; 60] = [
     "maja", "marek", "mei", "mila", "milo", "nadia", "nils", "nora", "olga", "omar", "otto", "paula",
     "petra", "ravi", "rosa", "ruben", "sami", "sara", "theo", "tove", "vera", "yara", "zoe",
 ];
-/// Every so many of the first names had an account that is closed, or never had one.
+/// One in this many of the first names has an address that was closed or never existed.
 const GONE_OF: usize = 2;
-/// The addresses in one of the thief's messages.
+/// The number of recipients in one of the thief's messages.
 const PER_MESSAGE: usize = 12;
 
 /// Someone with an account.
@@ -26,7 +26,7 @@ const PER_MESSAGE: usize = 12;
 pub(super) struct Person {
     /// The name in the users file.
     pub(super) name: &'static str,
-    /// And its password: on loopback, for minutes.
+    /// The password, which is used on loopback for a few minutes.
     pub(super) password: &'static str,
     /// The mail address.
     pub(super) address: &'static str,
@@ -35,10 +35,10 @@ pub(super) struct Person {
 /// The honest user.
 pub(super) const ANNA: Person =
     Person { name: "anna", password: "anna-practises", address: "anna@example.org" };
-/// Whose password was stolen.
+/// The user whose password is stolen.
 pub(super) const CARL: Person =
     Person { name: "carl", password: "carl-practises", address: "carl@example.org" };
-/// Carl, with the password that the thief does not have.
+/// Carl with the new password, which the thief does not have.
 pub(super) const CARL_AGAIN: Person = Person { password: "carl-has-a-new-one", ..CARL };
 
 /// One mail.
@@ -48,13 +48,13 @@ pub(super) struct Mail {
     pub(super) from: &'static str,
     /// Each `RCPT TO:`.
     pub(super) to: Vec<String>,
-    /// What the field `To:` says.
+    /// The value of the field `To:`.
     pub(super) to_field: &'static str,
     /// `Subject:`
     pub(super) subject: &'static str,
-    /// The text, lines ended by CRLF.
+    /// The text, with lines that end in CRLF.
     pub(super) text: &'static str,
-    /// `Message-ID:`, where the mail program writes one itself.
+    /// `Message-ID:`, if the mail program adds one itself.
     pub(super) message_id: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl Mail {
         Self { from: from.address, to, to_field: "undisclosed-recipients:;", subject, text, message_id: None }
     }
 
-    /// Header and body. Date, and mostly Message-ID, are left to Gatepost.
+    /// Header and body. Date, and usually Message-ID, are left to Gatepost.
     pub(super) fn content(&self) -> String {
         let Self { from, to_field, subject, text, .. } = self;
         let id = self.message_id.as_ref().map_or_else(String::new, |id| format!("Message-ID: {id}\r\n"));
@@ -72,28 +72,28 @@ impl Mail {
     }
 }
 
-/// The recipient that Anna mistypes, and the one that she means.
+/// The recipient that Anna mistypes, then the one that she means.
 pub(super) const TYPO: &str = "dorra@example.org";
 pub(super) const MEANT: &str = "dora@example.org";
 
-/// Anna's mail with a typo in the second of three recipients.
+/// Anna's mail, with a typing error in the second of three recipients.
 pub(super) fn choir_practice() -> Mail {
     let text = "Dear all,\r\n\r\nwe meet on Friday at eight.\r\n\r\nAnna\r\n";
     Mail::of(&ANNA, &["bea@example.org", TYPO, "tom@example.net"], "Choir practice on Friday", text)
 }
 
-/// The same, for the recipient she had mistyped.
+/// The same mail for the recipient that she had mistyped.
 pub(super) fn choir_practice_again() -> Mail {
     Mail { to: vec![MEANT.to_owned()], ..choir_practice() }
 }
 
-/// An honest mail of Carl's, sent while his account is blocked.
+/// An honest mail that Carl sends while his account is blocked.
 pub(super) fn invoice() -> Mail {
     let text = "Dear Tom,\r\n\r\nplease find below what we agreed on: 12 chairs, 480 in all.\r\n\r\nCarl\r\n";
     Mail::of(&CARL, &["tom@example.net"], "Invoice 2207", text)
 }
 
-/// Carl's mail once all is well again.
+/// Carl's mail after all is well again.
 pub(super) fn thanks() -> Mail {
     Mail::of(&CARL, &["anna@example.org"], "It works again", "Thank you for the quick help!\r\n\r\nCarl\r\n")
 }
@@ -105,8 +105,8 @@ pub(super) struct Harvested {
     pub(super) living: bool,
 }
 
-/// The thief's list, in the messages in which it is sent: a third of it dead, as lists are that were harvested
-/// years ago.
+/// The thief's list, divided into the messages in which it is sent. A third of it is dead, as is usual for lists
+/// harvested years ago.
 pub(super) fn harvested() -> Vec<Vec<Harvested>> {
     let mut list = Vec::new();
     for (number, name) in FIRST_NAMES.iter().enumerate() {
@@ -121,7 +121,7 @@ pub(super) fn harvested() -> Vec<Vec<Harvested>> {
     list.chunks(PER_MESSAGE).map(<[Harvested]>::to_vec).collect()
 }
 
-/// What all of the thief's messages are about.
+/// The subject of all of the thief's messages.
 pub(super) const BAIT: &str = "Your parcel is waiting";
 
 /// One of the thief's messages.
@@ -132,7 +132,7 @@ pub(super) fn bait(number: usize, to: &[Harvested]) -> Mail {
     Mail { message_id: Some(format!("<{number}@parcel.example>")), ..Mail::of(&CARL, &to, BAIT, text) }
 }
 
-/// All living mailboxes of the story.
+/// All existing mailboxes of the story.
 pub(super) fn directory() -> Directory {
     let mut living: Vec<String> =
         ["anna", "bea", "carl", "dora", "abuse"].map(|name| format!("{name}@{DOMAIN}")).into();
@@ -143,7 +143,7 @@ pub(super) fn directory() -> Directory {
     Directory::new(&domains, &living)
 }
 
-/// In an order that looks like none and is always the same (Knuth's linear congruential generator).
+/// Shuffles in a pseudo-random but constant order (Knuth's linear congruential generator).
 fn shuffle<T>(list: &mut [T]) {
     let mut state: u64 = 2_207;
     for last in (1..list.len()).rev() {
@@ -169,7 +169,7 @@ mod tests {
             list.iter().enumerate().filter(|(_, one)| !one.living).map(|(index, _)| index).collect();
         assert_eq!((list.len(), distinct.len(), dead.len()), (360, 360, 120));
         assert!(list.iter().all(|one| Mailbox::parse(&one.address).is_ok()));
-        // The hundredth dead one leaves whole messages to be parked, and falls into the middle of one.
+        // The hundredth dead address must be in the middle of a message, with whole messages left to be parked.
         let hundredth = dead[99];
         assert!((250..320).contains(&hundredth), "{hundredth}");
         assert!((2..10).contains(&(hundredth % PER_MESSAGE)), "{}", hundredth % PER_MESSAGE);

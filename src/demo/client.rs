@@ -1,6 +1,6 @@
-//! The mail programs of the story: a small SMTP client over TLS with AUTH PLAIN, one command at a time.
+//! The mail programs of the story: a minimal SMTP client over TLS with AUTH PLAIN, one command at a time.
 //!
-//! It does what a mail program does and no more, and reports every reply, so that the story can show them.
+//! It does what a mail program does and reports every reply, so that the story can show it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::net::Stream;
 use crate::smtp::Reply;
 use crate::smtp::mail_data::DotStuffer;
 
-/// How long any one reply may take.
+/// The time for each reply.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The name in the throw-away certificate.
 const SERVER: &str = "localhost";
 
-/// Why a conversation broke off.
+/// Why a conversation was broken off.
 #[derive(Debug, thiserror::Error)]
 #[error("the SMTP conversation broke off {at}: {why}")]
 pub(super) struct Broken {
@@ -44,7 +44,7 @@ impl Broken {
 pub(super) enum Security {
     /// With STARTTLS, as on port 587.
     StartTls,
-    /// At once, as on port 465.
+    /// From the first octet, as on port 465.
     Implicit,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Access {
 pub(super) struct Sent {
     /// The reply to each recipient, in order.
     pub(super) recipients: Vec<Reply>,
-    /// The reply to the end of data; `None` where no recipient was taken.
+    /// The reply to the end of data; `None` if no recipient was accepted.
     pub(super) end: Option<Reply>,
 }
 
@@ -74,7 +74,7 @@ impl Client {
     /// Connects, begins TLS and logs in.
     ///
     /// # Errors
-    /// The server refuses, breaks off or is silent.
+    /// The server refuses, closes the connection or does not reply.
     pub(super) async fn log_in(access: &Access, person: &Person) -> Result<Self, Broken> {
         let mut client = Self::connect(access).await?;
         let plain = STANDARD.encode(format!("\0{}\0{}", person.name, person.password));
@@ -116,10 +116,10 @@ impl Client {
         Ok(Self { stream: Stream::Client(Box::new(stream)), buffered: Vec::new() })
     }
 
-    /// Sends a mail; goes on with the recipients that were taken, as mail programs for lists do.
+    /// Sends a mail to those recipients that are accepted, as mail programs for lists do.
     ///
     /// # Errors
-    /// MAIL is refused, or the conversation breaks off.
+    /// MAIL is refused, or the conversation is broken off.
     pub(super) async fn send(&mut self, mail: &Mail) -> Result<Sent, Broken> {
         self.ask("at MAIL", &format!("MAIL FROM:<{}>", mail.from), 250).await?;
         let mut recipients = Vec::new();
@@ -135,26 +135,26 @@ impl Client {
         Ok(Sent { recipients, end })
     }
 
-    /// One MAIL.
+    /// Sends MAIL.
     ///
     /// # Errors
-    /// It is refused, or the conversation breaks off.
+    /// MAIL is refused, or the conversation is broken off.
     pub(super) async fn mail(&mut self, from: &str) -> Result<Reply, Broken> {
         self.ask("at MAIL", &format!("MAIL FROM:<{from}>"), 250).await
     }
 
-    /// One RCPT, whatever the reply.
+    /// Sends RCPT; returns any reply.
     ///
     /// # Errors
-    /// The conversation breaks off.
+    /// The conversation is broken off.
     pub(super) async fn rcpt(&mut self, recipient: &str) -> Result<Reply, Broken> {
         self.converse("at RCPT", format!("RCPT TO:<{recipient}>\r\n").as_bytes()).await
     }
 
-    /// DATA and the message; the reply to its end.
+    /// Sends DATA and the message; returns the reply to its end.
     ///
     /// # Errors
-    /// DATA is refused, or the conversation breaks off.
+    /// DATA is refused, or the conversation is broken off.
     pub(super) async fn data(&mut self, content: &str) -> Result<Reply, Broken> {
         self.ask("at DATA", "DATA", 354).await?;
         let mut wire = Vec::new();
@@ -164,18 +164,18 @@ impl Client {
         self.converse("at the end of data", &wire).await
     }
 
-    /// NOOP, whatever the reply.
+    /// Sends NOOP; returns any reply.
     ///
     /// # Errors
-    /// The conversation breaks off.
+    /// The conversation is broken off.
     pub(super) async fn noop(&mut self) -> Result<Reply, Broken> {
         self.converse("at NOOP", b"NOOP\r\n").await
     }
 
-    /// Says goodbye.
+    /// Sends QUIT.
     ///
     /// # Errors
-    /// The conversation breaks off.
+    /// The conversation is broken off.
     pub(super) async fn quit(mut self) -> Result<(), Broken> {
         self.ask("at QUIT", "QUIT", 221).await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! Runs `gatepost` commands of this very program against the demo's server, as an operator would from another terminal.
+//! Runs `gatepost` commands of this program against the demo's server, as an operator would from another terminal.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use super::DemoError;
 
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked whether it has ended.
+/// How often to check whether it has ended.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Where the program and its configuration are.
@@ -23,37 +23,37 @@ pub(super) struct Gatepost {
     config: PathBuf,
 }
 
-/// Ends the command where the demo is interrupted meanwhile.
+/// Kills the command if the demo is interrupted meanwhile.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only for one that has ended.
+        // Both fail only if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Gatepost {
-    /// This program, with that configuration; what commands print passes through files in `folder`.
+    /// This program with that configuration. The output of commands passes through files in `folder`.
     ///
     /// # Errors
-    /// The system does not say where this program is.
+    /// The system does not tell where this program is.
     pub(super) fn new(folder: &Path, config: &Path) -> Result<Self, DemoError> {
         let program =
             std::env::current_exe().map_err(|error| DemoError::setup("gatepost's commands", &error))?;
         Ok(Self { program, folder: folder.to_owned(), config: config.to_owned() })
     }
 
-    /// The words in front of a command, for a reader to copy.
+    /// The words before a command, for a reader to copy.
     pub(super) fn prefix(&self) -> String {
         format!("{} --config {}", quoted(&self.program), quoted(&self.config))
     }
 
-    /// Runs one command to its end; what it printed to standard output.
+    /// Runs one command to its end; returns its standard output.
     ///
     /// # Errors
-    /// It cannot be run, takes too long, or fails.
+    /// The command cannot be run, takes too long, or fails.
     pub(super) async fn run(&self, arguments: &[&str], input: &str) -> Result<String, DemoError> {
         let named = format!("gatepost {}", arguments.join(" "));
         let failed = |why: &dyn std::fmt::Display| DemoError::Deviation(format!("`{named}` failed: {why}"));
@@ -80,7 +80,7 @@ impl Gatepost {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(&self.config).args(arguments);
         command.stdin(Stdio::piped()).stdout(File::create(out)?).stderr(File::create(errors)?);
-        // Ctrl-C is for the demo, which then ends the command.
+        // Ctrl-C is for the demo, which then kills the command.
         command.process_group(0);
         let mut running = Running(command.spawn()?);
         if let Some(mut stdin) = running.0.stdin.take() {
@@ -99,7 +99,7 @@ impl Gatepost {
     }
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell.
 pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+".contains(c));

@@ -1,25 +1,25 @@
-//! The demo's folder: private, below the system's folder for temporary files, gone when the demo ends.
+//! The demo's folder: private, in the system's folder for temporary files, removed when the demo ends.
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// A folder that is removed with all that is in it when this is dropped.
+/// A folder that is removed with its content when this is dropped.
 pub(super) struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    /// Makes it, mode 0700, under a name that nobody can have foreseen.
+    /// Creates a folder of mode 0700 with an unpredictable name.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub(super) fn make() -> io::Result<Self> {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
         let path = std::env::temp_dir().join(format!("gatepost-demo-{:08x}", u32::from_be_bytes(random)));
-        // Fails where something is there, so that nobody else's folder is ever used or removed.
+        // Fails if the path exists, so that nobody else's folder is ever used or removed.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { path })
     }
@@ -35,7 +35,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Nothing more can be done about what cannot be removed.
+        // Nothing more can be done if it cannot be removed.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! What the reader gets after the story: the exact lines with which to try it by hand, and what the practice MTA then sees.
+//! What the reader gets after the story: the exact commands to try it by hand, and what the practice MTA then sees.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ pub(super) fn farewell<W: Write>(narrator: &mut Narrator<W>) -> io::Result<()> {
     )
 }
 
-/// The lines.
+/// Prints the commands.
 pub(super) fn hand_out<W: Write>(
     stage: &Stage,
     gatepost: &Gatepost,
@@ -98,7 +98,7 @@ fn by_client<W: Write>(stage: &Stage, narrator: &mut Narrator<W>) -> io::Result<
     )
 }
 
-/// Says what the practice MTA takes, until the demo is ended from outside.
+/// Prints what the practice MTA accepts, until the demo is stopped from outside.
 pub(super) async fn stay_up<W: Write>(stage: &Stage, narrator: &mut Narrator<W>) -> Result<(), DemoError> {
     let letters = stage.practice.letters();
     let mut seen = letters.total();
@@ -117,7 +117,7 @@ pub(super) async fn stay_up<W: Write>(stage: &Stage, narrator: &mut Narrator<W>)
     }
 }
 
-/// The first recipients, and how many more.
+/// The first recipients, and how many more there are.
 fn shown(recipients: &[String]) -> String {
     match recipients {
         [first, _, _, rest @ ..] => format!("<{first}> and {} more", rest.len() + 2),

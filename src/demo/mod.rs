@@ -1,8 +1,8 @@
 //! `gatepost demo`: the story of a stolen account, played on loopback against the real server.
 //!
-//! [`practice`] is the MTA behind it; `stage` starts everything in a folder of its own; `story` tells what happens as it
-//! happens and holds every step to what it says, so that a run that ends well is a test; `handout` is for the reader's
-//! own client. Nothing outside the folder is touched, nothing but the loopback address is listened on.
+//! [`practice`] is the MTA behind it; `stage` starts everything in a folder of its own; `story` tells what happens and
+//! checks each step, so that a successful run is a test; `handout` is for the reader's own client. Nothing outside the
+//! folder is touched, and only the loopback address is listened on.
 
 mod cast;
 mod client;
@@ -22,24 +22,24 @@ use command::Gatepost;
 use narrator::Narrator;
 use stage::Stage;
 
-/// How much of the log is shown where something went wrong.
+/// How many lines of the log are shown after a failure.
 const LOG_LINES: usize = 20;
 
-/// Why the demo did not end well.
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// Something happened that is not in the story.
     #[error("the demo went differently from its story: {0}")]
     Deviation(String),
-    /// Something cannot be made or started.
+    /// Something could not be created or started.
     #[error("the demo cannot start: {what}: {why}")]
     Setup {
-        /// What.
+        /// What it was.
         what: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The story cannot be written out.
+    /// The story cannot be printed.
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -50,11 +50,11 @@ impl DemoError {
     }
 }
 
-/// Tells the story to standard output; with `exit` ends after it, else stays up until SIGINT or SIGTERM. Either signal
-/// ends it in good order at any time.
+/// Tells the story on standard output. With `exit` it ends afterwards, otherwise it runs until SIGINT or SIGTERM.
+/// Either signal ends it in good order at any time.
 ///
 /// # Errors
-/// It cannot start, or anything went differently from the story.
+/// It cannot start, or something deviated from the story.
 pub async fn run(exit: bool) -> Result<(), DemoError> {
     let listen = |kind| signal(kind).map_err(|error| DemoError::setup("signals", &error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
@@ -70,7 +70,7 @@ pub async fn run(exit: bool) -> Result<(), DemoError> {
         told
     };
     match Box::pin(play).await {
-        // Whoever read it has gone, and so can we.
+        // The reader of the output is gone, so there is no reason to go on.
         Err(DemoError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         played => played,
     }
@@ -81,7 +81,7 @@ async fn tell(stage: &Stage, exit: bool) -> Result<(), DemoError> {
     let gatepost = Gatepost::new(stage.folder(), &stage.config_file())?;
     let told = story::tell(stage, &gatepost, &mut narrator).await;
     if matches!(told, Err(DemoError::Deviation(_))) {
-        // It is gone in a moment, and is what shows why.
+        // Shown now, since it is about to be removed and explains the failure.
         show_log(stage, &mut narrator)?;
     }
     told?;

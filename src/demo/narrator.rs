@@ -1,4 +1,4 @@
-//! Tells the story: plain text of at most 88 columns to a writer, a little bold on a terminal.
+//! Tells the story: plain text of at most 88 columns, with some bold on a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -6,19 +6,19 @@ use crate::visible::is_unsafe;
 
 /// The widest line of a paragraph.
 const WIDTH: usize = 88;
-/// The columns of a label.
+/// The width of a label.
 const LABEL: usize = 23;
-/// The widest line of what a program printed.
+/// The widest line of quoted program output.
 const QUOTED: usize = 96;
 
-/// Writes as it happens: every call is flushed.
+/// Flushes after every call, so that text appears as things happen.
 pub(super) struct Narrator<W> {
     out: W,
     bold: bool,
 }
 
 impl Narrator<io::Stdout> {
-    /// To standard output.
+    /// Writes to standard output.
     pub(super) fn to_stdout() -> Self {
         let out = io::stdout();
         let bold = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -27,7 +27,7 @@ impl Narrator<io::Stdout> {
 }
 
 impl<W: Write> Narrator<W> {
-    /// A heading.
+    /// Writes a heading.
     pub(super) fn chapter(&mut self, title: &str) -> io::Result<()> {
         let rule = "-".repeat(title.chars().count());
         if self.bold {
@@ -38,7 +38,7 @@ impl<W: Write> Narrator<W> {
         self.out.flush()
     }
 
-    /// A paragraph, filled.
+    /// Writes a paragraph, filled.
     pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
         for line in fill(text, WIDTH) {
             writeln!(self.out, "{line}")?;
@@ -46,18 +46,18 @@ impl<W: Write> Narrator<W> {
         self.out.flush()
     }
 
-    /// An empty line.
+    /// Writes an empty line.
     pub(super) fn pause(&mut self) -> io::Result<()> {
         writeln!(self.out)
     }
 
-    /// One line as it is, indented.
+    /// Writes one line as it is, indented.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "    {text}")?;
         self.out.flush()
     }
 
-    /// A label and what belongs to it, which is filled beside it.
+    /// Writes a label with a text filled beside it.
     pub(super) fn entry(&mut self, label: &str, text: &str) -> io::Result<()> {
         let mut label = label;
         for line in fill(text, WIDTH - 4 - LABEL) {
@@ -67,7 +67,7 @@ impl<W: Write> Narrator<W> {
         self.out.flush()
     }
 
-    /// What a program or a mail says, in full.
+    /// Writes in full what a program or mail says.
     pub(super) fn quote(&mut self, text: &str) -> io::Result<()> {
         for line in text.trim_end().lines() {
             writeln!(self.out, "{}", format!("  | {}", clean(line)).trim_end())?;
@@ -75,13 +75,13 @@ impl<W: Write> Narrator<W> {
         self.out.flush()
     }
 
-    /// A command as one would type it.
+    /// Writes a command as one would type it.
     pub(super) fn command(&mut self, command: &str) -> io::Result<()> {
         writeln!(self.out, "  $ {command}")?;
         self.out.flush()
     }
 
-    /// What a command printed: of long lines, those of a table are cut, all others go on in the next.
+    /// Writes the output of a command: long lines of a table are cut, others are continued on the next line.
     pub(super) fn output(&mut self, text: &str) -> io::Result<()> {
         for line in text.lines() {
             for line in fit(&clean(line)) {
@@ -100,7 +100,7 @@ fn fit(line: &str) -> Vec<String> {
     }
 }
 
-/// What is unsafe to show would do something to a terminal.
+/// Replaces characters that would affect a terminal.
 fn clean(text: &str) -> String {
     text.trim_end().chars().map(|c| if is_unsafe(c) && c != '\t' { '?' } else { c }).collect()
 }

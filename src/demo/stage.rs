@@ -1,6 +1,6 @@
 //! Sets the stage: the practice MTA, a throw-away certificate, two accounts, and the real server in front of them.
 //!
-//! Everything listens on loopback; every file lies in one folder that goes when the stage is struck.
+//! Everything listens on loopback, and every file is in one folder that is removed at the end.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -24,32 +24,32 @@ use crate::net::{self_signed, tls};
 use crate::parts::Parts;
 use crate::server::Server;
 
-/// What Gatepost calls itself.
+/// Gatepost's host name.
 const HOSTNAME: &str = "gatepost.example.org";
-/// How long the server may take to end.
+/// How long the server may take to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// All that the story is played on.
+/// Everything that the story needs.
 pub(super) struct Stage {
     pub(super) practice: Practice,
     pub(super) parts: Parts,
-    /// As port 587.
+    /// The listener with STARTTLS, like port 587.
     pub(super) starttls: SocketAddr,
-    /// As port 465.
+    /// The listener with implicit TLS, like port 465.
     pub(super) implicit: SocketAddr,
-    /// A certificate that mail programs are told to trust.
+    /// Trusts the throw-away certificate, for the mail programs.
     pub(super) tls: Arc<rustls::ClientConfig>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
-    // Dropped last: what the others have open lies in it.
+    // Dropped last: the others have files open in it.
     folder: Folder,
 }
 
 impl Stage {
-    /// Makes and starts everything.
+    /// Creates and starts everything.
     ///
     /// # Errors
-    /// Whatever cannot be made or started.
+    /// Something cannot be created or started.
     pub(super) async fn set() -> Result<Self, DemoError> {
         let folder = Folder::make().map_err(|error| DemoError::setup("its folder", &error))?;
         log_to(&folder.join(LOG)).map_err(|error| DemoError::setup("its log", &error))?;
@@ -67,13 +67,13 @@ impl Stage {
         let parts = server.parts().clone();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(Box::pin(server.run(async move {
-            // A sender that is gone means the same.
+            // A dropped sender means the same.
             let _ = stopped.await;
         })));
         Ok(Self { practice, parts, starttls, implicit, tls, stop, served, folder })
     }
 
-    /// Ends the server, then removes the folder.
+    /// Stops the server, then removes the folder.
     pub(super) async fn strike(self) {
         let _ = self.stop.send(());
         let _ = timeout(PATIENCE, self.served).await;
@@ -91,7 +91,7 @@ impl Stage {
         self.folder.join(CERTIFICATE)
     }
 
-    /// A message that the reader can send.
+    /// Writes a message that the reader can send.
     pub(super) fn sample(&self) -> PathBuf {
         self.folder.join(SAMPLE)
     }
@@ -116,7 +116,7 @@ const USERS: &str = "users";
 const SAMPLE: &str = "mail.txt";
 const LOG: &str = "gatepost.log";
 
-/// Everything that is not said here is as it is by default, the limit of 100 in 1 h above all.
+/// Everything not set here has its default, in particular the limit of 100 in 1 h.
 fn config_text(upstream: SocketAddr) -> String {
     format!(
         r#"hostname = "{HOSTNAME}"
@@ -170,7 +170,7 @@ async fn write_files(folder: &Folder, upstream: SocketAddr) -> Result<Config, De
     Config::parse(&text, &folder.join(CONFIG), HOSTNAME).map_err(|error| DemoError::setup(CONFIG, &error))
 }
 
-/// The server's log must not run into the story. One that is set up already stays.
+/// Keeps the server's log out of the story. A log that is set up already stays.
 fn log_to(path: &Path) -> std::io::Result<()> {
     let file = File::create(path)?;
     let subscriber = tracing_subscriber::fmt()

@@ -1,7 +1,7 @@
 //! One client's conversation with the practice MTA: octets in, replies out, no socket.
 //!
-//! The texts are Postfix's in form, so that a reader meets what a real MTA would say. Sequence (RFC 5321 4.1.4) is
-//! checked; what is asked of a recipient is answered at RCPT, at once and for good.
+//! The texts have the form of Postfix's, so that readers see what a real MTA would say. The sequence of commands is
+//! checked (RFC 5321 4.1.4). The reply to RCPT is immediate and final.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::smtp::line::{Frame, Framer};
 use crate::smtp::mail_data::DotScanner;
 use crate::smtp::{Command, CommandError, Enhanced, MailCommand, RcptCommand, Reply, xtext};
 
-/// What EHLO and the greeting call it.
+/// Its name in the greeting and the reply to EHLO.
 const NAME: &str = "practice.example.org";
-/// The longest command line (RFC 5321 4.5.3.1.4 and what extensions add to it).
+/// The longest command line (RFC 5321 4.5.3.1.4 and the additions of extensions).
 const MAX_LINE: usize = 4_096;
-/// The longest message.
+/// The largest message.
 const MAX_SIZE: u64 = 10 * 1_024 * 1_024;
-/// Recipients of one message; RFC 5321 4.5.3.1.8 asks for 100 at least.
+/// The most recipients of one message; RFC 5321 4.5.3.1.8 requires at least 100.
 const MAX_RECIPIENTS: usize = 1_000;
-/// The attributes that XCLIENT takes (Postfix XCLIENT_README).
+/// The attributes that XCLIENT accepts (Postfix XCLIENT_README).
 const XCLIENT: [&str; 8] = ["NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT"];
 
-/// What the socket is to do once the replies are written.
+/// What to do with the socket once the replies are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// Wait for octets.
     Read,
-    /// Say no more.
+    /// Close it.
     Close,
 }
 
@@ -38,7 +38,7 @@ enum Expecting {
     Content { scanner: DotScanner, kept: Vec<u8>, size: u64 },
 }
 
-/// What MAIL and RCPT have said so far.
+/// The envelope so far.
 struct Envelope {
     reverse_path: String,
     recipients: Vec<String>,
@@ -70,7 +70,7 @@ impl Dialogue {
         say(out, 421, "4.4.2", format!("{NAME} Error: timeout exceeded"));
     }
 
-    /// Takes all that is whole from the front of `buffered` and appends the replies.
+    /// Takes everything complete from the front of `buffered` and appends the replies.
     pub(super) fn take(&mut self, buffered: &mut Vec<u8>, out: &mut Vec<u8>) -> Next {
         loop {
             let consumed = match &mut self.expecting {
@@ -162,7 +162,7 @@ impl Dialogue {
         Reply { code: 250, enhanced: None, text: text.into() }.encode_plain(out);
     }
 
-    /// Whoever reaches the loopback address may say who the client is: the session starts over, with a greeting.
+    /// Any client on loopback may say whom it acts for: the session then starts over with a greeting.
     fn xclient(&mut self, attributes: &str, out: &mut Vec<u8>) {
         if self.envelope.is_some() {
             return say(out, 503, "5.5.1", "Error: MAIL transaction in progress");
@@ -263,7 +263,7 @@ impl Dialogue {
     }
 }
 
-/// What follows `XCLIENT `, where the line is that command.
+/// The attributes, if the line is `XCLIENT`.
 fn xclient(line: &[u8]) -> Option<&str> {
     let (verb, attributes) = str::from_utf8(line).ok()?.split_once(' ')?;
     verb.eq_ignore_ascii_case("XCLIENT").then_some(attributes)
@@ -273,7 +273,7 @@ fn is_attribute(name: &str) -> bool {
     XCLIENT.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Ten hexadecimal digits, as Postfix's short queue ids have; `None` where the system gives no random octets.
+/// Ten hexadecimal digits, like Postfix's short queue ids; `None` if the system provides no random octets.
 fn queue_id() -> Option<String> {
     let mut octets = [0; 5];
     getrandom::fill(&mut octets).ok()?;
@@ -309,7 +309,7 @@ mod tests {
         Dialogue::new(Arc::new(directory), Letters::default())
     }
 
-    /// Feeds all at once; the replies as lines.
+    /// Feeds all input at once; returns the replies as lines.
     fn replies(dialogue: &mut Dialogue, input: &str) -> Vec<String> {
         let (mut buffered, mut out) = (input.as_bytes().to_vec(), Vec::new());
         dialogue.take(&mut buffered, &mut out);

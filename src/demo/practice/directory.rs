@@ -1,29 +1,29 @@
-//! Who lives where: the domains that the practice MTA answers for, and the mailboxes at them.
+//! The domains that the practice MTA serves, and their mailboxes.
 
 use std::collections::HashSet;
 
 use crate::smtp::ForwardPath;
 
-/// Domains and living mailboxes. Compared without regard to case.
+/// Domains and existing mailboxes, compared ignoring case.
 #[derive(Debug, Default)]
 pub struct Directory {
     domains: HashSet<String>,
     living: HashSet<String>,
 }
 
-/// What the directory says of a recipient.
+/// What the directory says about a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// There is such a mailbox.
+    /// The mailbox exists.
     Living,
-    /// The domain is ours, and has no such mailbox.
+    /// The domain is served but has no such mailbox.
     Unknown,
-    /// The domain is none of ours.
+    /// The domain is not served.
     Elsewhere,
 }
 
 impl Directory {
-    /// With these domains and mailboxes.
+    /// Creates a directory with these domains and mailboxes.
     pub fn new(domains: &[&str], living: &[impl AsRef<str>]) -> Self {
         Self {
             domains: domains.iter().map(|domain| domain.to_lowercase()).collect(),
@@ -34,7 +34,7 @@ impl Directory {
     pub(super) fn find(&self, recipient: &ForwardPath) -> Finding {
         let Some(domain) = recipient.domain() else { return Finding::Living };
         let address = recipient.as_str().to_lowercase();
-        // RFC 5321 4.5.1: postmaster is at home in every domain.
+        // RFC 5321 4.5.1: every domain has a postmaster.
         if self.living.contains(&address) || self.is_postmaster(&address) {
             Finding::Living
         } else if self.domains.contains(&domain.to_lowercase()) {

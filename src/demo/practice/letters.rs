@@ -1,4 +1,4 @@
-//! What the practice MTA took, in bounded memory: the latest letters, of each its beginning.
+//! The messages that the practice MTA accepted, in bounded memory: the beginnings of the latest.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,25 +9,25 @@ use tokio::time::timeout;
 
 use crate::smtp::header::{Collected, HeaderCollector};
 
-/// Letters that are kept.
+/// The most letters kept.
 const MAX_LETTERS: usize = 200;
-/// Octets of a letter that are kept.
+/// The most octets kept of a letter.
 pub(super) const MAX_KEPT: usize = 64 * 1_024;
 
-/// One message that was taken.
+/// An accepted message.
 #[derive(Debug, Clone, Default)]
 pub struct Letter {
-    /// The id that its sender was told.
+    /// The queue id that the sender was told.
     pub queue_id: String,
     /// The user name that XCLIENT gave.
     pub login: Option<String>,
     /// `MAIL FROM:` without brackets.
     pub reverse_path: String,
-    /// `RCPT TO:` without brackets, those taken alone.
+    /// The accepted `RCPT TO:` addresses without brackets.
     pub recipients: Vec<String>,
-    /// The message, of a long one its beginning.
+    /// The message, or the beginning of a long one.
     pub content: Vec<u8>,
-    /// Octets of all of it.
+    /// The size of the whole message in octets.
     pub size: u64,
 }
 
@@ -37,7 +37,7 @@ impl Letter {
         self.recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(address))
     }
 
-    /// A header field's value as written, unfolded.
+    /// The value of a header field as written, unfolded.
     pub fn field(&self, name: &str) -> Option<String> {
         let mut collector = HeaderCollector::new(MAX_KEPT);
         match collector.push(&self.content) {
@@ -56,7 +56,7 @@ pub struct Letters {
 #[derive(Debug)]
 struct Shared {
     kept: Mutex<VecDeque<Letter>>,
-    /// How many have come.
+    /// How many have arrived.
     total: watch::Sender<u64>,
 }
 
@@ -73,26 +73,26 @@ impl Letters {
             kept.pop_front();
         }
         kept.push_back(letter);
-        // Under the lock, so that the number fits what is kept.
+        // Under the lock, so that the number matches what is kept.
         self.shared.total.send_modify(|total| *total += 1);
     }
 
-    /// How many have come, those no longer kept included.
+    /// How many have arrived, including those no longer kept.
     pub fn total(&self) -> u64 {
         *self.shared.total.borrow()
     }
 
-    /// The latest of those kept that `wanted` is true for.
+    /// The latest kept letter for which `wanted` is true.
     pub fn find(&self, wanted: impl Fn(&Letter) -> bool) -> Option<Letter> {
         self.kept().iter().rev().find(|letter| wanted(letter)).cloned()
     }
 
-    /// How many of those kept `wanted` is true for.
+    /// How many kept letters `wanted` is true for.
     pub fn count(&self, wanted: impl Fn(&Letter) -> bool) -> usize {
         self.kept().iter().filter(|letter| wanted(letter)).count()
     }
 
-    /// As [`Self::find`], and waits for it so long.
+    /// Like [`Self::find`], but waits up to `patience` for it.
     pub async fn wait_for(&self, patience: Duration, wanted: impl Fn(&Letter) -> bool) -> Option<Letter> {
         let mut total = self.shared.total.subscribe();
         let arrived = async {
@@ -107,7 +107,7 @@ impl Letters {
         timeout(patience, arrived).await.ok().flatten()
     }
 
-    /// The first letter of those kept that came after `seen` others, and how many had come with it. Waits for it.
+    /// The first kept letter that arrived after `seen` others, and how many had arrived with it. Waits for it.
     pub async fn next_after(&self, seen: u64) -> (Letter, u64) {
         let mut total = self.shared.total.subscribe();
         loop {
@@ -120,7 +120,7 @@ impl Letters {
                     return (letter.clone(), now - (kept.len() - index - 1) as u64);
                 }
             }
-            // The sender is ours, and lives as long as we do.
+            // The sender is ours and lives as long as this.
             let _ = total.changed().await;
         }
     }
@@ -173,7 +173,7 @@ mod tests {
         for number in 0..2 * MAX_LETTERS {
             letters.add(letter(&number.to_string()));
         }
-        // Those that are no longer kept are passed over.
+        // Letters no longer kept are skipped.
         let (oldest, seen) = letters.next_after(seen_both).await;
         assert_eq!((oldest.queue_id, seen), (MAX_LETTERS.to_string(), MAX_LETTERS as u64 + 3));
     }

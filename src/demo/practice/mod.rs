@@ -1,7 +1,7 @@
-//! The practice MTA: a small, honest SMTP server (RFC 5321) for the demo, on the IPv4 loopback address alone.
+//! The practice MTA: a small, honest SMTP server (RFC 5321) for the demo, only on the IPv4 loopback address.
 //!
-//! It asks its [`Directory`] about every recipient at RCPT, which is all that Gatepost wants of an upstream, offers
-//! XCLIENT, and keeps what it took in bounded memory. It relays nothing and writes nothing to disk.
+//! It looks up every recipient in its [`Directory`] at RCPT, which is all that Gatepost needs of an upstream, offers
+//! XCLIENT, and keeps accepted messages in bounded memory. It relays nothing and writes nothing to disk.
 
 mod dialogue;
 mod directory;
@@ -22,16 +22,16 @@ use dialogue::{Dialogue, Next};
 pub use directory::Directory;
 pub use letters::{Letter, Letters};
 
-/// Connections at once; Gatepost opens at most 90 unless it is told otherwise.
+/// The most connections at once; Gatepost opens at most 90 by default.
 const MAX_CONNECTIONS: usize = 200;
 /// How long a client may be silent (RFC 5321 4.5.3.2.7).
 const IDLE: Duration = Duration::from_secs(300);
-/// Octets that are read at once.
+/// The most octets read at once.
 const READ_AT_ONCE: usize = 16 * 1_024;
-/// How long to wait after the system has refused a connection.
+/// How long to wait if the system could not accept a connection.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// The running server. Dropping it ends all of its connections.
+/// The running server. Dropping it ends all its connections.
 pub struct Practice {
     address: SocketAddr,
     letters: Letters,
@@ -39,7 +39,7 @@ pub struct Practice {
 }
 
 impl Practice {
-    /// Binds any free port of the loopback address and takes clients.
+    /// Binds any free port of the loopback address and accepts clients.
     ///
     /// # Errors
     /// No port can be bound.
@@ -52,12 +52,12 @@ impl Practice {
         Ok(Self { address, letters, _tasks: tasks })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it took.
+    /// The accepted messages.
     pub const fn letters(&self) -> &Letters {
         &self.letters
     }
@@ -67,13 +67,13 @@ async fn accept(listener: TcpListener, directory: Arc<Directory>, letters: Lette
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut sessions = JoinSet::new();
     loop {
-        // Those over the limit wait in the kernel's queue.
+        // Connections over the limit wait in the kernel's queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let dialogue = Dialogue::new(Arc::clone(&directory), letters.clone());
                 sessions.spawn(async move {
-                    // A connection that breaks is its client's affair.
+                    // A connection that fails is its client's concern.
                     let _ = serve(stream, dialogue).await;
                     drop(place);
                 });
@@ -84,7 +84,7 @@ async fn accept(listener: TcpListener, directory: Arc<Directory>, letters: Lette
     }
 }
 
-/// One client, to the end. Replies to a pipelined batch leave in one write.
+/// Serves one client to the end. The replies to a pipelined batch leave in one write.
 async fn serve(mut stream: TcpStream, mut dialogue: Dialogue) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut replies = Vec::new();
@@ -122,7 +122,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Sends all, reads to the end.
+    /// Sends all pieces and reads to the end.
     async fn converse(practice: &Practice, pieces: &[&str]) -> String {
         let conversation = async {
             let mut stream = TcpStream::connect(practice.address()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The abuse desk's mail, whole.
+//! The abuse desk's mail, in full.
 
 use std::io::Write;
 
@@ -35,7 +35,7 @@ pub(super) async fn is_told<W: Write>(scene: &mut Scene<'_, W>, raid: &Raid) -> 
     )
 }
 
-/// Header section as it came, body without its transfer encoding.
+/// The header section unchanged, the body without its transfer encoding.
 fn readable(letter: &Letter) -> Result<String, DemoError> {
     let odd = |error: mailparse::MailParseError| {
         DemoError::Deviation(format!("the notice does not parse: {error}"))

@@ -1,4 +1,4 @@
-//! Honest people: Anna mistypes an address, and sends on undisturbed; Carl's own mail waits with the thief's.
+//! Honest people: Anna mistypes an address and goes on undisturbed; Carl's own mail waits beside the thief's.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use super::{Scene, check, queue_id};
 use crate::demo::DemoError;
 use crate::demo::client::{Client, Security, Sent};
 
-/// One typo: refused at once, counted, and that is all.
+/// A typing error is refused at once and counted, with no further consequence.
 pub(super) async fn a_typo<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), DemoError> {
     scene.narrator.chapter("1. An honest mistake")?;
     scene.narrator.say(
@@ -51,7 +51,7 @@ pub(super) async fn a_typo<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), Dem
     Ok(())
 }
 
-/// While Carl's account is blocked, Anna's mail goes straight through.
+/// Anna's mail is relayed while Carl's account is blocked.
 pub(super) async fn goes_on<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), DemoError> {
     scene.narrator.chapter("6. Nobody else notices")?;
     let mut client = Client::log_in(&scene.stage.access(Security::StartTls), &ANNA).await?;
@@ -65,7 +65,7 @@ pub(super) async fn goes_on<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), De
     Ok(())
 }
 
-/// Carl himself sends a mail from his blocked account: what he was told as queue id.
+/// Carl himself sends a mail from his blocked account; returns the queue id that he was told.
 pub(super) async fn is_parked_too<W: Write>(scene: &mut Scene<'_, W>) -> Result<String, DemoError> {
     let mut client = Client::log_in(&scene.stage.access(Security::StartTls), &CARL).await?;
     let before = scene.arrived_from(&CARL);

@@ -1,4 +1,4 @@
-//! The story, chapter by chapter. Each tells what happens while it happens, and checks that it did.
+//! The story, chapter by chapter. Each tells what happens as it happens, and checks it.
 
 mod abuse_desk;
 mod honest;
@@ -20,20 +20,20 @@ use crate::account::Account;
 use crate::clock;
 use crate::guard::ledger::Record;
 
-/// How long anything may take that goes on by itself.
+/// The longest wait for anything that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What every chapter works with.
+/// What every chapter needs.
 struct Scene<'a, W> {
     stage: &'a Stage,
     gatepost: &'a Gatepost,
     narrator: &'a mut Narrator<W>,
 }
 
-/// Tells it all.
+/// Tells the whole story.
 ///
 /// # Errors
-/// Something went differently, or the output cannot be written.
+/// Something deviated from the story, or the output cannot be written.
 pub(super) async fn tell<W: Write>(
     stage: &Stage,
     gatepost: &Gatepost,
@@ -85,7 +85,7 @@ fn introduction<W: Write>(scene: &mut Scene<'_, W>) -> Result<(), DemoError> {
 }
 
 impl<W: Write> Scene<'_, W> {
-    /// Shows a command and what it prints.
+    /// Runs a command and shows it with its output.
     async fn command(&mut self, arguments: &[&str], input: &str) -> Result<String, DemoError> {
         self.narrator.command(&format!("gatepost {}", arguments.join(" ")))?;
         let printed = self.gatepost.run(arguments, input).await?;
@@ -93,17 +93,17 @@ impl<W: Write> Scene<'_, W> {
         Ok(printed)
     }
 
-    /// What the ledger knows of an account.
+    /// The ledger's record of an account.
     async fn record(&self, name: &str) -> Result<Option<Record>, DemoError> {
         Ok(self.stage.parts.ledger.record(&account(name)?, clock::now()).await)
     }
 
-    /// How many invalid recipients an account has on its window.
+    /// The number of invalid recipients in an account's window.
     async fn count(&self, name: &str) -> Result<u32, DemoError> {
         Ok(self.record(name).await?.map_or(0, |record| record.invalid_recipients))
     }
 
-    /// How many mails with this one's reverse-path have arrived so far.
+    /// How many mails from this person's address have arrived so far.
     fn arrived_from(&self, person: &Person) -> usize {
         self.stage.practice.letters().count(|letter| letter.reverse_path == person.address)
     }
@@ -119,7 +119,7 @@ fn account(name: &str) -> Result<Account, DemoError> {
     Account::user(name).map_err(|error| DemoError::Deviation(error.to_string()))
 }
 
-/// Holds the story to what it says.
+/// Checks that the story is true.
 fn check<T: PartialEq + Display + ?Sized>(what: &str, found: &T, expected: &T) -> Result<(), DemoError> {
     if found == expected {
         Ok(())

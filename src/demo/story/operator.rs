@@ -11,10 +11,10 @@ use super::{PATIENCE, Scene, check, queue_id};
 use crate::demo::DemoError;
 use crate::demo::client::{Client, Security};
 
-/// How often the thief's program sends a command of no effect.
+/// How often the thief's program sends NOOP.
 const NOOP_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// The list, and the one message that is not like the others.
+/// Lists the quarantine and shows the one message that differs from the others.
 pub(super) async fn looks<W: Write>(
     scene: &mut Scene<'_, W>,
     raid: &Raid,
@@ -46,7 +46,7 @@ pub(super) async fn looks<W: Write>(
     check("whether Carl's invoice is shown", &(shown.contains(wanted.subject) && names_recipient), &true)
 }
 
-/// What can be read off one line of `quarantine list --json`.
+/// The fields of one line of `quarantine list --json`.
 struct Entry {
     id: String,
     time: String,
@@ -62,7 +62,7 @@ impl Entry {
             |key| object.get(key).and_then(serde_json::Value::as_str).map(str::to_owned).ok_or_else(odd);
         let recipients = object.get("recipients").and_then(serde_json::Value::as_array).ok_or_else(odd)?;
         let time = text("time")?;
-        // Of an RFC 3339 time, the time of day.
+        // The time of day of an RFC 3339 time.
         let time = time.get(11..19).unwrap_or(&time).to_owned();
         Ok(Self {
             id: text("id")?,
@@ -77,7 +77,7 @@ fn row(id: &str, time: &str, recipients: &str, subject: &str) -> String {
     format!("{id:<28}{time:<10}{recipients:>10}  {subject}")
 }
 
-/// A new password, the invoice out, the rest deleted, the block lifted.
+/// Sets a new password, releases the invoice, deletes the rest, lifts the block.
 pub(super) async fn decides<W: Write>(
     scene: &mut Scene<'_, W>,
     raid: Raid,
@@ -97,7 +97,7 @@ pub(super) async fn decides<W: Write>(
     carl_is_back(scene, raid.relayed).await
 }
 
-/// Whoever has the old one is out.
+/// Sets a new password, which ends the sessions of whoever has the old one.
 async fn new_password<W: Write>(scene: &mut Scene<'_, W>, mut thief: Client) -> Result<(), DemoError> {
     scene
         .narrator

@@ -1,4 +1,4 @@
-//! The thief: he works through his list, is held back early, goes on until the hundredth dead address, and beyond it without
+//! The thief: works through his list, is soon held back, and goes on to the hundredth dead address and beyond without
 //! noticing.
 
 use std::io::Write;
@@ -9,17 +9,17 @@ use crate::demo::DemoError;
 use crate::demo::client::{Client, Security};
 use crate::smtp::Reply;
 
-/// So many messages between two lines of the table.
+/// How many messages there are between two lines of the table.
 const MESSAGES_PER_LINE: usize = 5;
 const HEADING: &str = "  asked    alive    dead    on Carl's account";
 
-/// What came of it.
+/// The result of the raid.
 pub(super) struct Raid {
     /// The thief's connection, still open.
     pub(super) client: Client,
-    /// Messages that the mail server took before the alarm.
+    /// How many messages the mail server accepted before the alarm.
     pub(super) relayed: usize,
-    /// Messages that were put aside.
+    /// How many messages were parked.
     pub(super) parked: usize,
     /// The hundredth dead address.
     pub(super) crossing: String,
@@ -33,13 +33,13 @@ struct Tally {
     asked: usize,
     living: usize,
     dead: u32,
-    /// Since when what he sends is held back.
+    /// Whether his messages are held back already.
     alarmed: bool,
     crossing: Option<Crossing>,
     relayed: usize,
-    /// Those that were held back, and those of the blocked account.
+    /// Messages that were held back, and those of the blocked account.
     parked: usize,
-    /// Living addresses in the messages that were relayed.
+    /// Existing addresses in the messages that were relayed.
     reached: usize,
     before: Replies,
     after: Replies,
@@ -49,7 +49,7 @@ struct Tally {
 #[derive(Clone)]
 struct Crossing {
     address: String,
-    /// The how-manieth of all it was.
+    /// Its number among all addresses.
     number: usize,
 }
 
@@ -61,7 +61,7 @@ struct Replies {
     end: String,
 }
 
-/// Sends the list.
+/// Sends the whole list.
 pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, DemoError> {
     let list = cast::harvested();
     let addresses = list.iter().map(Vec::len).sum::<usize>();
@@ -100,7 +100,7 @@ pub(super) async fn raid<W: Write>(scene: &mut Scene<'_, W>) -> Result<Raid, Dem
     })
 }
 
-/// One of his messages.
+/// Sends one of his messages.
 async fn send<W: Write>(
     scene: &Scene<'_, W>,
     client: &mut Client,
