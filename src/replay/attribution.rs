@@ -1,8 +1,9 @@
-//! Who is responsible for which recipient: from records to attempts, in bounded memory.
+//! Which account is responsible for which recipient: turns records into attempts, in bounded memory.
 //!
-//! A message's recipients are its sender's, by the queue id; they count at the time at which the message came, since Gatepost would
-//! have asked about them then. Refused recipients are the session's. Mail from elsewhere (an MX's), from programs on the machine, and
-//! of messages that came before the log begins is nobody's; it is counted and left out.
+//! Recipients of a message belong to its sender, found by the queue id; they count at the time at which the message
+//! arrived, since Gatepost would have asked about them then. Refused recipients belong to the session. Mail from
+//! elsewhere (of an MX), from programs on the machine, and in messages from before the beginning of the log belongs to
+//! no account; it is counted and left out.
 
 use std::net::IpAddr;
 
@@ -16,42 +17,42 @@ use crate::clock::Timestamp;
 use crate::guard::classify::Outcome;
 use crate::guard::window::Key;
 
-/// Messages that are under way at the same time.
+/// The most messages under way at the same time.
 const MESSAGES: usize = 100_000;
-/// Sessions that are, of all machines.
+/// The most sessions at the same time, over all machines.
 const SESSIONS: usize = 10_000;
-/// Refusals of one session that wait for its account to be told.
+/// The most refusals of one session that wait until its account is known.
 const WAITING: usize = 1_000;
 
-/// One recipient that an account asked for.
+/// A recipient that an account asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// When.
+    /// When it was asked for.
     pub at: Timestamp,
-    /// Who.
+    /// The account.
     pub account: Account,
     /// The address.
     pub key: Key,
-    /// Its domain; `None` where it has none.
+    /// The domain of the address; `None` if it has none.
     pub domain: Option<Key>,
     /// Whether it exists.
     pub outcome: Outcome,
 }
 
-/// Recipients that are nobody's, by the reason.
+/// Recipients that belong to no account, by reason.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// Of clients that did not authenticate and are no relay hosts: mail from elsewhere.
+    /// From clients that did not authenticate and are not relay hosts: mail from elsewhere.
     pub inbound: u64,
-    /// Of programs on the machine itself.
+    /// From programs on the machine itself.
     pub local: u64,
-    /// Of messages that came before the log begins, or were under way for too long.
+    /// In messages from before the beginning of the log, or that were under way for too long.
     pub unknown_message: u64,
-    /// Of somebody whose name the log does not tell, or is none that an account can have.
+    /// From users whose name is not in the log, or cannot be an account's.
     pub unnamed: u64,
 }
 
-/// Whose a message is.
+/// To whom a message belongs.
 #[derive(Debug, Clone)]
 enum Owner {
     Account(Account),
@@ -66,34 +67,34 @@ struct Message {
     at: Timestamp,
 }
 
-/// A session with Postfix's smtpd.
+/// A session of Postfix's smtpd.
 #[derive(Debug, Default)]
 struct Session {
     account: Option<Account>,
     waiting: Vec<Waiting>,
 }
 
-/// A refusal of which it is not yet known whose it is.
+/// A refusal whose account is not known yet.
 #[derive(Debug)]
 struct Waiting {
     at: Timestamp,
     key: Key,
     domain: Option<Key>,
     outcome: Outcome,
-    /// Whose it is if nobody authenticates.
+    /// The owner if nobody authenticates.
     client: Owner,
 }
 
-/// A session with Gatepost.
+/// A session of Gatepost.
 #[derive(Debug, Default)]
 struct Probing {
-    /// The recipient asked about last, and whether it was taken for invalid.
+    /// The last recipient asked about, and whether it was taken for invalid.
     last: Option<(Key, bool)>,
-    /// Accepted recipients have lines of their own.
+    /// Whether accepted recipients have lines of their own.
     detailed: bool,
 }
 
-/// Remembers what later lines need.
+/// Keeps what later lines need.
 #[derive(Debug)]
 pub struct Attribution {
     relay_hosts: Vec<IpNet>,
@@ -115,12 +116,12 @@ impl Attribution {
         }
     }
 
-    /// What was nobody's.
+    /// The recipients that belong to no account.
     pub fn left_out(&self) -> LeftOut {
         self.left_out
     }
 
-    /// Takes one record, written at `at` on `host`, and passes on the attempts that it makes known.
+    /// Takes a record that was written at `at` on `host`, and calls `attempt` for each attempt that becomes known.
     pub fn take(&mut self, at: Timestamp, host: &str, record: Record<'_>, mut attempt: impl FnMut(Attempt)) {
         match record {
             Record::Connected { process } => self.sessions.insert((host, process), Session::default()),
@@ -156,7 +157,7 @@ impl Attribution {
                 let session = process.and_then(|process| self.sessions.entry((host, process)));
                 let owner = match (known, sender, session) {
                     (Some(owner), ..) => owner,
-                    // Who authenticated may be told later.
+                    // Who authenticated may become known later.
                     (None, Sender::Host(_) | Sender::Untold, Some(session)) => {
                         match session.account.clone() {
                             Some(account) => Owner::Account(account),
@@ -181,7 +182,7 @@ impl Attribution {
                 };
                 let (owner, at) = (message.owner.clone(), message.at);
                 if let Some(next) = passed_on.and_then(|next| self.messages.entry((host, next))) {
-                    // A filter put the message back under another id: its recipients are settled there.
+                    // A filter returned the message under another id, under which its recipients are settled.
                     *next = Message { owner, at };
                     return;
                 }
@@ -224,9 +225,9 @@ impl Attribution {
         }
     }
 
-    /// The account of a session is known now, and so is whose its refusals were.
+    /// The account of a session is now known, and with it that of its refusals.
     fn session_of(&mut self, host: &str, process: u32, account: &Account, attempt: &mut impl FnMut(Attempt)) {
-        // XCLIENT may have made it another's.
+        // XCLIENT may have assigned the session to another client.
         let Some(session) = self.sessions.entry((host, process)) else { return };
         session.account = Some(account.clone());
         for Waiting { at, key, domain, outcome, .. } in session.waiting.drain(..) {
@@ -236,7 +237,7 @@ impl Attribution {
 
     fn owner(&self, sender: Sender<'_>) -> Owner {
         match sender {
-            // Gatepost finds names without regard to case.
+            // Gatepost looks up names ignoring case.
             Sender::User(name) => {
                 Account::user(&name.to_ascii_lowercase()).map_or(Owner::Unnamed, Owner::Account)
             }
@@ -250,7 +251,7 @@ impl Attribution {
         self.relay_hosts.iter().any(|network| network.contains(&address.to_canonical()))
     }
 
-    /// An account as Gatepost's log spells it.
+    /// An account as spelled in Gatepost's log.
     fn named(&mut self, account: &str) -> Option<Account> {
         let account = account.to_ascii_lowercase().parse().ok();
         self.left_out.unnamed += u64::from(account.is_none());
@@ -267,7 +268,7 @@ impl Attribution {
     }
 }
 
-/// An address and its domain, compared without regard to case.
+/// An address and its domain, for comparison ignoring case.
 fn keys(recipient: &str) -> (Key, Option<Key>) {
     let address = recipient.to_ascii_lowercase();
     let domain = address.rsplit_once('@').map(|(_, domain)| Key::of_domain(domain));

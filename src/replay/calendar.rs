@@ -1,25 +1,25 @@
-//! The times at which log lines begin, also those that do not say which year it was.
+//! The times at the beginning of log lines, even if they have no year.
 //!
-//! RFC 3164 (`Nov 24 16:05:28`), RFC 3339 (`2026-11-24T16:05:28.123+01:00`, also with `+0100`, as journald has it) and Exim's
-//! (`2026-11-24 16:05:28.123 +0100`). A time without a zone is taken to be in UTC: what matters here is how far apart two
-//! lines are.
+//! RFC 3164 (`Nov 24 16:05:28`), RFC 3339 (`2026-11-24T16:05:28.123+01:00`, also with `+0100` as in journald) and
+//! Exim's form (`2026-11-24 16:05:28.123 +0100`). A time without a zone is taken as UTC, since only the time between
+//! lines matters here.
 
 use crate::clock::Timestamp;
 
 const DAY: i64 = 24 * 60 * 60 * 1_000;
-/// A machine's clock may be ahead of ours.
+/// How far a machine's clock may be ahead of ours.
 const SLACK: i64 = DAY;
-/// 29 February is in every fourth year, and once in eight years around 2100.
+/// 29 February occurs every fourth year, but only after eight years around 2100.
 const YEARS_BACK: i64 = 8;
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
-/// Finds the year of the lines of one log: it is that of the line before, but for a turn of the year.
+/// Finds the year of the lines of one log: that of the line before, unless the year turned.
 #[derive(Debug, Clone)]
 pub struct Calendar {
-    /// The time of the line before; milliseconds since the epoch, as everywhere here.
+    /// The time of the line before, in milliseconds since the epoch like all times here.
     last: Option<i64>,
-    /// No first line is later than this.
+    /// The first line is no later than this.
     latest: i64,
 }
 
@@ -29,7 +29,7 @@ impl Calendar {
         Self { last: None, latest: millis_of(latest).saturating_add(SLACK) }
     }
 
-    /// The time at the front of a line, and what follows it, from a blank on.
+    /// Parses the time at the beginning of a line; also returns the rest, from a blank on.
     pub fn read<'a>(&mut self, line: &'a str) -> Option<(Timestamp, &'a str)> {
         let octets = line.as_bytes();
         let (millis, length) = match octets.first()? {
@@ -40,7 +40,7 @@ impl Calendar {
         Some((Timestamp::from_millis(u64::try_from(millis).ok()?), line.get(length..)?))
     }
 
-    /// `Nov 24 16:05:28`, `Nov  4 16:05:28.123456`
+    /// Parses `Nov 24 16:05:28` or `Nov  4 16:05:28.123456`.
     fn without_year(&self, line: &[u8]) -> Option<(i64, usize)> {
         let name = line.get(..3)?;
         let month = 1 + i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()?;
@@ -65,7 +65,7 @@ impl Calendar {
     }
 }
 
-/// `2026-11-24T16:05:28.123+01:00`, `2026-11-24 16:05:28 +0100`: without a zone it is UTC.
+/// Parses `2026-11-24T16:05:28.123+01:00` or `2026-11-24 16:05:28 +0100`; without a zone it is UTC.
 fn with_year(line: &[u8]) -> Option<(i64, usize)> {
     let [c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, b'T' | b' ', rest @ ..] = line else { return None };
     let year = two(&[*c1, *c2])? * 100 + two(&[*y1, *y2])?;
@@ -80,11 +80,11 @@ fn with_year(line: &[u8]) -> Option<(i64, usize)> {
     Some((days * DAY + time - zone, 11 + length + zone_length))
 }
 
-/// `16:05:28`, with any fraction of a second; and its length.
+/// Parses `16:05:28` with any fraction of a second; also returns its length.
 fn time_of_day(line: &[u8]) -> Option<(i64, usize)> {
     let [h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] = line else { return None };
     let (hour, minute, second) = (two(&[*h1, *h2])?, two(&[*m1, *m2])?, two(&[*s1, *s2])?);
-    // RFC 3339 5.6: a leap second is the 60th.
+    // RFC 3339 5.6: a leap second has the number 60.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -100,7 +100,7 @@ fn time_of_day(line: &[u8]) -> Option<(i64, usize)> {
     Some((((hour * 60 + minute) * 60 + second) * 1_000 + fraction, 8 + length))
 }
 
-/// `01:00` or `0100`, and its length.
+/// Parses `01:00` or `0100`; also returns its length.
 fn offset(sign: u8, zone: &[u8]) -> Option<(i64, usize)> {
     let (hours, minutes, length) = match zone {
         [h1, h2, b':', m1, m2, ..] => (two(&[*h1, *h2])?, two(&[*m1, *m2])?, 5),
@@ -120,7 +120,7 @@ fn is_leap(year: i64) -> bool {
     year % 4 == 0 && year % 100 != 0 || year % 400 == 0
 }
 
-/// Days from 1970-01-01 to the date, in the Gregorian calendar; `None` where there is no such date, or it lies before.
+/// The number of days from 1970-01-01 to a date in the Gregorian calendar; `None` for invalid or earlier dates.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     const BEFORE_MONTH: [i64; 13] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365];
     let month = usize::try_from(month).ok().filter(|month| (1..=12).contains(month))?;
@@ -168,7 +168,7 @@ mod tests {
             ("Nov 24 16:05:28 x", "2026-11-24T16:05:28Z", " x"),
             ("Nov  4 16:05:28.987654 x", "2026-11-04T16:05:28.987Z", " x"),
             ("Nov 04 16:05:28 x", "2026-11-04T16:05:28Z", " x"),
-            // The machine's clock is ahead of ours; a day and more ahead it was last year.
+            // The machine's clock is ahead of ours; if by more than a day, the line is from last year.
             ("Nov 29 01:00:00 x", "2026-11-29T01:00:00Z", " x"),
             ("Nov 29 13:00:00 x", "2025-11-29T13:00:00Z", " x"),
             ("Dec 31 23:59:60 x", "2026-01-01T00:00:00Z", " x"),
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// A log may go over the turn of a year, forwards and, where lines are not in order, backwards.
+    /// The year can turn within a log, forwards and, if lines are out of order, backwards.
     #[test]
     fn the_year_turns() {
         let mut calendar = Calendar::new(time("2027-01-08T00:00:00Z"));
@@ -218,7 +218,7 @@ mod tests {
             ("Dec 31 23:59:59", "2026-12-31T23:59:59Z"),
             ("Jan  1 00:00:02", "2027-01-01T00:00:02Z"),
             ("Jan  7 00:00:00", "2027-01-07T00:00:00Z"),
-            // A year that is said holds for what follows.
+            // A year that is written holds for the lines after it.
             ("2031-03-01 00:00:00", "2031-03-01T00:00:00Z"),
             ("Mar  2 00:00:00", "2031-03-02T00:00:00Z"),
         ] {

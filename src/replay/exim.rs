@@ -1,8 +1,8 @@
-//! Exim's main log, from behind the time on.
+//! Exim's main log, after the time.
 //!
-//! As receive.c (`<=`), deliver.c (`=>`, `->`, `**`) and smtp_in.c (`rejected RCPT`) write it, with any `log_selector`; ids of 16 and,
-//! since 4.97, of 23 characters. What strangers choose (addresses, HELO, certificates, subjects) may have quotes and blanks in it, and
-//! must not pass for the `A=` of somebody who authenticated.
+//! The forms are those of receive.c (`<=`), deliver.c (`=>`, `->`, `**`) and smtp_in.c (`rejected RCPT`), with any
+//! `log_selector`; ids have 16 or, since 4.97, 23 characters. Text that strangers choose (addresses, HELO,
+//! certificates, subjects) may contain quotes and blanks, and must not be taken for the `A=` of an authenticated user.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::record::{Broken, Record, Said, Sender};
 use crate::guard::classify::{Outcome, Rules, classify};
 use crate::smtp::Reply;
 
-/// One line.
+/// Reads one line.
 pub(super) fn read<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     // log_selector = +pid
     let text = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
@@ -42,7 +42,8 @@ fn is_id(text: &str) -> bool {
         && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
 }
 
-/// The words of a line. One may have blanks in it where it is quoted: `"a b"@example.org`, `F=<"a b"@example.org>`, `DN="C=UK, O=x"`.
+/// The words of a line. A quoted word may contain blanks: `"a b"@example.org`, `F=<"a b"@example.org>`, `DN="C=UK,
+/// O=x"`.
 struct Words<'a>(&'a str);
 
 impl<'a> Iterator for Words<'a> {
@@ -57,7 +58,7 @@ impl<'a> Iterator for Words<'a> {
             match c {
                 _ if escaped => escaped = false,
                 '\\' if quoted => escaped = true,
-                // Elsewhere a quotation mark is one character of many.
+                // Anywhere else a quotation mark is an ordinary character.
                 '"' if quoted || matches!(before, '=' | '<' | '(') => quoted = !quoted,
                 ' ' if !quoted => return Some(at),
                 _ => {}
@@ -71,7 +72,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Who is at the other end, word by word.
+/// The client, gathered word by word.
 #[derive(Default)]
 struct Client<'a> {
     user: Option<&'a str>,
@@ -82,12 +83,12 @@ struct Client<'a> {
 impl<'a> Client<'a> {
     fn word(&mut self, word: &'a str) {
         if let Some(authenticated) = word.strip_prefix("A=") {
-            // driver:user, and with +smtp_mailauth :address.
+            // `driver:user`, and with `+smtp_mailauth` also `:address`.
             self.user = Some(authenticated.split(':').nth(1).unwrap_or_default());
         }
         let own = word.strip_prefix("H=");
         self.named |= own.is_some();
-        // H=name (helo) [192.0.2.1]:4711; the I=[...] that may follow is our own.
+        // `H=name (helo) [192.0.2.1]:4711`; an `I=[...]` after it is our own address.
         let bracket = own.unwrap_or(word).strip_prefix('[').and_then(|rest| rest.split_once(']'));
         if let (None, Some((address, _))) = (self.address, bracket) {
             self.address = address.parse().ok().map(|address: IpAddr| address.to_canonical());
@@ -104,13 +105,14 @@ impl<'a> Client<'a> {
     }
 }
 
-/// `a@example.org H=c.example (helo) [192.0.2.1] P=esmtpsa X=... A=plain:anna S=1234 id=... T="..." from <...> for ...`
+/// Reads `a@example.org H=c.example (helo) [192.0.2.1] P=esmtpsa X=... A=plain:anna S=1234 id=... T="..." from <...>
+/// for ...`.
 fn begun<'a>(id: &'a str, text: &'a str) -> Result<Record<'a>, Broken> {
     let mut words = Words(text);
     words.next().ok_or(Broken)?;
     let mut client = Client::default();
     for word in words {
-        // What follows the size is the sender's own choice.
+        // The sender chooses everything after the size.
         if word.starts_with("S=") {
             return Ok(Record::Begun { id: Some(id), process: None, sender: client.sender(), before: None });
         }
@@ -119,9 +121,9 @@ fn begun<'a>(id: &'a str, text: &'a str) -> Result<Record<'a>, Broken> {
     Err(Broken)
 }
 
-/// `H=c.example [192.0.2.1] X=... F=<a@example.org> A=plain:anna rejected RCPT <x@example.org>: text`
+/// Reads `H=c.example [192.0.2.1] X=... F=<a@example.org> A=plain:anna rejected RCPT <x@example.org>: text`.
 fn refusal<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
-    // Nearly all other lines.
+    // Rules out nearly all other lines quickly.
     if !text.contains("rejected RCPT ") {
         return Ok(None);
     }
@@ -146,14 +148,14 @@ fn refusal<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     };
     let recipient = recipient.strip_prefix('<').unwrap_or(recipient);
     let recipient = recipient.strip_suffix('>').unwrap_or(recipient);
-    // A `deny` that gives no reason is answered with `Administrative prohibition`.
+    // A `deny` without a reason is answered with `Administrative prohibition`.
     let outcome = if temporarily || reason.is_empty() { Outcome::OtherRefusal } else { judge(reason, rules) };
     Ok(Some(Record::Refused { id: None, process: None, sender: client.sender(), recipient, outcome }))
 }
 
-/// `550 REASON`, as the client was told.
+/// Judges `550 REASON`, the reply to the client.
 fn judge(reason: &str, rules: &Rules) -> Outcome {
-    // Exim writes the ends of a reply's lines so.
+    // Exim writes the line ends of a reply like this.
     let text = reason.replace("\\n", "\n");
     classify(&Reply { code: 550, enhanced: None, text: Cow::Owned(text) }, rules)
 }
@@ -164,7 +166,7 @@ enum Fate {
     Failed,
 }
 
-/// `x <x@example.org> R=... T=... H=mx [192.0.2.25] C="250 ..."`, `x@example.org R=... T=...: reason`
+/// Reads `x <x@example.org> R=... T=... H=mx [192.0.2.25] C="250 ..."` or `x@example.org R=... T=...: reason`.
 fn settled<'a>(id: &'a str, text: &'a str, fate: Fate, rules: &Rules) -> Said<'a> {
     let mut words = Words(text);
     let target = words.next().ok_or(Broken)?;
@@ -189,11 +191,11 @@ fn settled<'a>(id: &'a str, text: &'a str, fate: Fate, rules: &Rules) -> Said<'a
     let reason = words.0.trim_start();
     let outcome = if fate == Fate::Delivered { Outcome::Accepted } else { failed(reason, rules) };
     let (recipient, outcome) = match top {
-        // The client named an alias, which exists, whatever became of those behind it.
+        // The client named an alias, which exists, whatever happened to its targets.
         Some(alias) if !is_same(alias, target) => (alias, Outcome::Accepted),
         Some(address) => (address, outcome),
         None if target.contains('@') => (target, outcome),
-        // A file, a pipe, `:blackhole:`: with no address there is nothing to count.
+        // A file, a pipe or `:blackhole:`: without an address there is nothing to count.
         None => return Ok(None),
     };
     let queued = confirmation.trim_matches('"').rsplit_once("id=").map(|(_, id)| id);
@@ -201,18 +203,18 @@ fn settled<'a>(id: &'a str, text: &'a str, fate: Fate, rules: &Rules) -> Said<'a
     Ok(Some(Record::Settled { id, recipient, outcome, passed_on }))
 }
 
-/// Local deliveries show the local-part alone in front of the address.
+/// Whether both are the same address: local deliveries show only the local-part first.
 fn is_same(address: &str, target: &str) -> bool {
     let local_part = address.rsplit_once('@').map_or(address, |(local, _)| local);
     target.eq_ignore_ascii_case(local_part) || target.eq_ignore_ascii_case(address)
 }
 
-/// What Exim itself says where a recipient does not exist, in lower case. All else that it says without a reply (`retry
-/// timeout exceeded`) is about something else.
+/// What Exim itself says, in lower case, if a recipient does not exist. Its other texts without a reply (`retry timeout
+/// exceeded`) are about something else.
 const NO_SUCH_RECIPIENT: [&str; 6] =
     ["unrouteable ", "unroutable ", "unknown user", "user unknown", "no such user", "unknown local"];
 
-/// What had been said to RCPT, had Exim been asked to verify the recipient.
+/// What the reply to RCPT would have been, had Exim verified the recipient.
 fn failed(reason: &str, rules: &Rules) -> Outcome {
     // `SMTP error from remote mail server after RCPT TO:<x>: 550 ...`, `LMTP error after RCPT TO:<x>: 550 ...`
     if let Some((_, command)) = reason.split_once(" error ").and_then(|(_, rest)| rest.split_once("after ")) {
@@ -258,7 +260,7 @@ mod tests {
                 "1vNabc-000aBc-De <= CALLER@myhost.test.ex H=hostname [5.6.7.8] U=ident P=protocol A=authname:authid:authsender S=1",
                 Sender::User("authid"),
             ),
-            // Strangers who would like to be somebody.
+            // Strangers who pretend to be authenticated.
             (
                 "1vNabc-000aBc-De <= \"x A=plain:anna S=1\"@b.example H=c [192.0.2.1] P=esmtp S=1",
                 address("192.0.2.1"),

@@ -1,7 +1,7 @@
 //! Gatepost's own log, JSON or text, as `maillog` writes it.
 //!
-//! Recipients that the upstream accepted stand in lines of their own at level `debug` alone; at `info` those of messages that were
-//! relayed do, in the message's line.
+//! Accepted recipients have lines of their own only at level `debug`; at `info` those of relayed messages are in the
+//! message's line.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::record::{Broken, Record, Said, reply};
 use crate::guard::classify::{Rules, classify};
 use crate::smtp::Reply;
 
-/// What matters of a line.
+/// The fields of a line that matter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields<'a> {
@@ -31,7 +31,7 @@ struct Fields<'a> {
     why: Cow<'a, str>,
 }
 
-/// The messages of the lines that matter, as [`maillog`](crate::maillog) words them.
+/// The messages of the lines that matter, in the wording of [`maillog`](crate::maillog).
 const MESSAGES: [&str; 8] = [
     "recipient accepted",
     "recipient refused",
@@ -43,7 +43,7 @@ const MESSAGES: [&str; 8] = [
     "no reply to the end of data: the message may have been accepted; the client was told to try again",
 ];
 
-/// One line: JSON, or text from behind the level on.
+/// Reads one line: JSON, or text from after the level.
 pub(super) fn read<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     let fields = if text.starts_with('{') {
         if !MESSAGES.iter().any(|message| text.contains(message)) {
@@ -65,14 +65,14 @@ fn record<'a>(fields: Fields<'a>, rules: &Rules) -> Said<'a> {
     let record = match &*message {
         "recipient accepted" | "recipient refused" => {
             let reply = reply(&said).ok_or(Broken)?;
-            // Where the reply was shown, its lines were put in one.
+            // The log joined the lines of the reply.
             let reply = Reply { text: Cow::Owned(reply.text.replace(" / ", "\n")), ..reply };
             Record::Probed { session, account, recipient, outcome: classify(&reply, rules) }
         }
         "invalid recipient" | "account blocked: it reached the limit of invalid recipients" => {
             Record::Counted { session, account, recipient }
         }
-        // Of a blocked account's recipients nobody was asked.
+        // The upstream was not asked about a blocked account's recipients.
         "message parked" if !why.contains("probation") => return Ok(None),
         _ if MESSAGES.contains(&&*message) => Record::Transferred { session, account, accepted },
         _ => return Ok(None),
@@ -80,7 +80,8 @@ fn record<'a>(fields: Fields<'a>, rules: &Rules) -> Said<'a> {
     if complete { Ok(Some(record)) } else { Err(Broken) }
 }
 
-/// ` session=1 account=user:anna recipient="x@example.org" reply=550 5.1.1 no`: a reply stands last, and is not quoted.
+/// Parses ` session=1 account=user:anna recipient="x@example.org" reply=550 5.1.1 no`: a reply comes last and is not
+/// quoted.
 fn from_text<'a>(message: &'a str, text: &'a str) -> Result<Fields<'a>, Broken> {
     let mut fields = Fields { message: Cow::Borrowed(message), ..Fields::default() };
     let mut rest = text;
@@ -100,7 +101,7 @@ fn from_text<'a>(message: &'a str, text: &'a str) -> Result<Fields<'a>, Broken> 
     Ok(fields)
 }
 
-/// A value up to the next blank, or as Rust writes it in quotes; and what follows it.
+/// Parses a value up to the next blank, or quoted as Rust does; also returns the rest.
 fn value_of(text: &str) -> Result<(Cow<'_, str>, &str), Broken> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -111,7 +112,8 @@ fn value_of(text: &str) -> Result<(Cow<'_, str>, &str), Broken> {
     while let Some((at, c)) = characters.next() {
         match c {
             '"' => return Ok((Cow::Owned(value), &quoted[at + 1..])),
-            // maillog cleans control characters away: only these two are left to be escaped, and what is not printable.
+            // Control characters have been removed by maillog, so only these two and non-printable characters are
+            // escaped.
             '\\' => match characters.next().ok_or(Broken)?.1 {
                 'u' => value.push('?'),
                 c => value.push(c),
@@ -136,7 +138,7 @@ mod tests {
     use crate::replay::head::{Program, read as head};
     use crate::smtp::Enhanced;
 
-    /// Where the lines go.
+    /// Where the lines are written.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -150,7 +152,7 @@ mod tests {
         }
     }
 
-    /// What `maillog` writes, in both forms, as `serve` has it written.
+    /// What `maillog` writes, in both forms, as in `serve`.
     fn written(log: impl Fn(SessionLog)) -> [String; 2] {
         let session = SessionLog::new(SessionId::new(Timestamp::default()), ([192, 0, 2, 1], 4711).into());
         [true, false].map(|json| {
@@ -176,7 +178,7 @@ mod tests {
         Reply::fixed(550, Enhanced { class: 5, subject: 1, detail: 1 }, text)
     }
 
-    /// Reads the lines as replay does, from their heads on; what they say without the session.
+    /// Reads the lines as replay does, including their heads; returns what they say without the session.
     fn say(lines: &str) -> Vec<String> {
         let mut calendar = Calendar::new(Timestamp::from_millis(u64::MAX));
         let said = lines.lines().map(|line| {

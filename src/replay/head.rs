@@ -1,17 +1,17 @@
-//! What a log line begins with: when it was written, on which machine, by which program.
+//! The head of a log line: when it was written, on which machine, by which program.
 //!
-//! Knows the forms in which syslog daemons, journald, Postfix's own postlogd, Exim and Gatepost write to files. Whether the rest of
-//! the line says anything is for [`postfix`](super::postfix), [`exim`](super::exim) and [`gatepost`](super::gatepost).
+//! Understands the forms in which syslog daemons, journald, Postfix's postlogd, Exim and Gatepost write to files. The
+//! rest of the line is read by [`postfix`](super::postfix), [`exim`](super::exim) and [`gatepost`](super::gatepost).
 
 use std::ops::Range;
 
 use super::calendar::Calendar;
 use crate::clock::Timestamp;
 
-/// Who wrote a line.
+/// The program that wrote a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
-    /// Postfix's smtpd, of this process id.
+    /// Postfix's smtpd with this process id.
     Smtpd(u32),
     /// Another of Postfix's programs.
     Postfix,
@@ -19,31 +19,31 @@ pub enum Program {
     Exim,
     /// Gatepost.
     Gatepost,
-    /// Somebody else, or nobody that can be told.
+    /// Another program, or an unknown one.
     Other,
 }
 
-/// The head of a line; the rest by its place, so that it can be kept beside the line.
+/// The head of a line. The other parts are given by position, so that it can be stored beside the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// When it was written.
     pub at: Timestamp,
-    /// The machine; empty where the line does not say.
+    /// The machine; empty if the line does not name it.
     pub host: Range<usize>,
-    /// By whom.
+    /// The program.
     pub program: Program,
     /// Where the rest begins.
     pub rest: usize,
 }
 
-/// Postfix's programs that write of messages or recipients: the last part of `postfix/submission/smtpd`. (postscreen's clients
-/// are strangers.)
+/// The programs of Postfix that write about messages or recipients: the last part of `postfix/submission/smtpd`. (The
+/// clients of postscreen are strangers.)
 const POSTFIX_PROGRAMS: [&str; 12] = [
     "qmgr", "oqmgr", "smtp", "lmtp", "local", "virtual", "pipe", "error", "retry", "discard", "cleanup",
     "bounce",
 ];
 
-/// Reads the head of a line; `None` where it does not begin as log lines do.
+/// Parses the head of a line; `None` if the line does not begin like a log line.
 pub fn read(line: &str, calendar: &mut Calendar) -> Option<Head> {
     if line.starts_with('{') {
         let at = calendar.read(json_timestamp(line)?)?.0;
@@ -60,9 +60,9 @@ pub fn read(line: &str, calendar: &mut Calendar) -> Option<Head> {
     if let Some(rest) = without_level(rest) {
         return Some(Head { at, host: 0..0, program: Program::Gatepost, rest: offset(line, rest) });
     }
-    // journald's short-full names the zone in letters.
+    // journald's short-full gives the zone in letters.
     let rest = if exims { rest.strip_prefix(' ')?.split_once(' ')?.1 } else { rest.strip_prefix(' ')? };
-    // FreeBSD's syslogd: `<mail.info>`
+    // FreeBSD's syslogd adds `<mail.info>`.
     let rest = if rest.starts_with('<') { rest.split_once("> ")?.1 } else { rest };
     let (host, rest) = rest.split_once(' ')?;
     let place = offset(line, host);
@@ -74,25 +74,25 @@ pub fn read(line: &str, calendar: &mut Calendar) -> Option<Head> {
     if program == Program::Exim
         && let Some((own, rest)) = exims_own(rest)
     {
-        // syslog_timestamp: it is written twice, and this is the one of the message.
+        // With syslog_timestamp the time is written twice; this one is the message's.
         head.rest = offset(line, rest);
         head.at = own.unwrap_or(at);
     }
     Some(head)
 }
 
-/// Where `part`, which is a part of `line`, begins.
+/// The position in `line` of its substring `part`.
 fn offset(line: &str, part: &str) -> usize {
     part.as_ptr().addr().saturating_sub(line.as_ptr().addr()).min(line.len())
 }
 
-/// The value of `timestamp`, which our log puts first.
+/// The value of `timestamp`, which comes first in our log.
 fn json_timestamp(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("\"timestamp\":\"")?;
     rest.split_once('"').map(|(time, _)| time)
 }
 
-/// `<22>` of RFC 3164; with `1 ` it is RFC 5424.
+/// Strips `<22>` of RFC 3164; `<22>1 ` indicates RFC 5424.
 fn without_priority(line: &str) -> (&str, bool) {
     let text = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
         Some((priority, rest)) if priority.bytes().all(|octet| octet.is_ascii_digit()) => rest,
@@ -104,7 +104,7 @@ fn without_priority(line: &str) -> (&str, bool) {
     }
 }
 
-/// journald's short-full: `Tue 2026-11-24 16:05:28 CET host ...`
+/// Strips the weekday of journald's short-full: `Tue 2026-11-24 16:05:28 CET host ...`.
 fn without_weekday(text: &str) -> &str {
     match text.as_bytes() {
         [b'A'..=b'Z', b'a'..=b'z', b'a'..=b'z', b' ', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', ..] => {
@@ -114,13 +114,13 @@ fn without_weekday(text: &str) -> &str {
     }
 }
 
-/// ` INFO message` of Gatepost's text form.
+/// Strips the level from ` INFO message`, Gatepost's text form.
 fn without_level(rest: &str) -> Option<&str> {
     let rest = rest.strip_prefix(' ')?.trim_start_matches(' ');
     ["INFO ", "WARN ", "ERROR ", "DEBUG ", "TRACE "].iter().find_map(|level| rest.strip_prefix(level))
 }
 
-/// `postfix/smtpd[123]: text`
+/// Parses `postfix/smtpd[123]: text`.
 fn rfc3164(text: &str) -> Option<(Program, &str)> {
     let (tag, rest) = text.split_once(": ")?;
     let (name, process) = match tag.split_once('[') {
@@ -130,7 +130,7 @@ fn rfc3164(text: &str) -> Option<(Program, &str)> {
     Some((program(name, process), rest))
 }
 
-/// `postfix/smtpd 123 - - text`
+/// Parses `postfix/smtpd 123 - - text`.
 fn rfc5424(text: &str) -> Option<(Program, &str)> {
     let (name, rest) = text.split_once(' ')?;
     let (process, rest) = rest.split_once(' ')?;
@@ -152,7 +152,7 @@ fn program(name: &str, process: &str) -> Program {
     }
 }
 
-/// Exim's own time in a line to syslog, and the rest.
+/// Parses Exim's own time in a line that it sent to syslog; also returns the rest.
 fn exims_own(rest: &str) -> Option<(Option<Timestamp>, &str)> {
     let (at, rest) = Calendar::new(Timestamp::default()).read(rest)?;
     Some((Some(at), rest.strip_prefix(' ')?))

@@ -1,14 +1,14 @@
-//! Log lines out of a stream of octets, in bounded memory, whatever the stream is.
+//! Splits a stream of octets into log lines, in bounded memory for any stream.
 //!
-//! A line ends with LF; a CR in front of it, or at the end of the stream, is none of its own. What is longer than
-//! [`MAX_LINE`] is passed over and said to be so. The last line may lack its end.
+//! A line ends with LF; a CR before it, or at the end of the stream, is dropped. A line longer than [`MAX_LINE`] is
+//! skipped and reported as such. The last line need not have an end.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 use memchr::memchr;
 
-/// The longest line that is looked at, in octets: Gatepost's own about a message with 1,000 long addresses fits.
+/// The longest line that is read, in octets: one of Gatepost about a message with 1,000 long addresses fits.
 pub const MAX_LINE: usize = 256 * 1024;
 /// How much is read at a time.
 const PIECE: usize = 64 * 1024;
@@ -16,11 +16,11 @@ const PIECE: usize = 64 * 1024;
 /// What [`Lines::advance`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A line; [`Lines::current`] is it.
+    /// A line, which [`Lines::current`] returns.
     Line,
-    /// One that is longer than [`MAX_LINE`].
+    /// A line longer than [`MAX_LINE`].
     TooLong,
-    /// Nothing more.
+    /// The end of the stream.
     End,
 }
 
@@ -29,15 +29,15 @@ pub enum Found {
 pub struct Lines<R> {
     reader: R,
     buffer: Vec<u8>,
-    /// What has been read and not been given out, in `buffer`.
+    /// The range of `buffer` that has been read but not returned.
     unread: Range<usize>,
-    /// The line given out last, in `buffer`.
+    /// The range of `buffer` with the current line.
     current: Range<usize>,
     ended: bool,
 }
 
 impl<R: Read> Lines<R> {
-    /// The lines of `reader`, which needs no buffer of its own.
+    /// The lines of `reader`, which needs no buffer.
     pub fn new(reader: R) -> Self {
         Self { reader, buffer: vec![0; PIECE], unread: 0..0, current: 0..0, ended: false }
     }
@@ -52,7 +52,7 @@ impl<R: Read> Lines<R> {
     /// # Errors
     /// The stream cannot be read any further.
     pub fn advance(&mut self) -> io::Result<Found> {
-        // How much of `unread` has no LF in it.
+        // How much of `unread` is known to have no LF.
         let mut looked_at = 0;
         let mut too_long = false;
         loop {
@@ -86,7 +86,7 @@ impl<R: Read> Lines<R> {
         if too_long || self.current.len() > MAX_LINE { Found::TooLong } else { Found::Line }
     }
 
-    /// Reads once more, behind what is unread.
+    /// Reads once more, appending to what is unread.
     fn fill(&mut self) -> io::Result<()> {
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
@@ -103,7 +103,7 @@ impl<R: Read> Lines<R> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What came before is still given out.
+                    // What was read before is still returned.
                     self.ended = true;
                     return Err(error);
                 }
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives out `step` octets at a time.
+    /// Yields `step` octets at a time.
     struct Drip<'a>(&'a [u8], usize);
 
     impl Read for Drip<'_> {

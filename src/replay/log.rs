@@ -1,4 +1,5 @@
-//! Logs read together, in the order of time: rotated ones one after the other, those of several machines line by line.
+//! Reads logs together in chronological order: rotated ones one after the other, those of several machines line by
+//! line.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,7 +15,7 @@ use super::trial::Trial;
 use crate::clock::Timestamp;
 use crate::guard::classify::Rules;
 
-/// One log, at one of its lines.
+/// A log at one of its lines.
 #[derive(Debug)]
 pub struct Log<R> {
     lines: Lines<R>,
@@ -23,12 +24,12 @@ pub struct Log<R> {
 }
 
 impl<R: Read> Log<R> {
-    /// The log that `reader` gives, which was not written to after `latest`.
+    /// The log that `reader` yields, which was not written after `latest`.
     pub fn new(reader: R, latest: Timestamp) -> Self {
         Self { lines: Lines::new(reader), calendar: Calendar::new(latest), head: None }
     }
 
-    /// Goes to the next line with a head; counts those passed over.
+    /// Advances to the next line with a head; counts the lines skipped.
     fn advance(&mut self, reading: &mut Reading) -> io::Result<()> {
         self.head = None;
         loop {
@@ -60,7 +61,7 @@ impl<R: Read> Log<R> {
     }
 }
 
-/// All that is between lines and a report.
+/// Everything between lines and a report.
 pub struct Replay {
     rules: Rules,
     attribution: Attribution,
@@ -72,7 +73,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Tries `trial` on what was logged from `since` to `until`; `rules` are an operator's own of what refusals mean.
+    /// Applies `trial` to what was logged from `since` to `until`; `rules` are the operator's own for the meaning of
+    /// refusals.
     pub fn new(
         rules: Rules,
         attribution: Attribution,
@@ -83,8 +85,8 @@ impl Replay {
         Self { rules, attribution, order: Order::default(), trial, reading: Reading::default(), since, until }
     }
 
-    /// Reads logs to their ends. `broken` is told of those that cannot be read to their end, by their place; `progress` how many lines
-    /// have been read, every thousand.
+    /// Reads logs to their ends. `broken` is called with the index of each log that cannot be read to its end;
+    /// `progress` with the number of lines read so far, every thousand lines.
     pub fn read<R: Read>(
         &mut self,
         logs: &mut [Log<R>],
@@ -107,7 +109,7 @@ impl Replay {
         }
     }
 
-    /// The log's next line waits for its turn.
+    /// Queues the log for the time of its next line.
     fn turn<R: Read>(
         &mut self,
         turns: &mut BinaryHeap<Reverse<(Timestamp, usize)>>,
@@ -115,7 +117,7 @@ impl Replay {
         log: &mut Log<R>,
         broken: &mut impl FnMut(usize, &io::Error),
     ) {
-        // A line that came before the fault is still there.
+        // A line read before the error is still available.
         while let Err(error) = log.advance(&mut self.reading) {
             broken(place, &error);
         }
@@ -147,7 +149,7 @@ impl Replay {
         }
     }
 
-    /// Nothing more comes.
+    /// Ends the replay.
     pub fn finish(mut self) -> (Trial, Reading, super::attribution::LeftOut) {
         while let Some(attempt) = self.order.take(None) {
             self.trial.put(&attempt);

@@ -1,9 +1,10 @@
-//! What settings would have done to mail of the past: log lines -> records -> attempts -> trial -> report.
+//! What certain settings would have done to past mail: log lines -> records -> attempts -> trial -> report.
 //!
-//! [`lines`] cuts a stream into lines, [`head`] tells when and by which program each was written, [`postfix`], [`exim`] and [`gatepost`] what
-//! it says; [`attribution`] finds the account responsible, [`order`] restores the order of asking, [`trial`] tries the settings, [`report`]
-//! says what came of it, and [`plot`] draws it. All of it is pure, in memory that does
-//! not grow with the log, and makes of any octets whatever nothing worse than a line that is counted as unreadable.
+//! [`lines`] splits a stream into lines, [`head`] finds when and by which program each was written, [`postfix`],
+//! [`exim`] and [`gatepost`] what it says; [`attribution`] finds the responsible account, [`order`] restores the
+//! chronological order, [`trial`] applies the settings, [`report`] summarizes the result, and [`plot`] draws it. All of
+//! it is pure and uses memory that does not grow with the log; arbitrary octets result in nothing worse than a line
+//! counted as unreadable.
 
 pub mod attribution;
 pub mod calendar;
@@ -25,15 +26,15 @@ use record::Said;
 
 use crate::guard::classify::Rules;
 
-/// `[limit] invalid_recipients`, if nobody says otherwise.
+/// The default of `[limit] invalid_recipients`.
 pub const LIMIT: u32 = 100;
-/// `[detection] usual_share`, if nobody says otherwise.
+/// The default of `[detection] usual_share`.
 pub const USUAL_SHARE: f64 = 0.05;
 
-/// What the rest of a line says, behind its head; `rules` are an operator's own of what refusals mean.
+/// Reads the rest of a line, after its head; `rules` are the operator's own for the meaning of refusals.
 ///
 /// # Errors
-/// The line breaks off.
+/// The line is truncated.
 pub fn say<'a>(program: Program, rest: &'a str, rules: &Rules) -> Said<'a> {
     match program {
         Program::Smtpd(process) => postfix::smtpd(process, rest, rules),

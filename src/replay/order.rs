@@ -1,7 +1,8 @@
-//! Puts attempts into the order in which they were made, as far as a bounded look ahead allows.
+//! Puts attempts into chronological order, as far as a bounded look-ahead allows.
 //!
-//! A log tells what became of a recipient when that is known, which may be minutes after its message came; an account's window
-//! and its test want to know in the order of asking. What comes later than [`AHEAD`] counts when it comes.
+//! A log shows the fate of a recipient when it is known, perhaps minutes after the message arrived, while an account's
+//! window and test need attempts in the order in which they were made. One that is late by more than [`AHEAD`] counts
+//! when it is found.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,7 +13,7 @@ use crate::clock::Timestamp;
 
 /// How long an attempt is held back.
 pub const AHEAD: Duration = Duration::from_secs(60 * 60);
-/// The most attempts that are.
+/// The most attempts held back.
 const MOST: usize = 200_000;
 
 /// Attempts that wait for their turn.
@@ -20,7 +21,7 @@ const MOST: usize = 200_000;
 pub struct Order {
     waiting: BinaryHeap<Reverse<Waiting>>,
     came: u64,
-    /// No attempt that is given out is earlier.
+    /// No later result is earlier than this.
     reached: Timestamp,
 }
 
@@ -31,13 +32,13 @@ struct Waiting {
 }
 
 impl Order {
-    /// Takes an attempt that became known.
+    /// Adds an attempt.
     pub fn put(&mut self, attempt: Attempt) {
         self.came += 1;
         self.waiting.push(Reverse(Waiting { came: self.came, attempt }));
     }
 
-    /// The next attempt whose turn it is, the log being at `now`; with `None` the log is at its end.
+    /// The next attempt whose turn has come, with the log at `now`; `None` means that the log has ended.
     pub fn take(&mut self, now: Option<Timestamp>) -> Option<Attempt> {
         let due = now.map(|now| now.before(AHEAD));
         let first = &self.waiting.peek()?.0.attempt;
@@ -65,7 +66,7 @@ impl PartialOrd for Waiting {
     }
 }
 
-/// By time, and what came first first.
+/// By time, then by order of arrival.
 impl Ord for Waiting {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.attempt.at, self.came).cmp(&(other.attempt.at, other.came))
@@ -100,7 +101,7 @@ mod tests {
         }
         let expected = [(10, "a"), (20, "b")].map(|(at, name)| (at, format!("user:{name}")));
         assert_eq!(taken(&mut order, Some(3_620)), expected, "an hour later");
-        // Too late for its turn: it counts at the time that has been reached, never before.
+        // Too late: it counts at the time already reached, never earlier.
         order.put(attempt(15, "late"));
         let expected =
             [(20, "late"), (50, "c"), (50, "d"), (5_000, "e")].map(|(at, name)| (at, format!("user:{name}")));

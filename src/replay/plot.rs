@@ -1,6 +1,7 @@
-//! The picture of `--plot`: each suspicious account's invalid recipients within the period, over time, with the thresholds.
+//! The picture of `--plot`: each suspicious account's invalid recipients within the period, over time, with the
+//! thresholds.
 //!
-//! SVG 1.1, made of a handful of elements, without script, style sheet or anything to be fetched. Names are escaped.
+//! SVG 1.1 with a handful of elements and no scripts, style sheets or external resources. Names are escaped.
 
 use std::fmt::Write;
 
@@ -8,13 +9,13 @@ use super::report::{Report, Suspect};
 use crate::clock::Timestamp;
 use crate::visible::is_unsafe;
 
-/// The most accounts that are drawn.
+/// The most accounts drawn.
 pub const MOST_PANELS: usize = 24;
 
 const WIDTH: f64 = 960.0;
 const PANEL: f64 = 220.0;
 const HEADER: f64 = 56.0;
-/// Of the area of a panel in which the curve is.
+/// The edges of the curve's area within a panel.
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 84.0;
 const TOP: f64 = 34.0;
@@ -24,7 +25,7 @@ const CURVE: &str = "#1f5fa8";
 const LIMIT: &str = "#b3261e";
 const ALARM: &str = "#a06000";
 
-/// The picture, or `None` where no account is suspicious.
+/// Draws the picture; `None` if no account is suspicious.
 pub fn draw(report: &Report<'_>) -> Option<String> {
     let shown: Vec<_> = report.suspects.iter().take(MOST_PANELS).collect();
     if shown.is_empty() {
@@ -33,7 +34,7 @@ pub fn draw(report: &Report<'_>) -> Option<String> {
     let mut svg = String::new();
     let panels: u32 = shown.iter().map(|_| 1).sum();
     let height = HEADER + PANEL * f64::from(panels);
-    // Writing to a String cannot fail; so below.
+    // Writing to a String cannot fail; likewise below.
     let _ = write!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
@@ -58,7 +59,7 @@ pub fn draw(report: &Report<'_>) -> Option<String> {
     Some(svg)
 }
 
-/// Where times and counts are in a panel.
+/// Maps times and counts to positions in a panel.
 struct Scale {
     from: u64,
     until: u64,
@@ -83,12 +84,12 @@ fn panel(svg: &mut String, top: f64, suspect: &Suspect<'_>, limits: &[u32], peri
     let points: Vec<(u64, u32)> =
         suspect.curve.points().iter().map(|(at, count)| (at.as_millis(), *count)).collect();
     let highest = points.iter().map(|(_, count)| *count).max().unwrap_or(1);
-    // From where it begins to matter to where it no longer does: a thief's hour would be a hair in a month.
+    // Only the interesting part: a thief's hour would be a hair's breadth in a month.
     let mut matters = points.iter().filter(|(_, count)| *count >= highest.div_ceil(10)).map(|(at, _)| *at);
     let Some(first) = matters.next() else { return };
     let last = matters.next_back().unwrap_or(first) + period;
     let margin = (last - first) / 50;
-    // The next higher limit too, so that one sees how far it is.
+    // Includes the next higher limit, to show how far away it is.
     let reached = limits.iter().filter(|limit| **limit <= highest).count();
     let limits = limits.get(..=reached).unwrap_or(limits);
     let scale = Scale {
@@ -122,7 +123,7 @@ fn panel(svg: &mut String, top: f64, suspect: &Suspect<'_>, limits: &[u32], peri
         }
         let x = scale.x(at);
         line(svg, [(x, top + TOP), (x, top + PANEL - BOTTOM)], ALARM, "2 3");
-        // The alarms of several shares come close together.
+        // The alarms of several shares are close together.
         let (at, anchor) = if x > WIDTH / 2.0 { (x - 4.0, "end") } else { (x + 4.0, "start") };
         text(svg, at, label + 6.0, anchor, ALARM, 11, &share.to_string());
         label += 13.0;
@@ -130,8 +131,8 @@ fn panel(svg: &mut String, top: f64, suspect: &Suspect<'_>, limits: &[u32], peri
     curve(svg, &scale, &points, period);
 }
 
-/// Up with each invalid recipient, and down again as they grow older than the period: from when the first of a burst does to
-/// when the last does, since between the points it is not known how many.
+/// Rises with each invalid recipient, and falls as a burst ages out of the period: from when its first recipient does
+/// until its last does, since the counts in between are not known.
 fn curve(svg: &mut String, scale: &Scale, points: &[(u64, u32)], period: u64) {
     let mut path = format!("M{:.1} {:.1}", scale.x(scale.from), scale.y(0));
     let mut burst: Option<(u64, u64, u32)> = None;
@@ -215,7 +216,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, size: u32,
     );
 }
 
-/// As XML 1.0 wants character data: what cannot stand in it becomes U+FFFD.
+/// Escapes text as XML 1.0 character data; characters that are not allowed become U+FFFD.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -284,7 +285,7 @@ mod tests {
         );
         assert_eq!(svg.matches("<path").count(), 3);
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
-        // Each line is one element, closed in itself.
+        // Each line is one self-contained element.
         for line in svg.lines().filter(|line| !line.contains("svg")) {
             assert!(line.starts_with('<') && (line.ends_with("/>") || line.ends_with("</text>")), "{line}");
         }

@@ -1,8 +1,8 @@
-//! Postfix's log lines, from behind `postfix/smtpd[123]: ` on.
+//! Postfix's log lines, after `postfix/smtpd[123]: `.
 //!
-//! As smtpd.c (`client=`), smtpd_check.c (`log_whatsup`) and log_adhoc.c write them, 2.x to 3.12. Who authenticated
-//! stands in `client=` alone; since 3.10 in refusals too. What strangers choose (HELO, addresses) stands in front of that, in angle
-//! brackets, and must not pass for it.
+//! The forms are those of smtpd.c (`client=`), smtpd_check.c (`log_whatsup`) and log_adhoc.c, 2.x to 3.12. The
+//! authenticated user is only in `client=` and, since 3.10, in refusals. Text that strangers choose (HELO, addresses)
+//! comes before it in angle brackets and must not be taken for it.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::record::{Broken, Record, Said, Sender, reply};
 use crate::guard::classify::{Outcome, Rules, classify};
 use crate::smtp::{Enhanced, Reply};
 
-/// A line of smtpd's.
+/// Reads a line of smtpd.
 pub(super) fn smtpd<'a>(process: u32, text: &'a str, rules: &Rules) -> Said<'a> {
     if text.starts_with("connect from ") {
         return Ok(Some(Record::Connected { process }));
@@ -33,7 +33,7 @@ pub(super) fn smtpd<'a>(process: u32, text: &'a str, rules: &Rules) -> Said<'a> 
     refused.map(|rest| refusal(id, process, rest, rules).ok_or(Broken)).transpose()
 }
 
-/// A line of another program's.
+/// Reads a line of another program.
 pub(super) fn other<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     let Some((id, rest)) = text.split_once(": ") else { return Ok(None) };
     if !is_queue_id(id) {
@@ -48,7 +48,8 @@ pub(super) fn other<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     }
 }
 
-/// `ehlo=2 starttls=1 auth=1 mail=1 rcpt=0/5 quit=1`: so many commands, of so many; since 3.0. By XCLIENT a login may have come.
+/// Reads `ehlo=2 starttls=1 auth=1 mail=1 rcpt=0/5 quit=1`, written since 3.0: successful commands, of all of them. A
+/// login may also have come through XCLIENT.
 fn has_authenticated(text: &str) -> bool {
     let succeeded = |word: &str| {
         word.strip_prefix("auth=")
@@ -63,7 +64,7 @@ fn is_queue_id(text: &str) -> bool {
     (5..=32).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_alphanumeric())
 }
 
-/// `host[192.0.2.1], sasl_method=PLAIN, sasl_username=anna, orig_queue_id=..., orig_client=...`
+/// Reads `host[192.0.2.1], sasl_method=PLAIN, sasl_username=anna, orig_queue_id=..., orig_client=...`.
 fn begun<'a>(id: Option<&'a str>, process: u32, text: &'a str) -> Result<Record<'a>, Broken> {
     let (client, more) = text.split_once(", ").unwrap_or((text, ""));
     let field = |name: &str| {
@@ -87,7 +88,7 @@ fn begun<'a>(id: Option<&'a str>, process: u32, text: &'a str) -> Result<Record<
     })
 }
 
-/// `name[192.0.2.1]`, `name[192.0.2.1]:4711`; it may be `unknown[unknown]`.
+/// Reads `name[192.0.2.1]` or `name[192.0.2.1]:4711`; it may be `unknown[unknown]`.
 fn host(client: &str) -> Option<Sender<'_>> {
     let (_, address) = client.split_once('[')?;
     let (address, _) = address.split_once(']')?;
@@ -95,9 +96,10 @@ fn host(client: &str) -> Option<Sender<'_>> {
     Some(address.parse::<IpAddr>().map_or(Sender::Untold, |address| Sender::Host(address.to_canonical())))
 }
 
-/// `host[192.0.2.1]: 550 5.1.1 <x@y>: text; from=<a@b> to=<x@y> proto=ESMTP helo=<c> sasl_method=PLAIN sasl_username=anna`
+/// Reads `host[192.0.2.1]: 550 5.1.1 <x@y>: text; from=<a@b> to=<x@y> proto=ESMTP helo=<c> sasl_method=PLAIN
+/// sasl_username=anna`.
 fn refusal<'a>(id: Option<&'a str>, process: u32, text: &'a str, rules: &Rules) -> Option<Record<'a>> {
-    // A HELO ends with a bracket; whoever authenticated stands behind it.
+    // A HELO ends with a bracket, and the authenticated user comes after it.
     let mut sender = None;
     let mut text = text;
     if !text.ends_with('>')
@@ -123,7 +125,8 @@ fn refusal<'a>(id: Option<&'a str>, process: u32, text: &'a str, rules: &Rules) 
     })
 }
 
-/// `x@y>, orig_to=<z>, relay=mx[192.0.2.1]:25, delay=1, delays=1/0/0/0, dsn=5.1.1, status=bounced (host ... said: ...)`
+/// Reads `x@y>, orig_to=<z>, relay=mx[192.0.2.1]:25, delay=1, delays=1/0/0/0, dsn=5.1.1, status=bounced (host ... said:
+/// ...)`.
 fn settled<'a>(id: &'a str, text: &'a str, rules: &Rules) -> Said<'a> {
     let (to, rest) = text.split_once(">, ").ok_or(Broken)?;
     let (orig_to, rest) = match rest.strip_prefix("orig_to=<") {
@@ -137,7 +140,7 @@ fn settled<'a>(id: &'a str, text: &'a str, rules: &Rules) -> Said<'a> {
     let outcome = match status {
         "sent" => Outcome::Accepted,
         "bounced" => bounced(fields, said, rules),
-        // Not yet decided; or a probe of address verification, which no client sent.
+        // Undecided, or a probe of address verification, which no client sent.
         "deferred" | "deliverable" | "undeliverable" | "expired" => return Ok(None),
         _ => return Err(Broken),
     };
@@ -147,7 +150,7 @@ fn settled<'a>(id: &'a str, text: &'a str, rules: &Rules) -> Said<'a> {
         .any(|local| relay.split_once('[').is_some_and(|(_, at)| at.starts_with(local)));
     let passed_on = said.rsplit_once("queued as ").map(|(_, id)| id).filter(|id| within && is_queue_id(id));
     let (recipient, outcome) = match orig_to {
-        // The client named an alias, which exists, whatever became of those behind it.
+        // The client named an alias, which exists, whatever happened to its targets.
         Some(alias) if !same_local_part(alias, to) => (alias, Outcome::Accepted),
         _ => (to, outcome),
     };
@@ -159,11 +162,11 @@ fn same_local_part(one: &str, other: &str) -> bool {
     one[..local_part(one)].eq_ignore_ascii_case(&other[..local_part(other)])
 }
 
-/// What had been said to RCPT, had Postfix been asked to verify the recipient.
+/// What the reply to RCPT would have been, had Postfix verified the recipient.
 fn bounced(fields: &str, said: &str, rules: &Rules) -> Outcome {
     let enhanced = fields.rsplit_once("dsn=").and_then(|(_, dsn)| dsn.parse::<Enhanced>().ok());
     let judge = |text: String| classify(&Reply { code: 550, enhanced, text: Cow::Owned(text) }, rules);
-    // The form that smtpd has for verify's findings.
+    // The form in which smtpd reports a finding of verify.
     let verified = judge(format!("Recipient address rejected: undeliverable address: {said}"));
     if verified == Outcome::NoSuchRecipient || said.contains(" said: ") {
         return verified;
@@ -250,7 +253,7 @@ mod tests {
                 "x@example.org",
                 NO,
             ),
-            // 3.10 and later.
+            // Since 3.10.
             (
                 "NOQUEUE: reject: RCPT from c[192.0.2.1]: 450 4.1.1 <x@example.org>: Recipient address rejected: unverified address: host \
                  mx[192.0.2.25] said: 550 5.1.1 User unknown (in reply to RCPT TO command); from=<> to=<x@example.org> proto=ESMTP \
@@ -268,7 +271,7 @@ mod tests {
                 "x@example.org",
                 NO,
             ),
-            // A stranger who would like to be somebody.
+            // A stranger who pretends to be authenticated.
             (
                 "NOQUEUE: reject: RCPT from c[192.0.2.1]: 550 5.1.1 <x@example.org>: Recipient address rejected: User unknown in local \
                  recipient table; from=<a@b.example> to=<x@example.org> proto=ESMTP helo=<c> sasl_method=PLAIN sasl_username=anna>",
@@ -393,7 +396,7 @@ mod tests {
                 NO,
                 None,
             ),
-            // An alias; and the same one with its domain.
+            // An alias, and the same one with its domain.
             (
                 format!(
                     "4F9D195432C: to=<x@else.example>, orig_to=<all@example.org>, relay=mx[192.0.2.25]:25, {at_a_server}, dsn=5.1.1, \

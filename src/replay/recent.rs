@@ -1,10 +1,10 @@
-//! A bounded memory of what was said last: a map that forgets what has not been used for longest, in two generations.
+//! A map of bounded size that forgets the least recently used entries, in two generations.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// Remembers at least the `half` keys used last, and at most twice as many. Keys are kept as their hashes under a secret of this
-/// process, so that nobody can choose two that pass for one another.
+/// Keeps at least the `half` most recently used keys, and at most twice as many. Keys are stored as hashes under a
+/// secret of this process, so that nobody can construct colliding ones.
 #[derive(Debug)]
 pub(super) struct Recent<V> {
     half: usize,
@@ -27,7 +27,7 @@ impl<V> Recent<V> {
         self.young.get_mut(&key)
     }
 
-    /// The value of a key, which may be new.
+    /// The value of a key, which is created if missing.
     pub(super) fn entry_or_default(&mut self, key: impl Hash) -> &mut V
     where
         V: Default,

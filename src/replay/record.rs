@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use crate::guard::classify::Outcome;
 use crate::smtp::{Enhanced, Reply};
 
-/// Who a line says was at the other end.
+/// The client that a line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender<'a> {
-    /// Somebody who authenticated, by that name; empty where the line does not tell the name.
+    /// An authenticated user; the name is empty if the line does not have it.
     User(&'a str),
-    /// Somebody who did not, at that address.
+    /// A client at this address that did not authenticate.
     Host(IpAddr),
     /// A program on the machine itself.
     Local,
@@ -19,101 +19,102 @@ pub enum Sender<'a> {
     Untold,
 }
 
-/// What one line says. An `id` is a queue id, unique on its machine for a while; a `process` is one that serves a session at
-/// a time.
+/// What one line says. An `id` is a queue id, unique on its machine for a while; a `process` is one that serves one
+/// session at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record<'a> {
     /// A session began.
     Connected {
-        /// Of smtpd.
+        /// The process id of smtpd.
         process: u32,
     },
-    /// A session is over.
+    /// A session ended.
     Disconnected {
-        /// Of smtpd.
+        /// The process id of smtpd.
         process: u32,
         /// Whether the client authenticated, or may have.
         authenticated: bool,
     },
-    /// A message has its id, or will have none (`None`).
+    /// A message was given its id, or will have none (`None`).
     Begun {
-        /// The new one.
+        /// Its new id.
         id: Option<&'a str>,
-        /// That tells of it.
+        /// The process that reports it.
         process: Option<u32>,
-        /// Who it is from.
+        /// The client.
         sender: Sender<'a>,
-        /// The id that the same message had before it went through a filter.
+        /// The id of the same message before it passed a filter.
         before: Option<&'a str>,
     },
     /// A recipient was refused while the client waited.
     Refused {
-        /// Of the message, if it has one.
+        /// The id of the message, if it has one.
         id: Option<&'a str>,
-        /// That tells of it.
+        /// The process that reports it.
         process: Option<u32>,
-        /// Who asked.
+        /// The client.
         sender: Sender<'a>,
         /// The address.
         recipient: &'a str,
         /// Whether it exists.
         outcome: Outcome,
     },
-    /// What became of one recipient of a message in the end.
+    /// The fate of one recipient of a message.
     Settled {
-        /// Of the message.
+        /// The id of the message.
         id: &'a str,
-        /// The address, as the client gave it.
+        /// The address as the client gave it.
         recipient: &'a str,
-        /// Delivered, or bounced, and why.
+        /// Delivered or bounced, and why.
         outcome: Outcome,
-        /// The id that it has in the queue into which a filter on this machine put it back.
+        /// The id in the queue into which a filter on this machine returned the message.
         passed_on: Option<&'a str>,
     },
-    /// A message has left the queue; its id may be used again.
+    /// A message left the queue; its id may be reused.
     Gone {
-        /// Of the message.
+        /// The id of the message.
         id: &'a str,
     },
     /// Gatepost asked the upstream about a recipient.
     Probed {
         /// The session.
         session: Cow<'a, str>,
-        /// As Gatepost writes it.
+        /// As spelled by Gatepost.
         account: Cow<'a, str>,
         /// The address.
         recipient: Cow<'a, str>,
-        /// What the upstream said.
+        /// The upstream's answer.
         outcome: Outcome,
     },
-    /// Gatepost counted an invalid recipient: the one that it asked about just before, or one that no upstream was asked about.
+    /// Gatepost counted an invalid recipient: the one that it asked about just before, or one that the upstream was not
+    /// asked about.
     Counted {
         /// The session.
         session: Cow<'a, str>,
-        /// As Gatepost writes it.
+        /// As spelled by Gatepost.
         account: Cow<'a, str>,
         /// The address.
         recipient: Cow<'a, str>,
     },
-    /// Gatepost relayed a message, or parked one whose recipients had been asked about.
+    /// Gatepost relayed a message, or parked one whose recipients the upstream was asked about.
     Transferred {
         /// The session.
         session: Cow<'a, str>,
-        /// As Gatepost writes it.
+        /// As spelled by Gatepost.
         account: Cow<'a, str>,
         /// Addresses, separated by commas.
         accepted: Cow<'a, str>,
     },
 }
 
-/// A line of one of our programs that breaks off, or says something else than such lines do.
+/// A line of one of the known programs that is truncated or does not have the expected form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
-/// What a line says, if it says anything that matters here.
+/// What a line says, if that matters here.
 pub type Said<'a> = Result<Option<Record<'a>>, Broken>;
 
-/// `550 5.1.1 text` as the reply that it was; `None` where no reply code stands in front.
+/// Parses `550 5.1.1 text` into a reply; `None` if it does not begin with a reply code.
 pub(super) fn reply(text: &str) -> Option<Reply> {
     let (code, rest) = text.split_at_checked(3)?;
     let code = code.parse().ok().filter(|code| (200..600).contains(code))?;

@@ -1,7 +1,8 @@
-//! What the trial showed: a row for each setting, the accounts that any of them would have stopped, and a recommendation.
+//! The result of the trial: a row for each setting, the accounts that any of them would have stopped, and a
+//! recommendation.
 //!
-//! Nobody told us who is a thief. [`Looks`] is a guess from the busiest hour of an account and from how steady it is; it is called so
-//! wherever it is shown.
+//! It is not known who is a thief. [`Looks`] is a guess from the busiest hour of an account and from how steady it is,
+//! and is presented as one wherever it is shown.
 
 use serde::Serialize;
 
@@ -10,47 +11,48 @@ use super::trial::{Curve, Grid, Run, Stop, Tally, Trial};
 use crate::account::Account;
 use crate::clock::Timestamp;
 
-/// The most accounts that are told of one by one.
+/// The most accounts listed individually.
 pub const MOST_ACCOUNTS: usize = 1_000;
 /// An account with fewer invalid recipients in an hour is not taken for a thief's.
 const LEAST_OF_A_THIEF: u64 = 25;
-/// An old list has invalid recipients on so many days at least.
+/// An old list has invalid recipients on at least this many days.
 const STEADY_DAYS: u32 = 3;
-/// What the recommendation weighs, in recipients that a thief reaches: a thief who is not noticed at all,
+/// The costs that the recommendation weighs, in recipients that a thief reaches: of a thief who is not noticed at all,
 const MISSED: f64 = 1_000.0;
-/// one whose mail is only delayed,
+/// of one whose mail is only delayed,
 const DELAYED_THIEF: f64 = 100.0;
-/// an honest account that is blocked,
+/// of an honest account that is blocked,
 const BLOCKED: f64 = 500.0;
-/// and one whose mail is delayed.
+/// and of one whose mail is delayed.
 const DELAYED: f64 = 20.0;
-/// Settings whose costs differ by no more than this are equally good: one log is no reason to leave the defaults for a few recipients.
+/// Settings whose costs differ by no more than this are equally good: a single log is no reason to give up the defaults
+/// for a few recipients.
 const MUCH_THE_SAME: f64 = 50.0;
 
 /// What was read.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub struct Reading {
-    /// Lines in all.
+    /// All lines.
     pub lines: u64,
-    /// Lines that tell of a message or a recipient.
+    /// Lines about a message or a recipient.
     pub used: u64,
-    /// Lines that break off, are too long, are not UTF-8, or do not begin as a log line does.
+    /// Lines that are truncated, too long, not UTF-8, or do not begin like a log line.
     pub unreadable: u64,
-    /// Lines outside of the time that was asked for.
+    /// Lines outside the requested time.
     pub out_of_time: u64,
     /// The time of the first line.
     pub from: Option<Timestamp>,
-    /// The time of the last.
+    /// The time of the last line.
     pub until: Option<Timestamp>,
 }
 
 /// What an account looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Looks {
-    /// Many invalid recipients within an hour, and too many for an honest list.
+    /// Many invalid recipients within an hour, too many for an honest list.
     #[serde(rename = "thief")]
     Thief,
-    /// A share of invalid recipients as honest lists have it, on several days.
+    /// A share of invalid recipients that is normal for honest lists, on several days.
     #[serde(rename = "old list")]
     OldList,
     /// Neither.
@@ -59,7 +61,7 @@ pub enum Looks {
 }
 
 impl Looks {
-    /// In a word or two.
+    /// A description in a word or two.
     pub fn word(self) -> &'static str {
         match self {
             Self::Thief => "a thief's",
@@ -83,7 +85,7 @@ impl Looks {
     }
 }
 
-/// One setting: a limit, a test, or both.
+/// A setting: a limit, a test, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Setting {
     /// `[limit] invalid_recipients`
@@ -92,60 +94,60 @@ pub struct Setting {
     pub usual_share: Option<f64>,
 }
 
-/// What it would have done.
+/// What a setting would have done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What is tried.
+    /// The setting.
     #[serde(flatten)]
     pub setting: Setting,
-    /// It is the one of the configuration.
+    /// Whether it is the configured one.
     pub yours: bool,
-    /// Accounts blocked.
+    /// How many accounts it would have blocked.
     pub blocked: u64,
-    /// Accounts put on probation and never blocked.
+    /// How many accounts it would have put on probation but never blocked.
     pub probation: u64,
-    /// Of these, how many look like a thief's.
+    /// How many of these look like a thief's.
     pub thieves: u64,
     /// How many that look like a thief's it would not have stopped.
     pub missed: u64,
-    /// How many recipients' mail had gone out before an account was stopped, within a day: the median.
+    /// The median number of recipients whose mail had been sent within the day before an account was stopped.
     pub reached_median: Option<u64>,
-    /// The most.
+    /// The highest such number.
     pub reached_most: Option<u64>,
     #[serde(skip)]
     cost: f64,
 }
 
-/// An account that one of the settings would have stopped.
+/// An account that some setting would have stopped.
 #[derive(Debug, Serialize)]
 pub struct Suspect<'a> {
-    /// Who.
+    /// The account.
     pub account: &'a Account,
-    /// A guess.
+    /// A guess at what it is.
     pub looks_like: Looks,
-    /// The configuration exempts it.
+    /// Whether the configuration exempts it.
     pub exempt: bool,
-    /// Recipients accepted.
+    /// Accepted recipients.
     pub accepted: u64,
-    /// Recipients that do not exist.
+    /// Nonexistent recipients.
     pub invalid: u64,
     /// Recipients refused for another reason.
     pub refused_otherwise: u64,
-    /// Invalid ones among accepted and invalid.
+    /// The share of invalid recipients among accepted and invalid ones.
     pub share: f64,
     /// The first attempt.
     pub first: Timestamp,
-    /// The last.
+    /// The last attempt.
     pub last: Timestamp,
-    /// Of the hour with the most invalid recipients: so many.
+    /// Invalid recipients in the hour that had the most.
     pub busiest_hour_invalid: u64,
-    /// And so many accepted.
+    /// Accepted recipients in that hour.
     pub busiest_hour_accepted: u64,
     /// Days with an invalid recipient.
     pub days: u32,
-    /// When each setting would have stepped in first.
+    /// When each setting would have intervened first.
     pub stops: Vec<Stopped>,
-    /// For the picture.
+    /// Its curve, for the picture.
     #[serde(skip)]
     pub curve: &'a Curve,
 }
@@ -153,30 +155,30 @@ pub struct Suspect<'a> {
 /// A setting that would have stopped an account.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Stopped {
-    /// Which: a limit, or a test.
+    /// The setting, a limit or a test.
     #[serde(flatten)]
     pub setting: Setting,
-    /// When.
+    /// When it would have done so.
     pub at: Timestamp,
-    /// How many recipients' mail had gone out by then, within the day before.
+    /// The number of recipients whose mail had been sent within the day before.
     pub reached: u64,
-    /// How many invalid recipients had been counted by then.
+    /// The number of invalid recipients counted by then.
     pub invalid: u64,
 }
 
-/// What to do.
+/// The recommended settings.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recommendation {
-    /// `[limit] invalid_recipients`, and `[detection] usual_share`; without it `on_alarm = "off"`.
+    /// `[limit] invalid_recipients` and `[detection] usual_share`; without the latter `on_alarm = "off"`.
     #[serde(flatten)]
     pub setting: Setting,
-    /// `[limit] exempt`: accounts that look honest, and that it would stop.
+    /// `[limit] exempt`: accounts that look honest but would be stopped.
     pub exempt: Vec<Account>,
-    /// All of it in one sentence.
+    /// The recommendation in one sentence.
     pub text: String,
 }
 
-/// All of it.
+/// The whole report.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     /// What was read.
@@ -184,21 +186,21 @@ pub struct Report<'a> {
     pub reading: Reading,
     /// Accounts that asked for a recipient.
     pub accounts: u64,
-    /// Of these, how many had no invalid recipient and were let go of for lack of room.
+    /// How many of these had no invalid recipient and were dropped for lack of room.
     pub accounts_let_go: u64,
-    /// Recipients for which there was no room any more.
+    /// Recipients of accounts for which there was no room.
     pub no_room: u64,
-    /// Recipients accepted.
+    /// Accepted recipients.
     pub accepted: u64,
-    /// Recipients that do not exist.
+    /// Nonexistent recipients.
     pub invalid: u64,
     /// Recipients refused for another reason.
     pub refused_otherwise: u64,
-    /// How often a domain began to refuse everybody.
+    /// How often a domain began to refuse everyone.
     pub common_causes: u64,
-    /// Recipients refused by it then: they count against nobody.
+    /// Recipients that such domains refused meanwhile; they count against nobody.
     pub not_counted: u64,
-    /// Recipients that are nobody's.
+    /// Recipients that belong to no account.
     pub left_out: LeftOut,
     /// `[limit] period`
     pub period_seconds: u64,
@@ -206,18 +208,19 @@ pub struct Report<'a> {
     pub thief_share: f64,
     /// `[detection] threshold`
     pub threshold: f64,
-    /// A row for each setting.
+    /// One row per setting.
     pub settings: Vec<Row>,
-    /// Accounts that some setting would have stopped, the one with the most invalid recipients first; at most [`MOST_ACCOUNTS`].
+    /// Accounts that some setting would have stopped, those with the most invalid recipients first; at most
+    /// [`MOST_ACCOUNTS`].
     pub suspects: Vec<Suspect<'a>>,
-    /// What to do; `None` where there is nothing to go by.
+    /// The recommendation; `None` if there is no basis for one.
     pub recommendation: Option<Recommendation>,
 }
 
 impl<'a> Report<'a> {
-    /// Of what the trial showed.
+    /// Summarizes a trial.
     ///
-    /// `yours` is the setting of the configuration, if there is one, as it is for everybody.
+    /// `yours` is the configured setting for accounts in general, if there is a configuration.
     pub fn of(trial: &'a Trial, reading: Reading, left_out: LeftOut, yours: Option<Setting>) -> Self {
         let grid = trial.grid();
         let neutral = grid.neutral_share();
@@ -350,7 +353,7 @@ fn done(run: &Run, limit: Option<usize>, share: Option<usize>) -> Done {
     }
 }
 
-/// The configuration, the limits alone, the tests alone, and each with each.
+/// The configuration, each limit alone, each test alone, and all combinations.
 fn rows(grid: &Grid, tried: &[Tried<'_>], yours: Option<Setting>) -> Vec<Row> {
     let limits = 0..grid.limits.len();
     let shares = 0..grid.usual_shares.len();
@@ -409,7 +412,7 @@ fn row(setting: Setting, yours: bool, tried: &[Tried<'_>], does: impl Fn(&Tried<
     row
 }
 
-/// Of the settings that cost least, or hardly more, the one nearest to the defaults.
+/// Of the settings with the lowest or nearly the lowest cost, the one closest to the defaults.
 fn recommend(
     grid: &Grid,
     rows: &[Row],
@@ -420,7 +423,7 @@ fn recommend(
     if invalid == 0 {
         return None;
     }
-    // The limit is always there; the test may be off.
+    // The limit is always on; the test may be off.
     let candidates = || rows.iter().filter(|row| !row.yours && row.setting.invalid_recipients.is_some());
     let distance = |row: &Row| {
         let limit = f64::from(row.setting.invalid_recipients.unwrap_or(super::LIMIT).abs_diff(super::LIMIT));
@@ -511,7 +514,7 @@ mod tests {
         }
     }
 
-    /// `recipients` at one a second from `begin` on, of which every `dead`th does not exist.
+    /// Sends to `recipients`, one per second from `begin` on; each `dead`th does not exist.
     fn send(trial: &mut Trial, name: &str, begin: u64, recipients: u64, dead: u64) {
         for number in 0..recipients {
             let address = format!("{name}{begin}{number}");
@@ -553,7 +556,7 @@ mod tests {
         let both = row(Some(200), Some(0.05));
         assert_eq!((both.blocked, both.probation, both.missed), (1, 0, 0));
         assert_eq!(both.reached_median, both.reached_most);
-        // What the test stopped early has not gone out when the limit blocks; the limit alone lets 400 through.
+        // What the test stopped early has not been sent when the limit blocks; the limit alone lets 400 through.
         assert!(both.reached_most < Some(40) && row(Some(200), None).reached_most == Some(400), "{both:?}");
         let recommendation = report.recommendation.unwrap();
         assert_eq!(
@@ -586,7 +589,7 @@ mod tests {
         );
     }
 
-    /// The configuration's row is as it says of each account.
+    /// The configured row follows what is configured for each account.
     #[test]
     fn yours() {
         let own = |account: &Account| {

@@ -1,4 +1,4 @@
-//! Whole logs: to whom each recipient is attributed, and what becomes of lines that are none.
+//! Whole logs: to which account each recipient is attributed, and what happens to invalid lines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,8 @@ fn latest() -> Timestamp {
     Timestamp::parse_rfc3339("2026-11-28T00:00:00Z").unwrap()
 }
 
-/// To whom the recipients `a@x.example` to `z@x.example` are attributed: `anna: a+ b-`, in the order in which it becomes known.
+/// To which accounts the recipients `a@x.example` to `z@x.example` are attributed: `anna: a+ b-`, in the order in which
+/// that becomes known.
 fn attributed(log: &str, relay_hosts: &[&str]) -> (Vec<String>, LeftOut) {
     let mut attribution =
         Attribution::new(relay_hosts.iter().map(|network| network.parse().unwrap()).collect());
@@ -95,7 +96,7 @@ fn by_session() {
              recipient table; from=<a@b.example> to=<{recipient}@x.example> proto=ESMTP helo=<c>"
         )
     };
-    // What is refused before the first recipient is accepted is told without the name.
+    // Refusals before the first accepted recipient are logged without the name.
     let log = postfix(&format!(
         "smtpd[1]: connect from c[192.0.2.1]
          smtpd[2]: connect from d[192.0.2.2]
@@ -118,7 +119,7 @@ fn by_session() {
     let (lines, left_out) = attributed(&log, &[]);
     assert_eq!(lines, ["user:anna: a- c- d-"]);
     assert_eq!(left_out, LeftOut { inbound: 1, unnamed: 1, ..LeftOut::default() });
-    // A relay host is known by its address, unless it authenticates.
+    // A relay host is identified by its address, unless it authenticates.
     let (lines, left_out) = attributed(&log, &["192.0.2.0/24"]);
     assert_eq!(lines, ["user:anna: a- c- d-", "host:192.0.2.2: b-"]);
     assert_eq!(left_out, LeftOut { unnamed: 1, ..LeftOut::default() });
@@ -177,7 +178,7 @@ fn gateposts() {
     let log = [
         line("recipient refused", "recipient=\"a@x.example\" reply=550 5.1.1 no"),
         line("invalid recipient", "recipient=\"a@x.example\" count=1 limit=3"),
-        // One that no upstream was asked about, and one that [[classify]] made invalid.
+        // One that the upstream was not asked about, and one that [[classify]] made invalid.
         line("invalid recipient", "recipient=\"b@x.example\" count=2 limit=3"),
         line("recipient refused", "recipient=\"c@x.example\" reply=550 5.2.1 disabled"),
         line("invalid recipient", "recipient=\"c@x.example\" count=3 limit=3"),
@@ -191,7 +192,7 @@ fn gateposts() {
     ];
     let (lines, _) = attributed(&log.concat(), &[]);
     assert_eq!(lines, ["user:anna: a- b- c. c- d+ e+ f-"]);
-    // At level debug each accepted recipient has its line, and is not counted twice.
+    // At level debug each accepted recipient has a line, and is not counted twice.
     let detailed = line("recipient accepted", "recipient=\"d@x.example\" reply=250 2.1.5 Ok") + &log[5];
     assert_eq!(attributed(&detailed, &[]).0, ["user:anna: d+"]);
 }
@@ -231,7 +232,7 @@ fn replay(
     (accounts, reading)
 }
 
-/// What is dirty is counted and passed over, wherever it stands.
+/// Invalid lines are counted and skipped, wherever they are.
 #[test]
 fn dirty_lines() {
     let begun = postfix("smtpd[1]: 4F9D1: client=c[192.0.2.1], sasl_method=PLAIN, sasl_username=anna");
@@ -251,7 +252,7 @@ fn dirty_lines() {
     }
     log.extend_from_slice(&long);
     log.extend_from_slice(b"\n-- Boot 123 --\nNov 24 16:05:28 mx kernel: hello\n");
-    // The last line is cut off in the middle of the reason.
+    // The last line is truncated in the middle of the reason.
     log.extend_from_slice(&bounced.as_bytes()[..bounced.len() - 20]);
     let (accounts, reading) = replay(&[&log], None, None);
     assert_eq!(accounts["user:anna"], (4, 1));

@@ -1,11 +1,12 @@
-//! Tries settings on the attempts of all accounts at once: when each would have stopped whom.
+//! Tries settings on the attempts of all accounts at once: when would each have stopped which account?
 //!
-//! The limit as `guard::window` counts, the sequential test as `guard::detector` runs it, and both together, with probation: what is
-//! accepted in it goes out when it is due, unless the limit blocks before. What a domain refuses that refuses everybody counts
-//! against nobody, as `guard::cause` finds it. Memory is bounded by [`MAX_ACCOUNTS`], and per account.
+//! The limit counts as in `guard::window`, the sequential test works as in `guard::detector`, and both are tried
+//! together with probation: mail accepted meanwhile is sent when due, unless the limit blocks before. Recipients at a
+//! domain that refuses everyone do not count, as in `guard::cause`. Memory is bounded by [`MAX_ACCOUNTS`], and per
+//! account.
 //!
-//! Known to be less than the gate: what is refused for another reason, which for good may help to make a domain a common cause there,
-//! does not here, since logs do not always tell whether it was for good.
+//! A known difference from the gate: there, permanent refusals for other reasons help to make a domain a common cause.
+//! Here they do not, since logs do not always show whether a refusal was permanent.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -19,19 +20,19 @@ use crate::guard::classify::Outcome;
 use crate::guard::detector::{Detector, Evidence, Test};
 use crate::guard::window::{Added, Count, Key, Mark, Rule, Window};
 
-/// So many accounts are tried. Of more, those without an invalid recipient give way.
+/// The most accounts tried. Beyond that, those without an invalid recipient are dropped.
 pub const MAX_ACCOUNTS: usize = 10_000;
-/// The window of the settings that are tried holds so many at least, so that a curve shows more than the highest limit.
+/// The least size of the window, so that a curve shows more than the highest limit.
 const LEAST_WINDOW: u32 = 500;
-/// The points of a curve.
+/// The most points of a curve.
 const POINTS: usize = 512;
-/// Of so many of an account's last invalid recipients the domains are known, as the ledger has it.
+/// For how many of an account's last invalid recipients the domain is remembered, as in the ledger.
 const RECENT: usize = 64;
-/// CONTRACT, Detection: in all a message is delayed for no longer.
+/// CONTRACT, Detection: the longest total delay of a message.
 const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: u64 = 60 * 60 * 1_000;
 
-/// The settings that are tried on everybody.
+/// The settings tried on all accounts.
 #[derive(Debug, Clone)]
 pub struct Grid {
     /// `[limit] invalid_recipients`, in ascending order.
@@ -65,60 +66,61 @@ impl Grid {
         Test::new(usual_share, self.thief_share, self.threshold)
     }
 
-    /// The share of invalid recipients at which the test with the default usual share stays where it is: less speaks for an honest
-    /// sender, more for a thief.
+    /// The share of invalid recipients at which the test with the default usual share does not move: a lower share
+    /// indicates an honest sender, a higher one a thief.
     pub fn neutral_share(&self) -> f64 {
         let test = self.test(super::USUAL_SHARE);
         test.fall() / (test.rise() + test.fall())
     }
 }
 
-/// Limits and tests that run beside each other on the same window.
+/// Limits and tests that are tried side by side on one window.
 #[derive(Debug, Clone)]
 pub struct Course {
-    /// Of the window; its limit is no less than any of `limits`.
+    /// The rule of the window; its limit is no less than any of `limits`.
     pub rule: Rule,
     /// The limits.
     pub limits: Vec<u32>,
     /// The tests.
     pub tests: Vec<Test>,
-    /// How long a probation lasts from the last alarm.
+    /// How long a probation lasts after the last alarm.
     pub delay: Duration,
 }
 
-/// What the configuration says of an account.
+/// The configuration of an account.
 #[derive(Debug, Clone)]
 pub struct Own {
-    /// Its limit and its test; `None` where neither would do anything.
+    /// Its limit and test; `None` if neither has an effect.
     pub course: Option<Course>,
-    /// It is exempt.
+    /// Whether it is exempt.
     pub exempt: bool,
-    /// An alarm of its test blocks it.
+    /// Whether an alarm of its test blocks it.
     pub alarm_blocks: bool,
 }
 
-/// Tells what the configuration says of an account.
+/// Returns the configuration of an account.
 pub type OwnTerms = Box<dyn Fn(&Account) -> Own>;
 
-/// A moment at which a setting would have stepped in.
+/// The moment at which a setting would have intervened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// When.
+    /// When it was.
     pub at: Timestamp,
-    /// How many recipients' mail had gone out by then, within the day before.
+    /// The number of recipients whose mail had been sent within the day before.
     pub reached: u64,
-    /// How many invalid recipients had been counted by then.
+    /// The number of invalid recipients counted by then.
     pub invalid: u64,
 }
 
 /// What a course did to one account.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// Of each limit: when it would have blocked.
+    /// For each limit, when it would have blocked.
     pub limits: Vec<Option<Stop>>,
-    /// Of each test: when it alarmed first.
+    /// For each test, when it would have raised its first alarm.
     pub alarms: Vec<Option<Stop>>,
-    /// Of each limit, of each test: how many recipients' mail had gone out when the limit blocked, with probation before.
+    /// For each limit and test, the number of recipients whose mail had been sent when the limit blocked after a
+    /// probation.
     pub both: Vec<Vec<Option<u64>>>,
     window: Window,
     detectors: Vec<Detector>,
@@ -148,7 +150,7 @@ impl Run {
         }
     }
 
-    /// One that counts, and is the `count`th in the window; `stop` is what there is to say of the moment.
+    /// Takes an invalid recipient that counts, the `count`th in the window; `stop` describes the moment.
     fn refuse(&mut self, attempt: &Attempt, course: &Course, count: u32, stop: Stop) {
         let tests =
             self.detectors.iter_mut().zip(&course.tests).zip(&mut self.probation).zip(&mut self.alarms);
@@ -171,7 +173,7 @@ impl Run {
         }
     }
 
-    /// These recipients, counted since then, were no evidence after all. What they led to stays, as a block does.
+    /// Withdraws these recipients, counted since then, as evidence. Their consequences stay, as a block does.
     fn take_back(&mut self, addresses: &[Key], since: Timestamp, course: &Course) {
         self.window.remove(|mark: &Mark| mark.at() >= since && addresses.contains(&mark.key()));
         for (detector, test) in self.detectors.iter_mut().zip(&course.tests) {
@@ -184,73 +186,74 @@ impl Run {
     }
 }
 
-/// What is known of one account.
+/// What is known about one account.
 #[derive(Debug)]
 pub struct Tally {
     /// The first attempt.
     pub first: Timestamp,
-    /// The last.
+    /// The last attempt.
     pub last: Timestamp,
-    /// Recipients that were accepted.
+    /// Accepted recipients.
     pub accepted: u64,
     /// Invalid recipients, as the window counts them.
     pub invalid: u64,
-    /// Refused for another reason.
+    /// Recipients refused for another reason.
     pub refused: u64,
-    /// What the settings that are tried would have done.
+    /// What the tried settings would have done.
     pub tried: Run,
     /// What the configuration would have done.
     pub own: Option<Run>,
-    /// The configuration exempts it.
+    /// Whether the configuration exempts it.
     pub exempt: bool,
-    /// By the configuration an alarm blocks it.
+    /// Whether an alarm blocks it according to the configuration.
     pub alarm_blocks: bool,
     /// Invalid recipients within the period, over time.
     pub curve: Curve,
     own_course: Option<Course>,
-    /// The clock hour of the last attempt: its number, invalid and accepted recipients; and the busiest before it.
+    /// The clock hour of the last attempt: its number, invalid and accepted recipients; then the busiest hour before
+    /// it.
     hour: (u64, u64, u64),
     busiest_before: (u64, u64),
-    /// The day of the last invalid recipient: its number, and how many; and the days before it that had one.
+    /// The day of the last invalid recipient: its number and count; then the number of earlier days that had one.
     today: (u64, u64),
     days_before: u32,
     /// Invalid recipients of the last [`SPAN`] that counted, with their domains, by time.
     recent: VecDeque<(Timestamp, Key, Key)>,
-    /// Accepted recipients of the last day, by the clock hour.
+    /// Accepted recipients of the last day, by clock hour.
     day: VecDeque<(u64, u64)>,
 }
 
-/// How many invalid recipients were within the period, at so many moments.
+/// How many invalid recipients were within the period, at a bounded number of times.
 #[derive(Debug, Default)]
 pub struct Curve(Vec<(Timestamp, u32)>);
 
 impl Curve {
-    /// In the order of time.
+    /// In chronological order.
     pub fn points(&self) -> &[(Timestamp, u32)] {
         &self.0
     }
 
     fn push(&mut self, at: Timestamp, count: u32) {
         if self.0.len() >= POINTS {
-            // Of two neighbours the higher stays.
+            // The higher of two neighbours is kept.
             let higher = |pair: &[(Timestamp, u32)]| pair.iter().copied().max_by_key(|(_, count)| *count);
             self.0 = self.0.chunks(2).filter_map(higher).collect();
         }
         self.0.push((at, count));
     }
 
-    /// What it showed since `since` did not count; now it is so many.
+    /// Its points since `since` did not count; at `now` the number is `count`.
     fn lower(&mut self, since: Timestamp, now: Timestamp, count: u32) {
         self.0.truncate(self.0.partition_point(|(at, _)| *at < since));
         self.push(now, count);
     }
 }
 
-/// The mail of an account since the test alarmed.
+/// The mail of an account since the test's alarm.
 #[derive(Debug, Default)]
 struct Probation {
     until: Option<Timestamp>,
-    /// Recipients whose mail is delayed, by the minute in which it came: since when, until when, how many.
+    /// Recipients whose mail is delayed, by the minute of its arrival: since when, until when, how many.
     delayed: VecDeque<(Timestamp, Timestamp, u64)>,
 }
 
@@ -273,14 +276,14 @@ impl Probation {
         }
     }
 
-    /// What is due at `now` goes out.
+    /// Sends what is due at `now`.
     fn tick(&mut self, now: Timestamp) {
         while self.delayed.front().is_some_and(|(_, due, _)| *due <= now) {
             self.delayed.pop_front();
         }
     }
 
-    /// Recipients whose mail has not gone out.
+    /// The number of recipients whose mail has not been sent.
     fn held_back(&self) -> u64 {
         self.delayed.iter().map(|(_, _, recipients)| recipients).sum()
     }
@@ -317,12 +320,12 @@ impl Tally {
         self.tried.has_stopped() || self.own.as_ref().is_some_and(Run::has_stopped)
     }
 
-    /// The share of invalid recipients among those that say anything about a list.
+    /// The share of invalid recipients among those that say something about a list.
     pub fn share(&self) -> f64 {
         share(self.invalid, self.accepted)
     }
 
-    /// The same of the busiest hour.
+    /// The same share in the busiest hour.
     pub fn busiest_share(&self) -> f64 {
         let (invalid, accepted) = self.busiest();
         share(invalid, accepted)
@@ -338,7 +341,7 @@ impl Tally {
         }
     }
 
-    /// Days with an invalid recipient.
+    /// The number of days with an invalid recipient.
     pub fn days(&self) -> u32 {
         self.days_before + u32::from(self.today.1 > 0)
     }
@@ -403,7 +406,8 @@ impl Tally {
         }
     }
 
-    /// The domain turned out to refuse everybody: what it counted lately is taken back. Says how many recipients that were.
+    /// Withdraws what was counted lately for a domain that turned out to refuse everyone. Returns how many recipients
+    /// that were.
     fn take_back(&mut self, domain: Key, now: Timestamp, course: &Course) -> u64 {
         let since = now.before(SPAN);
         let counted = |(at, _, of): &(Timestamp, Key, Key)| *of == domain && *at >= since;
@@ -426,7 +430,8 @@ impl Tally {
         taken.len() as u64
     }
 
-    /// Accepted within the day before `now`: what an account sent in all the time before it was stolen says nothing of the thief.
+    /// Accepted recipients within the day before `now`: what an account sent before it was stolen says nothing about
+    /// the thief.
     fn reached(&self, now: Timestamp) -> u64 {
         let hour = now.as_millis() / HOUR;
         self.day.iter().filter(|(then, _)| then + 24 >= hour).map(|(_, recipients)| recipients).sum()
@@ -447,7 +452,7 @@ fn share(invalid: u64, accepted: u64) -> f64 {
     if invalid == 0 { 0.0 } else { invalid as f64 / (invalid + accepted) as f64 }
 }
 
-/// All accounts.
+/// The trial of all accounts.
 pub struct Trial {
     grid: Grid,
     course: Course,
@@ -455,16 +460,16 @@ pub struct Trial {
     tallies: HashMap<Account, Tally>,
     causes: Causes,
     hashes: RandomState,
-    /// Domains that refused everybody for a while, and the recipients of theirs that do not count.
+    /// How many domains refused everyone for a while, and how many of their recipients do not count.
     common: (u64, u64),
-    /// Accounts without an invalid recipient that gave way, and what they accepted.
+    /// Dropped accounts without an invalid recipient, and how many recipients they had.
     given_way: (u64, u64),
     /// Attempts of accounts for which there was no room.
     no_room: u64,
 }
 
 impl Trial {
-    /// Of these settings, and of what the configuration says, where there is one.
+    /// Tries these settings and, if there is one, the configuration.
     pub fn new(grid: Grid, own: Option<OwnTerms>) -> Self {
         let course = grid.course();
         Self {
@@ -480,7 +485,7 @@ impl Trial {
         }
     }
 
-    /// One more attempt, no earlier than the one before.
+    /// Takes an attempt, no earlier than the one before.
     pub fn put(&mut self, attempt: &Attempt) {
         if !self.tallies.contains_key(&attempt.account) {
             if self.tallies.len() >= MAX_ACCOUNTS {
@@ -503,7 +508,8 @@ impl Trial {
         }
     }
 
-    /// Whether the answer speaks for or against the account; where a domain's cease to, those that did are taken back.
+    /// Whether the answer speaks for or against the account. When a domain's answers cease to, earlier ones are
+    /// withdrawn.
     fn counts(&mut self, attempt: &Attempt) -> bool {
         let Some(domain) = attempt.domain else { return true };
         let answer = match attempt.outcome {
@@ -529,7 +535,7 @@ impl Trial {
         false
     }
 
-    /// Lets go of the half without an invalid recipient that was not heard of for longest.
+    /// Drops the least recently active half of the accounts without an invalid recipient.
     fn make_room(&mut self) {
         let mut clean: Vec<Timestamp> =
             self.tallies.values().filter(|tally| tally.invalid == 0).map(|tally| tally.last).collect();
@@ -554,17 +560,17 @@ impl Trial {
         &self.grid
     }
 
-    /// The accounts, in no order.
+    /// The accounts, in no particular order.
     pub fn tallies(&self) -> impl Iterator<Item = (&Account, &Tally)> {
         self.tallies.iter()
     }
 
-    /// How often a domain began to refuse everybody, and how many recipients did not count for that.
+    /// How often a domain began to refuse everyone, and how many recipients did not count because of that.
     pub fn common_causes(&self) -> (u64, u64) {
         self.common
     }
 
-    /// Accounts that gave way, and the recipients that they had accepted.
+    /// The accounts that were dropped, and how many recipients they had.
     pub fn given_way(&self) -> (u64, u64) {
         self.given_way
     }
@@ -602,7 +608,7 @@ mod tests {
         }
     }
 
-    /// Lives and deaths by the second: `+` accepted, `-` invalid, `.` refused otherwise, a blank nothing.
+    /// One character per step: `+` accepted, `-` invalid, `.` refused otherwise, a blank nothing.
     fn tried(line: &str, step: u64) -> Tally {
         let mut trial = Trial::new(grid(), None);
         for (place, c) in line.chars().enumerate() {
@@ -627,9 +633,10 @@ mod tests {
         assert_eq!((tally.accepted, tally.invalid, tally.refused), (6, 12, 1));
         assert_eq!(seconds(tally.tried.limits[0]), Some((10, 5, 5)));
         assert_eq!(seconds(tally.tried.limits[1]), Some((15, 5, 10)));
-        // 7 x ln 6 = 12.5; the four accepted ones between take 1.2 off.
+        // 7 x ln 6 = 12.5; the four accepted ones in between subtract 1.2.
         assert_eq!(seconds(tally.tried.alarms[0]), Some((13, 5, 8)));
-        // The limit of 5 comes before the alarm; at 10 the one accepted in probation has not gone out.
+        // The limit of 5 comes before the alarm; at 10 the recipient accepted during probation has not been reached
+        // yet.
         assert_eq!(tally.tried.both, [[Some(5)], [Some(5)]]);
         assert_eq!((tally.busiest(), tally.days()), ((12, 6), 1));
         assert_eq!(tally.curve.points().len(), 12);
@@ -637,20 +644,20 @@ mod tests {
 
     #[test]
     fn probation_delays_and_lets_go() {
-        // The alarm comes with the 7th, at 60 s. What is accepted at 70 and 80 is due 30 minutes later.
+        // The alarm comes with the 7th, at 60 s. What is accepted at 70 and 80 s is due 30 minutes later.
         let mut line = "-------++".to_owned();
         line.push_str(&" ".repeat(170));
         line.push_str("+++---");
         let tally = tried(&line, 10);
         assert_eq!(seconds(tally.tried.alarms[0]), Some((60, 0, 7)));
         assert_eq!(seconds(tally.tried.limits[1]), Some((1_840, 5, 10)));
-        // At 1,840 s the first has gone out, being due at 1,870: no; it has not.
+        // At 1,840 s the first, which is due at 1,870 s, has not been sent.
         assert_eq!(tally.tried.both[1], [Some(0)]);
         let later = tried(&line.replace("+++---", "          +++---"), 10);
         assert_eq!(later.tried.both[1], [Some(5)], "both were due, and probation was over");
     }
 
-    /// By three accounts in turns, one each 10 s: recipients of a domain that is down, and of others.
+    /// Three accounts take turns, every 10 s: recipients at a domain that is down, and others.
     fn wave(outage: &str) -> Trial {
         let own = |_: &Account| {
             let course = Course { limits: vec![10], ..grid().course() };
@@ -668,7 +675,7 @@ mod tests {
 
     #[test]
     fn what_a_domain_refuses_that_refuses_everybody_does_not_count() {
-        // Each has one that is truly dead. The twentieth refusal takes back the nineteen before it.
+        // Each account has one that is really dead. The twentieth refusal takes back the nineteen before it.
         let trial = wave(&("ddd".to_owned() + &"-".repeat(100)));
         assert_eq!(trial.common_causes(), (1, 100));
         for (account, tally) in trial.tallies() {
@@ -683,11 +690,11 @@ mod tests {
             assert_eq!(tally.curve.points().last().map(|(_, count)| *count), Some(1));
             assert!(tally.recent.len() <= 1);
         }
-        // Somebody exists there: thieves, all three.
+        // Somebody exists there, so all three are thieves.
         let trial = wave(&("+++".to_owned() + &"-".repeat(54)));
         assert_eq!(trial.common_causes(), (0, 0));
         assert!(trial.tallies().all(|(_, tally)| tally.is_suspicious() && tally.invalid == 18));
-        // It is up again, and counts again.
+        // The domain works again, and its refusals count again.
         let trial = wave(&("-".repeat(40) + "+" + &"-".repeat(40)));
         assert_eq!(trial.common_causes(), (1, 40));
         assert_eq!(trial.tallies().map(|(_, tally)| tally.invalid).sum::<u64>(), 40);
