@@ -1,8 +1,8 @@
-//! The mail log: one method an event, one line a call, never a password.
+//! The mail log: one method per event, one line per call, never a password.
 //!
-//! Every line of a session carries its session id. What a client or an upstream wrote goes into fields alone, never into the
-//! message, and is cleaned of control characters by the formatter (JSON) or here (text). [`replay`](crate::replay) reads some of
-//! the lines again: a test of its own fails where they are worded anew.
+//! Every line of a session has its session id. Text from clients or the upstream appears only in fields, never in the
+//! message, and is cleaned of control characters by the formatter (JSON) or here (text). [`replay`](crate::replay)
+//! parses some of the lines; a test of its own fails if their wording changes.
 
 mod bounds;
 pub mod json;
@@ -34,7 +34,7 @@ use crate::visible::is_unsafe;
 /// How often [`left_out`] is to be called.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// Of the lines that strangers can cause.
+/// Limits the lines that strangers can cause.
 static BOUNDS: Bounds = Bounds::new();
 
 /// The lines of one session.
@@ -44,7 +44,7 @@ pub struct SessionLog {
     client: Client,
 }
 
-/// Where a client connected from.
+/// A client's address.
 #[derive(Debug, Clone, Copy)]
 struct Client(SocketAddr);
 
@@ -68,21 +68,21 @@ impl fmt::Display for Client {
 /// What a line about a message says.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageFacts<'a> {
-    /// Who is responsible.
+    /// The responsible account.
     pub account: &'a Account,
-    /// `MAIL FROM:`, without brackets.
+    /// The address of `MAIL FROM:`, without brackets.
     pub sender: &'a str,
     /// Its Message-ID, with brackets.
     pub message_id: Option<&'a str>,
-    /// Recipients that the client was told 250 for.
+    /// The recipients that were accepted with 250.
     pub accepted: &'a [&'a str],
-    /// All others.
+    /// All other recipients.
     pub refused: &'a [&'a str],
-    /// Octets, as it arrived.
+    /// The size in octets, as the message arrived.
     pub size: u64,
 }
 
-/// Text from outside for a log line: what is unsafe to show becomes `?`.
+/// Text from outside for a log line: characters that are unsafe to show become `?`.
 pub fn clean(text: &str) -> String {
     if is_clean_ascii(text) {
         return text.to_owned();
@@ -90,13 +90,13 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect()
 }
 
-/// A reply of the upstream's, which may quote a stranger.
+/// A reply of the upstream, which may quote a stranger.
 fn said(reply: &Reply) -> String {
     let text = reply.to_string();
     if is_clean_ascii(&text) { text } else { clean(&text) }
 }
 
-/// What nearly all text is.
+/// Nearly all text is.
 fn is_clean_ascii(text: &str) -> bool {
     text.bytes().fold(true, |clean, octet| clean & matches!(octet, b' '..=b'~'))
 }
@@ -117,7 +117,7 @@ fn list(addresses: &[&str]) -> String {
 }
 
 impl SessionLog {
-    /// For one session.
+    /// Creates the log of one session.
     pub fn new(id: SessionId, client: SocketAddr) -> Self {
         Self { id, client: Client(client) }
     }
@@ -127,12 +127,12 @@ impl SessionLog {
         debug!(session = %self.id, client = %self.client, tls, relay_host, "connected");
     }
 
-    /// TLS is up.
+    /// The session is encrypted.
     pub fn encrypted(&self, version: &str, cipher: &str) {
         debug!(session = %self.id, client = %self.client, version, cipher, "encrypted");
     }
 
-    /// The client sent credentials on cleartext.
+    /// The client sent credentials in cleartext.
     pub fn credentials_exposed(&self) {
         if !BOUNDS.admit(Kind::CredentialsExposed, self.client.ip()) {
             return;
@@ -146,7 +146,7 @@ impl SessionLog {
         info!(session = %self.id, client = %self.client, %account, mechanism, "authenticated");
     }
 
-    /// A user logged in once more than he may.
+    /// A user exceeded the limit on sessions.
     pub fn too_many_sessions(&self, account: &Account) {
         if !BOUNDS.admit(Kind::AccountCrowded, self.client.ip()) {
             return;
@@ -154,9 +154,9 @@ impl SessionLog {
         warn!(session = %self.id, client = %self.client, %account, "too many sessions of one account: client turned away");
     }
 
-    /// A log-in failed.
+    /// A login failed.
     ///
-    /// What the client chose stands behind what it did not: `contrib/fail2ban` reads this line from its beginning.
+    /// What the client chose comes last: `contrib/fail2ban` parses this line from its beginning.
     pub fn authentication_failed(&self, mechanism: &str, name: Option<&str>, why: &str, counted: bool) {
         if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
             return;
@@ -165,7 +165,7 @@ impl SessionLog {
         warn!(session = %self.id, client = %self.client, counted, mechanism, user, why, "authentication failed");
     }
 
-    /// A log-in was not tried. To be read as [`Self::authentication_failed`] is.
+    /// A login was not tried. Parsed in the same way as [`Self::authentication_failed`].
     pub fn authentication_put_off(&self, mechanism: &str, name: Option<&str>) {
         if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
             return;
@@ -190,24 +190,24 @@ impl SessionLog {
         }
     }
 
-    /// An invalid recipient counted.
+    /// An invalid recipient was counted.
     pub fn counted(&self, account: &Account, recipient: &str, count: u32, limit: u32) {
         info!(session = %self.id, %account, recipient = clean(recipient), count, limit, "invalid recipient");
     }
 
-    /// The account is blocked now.
+    /// The account has been blocked.
     pub fn blocked(&self, account: &Account, recipient: &str, limit: u32) {
         warn!(session = %self.id, client = %self.client, %account, recipient = clean(recipient), limit,
             "account blocked: it reached the limit of invalid recipients");
     }
 
-    /// The sequential test alarmed, and that blocks.
+    /// The sequential test raised an alarm, which blocked the account.
     pub fn blocked_by_alarm(&self, account: &Account, block: &Block) {
         warn!(session = %self.id, client = %self.client, %account, why = block.reason.as_deref().map(clean),
             "account blocked: the sequential test of its recipients alarmed");
     }
 
-    /// The sequential test alarmed: what the account sends is delayed.
+    /// The sequential test raised an alarm: the account's messages are delayed.
     pub fn probation(&self, account: &Account, alarm: Alarm, until: Timestamp) {
         let what = match alarm {
             Alarm::First => {
@@ -220,19 +220,19 @@ impl SessionLog {
         warn!(session = %self.id, client = %self.client, %account, %until, "{what}");
     }
 
-    /// The sequential test alarmed, and that does nothing by itself.
+    /// The sequential test raised an alarm, without further consequence.
     pub fn suspected(&self, account: &Account) {
         warn!(session = %self.id, client = %self.client, %account,
             "account suspected: the sequential test of its recipients alarmed; nothing is done");
     }
 
-    /// The sequential test alarmed for an account that is observed or exempt.
+    /// The sequential test raised an alarm for an account that is observed or exempt.
     pub fn would_alarm(&self, account: &Account) {
         warn!(session = %self.id, client = %self.client, %account,
             "the sequential test of an account's recipients alarmed, but it is observed or exempt");
     }
 
-    /// The account would be blocked, were it not observed or exempt.
+    /// The account would have been blocked, were it not observed or exempt.
     pub fn would_block(&self, account: &Account, limit: u32) {
         warn!(session = %self.id, client = %self.client, %account, limit,
             "account would have been blocked: it reached the limit of invalid recipients, but is observed or exempt");
@@ -243,19 +243,19 @@ impl SessionLog {
         warn!(session = %self.id, client = %self.client, at = what, fault = clean(fault), "upstream failed");
     }
 
-    /// The upstream was not asked, for want of something of our own; `why` says what to do.
+    /// The upstream was not asked, for lack of a resource of ours; `why` says what to do.
     pub fn starved(&self, what: &str, why: &str) {
         error!(session = %self.id, client = %self.client, at = what, why = clean(why),
             "the upstream could not be connected to, through no fault of its own; the client was told to try again");
     }
 
-    /// The upstream gave more replies than it was asked for, and some of them were taken for answers.
+    /// The upstream sent more replies than commands, and some of them were taken for answers.
     pub fn in_doubt(&self, account: &Account) {
         error!(session = %self.id, client = %self.client, %account,
             "the upstream gave more replies than it was asked for: refusals in this transaction may have been counted for recipients that exist; it is not relayed, and the client will be told to try again");
     }
 
-    /// The upstream took the message, or refused it at its end.
+    /// The upstream accepted the message, or refused it at its end.
     pub fn relayed(&self, facts: &MessageFacts<'_>, reply: &Reply) {
         let what = if reply.is_positive() { "message relayed" } else { "message refused by the upstream" };
         info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
@@ -263,14 +263,14 @@ impl SessionLog {
             size = facts.size, reply = %said(reply), "{what}");
     }
 
-    /// The upstream did not answer at the end of data.
+    /// The upstream did not reply to the end of data.
     pub fn ambiguous(&self, facts: &MessageFacts<'_>, fault: &str) {
         error!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
             message_id = facts.message_id.map(clean), accepted = list(facts.accepted), fault = clean(fault),
             "no reply to the end of data: the message may have been accepted; the client was told to try again");
     }
 
-    /// A message is in the quarantine.
+    /// A message was parked.
     pub fn parked(&self, facts: &MessageFacts<'_>, id: QuarantineId, told: Option<&str>, why: &str) {
         info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
             message_id = facts.message_id.map(clean), accepted = list(facts.accepted), refused = list(facts.refused),
@@ -283,25 +283,25 @@ impl SessionLog {
             "{} could not be parked; the client was told to try again", to_be_parked(reason));
     }
 
-    /// A message had come whole, and nobody had decided where it goes.
+    /// A complete message had no route.
     pub fn nowhere_to_go(&self, account: &Account) {
         error!(session = %self.id, client = %self.client, %account,
             "a message had no route: this is a defect of Gatepost's, please report it; the client was told to try again");
     }
 
-    /// A message was to be delayed, and goes upstream at once.
+    /// A message was to be delayed, but is sent upstream at once.
     pub fn not_delayed(&self, account: &Account, why: &str) {
         warn!(session = %self.id, client = %self.client, %account, why = clean(why),
             "message of an account on probation could not be parked, and is relayed at once");
     }
 
-    /// A message was to be delayed, then to go upstream at once, and could not be read back.
+    /// A message was to be delayed, but could not be read back to be sent upstream instead.
     pub fn not_kept(&self, account: &Account, why: &str) {
         error!(session = %self.id, client = %self.client, %account, why = clean(why),
             "message of an account on probation could neither be parked nor relayed; the client was told to try again");
     }
 
-    /// A message was not taken, by our own decision.
+    /// A message was refused by Gatepost itself.
     pub fn rejected(&self, account: &Account, why: &str) {
         info!(session = %self.id, client = %self.client, %account, why, "message not accepted");
     }
@@ -311,7 +311,7 @@ impl SessionLog {
         error!(session = %self.id, client = %self.client, "session task panicked: the connection was cut");
     }
 
-    /// What came was no SMTP.
+    /// The client did not speak SMTP.
     pub fn other_protocol(&self, what: &str) {
         if !BOUNDS.admit(Kind::OtherProtocol, self.client.ip()) {
             return;
@@ -320,18 +320,18 @@ impl SessionLog {
             "connection closed: the client speaks another protocol");
     }
 
-    /// MAIL with a sender address that is not the account's.
+    /// MAIL had a sender address that the account may not use.
     pub fn foreign_sender(&self, account: &Account, sender: &str) {
         info!(session = %self.id, client = %self.client, %account, sender = clean(sender), "sender address refused");
     }
 
-    /// The session is over.
+    /// The session has ended.
     pub fn disconnected(&self, why: &str) {
         debug!(session = %self.id, client = %self.client, why = clean(why), "disconnected");
     }
 }
 
-/// A message that was to be parked for this reason.
+/// How the log describes a message that was to be parked for this reason.
 fn to_be_parked(reason: ParkReason) -> &'static str {
     match reason {
         ParkReason::Blocked => "message of a blocked account",
@@ -343,16 +343,16 @@ fn to_be_parked(reason: ParkReason) -> &'static str {
     }
 }
 
-/// Which alarm of the sequential test it is.
+/// The kind of an alarm of the sequential test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alarm {
-    /// Probation begins with it.
+    /// It begins a probation.
     First,
-    /// Probation lasts longer.
+    /// It prolongs a probation.
     Further,
 }
 
-/// A parked message was released, or a release was tried. `session` and `client` are those that brought it.
+/// A parked message was released, or that was tried. `session` and `client` are those with which it arrived.
 pub fn released(report: &Report, envelope: &Envelope) {
     let addresses = |list: &[(String, Reply)]| {
         list.iter()
@@ -365,36 +365,36 @@ pub fn released(report: &Report, envelope: &Envelope) {
         quarantine_id = %report.id, outcome = ?report.outcome, delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
 }
 
-/// A message of an account on probation has waited for as long as it was to.
+/// A delayed message of an account on probation has become due.
 pub fn delay_over(envelope: &Envelope) {
     info!(quarantine_id = %envelope.id, account = %envelope.account, arrived = %envelope.parked,
         "the delay of a parked message is over: it goes out by itself");
 }
 
-/// A message was about to go out by itself when its account was blocked.
+/// A delayed message was kept because its account had been blocked.
 pub fn kept_by_block(envelope: &Envelope) {
     info!(quarantine_id = %envelope.id, account = %envelope.account,
         "a message that was about to go out by itself waits for an operator: its account was blocked meanwhile");
 }
 
-/// What the upstream answered to a release is not on disk.
+/// The upstream's reply to a release could not be written to disk.
 pub fn release_not_noted(id: QuarantineId, why: &str) {
     error!(quarantine_id = %id, why = clean(why),
         "what the upstream answered to a release cannot be written down; it is tried again each second, and the message is held meanwhile");
 }
 
-/// It is now.
+/// Such a reply has been written to disk.
 pub fn release_noted(id: QuarantineId) {
     info!(quarantine_id = %id, "what the upstream answered to a release is written down");
 }
 
-/// The service ends before it is.
+/// The service ends before such a reply could be written.
 pub fn release_forgotten(id: QuarantineId, why: &str) {
     error!(quarantine_id = %id, why = clean(why),
         "what the upstream answered to a release could not be written down before the end: who took the message may get it again");
 }
 
-/// A release that is due could not be tried, or not be brought to its end.
+/// A due release could not be tried or not be completed.
 pub fn release_failed(id: QuarantineId, why: &str) {
     warn!(quarantine_id = %id, why = clean(why), "release did not succeed");
 }
@@ -404,7 +404,7 @@ pub fn digest_sent(messages: u64, accounts: usize, expiring: u64) {
     info!(messages, accounts, expiring, "digest of the quarantine written");
 }
 
-/// A digest could not be written, or not be noted.
+/// A digest could not be written or noted.
 pub fn digest_failed(why: &str) {
     error!(
         why = clean(why),
@@ -412,47 +412,47 @@ pub fn digest_failed(why: &str) {
     );
 }
 
-/// What earlier digests announced cannot be read.
+/// The record of earlier digests cannot be read.
 pub fn digests_unreadable(why: &str) {
     error!(why = clean(why), "it is not known which digests went out");
 }
 
-/// An account's block is to be lifted, and what it has parked could not be kept from going out.
+/// A block is due to be lifted, but what the account has parked could not be kept from being sent.
 pub fn lapse_postponed(account: &Account, why: &str) {
     error!(%account, why = clean(why), "account stays blocked although unblock_after is over: its parked mail could not be held back");
 }
 
-/// What fell due while its account is blocked could not be held back for good.
+/// A message that became due while its account is blocked could not be kept permanently.
 pub fn not_kept(account: &Account, why: &str) {
     error!(%account, why = clean(why), "mail that fell due while its account is blocked could not be held back for good; it is tried again");
 }
 
-/// An automatic block was lifted, since its time was over.
+/// An automatic block was lifted because its time was over.
 pub fn lapsed(account: &Account, blocked_at: Timestamp, parked: u64) {
     warn!(%account, %blocked_at, parked, "account unblocked: [limit] unblock_after is over; what is parked stays so");
 }
 
-/// A parked message had been kept for as long as the configuration says.
+/// A parked message expired.
 pub fn expired(id: QuarantineId) {
     info!(quarantine_id = %id, "parked message expired and was removed");
 }
 
-/// The service is up.
+/// The service has started.
 pub fn serving(version: &str, hostname: &str) {
     info!(version, hostname, "gatepost is serving");
 }
 
-/// One socket is bound.
+/// A socket was bound.
 pub fn listening(address: SocketAddr, tls: &str) {
     info!(%address, tls, "listening");
 }
 
-/// `[::]` was asked for, and the machine has no IPv6.
+/// `[::]` is configured, but the machine has no IPv6.
 pub fn no_ipv6(address: SocketAddr) {
     warn!(%address, "this machine has no IPv6: listening on 0.0.0.0 instead");
 }
 
-/// The system could not take a connection.
+/// The system could not accept a connection.
 pub fn accept_failed(address: SocketAddr, why: &str) {
     if BOUNDS.admit(Kind::AcceptFailed, address.ip()) {
         error!(%address, why, "a connection could not be taken; raise the limit of file descriptors if they ran out");
@@ -466,7 +466,7 @@ pub fn too_many_connections(client: SocketAddr) {
     }
 }
 
-/// Tells how many lines were left out, so that strangers do not fill the log. To be called each [`MINUTE`].
+/// Logs how many lines were left out, so that strangers do not fill the log. To be called each [`MINUTE`].
 pub fn left_out() {
     for LeftOut { kind, origin, lines } in BOUNDS.turn() {
         let client = origin.as_ref().map(Account::as_str);
@@ -505,18 +505,18 @@ pub fn left_out() {
     }
 }
 
-/// A client did not get as far as TLS.
+/// A client's TLS handshake failed.
 pub fn handshake_failed(client: SocketAddr, why: &str) {
     debug!(%client, why = clean(why), "TLS handshake failed");
 }
 
-/// A self-signed certificate was made.
+/// A self-signed certificate was generated.
 pub fn self_signed(certificate: &Path) {
     warn!(certificate = %certificate.display(),
         "NO CERTIFICATE WAS FOUND: a self-signed one was made; clients will not trust it. Put your own there, or set [tls]");
 }
 
-/// The upstream could not be asked what it offers.
+/// The upstream's offers could not be queried.
 pub fn upstream_unreachable(address: &str, fault: &str) {
     warn!(
         upstream = address,
@@ -525,17 +525,17 @@ pub fn upstream_unreachable(address: &str, fault: &str) {
     );
 }
 
-/// One of several upstreams could not be asked what it offers.
+/// The offers of one of several upstreams could not be queried.
 pub fn upstream_left_out(address: &str, fault: &str) {
     warn!(upstream = address, fault = clean(fault), "an upstream does not answer; the others take its mail");
 }
 
-/// An upstream that did not answer does.
+/// An upstream answers again.
 pub fn upstream_answers(address: &str) {
     info!(upstream = address, "the upstream answers again");
 }
 
-/// The upstream does not let us say who the client is.
+/// The upstream does not offer XCLIENT, so that it cannot learn who the client is.
 pub fn no_xclient(address: &str) {
     warn!(
         upstream = address,
@@ -548,7 +548,7 @@ pub fn users_reloaded(users: usize, ended: &[String]) {
     info!(users, ended = ended.join(","), "users file read anew; the sessions of changed users end");
 }
 
-/// Users who cannot log in; `first` says who and why of some.
+/// Some users cannot log in; `first` names some of them and why.
 pub fn users_shut_out(users: usize, first: &[(String, String)]) {
     let first: Vec<String> = first.iter().map(|(name, why)| clean(&format!("{name}: {why}"))).collect();
     warn!(
@@ -558,19 +558,19 @@ pub fn users_shut_out(users: usize, first: &[(String, String)]) {
     );
 }
 
-/// There are users, and no mechanism for them.
+/// There are users, but no mechanism that all of them can use.
 pub fn nobody_can_log_in() {
     error!(
         "NOBODY CAN LOG IN: AUTH is not offered, since no mechanism would do for the users of the file; see `gatepost check`"
     );
 }
 
-/// A new users file is refused.
+/// A new users file was refused.
 pub fn users_refused(why: &str) {
     error!(why = clean(why), "the new users file is refused; the old one stays in force");
 }
 
-/// The notice of a block by the limit is in the outbox; with nobody to send it to, this line is the notice.
+/// The notice of a block by the limit is in the outbox; without a recipient for it, this line is the notice.
 pub fn block_told(account: &Account, to: &[String]) {
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     if to.is_empty() {
@@ -580,7 +580,7 @@ pub fn block_told(account: &Account, to: &[String]) {
     }
 }
 
-/// The notice that a probation began is in the outbox; with nobody to send it to, the line about that is the notice.
+/// The notice of a probation is in the outbox; without a recipient for it, this line is the notice.
 pub fn probation_told(account: &Account, to: &[String]) {
     if !to.is_empty() {
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
@@ -593,12 +593,12 @@ pub fn senders_reloaded(accounts: usize) {
     info!(accounts, "senders file read anew");
 }
 
-/// A new senders file is refused.
+/// A new senders file was refused.
 pub fn senders_refused(why: &str) {
     error!(why = clean(why), "the new senders file is refused; the old one stays in force");
 }
 
-/// A connection from a proxy's network did not begin as one must.
+/// A connection from a proxy's network did not begin with a PROXY header.
 pub fn no_proxy_header(peer: SocketAddr, why: &str) {
     warn!(%peer, why = clean(why),
         "connection closed: it came from a network in [[listen]] proxy_protocol and had no PROXY header to go by");
@@ -612,17 +612,17 @@ pub fn ledger_trouble(why: &str) {
     );
 }
 
-/// The database was damaged or missing, and what was done.
+/// The database was damaged or missing; says what was done.
 pub fn ledger_mended(sentence: &str) {
     error!(what = clean(sentence), "the ledger had to be mended");
 }
 
-/// They can again.
+/// Counts and blocks can be written again.
 pub fn ledger_recovered() {
     info!("the ledger is written again");
 }
 
-/// Messages in the quarantine that cannot be read, found at the start.
+/// Unreadable messages were found in the quarantine at start-up.
 pub fn quarantine_unreadable(messages: u64) {
     warn!(
         messages,
@@ -630,23 +630,23 @@ pub fn quarantine_unreadable(messages: u64) {
     );
 }
 
-/// A message was removed at the start, since it had no envelope.
+/// A message without an envelope was removed at start-up.
 pub fn quarantine_swept(swept: &Swept) {
     warn!(id = %swept.id, size = swept.size, "{swept}");
 }
 
-/// So many more.
+/// This many more messages were removed.
 pub fn quarantine_swept_more(messages: usize) {
     warn!(messages, "further messages without an envelope were removed");
 }
 
-/// A domain refuses everybody.
+/// A domain refuses everyone.
 pub fn common_cause(cause: &Cause) {
     warn!(domain = clean(&cause.domain), since = %cause.since,
         "common cause: this domain refused the recipients of several accounts and accepted none, so its answers do not count; is it down, or are we not welcome there?");
 }
 
-/// It no longer does so, or was not asked for a while.
+/// A domain no longer refuses everyone, or was not asked for a while.
 pub fn common_cause_over(cause: &Cause) {
     info!(domain = clean(&cause.domain), since = %cause.since, uncounted = cause.answers,
         "common cause over: the answers of this domain count again");
@@ -660,7 +660,7 @@ pub fn quarantine_nearly_full(messages: u64, octets: u64, max: u64) {
     );
 }
 
-/// The upstream seems to accept everybody.
+/// The upstream seems to accept every recipient.
 pub fn blind(blindness: Blindness) {
     let (whose, whom) = match blindness {
         Blindness::Everybody => ("", "everybody"),
@@ -671,17 +671,17 @@ pub fn blind(blindness: Blindness) {
     );
 }
 
-/// A defect of ours, or of a library's; whether it was caught is for others to say.
+/// A defect, ours or a library's; whether it was caught is logged elsewhere.
 pub fn panicked(at: &str, why: &str) {
     error!(at, why = clean(why), "panic: this is a defect of Gatepost's, please report it");
 }
 
-/// Nobody is let in any more.
+/// The service is shutting down and accepts no more clients.
 pub fn shutting_down(sessions: usize) {
     info!(sessions, "shutting down: what is under way is finished first");
 }
 
-/// The end.
+/// The service has ended.
 pub fn stopped(left: usize) {
     if left == 0 {
         info!("stopped");
@@ -690,16 +690,16 @@ pub fn stopped(left: usize) {
     }
 }
 
-/// The target of audit lines, which are logged whatever `[log] level` leaves out.
+/// The target of audit lines, which are logged at any `[log] level`.
 pub const AUDIT: &str = "gatepost_audit";
 
-/// A command of an operator's.
+/// An operator gave a command.
 pub fn audit(line: &AuditLine) {
     info!(target: AUDIT, time = %line.time, user = line.user, command = line.command, object = line.object, outcome = line.outcome,
         "audit");
 }
 
-/// Lines of commands given while the service was down could not be read.
+/// Lines of commands that were given while the service was down could not be read.
 pub fn audit_lines_left(why: &str) {
     error!(why = clean(why), "audit lines of commands given while gatepost was down could not be logged");
 }
@@ -709,7 +709,7 @@ pub fn control_failed(why: &str) {
     error!(why = clean(why), "the control socket failed; commands cannot reach this process any more");
 }
 
-/// What became of a mail of ours.
+/// Something happened to a mail of our own.
 pub fn outbox(event: &Event) {
     match event {
         Event::Sent { id, kind: MailKind::Event, to, reply } => {
@@ -736,12 +736,12 @@ pub fn outbox(event: &Event) {
     }
 }
 
-/// Nothing is sent from the outbox.
+/// The outbox sends nothing.
 pub fn outbox_failed(why: &str) {
     error!(why = clean(why), "the outbox cannot send: notices and DSNs wait");
 }
 
-/// Events are signed with a secret that was made just now.
+/// A secret for signing events was generated.
 pub fn webhook_secret_made(file: &Path) {
     info!(file = %file.display(), "[notify] webhook_secret_file is empty: events are signed with the secret in this new file");
 }
@@ -751,17 +751,17 @@ pub fn notice_postponed(why: &str) {
     error!(why = clean(why), "a notice could not be written; it is tried again until it can");
 }
 
-/// A task of ours ended as it must not.
+/// A task of ours ended although it must not.
 pub fn task_failed(task: &str, why: &str) {
     error!(task, why = clean(why), "a task failed; this is a fault in gatepost, please report it");
 }
 
-/// The certificate was read anew.
+/// A certificate was read anew.
 pub fn certificate_reloaded(certificate: &Path) {
     info!(certificate = %certificate.display(), "certificate read anew");
 }
 
-/// A certificate will end soon, or has ended.
+/// A certificate expires soon, or has expired.
 pub fn certificate_expires(certificate: &Path, not_after: Timestamp, now: Timestamp) {
     let certificate = certificate.display();
     if not_after <= now {
@@ -777,7 +777,7 @@ pub fn certificate_refused(why: &str) {
     error!(why = clean(why), "the new certificate is refused; the old one stays in force");
 }
 
-/// SIGHUP: what was read anew is in force, but for these tables.
+/// SIGHUP: the new configuration is in force, except for these tables.
 pub fn reloaded(waiting: &[&str]) {
     if waiting.is_empty() {
         info!("configuration and certificates read anew");
@@ -789,17 +789,17 @@ pub fn reloaded(waiting: &[&str]) {
     }
 }
 
-/// SIGHUP: what was read anew cannot be used.
+/// SIGHUP: the new configuration cannot be used.
 pub fn reload_refused(why: &str) {
     error!(why = clean(why), "the new configuration is refused as a whole; the old one stays in force");
 }
 
-/// Files are not restricted.
+/// Access to files is not restricted.
 pub fn no_sandbox(why: &str) {
     warn!(why = clean(why), "no sandbox: the process sees every file that its user may see");
 }
 
-/// Nobody said as whom to run.
+/// No user to run as is configured.
 pub fn runs_as_root() {
     warn!("running as root; set [process] user, or start it as a user of its own");
 }

@@ -1,8 +1,8 @@
-//! How many lines strangers can cause: so many a minute of one kind, then a number alone.
+//! Limits the log lines that strangers can cause: some lines a minute of each kind, then only a count.
 //!
-//! Without it whoever can connect fills the disk of the log at the rate of his line. The first lines come at once; once a minute
-//! [`Bounds::turn`] tells what was left out, and all begins anew. Memory is bounded too: of very many addresses the
-//! later ones share one allowance.
+//! Otherwise anyone who can connect could fill the log's disk at network speed. The first lines are written at once;
+//! once a minute [`Bounds::turn`] returns what was left out and resets the counts. Memory is bounded too: beyond a
+//! certain number of addresses, further ones share one allowance.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,32 +10,32 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::account::Account;
 
-/// So many addresses (IPv6: /64) have an allowance of their own.
+/// How many addresses (IPv6: /64) have an allowance of their own.
 const ADDRESSES: usize = 1_000;
 
-/// What a line is about.
+/// The kinds of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// Too many connections.
+    /// A connection was turned away.
     TurnedAway,
     /// The system could not take a connection.
     AcceptFailed,
-    /// A log-in failed.
+    /// A login failed.
     AuthenticationFailed,
-    /// Credentials came on cleartext.
+    /// Credentials were sent in cleartext.
     CredentialsExposed,
-    /// Too many sessions of an account.
+    /// An account has too many sessions.
     AccountCrowded,
-    /// What came was no SMTP.
+    /// The client did not speak SMTP.
     OtherProtocol,
 }
 
 impl Kind {
-    /// Lines a minute: of all clients together, or of each address.
+    /// The lines a minute, of all clients together or of each address.
     fn allowance(self) -> (u32, Of) {
         match self {
             Self::TurnedAway | Self::AcceptFailed => (1, Of::All),
-            // Whoever counts them (fail2ban) has seen enough by then.
+            // A program that counts them (fail2ban) has seen enough by then.
             Self::AuthenticationFailed
             | Self::CredentialsExposed
             | Self::AccountCrowded
@@ -50,16 +50,16 @@ enum Of {
     Each,
 }
 
-/// Lines that were left out.
+/// The lines that were left out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
     pub(super) kind: Kind,
-    /// From whom; `None`: from several.
+    /// The client; `None` for several clients.
     pub(super) origin: Option<Account>,
     pub(super) lines: u64,
 }
 
-/// The lines of this minute.
+/// The counts of the current minute.
 pub(super) struct Bounds {
     lines: Mutex<BTreeMap<(Kind, Option<Account>), u64>>,
 }
@@ -69,7 +69,7 @@ impl Bounds {
         Self { lines: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Counts a line; whether it is to be written.
+    /// Counts a line; returns whether it is to be written.
     pub(super) fn admit(&self, kind: Kind, client: IpAddr) -> bool {
         let (most, of) = kind.allowance();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +80,7 @@ impl Bounds {
         *line <= u64::from(most)
     }
 
-    /// What was left out since the last time; begins anew.
+    /// Returns what was left out since the last call, and resets the counts.
     pub(super) fn turn(&self) -> Vec<LeftOut> {
         let lines = std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
         let left = lines.into_iter().filter_map(|((kind, origin), lines)| {

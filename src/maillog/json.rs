@@ -1,7 +1,8 @@
-//! A line of the log as one JSON object: time, level, message, and the fields side by side.
+//! A log line as one JSON object: time, level, message, and the fields beside them.
 //!
-//! What tracing-subscriber's own JSON format says, with its keys in its order, written straight into the line: there is at
-//! least one for each message, and its way over a map and texts of each value cost as much as all the rest of the log.
+//! The output is that of tracing-subscriber's own JSON format, keys in the same order, but written straight into the
+//! line. There is at least one line per message, and the original, with a map and a text for each value, cost as much
+//! as all the rest of the log.
 
 use std::fmt::{self, Write};
 
@@ -14,7 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::clock;
 use crate::decimal::Digits;
 
-/// To be given to a subscriber of tracing-subscriber.
+/// An event format for tracing-subscriber.
 pub struct JsonLines;
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -40,7 +41,7 @@ where
     }
 }
 
-/// Writes `,"name":value` for each.
+/// Writes `,"name":value` for each field.
 struct Fields<'a> {
     out: &'a mut dyn Write,
     outcome: fmt::Result,
@@ -50,7 +51,7 @@ impl Fields<'_> {
     fn put(&mut self, field: &Field, value: impl FnOnce(&mut dyn Write) -> fmt::Result) {
         let named = |out: &mut dyn Write| {
             out.write_str(",\"")?;
-            // A name in the source; `r#type` is how the source has to write `type`.
+            // The field's name in the source, where `type` has to be written `r#type`.
             let name = field.name();
             out.write_str(name.strip_prefix("r#").unwrap_or(name))?;
             out.write_str("\":")?;
@@ -103,7 +104,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// The inside of a JSON string (RFC 8259 7).
+/// Writes the inside of a JSON string (RFC 8259 7).
 struct Escaped<'a>(&'a mut dyn Write);
 
 impl Write for Escaped<'_> {
@@ -131,7 +132,7 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// Whether all of it stands in a JSON string as it is. Looked at to the end, which is quicker than to stop at the first that does not.
+/// Whether the text needs no escaping. Examines all of it, which is faster than stopping early.
 fn is_plain(text: &str) -> bool {
     text.bytes().fold(true, |plain, octet| plain & (octet >= b' ') & (octet != b'"') & (octet != b'\\'))
 }
@@ -145,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// What is logged meanwhile, as text.
+    /// Returns what is logged meanwhile, as text.
     fn logged(format: impl FnOnce(Arc<File>) -> Box<dyn Subscriber + Send + Sync>) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let subscriber = format(Arc::new(file.reopen().unwrap()));
@@ -180,7 +181,7 @@ mod tests {
         });
         assert_eq!(without_time(&ours), without_time(&theirs));
         assert_eq!(ours.lines().count(), 3);
-        // The order of the keys, for people.
+        // The order of the keys matters to people.
         let keys = |log: &str| -> Vec<String> {
             log.lines()
                 .next()
