@@ -1,6 +1,7 @@
-//! Who is responsible for a message: a user who authenticated, or a relay host.
+//! Accounts: who is responsible for a message, an authenticated user or a relay host.
 //!
-//! Written `user:NAME` or `host:ADDRESS`. An IPv6 host is its /64, an IPv4-mapped address is IPv4. Never empty, no control characters or blanks.
+//! Written `user:NAME` or `host:ADDRESS`. An IPv6 host is its /64, and an IPv4-mapped address is IPv4. Names are never
+//! empty and have no control characters or blanks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,25 +10,25 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest name that an account may have, in octets: it is part of keys, file names and headers.
+/// The longest name of an account, in octets: it becomes part of keys, file names and headers.
 pub const MAX_NAME: usize = 255;
 
-/// A text that names no account.
+/// Why a text does not name an account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAccount {
-    /// Nothing is left of the name.
+    /// The name is empty.
     #[error("an account's name is not empty")]
     Empty,
-    /// More than [`MAX_NAME`] octets.
+    /// The name has more than [`MAX_NAME`] octets.
     #[error("an account's name has at most {MAX_NAME} octets")]
     TooLong,
-    /// A blank or a control character.
+    /// The name has a blank or a control character.
     #[error("an account's name has no blanks and no control characters")]
     Blank,
-    /// `host:` and no IP address.
+    /// `host:` without an IP address.
     #[error("`host:` is followed by an IP address")]
     NotAnAddress,
-    /// `host:` and a network that is no account.
+    /// `host:` with a network that is not an account.
     #[error(
         "a relay host is its IPv4 address, or the /64 of its IPv6 address: host:ADDRESS, or host:ADDRESS/64 with IPv6"
     )]
@@ -46,7 +47,7 @@ pub struct Account {
 pub enum Kind<'a> {
     /// The SASL authentication identity, as the users file spells it.
     User(&'a str),
-    /// A relay host: its address, of IPv6 the first 64 bits.
+    /// A relay host: its address, or the first 64 bits of it if it is IPv6.
     Host(IpAddr),
 }
 
@@ -77,7 +78,7 @@ impl Account {
         Self { text: format!("host:{address}").into() }
     }
 
-    /// Which kind it is, and the name.
+    /// The kind of the account, with its name or address.
     pub fn kind(&self) -> Kind<'_> {
         if let Some(name) = self.text.strip_prefix("user:") {
             return Kind::User(name);
@@ -92,7 +93,8 @@ impl Account {
     }
 }
 
-/// `NAME` alone means `user:NAME`; `host:ADDRESS/64` is an IPv6 host as it is explained to people.
+/// `NAME` alone means `user:NAME`; `host:ADDRESS/64` is accepted for an IPv6 host, since that is how it is explained to
+/// people.
 impl FromStr for Account {
     type Err = NotAnAccount;
 

@@ -1,7 +1,7 @@
-//! The only place that asks what time it is.
+//! The clock: the only place that asks what time it is.
 //!
-//! Everything else takes a [`Timestamp`] as an argument, so that windows, due times and expiry can be tested
-//! without waiting. Formats: RFC 3339 for programs, RFC 5322 3.3 for headers.
+//! Everything else takes a [`Timestamp`] as an argument, so that windows, due times and expiry can be tested without
+//! waiting. Formats: RFC 3339 for programs, RFC 5322 3.3 for headers.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment in UTC, in whole milliseconds since the Unix epoch.
+/// A time in UTC, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
-/// The latest moment that the calendar can show: just short of the year 10000, whatever the time zone.
+/// The latest time that the calendar can show: just short of the year 10000 in any time zone.
 const LATEST_MILLIS: u64 = 253_402_207_200_000;
 
 impl Timestamp {
-    /// `millis` milliseconds after the Unix epoch; at the latest the end of the calendar.
+    /// The time `millis` milliseconds after the Unix epoch, at most the end of the calendar.
     pub const fn from_millis(millis: u64) -> Self {
         Self(if millis > LATEST_MILLIS { LATEST_MILLIS } else { millis })
     }
@@ -28,17 +28,17 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment and `duration` more.
+    /// This time plus `duration`.
     pub fn after(self, duration: Duration) -> Self {
         Self::from_millis(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// This moment less `duration`, at the earliest the epoch.
+    /// This time minus `duration`, at least the epoch.
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long it is since `earlier`; zero where that lies in the future.
+    /// The time since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -50,10 +50,10 @@ impl Timestamp {
         SAID.with(|said| said.of(self, form, str::to_owned))
     }
 
-    /// Reads an RFC 3339 date and time.
+    /// Parses an RFC 3339 date and time.
     ///
     /// # Errors
-    /// The text is no RFC 3339 date-time, or lies before 1970.
+    /// The text is not an RFC 3339 date-time, or is before 1970.
     pub fn parse_rfc3339(text: &str) -> Result<Self, String> {
         let parsed: jiff::Timestamp =
             text.parse().map_err(|_| format!("`{text}` is no RFC 3339 time such as 2026-11-24T16:05:28Z"))?;
@@ -78,12 +78,12 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The text of a second, made once: each message has several.
+/// A second with its text, cached because each message has several of them.
 #[derive(Default)]
 struct Said(Cell<Option<(u64, String)>>);
 
 impl Said {
-    /// `then` with the text that `form` makes of the second in which `moment` lies.
+    /// Returns `then` applied to the text that `form` makes of the second of `moment`.
     fn of<T>(
         &self,
         moment: Timestamp,
@@ -118,13 +118,13 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// The moment that the system calls so; `None` before 1970.
+/// Converts a system time; `None` before 1970.
 pub fn of(time: SystemTime) -> Option<Timestamp> {
     let elapsed = time.duration_since(UNIX_EPOCH).ok()?;
     Some(Timestamp::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// What time it is now. A clock before 1970 counts as the epoch.
+/// The current time. A clock before 1970 counts as the epoch.
 pub fn now() -> Timestamp {
     let now = of(SystemTime::now()).unwrap_or_default();
     #[cfg(feature = "fail-points")]
@@ -132,30 +132,30 @@ pub fn now() -> Timestamp {
     now
 }
 
-/// What time it was a while ago, by a clock that does not jump: what is done for good once a time has come is done by this one, so that
-/// a system clock which is ahead for a moment does no harm.
+/// A clock for irreversible actions, which lags behind and does not jump: such actions wait until their time has passed
+/// by this clock, so that a system clock which is briefly ahead does no harm.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// When it was looked, and what time it was, the oldest first.
+    /// When the clock was read, and what it said; the oldest first.
     looks: VecDeque<(Instant, Timestamp)>,
 }
 
 impl Settled {
-    /// How far back the clock must agree before something very old is removed.
+    /// How long the clock must have been consistent before something very old is removed.
     const WAIT: Duration = Duration::from_secs(3600);
-    /// For a younger thing: its age divided by this.
+    /// For something younger: its age divided by this.
     const DIVISOR: u32 = 100;
-    /// So many looks are kept for each wait.
+    /// How many readings are kept for each wait.
     const LOOKS: u32 = 8;
 
-    /// How far back the clock must agree, at the least, before what is `age` old is removed; an eighth and a look's distance more at
-    /// the most.
+    /// How long, at least, the clock must have been consistent before something of `age` is removed. It may be longer
+    /// by an eighth and the time between two readings.
     pub fn wait(age: Duration) -> Duration {
         (age / Self::DIVISOR).min(Self::WAIT)
     }
 
-    /// It is `now` at `at`, and it is about what is `age` old: the earliest time that it was at any look, from one a while ago to this
-    /// one; `None` where nobody has looked for so long.
+    /// Notes that the clock says `now` at `at`. Returns the earliest time that it has said from a wait ago until now,
+    /// for something of `age`; `None` if the readings do not go back that far.
     pub fn look(&mut self, at: Instant, now: Timestamp, age: Duration) -> Option<Timestamp> {
         let wait = Self::wait(age);
         let is_older = |than: Duration| {
@@ -198,7 +198,7 @@ mod tests {
             }
             assert!(settled.looks.len() <= 10);
         }
-        // At once, where there is nothing to wait for.
+        // At once if there is nothing to wait for.
         assert_eq!(Settled::default().look(begin, right(0), Duration::ZERO), Some(right(0)));
     }
 

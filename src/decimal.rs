@@ -1,11 +1,11 @@
 //! Numbers in decimal digits, without the machinery of `std::fmt`.
 //!
-//! Some dozen are written for each message, in replies, in header fields and in the log; `std::fmt` takes some hundred
-//! instructions for each.
+//! A dozen or more are written for each message, in replies, header fields and the log, and `std::fmt` takes some
+//! hundred instructions for each.
 
 use std::net::Ipv4Addr;
 
-/// As many as a `u64` can have.
+/// The most digits of a `u64`.
 const MOST: usize = 20;
 
 /// The digits of a number.
@@ -16,12 +16,12 @@ pub struct Digits {
 }
 
 impl Digits {
-    /// As few as there are; `0` for zero.
+    /// The shortest form; `0` for zero.
     pub fn of(number: u64) -> Self {
         Self::padded(number, 1)
     }
 
-    /// At least `width`, with zeros in front.
+    /// At least `width` digits, with leading zeros.
     pub fn padded(number: u64, width: usize) -> Self {
         let mut digits = [b'0'; MOST];
         let mut begin = MOST;
@@ -37,18 +37,18 @@ impl Digits {
         Self { digits, begin: begin.min(MOST.saturating_sub(width)) }
     }
 
-    /// As octets.
+    /// The digits as octets.
     pub fn as_bytes(&self) -> &[u8] {
         self.digits.get(self.begin..).unwrap_or_default()
     }
 
-    /// As text.
+    /// The digits as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 
-/// Appends `192.0.2.1`.
+/// Appends an IPv4 address such as `192.0.2.1`.
 pub fn push_ipv4(out: &mut String, address: Ipv4Addr) {
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {

@@ -1,10 +1,11 @@
-//! The digest: while mail waits in the quarantine, one mail an interval to the abuse desk, and no expiry without it.
+//! The digest: while messages wait in the quarantine, the abuse desk gets a mail at each interval, and nothing expires
+//! unannounced.
 //!
-//! A parked message is only removed once its time is over *and* a digest that announced it was durable in the outbox
-//! at least [`Digests::notice`] before: somebody must have had the time to read it. When digests went out, and what they announced,
-//! is in `DATA_DIR/digests`, written behind the outbox: a crash in between has the same digest sent twice, never an expiry
-//! that nobody was told of. What cannot be read there counts for nothing announced. With no `[notify] to`, and with
-//! `digest = "off"`, there are no digests, and expiry waits for none.
+//! A parked message is removed only if its time is over *and* a digest that announced it has been durable in the outbox
+//! for at least [`Digests::notice`], so that somebody had time to read it. `DATA_DIR/digests` records when digests were
+//! sent and what they announced. It is written after the outbox: a crash in between sends the same digest twice, but
+//! never lets anything expire unannounced. If it cannot be read, nothing counts as announced. Without `[notify] to`, or
+//! with `digest = "off"`, there are no digests, and expiry does not wait for them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,21 +18,21 @@ use crate::clock::{Settled, Timestamp};
 use crate::config::Config;
 use crate::durable;
 
-/// The file's name in the data folder.
+/// The name of the file in the data folder.
 const NAME: &str = "digests";
 /// The version that this Gatepost writes, and the newest that it reads.
 const VERSION: u32 = 1;
 /// How far ahead a digest looks (CONTRACT: what expires within three days).
 pub const HORIZON: Duration = Duration::from_secs(3 * 86_400);
-/// The longest time between a digest and the first expiry by it.
+/// The longest time between a digest and the expiry of what it announced.
 const LONGEST_NOTICE: Duration = Duration::from_secs(86_400);
 
-/// What may expire is looked for at least as often; that look goes by an earlier look's time.
+/// The longest time between two searches for what may expire; each goes by the time of an earlier one.
 const LOOK: Duration = Duration::from_secs(20);
-/// Two digests that such a share of the lag lies between are not told apart.
+/// Digests closer together than this share of the lag are merged.
 const NEAR: u32 = 16;
 
-/// When digests went out and what they announced. Cheap to clone.
+/// When digests were sent and what they announced. Cheap to clone.
 #[derive(Clone)]
 pub struct Digests {
     shared: Arc<Shared>,
@@ -45,7 +46,7 @@ struct Shared {
 
 #[derive(Debug, Clone, Copy)]
 struct Times {
-    /// `[notify] digest`; `None`: there are none.
+    /// `[notify] digest`; `None`: no digests.
     every: Option<Duration>,
     expire_after: Option<Duration>,
 }
@@ -59,12 +60,12 @@ impl Times {
     }
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
     version: u32,
-    /// The oldest first; those that still matter.
+    /// The digests that still matter, the oldest first.
     digests: Vec<Sent>,
 }
 
@@ -73,12 +74,12 @@ struct Record {
 #[serde(deny_unknown_fields)]
 struct Sent {
     at: Timestamp,
-    /// It announced all messages that were parked before this; `null`: none.
+    /// All messages parked before this were announced; `null`: none.
     announced: Option<Timestamp>,
 }
 
 impl Digests {
-    /// Reads what is known of earlier ones; beside it, why that could not be, where it could not.
+    /// Reads the record of earlier digests; also returns why it could not be read, if so.
     pub fn open(data_dir: &Path, config: &Config) -> (Self, Option<String>) {
         let path = data_dir.join(NAME);
         let (record, trouble) = match read(&path) {
@@ -92,7 +93,7 @@ impl Digests {
         (Self { shared: Arc::new(Shared { path, times, record }) }, trouble)
     }
 
-    /// As often as this says from now on.
+    /// Adopts the intervals of a new configuration.
     pub fn adopt(&self, config: &Config) {
         *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner) = Times::of(config);
     }
@@ -101,24 +102,24 @@ impl Digests {
         *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a digest is due, of messages of which the oldest waits since then.
+    /// Whether a digest is due, given since when the oldest message has been waiting.
     pub fn is_due(&self, oldest: Timestamp, now: Timestamp) -> bool {
         let Some(every) = self.times().every else { return false };
         let last = self.record().digests.last().map(|sent| sent.at);
-        // A clock that went back must not silence it: a digest of the future is as good as none.
+        // A clock that was set back must not silence the digests, so one from the future does not count.
         let rested = last.is_none_or(|last| last > now || now.since(last) >= every);
         rested && now.since(oldest) >= every
     }
 
-    /// Messages parked before this expire within [`HORIZON`], and a digest of now announces them.
+    /// Messages parked before this expire within [`HORIZON`]; a digest sent now announces them.
     pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
         self.times().expire_after.map(|age| now.after(HORIZON).before(age).min(now))
     }
 
-    /// A digest of `now` is durable in the outbox, and this when it returns.
+    /// Notes, durably, that a digest of `now` is durable in the outbox.
     ///
     /// # Errors
-    /// It could not be noted: the same digest goes out again, and nothing expires by this one.
+    /// It could not be noted: the same digest will be sent again, and nothing expires because of this one.
     pub async fn sent(&self, now: Timestamp) -> Result<(), String> {
         let mut record = self.record().clone();
         {
@@ -126,7 +127,8 @@ impl Digests {
             record.digests.retain(|sent| sent.at <= now);
             record.digests.push(Sent { at: now, announced: self.horizon(now) });
             thin(&mut record.digests, self.lag() / NEAR);
-            // Of those that are old enough to expire by, also for whom it is earlier, the last says the most.
+            // Of the digests old enough to expire by, even for a caller whose clock lags, the last one announced the
+            // most.
             let old = notice + self.lag();
             let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= old).count();
             record.digests.drain(..settled.saturating_sub(1));
@@ -139,7 +141,7 @@ impl Digests {
         Ok(())
     }
 
-    /// Messages parked before this may expire, as far as it depends on digests; `None`: none may.
+    /// Messages parked before this may expire as far as digests are concerned; `None`: none may.
     pub fn released(&self, now: Timestamp) -> Option<Timestamp> {
         if self.times().every.is_none() {
             return Some(now);
@@ -150,23 +152,23 @@ impl Digests {
         settled.filter_map(|sent| sent.announced).max()
     }
 
-    /// How long before the first expiry by it a digest goes out: an interval, or a day where that is longer.
+    /// How long a digest must precede the first expiry by it: an interval, but at most a day.
     fn notice(&self) -> Duration {
         self.times().every.unwrap_or_default().min(LONGEST_NOTICE)
     }
 
-    /// How much earlier it may be for whom asks what may expire.
+    /// How far the clock of a caller who asks what may expire can lag behind.
     fn lag(&self) -> Duration {
         self.times().expire_after.map_or(Duration::ZERO, Settled::wait) + LOOK
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        // No code that holds it can leave it half changed.
+        // No code can leave the record half changed while holding the lock.
         self.shared.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Leaves out what stands between two that are nearer to each other than this: the later one says the same soon after.
+/// Drops digests whose neighbours are closer together than this: the later neighbour announces the same soon after.
 fn thin(digests: &mut Vec<Sent>, near: Duration) {
     let mut kept: Vec<Sent> = Vec::with_capacity(digests.len());
     for (index, sent) in digests.iter().enumerate() {
@@ -178,7 +180,7 @@ fn thin(digests: &mut Vec<Sent>, near: Duration) {
     *digests = kept;
 }
 
-/// `None` where there is no file.
+/// `None` if there is no file.
 fn read(path: &Path) -> Result<Option<Record>, String> {
     let octets = match std::fs::read(path) {
         Ok(octets) => octets,
@@ -218,7 +220,7 @@ mod tests {
         digests.sent(at(24)).await.unwrap();
         assert!(!digests.is_due(at(0), at(47)) && digests.is_due(at(0), at(48)));
         assert!(!digests.is_due(at(40), at(60)), "what waits now came later");
-        // Over restarts; and with another interval.
+        // After a restart, and with another interval.
         let (digests, _) = open(folder.path(), "");
         assert!(!digests.is_due(at(0), at(47)) && digests.is_due(at(0), at(48)));
         let (digests, _) = open(folder.path(), "digest = \"12h\"");
@@ -236,7 +238,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (digests, _) = open(folder.path(), "");
         assert_eq!(digests.released(at(10_000)), None);
-        // 30 days before, and three ahead.
+        // 30 days earlier, less the three days ahead.
         let announced = |hours| at(hours).before(27 * DAY);
         digests.sent(at(1_000)).await.unwrap();
         assert_eq!(digests.released(at(1_023)), None, "nobody can have acted on it");
@@ -246,17 +248,17 @@ mod tests {
         let (digests, _) = open(folder.path(), "");
         assert_eq!(digests.released(at(1_047)), Some(announced(1_000)), "over a restart");
         assert_eq!(digests.released(at(1_048)), Some(announced(1_024)));
-        // A shorter life does not take what was announced with a longer one for announced.
+        // A shorter `expire_after` does not extend what was announced with a longer one.
         let (digests, _) = open(folder.path(), "[quarantine]\nexpire_after = \"7d\"");
         assert_eq!(digests.released(at(1_048)), Some(announced(1_024)));
-        // What lives for less than three days is announced as soon as it is there.
+        // What is kept for less than three days is announced as soon as it is there.
         let (digests, _) = open(folder.path(), "[quarantine]\nexpire_after = \"1d\"");
         assert_eq!(digests.horizon(at(1_100)), Some(at(1_100)));
         let (digests, _) = open(folder.path(), "digest = \"off\"");
         assert_eq!(digests.released(at(5)), Some(at(5)));
     }
 
-    /// Who asks goes by the time of a while ago: an interval that is shorter than that while has things expire as well.
+    /// Callers go by an earlier time; things expire even if the interval is shorter than that lag.
     #[tokio::test]
     async fn short_intervals_release_too() {
         let folder = tempfile::tempdir().unwrap();
@@ -277,7 +279,8 @@ mod tests {
                 assert!(kept <= 20, "{settings}: {kept} digests");
                 let then = now.before(lag);
                 let released = digests.released(then);
-                // What was announced an interval and a while before, give or take what two are not told apart by.
+                // What was announced an interval and a lag earlier, give or take the distance within which digests are
+                // merged.
                 let announced = then.before(every + every + lag / NEAR);
                 let expected = digests.horizon(announced).filter(|_| announced > begin);
                 assert!(released >= expected, "{settings}, {number}: {released:?} for {expected:?}");

@@ -1,10 +1,11 @@
-//! Write, fsync, rename, fsync the folder: the only place that makes a file durable.
+//! Write, fsync, rename, fsync the folder: the only place that makes files durable.
 //!
-//! A file is made under a temporary name in its own folder (mode 0600), and takes its name by one rename; a name that
-//! exists therefore always stands for whole content. Whoever renames or unlinks several files of a [`Folder`] calls
-//! [`Folder::sync`] once behind them all; concurrent calls share one fsync. Blocking calls: async callers put them on
-//! a blocking thread. Every error names the step and the path. What a crash leaves behind begins with [`TEMP_PREFIX`].
-//! And how all wait for the lock of a file ([`lock_within`]).
+//! A file is created under a temporary name in its own folder (mode 0600) and gets its name by one rename, so a name
+//! always stands for complete content. Whoever renames or unlinks several files of a [`Folder`] calls [`Folder::sync`]
+//! once after them all; concurrent calls share one fsync. Calls block: async callers make them on a blocking thread.
+//! Every error names the step and the path. Leftovers of a crash begin with [`TEMP_PREFIX`].
+//!
+//! It also has the way in which a file is locked ([`lock_within`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,27 +20,27 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock};
 use rustix::io::Errno;
 
-/// How the name of a file begins that is not yet what its name will say.
+/// The prefix of temporary file names.
 pub const TEMP_PREFIX: &str = ".new-";
 
-/// Files are for Gatepost's own user alone.
+/// The mode of files: only for Gatepost's own user.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
-/// Folders too.
+/// The mode of folders, likewise.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o700);
-/// How many temporary names are tried: those of a crashed predecessor with the same process id are passed over.
+/// How many temporary names are tried, since a crashed predecessor with the same process id may have left some.
 const NAMES_TRIED: usize = 100_000;
-/// How often a lock is tried that somebody has.
+/// How often a lock that is held is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} {}: {cause}", path.display())]
 pub struct DurableError {
-    /// What was to be done, such as `fsync`.
+    /// The operation, such as `fsync`.
     pub step: &'static str,
-    /// With which file or folder.
+    /// The file or folder.
     pub path: PathBuf,
-    /// What the operating system said.
+    /// The operating system's error.
     #[source]
     pub cause: io::Error,
 }
@@ -49,32 +50,32 @@ impl DurableError {
         Self { step, path: path.into(), cause: cause.into() }
     }
 
-    /// Whether the disk, or the user's share of it, is full.
+    /// Whether the disk, or the user's quota, is full.
     pub fn is_full(&self) -> bool {
         let code = self.cause.raw_os_error();
         [Errno::NOSPC, Errno::DQUOT].iter().any(|full| code == Some(full.raw_os_error()))
     }
 
-    /// Whether a file or folder was not there.
+    /// Whether a file or folder does not exist.
     pub fn is_missing(&self) -> bool {
         self.cause.kind() == io::ErrorKind::NotFound
     }
 }
 
-/// What becomes of a file that has the name already.
+/// What happens to an existing file of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// The new one takes its place.
+    /// It is replaced.
     Replace,
-    /// It stays, and the step fails.
+    /// It is kept, and the step fails.
     Keep,
 }
 
-/// Locks a file by an operation that does not block, and tries for so long, at least once: whoever has it may be about to let it go.
-/// Blocks the thread.
+/// Locks a file by a non-blocking operation, which is repeated until `wait` has passed, since the holder may be about
+/// to release the lock. It is tried at least once. Blocks the thread.
 ///
 /// # Errors
-/// `WOULDBLOCK`: somebody keeps it. Else the system has no lock for it.
+/// `WOULDBLOCK`: the lock is held. Other errors: the system cannot lock the file.
 pub fn lock_within(file: &File, operation: FlockOperation, wait: Duration) -> rustix::io::Result<()> {
     let deadline = Instant::now() + wait;
     loop {
@@ -85,16 +86,16 @@ pub fn lock_within(file: &File, operation: FlockOperation, wait: Duration) -> ru
     }
 }
 
-/// Writes `content` to `path`, durably, in place of what is there.
+/// Durably writes `content` to `path`, replacing an existing file.
 ///
 /// # Errors
-/// A step failed. What was at `path` is still there, unless the last step (fsync of the folder) is the one named.
+/// A step failed. The old file is still in place, unless the named step is the last (fsync of the folder).
 pub fn write(path: &Path, content: &[u8]) -> Result<(), DurableError> {
     let (folder, name) = split(path)?;
     Arc::new(Folder::open(folder)?).write(name, content)
 }
 
-/// Removes the file at `path`, durably; says whether there was one.
+/// Durably removes the file at `path`; returns whether it existed.
 ///
 /// # Errors
 /// A step failed.
@@ -103,14 +104,15 @@ pub fn remove(path: &Path) -> Result<bool, DurableError> {
     Folder::open(folder)?.remove(name)
 }
 
-/// Makes a private folder (0700), and those above it that are missing, durably. One that is there stays as it is.
+/// Durably creates a private folder (0700) and its missing parents. An existing folder is left as it is.
 ///
 /// # Errors
-/// A step failed, or a file has the name.
+/// A step failed, or the path is a file.
 pub fn create_folder(path: &Path) -> Result<(), DurableError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
-        // A predecessor may have been killed between mkdir and fsync. A parent that we may not open is not of our making.
+        // A predecessor may have been killed between mkdir and fsync. A parent that we may not open was not created by
+        // us.
         if let Ok(parent) = Folder::open(parent) {
             let _ = parent.sync();
         }
@@ -142,20 +144,20 @@ pub struct Folder {
     round_over: Condvar,
 }
 
-/// The fsyncs of one folder, counted.
+/// Counters of the fsyncs of one folder.
 #[derive(Debug, Default)]
 struct Rounds {
     begun: u64,
     over: u64,
-    /// The last one that failed, and how.
+    /// The last fsync that failed, and its error.
     failed: Option<(u64, Errno)>,
 }
 
 impl Folder {
-    /// Opens a folder that is there.
+    /// Opens an existing folder.
     ///
     /// # Errors
-    /// It is not, or may not be opened.
+    /// The folder does not exist or may not be opened.
     pub fn open(path: &Path) -> Result<Self, DurableError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
@@ -163,27 +165,27 @@ impl Folder {
         Ok(Self { path: path.into(), fd, rounds: Mutex::default(), round_over: Condvar::new() })
     }
 
-    /// Opens a folder, and makes it before where it is missing ([`create_folder`]).
+    /// Opens a folder, creating it if missing ([`create_folder`]).
     ///
     /// # Errors
-    /// It could not be made or opened.
+    /// The folder could not be created or opened.
     pub fn create(path: &Path) -> Result<Self, DurableError> {
         create_folder(path)?;
         Self::open(path)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens a file of it to read: a regular one, and never through a symbolic link, which could lead out of the folder.
+    /// Opens a regular file of the folder for reading, never through a symbolic link, which could lead elsewhere.
     ///
     /// # Errors
-    /// There is none, it is something else (`EISDIR`, `ELOOP`, `ENXIO`), or may not be read.
+    /// There is no such file, it is something else (`EISDIR`, `ELOOP`, `ENXIO`), or it may not be read.
     pub fn read(&self, name: impl AsRef<OsStr>) -> Result<File, DurableError> {
         let path = self.child(name.as_ref())?;
-        // Not blocking: nobody may ever write to a pipe of that name.
+        // Non-blocking, since nobody may ever write to a pipe of that name.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let failed = |cause: io::Error| DurableError::new("open", &path, cause);
         let file = File::from(
@@ -198,10 +200,10 @@ impl Folder {
         }
     }
 
-    /// Begins a file.
+    /// Creates a temporary file.
     ///
     /// # Errors
-    /// It could not be made.
+    /// The file could not be created.
     pub fn temporary(self: &Arc<Self>) -> Result<Temporary, DurableError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -223,7 +225,7 @@ impl Folder {
         Err(DurableError::new("find a free temporary name in", &self.path, Errno::EXIST))
     }
 
-    /// Writes a whole file, durably, in place of what has its name.
+    /// Durably writes a whole file, replacing one of the same name.
     ///
     /// # Errors
     /// As [`write()`].
@@ -233,10 +235,10 @@ impl Folder {
         temporary.commit(name)
     }
 
-    /// Unlinks a file; says whether there was one. Not durable before [`Folder::sync`].
+    /// Unlinks a file; returns whether it existed. Durable only after [`Folder::sync`].
     ///
     /// # Errors
-    /// It could not be unlinked.
+    /// The file could not be unlinked.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<bool, DurableError> {
         let path = self.child(name.as_ref())?;
         match rustix::fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
@@ -246,7 +248,7 @@ impl Folder {
         }
     }
 
-    /// Removes a file, durably; says whether there was one.
+    /// Durably removes a file; returns whether it existed.
     ///
     /// # Errors
     /// A step failed.
@@ -256,18 +258,18 @@ impl Folder {
         Ok(was_there)
     }
 
-    /// The names of what is in it, in no order.
+    /// The names of the folder's entries, in no particular order.
     ///
     /// # Errors
-    /// It could not be read to its end.
+    /// The folder could not be read completely.
     pub fn names(&self) -> Result<Vec<OsString>, DurableError> {
         std::fs::read_dir(&self.path)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
             .map_err(|cause| DurableError::new("read the folder", &self.path, cause))
     }
 
-    /// Removes what a crash left half done; says how many files. Only for the one process that writes here, before it
-    /// writes.
+    /// Removes what a crash left unfinished; returns the number of files. Only for the sole process that writes here,
+    /// before it writes.
     ///
     /// # Errors
     /// A step failed.
@@ -283,14 +285,14 @@ impl Folder {
         Ok(swept)
     }
 
-    /// Makes all renames and unlinks durable that were done before the call. Callers that come while an fsync is under
-    /// way share the next one.
+    /// Makes all renames and unlinks durable that were done before the call. Callers that arrive during an fsync share
+    /// the next one.
     ///
     /// # Errors
-    /// The fsync failed, or one that was shared with later callers did: what was renamed may not survive a crash.
+    /// The fsync failed, or one shared with later callers did: renames may not survive a crash.
     pub fn sync(&self) -> Result<(), DurableError> {
         let mut rounds = self.lock();
-        // One that has begun already may not have seen what the caller did.
+        // An fsync already under way may not have seen the caller's changes.
         let mine = rounds.begun + 1;
         while rounds.over < mine {
             if rounds.begun > rounds.over {
@@ -319,7 +321,7 @@ impl Folder {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The path of `name`, which must lie in this very folder.
+    /// The path of `name`, which must be directly in this folder.
     fn child(&self, name: &OsStr) -> Result<PathBuf, DurableError> {
         let path = self.path.join(name);
         let octets = name.as_encoded_bytes();
@@ -331,12 +333,12 @@ impl Folder {
     }
 }
 
-/// A file that has no name of its own yet. Dropping it removes it.
+/// A file without a name of its own yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct Temporary {
     folder: Arc<Folder>,
     file: File,
-    /// `None` once it was renamed.
+    /// `None` once renamed.
     name: Option<String>,
 }
 
@@ -344,14 +346,15 @@ impl Temporary {
     /// Appends octets.
     ///
     /// # Errors
-    /// They could not be written; the file is of no use any more.
+    /// The octets could not be written; the file is useless from then on.
     pub fn write(&mut self, content: &[u8]) -> Result<(), DurableError> {
         self.file
             .write_all(content)
             .map_err(|cause| DurableError::new("write a file in", self.place(), cause))
     }
 
-    /// The file once more, to read what was written even when it has gone. Both have one position: read at places.
+    /// Opens the file a second time, to read what was written even after it is gone. Both share one position, so read
+    /// with explicit offsets.
     ///
     /// # Errors
     /// There are no more file descriptors.
@@ -359,21 +362,21 @@ impl Temporary {
         self.file.try_clone().map_err(|cause| DurableError::new("open a file in", self.place(), cause))
     }
 
-    /// Gives it the owner, group and mode of a file that it is going to replace.
+    /// Takes over owner, group and mode of a file that this one will replace.
     ///
     /// # Errors
-    /// Only root may give a file away.
+    /// Only root may change the owner.
     pub fn take_after(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
         let failed = |cause| DurableError::new("keep owner and mode of a file in", self.place(), cause);
         self.own_as(other)?;
-        // Behind the owner: nobody else ever has the rights that are meant for them.
+        // After the owner, so that nobody else ever has the rights meant for that owner.
         self.file.set_permissions(other.permissions()).map_err(failed)
     }
 
-    /// Gives it the owner and group of `other`: by its descriptor, since a name may lead to another file by then.
+    /// Takes over owner and group of `other`, by file descriptor, since a name may refer to another file by then.
     ///
     /// # Errors
-    /// Only root may give a file away.
+    /// Only root may change the owner.
     pub fn own_as(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
         let failed = |cause| DurableError::new("keep the owner of a file in", self.place(), cause);
         let own = self.file.metadata().map_err(failed)?;
@@ -383,10 +386,10 @@ impl Temporary {
         Ok(())
     }
 
-    /// Brings its content to disk, after which it may be renamed.
+    /// Writes the content to disk, after which the file may be renamed.
     ///
     /// # Errors
-    /// The fsync failed. It is not tried again, since the kernel may have dropped what it could not write.
+    /// The fsync failed. It is not repeated, since the kernel may have dropped what it could not write.
     pub fn sync(self) -> Result<Synced, DurableError> {
         match self.file.sync_all() {
             Ok(()) => Ok(Synced(self)),
@@ -394,7 +397,7 @@ impl Temporary {
         }
     }
 
-    /// Brings its content to disk and gives it its name, durably, in place of what has that name.
+    /// Durably writes the content and gives the file its name, replacing one of that name.
     ///
     /// # Errors
     /// As [`write()`].
@@ -404,7 +407,7 @@ impl Temporary {
         folder.sync()
     }
 
-    /// What an error names: its own name is another at each try, and says nothing.
+    /// The path for errors: the folder's, since the temporary name differs each time and says nothing.
     fn place(&self) -> &Path {
         &self.folder.path
     }
@@ -413,7 +416,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // A file that stays goes at the next start.
+            // A file that cannot be removed goes at the next start.
             let _ = rustix::fs::unlinkat(&self.folder.fd, name, AtFlags::empty());
         }
     }
@@ -424,10 +427,10 @@ impl Drop for Temporary {
 pub struct Synced(Temporary);
 
 impl Synced {
-    /// Gives it its name. Not durable before [`Folder::sync`].
+    /// Renames the file. Durable only after [`Folder::sync`].
     ///
     /// # Errors
-    /// It could not be renamed; it is gone.
+    /// The file could not be renamed and is gone.
     pub fn rename(mut self, name: impl AsRef<OsStr>, existing: Existing) -> Result<(), DurableError> {
         let target = self.0.folder.child(name.as_ref())?;
         let fd = &self.0.folder.fd;
@@ -444,7 +447,7 @@ impl Synced {
 
 fn rename_to_new(fd: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {
     match rustix::fs::renameat_with(fd, from, fd, to, RenameFlags::NOREPLACE) {
-        // Not every file system knows the flag (NFS does not); a hard link never replaces either.
+        // Not every file system supports the flag (NFS does not); a hard link never replaces a file either.
         Err(Errno::INVAL | Errno::NOSYS) => {
             rustix::fs::linkat(fd, from, fd, to, AtFlags::empty())?;
             rustix::fs::unlinkat(fd, from, AtFlags::empty())
@@ -582,11 +585,11 @@ mod tests {
 
     #[test]
     fn a_folder_in_which_nothing_can_be_made() {
-        // Takes no file, even from root.
+        // No file can be created there, not even by root.
         let folder = Arc::new(Folder::open(Path::new("/proc/self")).unwrap());
         let error = folder.write("file", b"").unwrap_err();
         assert_eq!((error.step, error.is_full()), ("create a file in", false));
-        // What is tried again and again is told once, where its text stays the same.
+        // A repeated failure is reported once, if its text stays the same.
         assert_eq!(folder.write("file", b"").unwrap_err().to_string(), error.to_string());
     }
 

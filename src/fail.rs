@@ -1,18 +1,19 @@
-//! Named steps at which a test has the process die, and a clock that it can set: for `tests/faults` alone.
+//! Named steps at which a test can kill the process, and a clock that it can set: only for `tests/faults`.
 //!
-//! Without the feature `fail-points`, which no build but that test's has, all of this is nothing. With it, `GATEPOST_FAIL=NAME#N`
-//! kills the process (SIGKILL) when it comes to the step for the Nth time, and `GATEPOST_CLOCK=FILE` names a file with so many
-//! seconds by which the clock is wrong.
+//! Without the feature `fail-points`, which only that test's build has, all of this does nothing. With it,
+//! `GATEPOST_FAIL=NAME#N` kills the process (SIGKILL) when it reaches the step for the Nth time, and
+//! `GATEPOST_CLOCK=FILE` names a file with the number of seconds by which the clock is off.
 
-/// Every step there is; that a test can go through them.
+/// All steps, for tests that go through them.
 pub const STEPS: &[&str] = &[
-    // A message is parked: written and synced, the envelope too; named; the envelope; the folder synced.
+    // A message is parked: written and synced, likewise the envelope; renamed; the envelope too; the folder synced.
     "park.message",
     "park.envelope",
     "park.message-named",
     "park.envelope-named",
     "park.synced",
-    // A message is released: in hand; the decision on disk; answered by the upstream, and not noted; noted; the sender told; gone.
+    // A message is released: claimed; the decision on disk; answered by the upstream but not noted; noted; the sender
+    // notified; gone.
     "release.claimed",
     "release.decided",
     "release.answered",
@@ -33,24 +34,24 @@ pub const STEPS: &[&str] = &[
     "probation.listed",
     "count.applied",
     "count.synced",
-    // What was delayed goes out.
+    // A delayed message becomes due.
     "probation.due",
-    // The abuse desk is told: the mail in the outbox; that it is noted.
+    // The abuse desk is notified: the mail in the outbox; that noted.
     "notice.written",
     "notice.noted",
-    // Mail of ours: named; synced; taken by the upstream; removed.
+    // Our own mail: renamed; synced; accepted by the upstream; removed.
     "outbox.named",
     "outbox.synced",
     "outbox.sent",
     "outbox.removed",
 ];
 
-/// A step is over.
+/// Marks that a step is done.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
 pub fn point(_step: &str) {}
 
-/// The same of a `deed`'s `stage`.
+/// Marks that a `stage` of a `deed` is done.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
 pub fn stage(_deed: &str, _stage: &str) {}
@@ -63,10 +64,10 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// The step, and how often it is passed over before.
+    /// The step, and how many more times it is passed before the process is killed.
     static ARMED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
 
-    /// A step is over.
+    /// Marks that a step is done; kills the process if this is the one.
     pub fn point(step: &str) {
         assert!(super::STEPS.contains(&step), "no such step: {step}");
         let armed = ARMED.get_or_init(|| {
@@ -85,7 +86,7 @@ mod armed {
         }
     }
 
-    /// The same of a `deed`'s `stage`.
+    /// Marks that a `stage` of a `deed` is done.
     pub fn stage(deed: &str, stage: &str) {
         let step = format!("{deed}.{stage}");
         if super::STEPS.contains(&step.as_str()) {
@@ -93,7 +94,7 @@ mod armed {
         }
     }
 
-    /// By how much the clock is wrong.
+    /// By how much the clock is off.
     pub fn offset_millis() -> i64 {
         static FILE: OnceLock<Option<String>> = OnceLock::new();
         let file = FILE.get_or_init(|| std::env::var("GATEPOST_CLOCK").ok());

@@ -1,7 +1,7 @@
-//! Session ids and quarantine ids: ULIDs, so that they sort by time of birth and fit a file name.
+//! Session ids and quarantine ids: ULIDs, so that they sort by creation time and fit in file names.
 //!
-//! 26 characters of Crockford's base 32; parsing is strict, since an id that came from an operator becomes part
-//! of a path. The time is an argument; the random part comes from the operating system.
+//! 26 characters of Crockford's base 32. Parsing is strict, since an operator's id becomes part of a path. The time is
+//! an argument; the random part comes from the operating system.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use ulid::Ulid;
 
 use crate::clock::Timestamp;
 
-/// A text that is no id.
+/// The text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an id has 26 characters of 0-9 and A-Z (without I, L, O, U)")]
 pub struct NotAnId;
@@ -23,12 +23,12 @@ macro_rules! id {
         pub struct $name(Ulid);
 
         impl $name {
-            /// A fresh id, born at `now`.
+            /// Creates an id with the time `now`.
             pub fn new(now: Timestamp) -> Self {
                 Self(Ulid::from_parts(now.as_millis(), random()))
             }
 
-            /// When it was born.
+            /// When it was created.
             pub fn born(&self) -> Timestamp {
                 Timestamp::from_millis(self.0.timestamp_ms())
             }
@@ -51,7 +51,7 @@ macro_rules! id {
 
             fn from_str(text: &str) -> Result<Self, NotAnId> {
                 let id = Ulid::from_string(text).map_err(|_| NotAnId)?;
-                // One spelling an id: what is not written as we write it is not ours.
+                // Each id has one spelling; any other is not ours.
                 if id.to_string() == text { Ok(Self(id)) } else { Err(NotAnId) }
             }
         }
@@ -71,25 +71,25 @@ macro_rules! id {
 }
 
 id! {
-    /// One client connection; every log line of the session carries it.
+    /// Identifies a client connection; every log line of the session has it.
     SessionId
 }
 id! {
-    /// One parked message; the name of its files.
+    /// Identifies a parked message; the name of its files.
     QuarantineId
 }
 id! {
-    /// One mail of our own in the outbox; the name of its file.
+    /// Identifies a mail of our own in the outbox; the name of its file.
     OutboxId
 }
 
 id! {
-    /// One audit line that waits for the next start; the name of its file.
+    /// Identifies an audit line that waits for the next start; the name of its file.
     AuditId
 }
 
-/// 128 random bits. An operating system that has none to give yields zeros: ids then differ by time alone, and
-/// whoever makes a file under one refuses to overwrite.
+/// 128 random bits, or zeros if the operating system has none: ids then differ by time alone, and code that creates a
+/// file named by an id refuses to overwrite one.
 fn random() -> u128 {
     let mut octets = [0; 16];
     let _ = getrandom::fill(&mut octets);

@@ -3,14 +3,15 @@
 //! # The mail path in six steps
 //! 1. A client connects ([`server`]), starts TLS and authenticates ([`auth`]); from then on an [`account::Account`] is responsible.
 //! 2. Its commands go through the pure [`session`] machine; [`submission`] does what the machine's steps ask.
-//! 3. Each RCPT is asked of the MTA within the very transaction that will relay the message ([`upstream`]).
-//! 4. What the MTA answers is classified; "no such recipient" counts against the account ([`guard`]). At the limit the account is blocked.
-//! 5. A message of an account in good standing is streamed upstream ([`transfer`]); a blocked account's goes into the [`quarantine`],
-//!    and its client sees no difference. The abuse desk gets a mail ([`desk`], [`notify`]).
-//! 6. An operator looks ([`control`]) and decides: [`release`] sees a released message through.
+//! 3. Each recipient is checked with the MTA, in the very transaction that will relay the message ([`upstream`]).
+//! 4. The MTA's reply is classified; "no such recipient" counts against the account ([`guard`]). At the limit the
+//!    account is blocked.
+//! 5. A message of an account in good standing is streamed upstream ([`transfer`]); that of a blocked account goes into
+//!    the [`quarantine`], and its client sees no difference. The abuse desk gets a mail ([`desk`], [`notify`]).
+//! 6. An operator investigates ([`control`]) and decides; [`release`] sees a released message through.
 //!
 //! # The house
-//! Someone who reads two files has seen every way that mail can move: in ([`submission`]) and out of the quarantine ([`release`]).
+//! Two files show every way in which mail can move: in ([`submission`]) and out of the quarantine ([`release`]).
 //!
 //! | layer | modules | may use |
 //! | --- | --- | --- |
@@ -26,7 +27,8 @@
 //! | 3 paths | [`submission`], [`release`], [`transfer`], [`control`], [`desk`], [`digest`], [`maillog`], [`parts`] | layers 0-2 but [`replay`], each other |
 //! | 4 program | [`server`], `cli`, `demo`, `main` | all |
 //!
-//! `tests/tidy.rs` holds the house to this, unit by unit. `docs/architecture.md` has the invariants and what is deliberately absent.
+//! `tests/tidy.rs` enforces this, unit by unit. `docs/architecture.md` has the invariants and what is deliberately
+//! absent.
 
 pub mod account;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The binary: the command line of the library, and nothing else.
+//! The binary: just runs the library's command line.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The parts that both mail paths are made of, wired once by the server (or the demo) and shared by all sessions.
+//! The parts that both mail paths consist of, wired once by the server (or the demo) and shared by all sessions.
 
 use std::sync::Arc;
 
@@ -20,28 +20,28 @@ use crate::sender::Senders;
 use crate::submission::Buffers;
 use crate::upstream::Upstream;
 
-/// Everything that a session, a release or the control API works with. Cheap to clone.
+/// Everything that a session, a release or the control API needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Parts {
-    /// The configuration that was in force when this copy was taken: a session keeps the one that it began with.
+    /// The configuration in force when this copy was made: a session keeps the one it began with.
     pub config: Arc<Config>,
-    /// The one in force, for whoever outlives a session.
+    /// The configuration in force now, for whatever outlives a session.
     pub in_force: Arc<ArcSwap<Config>>,
     /// Counts and blocks.
     pub ledger: Ledger,
     /// Parked messages.
     pub spool: Spool,
-    /// The MTA.
+    /// The connections to the MTA.
     pub upstream: Upstream,
     /// Who may log in.
     pub auth: Authenticator,
     /// Who may send as whom.
     pub senders: Senders,
-    /// Who is connected.
+    /// Open sessions.
     pub roster: Roster,
-    /// Which digests went out, and what may expire by them.
+    /// Which digests were sent, and what may expire because of them.
     pub digests: Digests,
-    /// Who is told.
+    /// Notices to the abuse desk.
     pub desk: Desk,
     /// The memory for mail data.
     pub buffers: Buffers,
@@ -51,7 +51,7 @@ pub struct Parts {
     pub shutdown: watch::Receiver<bool>,
 }
 
-/// The blocks for which messages are parked, for a ledger that has lost its own.
+/// The blocks for which messages are parked, to restore those of a lost ledger.
 pub fn parked_blocks(spool: &Spool) -> Vec<(Account, Block)> {
     let block = |BlockFacts { at, by, reason }| {
         let by = match by {
@@ -65,7 +65,7 @@ pub fn parked_blocks(spool: &Spool) -> Vec<(Account, Block)> {
 }
 
 impl Parts {
-    /// A copy with the configuration that is in force now.
+    /// A copy with the configuration in force now.
     #[must_use]
     pub fn current(&self) -> Self {
         Self { config: self.in_force.load_full(), ..self.clone() }

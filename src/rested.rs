@@ -1,7 +1,7 @@
-//! A file that people edit by hand while the service runs: it is read again once it has rested for a second.
+//! A file that people edit while the service runs: it is read again once it has not changed for a second.
 //!
-//! Polled, not subscribed to: a `stat` twice a second works on every file system and for every way to replace a file. What
-//! stands in it, and whether it is any good, is for the reader to say.
+//! It is polled: a `stat` twice a second works on every file system and for every way to replace a file. The reader
+//! decides whether its content is valid.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,19 +11,19 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-/// How fast the watch is.
+/// The pace of the watch.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// How often the file is looked at.
     pub look: Duration,
-    /// How long it must have been as it is, so that one that is just being written is not read by halves.
+    /// How long it must be unchanged, so that a file is not read while it is being written.
     pub rest: Duration,
 }
 
-/// What the contract promises.
+/// The pace that the contract promises.
 pub const PACE: Pace = Pace { look: Duration::from_millis(400), rest: Duration::from_secs(1) };
 
-/// A file as `stat` sees it; every write and every replacement shows in it.
+/// A file as `stat` shows it; every write and every replacement changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sight {
     place: (u64, u64),
@@ -32,10 +32,10 @@ struct Sight {
     changed: (i64, i64),
 }
 
-/// What a look came to: a sight, or why there was none.
+/// The result of a look.
 type Look = Result<Sight, io::ErrorKind>;
 
-/// The watch over one file.
+/// Watches one file.
 #[derive(Debug)]
 pub struct Rested {
     path: PathBuf,
@@ -46,15 +46,15 @@ pub struct Rested {
 }
 
 impl Rested {
-    /// Begins to watch. What the file is now counts as news too: it may have changed, in the same tick of its clock, since
-    /// it was read.
+    /// Begins to watch. The current state also counts as unread: the file may have changed since it was read, within
+    /// the same tick of its clock.
     pub fn new(path: &Path, pace: Pace) -> Self {
         let mut ticks = interval(pace.look);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { path: path.to_owned(), pace, ticks, judged: None, resting: None }
     }
 
-    /// Waits until the file has been at rest in a state that was not read yet, and reads it, on a blocking thread.
+    /// Waits until the file is at rest in a state that was not read yet, then reads it on a blocking thread.
     pub async fn read<T, R>(&mut self, read: R) -> T
     where
         T: Send + 'static,

@@ -1,6 +1,6 @@
-//! Who is connected: the open sessions of each account, and how to end them.
+//! The open sessions of each account, and how to end them.
 //!
-//! A session looks at its [`Ticket`] at each command; nothing is torn down in mid-command.
+//! A session checks its [`Ticket`] at each command; no command is interrupted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,21 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::account::Account;
 use crate::id::SessionId;
 
-/// Why a session is to end at its next command.
+/// Why a session has to end at its next command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// An operator said so: 421 4.7.0.
+    /// An operator ended it: 421 4.7.0.
     Kicked,
-    /// The account's line in the users file changed or went: 421 4.7.0, and a message under way is parked.
+    /// The account's line in the users file changed or disappeared: 421 4.7.0, and a message under way is parked.
     CredentialsChanged,
 }
 
-// The higher holds: what was parked for changed credentials is not relayed after all for being kicked, too.
+// The higher value wins: a message parked for changed credentials is not relayed after all because the session is
+// kicked too.
 const STAY: u8 = 0;
 const KICKED: u8 = 1;
 const CREDENTIALS_CHANGED: u8 = 2;
 
-/// Each account's sessions, each with why it is to end, if it is.
+/// The sessions of each account, with the reason to end, if any.
 type Sessions = HashMap<Account, HashMap<SessionId, Arc<AtomicU8>>>;
 
 /// The open sessions of all accounts. Cheap to clone.
@@ -32,7 +33,7 @@ pub struct Roster {
     sessions: Arc<Mutex<Sessions>>,
 }
 
-/// One session's place in the roster; dropping it leaves.
+/// The place of one session in the roster, which dropping it gives up.
 #[derive(Debug)]
 pub struct Ticket {
     roster: Roster,
@@ -42,19 +43,19 @@ pub struct Ticket {
 }
 
 impl Roster {
-    /// A session of `account` opens.
+    /// Adds a session of `account`.
     pub fn enter(&self, account: &Account, session: SessionId) -> Ticket {
         let ending = Arc::new(AtomicU8::new(STAY));
         self.lock().entry(account.clone()).or_default().insert(session, Arc::clone(&ending));
         Ticket { roster: self.clone(), account: account.clone(), session, ending }
     }
 
-    /// How many sessions an account has open.
+    /// The number of open sessions of an account.
     pub fn count(&self, account: &Account) -> usize {
         self.lock().get(account).map_or(0, HashMap::len)
     }
 
-    /// Asks all sessions of an account to end; says how many there are.
+    /// Asks all sessions of an account to end; returns how many there are.
     pub fn end(&self, account: &Account, ending: Ending) -> usize {
         let sessions = self.lock();
         let Some(sessions) = sessions.get(account) else { return 0 };
@@ -70,12 +71,12 @@ impl Roster {
 }
 
 impl Ticket {
-    /// Asks this session alone to end.
+    /// Asks only this session to end.
     pub fn end(&self, ending: Ending) {
         self.ending.fetch_max(mark(ending), Ordering::AcqRel);
     }
 
-    /// Whether, and why, the session is to end.
+    /// Why the session has to end, if it has to.
     pub fn ending(&self) -> Option<Ending> {
         match self.ending.load(Ordering::Acquire) {
             KICKED => Some(Ending::Kicked),
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(roster.count(&anna), 2);
         second.end(Ending::CredentialsChanged);
         assert_eq!(second.ending(), Some(Ending::CredentialsChanged));
-        // Its message under way is parked all the same.
+        // Its message under way is still parked.
         second.end(Ending::Kicked);
         assert_eq!(second.ending(), Some(Ending::CredentialsChanged));
         drop(second);

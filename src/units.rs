@@ -1,5 +1,5 @@
-//! Durations (`90s`, `10m`, `1h`, `30d`) and sizes (`64KiB`, `50MiB`, `10GiB`) as people read and write them: one whole number and
-//! one unit. Pure.
+//! Durations (`90s`, `10m`, `1h`, `30d`) and sizes (`64KiB`, `50MiB`, `10GiB`) as people read and write them: one whole
+//! number and one unit. Pure.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ pub const HOUR: Duration = Duration::from_secs(60 * 60);
 /// 86,400 s
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a duration looks like; part of sentences.
+/// What a duration looks like, as part of a sentence.
 pub const DURATION: &str = "a duration such as 90s, 10m, 1h or 30d";
-/// What a size looks like; part of sentences.
+/// What a size looks like, as part of a sentence.
 pub const SIZE: &str = "a size such as 64KiB, 50MiB or 10GiB";
 
 const DURATION_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 const SIZE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// Reads a duration; `None` where it is none, or longer than [`u64::MAX`] seconds.
+/// Parses a duration; `None` if the text is not one, or exceeds [`u64::MAX`] seconds.
 pub fn duration(text: &str) -> Option<Duration> {
     quantity(text, &DURATION_UNITS).map(Duration::from_secs)
 }
 
-/// Reads a size, in octets; `None` where it is none, or more than [`u64::MAX`].
+/// Parses a size into octets; `None` if the text is not one, or exceeds [`u64::MAX`].
 pub fn size(text: &str) -> Option<u64> {
     quantity(text, &SIZE_UNITS)
 }
 
-/// Writes whole seconds in the largest unit that shows them exactly.
+/// Formats whole seconds in the largest unit that expresses them exactly.
 pub fn show_duration(duration: Duration) -> String {
     show(duration.as_secs(), &DURATION_UNITS, "s")
 }
 
-/// Writes octets in the largest unit that shows them exactly.
+/// Formats octets in the largest unit that expresses them exactly.
 pub fn show_size(octets: u64) -> String {
     show(octets, &SIZE_UNITS, " octets")
 }
@@ -75,7 +75,7 @@ mod tests {
             ("1h30m", None),
             ("-1s", None),
             ("1.5h", None),
-            ("٣s", None), // digits, but not of ASCII
+            ("٣s", None), // digits, but not ASCII ones
             ("500ms", None),
             ("99999999999999999999s", None),
             ("18446744073709551615d", None),

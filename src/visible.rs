@@ -1,8 +1,8 @@
-//! Which characters of a text from outside are unsafe to show to people, wherever that is: log, terminal, mail.
+//! Which characters of text from outside are unsafe to show to people, in the log, on a terminal or in mail.
 
-/// Whether it could move the cursor, end the line, turn the direction of writing or hide itself: control characters, line and
-/// paragraph separators, directional and joining controls, zero-width spaces, soft hyphens, tags (Unicode's Cc, Zl, Zp, Cf and its
-/// like).
+/// Whether a character could move the cursor, end the line, change the direction of writing or be invisible: control
+/// characters, line and paragraph separators, directional and joining controls, zero-width spaces, soft hyphens, tags
+/// (Unicode's Cc, Zl, Zp, Cf and the like).
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
