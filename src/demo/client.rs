@@ -126,7 +126,7 @@ impl Client {
         for recipient in &mail.to {
             recipients.push(self.rcpt(recipient).await?);
         }
-        let end = if recipients.iter().any(Reply::is_positive) {
+        let end = if recipients.iter().any(Reply::is_completion) {
             Some(self.data(&mail.content()).await?)
         } else {
             self.ask("at RSET", "RSET", 250).await?;

@@ -137,7 +137,7 @@ impl SessionLog {
 
     /// The upstream answered a RCPT.
     pub fn probed(&self, account: &Account, recipient: &str, reply: &Reply) {
-        if reply.is_positive() {
+        if reply.is_completion() {
             debug!(session = %self.id, %account, recipient = clean(recipient), reply = %said(reply), "recipient accepted");
         } else {
             info!(session = %self.id, %account, recipient = clean(recipient), reply = %said(reply), "recipient refused");
@@ -211,7 +211,7 @@ impl SessionLog {
 
     /// The upstream accepted the message, or refused it at its end.
     pub fn relayed(&self, facts: &MessageFacts<'_>, reply: &Reply) {
-        let what = if reply.is_positive() { "message relayed" } else { "message refused by the upstream" };
+        let what = if reply.is_completion() { "message relayed" } else { "message refused by the upstream" };
         info!(session = %self.id, client = %self.client, account = %facts.account, sender = clean(facts.sender),
             message_id = facts.message_id.map(clean), accepted = list(facts.accepted), refused = list(facts.refused),
             size = facts.size, reply = %said(reply), "{what}");

@@ -541,7 +541,7 @@ impl Session {
                     }
                 };
                 self.write(&reply, out);
-                if accepted && reply.code / 100 == 2 {
+                if accepted && reply.is_completion() {
                     self.transaction = Some(Transaction::new(command, Some(reply), Bound::Upstream));
                 }
             }
@@ -593,7 +593,7 @@ impl Session {
         let told = match (&imitation, &upstream) {
             (Some(told), _) | (None, Ok(told) | Err(told)) => told,
         };
-        let accepted = told.code / 100 == 2;
+        let accepted = told.is_completion();
         self.write(told, out);
         if let Some(transaction) = &mut self.transaction {
             let recipient = Recipient { command, upstream: upstream.ok(), accepted };

@@ -36,7 +36,7 @@ impl Extensions {
     /// Reads the reply to EHLO. A refusal offers nothing.
     pub fn from_ehlo(reply: &Reply) -> Self {
         let mut offered = Self::default();
-        if !reply.is_positive() {
+        if !reply.is_completion() {
             return offered;
         }
         // ehlo-ok-rsp: the first line is the greeting, whatever it looks like.

@@ -54,9 +54,14 @@ impl Reply {
         Self { code, enhanced: Some(enhanced), text: Cow::Borrowed(text) }
     }
 
-    /// 2yz or 3yz.
-    pub const fn is_positive(&self) -> bool {
-        self.code < 400
+    /// 2yz, "positive completion" (RFC 5321 4.2.1).
+    pub const fn is_completion(&self) -> bool {
+        self.code / 100 == 2
+    }
+
+    /// 3yz, "positive intermediate" (RFC 5321 4.2.1).
+    pub const fn is_intermediate(&self) -> bool {
+        self.code / 100 == 3
     }
 
     /// 4yz

@@ -87,7 +87,7 @@ impl Conversation {
             envelope: Some((transaction.mail.reverse_path.as_str(), &recipients)),
         };
         self.parts.ledger.learn(Place::EndOfData, about, reply);
-        if reply.is_positive() {
+        if reply.is_completion() {
             let reply = reply.to_string();
             let message_id = message.message_id.clone();
             sender.watch.relayed(Relayed { at: clock::now(), reply, message_id });

@@ -112,7 +112,7 @@ impl Conversation {
         let mut upstream = self.parts.upstream.transaction(identity);
         upstream.ask(Question::Mail(transaction.mail.clone()));
         Ok(match upstream.answer().await {
-            Answer::Replied(reply) if reply.is_positive() => {
+            Answer::Replied(reply) if reply.is_completion() => {
                 self.upstream = Some(Box::new(upstream));
                 Ok(())
             }
@@ -287,7 +287,7 @@ impl Conversation {
             !self.parts.config.upstream.domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
         });
         let now = clock::now();
-        let blindness = self.parts.ledger.tally(foreign, !reply.is_positive(), now);
+        let blindness = self.parts.ledger.tally(foreign, !reply.is_completion(), now);
         if let Some(blindness) = blindness {
             self.give_back_spare();
             Box::pin(self.parts.desk.blind(blindness)).await;

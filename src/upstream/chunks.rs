@@ -44,7 +44,7 @@ impl Transaction {
         let mut connection = self.connection_in_data()?;
         queue(&mut connection, octets, "")?;
         match connection.any_reply(limit).await? {
-            reply if reply.code / 100 == 2 => {
+            reply if reply.is_completion() => {
                 self.connection = Some(connection);
                 Ok(None)
             }
@@ -63,11 +63,11 @@ impl Transaction {
         self.stage = Stage::Over;
         queue(&mut connection, octets, " LAST")?;
         let reply = match connection.any_reply(patience).await {
-            Ok(reply) if reply.code / 100 == 3 => Err(no_answer(&reply)),
+            Ok(reply) if reply.is_intermediate() => Err(no_answer(&reply)),
             reply => reply,
         };
         match reply {
-            Ok(reply) if reply.is_positive() => {
+            Ok(reply) if reply.is_completion() => {
                 self.upstream.pool.give_back(connection);
                 Ok(reply)
             }

@@ -296,7 +296,7 @@ impl Connection {
     pub(super) async fn is_alive(&mut self) -> bool {
         while self.owed > 0 {
             match self.reply(OWED_REPLY_PATIENCE).await {
-                Ok(reply) if reply.is_positive() => self.owed -= 1,
+                Ok(reply) if reply.is_completion() => self.owed -= 1,
                 _ => return false,
             }
         }

@@ -70,7 +70,7 @@ impl Connection {
             let (begun, whole) = (self.sent > content, self.sent == self.outbox.len());
             return match self.early_reply(loss).await {
                 Interruption::Refused(reply) => Err(Ending::Refused(reply)),
-                Interruption::Accepted(reply) if whole && reply.code / 100 == 2 => Ok(reply),
+                Interruption::Accepted(reply) if whole && reply.is_completion() => Ok(reply),
                 Interruption::Accepted(reply) if begun => Err(Ending::Ambiguous(premature(&reply))),
                 Interruption::Accepted(reply) => Err(Ending::Lost(premature(&reply))),
                 Interruption::Lost(loss) if begun => Err(Ending::Ambiguous(loss)),
@@ -78,7 +78,7 @@ impl Connection {
             };
         }
         match self.any_reply(patience).await {
-            Ok(reply) if reply.code / 100 == 3 => {
+            Ok(reply) if reply.is_intermediate() => {
                 Err(Ending::Ambiguous(Loss::Garbled(format!("a reply that answers no end of data: {reply}"))))
             }
             Ok(reply) => Ok(reply),
@@ -144,7 +144,7 @@ impl Connection {
             return Interruption::Lost(loss);
         }
         match self.any_reply(EARLY_REPLY_PATIENCE).await {
-            Ok(reply) if reply.is_positive() => Interruption::Accepted(reply),
+            Ok(reply) if reply.code < 400 => Interruption::Accepted(reply),
             Ok(reply) => Interruption::Refused(reply),
             Err(Loss::Garbled(what)) => Interruption::Lost(Loss::Garbled(what)),
             Err(_) => Interruption::Lost(loss),

@@ -265,7 +265,7 @@ impl Dialer {
     async fn hello(&self, connection: &mut Connection) -> Result<(), Fault> {
         let Settings { hostname, connect_timeout: limit, .. } = &self.settings;
         let mut reply = connection.command(format!("EHLO {hostname}\r\n").as_bytes(), *limit).await?;
-        if reply.code / 100 == 2 {
+        if reply.is_completion() {
             connection.extensions = Extensions::from_ehlo(&reply);
             // RFC 8689 2: it means something only over TLS; ours always verifies.
             connection.extensions.further.require_tls &= matches!(connection.stream, Stream::Client(_));
@@ -274,7 +274,7 @@ impl Dialer {
         if reply.is_permanent() {
             let helo = connection.command(format!("HELO {hostname}\r\n").as_bytes(), *limit).await?;
             let ehlo = std::mem::replace(&mut reply, helo);
-            if reply.code / 100 == 2 {
+            if reply.is_completion() {
                 connection.extensions = Extensions::default();
                 return Ok(());
             }

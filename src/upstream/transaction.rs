@@ -305,7 +305,7 @@ impl Transaction {
     }
 
     fn settle(&mut self, reply: Reply) -> Option<Answer> {
-        if reply.code / 100 == 3 {
+        if reply.is_intermediate() {
             return self.lose(Loss::Garbled(format!("a reply that answers neither MAIL nor RCPT: {reply}")));
         }
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -315,7 +315,7 @@ impl Transaction {
             (Question::Mail(_), Some(connection)) => self.upstream.endpoints().replied(connection.endpoint),
             (Question::Mail(_), None) => {}
         }
-        if !reply.is_positive() {
+        if !reply.is_completion() {
             self.dirty = true;
             if let Some(connection) = &mut self.connection {
                 connection.refusals += 1;

@@ -108,7 +108,7 @@ impl Transaction {
         let mut connection = self.connection_in_data()?;
         self.stage = Stage::Over;
         match connection.end(terminator, limit, patience).await {
-            Ok(reply) if reply.is_positive() => {
+            Ok(reply) if reply.is_completion() => {
                 self.upstream.pool.give_back(connection);
                 Ok(reply)
             }

@@ -153,7 +153,7 @@ async fn talk(upstream: &Upstream, sender: &Sender, config: &Config) -> Said {
     let mut opened = open(&mut transaction, &ReversePath::Null).await;
     let from = config.notify.from.parse::<ReversePath>();
     if let (Ok(reply), Ok(from)) = (&opened, from)
-        && !reply.is_positive()
+        && !reply.is_completion()
     {
         // Some MTAs refuse the null reverse-path.
         transaction.abandon();
@@ -161,7 +161,7 @@ async fn talk(upstream: &Upstream, sender: &Sender, config: &Config) -> Said {
         opened = open(&mut transaction, &from).await;
     }
     let said = match opened {
-        Ok(reply) if reply.is_positive() => recipients(&mut transaction, config).await,
+        Ok(reply) if reply.is_completion() => recipients(&mut transaction, config).await,
         Ok(reply) => Said::MailRefused(reply),
         Err(fault) => Said::BrokeOff(fault.to_string()),
     };
