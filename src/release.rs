@@ -31,8 +31,8 @@ use crate::quarantine::spool::{Claim, SpoolError};
 use crate::smtp::header::HeaderCollector;
 use crate::smtp::parameter::Ret;
 use crate::smtp::{Enhanced, MailCommand, MailParameters, RcptCommand, Reply};
-use crate::transfer::{Form, Stopped, Transfer, as_sent};
-use crate::upstream::{Answer, ClientIdentity, Fault, Question, SessionConnections, Transaction};
+use crate::transfer::{Form, Transfer, as_sent};
+use crate::upstream::{Answer, ClientIdentity, Fault, Question, SessionConnections, Stopped, Transaction};
 
 /// How often a disk that did not take the answers to a message is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
@@ -338,9 +338,9 @@ async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) 
     let (header, body) = message.header().await?;
     let form = Form::of(&envelope.parameters);
     match form.begin(upstream).await {
-        Ok(None) => {}
-        Ok(Some(reply)) => return Ok(Sent::Data(reply)),
-        Err(fault) => return Ok(Sent::Fault(fault)),
+        Ok(()) => {}
+        Err(Stopped::Refused(reply)) => return Ok(Sent::Data(reply)),
+        Err(Stopped::Fault(fault)) => return Ok(Sent::Fault(fault)),
     }
     let mut transfer = Transfer::new(form, envelope.treatment, &envelope.trace, &header);
     let mut pushed = transfer.push(upstream, &body).await;

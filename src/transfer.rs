@@ -10,7 +10,7 @@ use crate::quarantine::envelope::Treatment;
 use crate::smtp::header::Header;
 use crate::smtp::mail_data::DotStuffer;
 use crate::smtp::{Body, MailParameters, Reply, trace};
-use crate::upstream::{Fault, Transaction};
+use crate::upstream::{Stopped, Transaction};
 
 /// The fields that a client cannot set: copies of them are dropped from every message (CONTRACT, Headers).
 pub const RESERVED: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_FROM];
@@ -27,15 +27,6 @@ const TYPICAL_BODY: usize = 4 * 1_024;
 /// However little there is, it is written after so long: a slow client must not look to the upstream like a silent one
 /// (Postfix gives up after 300 s).
 const WRITE_AT_LEAST: Duration = Duration::from_secs(30);
-
-/// Why a transfer ended before its end.
-#[derive(Debug)]
-pub enum Stopped {
-    /// The upstream refused DATA, or said why in mid-data.
-    Refused(Reply),
-    /// It gave no answer.
-    Fault(Fault),
-}
 
 /// How the content goes over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +46,11 @@ impl Form {
     /// Makes the upstream ready for the content.
     ///
     /// # Errors
-    /// It gave no answer. `Ok(Some(reply))`: it refused DATA with this.
-    pub async fn begin(self, upstream: &mut Transaction) -> Result<Option<Reply>, Fault> {
+    /// See [`Stopped`].
+    pub async fn begin(self, upstream: &mut Transaction) -> Result<(), Stopped> {
         match self {
             Self::Lines => upstream.begin_data().await,
-            Self::Binary => upstream.begin_chunks().await.map(|()| None),
+            Self::Binary => upstream.begin_chunks().await,
         }
     }
 }
@@ -139,7 +130,7 @@ impl Transfer {
     /// See [`Stopped`].
     pub async fn finish(mut self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
         if matches!(self.framing, Framing::Chunks) {
-            return upstream.finish_chunks(&self.buffer).await.map_err(Stopped::Fault);
+            return Ok(upstream.finish_chunks(&self.buffer).await?);
         }
         // Apart from the terminator: what goes wrong before that is certain not to have been accepted.
         self.write(upstream).await?;
@@ -147,7 +138,7 @@ impl Transfer {
         if let Framing::Dots(stuffer) = self.framing {
             stuffer.finish(&mut terminator);
         }
-        upstream.finish_data(&terminator).await.map_err(Stopped::Fault)
+        Ok(upstream.finish_data(&terminator).await?)
     }
 
     async fn write(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {
@@ -157,10 +148,6 @@ impl Transfer {
         };
         self.buffer.clear();
         self.written = Instant::now();
-        match written {
-            Ok(None) => Ok(()),
-            Ok(Some(reply)) => Err(Stopped::Refused(reply)),
-            Err(fault) => Err(Stopped::Fault(fault)),
-        }
+        written
     }
 }

@@ -14,8 +14,8 @@ use crate::session::{Delivery, ParkOrder, ParkReason, UpstreamFault};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::mail_data::{ContentChecker, DotScanner, Fault as NewlineFault};
 use crate::smtp::newline::Normalizer;
-use crate::transfer::{Form, Stopped, Transfer};
-use crate::upstream::{Fault, Transaction};
+use crate::transfer::{Form, Transfer};
+use crate::upstream::{Fault, Stopped, Transaction};
 
 /// So many octets of a message are held in memory before its route is chosen.
 pub(super) const HELD: usize = 256 * 1_024;
@@ -274,9 +274,8 @@ impl Incoming {
     /// Begins mail data upstream: nothing of the message goes out yet.
     pub(super) async fn begin(&mut self, upstream: &mut Transaction) {
         match self.form().begin(upstream).await {
-            Ok(None) => self.begun = true,
-            Ok(Some(reply)) => self.stop(Stopped::Refused(reply)),
-            Err(fault) => self.stop(Stopped::Fault(fault)),
+            Ok(()) => self.begun = true,
+            Err(stop) => self.stop(stop),
         }
     }
 

@@ -3,9 +3,10 @@
 //! Each chunk waits for its reply, so that a refusal is heard before the next. Until the last one goes out, whatever goes
 //! wrong cuts the connection; from then on, what is not known is said to be ambiguous. RFC 3030 2, 3.
 
-use super::Fault;
 use super::connection::{Connection, Loss};
 use super::transaction::{Stage, Transaction};
+use super::transfer::ambiguous;
+use super::{Fault, Stopped};
 use crate::smtp::Reply;
 
 impl Transaction {
@@ -13,10 +14,11 @@ impl Transaction {
     /// nothing to the upstream about the content yet.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub async fn begin_chunks(&mut self) -> Result<(), Fault> {
+    /// See [`Fault`]; it is never refused.
+    pub async fn begin_chunks(&mut self) -> Result<(), Stopped> {
         if self.stage != Stage::Envelope || !self.questions.is_empty() || self.accepted.is_empty() {
-            return Err(Fault::Protocol("BDAT needs an accepted recipient, and no question open".to_owned()));
+            let why = "BDAT needs an accepted recipient, and no question open";
+            return Err(Fault::Protocol(why.to_owned()).into());
         }
         if let Some(mut connection) = self.connection.take() {
             match connection.check_in_step() {
@@ -37,8 +39,8 @@ impl Transaction {
     /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
     ///
     /// # Errors
-    /// The connection is gone. `Ok(Some(reply))`: the upstream refused the chunk, and with it the message.
-    pub async fn write_chunk(&mut self, octets: &[u8]) -> Result<Option<Reply>, Fault> {
+    /// The connection is gone: [`Stopped::Refused`] where the upstream refused the chunk, and with it the message.
+    pub async fn write_chunk(&mut self, octets: &[u8]) -> Result<(), Stopped> {
         let limit = self.upstream.settings().timeouts.block;
         // While it is taken out, dropping the future cuts the connection.
         let mut connection = self.connection_in_data()?;
@@ -46,10 +48,10 @@ impl Transaction {
         match connection.any_reply(limit).await? {
             reply if reply.is_completion() => {
                 self.connection = Some(connection);
-                Ok(None)
+                Ok(())
             }
-            reply if reply.code >= 400 => Ok(Some(reply)),
-            reply => Err(no_answer(&reply).into()),
+            reply if reply.is_intermediate() => Err(no_answer(&reply).into()),
+            refusal => Err(Stopped::Refused(refusal)),
         }
     }
 
@@ -62,23 +64,10 @@ impl Transaction {
         let mut connection = self.connection_in_data()?;
         self.stage = Stage::Over;
         queue(&mut connection, octets, " LAST")?;
-        let reply = match connection.any_reply(patience).await {
-            Ok(reply) if reply.is_intermediate() => Err(no_answer(&reply)),
-            reply => reply,
-        };
-        match reply {
-            Ok(reply) if reply.is_completion() => {
-                self.upstream.pool.give_back(connection);
-                Ok(reply)
-            }
-            Ok(reply) => {
-                connection.quit();
-                Ok(reply)
-            }
-            Err(loss) => Err(match Fault::from(loss) {
-                Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
-                fault => fault,
-            }),
+        match connection.any_reply(patience).await {
+            Ok(reply) if reply.is_intermediate() => Err(ambiguous(no_answer(&reply))),
+            Ok(reply) => Ok(self.ended(connection, reply)),
+            Err(loss) => Err(ambiguous(loss)),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::slot::Slot;
-use super::{ClientIdentity, Fault};
+use super::{ClientIdentity, Fault, Stopped};
 use crate::net::{Stream, TimeLimit};
 use crate::smtp::reply::MAX_REPLY;
 use crate::smtp::{Extensions, Reply};
@@ -64,10 +64,14 @@ impl From<Loss> for Fault {
             Loss::Closed(why) => Self::Unavailable(why),
             Loss::Silent(limit) => Self::Unavailable(format!("the upstream was silent for {limit:?}")),
             Loss::Garbled(what) => Self::Protocol(what),
-            Loss::OutOfStep => {
-                Self::Protocol("the upstream gave more replies than it was asked for".to_owned())
-            }
+            Loss::OutOfStep => Self::out_of_step(),
         }
+    }
+}
+
+impl From<Loss> for Stopped {
+    fn from(loss: Loss) -> Self {
+        Self::Fault(loss.into())
     }
 }
 

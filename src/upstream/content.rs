@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
+use super::Stopped;
 use super::connection::{Connection, Loss};
 use crate::smtp::Reply;
 
@@ -22,7 +23,7 @@ const GATHER_TIME: Duration = Duration::from_secs(1);
 const EARLY_REPLY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Mail data did not go out.
-pub(super) enum Interruption {
+enum Interruption {
     /// The upstream refuses the message already.
     Refused(Reply),
     /// It says that all is well with a message whose end it cannot have seen.
@@ -43,7 +44,7 @@ pub(super) enum Ending {
 
 impl Connection {
     /// Sends mail data, or keeps it for a moment. Gives up after `limit` without progress.
-    pub(super) async fn put(&mut self, wire: &[u8], limit: Duration) -> Result<(), Interruption> {
+    pub(super) async fn put(&mut self, wire: &[u8], limit: Duration) -> Result<(), Stopped> {
         if self.outbox.len() + wire.len() <= GATHER && self.written_at.elapsed() < GATHER_TIME {
             self.outbox.extend_from_slice(wire);
             return Ok(());
@@ -51,8 +52,9 @@ impl Connection {
         match self.push(wire, usize::MAX, limit).await {
             Ok(()) => Ok(()),
             Err(loss) => Err(match self.early_reply(loss).await {
-                Interruption::Accepted(reply) => Interruption::Lost(premature(&reply)),
-                interruption => interruption,
+                Interruption::Refused(reply) => Stopped::Refused(reply),
+                Interruption::Accepted(reply) => premature(&reply).into(),
+                Interruption::Lost(loss) => loss.into(),
             }),
         }
     }

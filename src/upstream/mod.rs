@@ -193,6 +193,21 @@ pub enum Fault {
     Ambiguous(String),
 }
 
+/// Why mail data went no further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// The upstream refused DATA, or the message before it had all of it.
+    Refused(Reply),
+    /// The upstream gave no answer.
+    Fault(Fault),
+}
+
+impl From<Fault> for Stopped {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 impl Fault {
     /// It gave more replies than it was asked for: which of them answers which question is not known.
     pub fn out_of_step() -> Self {

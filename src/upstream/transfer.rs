@@ -3,27 +3,29 @@
 //! Until the terminator goes out, whatever goes wrong cuts the connection, so that nothing half is ever taken for a
 //! message; from then on, what is not known is said to be ambiguous. RFC 5321 3.3, 4.1.1.4, 4.5.3.2.4 to 4.5.3.2.6.
 
-use super::Fault;
 use super::connection::{Connection, Loss};
-use super::content::{Ending, Interruption};
+use super::content::Ending;
 use super::repetition::Repetition;
 use super::transaction::{Stage, Transaction, Verb};
+use super::{Fault, Stopped};
 use crate::smtp::Reply;
 
 impl Transaction {
     /// Sends DATA and waits for 354 (repeating the transaction on a fresh connection where the old one is gone).
     ///
     /// # Errors
-    /// `Ok(Some(reply))`: the upstream refused DATA with this.
-    pub async fn begin_data(&mut self) -> Result<Option<Reply>, Fault> {
+    /// See [`Stopped`].
+    pub async fn begin_data(&mut self) -> Result<(), Stopped> {
         if self.stage != Stage::Envelope || !self.questions.is_empty() || self.accepted.is_empty() {
-            return Err(Fault::Protocol("DATA needs an accepted recipient, and no question open".to_owned()));
+            let why = "DATA needs an accepted recipient, and no question open";
+            return Err(Fault::Protocol(why.to_owned()).into());
         }
         let mut last_attempt = false;
         loop {
             self.stand_before_data().await?;
             match self.ask_for_data().await {
-                Ok(outcome) => return Ok(outcome),
+                Ok(reply) if reply.is_intermediate() => return Ok(()),
+                Ok(refusal) => return Err(Stopped::Refused(refusal)),
                 Err(loss) => {
                     self.stage = Stage::Envelope;
                     let lost = self.connection.take();
@@ -59,7 +61,8 @@ impl Transaction {
         }
     }
 
-    async fn ask_for_data(&mut self) -> Result<Option<Reply>, Loss> {
+    /// The reply to DATA: 354 or a refusal.
+    async fn ask_for_data(&mut self) -> Result<Reply, Loss> {
         let limit = self.upstream.settings().timeouts.data;
         let Some(connection) = &mut self.connection else {
             return Err(Loss::Closed("there is no connection".to_owned()));
@@ -67,11 +70,11 @@ impl Transaction {
         self.stage = Stage::Content;
         let reply = connection.command(b"DATA\r\n", limit).await?;
         match reply.code {
-            354 => Ok(None),
+            354 => Ok(reply),
             400.. => {
                 connection.refusals += 1;
                 self.stage = Stage::Envelope;
-                Ok(Some(reply))
+                Ok(reply)
             }
             _ => Err(Loss::Garbled(format!("a reply that does not answer DATA: {reply}"))),
         }
@@ -82,20 +85,14 @@ impl Transaction {
     /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
     ///
     /// # Errors
-    /// The connection is gone; where the upstream said why before it went, `Ok(Some(reply))`.
-    pub async fn write_data(&mut self, wire: &[u8]) -> Result<Option<Reply>, Fault> {
+    /// The connection is gone: [`Stopped::Refused`] where the upstream said why before it went.
+    pub async fn write_data(&mut self, wire: &[u8]) -> Result<(), Stopped> {
         let limit = self.upstream.settings().timeouts.block;
         // While it is taken out, dropping the future cuts the connection.
         let mut connection = self.connection_in_data()?;
-        match connection.put(wire, limit).await {
-            Ok(()) => {
-                self.connection = Some(connection);
-                Ok(None)
-            }
-            Err(Interruption::Refused(reply)) => Ok(Some(reply)),
-            Err(Interruption::Accepted(_)) => Err(Fault::Protocol("a positive reply in mid-data".to_owned())),
-            Err(Interruption::Lost(loss)) => Err(loss.into()),
-        }
+        connection.put(wire, limit).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     /// Sends the terminator given (`.CRLF` or `CRLF.CRLF`) and waits for the reply.
@@ -108,22 +105,22 @@ impl Transaction {
         let mut connection = self.connection_in_data()?;
         self.stage = Stage::Over;
         match connection.end(terminator, limit, patience).await {
-            Ok(reply) if reply.is_completion() => {
-                self.upstream.pool.give_back(connection);
-                Ok(reply)
-            }
-            // It may have been said in mid-data, and another be on its way: no further transaction here.
-            Ok(reply) => {
-                connection.quit();
-                Ok(reply)
-            }
+            Ok(reply) => Ok(self.ended(connection, reply)),
             Err(Ending::Refused(reply)) => Ok(reply),
             Err(Ending::Lost(loss)) => Err(loss.into()),
-            Err(Ending::Ambiguous(loss)) => Err(match Fault::from(loss) {
-                Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
-                fault => fault,
-            }),
+            Err(Ending::Ambiguous(loss)) => Err(ambiguous(loss)),
         }
+    }
+
+    /// Lets the connection go with the reply to the end of data: back to the pool only where the message was taken.
+    pub(super) fn ended(&self, connection: Box<Connection>, reply: Reply) -> Reply {
+        if reply.is_completion() {
+            self.upstream.pool.give_back(connection);
+        } else {
+            // The refusal may have been sent in mid-data, with another one to come: no further transaction here.
+            connection.quit();
+        }
+        reply
     }
 
     pub(super) fn connection_in_data(&mut self) -> Result<Box<Connection>, Fault> {
@@ -139,5 +136,13 @@ impl Transaction {
     pub fn abort_data(&mut self) {
         self.stage = Stage::Over;
         drop(self.connection.take());
+    }
+}
+
+/// The fault of a connection that was lost once the end of data may have gone out.
+pub(super) fn ambiguous(loss: Loss) -> Fault {
+    match Fault::from(loss) {
+        Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),
+        fault => fault,
     }
 }

@@ -28,7 +28,7 @@ async fn chunk_by_chunk_and_the_connection_stays() {
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_chunks(&upstream).await;
     transaction.begin_chunks().await.unwrap();
-    assert_eq!(transaction.write_chunk(b".one..\r\n").await, Ok(None));
+    assert_eq!(transaction.write_chunk(b".one..\r\n").await, Ok(()));
     assert_eq!(transaction.finish_chunks(b"").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
     upstream.close();
@@ -68,13 +68,13 @@ async fn refusals_and_losses() {
         let mut transaction = ready_for_chunks(&upstream).await;
         transaction.begin_chunks().await.unwrap();
         let outcome = match last {
-            false => transaction.write_chunk(b"\r\n").await,
-            true => transaction.finish_chunks(b"\r\n").await.map(Some),
+            false => transaction.write_chunk(b"\r\n").await.map(|()| None),
+            true => transaction.finish_chunks(b"\r\n").await.map(Some).map_err(Stopped::from),
         };
         let told = match outcome {
-            Ok(Some(reply)) => format!("refused {reply}"),
+            Ok(Some(reply)) | Err(Stopped::Refused(reply)) => format!("refused {reply}"),
             Ok(None) => "taken".to_owned(),
-            Err(fault) => told(&Answer::None(fault)),
+            Err(Stopped::Fault(fault)) => told(&Answer::None(fault)),
         };
         assert_eq!(told, expected, "{answer}");
         // Nothing more goes out.
@@ -93,7 +93,7 @@ async fn not_where_the_upstream_lacks_it() {
     let upstream = upstream(scripted.address);
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "MissingExtension");
-    assert!(matches!(transaction.begin_chunks().await, Err(Fault::Protocol(_))));
+    assert!(matches!(transaction.begin_chunks().await, Err(Stopped::Fault(Fault::Protocol(_)))));
     drop(transaction);
     upstream.close();
     scripted.finish(1).await;

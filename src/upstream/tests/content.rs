@@ -13,9 +13,9 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
     let mut transaction = ready_for_data(&upstream).await;
     // However old the connection is.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    assert!(transaction.begin_data().await.unwrap().is_none());
-    assert!(transaction.write_data(b"Received: by us\r\n").await.unwrap().is_none());
-    assert!(transaction.write_data(b"Subject: x\r\n\r\n..dot\r\n").await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
+    transaction.write_data(b"Received: by us\r\n").await.unwrap();
+    transaction.write_data(b"Subject: x\r\n\r\n..dot\r\n").await.unwrap();
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued as 1");
     drop(transaction);
     upstream.close();
@@ -28,11 +28,11 @@ async fn a_long_message_arrives_octet_for_octet() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = Upstream::open(impatient(scripted.address, DEADLINE, Duration::from_secs(1))).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     let mut sent = String::new();
     for number in 0..3000 {
         let piece = format!("{number} {}\r\n", "x".repeat(number * 7 % 20_000));
-        assert!(transaction.write_data(piece.as_bytes()).await.unwrap().is_none());
+        transaction.write_data(piece.as_bytes()).await.unwrap();
         sent.push_str(&piece);
     }
     // the script never answers
@@ -50,7 +50,11 @@ async fn data_refused() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    assert_eq!(transaction.begin_data().await.unwrap().unwrap().to_string(), "554 5.7.1 no");
+    let refusal = transaction.begin_data().await.unwrap_err();
+    assert!(
+        matches!(&refusal, Stopped::Refused(reply) if reply.to_string() == "554 5.7.1 no"),
+        "{refusal:?}"
+    );
     drop(transaction);
     upstream.close();
     scripted.finish(1).await;
@@ -59,7 +63,7 @@ async fn data_refused() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = super::upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(matches!(transaction.begin_data().await, Err(Fault::Protocol(_))));
+    assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::Protocol(_)))));
     drop(transaction);
     upstream.close();
     let heard = scripted.finish(1).await.remove(0);
@@ -67,12 +71,11 @@ async fn data_refused() {
 }
 
 /// Writes 64 KiB at a time until something happens.
-async fn write_on(transaction: &mut Transaction) -> Result<Option<Reply>, Fault> {
+async fn write_on(transaction: &mut Transaction) -> Stopped {
     let piece = "x".repeat(64 * 1024 - 2) + "\r\n";
     for _ in 0..2000 {
-        let outcome = timeout(DEADLINE, transaction.write_data(piece.as_bytes())).await.unwrap();
-        if !matches!(outcome, Ok(None)) {
-            return outcome;
+        if let Err(stop) = timeout(DEADLINE, transaction.write_data(piece.as_bytes())).await.unwrap() {
+            return stop;
         }
     }
     panic!("128 MB were taken");
@@ -86,9 +89,12 @@ async fn a_refusal_in_mid_data_is_told() {
         let scripted = Scripted::start(&[&script]).await;
         let upstream = upstream(scripted.address);
         let mut transaction = ready_for_data(&upstream).await;
-        assert!(transaction.begin_data().await.unwrap().is_none());
-        let reply = write_on(&mut transaction).await.unwrap().unwrap();
-        assert_eq!(reply.to_string(), "552 5.3.4 too big");
+        transaction.begin_data().await.unwrap();
+        let stop = write_on(&mut transaction).await;
+        assert!(
+            matches!(&stop, Stopped::Refused(reply) if reply.to_string() == "552 5.3.4 too big"),
+            "{stop:?}"
+        );
         // it is over
         assert!(matches!(transaction.finish_data(b".\r\n").await, Err(Fault::Unavailable(_))));
         drop(transaction);
@@ -104,12 +110,12 @@ async fn a_promise_before_the_end_is_not_believed() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     let outcome = match transaction.write_data(b"x\r\n").await {
-        Ok(None) => transaction.finish_data(b".\r\n").await.map(Some),
-        outcome => outcome,
+        Ok(()) => transaction.finish_data(b".\r\n").await.map_err(Stopped::from),
+        Err(stop) => Err(stop),
     };
-    assert!(matches!(outcome, Err(Fault::Protocol(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(Stopped::Fault(Fault::Protocol(_)))), "{outcome:?}");
     drop(transaction);
     upstream.close();
     let heard = scripted.finish(1).await.remove(0);
@@ -124,8 +130,8 @@ async fn an_end_without_reply_is_ambiguous() {
         let upstream =
             Upstream::open(impatient(scripted.address, DEADLINE, Duration::from_millis(300))).unwrap();
         let mut transaction = ready_for_data(&upstream).await;
-        assert!(transaction.begin_data().await.unwrap().is_none());
-        assert!(transaction.write_data(b"x\r\n").await.unwrap().is_none());
+        transaction.begin_data().await.unwrap();
+        transaction.write_data(b"x\r\n").await.unwrap();
         let outcome = transaction.finish_data(b".\r\n").await;
         assert!(matches!(outcome, Err(Fault::Ambiguous(_))), "{end}: {outcome:?}");
         drop(transaction);
@@ -141,7 +147,7 @@ async fn a_refusal_at_the_end_is_a_reply_and_ends_the_connection() {
         let scripted = Scripted::start(&[&script]).await;
         let upstream = upstream(scripted.address);
         let mut transaction = ready_for_data(&upstream).await;
-        assert!(transaction.begin_data().await.unwrap().is_none());
+        transaction.begin_data().await.unwrap();
         assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), reply);
         drop(transaction);
         upstream.close();
@@ -156,11 +162,11 @@ async fn what_is_aborted_is_never_a_message() {
         let scripted = Scripted::start(&[&script]).await;
         let upstream = upstream(scripted.address);
         let mut transaction = ready_for_data(&upstream).await;
-        assert!(transaction.begin_data().await.unwrap().is_none());
+        transaction.begin_data().await.unwrap();
         if how != "drop before anything" {
             let big = "y".repeat(100_000) + "\r\n";
-            assert!(transaction.write_data(big.as_bytes()).await.unwrap().is_none());
-            assert!(transaction.write_data(b"last line\r\n").await.unwrap().is_none());
+            transaction.write_data(big.as_bytes()).await.unwrap();
+            transaction.write_data(b"last line\r\n").await.unwrap();
         }
         match how {
             "abort" => {
@@ -182,7 +188,7 @@ async fn a_cancelled_end_cuts_the_connection() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     assert!(timeout(Duration::from_millis(50), transaction.finish_data(b".\r\n")).await.is_err());
     assert!(transaction.finish_data(b".\r\n").await.is_err());
     drop(transaction);
@@ -208,9 +214,9 @@ async fn an_upstream_that_stops_reading_is_given_up() {
     });
     let upstream = Upstream::open(impatient(address, Duration::from_millis(300), DEADLINE)).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     let stream = server.await.unwrap();
-    let fault = write_on(&mut transaction).await.unwrap_err();
-    assert!(matches!(fault, Fault::Unavailable(_)), "{fault:?}");
+    let stop = write_on(&mut transaction).await;
+    assert!(matches!(stop, Stopped::Fault(Fault::Unavailable(_))), "{stop:?}");
     drop(stream);
 }

@@ -199,8 +199,8 @@ async fn a_reply_too_many_behind_answered_recipients_leaves_them_in_doubt() {
     let mut transaction = ready_for_data(&upstream).await;
     assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 r2");
     assert!(transaction.is_in_doubt());
-    assert!(matches!(transaction.begin_data().await, Err(Fault::Protocol(_))));
-    assert!(matches!(transaction.begin_chunks().await, Err(Fault::Protocol(_))));
+    assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::Protocol(_)))));
+    assert!(matches!(transaction.begin_chunks().await, Err(Stopped::Fault(Fault::Protocol(_)))));
     drop(transaction);
     upstream.close();
     scripted.finish(2).await;
@@ -214,7 +214,7 @@ async fn a_421_is_no_reply_too_many() {
     let scripted = Scripted::start(&[&first, &second]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    assert_eq!(transaction.begin_data().await, Ok(None));
+    assert_eq!(transaction.begin_data().await, Ok(()));
     drop(transaction);
     upstream.close();
     scripted.finish(2).await;

@@ -36,7 +36,7 @@ async fn after_eight_refusals() {
         assert_eq!(ask_one(&mut transaction, &name).await, "550 5.1.1 unknown");
     }
     assert_eq!(ask_one(&mut transaction, &rcpt("x9")).await, "550 5.1.1 ninth");
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
     upstream.close();
@@ -241,8 +241,11 @@ async fn what_is_refused_at_the_repetition_is_never_relayed() {
     let answers = ask(&mut transaction, &[MAIL.to_owned(), r1.clone(), r2.clone()]).await;
     assert_eq!(answers.len(), 3);
     assert_eq!(ask_one(&mut transaction, &r3).await, "550 5.1.1 three");
-    let fault = transaction.begin_data().await.unwrap_err();
-    assert!(matches!(&fault, Fault::NotRepeated(why) if why.contains("450 4.2.1 busy")), "{fault:?}");
+    let stop = transaction.begin_data().await.unwrap_err();
+    assert!(
+        matches!(&stop, Stopped::Fault(Fault::NotRepeated(why)) if why.contains("450 4.2.1 busy")),
+        "{stop:?}"
+    );
     drop(transaction);
     one.close();
     let heard = scripted.finish(2).await;
@@ -262,7 +265,7 @@ async fn what_is_refused_at_the_repetition_is_never_relayed() {
         assert_eq!(ask(&mut transaction, &[mail, r1.clone(), r2.clone()]).await.len(), 3);
         assert_eq!(ask_one(&mut transaction, &r3).await, "Unavailable");
         assert_eq!(ask_one(&mut transaction, &r3).await, "Unavailable");
-        assert!(matches!(transaction.begin_data().await, Err(Fault::NotRepeated(_))));
+        assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::NotRepeated(_)))));
         drop(transaction);
         upstream.close();
         scripted.finish(2).await;
@@ -278,7 +281,7 @@ async fn before_data_the_transaction_is_repeated_once() {
     let scripted = Scripted::start(&[&first, &third]).await;
     let one = upstream(scripted.address);
     let mut transaction = ready_for_data(&one).await;
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     assert!(transaction.finish_data(b".\r\n").await.is_ok());
     drop(transaction);
     one.close();
@@ -287,7 +290,7 @@ async fn before_data_the_transaction_is_repeated_once() {
     let scripted = Scripted::start(&[&first, &second]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(matches!(transaction.begin_data().await, Err(Fault::Unavailable(_))));
+    assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::Unavailable(_)))));
     drop(transaction);
     upstream.close();
     scripted.finish(2).await;

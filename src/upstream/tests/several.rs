@@ -180,7 +180,7 @@ async fn one_that_is_silent_at_data_is_left_out() {
     settings.timeouts.data = Duration::from_secs(2);
     let upstream = Upstream::open(settings).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
-    assert!(matches!(transaction.begin_data().await, Err(Fault::Unavailable(_))));
+    assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::Unavailable(_)))));
     drop(transaction);
     for _ in 0..3 {
         use_and_keep(&upstream).await;
@@ -199,7 +199,7 @@ async fn one_that_hangs_up_at_data_is_not_asked_again_at_once() {
     let mut transaction = ready_for_data(&upstream).await;
     // Another session has had the turn of the good one.
     upstream.shared.endpoints().candidates(Instant::now());
-    assert!(matches!(transaction.begin_data().await, Ok(None)));
+    assert!(matches!(transaction.begin_data().await, Ok(())));
     drop(transaction);
     good.finish(1).await;
 }
@@ -388,7 +388,7 @@ async fn a_transaction_that_rests_is_repeated_when_it_goes_on() {
     assert_eq!(ask_one(&mut transaction, &r2).await, "250 2.1.5 two");
     transaction.rest();
     // from DATA on the connection stays
-    assert!(transaction.begin_data().await.unwrap().is_none());
+    transaction.begin_data().await.unwrap();
     transaction.rest();
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued");
     drop(transaction);
@@ -433,7 +433,7 @@ async fn timeouts_by_verb() {
         let told = [ask_one(&mut transaction, MAIL).await, ask_one(&mut transaction, &r1).await];
         assert_eq!(told.iter().filter(|told| told.starts_with("250")).count(), answered, "{told:?}");
         if answered == 2 {
-            assert!(matches!(transaction.begin_data().await, Err(Fault::Unavailable(_))));
+            assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::Unavailable(_)))));
         }
         assert!(begun.elapsed() >= short && begun.elapsed() < DEADLINE / 2);
         drop(transaction);
