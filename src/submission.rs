@@ -457,7 +457,6 @@ struct Scene<'a> {
     blocked: bool,
     probation: bool,
     room: bool,
-    credentials_changed: bool,
     interruption: Option<Interruption>,
     /// Where they matter.
     mechanisms: Option<Arc<str>>,
@@ -474,18 +473,16 @@ impl<'a> Scene<'a> {
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
         let probation = sender.is_some_and(|sender| sender.watch.probation(now).is_some());
         let room = !blocked || sender.is_some_and(|sender| parts.spool.room(&sender.account, 0).is_ok());
-        let ending = sender.and_then(|sender| sender.ticket.ending());
-        let interruption = if ending.is_some() {
-            Some(Interruption::Ended)
-        } else {
-            shutdown.borrow().then_some(Interruption::ShuttingDown)
+        let interruption = match sender.and_then(|sender| sender.ticket.ending()) {
+            Some(Ending::Kicked) => Some(Interruption::Kicked),
+            Some(Ending::CredentialsChanged) => Some(Interruption::CredentialsChanged),
+            None => shutdown.borrow().then_some(Interruption::ShuttingDown),
         };
         Self {
             now,
             blocked,
             probation,
             room,
-            credentials_changed: ending == Some(Ending::CredentialsChanged),
             interruption,
             mechanisms: None,
             parts,
@@ -502,7 +499,6 @@ impl<'a> Scene<'a> {
             blocked: self.blocked,
             probation: self.probation,
             room: self.room,
-            credentials_changed: self.credentials_changed,
             interruption: self.interruption,
             mechanisms: self.mechanisms.as_deref().unwrap_or_default(),
             sources: self,

@@ -51,7 +51,6 @@ impl Talk {
             blocked: false,
             probation: false,
             room: true,
-            credentials_changed: false,
             interruption: None,
             mechanisms: "",
             sources: &given,

@@ -210,7 +210,6 @@ fn session() -> Work {
             blocked: false,
             probation: false,
             room: true,
-            credentials_changed: false,
             interruption: None,
             mechanisms: "PLAIN LOGIN",
             sources: &given,

@@ -63,7 +63,6 @@ struct World {
     blocked: bool,
     probation: bool,
     room: bool,
-    credentials_changed: bool,
     interruption: Option<Interruption>,
     precedents: Precedents,
     upstream: Option<Extensions>,
@@ -100,7 +99,6 @@ pub fn session(data: &[u8]) {
         blocked: start & 8 != 0,
         probation: start & 32 != 0,
         room: true,
-        credentials_changed: false,
         interruption: None,
         precedents: Precedents::default(),
         upstream: (start & 16 != 0).then(Extensions::default),
@@ -121,24 +119,14 @@ pub fn session(data: &[u8]) {
 
 impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
-        let World {
-            blocked,
-            probation,
-            room,
-            credentials_changed,
-            interruption,
-            precedents,
-            upstream,
-            mechanisms,
-            ..
-        } = &self.world;
+        let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
+            &self.world;
         let given = Given { precedents, upstream: upstream.as_ref(), sender: None };
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
             probation: *probation,
             room: *room,
-            credentials_changed: *credentials_changed,
             interruption: *interruption,
             mechanisms,
             sources: &given,
@@ -149,24 +137,14 @@ impl Driver<'_> {
     }
 
     fn destination(&mut self) -> Destination {
-        let World {
-            blocked,
-            probation,
-            room,
-            credentials_changed,
-            interruption,
-            precedents,
-            upstream,
-            mechanisms,
-            ..
-        } = &self.world;
+        let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
+            &self.world;
         let given = Given { precedents, upstream: upstream.as_ref(), sender: None };
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
             probation: *probation,
             room: *room,
-            credentials_changed: *credentials_changed,
             interruption: *interruption,
             mechanisms,
             sources: &given,
@@ -178,8 +156,8 @@ impl Driver<'_> {
         match what {
             0 => self.world.blocked = !self.world.blocked,
             1 => self.world.room = !self.world.room,
-            2 => self.world.credentials_changed = true,
-            3 => self.world.interruption = Some(Interruption::Ended),
+            2 => self.world.interruption = Some(Interruption::CredentialsChanged),
+            3 => self.world.interruption = Some(Interruption::Kicked),
             4 => self.world.interruption = Some(Interruption::ShuttingDown),
             5 => self.world.upstream = None,
             6 => self.world.mechanisms = "",

@@ -220,8 +220,10 @@ pub enum ParkReason {
 /// Why a session is to end at its next command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interruption {
-    /// An operator ended it, or its credentials changed: 421 4.7.0
-    Ended,
+    /// An operator ended it: 421 4.7.0
+    Kicked,
+    /// The account's credentials changed since it logged in: 421 4.7.0, and a message under way is parked
+    CredentialsChanged,
     /// The service shuts down: 421 4.3.2
     ShuttingDown,
 }
@@ -237,8 +239,6 @@ pub struct View<'a> {
     pub probation: bool,
     /// Whether the quarantine has room (asked only where the account is blocked).
     pub room: bool,
-    /// Whether the account's credentials changed since it logged in.
-    pub credentials_changed: bool,
     /// Whether the session is to end at its next command.
     pub interruption: Option<Interruption>,
     /// The SASL mechanisms to offer; empty: none.

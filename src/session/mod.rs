@@ -198,7 +198,9 @@ impl Session {
             Bound::Quarantine => ParkReason::Blocked,
             Bound::Upstream if view.blocked && self.terms.refuse_blocked => return Destination::Refuse,
             Bound::Upstream if view.blocked => ParkReason::Blocked,
-            Bound::Upstream if view.credentials_changed => ParkReason::CredentialsChanged,
+            Bound::Upstream if view.interruption == Some(Interruption::CredentialsChanged) => {
+                ParkReason::CredentialsChanged
+            }
             Bound::Upstream if view.probation => ParkReason::Probation,
             Bound::Upstream => return Destination::Relay,
         };
@@ -275,11 +277,10 @@ impl Session {
     fn interrupted(&self, line: &Result<Command, LineError>, view: &View<'_>) -> Option<Reply> {
         let in_chunks = self.transaction.as_ref().is_some_and(|transaction| transaction.in_chunks);
         let goes_on = in_chunks && matches!(line, Ok(Command::Bdat { .. }));
-        match view.interruption? {
-            Interruption::Ended if goes_on && view.credentials_changed => None,
-            Interruption::ShuttingDown if goes_on => None,
-            Interruption::Ended => Some(texts::ENDED),
-            Interruption::ShuttingDown => Some(texts::SHUTTING_DOWN),
+        match (view.interruption?, goes_on) {
+            (Interruption::CredentialsChanged | Interruption::ShuttingDown, true) => None,
+            (Interruption::Kicked | Interruption::CredentialsChanged, _) => Some(texts::ENDED),
+            (Interruption::ShuttingDown, false) => Some(texts::SHUTTING_DOWN),
         }
     }
 

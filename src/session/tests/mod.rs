@@ -38,7 +38,6 @@ pub(super) struct World {
     pub blocked: bool,
     pub probation: bool,
     pub room: bool,
-    pub credentials_changed: bool,
     pub interruption: Option<Interruption>,
     pub precedents: Precedents,
     pub upstream: Option<Extensions>,
@@ -76,7 +75,6 @@ impl World {
             blocked: false,
             probation: false,
             room: true,
-            credentials_changed: false,
             interruption: None,
             precedents: Precedents::default(),
             upstream: Some(upstream),
@@ -92,7 +90,6 @@ impl World {
             blocked: self.blocked,
             probation: self.probation,
             room: self.room,
-            credentials_changed: self.credentials_changed,
             interruption: self.interruption,
             mechanisms: self.mechanisms,
             sources: self,
@@ -106,10 +103,8 @@ impl World {
             ("probation", "over") => self.probation = false,
             ("probation", _) => self.probation = true,
             ("full", _) => self.room = false,
-            ("kicked", _) => self.interruption = Some(Interruption::Ended),
-            ("credentials", _) => {
-                (self.credentials_changed, self.interruption) = (true, Some(Interruption::Ended));
-            }
+            ("kicked", _) => self.interruption = Some(Interruption::Kicked),
+            ("credentials", _) => self.interruption = Some(Interruption::CredentialsChanged),
             ("shutdown", _) => self.interruption = Some(Interruption::ShuttingDown),
             ("message-id", id) => self.message_id = id.to_owned(),
             ("no-auth", _) => self.mechanisms = "",
