@@ -252,7 +252,7 @@ impl Session {
                 self.broken_path(harvested, view, out)
             }
             Err(LineError::Command(error @ CommandError::Rcpt(_))) => {
-                self.say_to_rcpt(texts::command_error(&error), out)
+                self.say_uncounted(texts::command_error(&error), out)
             }
             Err(LineError::Command(error @ CommandError::ChunkSize)) => {
                 // Nobody knows where the chunk ends, and its octets must not be run as commands.
@@ -267,8 +267,8 @@ impl Session {
             Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
             Err(LineError::Fault) => self.say(texts::LINE_FAULT, out),
             // CONTRACT: no error of the session is one in answer to RCPT.
-            Err(LineError::RcptTooLong) => self.say_to_rcpt(texts::LINE_TOO_LONG, out),
-            Err(LineError::RcptFault) => self.say_to_rcpt(texts::LINE_FAULT, out),
+            Err(LineError::RcptTooLong) => self.say_uncounted(texts::LINE_TOO_LONG, out),
+            Err(LineError::RcptFault) => self.say_uncounted(texts::LINE_FAULT, out),
         }
     }
 
@@ -399,11 +399,7 @@ impl Session {
         if !view.room {
             return self.say(texts::QUARANTINE_FULL, out);
         }
-        let told = view
-            .sources
-            .precedents()
-            .imitate(Place::Mail, About::address(command.reverse_path.as_str()), &mut self.shuffle)
-            .reply;
+        let told = imitated(Place::Mail, command.reverse_path.as_str(), view, &mut self.shuffle);
         self.transaction = Some(Transaction::new(command, None, Bound::Upstream));
         self.say(told, out)
     }
@@ -427,14 +423,14 @@ impl Session {
 
     fn rcpt(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         if let Some(reply) = self.unacceptable_rcpt(Some(&command), view) {
-            return self.say_to_rcpt(reply, out);
+            return self.say_uncounted(reply, out);
         }
         if !view.blocked {
             self.pending.push_back(Pending::Rcpt(command.clone()));
             return Step::Ask(Ask::Rcpt(command));
         }
         if self.terms.refuse_blocked {
-            return self.say_to_rcpt(texts::BLOCKED, out);
+            return self.say_uncounted(texts::BLOCKED, out);
         }
         self.pending.push_back(Pending::Unasked(command));
         self.settle(view, out);
@@ -469,17 +465,17 @@ impl Session {
 
     fn broken_path(&mut self, harvested: Option<Vec<u8>>, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         if let Some(reply) = self.unacceptable_rcpt(None, view) {
-            return self.say_to_rcpt(reply, out);
+            return self.say_uncounted(reply, out);
         }
         match harvested {
             Some(octets) if !octets.is_ascii() && !self.declared_smtputf8() => {
-                self.say_to_rcpt(texts::NEEDS_SMTPUTF8, out)
+                self.say_uncounted(texts::NEEDS_SMTPUTF8, out)
             }
             Some(octets) if !view.blocked => {
                 self.pending.push_back(Pending::BrokenPath);
                 Step::Ask(Ask::BrokenPath(octets))
             }
-            _ => self.say_to_rcpt(texts::NO_PATH, out),
+            _ => self.say_uncounted(texts::NO_PATH, out),
         }
     }
 
@@ -519,7 +515,7 @@ impl Session {
             // The order to park made it; a message parked without one would be a fault of the driver's.
             Delivery::Parked => self.pass(&told.unwrap_or(texts::OK), out),
             Delivery::Refused => self.say(texts::BLOCKED, out),
-            Delivery::Fault(fault) => self.say(upstream_fault(fault), out),
+            Delivery::Fault(fault) => self.say(texts::upstream_fault(fault), out),
             Delivery::BadNewline => self.say(texts::BAD_NEWLINE, out),
             Delivery::TooBig => self.say(texts::TOO_BIG, out),
             Delivery::ForeignFrom => self.say(texts::FOREIGN_FROM, out),
@@ -536,7 +532,7 @@ impl Session {
             Some(Pending::Mail(command)) => {
                 let (reply, accepted) = match answered {
                     Answered::Replied(reply) => (reply, true),
-                    Answered::Fault(fault) => (upstream_fault(fault), false),
+                    Answered::Fault(fault) => (texts::upstream_fault(fault), false),
                     Answered::MailRefused(_) | Answered::Unasked | Answered::BrokenPath => {
                         (texts::UPSTREAM_UNAVAILABLE, false)
                     }
@@ -579,17 +575,14 @@ impl Session {
                 return self.unasked(command, view, out);
             }
             Answered::Replied(reply) => Ok(reply),
-            Answered::Fault(fault) => Err(upstream_fault(fault)),
+            Answered::Fault(fault) => Err(texts::upstream_fault(fault)),
             Answered::MailRefused(reply) => Err(reply),
         };
         // CONTRACT: the crossing RCPT, and any answer that comes after the block, is shown as 250.
         let covered = view.blocked && !self.terms.refuse_blocked;
         let imitation = covered.then(|| {
             transaction.divert();
-            view.sources
-                .precedents()
-                .imitate(Place::Rcpt, About::address(command.forward_path.as_str()), &mut self.shuffle)
-                .reply
+            imitated(Place::Rcpt, command.forward_path.as_str(), view, &mut self.shuffle)
         });
         let told = match (&imitation, &upstream) {
             (Some(told), _) | (None, Ok(told) | Err(told)) => told,
@@ -606,15 +599,11 @@ impl Session {
         let Some(transaction) = &mut self.transaction else {
             return self.write(&texts::NEED_MAIL, out);
         };
-        let imitation = view.sources.precedents().imitate(
-            Place::Rcpt,
-            About::address(command.forward_path.as_str()),
-            &mut self.shuffle,
-        );
+        let told = imitated(Place::Rcpt, command.forward_path.as_str(), view, &mut self.shuffle);
         transaction.bound = Bound::Unasked;
         let recipient = Recipient { command, upstream: None, accepted: true };
         transaction.note(recipient, self.terms.max_recipients);
-        self.write(&imitation.reply, out);
+        self.write(&told, out);
     }
 
     /// Answers what waits at the front of the queue and needs nobody.
@@ -629,8 +618,8 @@ impl Session {
         }
     }
 
-    /// A reply of our own to RCPT: never an error of the session (CONTRACT: "none in answer to RCPT").
-    fn say_to_rcpt(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
+    /// A reply of our own that is never an error of the session (CONTRACT: "none in answer to RCPT").
+    fn say_uncounted(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
         if self.pending.is_empty() {
             self.write(&reply, out);
         } else {
@@ -642,12 +631,7 @@ impl Session {
     /// A reply of our own.
     fn say(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
         let reply = self.reckon(reply);
-        if self.pending.is_empty() {
-            self.write(&reply, out);
-        } else {
-            self.pending.push_back(Pending::Said(reply));
-        }
-        Step::Read
+        self.say_uncounted(reply, out)
     }
 
     /// Counts it where it is an error; the last one that is tolerated becomes a 421.
@@ -688,13 +672,9 @@ impl Session {
     }
 }
 
-fn upstream_fault(fault: UpstreamFault) -> Reply {
-    match fault {
-        UpstreamFault::Unavailable | UpstreamFault::Starved => texts::UPSTREAM_UNAVAILABLE,
-        UpstreamFault::Busy => texts::UPSTREAM_BUSY,
-        UpstreamFault::Protocol => texts::UPSTREAM_PROTOCOL,
-        UpstreamFault::Ambiguous => texts::UPSTREAM_AMBIGUOUS,
-    }
+/// The reply to a command with this address that the upstream is not asked, or whose answer must not show.
+fn imitated(place: Place, address: &str, view: &View<'_>, shuffle: &mut Shuffle) -> Reply {
+    view.sources.precedents().imitate(place, About::address(address), shuffle).reply
 }
 
 #[cfg(test)]
