@@ -59,10 +59,10 @@ impl Conversation {
             }
         };
         self.messages += 1;
-        Ok(self.delivered(delivery))
+        Ok(self.handle(Event::Delivered(delivery)))
     }
 
-    pub(super) async fn finish_upstream(&mut self, transfer: Transfer, message: &facts::Message) -> Delivery {
+    async fn finish_upstream(&mut self, transfer: Transfer, message: &facts::Message) -> Delivery {
         let Some(upstream) = &mut self.upstream else { return Delivery::Fault(UpstreamFault::Unavailable) };
         let reply = match transfer.finish(upstream).await {
             Ok(reply) => reply,
@@ -78,7 +78,7 @@ impl Conversation {
     }
 
     /// The upstream answered the end of data.
-    pub(super) fn took(&mut self, reply: &Reply, message: &facts::Message) {
+    fn took(&mut self, reply: &Reply, message: &facts::Message) {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
         let recipients: Vec<&str> =
             if names_somebody(reply) { transaction.accepted_addresses().collect() } else { Vec::new() };
@@ -162,12 +162,7 @@ impl Conversation {
         }
     }
 
-    pub(super) fn report_failure(
-        &self,
-        delivery: &Delivery,
-        trouble: Option<&str>,
-        message: &facts::Message,
-    ) {
+    fn report_failure(&self, delivery: &Delivery, trouble: Option<&str>, message: &facts::Message) {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
         match delivery {
             Delivery::Replied(reply) => {
@@ -199,9 +194,5 @@ impl Conversation {
             Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),
             Delivery::Parked => {}
         }
-    }
-
-    pub(super) fn delivered(&mut self, delivery: Delivery) -> Step {
-        self.handle(Event::Delivered(delivery))
     }
 }

@@ -14,7 +14,7 @@ use crate::guard::Standing;
 use crate::session::{Delivery, Destination, Event, Step, UpstreamFault};
 
 impl Conversation {
-    pub(super) fn bounds(&self) -> Bounds {
+    fn bounds(&self) -> Bounds {
         Bounds {
             size: self.session.max_message_size(),
             header: self.parts.config.session.max_header_size,
@@ -31,7 +31,7 @@ impl Conversation {
     }
 
     /// Takes mail data until it ends, or until so much has come that its route must be chosen.
-    pub(super) async fn receive_rest(&mut self) -> Result<Step, Lost> {
+    async fn receive_rest(&mut self) -> Result<Step, Lost> {
         loop {
             let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
             let (consumed, ended) =
@@ -201,7 +201,7 @@ impl Conversation {
         }
     }
 
-    pub(super) fn destination(&mut self) -> Destination {
+    fn destination(&mut self) -> Destination {
         let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown);
         // Nor is a message delayed for which the upstream is ready already.
         scene.probation &= !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once || incoming.begun);
@@ -212,7 +212,7 @@ impl Conversation {
         self.session.destination(|| message_id().unwrap_or_default(), &scene.view())
     }
 
-    pub(super) async fn begin_upstream(&mut self) {
+    async fn begin_upstream(&mut self) {
         let Some(incoming) = &mut self.incoming else { return };
         match &mut self.upstream {
             Some(upstream) => {
