@@ -122,8 +122,6 @@ pub(super) struct Incoming {
     pub pace: Pace,
     /// Where it goes.
     pub route: Route,
-    /// Whether mail data has been begun upstream.
-    pub begun: bool,
     /// It was to be delayed, and the quarantine did not take it.
     pub at_once: bool,
     /// For the log: why it failed.
@@ -164,7 +162,6 @@ impl Incoming {
             crowded: false,
             pace: bounds.pace,
             route: Route::Undecided,
-            begun: false,
             at_once: false,
             trouble: None,
         }
@@ -273,16 +270,15 @@ impl Incoming {
 
     /// Begins mail data upstream: nothing of the message goes out yet.
     pub(super) async fn begin(&mut self, upstream: &mut Transaction) {
-        match self.form().begin(upstream).await {
-            Ok(()) => self.begun = true,
-            Err(stop) => self.stop(stop),
+        if let Err(stop) = self.form().begin(upstream).await {
+            self.stop(stop);
         }
     }
 
     /// Takes back what [`Self::begin`] did; the upstream never sees an end of data.
     pub(super) fn abort(&mut self, upstream: Option<&mut Transaction>) {
-        if std::mem::take(&mut self.begun)
-            && let Some(upstream) = upstream
+        if let Some(upstream) = upstream
+            && upstream.is_in_content()
         {
             upstream.abort_data();
         }

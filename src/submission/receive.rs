@@ -204,7 +204,8 @@ impl Conversation {
     fn destination(&mut self) -> Destination {
         let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown);
         // Nor is a message delayed for which the upstream is ready already.
-        scene.probation &= !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once || incoming.begun);
+        let is_ready = self.upstream.as_ref().is_some_and(|upstream| upstream.is_in_content());
+        scene.probation &= !is_ready && !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once);
         let message_id = || {
             let incoming = self.incoming.as_deref();
             incoming.map(|incoming| incoming.message_id(self.id, self.messages, &self.parts.config.hostname))

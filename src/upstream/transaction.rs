@@ -52,7 +52,7 @@ pub struct Transaction {
     pub(super) questions: VecDeque<Question>,
     /// How many of them are on their way.
     in_flight: usize,
-    /// How many of them get the fault beside it, unasked.
+    /// How many of the oldest questions get this fault without being asked.
     doomed: Option<(usize, Fault)>,
     mail: Option<MailCommand>,
     pub(super) accepted: Vec<RcptCommand>,
@@ -143,6 +143,11 @@ impl Transaction {
     /// Whether answers that were given may be those to other questions. Nothing is relayed then.
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt
+    }
+
+    /// Whether mail data has begun, and has not ended.
+    pub fn is_in_content(&self) -> bool {
+        self.stage == Stage::Content
     }
 
     /// What the connection in use offers (after XCLIENT), where there is one.
@@ -365,9 +370,9 @@ impl Transaction {
         }
     }
 
-    /// Others go before who hung up on this transaction; who hangs up at MAIL may do so because of this sender, or for all. That a connection
-    /// is closed there which was idle says nothing. Silence would keep others waiting as well; at RCPT it may be that of whom the
-    /// upstream asks.
+    /// Prefers other upstreams for this transaction after a hang-up. At MAIL the cause may be this sender or the upstream
+    /// itself; the end of an idle connection tells nothing; silence counts at MAIL and DATA, not at RCPT, where the
+    /// upstream may be calling out.
     pub(super) fn leave_out(&mut self, lost: &Connection, loss: &Loss, verb: Verb) {
         let (endpoints, now) = (self.upstream.endpoints(), Instant::now());
         match (loss, verb) {
