@@ -38,7 +38,7 @@ struct Known {
     offers: Option<Extensions>,
     /// When it failed, if it did since.
     failed: Option<Instant>,
-    /// At whose MAIL it hung up, and when, if it has replied to none since.
+    /// The account at whose MAIL it last hung up, and when; cleared by any reply to MAIL.
     hung_up: Option<(Account, Instant)>,
 }
 

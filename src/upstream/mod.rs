@@ -42,7 +42,7 @@ mod tests;
 use endpoints::Endpoints;
 use login::Login;
 use pool::{IDLE_LIMIT, PATIENCE};
-use shared::Shared;
+use shared::{Shared, offer_of};
 
 pub use crate::net::address::{Address, Endpoint, Protection};
 pub use crate::net::password::Credentials;
@@ -283,10 +283,7 @@ impl Upstream {
     /// See [`Fault`].
     pub async fn learn(&self, identity: Option<Arc<ClientIdentity>>) -> Result<Extensions, Fault> {
         let slot = self.shared.pool.place().await?;
-        let mut connection = Box::pin(self.shared.dial(slot, identity.as_ref(), &[])).await?;
-        let extensions = std::mem::take(&mut connection.extensions);
-        connection.quit();
-        Ok(extensions)
+        Ok(offer_of(Box::pin(self.shared.dial(slot, identity.as_ref(), &[])).await?))
     }
 
     /// A transaction on behalf of a client. Needs no connection before its first answer.

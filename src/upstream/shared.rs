@@ -133,9 +133,13 @@ impl Shared {
     /// What that one offers.
     pub(super) async fn learn(&self, index: usize) -> Result<Extensions, Fault> {
         let slot = self.pool.place().await?;
-        let mut connection = Box::pin(self.dialer.dial_one(slot, index)).await?;
-        let extensions = std::mem::take(&mut connection.extensions);
-        connection.quit();
-        Ok(extensions)
+        Ok(offer_of(Box::pin(self.dialer.dial_one(slot, index)).await?))
     }
+}
+
+/// What the last EHLO reply on this connection offered; closes it with QUIT.
+pub(super) fn offer_of(mut connection: Box<Connection>) -> Extensions {
+    let extensions = std::mem::take(&mut connection.extensions);
+    connection.quit();
+    extensions
 }
