@@ -25,7 +25,8 @@ pub(super) struct Situation {
     pub encrypted: bool,
     /// STARTTLS can be had.
     pub can_encrypt: bool,
-    /// AUTH can be had at all.
+    /// AUTH is offered. Known only at AUTH itself, and false at every other command of this table
+    /// ([`Event::concerns_login`](super::Event::concerns_login)).
     pub can_authenticate: bool,
     /// A user logged in.
     pub authenticated: bool,
