@@ -1,7 +1,7 @@
-//! The second half of a transaction whose content is binary: BDAT, chunk by chunk.
+//! The second half of a transaction with binary content: BDAT, chunk by chunk.
 //!
-//! Each chunk waits for its reply, so that a refusal is heard before the next. Until the last one goes out, whatever goes
-//! wrong cuts the connection; from then on, what is not known is said to be ambiguous. RFC 3030 2, 3.
+//! Every chunk waits for its reply, so that a refusal is known before the next one goes out. Until the last chunk goes
+//! out, any failure cuts the connection; after that, a missing reply is reported as ambiguous. RFC 3030 2, 3.
 
 use super::connection::{Connection, Loss};
 use super::transaction::{Stage, Transaction};
@@ -10,11 +10,11 @@ use super::{Fault, Stopped};
 use crate::smtp::Reply;
 
 impl Transaction {
-    /// Makes sure that the transaction stands on a connection that is alive (repeating it on a fresh one otherwise). Says
-    /// nothing to the upstream about the content yet.
+    /// Makes sure that the transaction stands on a live connection, repeating it on a fresh one if necessary. Tells the
+    /// upstream nothing about the content yet.
     ///
     /// # Errors
-    /// See [`Fault`]; it is never refused.
+    /// See [`Fault`]; never a refusal.
     pub async fn begin_chunks(&mut self) -> Result<(), Stopped> {
         if self.stage != Stage::Envelope || !self.questions.is_empty() || self.accepted.is_empty() {
             let why = "BDAT needs an accepted recipient, and no question open";
@@ -36,13 +36,13 @@ impl Transaction {
 
     /// Sends a chunk that is not the last, and waits for the reply to it.
     ///
-    /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
+    /// Not cancel-safe: if the future is dropped before it completes, drop the transaction too.
     ///
     /// # Errors
-    /// The connection is gone: [`Stopped::Refused`] where the upstream refused the chunk, and with it the message.
+    /// The connection is gone: [`Stopped::Refused`] if the upstream refused the chunk, and with it the message.
     pub async fn write_chunk(&mut self, octets: &[u8]) -> Result<(), Stopped> {
         let limit = self.upstream.settings().timeouts.block;
-        // While it is taken out, dropping the future cuts the connection.
+        // The connection stays out of `self` meanwhile: dropping the future closes it.
         let mut connection = self.connection_in_data()?;
         queue(&mut connection, octets, "")?;
         match connection.any_reply(limit).await? {
@@ -58,7 +58,7 @@ impl Transaction {
     /// Sends the last chunk, which may be empty, and waits for the reply to the message.
     ///
     /// # Errors
-    /// [`Fault::Ambiguous`]: the chunk may have gone out.
+    /// [`Fault::Ambiguous`] if the chunk may have gone out.
     pub async fn finish_chunks(&mut self, octets: &[u8]) -> Result<Reply, Fault> {
         let patience = self.upstream.settings().timeouts.end;
         let mut connection = self.connection_in_data()?;

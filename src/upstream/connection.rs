@@ -1,8 +1,8 @@
 //! One connection to the upstream: commands out, replies in, each with its time limit.
 //!
-//! It knows octets and replies, not transactions. What an upstream sends is read into a bounded buffer that is freed
-//! while the connection is idle, and parsed by `smtp::Reply` alone. A 421 means the same as the end of the connection
-//! (RFC 5321 3.8), wherever it comes. RFC 5321 4.2, 4.5.3.2; RFC 2920.
+//! Knows octets and replies, not transactions. Input is read into a bounded buffer, which is freed while the connection
+//! is idle, and parsed by `smtp::Reply` alone. A 421 counts as the end of the connection wherever it comes
+//! (RFC 5321 3.8). RFC 5321 4.2, 4.5.3.2; RFC 2920.
 
 use std::future::Future;
 use std::io;
@@ -21,40 +21,40 @@ use crate::net::{Stream, TimeLimit};
 use crate::smtp::reply::MAX_REPLY;
 use crate::smtp::{Extensions, Reply};
 
-/// A connection is replaced after so many refusals: Postfix slows down after 10 errors (`smtpd_soft_error_limit`) and
+/// Refusals after which a connection is replaced: Postfix slows down after 10 errors (`smtpd_soft_error_limit`) and
 /// hangs up after 20 (`smtpd_hard_error_limit`).
 pub const MAX_REFUSALS: u32 = 8;
-/// Commands in flight at once. So many replies fit the kernel's buffers, so that neither side waits for the other to
-/// read (RFC 2920 3.1).
+/// The most commands in flight. Their replies fit the kernel's buffers, so that neither side blocks until the other
+/// reads (RFC 2920 3.1).
 pub(super) const MAX_BATCH: usize = 64;
-/// Transactions on one connection; Exim hangs up after 1000 (`smtp_accept_max_per_connection`), and Postfix counts 100
-/// RSETs for errors (`smtpd_junk_command_limit`).
+/// The most transactions on one connection: Exim hangs up after 1000 (`smtp_accept_max_per_connection`), and Postfix
+/// counts RSETs beyond 100 as errors (`smtpd_junk_command_limit`).
 const MAX_TRANSACTIONS: u32 = 100;
-/// Nor is a transaction begun on one that was made so long ago: what has changed behind a name or a balancer since is met
-/// anew. Postfix's own client has 300 s (`smtp_connection_reuse_time_limit`).
+/// The age from which a connection takes no further transaction, so that changes behind a name or a load balancer are
+/// noticed. Postfix's own client uses 300 s (`smtp_connection_reuse_time_limit`).
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// The service is closing (RFC 5321 3.8).
+/// Service not available, closing the channel (RFC 5321 3.8).
 const CLOSING: u16 = 421;
-/// For the reply to a RSET that nobody waited for: a few round trips, which is what a fresh connection costs.
+/// How long to wait for the reply to an earlier RSET: a few round trips, the price of a fresh connection.
 const OWED_REPLY_PATIENCE: Duration = Duration::from_secs(3);
-/// For the upstream to close after QUIT.
+/// How long to wait for the upstream to close after QUIT.
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
-/// For each further reply of a batch that has used up [`MAX_REFUSALS`]: less than the second by which Postfix puts each off
-/// from its tenth error on (`smtpd_error_sleep_time`).
+/// How long to wait for each further reply of a batch that has used up [`MAX_REFUSALS`]: less than the second by which
+/// Postfix delays every reply from the tenth error on (`smtpd_error_sleep_time`).
 pub(super) const WORN_PATIENCE: Duration = Duration::from_millis(250);
-/// Read at once; an EHLO reply, or those to a batch.
+/// Octets per read: an EHLO reply, or the replies to a batch.
 const READ_CHUNK: usize = 2048;
 
-/// Why a connection is of no more use.
+/// Why a connection can no longer be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Loss {
     /// The upstream closed it, or is about to (421).
     Closed(String),
-    /// No reply within this time.
+    /// No reply came within this time.
     Silent(Duration),
-    /// It sent what is no SMTP.
+    /// The upstream sent something that is not SMTP.
     Garbled(String),
-    /// It gave more replies than it was asked for: which of them answers which command is not known.
+    /// The upstream gave more replies than it was asked for, so that they can no longer be matched to commands.
     OutOfStep,
 }
 
@@ -80,27 +80,27 @@ pub(super) struct Connection {
     pub(super) time_limit: TimeLimit,
     slot: Slot,
     pub(super) inbox: Vec<u8>,
-    /// More has come since it was last compared with what is awaited.
+    /// Octets have arrived since the inbox was last compared with the replies awaited.
     has_news: bool,
     pub(super) outbox: Vec<u8>,
-    /// How much of `outbox` has gone out.
+    /// How many octets of `outbox` have gone out.
     pub(super) sent: usize,
-    /// To which of the upstreams it goes.
+    /// The index of the upstream that this connects to.
     pub(super) endpoint: usize,
     /// What the last EHLO reply offered.
     pub(super) extensions: Extensions,
-    /// Whom XCLIENT named: it serves this one alone.
+    /// The client named by XCLIENT; the connection serves nobody else.
     pub(super) identity: Option<Arc<ClientIdentity>>,
     /// 4yz and 5yz replies to commands of transactions.
     pub(super) refusals: u32,
     transactions: u32,
     made_at: Instant,
     rested: bool,
-    /// Replies to come for which nobody waits.
+    /// Replies still to come for which nobody waits.
     owed: u32,
-    /// Since when no transaction uses it.
+    /// Since when no transaction has used it.
     pub(super) idle_since: Instant,
-    /// When anything last went out whole.
+    /// When the outbox was last sent completely.
     pub(super) written_at: Instant,
 }
 
@@ -128,52 +128,52 @@ impl Connection {
         }
     }
 
-    /// From here on it holds its place itself.
+    /// Makes the connection hold its own place from now on.
     pub(super) fn occupy(&mut self, slot: Slot) {
         self.slot = slot;
     }
 
-    /// Whether it was idle before: then it may have died meanwhile, through nobody's fault.
+    /// Whether the connection has been idle, and so may have died meanwhile without anybody's fault.
     pub(super) fn has_rested(&self) -> bool {
         self.rested
     }
 
-    /// It has just answered: whatever ends it from here on is no matter of its having been idle.
+    /// Notes that the connection has just answered: if it ends now, idleness was not the cause.
     pub(super) fn wake(&mut self) {
         self.rested = false;
     }
 
-    /// Whether no transaction used it yet, and no client was named.
+    /// Whether no transaction has used it and no client has been named on it.
     pub(super) fn is_unused(&self) -> bool {
         self.transactions == 0 && self.identity.is_none()
     }
 
-    /// It goes out with the next wait for a reply.
+    /// Queues octets; they go out with the next wait for a reply.
     pub(super) fn queue(&mut self, octets: &[u8]) {
         self.outbox.extend_from_slice(octets);
     }
 
-    /// A command, and the reply to it.
+    /// Sends a command and returns the reply to it.
     pub(super) async fn command(&mut self, line: &[u8], limit: Duration) -> Result<Reply, Loss> {
         self.check_in_step()?;
         self.queue(line);
         self.reply(limit).await
     }
 
-    /// The next reply but 421, which is a loss.
+    /// Returns the next reply; a 421 is a loss.
     pub(super) async fn reply(&mut self, limit: Duration) -> Result<Reply, Loss> {
         let reply = self.any_reply(limit).await?;
         if reply.code == CLOSING { Err(Loss::Closed(reply.to_string())) } else { Ok(reply) }
     }
 
-    /// Sends what is queued and waits for the next reply, at most `limit` for each.
+    /// Sends what is queued and waits for the next reply, `limit` at most for each.
     pub(super) async fn any_reply(&mut self, limit: Duration) -> Result<Reply, Loss> {
         let sent = self.send_queued(limit).await;
         if let Err(Loss::Silent(limit)) = sent {
             return Err(Loss::Silent(limit));
         }
         match self.read_reply(limit).await {
-            // Why it could not be written is seldom as telling as what the upstream said before it went.
+            // A reply would tell more than a failed write, but there is none.
             Err(Loss::Closed(why)) => Err(sent.err().unwrap_or(Loss::Closed(why))),
             outcome => outcome,
         }
@@ -238,8 +238,8 @@ impl Connection {
         }
     }
 
-    /// To be called before anything is asked while nothing is awaited: with octets that answer nothing in the way, each reply
-    /// would be taken for that to another command.
+    /// Checks that no unexpected input is there. Call it before asking anything while no reply is awaited: stray octets
+    /// would shift every later reply to the wrong command.
     pub(super) fn check_in_step(&mut self) -> Result<(), Loss> {
         match self.poll_read(&mut no_waiting()) {
             Poll::Pending | Poll::Ready(Ok(1..)) => {}
@@ -258,11 +258,11 @@ impl Connection {
         }
     }
 
-    /// Whether no more replies have come than so many commands await, as far as can be known: what comes in time for the
-    /// next command to be asked is taken for its reply. A 421 may come at any time.
+    /// Checks, as far as possible, that no more than `awaited` replies have arrived. One that arrives in time for the
+    /// next command is taken for the reply to it. A 421 may come at any time.
     pub(super) fn check_awaiting(&mut self, awaited: usize) -> Result<(), Loss> {
         if awaited == 0 {
-            // Its end is found out by whoever uses it next.
+            // If the connection has ended, its next user finds out.
             let _ = self.poll_read(&mut no_waiting());
         } else if !std::mem::take(&mut self.has_news) {
             return Ok(());
@@ -273,14 +273,14 @@ impl Connection {
                 Ok(Some((code, length))) if code != CLOSING => {
                     rest = rest.get(length..).unwrap_or_default();
                 }
-                // What is incomplete or none is found out when its turn comes.
+                // An incomplete or malformed reply is found out when its turn comes.
                 _ => return Ok(()),
             }
         }
         if rest.is_empty() || is_closing(rest) { Ok(()) } else { Err(Loss::OutOfStep) }
     }
 
-    /// One attempt to read more into the inbox; 0 is the end.
+    /// Attempts one read into the inbox; 0 is the end of the stream.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.inbox.reserve(READ_CHUNK);
         let polled = pin!(self.stream.read_buf(&mut self.inbox)).poll(cx);
@@ -288,15 +288,15 @@ impl Connection {
         polled
     }
 
-    /// RSET, for the reply to which nobody waits: it is read before the next use.
+    /// Sends RSET without waiting for the reply, which is read before the next use.
     pub(super) fn reset(&mut self) {
         self.queue(b"RSET\r\n");
         self.owed += 1;
         self.send_without_waiting();
     }
 
-    /// Before it is used again: takes the replies owed, and looks whether it is still there. Whatever can be read
-    /// from an idle connection is its end.
+    /// Reads the replies still owed, and checks that the connection is alive. Any input on an idle connection means
+    /// that it is at its end.
     pub(super) async fn is_alive(&mut self) -> bool {
         while self.owed > 0 {
             match self.reply(OWED_REPLY_PATIENCE).await {
@@ -307,7 +307,7 @@ impl Connection {
         self.inbox.is_empty() && self.poll_read(&mut no_waiting()).is_pending()
     }
 
-    /// Whether a further transaction may use it.
+    /// Whether another transaction may use it.
     pub(super) fn is_reusable(&self, now: Instant) -> bool {
         // RFC 9422 4.1
         let allowed =
@@ -316,12 +316,12 @@ impl Connection {
         self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < allowed && is_young
     }
 
-    /// A transaction has used it.
+    /// Counts a transaction that has used it.
     pub(super) fn count_transaction(&mut self) {
         self.transactions += 1;
     }
 
-    /// Memory goes back, and the time that nobody uses it begins.
+    /// Frees the buffers and starts the idle time.
     pub(super) fn rest(&mut self) {
         self.rested = true;
         self.idle_since = Instant::now();
@@ -334,8 +334,8 @@ impl Connection {
         }
     }
 
-    /// QUIT, at once. The place becomes free once the upstream has closed too, or has not for [`QUIT_PATIENCE`]: it counts
-    /// the connection until then, and refuses one too many.
+    /// Sends QUIT at once. The place becomes free once the upstream has closed as well, or after [`QUIT_PATIENCE`]:
+    /// until then the upstream counts the connection, and would refuse one too many.
     pub(super) fn quit(mut self) {
         self.say_quit();
         if let Ok(runtime) = Handle::try_current() {
@@ -343,7 +343,7 @@ impl Connection {
         }
     }
 
-    /// The same, and waits for the place.
+    /// Sends QUIT and waits for the place.
     pub(super) async fn leave(mut self) -> Slot {
         self.say_quit();
         self.gone().await
@@ -359,23 +359,23 @@ impl Connection {
         let Self { mut stream, slot, .. } = self;
         let mut last_words = [0; 512];
         let closed = async { while matches!(stream.read(&mut last_words).await, Ok(1..)) {} };
-        // Closed here as well, before somebody else has the place.
+        // Our side is closed as well before the place is passed on.
         let _ = timeout(QUIT_PATIENCE, closed).await;
         drop(stream);
         slot
     }
 
-    /// To be made into another connection.
+    /// Takes the connection apart, to be made into another one.
     pub(super) fn into_parts(self) -> (Stream, Slot) {
         (self.stream, self.slot)
     }
 
-    /// Closes it as it stands.
+    /// Closes the connection without QUIT.
     pub(super) fn discard(self) -> Slot {
         self.slot
     }
 
-    /// As much of what is queued as the kernel takes now; errors show at the next reply.
+    /// Writes as much of the outbox as the kernel takes now; errors show at the next reply.
     fn send_without_waiting(&mut self) {
         let cx = &mut no_waiting();
         while self.sent < self.outbox.len() {
@@ -391,12 +391,12 @@ impl Connection {
     }
 }
 
-/// Whether a 421 begins with this.
+/// Whether the octets are the beginning of a 421.
 fn is_closing(octets: &[u8]) -> bool {
     octets.iter().zip(b"421").all(|(octet, code)| octet == code)
 }
 
-/// To poll once what is not going to be awaited.
+/// A context for polling once without waiting.
 fn no_waiting() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

@@ -1,7 +1,8 @@
-//! Mail data on a connection: out as it comes, with an eye on what the upstream says meanwhile.
+//! Mail data on a connection: sent as it comes, while watching for what the upstream says meanwhile.
 //!
-//! Small pieces are put together, so that a short message goes out in one write with its end. A reply in mid-data can
-//! only be a refusal (552, 421): it is told at once, and the connection is of no more use. RFC 5321 4.1.1.4, 4.5.3.2.5.
+//! Small pieces are gathered, so that a short message goes out in one write together with its end. A reply in mid-data
+//! can only be a refusal (552, 421): it is reported at once, and the connection is not used again. RFC 5321 4.1.1.4,
+//! 4.5.3.2.5.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,24 +16,24 @@ use super::Stopped;
 use super::connection::{Connection, Loss};
 use crate::smtp::Reply;
 
-/// Pieces up to this many octets in all are put together.
+/// The most octets that are gathered before they are written.
 const GATHER: usize = 8 * 1024;
-/// Nothing is held back for longer than this once more comes: the upstream must not time out for our thrift.
+/// How long pieces may be held back once more comes, so that the upstream does not time out.
 const GATHER_TIME: Duration = Duration::from_secs(1);
-/// How long a reply that has begun in mid-data may take to arrive whole.
+/// How long a reply that has begun in mid-data may take to arrive completely.
 const EARLY_REPLY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Mail data did not go out.
+/// Why mail data did not go out.
 enum Interruption {
-    /// The upstream refuses the message already.
+    /// The upstream refused the message early.
     Refused(Reply),
-    /// It says that all is well with a message whose end it cannot have seen.
+    /// The upstream accepted a message whose end it cannot have seen.
     Accepted(Reply),
     /// The connection is gone.
     Lost(Loss),
 }
 
-/// The end of data got no reply of its own.
+/// Why the end of data got no reply of its own.
 pub(super) enum Ending {
     /// The upstream refused the message before it had all of it.
     Refused(Reply),
@@ -43,7 +44,7 @@ pub(super) enum Ending {
 }
 
 impl Connection {
-    /// Sends mail data, or keeps it for a moment. Gives up after `limit` without progress.
+    /// Sends mail data, or gathers it for a moment. Gives up after `limit` without progress.
     pub(super) async fn put(&mut self, wire: &[u8], limit: Duration) -> Result<(), Stopped> {
         if self.outbox.len() + wire.len() <= GATHER && self.written_at.elapsed() < GATHER_TIME {
             self.outbox.extend_from_slice(wire);
@@ -88,8 +89,8 @@ impl Connection {
         }
     }
 
-    /// Writes what is kept and then `wire`, until the kernel has all of it. Nothing may be said by the upstream before
-    /// more than `content` octets of what is kept are out.
+    /// Writes the outbox and then `wire` until the kernel has all of it. Input from the upstream is an error until more
+    /// than `content` octets of the outbox are out.
     async fn push(&mut self, mut wire: &[u8], content: usize, limit: Duration) -> Result<(), Loss> {
         loop {
             let mut time_limit = std::mem::take(&mut self.time_limit);
@@ -137,9 +138,9 @@ impl Connection {
         Poll::Ready(Ok(Progress::Written))
     }
 
-    /// What the upstream said before it broke off, else why it is gone.
+    /// Returns what the upstream said before it broke off, else the loss.
     async fn early_reply(&mut self, loss: Loss) -> Interruption {
-        // What was not written must not go out now.
+        // The unsent rest must not go out now.
         self.outbox.clear();
         self.sent = 0;
         if matches!(loss, Loss::Silent(_)) {

@@ -1,7 +1,8 @@
 //! From nothing to a connection that is ready for MAIL: TCP, TLS, greeting, EHLO, AUTH or XCLIENT, and EHLO again.
 //!
-//! All of it within `connect_timeout`, however many upstreams and addresses are tried. A refusal on the way is told with the upstream's words; it never counts against
-//! a client. RFC 5321 3.1, 4.1.1.1; RFC 3207; Postfix XCLIENT_README.
+//! All of it happens within `connect_timeout`, however many upstreams and addresses are tried. A refusal on the way is
+//! reported in the upstream's words, and never counts against a client. RFC 5321 3.1, 4.1.1.1; RFC 3207; Postfix
+//! XCLIENT_README.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -28,13 +29,13 @@ const READY: u16 = 220;
 /// A syntax error in arguments (RFC 5321 4.2.3).
 const SYNTAX: u16 = 501;
 
-/// What a look-up comes to.
+/// The result of a name lookup.
 type Addresses = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Looks a name up. It is asked for each connection anew: what has moved is found where it is.
+/// Looks a name up. Called for every connection, so that an upstream that has moved is found.
 pub(super) type Resolver = Box<dyn Fn(&str, u16) -> Addresses + Send + Sync>;
 
-/// The system's.
+/// The system's resolver.
 pub(super) fn system_resolver() -> Resolver {
     Box::new(|host, port| {
         let host = host.to_owned();
@@ -42,7 +43,7 @@ pub(super) fn system_resolver() -> Resolver {
     })
 }
 
-/// How the upstreams are reached.
+/// Everything needed to reach the upstreams.
 pub(super) struct Dialer {
     pub(super) settings: Settings,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
@@ -52,8 +53,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// A connection to one of them, ready for MAIL; where `identity` is given, on its behalf. `turn`: those that are tried, in
-    /// this order.
+    /// Connects to the first upstream of `turn` that is ready for MAIL; with `identity`, on that client's behalf.
     pub(super) async fn dial_until(
         &self,
         slot: Slot,
@@ -69,14 +69,14 @@ impl Dialer {
         Ok(connection)
     }
 
-    /// A connection to that one, ready for MAIL.
+    /// Connects to one particular upstream, ready for MAIL.
     pub(super) async fn dial_one(&self, slot: Slot, index: usize) -> Result<Box<Connection>, Fault> {
         let mut connection = self.reach(index, self.deadline()).await?;
         connection.occupy(slot);
         Ok(connection)
     }
 
-    /// For an attempt that begins now.
+    /// The deadline of an attempt that begins now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.settings.connect_timeout
     }
@@ -86,7 +86,7 @@ impl Dialer {
         Fault::Unavailable(format!("the upstream was not ready for mail within {limit:?}"))
     }
 
-    /// The first that answers as it should.
+    /// Connects to the first candidate that answers properly.
     async fn reach_any(&self, candidates: &[usize], deadline: Instant) -> Result<Box<Connection>, Fault> {
         let mut whys = Vec::new();
         for (tried, index) in candidates.iter().enumerate() {
@@ -103,7 +103,7 @@ impl Dialer {
         Err(Fault::Unavailable(whys.join("; ")))
     }
 
-    /// Takes note of how it went: for whose turn it is, and for what is offered to clients.
+    /// Connects to one upstream, and records the outcome for its turn and for what clients are offered.
     async fn reach(&self, index: usize, deadline: Instant) -> Result<Box<Connection>, Fault> {
         let endpoint = self.endpoints.get(index);
         let endpoint = endpoint.ok_or_else(|| Fault::Unavailable("there is no upstream".to_owned()))?;
@@ -139,13 +139,13 @@ impl Dialer {
         }
         if let Some(login) = &self.login {
             login.authenticate(&mut connection, self.settings.connect_timeout).await?;
-            // Dovecot offers what the MTA behind it has, and that one's SIZE, once it knows who it is.
+            // Dovecot offers the extensions and the SIZE of the MTA behind it only after authentication.
             self.hello(&mut connection).await?;
         }
         Ok(connection)
     }
 
-    /// Looks the name up, and tries all of its addresses.
+    /// Looks the name up and tries all of its addresses.
     async fn connect(&self, address: &Address, deadline: Instant) -> Result<Stream, Fault> {
         let (host, port) = match address {
             Address::Tcp { host, port } => (host.as_str(), *port),
@@ -169,8 +169,8 @@ impl Dialer {
         Err(last)
     }
 
-    /// A connection that was idle speaks from now on for this client. Should it fail, half of the time is left for a
-    /// fresh one.
+    /// Makes an idle connection speak for this client. Spends half of the remaining time at most, so that a fresh
+    /// connection can be tried if it fails.
     pub(super) async fn introduce(
         &self,
         connection: &mut Connection,
@@ -180,7 +180,7 @@ impl Dialer {
         self.introduce_until(connection, identity, share(deadline, 2)).await
     }
 
-    /// Speaks from now on for this client, as far as the upstream lets us.
+    /// Makes the connection speak for this client, as far as the upstream allows.
     async fn introduce_until(
         &self,
         connection: &mut Connection,
@@ -194,7 +194,7 @@ impl Dialer {
         timeout_at(deadline, speaking).await.unwrap_or_else(|_| Err(self.late()))
     }
 
-    /// XCLIENT, where it is offered, and the extensions anew.
+    /// Sends XCLIENT where it is offered, and EHLO again.
     async fn speak_for(
         &self,
         connection: &mut Connection,
@@ -207,8 +207,8 @@ impl Dialer {
         };
         connection.identity = Some(Arc::clone(identity));
         let mut reply = self.say_for_whom(connection, &line).await?;
-        // Postfix with `inet_protocols = ipv4` takes no IPv6 address (501 5.5.4), but does take a second attempt. A user
-        // name carries a client without an address; what has neither would be denied relaying, for good.
+        // Postfix with `inet_protocols = ipv4` takes no IPv6 address (501 5.5.4), but does take a second attempt. A
+        // user name is enough to admit a client without an address; with neither it would be denied relaying for good.
         if reply.code == SYNTAX
             && address.is_ipv6()
             && identity.login.is_some()
@@ -225,8 +225,8 @@ impl Dialer {
         Ok(())
     }
 
-    /// XCLIENT_README: the server answers with a greeting, and forgets all that was said before. Postfix hangs up on
-    /// anything that was pipelined after the command.
+    /// XCLIENT_README: the server answers with a greeting and forgets everything before it. Postfix hangs up if
+    /// anything was pipelined after the command.
     async fn say_for_whom(&self, connection: &mut Connection, line: &[u8]) -> Result<Reply, Fault> {
         Ok(connection.command(line, self.settings.connect_timeout).await?)
     }
@@ -249,8 +249,8 @@ impl Dialer {
         if reply.code != READY {
             return Err(refused("STARTTLS", &reply));
         }
-        // What came in cleartext after the 220 would be taken for the server's words under TLS (CVE-2011-0411's mirror
-        // image). What has not been read yet breaks the handshake.
+        // Cleartext after the 220 would be taken for the server's words under TLS (the mirror image of CVE-2011-0411).
+        // What has not been read yet breaks the handshake.
         if !connection.inbox.is_empty() {
             return Err(Fault::Protocol("octets after the reply to STARTTLS".to_owned()));
         }
@@ -261,13 +261,13 @@ impl Dialer {
         Ok(connection)
     }
 
-    /// EHLO, or HELO where that is unknown (RFC 5321 3.2).
+    /// Sends EHLO, or HELO where EHLO is unknown (RFC 5321 3.2).
     async fn hello(&self, connection: &mut Connection) -> Result<(), Fault> {
         let Settings { hostname, connect_timeout: limit, .. } = &self.settings;
         let mut reply = connection.command(format!("EHLO {hostname}\r\n").as_bytes(), *limit).await?;
         if reply.is_completion() {
             connection.extensions = Extensions::from_ehlo(&reply);
-            // RFC 8689 2: it means something only over TLS; ours always verifies.
+            // RFC 8689 2: REQUIRETLS means something only over TLS; ours always verifies.
             connection.extensions.further.require_tls &= matches!(connection.stream, Stream::Client(_));
             return Ok(());
         }
@@ -288,7 +288,7 @@ fn unreachable(address: &Address, why: &dyn Display) -> Fault {
     Fault::Unavailable(format!("cannot reach {address}: {why}"))
 }
 
-/// Whose fault it is that there is no connection: its, or our own.
+/// Turns a failure to connect into a fault: the upstream's, or our own lack of descriptors.
 fn failed(address: &Address, error: &io::Error) -> Fault {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE) => Fault::Starved(format!(
@@ -301,7 +301,7 @@ fn failed(address: &Address, error: &io::Error) -> Fault {
     }
 }
 
-/// Until when the first of so many attempts may take: one that is never answered must leave time for the others.
+/// The deadline of the first of `attempts`: one that gets no answer must leave time for the others.
 fn share(deadline: Instant, attempts: usize) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / u32::try_from(attempts.max(1)).unwrap_or(u32::MAX)
@@ -311,7 +311,7 @@ fn offers(offered: &[String], attribute: &str) -> bool {
     offered.iter().any(|offer| offer == attribute)
 }
 
-/// Why there is no TLS. What `openssl req -x509` makes is an authority's certificate unless it is told otherwise.
+/// Why there is no TLS. `openssl req -x509` makes an authority's certificate unless told otherwise.
 fn untrusted(error: &io::Error) -> String {
     let text = error.to_string();
     match text.contains("CaUsedAsEndEntity") {

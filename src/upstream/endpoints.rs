@@ -1,7 +1,7 @@
-//! Which of the upstreams is asked next, and what all of them offer.
+//! Decides which upstream is asked next, and what all of them offer together.
 //!
-//! In turn; one that failed is left out for [`LEFT_OUT`], unless all have. Knows no connections, only how the attempts to
-//! make them, and the first MAIL on each, went.
+//! They take turns; one that failed is left out for [`LEFT_OUT`], unless all of them did. Knows no connections, only
+//! how the attempts to connect, and the first MAIL on each connection, went.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,30 +13,30 @@ use crate::account::Account;
 use crate::net::address::Endpoint;
 use crate::smtp::Extensions;
 
-/// How long an upstream that could not be reached, was silent at MAIL or DATA, or hung up at MAIL of several clients, is left out
-/// (CONTRACT).
+/// How long an upstream is left out that could not be reached, was silent at MAIL or DATA, or hung up at MAIL of
+/// several clients (CONTRACT).
 pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Endpoints {
     list: Vec<Endpoint>,
     state: Mutex<State>,
-    /// What everyone offers who can be reached.
+    /// What all reachable upstreams offer.
     pub(super) common: ArcSwapOption<Extensions>,
 }
 
 struct State {
-    /// Whose turn it is.
+    /// The index of the upstream whose turn it is.
     next: usize,
-    /// As long as the list.
+    /// One entry for each upstream of `list`.
     known: Vec<Known>,
 }
 
-/// What is known of one.
+/// What is known of one upstream.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    /// As of its last EHLO reply.
+    /// The extensions in its last EHLO reply.
     offers: Option<Extensions>,
-    /// When it failed, if it did since.
+    /// When it failed, unless it has answered since.
     failed: Option<Instant>,
     /// The account at whose MAIL it last hung up, and when; cleared by any reply to MAIL.
     hung_up: Option<(Account, Instant)>,
@@ -62,8 +62,8 @@ impl Endpoints {
         self.list.get(index)
     }
 
-    /// Those to be tried for one connection, in this order: all that are not left out, else the one that failed the
-    /// longest time ago.
+    /// The upstreams to try for one connection, in this order: all that are not left out, else the one that failed
+    /// longest ago.
     pub(super) fn candidates(&self, now: Instant) -> Vec<usize> {
         let mut state = self.lock();
         let count = state.known.len();
@@ -78,7 +78,7 @@ impl Endpoints {
         failed.map(|(index, _)| index).into_iter().collect()
     }
 
-    /// It is ready for MAIL, and offered this.
+    /// Notes that it is ready for MAIL and what it offers.
     pub(super) fn answered(&self, index: usize, offers: &Extensions) {
         let mut state = self.lock();
         let Some(known) = state.known.get_mut(index) else { return };
@@ -89,7 +89,7 @@ impl Endpoints {
         self.compare(&state);
     }
 
-    /// It is not, or got no further.
+    /// Notes that it could not be reached, or did not answer.
     pub(super) fn failed(&self, index: usize, now: Instant) {
         let mut state = self.lock();
         let Some(known) = state.known.get_mut(index) else { return };
@@ -97,14 +97,14 @@ impl Endpoints {
         self.compare(&state);
     }
 
-    /// Whether there is any beside these that is not left out.
+    /// Whether an upstream other than `beside` is not left out.
     pub(super) fn any_in(&self, now: Instant, beside: &[usize]) -> bool {
         let state = self.lock();
         state.known.iter().enumerate().any(|(index, known)| known.is_in(now) && !beside.contains(&index))
     }
 
-    /// It was ready, and hung up at this one's MAIL. That may be for what was said there; with a second one, and no reply to
-    /// any MAIL in between, it is the upstream.
+    /// Notes that it hung up at this client's MAIL. The sender may be the cause; a second client without a reply to any
+    /// MAIL in between means that it is the upstream.
     pub(super) fn hung_up(&self, index: usize, client: Account, now: Instant) {
         let mut state = self.lock();
         let Some(known) = state.known.get_mut(index) else { return };
@@ -116,9 +116,9 @@ impl Endpoints {
         self.compare(&state);
     }
 
-    /// It has replied to a MAIL.
+    /// Notes a reply to MAIL.
     pub(super) fn replied(&self, index: usize) {
-        // Alone it is never left out.
+        // A single upstream is never left out.
         if self.list.len() > 1
             && let Some(known) = self.lock().known.get_mut(index)
         {
@@ -126,7 +126,8 @@ impl Endpoints {
         }
     }
 
-    /// While nobody can be reached, what was known of all holds on: clients would otherwise be offered less, for nothing.
+    /// Updates `common`. While no upstream can be reached, all that was known counts: clients would be offered less for
+    /// nothing.
     fn compare(&self, state: &State) {
         let common = |all: bool| {
             let reachable = state.known.iter().filter(|known| all || known.failed.is_none());
@@ -140,7 +141,7 @@ impl Endpoints {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
+        // No panic can happen in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(three.candidates(after(all - 1)), [1, 0]);
         three.failed(0, after(all - 1));
         assert_eq!(three.candidates(after(all)), [2, 1]);
-        // all of them: the least recently failed
+        // all have failed: the least recent one
         three.failed(2, after(all));
         three.failed(1, after(all + 1));
         assert_eq!(three.candidates(after(all + 1)), [0]);
@@ -194,7 +195,7 @@ mod tests {
         let later = start + LEFT_OUT;
         let before_that = later - Duration::from_millis(1);
         let mail = |by: Account, now: Instant| Some((by, now));
-        // MAILs at which it hung up, and (None) one that it answered; whether it is left out then
+        // MAILs at which it hung up (`None`: one that it answered), and whether it is in afterwards
         let rows = [
             (vec![mail(anna(), start)], true),
             (vec![mail(anna(), start), mail(anna(), start), mail(anna(), start)], true),
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(known(&two), Some((false, true)));
         two.failed(1, Instant::now());
         assert_eq!(known(&two), Some((true, true)));
-        // nobody: as far as was known of all
+        // none is reachable: what was known of all
         two.failed(0, Instant::now());
         assert_eq!(known(&two), Some((false, true)));
         two.answered(1, &offers(false, false));

@@ -1,6 +1,6 @@
-//! How we authenticate to an upstream that wants it: SASL PLAIN or LOGIN (RFC 4954, 4616), never where others can listen.
+//! Authentication to the upstream: SASL PLAIN or LOGIN (RFC 4954, 4616), never where others can listen.
 //!
-//! The password comes from a file that is read at the start, and again when the upstream refuses it.
+//! The password file is read at the start, and again when the upstream refuses the password.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ const SUCCEEDED: u16 = 235;
 const CHALLENGE: u16 = 334;
 /// RFC 4954 6: authentication credentials invalid.
 const INVALID: u16 = 535;
-/// The longest command line (RFC 5321 4.5.3.1.4), CRLF included; a longer initial response goes by itself (RFC 4954 4).
+/// The longest command line, CRLF included (RFC 5321 4.5.3.1.4); a longer initial response is sent on its own (RFC 4954
+/// 4).
 const MAX_LINE: usize = 512;
 
 pub(super) struct Login {
@@ -34,7 +35,7 @@ impl Login {
         Ok(Self { credentials, password })
     }
 
-    /// Authenticates; `limit` is for each reply.
+    /// Authenticates, waiting `limit` at most for each reply.
     pub(super) async fn authenticate(
         &self,
         connection: &mut Connection,
@@ -44,7 +45,7 @@ impl Login {
             return Err(Fault::Unavailable("the password is not sent where others can listen".to_owned()));
         }
         let offers = |mechanism: &str| connection.extensions.auth.iter().any(|offered| offered == mechanism);
-        // LOGIN is obsolete, and all that some servers know.
+        // LOGIN is obsolete, but some servers know nothing else.
         let plain = offers("PLAIN");
         if !plain && !offers("LOGIN") {
             let why = "the upstream offers neither AUTH PLAIN nor AUTH LOGIN";
@@ -92,13 +93,13 @@ impl Login {
             }
             match responses.pop() {
                 Some(response) => line = response,
-                // A challenge that neither mechanism has.
+                // A challenge that belongs to neither mechanism.
                 None => return Ok(reply),
             }
         }
     }
 
-    /// Reads the password anew; whether it is another one.
+    /// Reads the password file again; returns whether the password is a different one.
     fn has_changed(&self) -> bool {
         match password::read(&self.credentials.password_file) {
             Ok(password) if password != **self.password.load() => {

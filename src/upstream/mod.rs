@@ -1,9 +1,9 @@
-//! The SMTP client towards the MTA, or towards several that are alike.
+//! The SMTP client for the MTA, or for several equivalent ones.
 //!
-//! One [`Transaction`] upstream for one of a client's. Commands are asked without waiting and answered in order; a connection
-//! that the upstream closes in mid-transaction is replaced, the accepted part repeated, without the caller noticing.
-//! Replies go back as they came: what they mean for a client or an account is decided elsewhere. RFC 5321, 2920, 3207;
-//! Postfix XCLIENT_README.
+//! Each client transaction has one [`Transaction`] upstream. Commands are asked without waiting and answered in order;
+//! if the upstream closes a connection in mid-transaction, it is replaced and the accepted part repeated, without the
+//! caller noticing. Replies are passed back unchanged: what they mean for a client or an account is decided elsewhere.
+//! RFC 5321, 2920, 3207; Postfix XCLIENT_README.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,40 +49,40 @@ pub use crate::net::password::Credentials;
 pub use crate::net::trust::KeyPair;
 pub use transaction::Transaction;
 
-/// `[upstream]`, as this module needs it.
+/// The part of `[upstream]` that this module needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// At least one; they take turns.
+    /// The upstreams, at least one; they take turns.
     pub endpoints: Vec<Endpoint>,
-    /// TLS.
+    /// How TLS is used.
     pub protection: Protection,
-    /// Further trust anchors (PEM) beside the system's.
+    /// Trust anchors (PEM) in addition to the system's.
     pub ca: Option<PathBuf>,
     /// Our certificate, for upstreams that ask for one.
     pub identity: Option<KeyPair>,
-    /// As whom we authenticate, if anybody.
+    /// The name and password that we authenticate with, if any.
     pub credentials: Option<Credentials>,
-    /// Our EHLO name.
+    /// The name that we give in EHLO.
     pub hostname: String,
     /// Whether XCLIENT is used where it is offered.
     pub xclient: bool,
-    /// Until it is ready for MAIL.
+    /// The time until a connection is ready for MAIL.
     pub connect_timeout: Duration,
-    /// For all that comes then.
+    /// The times for everything after that.
     pub timeouts: Timeouts,
-    /// Connections at the most.
+    /// The most connections.
     pub max_connections: usize,
 }
 
 impl Settings {
-    /// Whether XCLIENT is used where it is offered. With a login of our own it is not: the upstream has been told whose
-    /// mail this is, and XCLIENT would take that back.
+    /// Whether XCLIENT is used where it is offered. Not after a login of our own: the upstream then knows whose mail
+    /// this is, and XCLIENT would undo that.
     pub fn names_clients(&self) -> bool {
         self.xclient && self.credentials.is_none()
     }
 }
 
-/// How long a reply may take, by what it answers (RFC 5321 4.5.3.2).
+/// How long a reply may take, by the command it answers (RFC 5321 4.5.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// MAIL.
@@ -91,58 +91,58 @@ pub struct Timeouts {
     pub rcpt: Duration,
     /// DATA.
     pub data: Duration,
-    /// No reply: for a block of mail data to go out.
+    /// A block of mail data; not a reply, but the time for it to go out.
     pub block: Duration,
     /// The end of data.
     pub end: Duration,
 }
 
 impl Timeouts {
-    /// `reply` for each but that to the end of data, which has `end`.
+    /// Uses `reply` for everything but the end of data, which gets `end`.
     pub fn new(reply: Duration, end: Duration) -> Self {
         Self { mail: reply, rcpt: reply, data: reply, block: reply, end }
     }
 }
 
-/// Why the upstream cannot be used as it is configured.
+/// Why the upstream cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Trust anchors or our own certificate.
+    /// The trust anchors or our own certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The file with the password.
+    /// The password file.
     #[error(transparent)]
     Password(#[from] PasswordError),
 }
 
-/// What came of asking one upstream what it offers.
+/// What one upstream offers, or why it gave no answer.
 #[derive(Debug)]
 pub struct Contact {
-    /// Which.
+    /// The upstream's address.
     pub address: Address,
-    /// What it offers, before XCLIENT.
+    /// What it offers before XCLIENT.
     pub offers: Result<Extensions, Fault>,
 }
 
-/// On whose behalf: what XCLIENT tells the upstream.
+/// The client on whose behalf we speak, as XCLIENT tells the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
-    /// Connections that carried its XCLIENT serve this session alone.
+    /// The session; connections that carried its XCLIENT serve it alone.
     pub session: SessionId,
-    /// Its name, where known.
+    /// The host name, if known.
     pub name: Option<String>,
-    /// Its address and port; IPv4-mapped addresses as IPv4.
+    /// The address and port; IPv4-mapped addresses as IPv4.
     pub address: SocketAddr,
-    /// What it called itself.
+    /// The name given in EHLO or HELO.
     pub helo: Option<String>,
-    /// ESMTP rather than SMTP.
+    /// Whether it said EHLO rather than HELO.
     pub extended: bool,
-    /// The user name, where it authenticated.
+    /// The user name, if it authenticated.
     pub login: Option<String>,
 }
 
 impl ClientIdentity {
-    /// Whose mail it is.
+    /// The account that is responsible for the mail.
     pub(super) fn account(&self) -> Account {
         let user = self.login.as_deref().and_then(|name| Account::user(name).ok());
         user.unwrap_or_else(|| Account::host(self.address.ip()))
@@ -154,16 +154,16 @@ impl ClientIdentity {
 pub enum Question {
     /// Opens the transaction; the first question of each.
     Mail(MailCommand),
-    /// Does this recipient exist?
+    /// Asks whether this recipient exists.
     Rcpt(RcptCommand),
 }
 
-/// Its answer.
+/// The upstream's answer to a question.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// The upstream's own reply.
     Replied(Reply),
-    /// There was none, and why.
+    /// No reply came, for this reason.
     None(Fault),
 }
 
@@ -173,22 +173,24 @@ pub enum Fault {
     /// No connection was free for 10 s: 451 4.3.2
     #[error("all {0} upstream connections are in use")]
     Busy(usize),
-    /// It cannot be reached, refused the connection, EHLO or XCLIENT, was silent for too long, or closed: 451 4.4.1
+    /// The upstream cannot be reached, refused the connection, EHLO or XCLIENT, was silent for too long, or closed: 451
+    /// 4.4.1
     #[error("{0}")]
     Unavailable(String),
-    /// We have no file descriptor left to connect with, which is none of its doing: 451 4.4.1
+    /// We have no file descriptor left to connect with, which is not the upstream's fault: 451 4.4.1
     #[error("{0}")]
     Starved(String),
-    /// It sent what is no SMTP: 451 4.3.0
+    /// The upstream sent something that is not SMTP: 451 4.3.0
     #[error("{0}")]
     Protocol(String),
-    /// It lacks an extension that the command uses: 451 4.3.0
+    /// The upstream lacks an extension that the command uses: 451 4.3.0
     #[error("the upstream does not offer {0}")]
     MissingExtension(&'static str),
-    /// At the repetition on a fresh connection it refused what it had accepted; nothing may be relayed: 451 4.4.1
+    /// When the transaction was repeated on a fresh connection, the upstream refused what it had accepted; nothing may
+    /// be relayed: 451 4.4.1
     #[error("at the repetition the upstream refused what it had accepted: {0}")]
     NotRepeated(String),
-    /// The mail data went out whole, the reply to it did not come: the message may have been accepted: 451 4.4.2
+    /// The mail data went out completely, but no reply came; the message may have been accepted: 451 4.4.2
     #[error("no reply to the end of data ({0}); the message may have been accepted")]
     Ambiguous(String),
 }
@@ -209,20 +211,19 @@ impl From<Fault> for Stopped {
 }
 
 impl Fault {
-    /// It gave more replies than it was asked for: which of them answers which question is not known.
+    /// The upstream gave more replies than it was asked for, so that they can no longer be matched to questions.
     pub fn out_of_step() -> Self {
         Self::Protocol("the upstream gave more replies than it was asked for".to_owned())
     }
 }
 
-/// The upstream and the connections to it. Cheap to clone.
+/// The upstreams and the connections to them. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     shared: Arc<Shared>,
 }
 
-/// The connections of one session; dropping it closes them, however the session ends. To be dropped after the session's
-/// transactions.
+/// The connections of one session, closed on drop, however the session ends. Drop it after the session's transactions.
 #[must_use]
 pub struct SessionConnections {
     upstream: Upstream,
@@ -230,7 +231,7 @@ pub struct SessionConnections {
 }
 
 impl SessionConnections {
-    /// Closes those that no transaction uses.
+    /// Closes the session's connections that no transaction uses.
     pub fn close(&self) {
         self.upstream.end_session(self.session);
     }
@@ -243,21 +244,21 @@ impl Drop for SessionConnections {
 }
 
 impl Upstream {
-    /// Reads the files that the settings name; connects to nothing yet.
+    /// Reads the files named in the settings; does not connect yet.
     ///
     /// # Errors
-    /// One of them is missing, or not what it should be.
+    /// One of the files is missing or malformed.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         Ok(Self { shared: Shared::open(settings, PATIENCE, IDLE_LIMIT)? })
     }
 
-    /// What all upstreams offered last (before XCLIENT) that can be reached; `None` as long as none ever answered.
+    /// What all reachable upstreams offered last (before XCLIENT) in common; `None` until one has answered.
     pub fn offers(&self) -> Guard<Option<Arc<Extensions>>> {
         self.shared.endpoints().common.load()
     }
 
-    /// Connects to each of them, for [`Self::offers`], those that are left out too. What has not answered after
-    /// `patience` is told as such, and may still be well.
+    /// Connects to every upstream, even those left out, and updates [`Self::offers`]. One that has not answered within
+    /// `patience` is reported as unavailable, though it may be well.
     pub async fn contact(&self, patience: Duration) -> Vec<Contact> {
         let count = self.shared.endpoints().count();
         let mut asking = JoinSet::new();
@@ -277,7 +278,8 @@ impl Upstream {
         answers.into_iter().filter_map(contact).collect()
     }
 
-    /// Connects to the one whose turn it is, as far as EHLO, with `identity` as far as XCLIENT; what it offers then.
+    /// Connects to the upstream whose turn it is, up to EHLO, or with `identity` up to XCLIENT; returns what it offers
+    /// then.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -286,23 +288,23 @@ impl Upstream {
         Ok(offer_of(Box::pin(self.shared.dial(slot, identity.as_ref(), &[])).await?))
     }
 
-    /// A transaction on behalf of a client. Needs no connection before its first answer.
+    /// Begins a transaction on behalf of a client. Takes no connection before its first answer.
     pub fn transaction(&self, identity: Arc<ClientIdentity>) -> Transaction {
         Transaction::new(Arc::clone(&self.shared), identity)
     }
 
-    /// A session begins, whose connections are closed with it.
+    /// Returns a handle that closes the session's connections when dropped.
     pub fn session(&self, session: SessionId) -> SessionConnections {
         SessionConnections { upstream: self.clone(), session }
     }
 
-    /// The session is over: closes its connections. Its transactions must have been dropped.
+    /// Closes the connections of a session that is over. Its transactions must have been dropped.
     pub fn end_session(&self, session: SessionId) {
         self.shared.pool.end_session(session);
     }
 
-    /// The account is blocked, and needs none: closes its connections that no transaction uses. Those in use are to be closed
-    /// with their sessions' [`SessionConnections::close`] once they are given back.
+    /// Closes the idle connections of an account that has been blocked. Those in use are closed by their sessions'
+    /// [`SessionConnections::close`] once given back.
     pub fn end_account(&self, account: &Account) {
         self.shared
             .pool

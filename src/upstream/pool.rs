@@ -1,10 +1,10 @@
-//! The connections to the upstream: bounded in number, reused, given up when someone else waits.
+//! The connections to the upstream: bounded in number, reused, and given up when someone else waits.
 //!
-//! A connection that carried XCLIENT serves the client that it named; any other may serve anybody. Who finds none that
-//! fits, nor a place for a new one, waits: for each who does one that does not fit is closed, and places go to the queue in order.
-//! Several upstreams take turns with each transaction: an idle connection to the one whose turn it is, else a new one to it.
-//! Where each session needs a connection of its own, a few are greeted ahead, as long as sessions come often.
-//! The lock is never held across an await, nor while a connection is closed.
+//! A connection that carried XCLIENT serves the client named there; any other may serve anybody. Whoever finds neither
+//! a fitting connection nor a place for a new one waits: for each of them one unsuitable connection is closed, and
+//! places are handed out in order of arrival. Several upstreams take turns with each transaction: an idle connection to
+//! the one whose turn it is, else a new one to it. Where every session needs a connection of its own, a few are greeted
+//! ahead as long as sessions are frequent. The lock is never held across an await, nor while a connection is closed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,24 +26,24 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// `smtp_receive_timeout`: 300 s).
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How many connections wait, greeted, for sessions to come.
+/// How many greeted connections are kept ready for future sessions.
 pub(super) const AHEAD: usize = 4;
-/// None is greeted ahead for so long after one failed, or had died before it was used: an upstream that is down, short of
-/// connections or of patience (Postfix under stress: `smtpd_timeout` of 10 s) is left in peace.
+/// How long none is greeted ahead after one failed, or died before it was used: an upstream that is down or short of
+/// connections or time (Postfix under stress: `smtpd_timeout` of 10 s) is left in peace.
 const AHEAD_PAUSE: Duration = Duration::from_secs(60);
 
-/// What a transaction gets.
+/// What a transaction gets from the pool.
 pub(super) enum Lease {
-    /// The right to connect.
+    /// The right to open a connection.
     Slot(Slot),
-    /// A connection that was used before; it may have died since.
+    /// A connection that was open before; it may have died since.
     Connection(Box<Connection>),
 }
 
-/// The right to greet a connection for a session to come.
+/// The right to greet a connection ahead, for a future session.
 pub(super) struct AheadPlace {
     pub(super) slot: Slot,
-    /// Ends when someone waits for a place, or nothing is to be greeted any more.
+    /// Ends when someone waits for the place, or when nothing is to be greeted any more.
     pub(super) wanted_back: oneshot::Receiver<Infallible>,
 }
 
@@ -57,39 +57,40 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// Slots given out, those of idle connections too.
+    /// Slots handed out, including those of idle connections.
     open: usize,
-    /// In the order in which they became idle.
+    /// Idle connections, longest idle first.
     idle: VecDeque<Box<Connection>>,
-    /// In the order in which they came. Those that gave up are closed.
+    /// Those who wait, in order of arrival. The channels of those that gave up are closed.
     waiting: VecDeque<oneshot::Sender<Lease>>,
     /// Connections that are being closed for those who wait.
     leaving: usize,
-    /// One for each connection that is being greeted ahead; dropping it asks for its place. Those that are done are closed.
+    /// One channel for each connection being greeted ahead; dropping it asks for the place. The channels of finished
+    /// ones are closed.
     greeting: Vec<oneshot::Sender<Infallible>>,
     /// When a session last needed a connection of its own.
     needed: Option<Instant>,
-    /// None is greeted ahead before this.
+    /// Until when none is greeted ahead.
     pause: Option<Instant>,
     /// Whether a task watches over `idle`.
     watched: bool,
-    /// Nothing is kept any more.
+    /// Whether the pool has been closed: nothing is kept any more.
     closing: bool,
 }
 
 impl State {
-    /// Connections that may serve anybody.
+    /// Counts the idle connections that may serve anybody.
     fn ready(&self) -> usize {
         self.idle.iter().filter(|idle| idle.identity.is_none()).count()
     }
 
-    /// The one used last, which is the most likely to be alive.
+    /// Takes the connection used last, the one most likely to be alive.
     fn take_idle(&mut self, fits: impl Fn(&Connection) -> bool) -> Option<Box<Connection>> {
         let fitting = self.idle.iter().rposition(|idle| fits(idle))?;
         self.idle.remove(fitting)
     }
 
-    /// Of those that may serve anybody, one to this upstream.
+    /// Takes a connection to this upstream that may serve anybody.
     fn take_idle_to(&mut self, endpoint: usize) -> Option<Box<Connection>> {
         self.take_idle(|idle| idle.identity.is_none() && idle.endpoint == endpoint)
     }
@@ -115,18 +116,19 @@ impl Pool {
         })
     }
 
-    /// An idle connection for which it does not matter whose turn it is: the client's own, else one that was greeted ahead,
-    /// each of which was made in turn.
+    /// Takes an idle connection regardless of turns: the client's own, else one greeted ahead, since each of those was
+    /// made in turn.
     pub(super) fn take_own(&self, client: &ClientIdentity) -> Option<Box<Connection>> {
         let mut state = self.lock();
         let own = state.take_idle(|idle| idle.identity.as_deref() == Some(client));
         own.or_else(|| state.take_idle(Connection::is_unused))
     }
 
-    /// A connection that may serve anybody, or the right to make one; `turn`: the upstreams that may be asked, in this order.
+    /// Returns a connection that may serve anybody, or the right to make one. `turn` lists the upstreams that may be
+    /// asked, in order.
     ///
     /// # Errors
-    /// [`Fault::Busy`]: none became free in time.
+    /// [`Fault::Busy`] if none became free in time.
     pub(super) async fn acquire(&self, turn: &[usize]) -> Result<Lease, Fault> {
         match self.take(turn) {
             Ok(lease) => Ok(lease),
@@ -134,7 +136,7 @@ impl Pool {
         }
     }
 
-    /// The right to make a connection, whatever is idle.
+    /// Returns the right to make a connection, even if another one is idle.
     ///
     /// # Errors
     /// As [`Self::acquire`].
@@ -149,7 +151,7 @@ impl Pool {
         })
     }
 
-    /// The right to make one more at once, if there is any.
+    /// Returns the right to make one more connection if that is possible at once.
     pub(super) fn spare(&self) -> Option<Slot> {
         let mut state = self.lock();
         let is_free = state.open < self.max;
@@ -164,7 +166,7 @@ impl Pool {
         }
     }
 
-    /// An empty `turn`: no idle one will do.
+    /// With an empty `turn`, no idle connection will do.
     fn take(&self, turn: &[usize]) -> Result<Lease, oneshot::Receiver<Lease>> {
         let mut state = self.lock();
         if let Some(connection) = turn.first().and_then(|first| state.take_idle_to(*first)) {
@@ -177,7 +179,7 @@ impl Pool {
         if let Some(connection) = turn.iter().skip(1).find_map(|next| state.take_idle_to(*next)) {
             return Ok(Lease::Connection(connection));
         }
-        // Its place is free once it is gone.
+        // Its place becomes free once it has closed.
         let oldest = state.idle.pop_front();
         while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             state.waiting.pop_front();
@@ -195,14 +197,14 @@ impl Pool {
         Err(receiver)
     }
 
-    /// A transaction is done with it. Whoever waits gets it, or its place.
+    /// Takes a connection back from a transaction, for whoever waits.
     pub(super) fn give_back(&self, mut connection: Box<Connection>) {
         connection.count_transaction();
         self.put(connection);
     }
 
-    /// A session has needed a connection of its own: the right to greet one for the next. `None` where sessions are rare
-    /// (it would grow too old), enough are there, or somebody else needs the place.
+    /// Notes that a session needed a connection of its own; returns the right to greet one for the next session. `None`
+    /// if sessions are rare (it would grow too old), enough are ready, or somebody waits for the place.
     pub(super) fn place_ahead(&self, now: Instant) -> Option<AheadPlace> {
         let mut state = self.lock();
         state.greeting.retain(|greeting| !greeting.is_closed());
@@ -218,12 +220,12 @@ impl Pool {
         Some(AheadPlace { slot: self.slot(), wanted_back })
     }
 
-    /// One that was greeted ahead came to nothing.
+    /// Notes that greeting ahead has failed.
     pub(super) fn pause_ahead(&self, now: Instant) {
         self.lock().pause = Some(now + AHEAD_PAUSE);
     }
 
-    /// It serves whoever waits, or is idle from now on.
+    /// Hands the connection to whoever waits, else keeps it idle.
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         connection.rest();
         let mut state = self.lock();
@@ -233,7 +235,8 @@ impl Pool {
             return;
         }
         if connection.identity.is_some() {
-            // What carried XCLIENT is of no use to others: its place goes to one who waits, unless another's does already.
+            // What carried XCLIENT is of no use to others: its place goes to someone who waits, unless enough others
+            // are closing.
             let waiting = state.waiting.iter().filter(|waiting| !waiting.is_closed()).count();
             if state.leaving < waiting {
                 state.leaving += 1;
@@ -265,12 +268,12 @@ impl Pool {
         }
     }
 
-    /// Closes what is idle and named a client of this session.
+    /// Closes the idle connections that named a client of this session.
     pub(super) fn end_session(&self, session: SessionId) {
         self.close_idle(|idle| idle.identity.as_ref().is_some_and(|identity| identity.session == session));
     }
 
-    /// Closes what is idle, and from now on what becomes idle.
+    /// Closes idle connections, and from now on each one as it becomes idle.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closing = true;
@@ -279,7 +282,7 @@ impl Pool {
         self.close_idle(|_| true);
     }
 
-    /// Closes what has been idle for too long; says when to look again, `None` where nothing is idle.
+    /// Closes connections that have been idle for too long; returns when to look again, `None` if none is idle.
     fn close_expired(&self) -> Option<Instant> {
         let now = Instant::now();
         self.close_idle(|idle| idle.idle_since + self.idle_limit <= now);
@@ -313,7 +316,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
+        // No panic can happen in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -322,7 +325,8 @@ impl Places for Pool {
     fn freed(&self) {
         loop {
             let mut state = self.lock();
-            // Whichever it was: to count one too few closes a connection too many, and keeps nobody waiting.
+            // This may have been another connection: counting one too few closes one too many, but keeps nobody
+            // waiting.
             state.leaving = state.leaving.saturating_sub(1);
             let Some(waiting) = state.next_waiting() else {
                 state.open = state.open.saturating_sub(1);
@@ -331,7 +335,7 @@ impl Places for Pool {
             drop(state);
             match waiting.send(Lease::Slot(self.slot())) {
                 Ok(()) => return,
-                // Gave up just now: the place is still free, and goes to the next one here, not by recursion.
+                // It gave up just now: the place is still free, and goes to the next one here rather than by recursion.
                 Err(Lease::Slot(slot)) => slot.disarm(),
                 Err(Lease::Connection(_)) => return,
             }
@@ -339,7 +343,7 @@ impl Places for Pool {
     }
 }
 
-/// Closes idle connections as they get too old, as long as there are any.
+/// Closes idle connections as they grow too old, as long as there are any.
 async fn watch(pool: Weak<Pool>) {
     while let Some(next) = pool.upgrade().and_then(|pool| pool.close_expired()) {
         sleep_until(next).await;
@@ -351,7 +355,7 @@ pub(super) mod tests {
     use super::*;
 
     impl Pool {
-        /// Idle connections that may serve anybody.
+        /// Counts the idle connections that may serve anybody.
         pub(in crate::upstream) fn ready(&self) -> usize {
             self.lock().ready()
         }
@@ -366,28 +370,28 @@ pub(super) mod tests {
             places.extend(pool.place_ahead(at));
             places.len()
         };
-        // a single session; further ones, often enough; never more than so many
+        // a single session; more of them, frequent enough; never more than the maximum
         assert_eq!(place(&mut places, now), 0);
         for number in 1..=AHEAD {
             assert_eq!(place(&mut places, now), number);
         }
         assert_eq!(place(&mut places, now), AHEAD);
-        // one is done; but sessions have become rare
+        // one is done, but sessions have become rare
         places.pop();
         assert_eq!(place(&mut places, now + IDLE_LIMIT), AHEAD - 1);
         assert_eq!(place(&mut places, now + IDLE_LIMIT), AHEAD);
-        // one came to nothing
+        // one failed
         places.pop();
         pool.pause_ahead(now);
         let end = now + AHEAD_PAUSE;
         for (at, expected) in [(end - Duration::from_millis(1), AHEAD - 1), (end, AHEAD)] {
             assert_eq!(place(&mut places, at), expected);
         }
-        // the last place of all is a session's, and then there is none
+        // the last place of all goes to a session, and then there is none
         places.pop();
         let _held = [pool.place().await.ok(), pool.place().await.ok(), pool.place().await.ok()];
         assert_eq!(place(&mut places, end), AHEAD - 1);
-        // who waits wants them back
+        // whoever waits wants them back
         assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() == EMPTY));
         let waiting = pool.take(&[]).err().unwrap();
         assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() != EMPTY));

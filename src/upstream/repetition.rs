@@ -1,24 +1,24 @@
-//! The accepted part of a transaction, said again on another connection.
+//! Repeats the accepted part of a transaction on another connection.
 //!
-//! What is refused now was accepted before: it says nothing about anyone, and what was promised to the client can no
-//! longer be kept. RFC 5321 3.3; RFC 2920 3.1.
+//! Everything refused here was accepted before: the refusal says nothing about anyone, but what the client was promised
+//! can no longer be kept. RFC 5321 3.3; RFC 2920 3.1.
 
 use super::Timeouts;
 use super::connection::{Connection, Loss, MAX_BATCH};
 use crate::smtp::{MailCommand, RcptCommand};
 
-/// How a repetition went.
+/// How the repetition went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Repetition {
     /// The transaction stands as before.
     Whole,
-    /// There is none, and why.
+    /// MAIL was refused, with this reason.
     MailRefused(String),
-    /// A recipient is missing, and why.
+    /// At least one recipient was refused, with this reason.
     RecipientRefused(String),
 }
 
-/// Repeats MAIL and RCPTs, in batches where the upstream has PIPELINING.
+/// Repeats MAIL and RCPTs, in batches where the upstream offers PIPELINING.
 pub(super) async fn repeat(
     connection: &mut Connection,
     mail: &MailCommand,

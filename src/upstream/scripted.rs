@@ -1,8 +1,9 @@
-//! An upstream that plays a script, for tests: what it says and what it must hear, in order, one script a connection.
+//! A scripted upstream for tests: what it says and what it must hear, in order, one script per connection.
 //!
-//! Each step is a line: `> text` is said (neighbours in one write), `< text` must be heard next, `<+ text` must have
-//! come in the same segment as what was heard before, `pause 100` waits so many milliseconds, `close` hangs up, `tls` takes
-//! over as the TLS server, `drip` says what follows octet by octet. A script that is at its end reads until the client hangs
+//! Each step is a line: `> text` is sent (adjacent ones in one write), `< text` must be heard next, `<+ text` must have
+//! come in the same segment as what was heard before, `pause 100` waits that many milliseconds, `close` hangs up, `tls`
+//! takes over as the TLS server, `drip` sends what follows octet by octet. A script at its end reads until the client
+//! hangs up. Every wait has a deadline, and all octets heard are kept.
 //! up. Every wait has a deadline, and all octets heard are kept.
 
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::net::Stream;
 
-/// No step takes longer, unless something is wrong.
+/// The longest that any step may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What one connection heard, or where the client left the script.
@@ -61,7 +62,7 @@ impl Scripted {
         Self { address, playing }
     }
 
-    /// What was heard on each connection. Panics where a script was not played to its end.
+    /// Returns what each connection heard. Panics if a script was not played to its end.
     pub(super) async fn finish(self, connections: usize) -> Vec<String> {
         let playing = timeout(DEADLINE * 2, self.playing).await.unwrap().unwrap();
         assert_eq!(playing.len(), connections, "connections");
@@ -77,7 +78,7 @@ impl Scripted {
 }
 
 impl Scripted {
-    /// What the only connection heard, or why it left the script.
+    /// Returns what the only connection heard, or why it left the script.
     pub(super) async fn playing(self) -> String {
         let mut playing = self.playing.await.unwrap();
         match playing.remove(0).await.unwrap() {
@@ -91,7 +92,7 @@ struct Player {
     stream: Option<Stream>,
     tls: Option<Arc<rustls::ServerConfig>>,
     heard: Vec<u8>,
-    /// How much of `heard` the script has dealt with.
+    /// How much of `heard` the script has consumed.
     read: usize,
     drip: bool,
 }
@@ -168,7 +169,7 @@ impl Player {
         }
     }
 
-    /// One read. A reset is an end as well.
+    /// Reads once. A reset counts as the end too.
     async fn listen(&mut self) -> Result<usize, String> {
         let stream = self.stream.as_mut().ok_or("no stream")?;
         let mut chunk = vec![0; 64 * 1024];

@@ -1,4 +1,4 @@
-//! What all transactions share: how the upstreams are reached, what they offered, the connections to them.
+//! What all transactions share: how to reach the upstreams, what they offered, and the connections to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::slot::Slot;
 use super::{ClientIdentity, Endpoints, Fault, Login, OpenError, Protection, Settings, tls};
 use crate::smtp::Extensions;
 
-/// So much longer a connection may be greeted ahead once someone waits for its place: one that answers as it should is
-/// ready sooner than a fresh one.
+/// How much longer greeting ahead may take once someone waits for the place: an upstream that answers properly is ready
+/// sooner than a fresh connection would be.
 const AHEAD_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
@@ -48,7 +48,7 @@ impl Shared {
         &self.dialer.endpoints
     }
 
-    /// A connection that serves this client, used before or fresh.
+    /// Returns a connection for this client, an idle or a fresh one.
     pub(super) async fn connection(
         self: &Arc<Self>,
         identity: &Arc<ClientIdentity>,
@@ -76,7 +76,7 @@ impl Shared {
                 if is_alive && self.dialer.introduce(&mut idle, identity, deadline).await.is_ok() {
                     idle
                 } else {
-                    // It died while nobody used it; what was a refusal is told by the next.
+                    // It died while idle; if this was a refusal, the fresh connection meets it again.
                     if was_ahead {
                         self.pool.pause_ahead(Instant::now());
                     }
@@ -91,7 +91,8 @@ impl Shared {
         Ok(connection)
     }
 
-    /// After a session got a connection of its own: one for the next, so that it waits for neither TCP, TLS nor greeting.
+    /// Greets a connection for the next session, which then waits for neither TCP, TLS nor the greeting. Called after a
+    /// session got a connection of its own.
     fn greet_ahead(self: &Arc<Self>) {
         let place = self.pool.place_ahead(Instant::now());
         let Some(AheadPlace { slot, mut wanted_back }) = place else { return };
@@ -117,8 +118,8 @@ impl Shared {
         });
     }
 
-    /// A fresh connection, to the one whose turn it is or else to another; to one of `last` only where no other answers. On
-    /// this client's behalf.
+    /// Opens a fresh connection on this client's behalf, to the upstream whose turn it is or else to another one; to
+    /// one of `last` only if no other answers.
     pub(super) async fn dial(
         &self,
         slot: Slot,
@@ -130,14 +131,14 @@ impl Shared {
         self.dialer.dial_until(slot, identity, &turn, self.dialer.deadline()).await
     }
 
-    /// What that one offers.
+    /// Connects to this upstream and returns what it offers.
     pub(super) async fn learn(&self, index: usize) -> Result<Extensions, Fault> {
         let slot = self.pool.place().await?;
         Ok(offer_of(Box::pin(self.dialer.dial_one(slot, index)).await?))
     }
 }
 
-/// What the last EHLO reply on this connection offered; closes it with QUIT.
+/// Returns what the last EHLO reply on this connection offered, and closes it with QUIT.
 pub(super) fn offer_of(mut connection: Box<Connection>) -> Extensions {
     let extensions = std::mem::take(&mut connection.extensions);
     connection.quit();

@@ -4,13 +4,13 @@
 
 use std::sync::Weak;
 
-/// Where places come from, and go back to.
+/// Where places come from and return to.
 pub(super) trait Places: Send + Sync {
-    /// A place has become free.
+    /// Called when a place has become free.
     fn freed(&self);
 }
 
-/// One place.
+/// One place; dropping it frees it.
 pub(super) struct Slot(Weak<dyn Places>);
 
 impl Slot {
@@ -18,12 +18,12 @@ impl Slot {
         Self(places)
     }
 
-    /// None, for what does not hold its place itself.
+    /// A slot that holds no place, for a connection whose place someone else holds.
     pub(super) fn nowhere() -> Self {
         Self(Weak::<Nowhere>::new())
     }
 
-    /// It was not given away after all: dropping it frees nothing.
+    /// Makes dropping the slot free nothing: the place was not given away after all.
     pub(super) fn disarm(mut self) {
         self.0 = Weak::<Nowhere>::new();
     }

@@ -1,12 +1,12 @@
 //! One mail transaction with the upstream, over as many connections as it takes.
 //!
-//! Questions are asked ahead and answered in order. A connection that goes is replaced, what had been accepted is
-//! repeated there (repetition.rs), and what had not been answered is asked again. Mail data is in transfer.rs. It decides
-//! what an end of the connection means, never what a reply means. RFC 5321 3.3, 3.8; RFC 2920 3.1.
+//! Questions are asked ahead and answered in order. A connection that is lost gets replaced, what had been accepted is
+//! repeated on the new one (repetition.rs), and unanswered questions are asked again. Mail data is in transfer.rs. This
+//! file decides what the end of a connection means, never what a reply means. RFC 5321 3.3, 3.8; RFC 2920 3.1.
 //!
-//! A connection on which more replies come than were asked for is given up. Where it had answered RCPTs, one that exists
-//! may have been refused with the reply to another: the transaction is in doubt, and nothing is relayed by it. A reply
-//! too many that is followed by no further one before the next command goes out cannot be told from that command's own.
+//! A connection with more replies than questions is given up. If it had answered RCPTs, an existing recipient may have
+//! got the refusal of another one: the transaction is in doubt, and nothing is relayed. A single surplus reply that
+//! arrives before the next command goes out cannot be told from the reply to that command.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use super::slot::Slot;
 use super::{Answer, ClientIdentity, Fault, Question};
 use crate::smtp::{MailCommand, RcptCommand, Reply};
 
-/// How far the transaction is.
+/// How far the transaction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// MAIL and RCPT.
     Envelope,
-    /// DATA has been sent, or part of what follows it: whatever goes wrong now, the connection must be cut.
+    /// DATA has been sent, and perhaps part of the message: on any failure the connection must be cut.
     Content,
-    /// Nothing more can come.
+    /// Nothing more can follow.
     Over,
 }
 
-/// What had no reply.
+/// The command that got no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Mail,
@@ -40,33 +40,33 @@ pub(super) enum Verb {
     Data,
 }
 
-/// One mail transaction. Dropping it gives the connection back, or closes it where data is under way.
+/// One mail transaction. Dropping it gives the connection back, or closes it in mid-data.
 pub struct Transaction {
     pub(super) upstream: Arc<Shared>,
     identity: Arc<ClientIdentity>,
     pub(super) stage: Stage,
     pub(super) connection: Option<Box<Connection>>,
-    /// The place of a connection that was lost, for the one that replaces it.
+    /// The place of a lost connection, for its replacement.
     pub(super) spare: Option<Slot>,
-    /// Not yet answered, oldest first.
+    /// Unanswered questions, oldest first.
     pub(super) questions: VecDeque<Question>,
-    /// How many of them are on their way.
+    /// How many of the questions have been sent.
     in_flight: usize,
     /// How many of the oldest questions get this fault without being asked.
     doomed: Option<(usize, Fault)>,
     mail: Option<MailCommand>,
     pub(super) accepted: Vec<RcptCommand>,
-    /// What a fresh connection refused of it.
+    /// What a fresh connection refused of the accepted part.
     pub(super) not_repeated: Option<Repetition>,
-    /// Recipients are refused in this transaction.
+    /// Whether recipients have been refused in this transaction.
     dirty: bool,
-    /// The connection in use stands in for one that was lost before it answered all that it was asked.
+    /// Whether the connection replaces one that was lost before it answered all its questions.
     replacement: bool,
-    /// Which upstreams hung up on it: at MAIL, or once it was under way. Others go before them.
+    /// The upstreams that hung up on this transaction, at MAIL or later. Others are preferred.
     turned_away: Vec<usize>,
-    /// RCPTs that the connection in use answered.
+    /// RCPTs answered on the current connection.
     answered: usize,
-    /// Which recipients the answers belong to is not known for sure.
+    /// Whether the answers may belong to other recipients.
     pub(super) in_doubt: bool,
 }
 
@@ -92,20 +92,21 @@ impl Transaction {
         }
     }
 
-    /// Queues a question; it goes out with the next [`Self::answer`], all queued ones in one write where the upstream has PIPELINING.
+    /// Queues a question, to be sent by the next [`Self::answer`]; all queued ones go out in one write where the
+    /// upstream offers PIPELINING.
     pub fn ask(&mut self, question: Question) {
         self.questions.push_back(question);
     }
 
-    /// Questions not yet answered.
+    /// Counts the unanswered questions.
     #[cfg(test)]
     pub(super) fn outstanding(&self) -> usize {
         self.questions.len()
     }
 
-    /// The answer to the oldest question. Must not be called with none outstanding (then: a `Fault::Protocol`).
+    /// Returns the answer to the oldest question; a `Fault::Protocol` if there is none.
     ///
-    /// Cancel-safe: what was not answered is answered by the next call.
+    /// Cancel-safe: an unanswered question is answered by the next call.
     pub async fn answer(&mut self) -> Answer {
         loop {
             if let Some(fault) = self.foregone() {
@@ -113,7 +114,7 @@ impl Transaction {
                 return Answer::None(fault);
             }
             if self.in_flight == 0 {
-                // In a box only where there is something to wait for: most questions find the connection ready.
+                // Boxed only when there is something to wait for: most questions find the connection ready.
                 if !self.is_ready()
                     && let Err(fault) = Box::pin(self.make_ready()).await
                 {
@@ -140,23 +141,23 @@ impl Transaction {
         }
     }
 
-    /// Whether answers that were given may be those to other questions. Nothing is relayed then.
+    /// Whether earlier answers may belong to other questions. Nothing is relayed then.
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt
     }
 
-    /// Whether mail data has begun, and has not ended.
+    /// Whether mail data has begun and not ended.
     pub fn is_in_content(&self) -> bool {
         self.stage == Stage::Content
     }
 
-    /// What the connection in use offers (after XCLIENT), where there is one.
+    /// What the connection in use offers (after XCLIENT), if there is one.
     #[cfg(test)]
     pub(super) fn extensions(&self) -> Option<&crate::smtp::Extensions> {
         self.connection.as_ref().map(|connection| &connection.extensions)
     }
 
-    /// Whether the oldest question has its answer without being asked.
+    /// The fault that the oldest question gets without being asked, if any.
     fn foregone(&mut self) -> Option<Fault> {
         if let Some((left, fault)) = self.doomed.take() {
             if left > 1 {
@@ -181,7 +182,7 @@ impl Transaction {
         }
     }
 
-    /// All that is outstanding gets this fault.
+    /// Gives this fault to all outstanding questions.
     fn doom(&mut self, fault: Fault) {
         self.spare = None;
         self.in_flight = 0;
@@ -195,7 +196,7 @@ impl Transaction {
         fresh && self.not_repeated.is_none()
     }
 
-    /// A connection on which the transaction stands as far as it was accepted, with room for refusals.
+    /// Provides a connection on which the accepted part stands, with room for more refusals.
     async fn make_ready(&mut self) -> Result<(), Fault> {
         if let Some(worn) = self.connection.take_if(|connection| connection.refusals >= MAX_REFUSALS) {
             self.replacement = false;
@@ -216,7 +217,7 @@ impl Transaction {
         }
     }
 
-    /// A connection, and on it what had been accepted.
+    /// Connects and repeats what had been accepted.
     pub(super) async fn connect(&mut self) -> Result<(), Fault> {
         self.answered = 0;
         let mut connection = match self.spare.take() {
@@ -225,7 +226,7 @@ impl Transaction {
         };
         if let Some(mail) = &self.mail {
             let limits = &self.upstream.settings().timeouts;
-            // What cannot be relayed any more needs no recipients.
+            // Recipients need no repetition if nothing can be relayed any more.
             let is_lost = self.not_repeated.is_some() || self.in_doubt;
             let recipients = if is_lost { &[] } else { self.accepted.as_slice() };
             let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
@@ -249,7 +250,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Queues as many questions as may be in flight; names the extension that the first of them lacks.
+    /// Queues as many questions as may be in flight; returns the extension that the first one lacks.
     fn send_batch(&mut self) -> Result<Option<&'static str>, Loss> {
         let Some(connection) = &mut self.connection else {
             return Err(Loss::Closed("there is no connection".to_owned()));
@@ -258,7 +259,7 @@ impl Transaction {
         let window = if !connection.extensions.pipelining {
             1
         } else if self.dirty || connection.refusals > 0 {
-            // Each may be refused, and the connection must not see more refusals than it can bear.
+            // Each may be refused, and the connection must not see more refusals than allowed.
             usize::try_from(MAX_REFUSALS.saturating_sub(connection.refusals)).unwrap_or(1).max(1)
         } else {
             MAX_BATCH
@@ -284,7 +285,7 @@ impl Transaction {
         Ok(None)
     }
 
-    /// The answer to the oldest question in flight; `None` where it is to be asked anew.
+    /// Returns the answer to the oldest question in flight; `None` if it is to be asked again.
     async fn next_answer(&mut self) -> Option<Answer> {
         let limits = &self.upstream.settings().timeouts;
         let limit = match self.questions.front()? {
@@ -296,7 +297,7 @@ impl Transaction {
         let limit = if is_worn { WORN_PATIENCE.min(limit) } else { limit };
         let reply = match connection.reply(limit).await {
             Err(Loss::Silent(_)) if is_worn => {
-                // From here on the upstream answers slower and slower: the rest goes over a fresh connection.
+                // The upstream gets slower from here on: the rest goes over a fresh connection.
                 self.in_flight = 0;
                 return None;
             }
@@ -335,8 +336,8 @@ impl Transaction {
         Some(Answer::Replied(reply))
     }
 
-    /// The connection is of no more use. Either the oldest question is answered by that, or all that is outstanding is
-    /// doomed, or asked again over a fresh connection.
+    /// Gives the connection up. Returns the answer to the oldest question; or `None`, when all outstanding questions
+    /// are doomed or will be asked again on a fresh connection.
     fn lose(&mut self, loss: Loss) -> Option<Answer> {
         let lost = self.connection.take()?;
         self.in_flight = 0;
@@ -362,7 +363,7 @@ impl Transaction {
                 None
             }
             loss => {
-                // The place stays ours: the others go on over a fresh connection, whoever else waits for one.
+                // We keep the place: the other questions go on over a fresh connection, whoever else waits.
                 self.spare = Some(lost.discard());
                 self.questions.pop_front();
                 Some(Answer::None(loss.into()))
@@ -395,13 +396,13 @@ impl Transaction {
         self.in_doubt |= *loss == Loss::OutOfStep && self.answered > 0;
     }
 
-    /// RSET: the connection stays for the session's next transaction.
+    /// Ends the transaction with RSET; the connection stays for the session's next one.
     pub fn abandon(self) {
         drop(self);
     }
 
-    /// The client has been silent for a while: others may have the connection meanwhile. The next question, or DATA, takes
-    /// another one, on which the accepted part is repeated. Does nothing while an answer is awaited, or once DATA was sent.
+    /// Gives the connection to others while the client is silent. The next question, or DATA, takes another one and
+    /// repeats the accepted part there. Does nothing while an answer is awaited or once DATA has been sent.
     pub fn rest(&mut self) {
         if self.stage == Stage::Envelope && self.questions.is_empty() {
             self.give_back();

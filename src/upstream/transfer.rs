@@ -1,7 +1,7 @@
-//! The second half of a transaction: DATA, mail data, its end.
+//! The second half of a transaction: DATA, mail data, end of data.
 //!
-//! Until the terminator goes out, whatever goes wrong cuts the connection, so that nothing half is ever taken for a
-//! message; from then on, what is not known is said to be ambiguous. RFC 5321 3.3, 4.1.1.4, 4.5.3.2.4 to 4.5.3.2.6.
+//! Until the terminator goes out, any failure cuts the connection, so that half a message is never taken for a whole
+//! one; after that, a missing reply is reported as ambiguous. RFC 5321 3.3, 4.1.1.4, 4.5.3.2.4 to 4.5.3.2.6.
 
 use super::connection::{Connection, Loss};
 use super::content::Ending;
@@ -11,7 +11,7 @@ use super::{Fault, Stopped};
 use crate::smtp::Reply;
 
 impl Transaction {
-    /// Sends DATA and waits for 354 (repeating the transaction on a fresh connection where the old one is gone).
+    /// Sends DATA and waits for 354, repeating the transaction on a fresh connection if the old one is gone.
     ///
     /// # Errors
     /// See [`Stopped`].
@@ -44,7 +44,7 @@ impl Transaction {
         }
     }
 
-    /// A connection on which the whole transaction stands.
+    /// Provides a connection on which the whole transaction stands.
     pub(super) async fn stand_before_data(&mut self) -> Result<(), Fault> {
         if self.in_doubt {
             self.spare = None;
@@ -61,7 +61,7 @@ impl Transaction {
         }
     }
 
-    /// The reply to DATA: 354 or a refusal.
+    /// Returns the reply to DATA: 354 or a refusal.
     async fn ask_for_data(&mut self) -> Result<Reply, Loss> {
         let limit = self.upstream.settings().timeouts.data;
         let Some(connection) = &mut self.connection else {
@@ -80,22 +80,22 @@ impl Transaction {
         }
     }
 
-    /// Sends mail data in wire form (dot-stuffed), as much as there is, without the terminator.
+    /// Sends mail data in wire form (dot-stuffed), without the terminator.
     ///
-    /// Not cancel-safe: when the future is dropped before it is done, the transaction must be, too.
+    /// Not cancel-safe: if the future is dropped before it completes, drop the transaction too.
     ///
     /// # Errors
-    /// The connection is gone: [`Stopped::Refused`] where the upstream said why before it went.
+    /// The connection is gone: [`Stopped::Refused`] if the upstream said why.
     pub async fn write_data(&mut self, wire: &[u8]) -> Result<(), Stopped> {
         let limit = self.upstream.settings().timeouts.block;
-        // While it is taken out, dropping the future cuts the connection.
+        // The connection stays out of `self` meanwhile: dropping the future closes it.
         let mut connection = self.connection_in_data()?;
         connection.put(wire, limit).await?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    /// Sends the terminator given (`.CRLF` or `CRLF.CRLF`) and waits for the reply.
+    /// Sends the terminator (`.CRLF` or `CRLF.CRLF`) and waits for the reply.
     ///
     /// # Errors
     /// [`Fault::Ambiguous`] once the terminator may have gone out.
@@ -112,12 +112,13 @@ impl Transaction {
         }
     }
 
-    /// Lets the connection go with the reply to the end of data: back to the pool only where the message was taken.
+    /// Releases the connection after the reply to the end of data: to the pool only if the message was accepted.
     pub(super) fn ended(&self, connection: Box<Connection>, reply: Reply) -> Reply {
         if reply.is_completion() {
             self.upstream.pool.give_back(connection);
         } else {
-            // The refusal may have been sent in mid-data, with another one to come: no further transaction here.
+            // The refusal may have come in mid-data, with another one to follow: no further transaction on this
+            // connection.
             connection.quit();
         }
         reply
@@ -132,14 +133,14 @@ impl Transaction {
             .ok_or_else(|| Fault::Unavailable("the connection was lost in mid-data".to_owned()))
     }
 
-    /// Drops the connection before the end of data: what was sent is never taken for a message.
+    /// Closes the connection before the end of data, so that what was sent is never taken for a message.
     pub fn abort_data(&mut self) {
         self.stage = Stage::Over;
         drop(self.connection.take());
     }
 }
 
-/// The fault of a connection that was lost once the end of data may have gone out.
+/// The fault for a connection lost after the end of data may have gone out.
 pub(super) fn ambiguous(loss: Loss) -> Fault {
     match Fault::from(loss) {
         Fault::Unavailable(why) | Fault::Protocol(why) => Fault::Ambiguous(why),

@@ -1,7 +1,7 @@
 //! The XCLIENT command (Postfix XCLIENT_README): on whose behalf we speak, in one line of at most 512 octets.
 //!
-//! Pure. Only what the upstream named in its EHLO reply is sent; values are xtext (RFC 3461 4), and what is not known,
-//! or would be refused as malformed, is `[UNAVAILABLE]`.
+//! Pure. Only attributes named in the upstream's EHLO reply are sent. Values are xtext (RFC 3461 4); unknown ones, and
+//! those that would be refused as malformed, are `[UNAVAILABLE]`.
 
 use std::net::IpAddr;
 
@@ -10,16 +10,16 @@ use crate::smtp::xtext;
 
 /// The longest command line, CRLF included: the limit of RFC 5321 4.5.3.1.4, which XCLIENT does not raise.
 const MAX_LINE: usize = 512;
-/// The longest value, as it stands in the line, that Postfix takes (3.7: `501 5.5.4 Error: attribute value too long`).
+/// The longest encoded value that Postfix takes (3.7: `501 5.5.4 Error: attribute value too long`).
 const MAX_VALUE: usize = 255;
 const UNAVAILABLE: &str = "[UNAVAILABLE]";
 
-/// The command line, or `None` where nothing is offered that we could say.
+/// Returns the command line, or `None` if the upstream offers no attribute that we could send.
 ///
-/// Attributes stand in the order of what goes without them: NAME and HELO last, since they can be long, come from
-/// the client, and decide nothing for an authenticated one; where they do not fit they are `[UNAVAILABLE]` or left out.
+/// The most important attributes come first. NAME and HELO are last: they can be long, come from the client, and decide
+/// nothing for an authenticated one. What does not fit is `[UNAVAILABLE]` or left out.
 ///
-/// `address` is the client's, or `None` where the upstream is not to be told.
+/// `address` is the client's, or `None` to keep it from the upstream.
 ///
 /// # Errors
 /// The user name does not fit: without it, or with a part of it, the upstream would take the client for someone else.
@@ -76,8 +76,8 @@ pub(super) fn command(
     Ok(Some(line))
 }
 
-/// Whether Postfix takes it for NAME: labels of letters, digits, `-` and `_`, not digits alone. It answers any other
-/// with 501, which would cost the client its mail for the sake of a broken PTR record.
+/// Whether Postfix takes this as NAME: labels of letters, digits, `-` and `_`, not only digits. It answers 501 to
+/// anything else, and the client would lose its mail because of a broken PTR record.
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -146,7 +146,7 @@ mod tests {
             (&v6, &["NAME", "HELO"], "XCLIENT NAME=[UNAVAILABLE] HELO=[UNAVAILABLE]\r\n"),
             // CONTRACT, Words: an IPv4-mapped address is IPv4
             (&mapped, &["ADDR"], "XCLIENT ADDR=192.0.2.7\r\n"),
-            // xtext; a name that Postfix would refuse
+            // xtext, and a name that Postfix would refuse
             (
                 &odd,
                 &["NAME", "HELO", "LOGIN"],
@@ -180,7 +180,7 @@ mod tests {
         let (host, login) = (format!("{0}.{0}.{0}.{0}", "n".repeat(60)), "u".repeat(250));
         let name = line(&identity("192.0.2.7:1", Some(&host), Some("pc"), Some(&login)), POSTFIX).unwrap();
         assert!(name.contains(&login) && name.contains(" NAME=[UNAVAILABLE] HELO=pc\r\n"), "{name}");
-        // Postfix takes values of up to 255 octets, as they stand in the line
+        // Postfix takes encoded values of up to 255 octets
         let all = |helo: &str| line(&identity("192.0.2.7:1", None, Some(helo), None), &["HELO"]).unwrap();
         assert_eq!(all(&"+".repeat(85)).len(), "XCLIENT HELO=\r\n".len() + 255);
         assert_eq!(all(&"+".repeat(86)), "XCLIENT HELO=[UNAVAILABLE]\r\n");

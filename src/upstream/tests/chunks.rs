@@ -1,10 +1,11 @@
-//! Binary content in chunks: each is answered before the next, and what was cut is never taken for a message.
+//! Binary content in chunks: each is answered before the next, and a message that was cut is never taken for a whole
+//! one.
 
 use super::*;
 
 const MAIL: &str = "MAIL FROM:<s@a.example> BODY=BINARYMIME";
 
-/// Script: as far as an accepted recipient of a binary message.
+/// Script: up to an accepted recipient of a binary message.
 fn binary_recipient() -> String {
     format!(
         "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250-CHUNKING\n> 250-BINARYMIME\n> 250 PIPELINING\n\

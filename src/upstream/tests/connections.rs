@@ -36,7 +36,7 @@ async fn xclient_names_the_client_and_the_connection_serves_it_alone() {
     use_once(&upstream, &bob).await;
     let mut transaction = upstream.transaction(Arc::clone(&alice));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
-    // EHLO after XCLIENT is what holds; offers() is what was said before it
+    // EHLO after XCLIENT is what counts; offers() is what was offered before
     assert!(transaction.extensions().unwrap().dsn);
     assert!(!upstream.offers().as_ref().unwrap().dsn);
     drop(transaction);
@@ -208,7 +208,7 @@ async fn none_free_is_busy_and_a_waiting_one_gets_the_place_in_turn() {
     let begun = Instant::now();
     assert_eq!(ask_one(&mut other, MAIL).await, "Busy");
     assert!(begun.elapsed() >= patience && begun.elapsed() < DEADLINE);
-    // one that waits gets it as soon as it is there
+    // one that waits gets it as soon as it is free
     let waiting = tokio::spawn({
         let upstream = upstream.clone();
         async move {
@@ -250,7 +250,7 @@ async fn an_idle_one_grows_too_old() {
     drop(upstream);
 }
 
-/// Exim hangs up after 1000, and Postfix counts 100 RSETs for errors.
+/// Exim hangs up after 1000, and Postfix counts RSETs beyond 100 as errors.
 #[tokio::test]
 async fn one_is_used_a_hundred_times() {
     let once = format!("{}< RSET\n> 250 ok\n", mail());
@@ -330,7 +330,7 @@ async fn many_at_once_never_exceed_the_maximum() {
     assert!((1..=2 * MAX).contains(&most), "{most}");
 }
 
-/// The task of a session is cut off, by a panic or by its abortion: what it had open goes with it.
+/// When the task of a session is cut off, by a panic or an abort, its connections go with it.
 #[tokio::test]
 async fn a_session_that_is_cut_off_leaves_no_connection() {
     let script = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("alice"), mail());
@@ -350,7 +350,7 @@ async fn a_session_that_is_cut_off_leaves_no_connection() {
     drop(one);
 }
 
-/// Waits until so many greeted connections are there for whoever comes.
+/// Waits until this many greeted connections are ready for anybody.
 async fn greeted_ahead(upstream: &Upstream, count: usize) {
     let ready = async {
         while upstream.shared.pool.ready() < count {
@@ -360,15 +360,15 @@ async fn greeted_ahead(upstream: &Upstream, count: usize) {
     timeout(DEADLINE, ready).await.expect("connections greeted ahead");
 }
 
-/// As [`ready_with_xclient`]: what is said before XCLIENT, and the rest.
+/// As [`ready_with_xclient`], split into the part before XCLIENT and the rest.
 fn before_and_after_xclient(login: &str) -> (String, String) {
     let whole = ready_with_xclient(login);
     let (before, after) = whole.split_at(whole.find("< XCLIENT").unwrap());
     (before.to_owned(), after.to_owned())
 }
 
-/// Three sessions, the third of which comes when a connection is greeted ahead that goes on with `ahead`. If `fresh`,
-/// it is served by another.
+/// Plays three sessions, the third of which finds a connection greeted ahead that goes on with `ahead`. If `fresh`, a
+/// fresh connection serves it instead.
 async fn third_session(ahead: &str, fresh: bool) {
     let (greeting, rest) = before_and_after_xclient("carol");
     let ahead = format!("{greeting}{}", ahead.replace("REST", &rest));
@@ -382,7 +382,7 @@ async fn third_session(ahead: &str, fresh: bool) {
     }
     let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
     let scripted = Scripted::start(&scripts).await;
-    // No place for one more ahead.
+    // Leaves no place for one more greeted ahead.
     let upstream = Upstream::open(Settings { max_connections: 3, ..settings(scripted.address) }).unwrap();
     let (alice, bob, carol) = (identity("alice"), identity("bob"), identity("carol"));
     use_once(&upstream, &alice).await;
@@ -393,13 +393,13 @@ async fn third_session(ahead: &str, fresh: bool) {
     scripted.finish(scripts.len()).await;
 }
 
-/// Issue 4: of those upstreams the pool holds a few greeted connections on which XCLIENT was not sent yet.
+/// Issue 4: for such upstreams the pool holds a few greeted connections on which XCLIENT has not been sent yet.
 #[tokio::test]
 async fn where_sessions_come_often_one_is_greeted_ahead() {
     third_session(&format!("REST{}", mail()), false).await;
 }
 
-/// Wherever it ends, the client sees nothing of it.
+/// Wherever it ends, the client does not notice.
 #[tokio::test]
 async fn one_greeted_ahead_that_died_costs_nothing() {
     let xclient = "< XCLIENT ADDR=192.0.2.7 LOGIN=carol\n";
@@ -410,7 +410,7 @@ async fn one_greeted_ahead_that_died_costs_nothing() {
     }
 }
 
-/// The one that carried this session's XCLIENT, even where one was greeted later that would do as well.
+/// The connection that carried this session's XCLIENT, even if one greeted later would do as well.
 #[tokio::test]
 async fn a_session_takes_its_own_before_one_greeted_ahead() {
     let (greeting, _) = before_and_after_xclient("");

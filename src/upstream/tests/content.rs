@@ -1,4 +1,4 @@
-//! Mail data: whole or not at all, and never taken for a message where it was cut.
+//! Mail data: whole or not at all, and never taken for a message if it was cut.
 
 use super::*;
 
@@ -11,7 +11,7 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
     let scripted = Scripted::start(&[&script]).await;
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
-    // However old the connection is.
+    // The age of the connection does not matter.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     transaction.begin_data().await.unwrap();
     transaction.write_data(b"Received: by us\r\n").await.unwrap();
@@ -58,7 +58,7 @@ async fn data_refused() {
     drop(transaction);
     upstream.close();
     scripted.finish(1).await;
-    // 2yz to DATA is none
+    // 2yz does not answer DATA
     let script = format!("{}< DATA\n> 250 2.0.0 fine\n", one_recipient());
     let scripted = Scripted::start(&[&script]).await;
     let upstream = super::upstream(scripted.address);

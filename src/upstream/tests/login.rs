@@ -1,10 +1,10 @@
-//! Our own login at the upstream, and our certificate.
+//! Our login to the upstream, and our certificate.
 
 use std::path::Path;
 
 use super::*;
 
-/// Script: as far as AUTH.
+/// Script: up to AUTH.
 fn before(mechanisms: &str) -> String {
     format!("> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250-XCLIENT ADDR LOGIN\n> 250 {mechanisms}\n")
 }
@@ -14,7 +14,7 @@ fn settings_with(address: SocketAddr, username: &str, password_file: PathBuf) ->
     Settings { credentials: Some(credentials), ..settings(address) }
 }
 
-/// Script: what is asked again once it knows who we are.
+/// Script: EHLO after the login.
 const AGAIN: &str = "< EHLO gatepost.test\n> 250-mail\n> 250 BINARYMIME\n";
 
 const PLAIN: &str = "AUTH PLAIN AGdhdGUAc2VjcmV0"; // \0gate\0secret
@@ -50,7 +50,7 @@ async fn plain_or_login_and_never_xclient() {
     }
 }
 
-/// RFC 4954 4: an initial response that makes the line too long goes by itself.
+/// RFC 4954 4: an initial response that makes the line too long is sent on its own.
 #[tokio::test]
 async fn a_long_password_goes_by_itself() {
     use base64::Engine as _;
@@ -60,7 +60,7 @@ async fn a_long_password_goes_by_itself() {
         let message = format!("\0gate\0{}", "x".repeat(length));
         base64::engine::general_purpose::STANDARD.encode(message)
     };
-    // `AUTH PLAIN `, 499 octets at the most, CRLF; base64 comes in fours.
+    // `AUTH PLAIN `, at most 499 octets, CRLF; base64 comes in fours.
     for (length, exchange) in [
         (366, format!("< AUTH PLAIN {}\n> 235 ok\n", response(366))),
         (367, format!("< AUTH PLAIN\n> 334 \n< {}\n> 235 ok\n", response(367))),
@@ -69,7 +69,7 @@ async fn a_long_password_goes_by_itself() {
         let scripted = Scripted::start(&[&format!("{}{exchange}{AGAIN}< QUIT", before("AUTH PLAIN"))]).await;
         let upstream = Upstream::open(settings_with(scripted.address, "gate", file.clone())).unwrap();
         upstream.learn(None).await.unwrap();
-        // What is offered after the login counts.
+        // The offer after the login counts.
         assert!(upstream.offers().as_ref().unwrap().binary_mime);
         scripted.finish(1).await;
     }
@@ -85,7 +85,7 @@ async fn a_password_that_is_refused_is_read_anew() {
     let later = format!("{}< {PLAIN}\n> 235 2.7.0 ok\n{AGAIN}< QUIT", before("AUTH PLAIN"));
     let scripted = Scripted::start(&[&refused, &changed, &later]).await;
     let upstream = Upstream::open(settings_with(scripted.address, "gate", file.clone())).unwrap();
-    // it is still the same
+    // unchanged
     let why = upstream.learn(None).await.unwrap_err().to_string();
     assert!(why.contains("535 5.7.8 no") && !why.contains("old"), "{why}");
     std::fs::write(&file, "secret\n").unwrap();

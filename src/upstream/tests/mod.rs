@@ -19,7 +19,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::smtp::Command;
 
-/// As far as MAIL, with PIPELINING.
+/// Script: up to MAIL, with PIPELINING.
 const READY: &str = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250-8BITMIME\n> 250 PIPELINING\n";
 /// The same without any extension.
 const READY_PLAIN: &str = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250 mail\n";
@@ -45,7 +45,7 @@ fn settings(address: SocketAddr) -> Settings {
     }
 }
 
-/// With so much patience for a reply, and for that to the end of data.
+/// Settings with these times for a reply, and for the reply to the end of data.
 fn impatient(address: SocketAddr, reply: Duration, end: Duration) -> Settings {
     Settings { timeouts: Timeouts::new(reply, end), ..settings(address) }
 }
@@ -77,7 +77,7 @@ fn rcpt(name: &str) -> String {
     format!("RCPT TO:<{name}@b.example>")
 }
 
-/// The reply, or the name of the fault.
+/// Returns the reply, or the name of the fault.
 fn told(answer: &Answer) -> String {
     match answer {
         Answer::Replied(reply) => reply.to_string(),
@@ -92,7 +92,7 @@ async fn answer(transaction: &mut Transaction) -> String {
     told(&timeout(DEADLINE, transaction.answer()).await.expect("an answer in time"))
 }
 
-/// Asks all at once and takes the answers.
+/// Asks all questions at once and returns the answers.
 async fn ask(transaction: &mut Transaction, lines: &[String]) -> Vec<String> {
     for line in lines {
         transaction.ask(question(line));
@@ -108,7 +108,7 @@ async fn ask_one(transaction: &mut Transaction, line: &str) -> String {
     ask(transaction, &[line.to_owned()]).await.remove(0)
 }
 
-/// A transaction with one recipient that stands before DATA.
+/// Returns a transaction with one recipient that is ready for DATA.
 async fn ready_for_data(upstream: &Upstream) -> Transaction {
     let mut transaction = upstream.transaction(identity("alice"));
     let answers = ask(&mut transaction, &[MAIL.to_owned(), rcpt("r1")]).await;

@@ -1,4 +1,4 @@
-//! MAIL and RCPT: what goes out together, what an answer is, and what is none.
+//! MAIL and RCPT: what goes out together, what counts as an answer, and what does not.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -189,7 +189,8 @@ async fn a_reply_to_nothing_never_answers_the_next_question() {
     scripted.finish(2).await;
 }
 
-/// Whose the answers before it were is not known: the rest is asked over a fresh connection, and nothing is relayed.
+/// The answers before it can no longer be matched to questions: the rest is asked over a fresh connection, and nothing
+/// is relayed.
 #[tokio::test]
 async fn a_reply_too_many_behind_answered_recipients_leaves_them_in_doubt() {
     let first = format!("{}< {}\n> 550 5.1.1 late\n> 250 2.1.5 r2\n", one_recipient(), rcpt("r2"));
@@ -247,7 +248,7 @@ async fn replies_may_come_octet_by_octet() {
     scripted.finish(1).await;
 }
 
-/// A caller that stops waiting, and comes back, finds the answers that it left, in their order.
+/// A caller that stops waiting and comes back finds the remaining answers in order.
 #[tokio::test]
 async fn to_stop_waiting_for_an_answer_loses_none() {
     let (r1, r2) = (rcpt("r1"), rcpt("r2"));

@@ -1,4 +1,4 @@
-//! Connections that go in mid-transaction: what is repeated, what is asked again, and when it is given up.
+//! Connections lost in mid-transaction: what is repeated, what is asked again, and when the transaction is given up.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn names(range: std::ops::RangeInclusive<usize>) -> Vec<String> {
     range.map(|number| rcpt(&format!("x{number}"))).collect()
 }
 
-/// Script: these are heard, in one segment.
+/// Script: these lines are heard, in one segment.
 fn heard(lines: &[String]) -> String {
     format!("< {}\n", lines.join("\n<+ "))
 }
@@ -45,7 +45,7 @@ async fn after_eight_refusals() {
 
 #[tokio::test]
 async fn a_dirty_list_is_asked_eight_at_a_time() {
-    // the first batch: nothing was refused yet. The upstream answers eight of them and then ever slower.
+    // the first batch, before any refusal: the upstream answers eight of them, then ever more slowly
     let all = names(1..=20);
     let first = format!("{READY}< {MAIL}\n<+ {}\n> 250 2.1.0 ok\n{}", all.join("\n<+ "), refused(8));
     let fresh = |lines: &[String]| {
@@ -65,7 +65,7 @@ async fn a_dirty_list_is_asked_eight_at_a_time() {
     scripted.finish(3).await;
 }
 
-/// What is on its way is waited for as long as the upstream keeps its pace: nobody is asked about twice.
+/// Commands in flight are waited for as long as the upstream keeps its pace: no recipient is asked about twice.
 #[tokio::test]
 async fn a_batch_is_waited_for() {
     let all = names(1..=12);
@@ -170,7 +170,7 @@ async fn a_fresh_one_that_answers_nothing_ends_it_for_all_outstanding() {
         let mut transaction = upstream.transaction(identity("alice"));
         let answers = ask(&mut transaction, &[MAIL.to_owned(), r1.clone(), r2.clone()]).await;
         assert_eq!(answers, ["250 2.1.0 ok", "Unavailable", "Unavailable"], "{second}");
-        // a later question tries anew
+        // a later question tries again
         assert_eq!(ask_one(&mut transaction, &rcpt("r3")).await, "250 2.1.5 ok");
         drop(transaction);
         upstream.close();
@@ -206,7 +206,7 @@ async fn silence_fails_the_one_question_and_the_others_go_on() {
     scripted.finish(2).await;
 }
 
-/// Nor is the place of a connection that was lost held back from others.
+/// The place of a lost connection is not held back from others.
 #[tokio::test]
 async fn the_place_of_one_that_was_silent_is_given_up_too() {
     let r1 = rcpt("r1");
@@ -251,7 +251,7 @@ async fn what_is_refused_at_the_repetition_is_never_relayed() {
     let heard = scripted.finish(2).await;
     assert!(!heard.concat().contains("DATA"));
 
-    // MAIL: nothing can be asked any more; nor where what it needs is not offered any more
+    // MAIL: nothing can be asked any more; likewise if an extension that it needs is no longer offered
     let first = first.replace(MAIL, "MAIL FROM:<s@a.example> BODY=8BITMIME");
     let without = READY_PLAIN.to_owned();
     let refusing = format!(

@@ -1,4 +1,4 @@
-//! Several upstreams, sockets of this machine, and connections given back in mid-transaction.
+//! Several upstreams, Unix sockets, and connections given back in mid-transaction.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ async fn use_once(upstream: &Upstream) {
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
     drop(transaction);
-    // So that the next one connects anew.
+    // Forces the next transaction to connect.
     upstream.shared.pool.close_idle(|_| true);
 }
 
@@ -37,12 +37,12 @@ async fn they_take_turns() {
     other.finish(1).await;
 }
 
-/// Script: so many transactions on one connection, each given up.
+/// Script: this many transactions on one connection, each given up.
 fn reused(times: usize) -> String {
     format!("{READY}{}< QUIT", format!("< {MAIL}\n> 250 2.1.0 ok\n< RSET\n> 250 ok\n").repeat(times))
 }
 
-/// As [`use_once`]; the connection stays.
+/// As [`use_once`], but keeps the connection.
 async fn use_and_keep(upstream: &Upstream) {
     let mut transaction = upstream.transaction(identity("alice"));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
@@ -60,7 +60,7 @@ async fn they_take_turns_where_connections_are_reused() {
     other.finish(1).await;
 }
 
-/// An idle connection to another is better than none, and than to close it for the sake of the turn.
+/// An idle connection to another upstream is better than none, and better than closing it because of the turn.
 #[tokio::test]
 async fn without_a_place_the_one_that_is_connected_is_asked_out_of_turn() {
     let (one, other) = (Scripted::start(&[&reused(3)]).await, Scripted::start(&[]).await);
@@ -90,7 +90,7 @@ async fn one_that_fails_once_its_connection_died_is_left_out_too() {
     other.finish(2).await;
 }
 
-/// A fresh connection on which MAIL has no reply: nothing was promised yet, and the next one is asked.
+/// A fresh connection without a reply to MAIL: nothing was promised yet, and the next upstream is asked.
 #[tokio::test]
 async fn one_that_hangs_up_at_mail_turns_that_transaction_away() {
     for end in ["close", "> 421 4.3.2 closing\n"] {
@@ -106,11 +106,11 @@ async fn one_that_hangs_up_at_mail_turns_that_transaction_away() {
     }
 }
 
-/// Twice, at different clients' MAIL, and nobody was answered in between: that is no matter of one sender any more.
+/// Twice, at MAIL of different clients without an answer in between: a single sender is not the cause.
 #[tokio::test]
 async fn one_that_hangs_up_at_the_mail_of_two_clients_is_left_out() {
     let hangs_up = format!("{READY}< {MAIL}\n> 421 4.3.2 closing\n");
-    // It would do the next time.
+    // It would work the next time.
     let bad = Scripted::start(&[&hangs_up, &hangs_up, &reused(3)]).await;
     let good = Scripted::start(&[&reused(1), &reused(4)]).await;
     let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
@@ -122,7 +122,7 @@ async fn one_that_hangs_up_at_the_mail_of_two_clients_is_left_out() {
     good.finish(2).await;
 }
 
-/// Whoever's turn it would be; unless there is no other.
+/// Whatever the turn, unless there is no other.
 #[tokio::test]
 async fn who_turned_a_transaction_away_is_asked_last() {
     let (one, other) = (Scripted::start(&[READY; 3]).await, Scripted::start(&[READY; 3]).await);
@@ -167,7 +167,7 @@ async fn one_that_is_silent_at_mail_is_left_out() {
     good.finish(1).await;
 }
 
-/// Script: up to here one recipient is accepted.
+/// Script: up to one accepted recipient.
 fn accepted() -> String {
     format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {}\n> 250 2.1.5 ok\n", rcpt("r1"))
 }
@@ -189,7 +189,7 @@ async fn one_that_is_silent_at_data_is_left_out() {
     good.finish(1).await;
 }
 
-/// As in the envelope: what stands in for it is made elsewhere first.
+/// At DATA as in the envelope: the replacement is made elsewhere first.
 #[tokio::test]
 async fn one_that_hangs_up_at_data_is_not_asked_again_at_once() {
     let hangs_up = accepted() + "< DATA\nclose\n";
@@ -197,14 +197,14 @@ async fn one_that_hangs_up_at_data_is_not_asked_again_at_once() {
     let good = Scripted::start(&[&(accepted() + "< DATA\n> 354 go on\n")]).await;
     let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
-    // Another session has had the turn of the good one.
+    // Another session has taken the turn of the good one.
     upstream.shared.endpoints().candidates(Instant::now());
     assert!(matches!(transaction.begin_data().await, Ok(())));
     drop(transaction);
     good.finish(1).await;
 }
 
-/// The connection that stands in for one that was closed is made elsewhere first.
+/// The replacement for a closed connection is made elsewhere first.
 #[tokio::test]
 async fn one_that_hangs_up_in_mid_transaction_is_not_asked_again_at_once() {
     let hangs_up = format!("{}< {}\nclose\n", accepted(), rcpt("r2"));
@@ -213,7 +213,7 @@ async fn one_that_hangs_up_in_mid_transaction_is_not_asked_again_at_once() {
     let good = Scripted::start(&[&taken]).await;
     let upstream = Upstream::open(several(&[bad.address, good.address])).unwrap();
     let mut transaction = ready_for_data(&upstream).await;
-    // Another session has had the turn of the good one.
+    // Another session has taken the turn of the good one.
     upstream.shared.endpoints().candidates(Instant::now());
     assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 ok");
     drop(transaction);
@@ -221,7 +221,7 @@ async fn one_that_hangs_up_in_mid_transaction_is_not_asked_again_at_once() {
     good.finish(1).await;
 }
 
-/// Every way not to become ready for MAIL; the client notices nothing as long as there is another.
+/// Every way of not becoming ready for MAIL; the client notices nothing as long as there is another upstream.
 #[tokio::test]
 async fn one_that_fails_is_left_out_at_once() {
     for failing in [
@@ -298,7 +298,7 @@ async fn what_all_that_can_be_reached_offer_is_offered() {
     other.finish(2).await;
 }
 
-/// CONTRACT: what is missing after all at transaction time.
+/// CONTRACT: an extension that is missing at transaction time after all.
 #[tokio::test]
 async fn a_transaction_that_meets_one_that_offers_less() {
     let more = once("> 250-8BITMIME\n> 250-SMTPUTF8\n").replace(MAIL, "MAIL FROM:<s@a.example> SMTPUTF8");
@@ -315,7 +315,7 @@ async fn a_transaction_that_meets_one_that_offers_less() {
     other.finish(1).await;
 }
 
-/// What is behind it has moved from one connection to the next.
+/// The address behind the name changes from one connection to the next.
 #[tokio::test]
 async fn a_name_is_resolved_anew_for_each_connection() {
     let (one, other) = (Scripted::start(&[&once("")]).await, Scripted::start(&[&once(""), &once("")]).await);
@@ -347,7 +347,7 @@ async fn a_socket_file() {
     let carrying = tokio::spawn(async move {
         let (mut outside, _) = listener.accept().await.unwrap();
         let mut inside = tokio::net::TcpStream::connect(address).await.unwrap();
-        // Whoever hangs up first may break it.
+        // Whichever side hangs up first may break it.
         drop(tokio::io::copy_bidirectional(&mut outside, &mut inside).await);
     });
     let endpoint = |path| Endpoint { address: Address::Unix(path), tls_name: String::new() };
@@ -387,7 +387,7 @@ async fn a_transaction_that_rests_is_repeated_when_it_goes_on() {
     drop(other);
     assert_eq!(ask_one(&mut transaction, &r2).await, "250 2.1.5 two");
     transaction.rest();
-    // from DATA on the connection stays
+    // from DATA on it keeps the connection
     transaction.begin_data().await.unwrap();
     transaction.rest();
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued");
@@ -396,7 +396,7 @@ async fn a_transaction_that_rests_is_repeated_when_it_goes_on() {
     scripted.finish(1).await;
 }
 
-/// With a question under way it stays, too.
+/// It also keeps it while a question is under way.
 #[tokio::test]
 async fn a_question_is_not_given_up() {
     let scripted = Scripted::start(&[&format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n")]).await;

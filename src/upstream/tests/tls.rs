@@ -1,4 +1,4 @@
-//! STARTTLS and implicit TLS: all of it or nothing.
+//! STARTTLS and implicit TLS: complete, or not at all.
 
 use super::*;
 use crate::net::tls::server_config;
@@ -41,7 +41,7 @@ async fn starttls_and_implicit() {
     assert_eq!(told, "Unavailable");
 }
 
-/// What `openssl req -x509` makes: the first that somebody with a certificate of his own meets.
+/// What `openssl req -x509` makes: the first thing that anyone with a certificate of his own runs into.
 #[tokio::test]
 async fn an_authority_is_no_server() {
     let folder = tempfile::tempdir().unwrap();
