@@ -1,5 +1,5 @@
-//! What can happen to a session, and what it asks its driver to do: the two types between the pure machine and the
-//! loop with the sockets (submission.rs).
+//! What can happen to a session and what it asks of its driver: the types between the pure machine and the loop that
+//! owns the sockets (submission.rs).
 
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -7,24 +7,24 @@ use crate::guard::mimicry::Precedents;
 use crate::sender::rules::Rules;
 use crate::smtp::{Command, CommandError, Extensions, MailCommand, RcptCommand, Reply};
 
-/// Something happened.
+/// Something that happened to the session.
 #[derive(Debug)]
 pub enum Event {
-    /// The client is connected (over TLS on an implicit listener).
+    /// The client has connected (over TLS on an implicit listener).
     Connected,
-    /// A line came.
+    /// A line has arrived.
     Line(Result<Command, LineError>),
     /// TLS is up after STARTTLS.
     TlsEstablished,
     /// The SASL exchange is over.
     Authenticated(AuthOutcome),
-    /// The oldest question that was asked has its answer.
+    /// The oldest open question has its answer.
     Answered(Answered),
-    /// A chunk that does not end the message has come, of so many octets.
+    /// A chunk of this many octets has arrived that does not end the message.
     ChunkReceived(u64),
-    /// A chunk that could not be kept was thrown away.
+    /// A chunk that could not be accepted has been discarded.
     ChunkDiscarded,
-    /// The message is where it belongs, or nowhere.
+    /// The message has reached its destination, or has failed.
     Delivered(Delivery),
     /// Nothing came in time.
     TimedOut,
@@ -33,66 +33,66 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether [`View::mechanisms`] matters to what is said.
+    /// Whether the reply depends on [`View::mechanisms`].
     pub fn concerns_login(&self) -> bool {
         matches!(self, Self::Line(Ok(Command::Ehlo(_) | Command::Helo(_) | Command::Auth { .. })))
     }
 }
 
-/// A line that is no command.
+/// Why a line is not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LineError {
-    /// By its text.
+    /// Its text is wrong.
     Command(CommandError),
-    /// Over 4,096 octets.
+    /// It is over 4,096 octets.
     TooLong,
-    /// An AUTH command over 12,288 octets.
+    /// It is an AUTH command over 12,288 octets.
     AuthTooLong,
-    /// A bare CR, a bare LF or a NUL.
+    /// It contains a bare CR, a bare LF or a NUL.
     Fault,
-    /// A RCPT over 4,096 octets.
+    /// It is a RCPT over 4,096 octets.
     RcptTooLong,
-    /// A RCPT with a bare CR, a bare LF or a NUL.
+    /// It is a RCPT with a bare CR, a bare LF or a NUL.
     RcptFault,
-    /// A TLS client hello in place of a line.
+    /// It is a TLS ClientHello.
     TlsHello,
 }
 
 /// How a SASL exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthOutcome {
-    /// It is this account.
+    /// The client has authenticated as this account.
     Success(Account),
-    /// It is not: the same whatever the reason.
+    /// The credentials are wrong; the same whatever the reason.
     Denied,
-    /// No message of the mechanism.
+    /// A response is not a message of the mechanism.
     Malformed,
-    /// No base64.
+    /// A response is not base64.
     BadBase64,
-    /// A response over 12,288 octets.
+    /// A response is over 12,288 octets.
     TooLong,
     /// The client sent `*`.
     Cancelled,
     /// The mechanism is not offered.
     NotOffered,
-    /// Not now.
+    /// Authentication is being put off.
     Later,
-    /// It is, but has too many sessions.
+    /// The credentials are right, but the account has too many sessions.
     Crowded,
 }
 
-/// Why there is no reply of the upstream's.
+/// Why there is no reply from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamFault {
-    /// 451 4.4.1
+    /// The upstream does not answer: 451 4.4.1
     Unavailable,
-    /// 451 4.4.1, for want of something of our own.
+    /// We lack a resource of our own: 451 4.4.1
     Starved,
-    /// 451 4.3.2
+    /// All connections are in use: 451 4.3.2
     Busy,
-    /// 451 4.3.0
+    /// The upstream broke SMTP: 451 4.3.0
     Protocol,
-    /// 451 4.4.2
+    /// The message may have been accepted: 451 4.4.2
     Ambiguous,
 }
 
@@ -101,106 +101,106 @@ pub enum UpstreamFault {
 pub enum Answered {
     /// The upstream's own reply.
     Replied(Reply),
-    /// It gave none.
+    /// The upstream gave no reply.
     Fault(UpstreamFault),
-    /// A recipient about whom it was not asked, since it refused MAIL, for which it was asked late; with that reply.
+    /// The recipient was not asked about, since a late MAIL was refused with this reply.
     MailRefused(Reply),
-    /// It was not asked after all, since the account had been blocked by the time its turn came.
+    /// The recipient was not asked about after all, since the account had been blocked by the time its turn came.
     Unasked,
-    /// A broken path was counted (or did not count).
+    /// A broken path has been counted (or did not count).
     BrokenPath,
 }
 
 /// What became of a message.
 #[derive(Debug, Clone)]
 pub enum Delivery {
-    /// The upstream's reply to the end of data, whatever it is.
+    /// The upstream gave this reply to the end of data.
     Replied(Reply),
-    /// It is in the quarantine, durably.
+    /// The message is durable in the quarantine.
     Parked,
-    /// It was to be refused, and is gone.
+    /// The message was to be refused, and is gone.
     Refused,
     /// The upstream failed.
     Fault(UpstreamFault),
-    /// A bare CR, a bare LF, a NUL.
+    /// The message contains a bare CR, a bare LF or a NUL.
     BadNewline,
-    /// Over `max_message_size` or `max_header_size`.
+    /// The message is over `max_message_size` or `max_header_size`.
     TooBig,
     /// An address in From: is not the account's.
     ForeignFrom,
-    /// It has been through too many servers.
+    /// The message has been through too many servers.
     Loop,
-    /// It does not fit into the quarantine, or could not be made durable there; why it was to be parked.
+    /// The quarantine has no room, or could not make the message durable; with the reason for parking it.
     QuarantineFull(ParkReason),
     /// All sessions together hold too much mail data for its long header.
     NoMemory,
-    /// It was to be relayed at once for want of that, and what had come of it cannot be read any more.
+    /// The message could not be parked and was to be relayed at once, but what had come of it cannot be read any more.
     Unreadable,
-    /// Nobody decided where it goes: a defect of ours.
+    /// No destination was chosen: a defect of ours.
     NoRoute,
 }
 
-/// What the driver is to do next. Replies that have become ready were appended to its buffer already.
+/// What the driver does next. Replies that are ready have already been appended to its buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Take the next line.
     Read,
-    /// Flush and close.
+    /// Flush, then close.
     Close,
-    /// Flush, drop what was buffered, shake hands.
+    /// Flush, discard the buffered input, do the TLS handshake.
     StartTls,
-    /// Hold a SASL exchange.
+    /// Run a SASL exchange.
     Authenticate {
-        /// Upper case.
+        /// The mechanism, in upper case.
         mechanism: String,
-        /// As it stood in the command.
+        /// The initial response, as it stood in the command.
         initial: Option<String>,
     },
-    /// Ask, without waiting for the answer.
+    /// Ask this without waiting for the answer.
     Ask(Ask),
-    /// Flush (354 is in the buffer) and take the message up to its end-of-data.
+    /// Flush (354 is in the buffer) and take the message up to its end of data.
     ReceiveData,
-    /// Take so many octets of the message.
+    /// Take this many octets of the message.
     ReceiveChunk {
-        /// Octets.
+        /// The number of octets.
         size: u64,
         /// Whether they end the message.
         last: bool,
     },
-    /// Throw so many octets away.
+    /// Discard this many octets.
     DiscardChunk(u64),
 }
 
 /// A question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// To the upstream.
+    /// Ask the upstream.
     Mail(MailCommand),
-    /// To the upstream, counting the answer.
+    /// Ask the upstream, and count the answer.
     Rcpt(RcptCommand),
-    /// To the guard alone: a path that is none counts.
+    /// Ask the guard alone, where a malformed path counts.
     BrokenPath(Vec<u8>),
 }
 
-/// Where a message goes, now that it (or as much of it as is held in memory) has come.
+/// Where a message goes. Decided once it has come, or as much of it as is held in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Upstream.
+    /// To the upstream.
     Relay,
-    /// Into the quarantine.
+    /// To the quarantine.
     Park(ParkOrder),
-    /// Nowhere, and the client will be told so.
+    /// Nowhere; the client will be told.
     Refuse,
 }
 
-/// What the envelope has to know of the reply that the client will get.
+/// What the envelope records of the reply that the client will get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkOrder {
-    /// The 250.
+    /// The 250 reply.
     pub told: Reply,
-    /// The made-up queue id in it.
+    /// The made-up queue id in the reply.
     pub told_queue_id: Option<String>,
-    /// Why it is parked.
+    /// Why the message is parked.
     pub reason: ParkReason,
 }
 
@@ -209,55 +209,55 @@ pub struct ParkOrder {
 pub enum ParkReason {
     /// The account is blocked.
     Blocked,
-    /// A recipient was answered unasked while the account was blocked.
+    /// A recipient was accepted without asking while the account was blocked.
     AnsweredUnasked,
     /// The account's credentials changed while the message was under way.
     CredentialsChanged,
-    /// The account is on probation: the message goes out by itself in a while, and at once where it cannot be parked.
+    /// The account is on probation: the message goes out by itself later, or at once if it cannot be parked.
     Probation,
 }
 
-/// Why a session is to end at its next command.
+/// Why a session ends at its next command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interruption {
-    /// An operator ended it: 421 4.7.0
+    /// An operator ended the session: 421 4.7.0
     Kicked,
-    /// The account's credentials changed since it logged in: 421 4.7.0, and a message under way is parked
+    /// The account's credentials changed after it logged in: 421 4.7.0, and a message under way is parked
     CredentialsChanged,
-    /// The service shuts down: 421 4.3.2
+    /// The service is shutting down: 421 4.3.2
     ShuttingDown,
 }
 
-/// The world at the moment of an event.
+/// The world as seen at the moment of an event.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// When that is.
+    /// The time of the event.
     pub now: Timestamp,
     /// Whether the account is blocked.
     pub blocked: bool,
     /// Whether the account is on probation.
     pub probation: bool,
-    /// Whether the quarantine has room (asked only where the account is blocked).
+    /// Whether the quarantine has room (looked at only if the account is blocked).
     pub room: bool,
-    /// Whether the session is to end at its next command.
+    /// Why the session is to end at its next command, if it is.
     pub interruption: Option<Interruption>,
-    /// The SASL mechanisms to offer; empty: none.
+    /// The SASL mechanisms to offer; empty if there are none. Needed only if [`Event::concerns_login`].
     pub mechanisms: &'a str,
-    /// The rest.
+    /// What few events need.
     pub sources: &'a dyn Sources,
 }
 
-/// What few events ask for, and costs something to look at.
+/// What few events need, and is costly to look at.
 pub trait Sources {
-    /// The upstream's last replies.
+    /// The upstream's most recent replies.
     fn precedents(&self) -> &Precedents;
-    /// What the upstream offers, as far as it is known.
+    /// What the upstream offers, as far as known.
     fn upstream(&self) -> Option<&Extensions>;
-    /// As whom the account may send; `None` as long as there is no account.
+    /// The sender addresses that the account may use; `None` while there is no account.
     fn sender(&self) -> Option<(&Rules, &Account)>;
 }
 
-/// [`Sources`] that are known beforehand.
+/// [`Sources`] with values known in advance.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// [`Sources::precedents`]

@@ -1,8 +1,8 @@
-//! One client's conversation as a state machine without I/O: an event in, a step out.
+//! One client's conversation as a state machine without I/O: event in, step out.
 //!
-//! `handle` is never async, never logs, never reads a clock; replies that have become ready are appended to the caller's
-//! buffer, in command order. A step may ask the upstream without waiting: the machine keeps the commands that are
-//! not answered yet. It never holds mail data. Order rules stand in [`sequence`], reply texts in [`texts`].
+//! `handle` is never async, never logs and never reads a clock. Replies that are ready are appended to the caller's
+//! buffer, in command order. A step may ask the upstream without waiting: the machine keeps the commands not yet
+//! answered. It never holds mail data. Order rules are in [`sequence`], reply texts in [`texts`].
 
 mod event;
 mod offer;
@@ -23,36 +23,36 @@ use crate::account::Account;
 use crate::guard::mimicry::{About, Place, Shuffle};
 use crate::smtp::{Body, Command, CommandError, Extensions, Limits, MailCommand, RcptCommand, Reply};
 
-/// What a session needs to know of the configuration and of its connection.
+/// What a session needs to know of the configuration and its connection.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// Our name.
+    /// Our host name.
     pub hostname: String,
-    /// TLS is up from the first octet.
+    /// Whether TLS is used from the first octet.
     pub implicit_tls: bool,
-    /// The client may send without AUTH.
+    /// Whether the client may send without AUTH.
     pub relay_host: bool,
-    /// Octets of one message, at the most.
+    /// The most octets in one message.
     pub max_message_size: u64,
-    /// Recipients of one transaction, at the most.
+    /// The most recipients in one transaction.
     pub max_recipients: usize,
-    /// Transactions of one session, at the most; 0: any number.
+    /// The most transactions in one session; 0 is no limit.
     pub max_transactions: u32,
-    /// The session ends after this many errors (CONTRACT, SMTP).
+    /// The number of errors at which the session ends (CONTRACT, SMTP).
     pub max_errors: u32,
     /// Whether a blocked account's mail is refused rather than parked.
     pub refuse_blocked: bool,
 }
 
-/// What the client said at EHLO or HELO, and what it was offered.
+/// What the client said in EHLO or HELO, and what it was offered.
 #[derive(Debug, Clone)]
 pub struct Hello {
-    /// Its name for itself.
+    /// The name it gave.
     pub name: String,
-    /// EHLO rather than HELO.
+    /// Whether it said EHLO rather than HELO.
     pub extended: bool,
-    /// What of the upstream's was in our reply to EHLO. HELO offers nothing, and yet what old devices say after it is
-    /// taken, where the upstream would have it.
+    /// The upstream's extensions as offered in our reply to EHLO. A reply to HELO offers nothing, but the same
+    /// extensions are accepted after it, for the sake of old devices.
     offered: Extensions,
 }
 
@@ -65,7 +65,7 @@ pub struct Session {
     user: Option<Account>,
     transaction: Option<Transaction>,
     pending: Queue,
-    /// The 250 that the message which is being parked will get.
+    /// The 250 that the message being parked will get.
     told: Option<Reply>,
     errors: u32,
     transactions: u32,
@@ -74,7 +74,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A client has connected. `seed` makes the shapes of made-up queue ids.
+    /// Starts the session of a client that has connected. `seed` determines the made-up queue ids.
     pub fn new(terms: Terms, seed: u64) -> Self {
         Self {
             encrypted: terms.implicit_tls,
@@ -91,17 +91,17 @@ impl Session {
         }
     }
 
-    /// The transaction under way.
+    /// Returns the transaction under way.
     pub fn transaction(&self) -> Option<&Transaction> {
         self.transaction.as_ref()
     }
 
-    /// What the client called itself.
+    /// Returns what the client said in EHLO or HELO.
     pub fn hello(&self) -> Option<&Hello> {
         self.hello.as_ref()
     }
 
-    /// The user who logged in.
+    /// Returns the user who logged in.
     pub fn user(&self) -> Option<&Account> {
         self.user.as_ref()
     }
@@ -111,14 +111,14 @@ impl Session {
         self.encrypted
     }
 
-    /// Whether the upstream is needed for the transaction under way: it is open there, or on its way there.
+    /// Whether the transaction under way is open upstream, or about to be.
     pub fn needs_upstream(&self) -> bool {
         self.pending.has_mail()
             || self.transaction.as_ref().is_some_and(|transaction| transaction.bound == Bound::Upstream)
     }
 
-    /// Whether `line` may be handled while questions are open. All others wait until those are answered; so does MAIL,
-    /// with which another upstream transaction begins.
+    /// Whether `line` may be handled while questions are open. All others wait for the answers; so does MAIL, which
+    /// begins another upstream transaction.
     pub fn may_overtake(line: &Result<Command, LineError>) -> bool {
         matches!(
             line,
@@ -129,27 +129,28 @@ impl Session {
         )
     }
 
-    /// Whether one more of those that [`Self::may_overtake`] names has room behind the others; where not, their answers come first.
+    /// Whether a line for which [`Self::may_overtake`] holds has room behind the open questions; if not, their answers
+    /// come first.
     pub fn has_room_for(&self, line: &Result<Command, LineError>) -> bool {
         match line {
             Ok(_) => self.surely_has_room(),
-            // It needs nobody, and yet is kept until its turn comes: a client must not make that grow as it likes.
+            // It needs no answer, yet is kept until its turn comes: a client must not make the queue grow at will.
             Err(_) => self.pending.others() < self.terms.max_recipients,
         }
     }
 
-    /// Whether one recipient more fits even if all that are asked about are taken.
+    /// Whether one more recipient fits even if all open ones are accepted.
     fn surely_has_room(&self) -> bool {
         self.recipients_at_most() < self.max_recipients()
     }
 
-    /// Those accepted, and those that may yet be.
+    /// Counts the accepted recipients and those that may yet be.
     fn recipients_at_most(&self) -> usize {
         let accepted = self.transaction.as_ref().map_or(0, Transaction::accepted);
         accepted + self.pending.recipients()
     }
 
-    /// Takes one event; appends the replies that are ready to `out`; says what is to be done next.
+    /// Handles one event: appends the replies that are ready to `out`, and returns what to do next.
     pub fn handle(&mut self, event: Event, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         if self.closing {
             return Step::Close;
@@ -188,9 +189,9 @@ impl Session {
         if self.closing { Step::Close } else { step }
     }
 
-    /// Decides where the message goes: as late as may be, so that a block that comes while it is received still holds, and
-    /// again where it could not go there. Some MTAs repeat the Message-ID in their 250: it is asked for where the message is
-    /// parked.
+    /// Decides where the message goes. Called as late as possible, so that a block during reception still holds, and
+    /// again if the message could not go there. `message_id` is called only if it is parked: some MTAs repeat the
+    /// Message-ID in their 250.
     pub fn destination(&mut self, message_id: impl FnOnce() -> String, view: &View<'_>) -> Destination {
         let Some(transaction) = &mut self.transaction else { return Destination::Refuse };
         let reason = match transaction.bound {
@@ -204,7 +205,7 @@ impl Session {
             Bound::Upstream if view.probation => ParkReason::Probation,
             Bound::Upstream => return Destination::Relay,
         };
-        // On probation it stays open upstream until it is parked: where it cannot be, it is relayed at once.
+        // On probation it stays open upstream until it is parked: if it cannot be, it is relayed at once.
         if reason != ParkReason::Probation {
             transaction.divert();
         }
@@ -255,7 +256,7 @@ impl Session {
                 self.say_uncounted(texts::command_error(&error), out)
             }
             Err(LineError::Command(error @ CommandError::ChunkSize)) => {
-                // Nobody knows where the chunk ends, and its octets must not be run as commands.
+                // Where the chunk ends is unknown, and its octets must not be run as commands.
                 let reply = self.reckon(texts::command_error(&error));
                 self.last_words(&reply, out)
             }
@@ -266,14 +267,14 @@ impl Session {
             Err(LineError::TooLong) => self.say(texts::LINE_TOO_LONG, out),
             Err(LineError::AuthTooLong) => self.say(texts::SASL_TOO_LONG, out),
             Err(LineError::Fault) => self.say(texts::LINE_FAULT, out),
-            // CONTRACT: no error of the session is one in answer to RCPT.
+            // CONTRACT: no reply to RCPT is an error of the session.
             Err(LineError::RcptTooLong) => self.say_uncounted(texts::LINE_TOO_LONG, out),
             Err(LineError::RcptFault) => self.say_uncounted(texts::LINE_FAULT, out),
         }
     }
 
-    /// CONTRACT: a message under way is finished (or, where the credentials changed, parked) first. Only one that comes in
-    /// chunks has commands in its middle.
+    /// Returns the 421 that ends the session, if it is to end. CONTRACT: a message under way is finished first (or
+    /// parked, if the credentials changed). Only a message in chunks has commands in its middle.
     fn interrupted(&self, line: &Result<Command, LineError>, view: &View<'_>) -> Option<Reply> {
         let in_chunks = self.transaction.as_ref().is_some_and(|transaction| transaction.in_chunks);
         let goes_on = in_chunks && matches!(line, Ok(Command::Bdat { .. }));
@@ -314,7 +315,7 @@ impl Session {
         Step::Read
     }
 
-    /// What EHLO offers: our own, and what the upstream has.
+    /// The keywords of our EHLO reply: our own and the upstream's.
     fn keywords(&self, upstream: &Extensions, mechanisms: &str) -> Vec<String> {
         let mut keywords = vec!["PIPELINING".to_owned(), format!("SIZE {}", self.max_size(upstream))];
         if !self.encrypted {
@@ -340,7 +341,7 @@ impl Session {
         }
     }
 
-    /// Octets of the message that is coming, at the most.
+    /// The most octets that the incoming message may have.
     pub fn max_message_size(&self) -> u64 {
         self.hello.as_ref().map_or(self.terms.max_message_size, |hello| self.max_size(&hello.offered))
     }
@@ -380,7 +381,7 @@ impl Session {
             return self.say(reply, out);
         }
         command.parameters.forget_the_past(view.now);
-        // Asked before whether the account is blocked: a block must not show.
+        // Checked before the block: it must not show.
         if view.sources.sender().is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path))
         {
             return self.say(texts::FOREIGN_SENDER, out);
@@ -404,7 +405,7 @@ impl Session {
         self.say(told, out)
     }
 
-    /// What is wrong with MAIL, given what was offered.
+    /// Returns what is wrong with MAIL, given what was offered.
     fn unacceptable_mail(&self, command: &MailCommand) -> Option<Reply> {
         let offered = &self.hello.as_ref()?.offered;
         let parameters = &command.parameters;
@@ -414,7 +415,7 @@ impl Session {
         if offer::exceeds(parameters, offered) {
             return Some(texts::PARAMETER_UNKNOWN);
         }
-        // As the upstream would, and of all alike: of a blocked account it is not asked.
+        // Refused here for all alike, as the upstream would: for a blocked account it is not asked.
         if let Some(name) = offer::beyond(parameters, offered) {
             return Some(texts::command_error(&CommandError::ParameterValue(name)));
         }
@@ -437,7 +438,7 @@ impl Session {
         Step::Read
     }
 
-    /// What is wrong with RCPT (`None`: with one whose path is none), short of asking.
+    /// Returns what is wrong with RCPT, short of asking. `None` stands for a RCPT with a malformed path.
     fn unacceptable_rcpt(&self, command: Option<&RcptCommand>, view: &View<'_>) -> Option<Reply> {
         if let Some(reply) = out_of_order(Verb::Rcpt, &self.situation(view)) {
             return Some(reply.clone());
@@ -495,7 +496,7 @@ impl Session {
     }
 
     fn bdat(&mut self, size: u64, last: bool, view: &View<'_>) -> Step {
-        // RFC 3030 2: the octets come whatever the answer is.
+        // RFC 3030 2: the octets follow whatever the reply is.
         if out_of_order(Verb::Bdat, &self.situation(view)).is_some() {
             return Step::DiscardChunk(size);
         }
@@ -512,7 +513,7 @@ impl Session {
         let told = self.told.take();
         match delivery {
             Delivery::Replied(reply) => self.pass(&reply, out),
-            // The order to park made it; a message parked without one would be a fault of the driver's.
+            // The order to park set it; a message parked without an order is a defect of the driver.
             Delivery::Parked => self.pass(&told.unwrap_or(texts::OK), out),
             Delivery::Refused => self.say(texts::BLOCKED, out),
             Delivery::Fault(fault) => self.say(texts::upstream_fault(fault), out),
@@ -526,7 +527,7 @@ impl Session {
         }
     }
 
-    /// The oldest question has its answer: its reply and those that waited behind it become ready.
+    /// Answers the oldest question; its reply and those waiting behind it become ready.
     fn answered(&mut self, answered: Answered, view: &View<'_>, out: &mut Vec<u8>) {
         match self.pending.pop_front() {
             Some(Pending::Mail(command)) => {
@@ -606,7 +607,7 @@ impl Session {
         self.write(&told, out);
     }
 
-    /// Answers what waits at the front of the queue and needs nobody.
+    /// Answers the commands at the front of the queue that need nobody.
     fn settle(&mut self, view: &View<'_>, out: &mut Vec<u8>) {
         while !self.closing {
             match self.pending.pop_front() {
@@ -618,7 +619,7 @@ impl Session {
         }
     }
 
-    /// A reply of our own that is never an error of the session (CONTRACT: "none in answer to RCPT").
+    /// Gives a reply of our own that never counts as an error of the session (CONTRACT: "none in answer to RCPT").
     fn say_uncounted(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
         if self.pending.is_empty() {
             self.write(&reply, out);
@@ -628,13 +629,13 @@ impl Session {
         Step::Read
     }
 
-    /// A reply of our own.
+    /// Gives a reply of our own, counting it if it is an error.
     fn say(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
         let reply = self.reckon(reply);
         self.say_uncounted(reply, out)
     }
 
-    /// Counts it where it is an error; the last one that is tolerated becomes a 421.
+    /// Counts the reply if it is an error; at the limit a 421 takes its place.
     fn reckon(&mut self, reply: Reply) -> Reply {
         if reply.is_permanent() {
             self.errors += 1;
@@ -646,21 +647,21 @@ impl Session {
         }
     }
 
-    /// A reply that is not ours to count: the upstream's, or one that looks like it.
+    /// Gives a reply that is not ours to count: the upstream's, or an imitation of one.
     fn pass(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
         self.write(reply, out);
         Step::Read
     }
 
     fn write(&mut self, reply: &Reply, out: &mut Vec<u8>) {
-        // RFC 5321 3.8: after 421 the server closes, whoever said it.
+        // RFC 5321 3.8: the server closes after 421, whoever said it.
         if reply.code == 421 {
             self.closing = true;
         }
         reply.encode(out);
     }
 
-    /// One reply, and the end; a 421 waits for what came before it.
+    /// Gives one reply and closes; a 421 waits for the answers to earlier commands.
     fn last_words(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
         if !self.pending.is_empty() {
             self.pending.push_back(Pending::Said(reply.clone()));
@@ -672,7 +673,7 @@ impl Session {
     }
 }
 
-/// The reply to a command with this address that the upstream is not asked, or whose answer must not show.
+/// Imitates the upstream's reply to a command with this address, if it is not asked or its answer must not show.
 fn imitated(place: Place, address: &str, view: &View<'_>, shuffle: &mut Shuffle) -> Reply {
     view.sources.precedents().imitate(place, About::address(address), shuffle).reply
 }

@@ -1,10 +1,11 @@
-//! What EHLO offers: what Gatepost can do itself, and what the upstream has; and so what MAIL may ask for.
+//! What EHLO offers: Gatepost's own capabilities and the upstream's; and hence what MAIL may ask for.
 //!
-//! RFC 5321 4.1.1.1; the keywords' own RFCs stand in smtp/extension.rs and smtp/further.rs.
+//! RFC 5321 4.1.1.1; the RFCs of the keywords are in smtp/extension.rs and smtp/further.rs.
 
 use crate::smtp::{Extensions, Limits, MailParameters, further};
 
-/// What is kept of the upstream's offer for a client: that which rests on something else counts only with it.
+/// Returns the part of the upstream's offer that a client gets: an extension that depends on another counts only with
+/// it.
 pub(super) fn offered(upstream: Option<&Extensions>, encrypted: bool) -> Extensions {
     let mut offered = upstream.cloned().unwrap_or_default();
     // RFC 3030 3: binary content is sent by BDAT, on both sides.
@@ -14,7 +15,7 @@ pub(super) fn offered(upstream: Option<&Extensions>, encrypted: bool) -> Extensi
     offered
 }
 
-/// What the upstream does, and we pass on.
+/// The keywords of the upstream's extensions that we pass on.
 pub(super) fn passed_on(offered: &Extensions) -> Vec<String> {
     let plain = [
         (offered.eight_bit_mime, "8BITMIME"),
@@ -28,7 +29,7 @@ pub(super) fn passed_on(offered: &Extensions) -> Vec<String> {
     keywords
 }
 
-/// The narrower of both sides' limits.
+/// Returns the narrower of both sides' limits.
 pub(super) fn limits(max_recipients: usize, max_transactions: u32, offered: &Extensions) -> Limits {
     let ours = Limits {
         mail_max: (max_transactions > 0).then_some(max_transactions),
@@ -43,8 +44,9 @@ pub(super) fn exceeds(parameters: &MailParameters, offered: &Extensions) -> bool
     parameters.missing_extension(offered).is_some()
 }
 
-/// The first parameter whose value lies beyond what the offer says of it: a BY that returns the message sooner than the least
-/// by-time (RFC 2852 4), a HOLDFOR or HOLDUNTIL beyond the largest (RFC 4865 4), or a HOLDUNTIL on a day that there is not.
+/// Returns the first parameter whose value exceeds the offer: a BY that returns the message sooner than the minimum
+/// by-time (RFC 2852 4), a HOLDFOR or HOLDUNTIL beyond the maximum (RFC 4865 4), or a HOLDUNTIL on a day that does not
+/// exist.
 pub(super) fn beyond(parameters: &MailParameters, offered: &Extensions) -> Option<&'static str> {
     let further = &offered.further;
     if parameters.by_returns_within().zip(further.deliver_by).is_some_and(|(time, least)| time < least) {

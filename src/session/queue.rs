@@ -1,26 +1,26 @@
-//! The commands that are not answered yet, oldest first; what is asked of the queue at each command it knows without
-//! going through it, so that a batch of a thousand recipients costs each of them the same.
+//! The commands not yet answered, oldest first. The numbers needed at every command are kept up to date rather than
+//! counted, so that each of a thousand recipients in a batch costs the same.
 
 use std::collections::VecDeque;
 
 use crate::smtp::{MailCommand, RcptCommand, Reply};
 
-/// A command that is not answered yet.
+/// A command not yet answered.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// The upstream is asked.
+    /// The upstream is being asked.
     Mail(MailCommand),
-    /// The upstream is asked.
+    /// The upstream is being asked.
     Rcpt(RcptCommand),
-    /// The guard is asked.
+    /// The guard is being asked.
     BrokenPath,
-    /// Nobody is asked, but what came before must be answered first.
+    /// Nobody is asked, but earlier commands must be answered first.
     Unasked(RcptCommand),
-    /// Likewise, and the reply is known.
+    /// Likewise, with the reply already known.
     Said(Reply),
 }
 
-/// The commands that are not answered yet.
+/// The queue of commands not yet answered.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     commands: VecDeque<Pending>,
@@ -34,12 +34,12 @@ impl Queue {
         self.mails + self.recipients + self.others == 0
     }
 
-    /// Whether a transaction is on its way.
+    /// Whether a MAIL is among them.
     pub(super) fn has_mail(&self) -> bool {
         self.mails > 0
     }
 
-    /// The transaction on its way, the last of them.
+    /// Returns the last MAIL among them.
     pub(super) fn last_mail(&self) -> Option<&MailCommand> {
         self.commands.iter().rev().find_map(|pending| match pending {
             Pending::Mail(mail) => Some(mail),
@@ -52,7 +52,7 @@ impl Queue {
         self.recipients
     }
 
-    /// How many are neither MAIL nor a recipient that may be accepted.
+    /// How many commands are neither MAIL nor a recipient that may be accepted.
     pub(super) fn others(&self) -> usize {
         self.others
     }

@@ -1,6 +1,6 @@
-//! The order of commands (RFC 5321 4.1.4, 3207 4, 4954 4, 6409 3.3, 3030 2) as one table: may it be said now?
+//! The order of commands (RFC 5321 4.1.4, 3207 4, 4954 4, 6409 3.3, 3030 2) as one table: is it allowed now?
 //!
-//! Says nothing of arguments and does nothing; the first rule that is broken answers.
+//! Ignores arguments and changes nothing; the first broken rule gives the reply.
 
 use super::texts;
 use crate::smtp::Reply;
@@ -16,27 +16,27 @@ pub(super) enum Verb {
     Bdat,
 }
 
-/// What of the conversation so far decides.
+/// The state of the conversation that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Situation {
-    /// EHLO or HELO was said.
+    /// EHLO or HELO has been said.
     pub greeted: bool,
     /// The connection is encrypted.
     pub encrypted: bool,
-    /// STARTTLS can be had.
+    /// STARTTLS is available on this listener.
     pub can_encrypt: bool,
     /// AUTH is offered. Known only at AUTH itself, and false at every other command of this table
     /// ([`Event::concerns_login`](super::Event::concerns_login)).
     pub can_authenticate: bool,
-    /// A user logged in.
+    /// A user has logged in.
     pub authenticated: bool,
-    /// The client may send without either.
+    /// The client may send without TLS and AUTH.
     pub relay_host: bool,
-    /// MAIL was accepted, or is on its way.
+    /// MAIL has been accepted, or is being asked.
     pub in_transaction: bool,
     /// BDAT has begun.
     pub in_chunks: bool,
-    /// So many recipients were accepted.
+    /// The number of accepted recipients.
     pub recipients: usize,
 }
 
@@ -48,7 +48,7 @@ const NO_TRANSACTION: Rule = (|now| !now.in_transaction, &texts::IN_TRANSACTION)
 const NO_CHUNKS: Rule = (|now| !now.in_chunks, &texts::IN_CHUNKS);
 const RECIPIENTS: Rule = (|now| now.recipients > 0, &texts::NO_RECIPIENTS);
 
-// What must hold for each command, in the order in which it is asked.
+// What must hold for each command, in the order in which it is checked.
 const STARTTLS: &[Rule] = &[GREETED, (|now| !now.encrypted && now.can_encrypt, &texts::TLS_ALREADY)];
 const AUTH: &[Rule] = &[
     (|now| now.encrypted, &texts::AUTH_IN_CLEAR),
@@ -68,7 +68,7 @@ const RCPT: &[Rule] = &[TRANSACTION, NO_CHUNKS];
 const DATA: &[Rule] = &[TRANSACTION, NO_CHUNKS, RECIPIENTS];
 const BDAT: &[Rule] = &[TRANSACTION, RECIPIENTS];
 
-/// `None` where the command may be given now, else what it is answered with.
+/// Returns the reply to a command that is not allowed now; `None` if it is.
 pub(super) fn out_of_order(verb: Verb, now: &Situation) -> Option<&'static Reply> {
     let rules = match verb {
         Verb::StartTls => STARTTLS,

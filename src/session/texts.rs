@@ -1,6 +1,7 @@
-//! Every reply that is Gatepost's own: code, enhanced status code (RFC 3463, 5248) and text, in one place.
+//! All of Gatepost's own replies: code, enhanced status code (RFC 3463, 5248) and text.
 //!
-//! CONTRACT, SMTP fixes the codes. The texts say what to do, and the same thing to a blocked account as to any other.
+//! The codes are those of CONTRACT, SMTP. The texts say what to do, and say the same to a blocked account as to any
+//! other.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,7 @@ macro_rules! replies {
     ($($(#[$note:meta])* $visible:vis const $name:ident: Reply = $reply:expr;)*) => {
         $($(#[$note])* $visible const $name: Reply = $reply;)*
 
-        /// All of them, by name.
+        /// All replies, by name.
         #[cfg(test)]
         const ALL: &[(&str, Reply)] = &[$((stringify!($name), $name)),*];
     };
@@ -46,7 +47,7 @@ replies! {
     pub(super) const NO_RECIPIENTS: Reply = own(554, 5, 1, "No valid recipients");
     pub(super) const NEED_TLS: Reply = own(530, 7, 0, "Must issue a STARTTLS command first");
     pub(super) const NEED_AUTH: Reply = own(530, 7, 0, "Authentication required");
-    /// Historical in RFC 4954, and the most exact that there is.
+    /// Historic in RFC 4954, and still the most exact code.
     pub(super) const AUTH_IN_CLEAR: Reply = own(538, 7, 11, "Encryption required: send STARTTLS before AUTH");
     pub(super) const NO_AUTH: Reply = own(502, 5, 1, "AUTH is not offered here");
     pub(super) const NO_SUCH_MECHANISM: Reply = own(504, 5, 4, "This SASL mechanism is not offered");
@@ -77,7 +78,7 @@ replies! {
         own(550, 7, 1, "This account may not send with the address in From:, or it cannot be read");
     pub(super) const LOOP: Reply = own(554, 4, 6, "Too many Received: lines: this message goes round in circles");
     pub(super) const QUARANTINE_FULL: Reply = own(452, 3, 1, "Insufficient system storage; try again later");
-    /// RFC 3463 3.4: X.3.2, the system takes no messages for now; not what a full quarantine says.
+    /// RFC 3463 3.4: X.3.2, the system accepts no messages at present; not the reply of a full quarantine.
     pub(super) const NO_MEMORY: Reply = own(452, 3, 2, "Too many messages at the same time; try again later");
     pub(super) const LOCAL_TROUBLE: Reply = own(451, 3, 0, "Local error in processing; try again later");
     pub(super) const BLOCKED: Reply = own(550, 7, 1, "This account may not send for now; ask your postmaster");
@@ -90,7 +91,7 @@ replies! {
         own(451, 4, 2, "The mail server did not answer at the end of data; try again later");
 
     pub(super) const TOO_MANY_ERRORS: Reply = own(421, 7, 0, "Too many errors; closing the connection");
-    /// In place of the greeting, over a limit of connections (server/).
+    /// Replaces the greeting when a connection limit is exceeded (server/).
     pub const TOO_MANY_CONNECTIONS: Reply = own(421, 7, 0, "Too many connections; try again later");
     pub(super) const TOO_MANY_SESSIONS: Reply =
         own(421, 7, 0, "This account has too many sessions; try again later");
@@ -101,7 +102,7 @@ replies! {
     pub(super) const SHUTTING_DOWN: Reply = own(421, 3, 2, "The service is shutting down; try again later");
 }
 
-/// What a line is answered with that is no command.
+/// Returns the reply to a line that is not a command.
 pub(super) fn command_error(error: &CommandError) -> Reply {
     match error {
         CommandError::Unknown => own(500, 5, 1, "Unknown command"),
@@ -122,7 +123,7 @@ pub(super) fn command_error(error: &CommandError) -> Reply {
     }
 }
 
-/// What the client is told where the upstream gave no answer.
+/// Returns the reply for an upstream that gave no answer.
 pub(super) fn upstream_fault(fault: UpstreamFault) -> Reply {
     match fault {
         UpstreamFault::Unavailable | UpstreamFault::Starved => UPSTREAM_UNAVAILABLE,
@@ -132,7 +133,7 @@ pub(super) fn upstream_fault(fault: UpstreamFault) -> Reply {
     }
 }
 
-/// RFC 5321 4.2.5: an accepted chunk (RFC 3030 2).
+/// Returns the reply to an accepted chunk (RFC 5321 4.2.5, RFC 3030 2).
 pub(super) fn chunk_received(octets: u64) -> Reply {
     let mut reply = OK;
     reply.text = Cow::Owned(format!("{octets} octets received"));
@@ -143,7 +144,7 @@ pub(super) fn chunk_received(octets: u64) -> Reply {
 mod tests {
     use super::*;
 
-    /// RFC 2034 4, 5321 4.2: each has an enhanced code, of its own class, on each of its lines; but 354, as no 3yz has one.
+    /// RFC 2034 4, 5321 4.2: each has an enhanced code of its class on every line; except 354, as no 3yz has one.
     #[test]
     fn every_reply_has_its_enhanced_code() {
         let rcpt = |error| CommandError::Rcpt(Box::new(error));
@@ -184,7 +185,7 @@ mod tests {
         }
     }
 
-    /// No other reply of ours is made anywhere in the session, and none but the greeting and EHLO's goes out without its code.
+    /// No other reply of ours is made in the session, and only the greeting and EHLO's go out without an enhanced code.
     #[test]
     fn no_reply_is_made_elsewhere() {
         let machine = include_str!("mod.rs");

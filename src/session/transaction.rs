@@ -1,24 +1,24 @@
-//! One client's mail transaction: who sends, to whom, what the upstream had said of each, and where it is bound.
+//! One client's mail transaction: the sender, the recipients, the upstream's replies to them, and the destination.
 
 use crate::smtp::{MailCommand, RcptCommand, Reply};
 
-/// Where the message will go, as far as it is decided.
+/// Where the message will go, as far as decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// Upstream, unless the account is blocked by then.
+    /// Upstream, unless the account gets blocked.
     Upstream,
     /// To the quarantine: the limit was crossed in this transaction.
     Quarantine,
-    /// To the quarantine for good: a recipient was answered unasked.
+    /// To the quarantine for good: a recipient was accepted without asking.
     Unasked,
 }
 
-/// One RCPT that parsed.
+/// One RCPT that was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
     /// The command.
     pub command: RcptCommand,
-    /// What the upstream said; `None` where it was not asked or gave no answer.
+    /// The upstream's reply; `None` if it was not asked or gave none.
     pub upstream: Option<Reply>,
     /// Whether the client was told 250.
     pub accepted: bool,
@@ -27,21 +27,21 @@ pub struct Recipient {
 /// A mail transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// MAIL.
+    /// The MAIL command.
     pub mail: MailCommand,
-    /// What the upstream said to it; `None` where it was not asked.
+    /// The upstream's reply to it; `None` if it was not asked.
     pub mail_reply: Option<Reply>,
-    /// Every RCPT, the refused ones too (as many of them as there may be recipients), in order.
+    /// Every RCPT in order, including refused ones (at most as many of those as recipients are allowed).
     pub recipients: Vec<Recipient>,
-    /// Where it goes.
+    /// Where the message goes.
     pub bound: Bound,
-    /// BDAT has begun.
+    /// Whether BDAT has begun.
     pub in_chunks: bool,
     accepted: usize,
 }
 
 impl Transaction {
-    /// Opened by MAIL.
+    /// Opens a transaction with MAIL.
     pub(super) fn new(mail: MailCommand, mail_reply: Option<Reply>, bound: Bound) -> Self {
         Self { mail, mail_reply, recipients: Vec::new(), bound, in_chunks: false, accepted: 0 }
     }
@@ -57,8 +57,8 @@ impl Transaction {
         accepted.map(|recipient| recipient.command.forward_path.as_str())
     }
 
-    /// Takes down a recipient. Of refused ones there can be any number; beyond `max_refused` they are forgotten, since a
-    /// client must not make this grow as it likes.
+    /// Records a recipient. Refused ones beyond `max_refused` are forgotten, since a client must not make the list grow
+    /// at will.
     pub(super) fn note(&mut self, recipient: Recipient, max_refused: usize) {
         let refused = self.recipients.len() - self.accepted;
         if recipient.accepted {
@@ -69,7 +69,7 @@ impl Transaction {
         self.recipients.push(recipient);
     }
 
-    /// Parks it, if it was not to be parked anyway.
+    /// Diverts the message to the quarantine, unless it goes there anyway.
     pub(super) fn divert(&mut self) {
         if self.bound == Bound::Upstream {
             self.bound = Bound::Quarantine;

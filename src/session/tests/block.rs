@@ -1,4 +1,4 @@
-//! A blocked account: what is asked, what is said, and where the message goes (CONTRACT, SMTP).
+//! A blocked account: what is asked, what is replied, and where the message goes (CONTRACT, SMTP).
 
 use super::{Start::*, play_all};
 

@@ -2,7 +2,7 @@
 
 use super::{Start::*, play, play_all};
 
-/// A transaction with one recipient, in front of each of `dialogues`.
+/// Plays each dialogue after a transaction with one recipient has been opened.
 fn addressed(dialogues: &[(&str, &str)]) {
     const ENVELOPE: &str = "C: MAIL FROM:<a@example.org>
         > ask MAIL <a@example.org>

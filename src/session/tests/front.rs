@@ -1,4 +1,4 @@
-//! What is offered of the upstream's, who may send as whom, other protocols.
+//! What is offered of the upstream's extensions, who may send as whom, other protocols.
 
 use super::Start::{Clear, Implicit, Refusing, Relay, User};
 use super::play_all;

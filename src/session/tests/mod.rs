@@ -1,7 +1,7 @@
 //! Dialogues with the pure machine: scripts in which the test plays client, upstream, guard and driver.
 //!
-//! A line of a script is something that happens, followed by all that must come of it: replies (`S:`) and at most one step
-//! (`>`; none is `Step::Read`). Nothing more and nothing less may come.
+//! A line of a script is an event, followed by everything that must result from it: replies (`S:`) and at most one step
+//! (`>`; none means `Step::Read`). Nothing more and nothing less may come.
 
 mod block;
 mod data;
@@ -26,13 +26,13 @@ pub(super) enum Start {
     Implicit,
     /// `anna` logged in, over TLS.
     User,
-    /// The same, where blocked accounts are refused.
+    /// The same, on a server that refuses blocked accounts.
     Refusing,
-    /// A relay host, EHLO said, in cleartext.
+    /// A relay host in cleartext, after EHLO.
     Relay,
 }
 
-/// The world, as a script changes it.
+/// The world, which a script can change.
 #[derive(Clone)]
 pub(super) struct World {
     pub blocked: bool,
@@ -43,7 +43,7 @@ pub(super) struct World {
     pub upstream: Option<Extensions>,
     pub mechanisms: &'static str,
     pub message_id: String,
-    /// Whom `only-as-self` binds.
+    /// The account that `only-as-self` restricts, and the rules.
     pub bound: Option<(Rules, Account)>,
 }
 
@@ -166,7 +166,7 @@ pub(super) fn session(start: Start) -> Session {
     session
 }
 
-/// A reply as an upstream would send it; `|` stands between its lines.
+/// Makes a reply as an upstream would send it; `|` separates its lines.
 pub(super) fn reply(text: &str) -> Reply {
     let wire = format!("{}\r\n", text.replace('|', "\r\n"));
     Reply::parse(wire.as_bytes()).unwrap().unwrap().0
@@ -244,7 +244,7 @@ fn event(kind: &str, text: &str) -> Event {
     }
 }
 
-/// A step as a script writes it.
+/// Writes a step as it stands in a script.
 fn written(step: &Step) -> String {
     match step {
         Step::Read => String::new(),
@@ -275,7 +275,7 @@ fn route(destination: &Destination) -> String {
     }
 }
 
-/// What the transaction knows of its recipients: address, whether the client was told 250, what the upstream had said.
+/// What the transaction knows of its recipients: address, whether the client was told 250, the upstream's reply.
 fn recipients(session: &Session) -> Vec<String> {
     let written = |recipient: &Recipient| {
         let said = recipient.upstream.as_ref().map_or("-".to_owned(), Reply::to_string);
@@ -292,8 +292,8 @@ fn matches(pattern: &str, line: &str) -> bool {
     }
 }
 
-/// Plays one dialogue; see the top of this file. Beside events: `V:` changes the world, `?` asks for the destination, `R:` is
-/// one recipient after the other as the transaction has them.
+/// Plays one dialogue; see the top of this file. Apart from events, `V:` changes the world, `?` asks for the
+/// destination, and `R:` lines are the transaction's recipients in order.
 fn play(title: &str, start: Start, script: &str) {
     let (mut session, mut world, mut open) = (session(start), World::new(), 0);
     let lines: Vec<&str> = script.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -342,7 +342,7 @@ fn play(title: &str, start: Start, script: &str) {
     }
 }
 
-/// Plays each.
+/// Plays each dialogue.
 pub(super) fn play_all(dialogues: &[(&str, Start, &str)]) {
     for (title, start, script) in dialogues {
         play(title, *start, script);

@@ -1,10 +1,10 @@
-//! The order of commands and of replies: RFC 5321 4.1.4, 2920, and what the upstream says.
+//! The order of commands and replies (RFC 5321 4.1.4, 2920), and the upstream's replies.
 
 use super::{Start::*, World, play_all, session};
 use crate::session::{Event, LineError, Session};
 use crate::smtp::Command;
 
-/// RFC 2920 3.1: what can be known of these only once the answers before them are known must wait.
+/// RFC 2920 3.1: commands that depend on earlier answers must wait for them.
 #[test]
 fn what_may_overtake_questions() {
     for (line, expected) in [
@@ -26,7 +26,7 @@ fn what_may_overtake_questions() {
     }
 }
 
-/// Each is kept until its turn comes, whoever answers it: there is an end to that.
+/// Every reply is kept until its turn comes, whoever gives it; their number is limited.
 #[test]
 fn as_many_wait_as_there_may_be_recipients() {
     for (line, at_most) in

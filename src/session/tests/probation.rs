@@ -1,4 +1,4 @@
-//! An account on probation: all is asked and said as ever, and the message waits (CONTRACT, Detection).
+//! An account on probation: everything is asked and replied as usual, and the message waits (CONTRACT, Detection).
 
 use super::{Start::*, play_all};
 

@@ -1,4 +1,4 @@
-//! Any sequence of events: one reply for each command, in order, and nothing that tells a block.
+//! Any sequence of events: one reply for each command, in order, and nothing that reveals a block.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A client's lines; `%` is the number of the line, so that the replies to MAIL and RCPT can be told apart.
+/// A client's lines. `%` is the number of the line, which tells the replies to MAIL and RCPT apart.
 const LINES: &[&str] = &[
     "MAIL FROM:<m%@example.org>",
     "MAIL FROM:<m%@example.org>",
@@ -35,7 +35,7 @@ const LINES: &[&str] = &[
 #[derive(Debug, Clone)]
 enum Act {
     Line(usize),
-    /// The oldest question is answered.
+    /// Answer the oldest question.
     Answer,
     Change(u8),
 }
@@ -48,14 +48,14 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Plays the driver: settles before what may not overtake, does what the steps ask.
+/// Plays the driver: answers what must not be overtaken first, and does what the steps ask.
 struct Driver {
     session: Session,
     world: World,
-    /// What answers a question: its number, and whether it is one to the upstream.
+    /// The open questions: the number of each, and whether it is for the upstream.
     asked: VecDeque<(usize, bool)>,
     out: Vec<u8>,
-    /// The number of the command that each reply to come is for.
+    /// The number of the command that each future reply is for.
     expected: Vec<usize>,
     /// Whether the world may change.
     steady: bool,
@@ -231,7 +231,7 @@ proptest! {
         }
     }
 
-    /// CONTRACT: EHLO is the same for blocked and not blocked, whatever came before.
+    /// CONTRACT: EHLO is the same for blocked and unblocked accounts, whatever came before.
     #[test]
     fn ehlo_does_not_tell_a_block(
         start in 0..STARTS.len(),
@@ -252,7 +252,7 @@ proptest! {
         prop_assert_eq!(one, other);
     }
 
-    /// CONTRACT: nor does any other reply, where the upstream takes all that it is asked and always says so in one form.
+    /// CONTRACT: no other reply differs either, if the upstream accepts everything in always the same form.
     #[test]
     fn no_reply_tells_a_block(acts in proptest::collection::vec(act(), 0..60), choices: u64) {
         let mut world = World::new();

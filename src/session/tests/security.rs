@@ -252,7 +252,7 @@ fn ten_errors() {
     let script = format!("{}C: BDAT\nS: 421 4.7.0 *\n> close", borne("C: XYZZY", "500 5.5.1 *"));
     play("a chunk without a size", User, &script);
 
-    // What is no error comes after nine, twenty times, and then the tenth.
+    // Nine errors, then twenty times something that is not an error, then the tenth error.
     for (line, reply) in [
         ("C: RCPT TO:<b@example.org>", "503 5.5.1 *"),
         ("C: RCPT TO:<no-domain>", "503 5.5.1 *"),
