@@ -1,7 +1,7 @@
-//! One command line to one [`Command`], and MAIL and RCPT back to the line that goes upstream.
+//! Parses a command line into a [`Command`], and writes MAIL and RCPT for the upstream.
 //!
-//! Verbs without regard to case; arguments by the grammar of RFC 5321 4.1.1, 3207, 4954, 3030. What is wrong is said
-//! as exactly as a reply can say it. Nothing here knows whether the command is allowed now.
+//! Verbs are case-insensitive; arguments follow the grammar of RFC 5321 4.1.1, 3207, 4954, 3030. Errors are as exact as
+//! a reply can be. Nothing here knows whether a command is allowed now.
 
 use super::grammar::Upper;
 use super::path::{PathError, split_brackets};
@@ -9,22 +9,22 @@ use super::{Extensions, ForwardPath, MailParameters, RcptParameters, ReversePath
 
 /// The longest name of a SASL mechanism (RFC 4422 3.1).
 const MAX_MECHANISM: usize = 20;
-/// The methods of HTTP (RFC 9110 9.3, 5789) and how HTTP/2 begins (RFC 9113 3.4). None is a verb of SMTP.
+/// The methods of HTTP (RFC 9110 9.3, 5789) and the start of HTTP/2 (RFC 9113 3.4). None is an SMTP verb.
 const HTTP: &[&str] =
     &["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI"];
 
-/// The longest of them, in octets.
+/// The length of the longest of [`HTTP`], in octets.
 pub const HTTP_METHOD: usize = 7;
 
-/// Whether the word is a method of HTTP, in any case.
+/// Whether the word is an HTTP method, in any case.
 pub fn is_http_method(word: &[u8]) -> bool {
     HTTP.iter().any(|method| word.eq_ignore_ascii_case(method.as_bytes()))
 }
 
-/// A command, with valid arguments.
+/// A command with valid arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `EHLO` with a domain or address literal, or whatever printable text the client thinks it is.
+    /// `EHLO` with a domain, an address literal, or whatever printable text the client sends.
     Ehlo(String),
     /// `HELO`, likewise.
     Helo(String),
@@ -32,9 +32,9 @@ pub enum Command {
     StartTls,
     /// `AUTH` (RFC 4954 4)
     Auth {
-        /// Upper case.
+        /// The mechanism, in upper case.
         mechanism: String,
-        /// The initial response, base64 as it stands in the line; `=` is the empty one.
+        /// The initial response, in base64 as written; `=` is the empty one.
         initial: Option<String>,
     },
     /// `MAIL`
@@ -45,7 +45,7 @@ pub enum Command {
     Data,
     /// `BDAT` (RFC 3030)
     Bdat {
-        /// Octets that follow the line.
+        /// The number of octets that follow the line.
         size: u64,
         /// Whether this chunk ends the message.
         last: bool,
@@ -67,7 +67,7 @@ pub enum Command {
 /// `MAIL FROM:`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailCommand {
-    /// Who gets the DSNs.
+    /// The address that DSNs go to.
     pub reverse_path: ReversePath,
     /// The parameters; boxed, since commands move a lot and these are large.
     pub parameters: Box<MailParameters>,
@@ -76,53 +76,54 @@ pub struct MailCommand {
 /// `RCPT TO:`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RcptCommand {
-    /// Who is to get the message.
+    /// The recipient.
     pub forward_path: ForwardPath,
     /// The parameters.
     pub parameters: RcptParameters,
 }
 
-/// Why a line is no command. Each has one reply (session/texts.rs).
+/// Why a line is not a command. Each error has one reply (session/texts.rs).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// No verb that we know: 500 5.5.1 (RFC 5321 4.2.4: 500 for unrecognised; 502 for not implemented)
+    /// An unknown verb: 500 5.5.1 (RFC 5321 4.2.4: 500 for unrecognised, 502 for not implemented)
     #[error("unknown command")]
     Unknown,
-    /// A request of HTTP: what follows may be a form that a browser was made to send, with commands in it (ALPACA)
+    /// An HTTP request: what follows may be a form that a browser was made to send, with commands in it (ALPACA)
     #[error("HTTP")]
     Http,
-    /// A control character, or octets that are no UTF-8: 501 5.5.2 (RFC 5321 4.1.2)
+    /// A control character, or invalid UTF-8: 501 5.5.2 (RFC 5321 4.1.2)
     #[error("a character that no command has")]
     Character,
-    /// The verb is known, its arguments are not: 501 5.5.4, with what would be right
+    /// A known verb with wrong arguments: 501 5.5.4, with the right syntax
     #[error("{0}")]
     Arguments(&'static str),
-    /// A BDAT that does not say how many octets follow: 501 5.5.4, and nothing behind it can be told from commands
+    /// A BDAT that does not say how many octets follow: 501 5.5.4; what follows cannot be told from commands
     #[error("Syntax: BDAT chunk-size [LAST]")]
     ChunkSize,
-    /// A reverse-path that is none: 501 5.1.7
+    /// A malformed reverse-path: 501 5.1.7
     #[error("no reverse-path")]
     ReversePath,
-    /// A forward-path that is none: 501 5.1.3. `harvested` is the path's octets where it stands in brackets with an
-    /// `@` in it, and so counts as an invalid recipient (CONTRACT, Classification); `None` where it does not count.
+    /// A malformed forward-path: 501 5.1.3. `harvested` has its octets if it is in brackets and contains an `@`, and so
+    /// counts as an invalid recipient (CONTRACT, Classification); `None` if it does not count.
     #[error("no forward-path")]
     ForwardPath {
         /// The octets between the brackets.
         harvested: Option<Vec<u8>>,
     },
-    /// A parameter that we did not offer: 555 5.5.4 (RFC 5321 4.1.1.11)
+    /// A parameter that was not offered: 555 5.5.4 (RFC 5321 4.1.1.11)
     #[error("unknown parameter")]
     Parameter,
-    /// A known parameter with a value that is none: 501 5.5.4
+    /// A malformed value of a known parameter: 501 5.5.4
     #[error("bad value of parameter {0}")]
     ParameterValue(&'static str),
-    /// Any of these, but for `ForwardPath`, in a RCPT: the same reply, which is no error of the session's (CONTRACT)
+    /// Any of these but `ForwardPath` in a RCPT: the same reply, which does not count as an error of the session
+    /// (CONTRACT)
     #[error("{0}")]
     Rcpt(Box<Self>),
 }
 
 impl Command {
-    /// Reads one line, without its CRLF. Blanks at its end are ignored (RFC 5321 4.1.1).
+    /// Parses one line without its CRLF. Trailing blanks are ignored (RFC 5321 4.1.1).
     ///
     /// # Errors
     /// See [`CommandError`].
@@ -175,7 +176,7 @@ impl Command {
     }
 }
 
-/// C1 control characters too.
+/// Whether there is a control character, C1 included.
 fn has_control(text: &str) -> bool {
     if text.is_ascii() {
         text.bytes().fold(false, |control, octet| control | octet.is_ascii_control())
@@ -204,7 +205,7 @@ fn bdat(arguments: &str) -> Result<Command, CommandError> {
         "" => Some(false),
         marker => marker.eq_ignore_ascii_case("LAST").then_some(true),
     };
-    // The standard library's parser takes a `+` in front.
+    // The standard library's parser accepts a leading `+`.
     let size = size.bytes().all(|octet| octet.is_ascii_digit()).then(|| size.parse().ok()).flatten();
     match (size, last) {
         (Some(size), Some(last)) => Ok(Command::Bdat { size, last }),
@@ -236,8 +237,7 @@ fn rcpt(arguments: &str) -> Result<RcptCommand, CommandError> {
     Ok(RcptCommand { forward_path, parameters: RcptParameters::parse(rest)? })
 }
 
-/// The octets in the brackets of a RCPT with a character that no command has, where there is an `@` and that character
-/// among them.
+/// Returns the octets in the brackets of a RCPT, if an `@` and an invalid character are among them.
 fn harvested(line: &[u8]) -> Option<Vec<u8>> {
     let begin = line.iter().position(|octet| *octet == b'<')? + 1;
     let end = line.iter().rposition(|octet| *octet == b'>')?;
@@ -246,7 +246,7 @@ fn harvested(line: &[u8]) -> Option<Vec<u8>> {
     (!sound).then(|| path.to_vec())
 }
 
-/// What follows `FROM:` or `TO:`; devices put blanks behind the colon (RFC 5321 3.3 names it as a common fault).
+/// Returns what follows `FROM:` or `TO:`; devices put blanks after the colon (RFC 5321 3.3 calls it a common fault).
 fn after_keyword<'a>(arguments: &'a str, keyword: &str) -> Option<&'a str> {
     let (front, rest) = arguments.split_at_checked(keyword.len())?;
     front.eq_ignore_ascii_case(keyword).then(|| rest.trim_start_matches(' '))
@@ -257,8 +257,8 @@ fn is_parameter_list(rest: &str) -> bool {
 }
 
 impl MailCommand {
-    /// Whether the upstream can be told all of it; names the first extension that is missing.
-    /// SIZE, and BODY=7BIT, which is what holds anyway, are left out silently where the upstream does not know them.
+    /// Returns the first extension that the upstream lacks for this command. SIZE and BODY=7BIT, the default, need
+    /// none: they are left out if the upstream does not know them.
     pub fn missing_extension(&self, upstream: &Extensions) -> Option<&'static str> {
         if !self.reverse_path.is_ascii() && !upstream.smtputf8 {
             return Some("SMTPUTF8");
@@ -664,7 +664,7 @@ mod tests {
         r#"[a-c\u{fc}]{1,3}@[a-c\u{fc}]{1,3}(\.org)?|"[a-c> \u{fc}]{0,4}(\\[">a ])?"@[a-c]{1,2}|(@[a-c]{1,2}:)?[a-c]{1,3}@\[192\.0\.2\.[0-9]\]"#
     }
 
-    /// Every order, every subset, more than once.
+    /// Any subset in any order, with repetitions.
     fn parameters(of: &'static [&'static str]) -> impl Strategy<Value = String> {
         prop::collection::vec(prop::sample::select(of), 0..5).prop_map(|words| words.join(" "))
     }
@@ -711,7 +711,7 @@ mod tests {
         })
     }
 
-    /// One line, and the command that it is.
+    /// Parses one line that was written.
     fn reread(out: &[u8]) -> Command {
         let line = out.strip_suffix(b"\r\n").unwrap();
         assert!(!line.iter().any(|&octet| octet < b' '), "{}", line.escape_ascii());
@@ -734,7 +734,7 @@ mod tests {
                 command.parameters.body = None;
             }
             let same = again == Command::Mail(command.clone());
-            // A path cannot be left out: with one that is not ASCII nothing else need be lost.
+            // The path cannot be left out: if it is not ASCII, nothing else need be missing.
             prop_assert_eq!(same || !command.reverse_path.is_ascii(), whole || !command.reverse_path.is_ascii());
             prop_assert!(same || !whole);
         }

@@ -1,4 +1,4 @@
-//! Service extensions: what an EHLO reply says the other side can do (RFC 5321 4.1.1.1).
+//! Service extensions: what the other side offers in its EHLO reply (RFC 5321 4.1.1.1).
 
 use super::Reply;
 use super::further::Further;
@@ -8,7 +8,7 @@ use super::further::Further;
 pub struct Extensions {
     /// PIPELINING (RFC 2920)
     pub pipelining: bool,
-    /// SIZE (RFC 1870): `Some(None)` without a value or with 0 (no fixed maximum), else octets.
+    /// SIZE (RFC 1870): the maximum in octets; `Some(None)` without a value or with 0 (no fixed maximum).
     pub size: Option<Option<u64>>,
     /// 8BITMIME (RFC 6152)
     pub eight_bit_mime: bool,
@@ -24,16 +24,16 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// STARTTLS (RFC 3207)
     pub starttls: bool,
-    /// AUTH (RFC 4954): the mechanisms, upper case.
+    /// AUTH (RFC 4954): the mechanisms, in upper case.
     pub auth: Vec<String>,
-    /// XCLIENT (Postfix XCLIENT_README): the attribute names, upper case; empty where it is not offered.
+    /// XCLIENT (Postfix XCLIENT_README): the attribute names, in upper case; empty if it is not offered.
     pub xclient: Vec<String>,
     /// REQUIRETLS, LIMITS, DELIVERBY, FUTURERELEASE, MT-PRIORITY
     pub further: Further,
 }
 
 impl Extensions {
-    /// Reads the reply to EHLO. A refusal offers nothing.
+    /// Parses the reply to EHLO. A refusal offers nothing.
     pub fn from_ehlo(reply: &Reply) -> Self {
         let mut offered = Self::default();
         if !reply.is_completion() {
@@ -43,15 +43,15 @@ impl Extensions {
         for line in reply.lines().skip(1) {
             offered.add(line);
         }
-        // RFC 6531 3.1: who offers SMTPUTF8 announces 8BITMIME, and so must we where we offer what the upstream has.
+        // RFC 6531 3.1: a server that offers SMTPUTF8 announces 8BITMIME; so must we when we pass the offer on.
         offered.smtputf8 &= offered.eight_bit_mime;
         offered
     }
 
-    /// What two upstreams have in common: what may be promised where either of them may get the message. Of the maximum
-    /// sizes the smaller one counts, also where only one of them names any.
+    /// Returns what two upstreams have in common, which is what can be promised if either may get the message. The
+    /// smaller maximum size counts, even if only one names any.
     pub fn common(&self, other: &Self) -> Self {
-        // Whole, so that no field can be forgotten.
+        // Every field is named, so that none can be forgotten.
         let Self {
             pipelining,
             size,
@@ -89,7 +89,7 @@ impl Extensions {
     }
 
     fn add(&mut self, line: &str) {
-        // `KEYWORD=value` is how servers wrote it before RFC 1869 was out.
+        // Servers wrote `KEYWORD=value` before RFC 1869.
         let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
         let Some(keyword) = words.next() else { return };
         match keyword.to_ascii_uppercase().as_str() {
@@ -102,7 +102,7 @@ impl Extensions {
             "BINARYMIME" => self.binary_mime = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
             "STARTTLS" => self.starttls = true,
-            // Some say it twice, the second time as `AUTH=`.
+            // Some servers list it twice, the second time as `AUTH=`.
             "AUTH" => {
                 for mechanism in words.map(str::to_ascii_uppercase) {
                     if !self.auth.contains(&mechanism) {
@@ -116,7 +116,7 @@ impl Extensions {
     }
 }
 
-/// RFC 1870 4: 0 says that there is no fixed maximum.
+/// RFC 1870 4: 0 means that there is no fixed maximum.
 fn maximum(value: Option<&str>) -> Option<u64> {
     value?.parse().ok().filter(|&octets| octets > 0)
 }

@@ -1,57 +1,57 @@
-//! Extensions that Gatepost passes through to an upstream that has them: REQUIRETLS (RFC 8689), DELIVERBY (2852),
+//! Extensions that Gatepost passes through to an upstream that offers them: REQUIRETLS (RFC 8689), DELIVERBY (2852),
 //! FUTURERELEASE (4865), MT-PRIORITY (6710); and LIMITS (9422), which both sides have.
 //!
-//! What an EHLO line says of them, what two upstreams have in common, and the grammar of their parameters, which are checked
-//! and kept as they were written. Nothing here is carried out: that is the upstream's business.
+//! Parses their EHLO lines, computes what two upstreams have in common, and checks the grammar of their parameters,
+//! which are kept as written. Nothing is carried out here: that is the upstream's business.
 
 use std::fmt;
 
 use crate::clock::Timestamp;
 
-/// The most digits of a number here: of a time in seconds (RFC 2852 4, RFC 4865 3).
+/// The most digits of a time in seconds (RFC 2852 4, RFC 4865 3).
 const MAX_DIGITS: usize = 9;
 /// The most digits of a limit (RFC 9422 2).
 const MAX_LIMIT_DIGITS: usize = 6;
-/// The longest name of a priority profile that is passed on; those registered have up to 10 characters (RFC 6710 9.2).
+/// The longest name of a priority profile that is passed on; registered ones have up to 10 characters (RFC 6710 9.2).
 const MAX_PROFILE: usize = 40;
 
-/// What an upstream offered of these.
+/// What an upstream offers of these extensions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Further {
-    /// REQUIRETLS: to be believed only where it was offered over TLS with a verified certificate.
+    /// REQUIRETLS: trustworthy only if offered over TLS with a verified certificate.
     pub require_tls: bool,
-    /// LIMITS; without any of them where it is not offered.
+    /// LIMITS; all `None` if it is not offered.
     pub limits: Limits,
-    /// DELIVERBY: the least by-time in seconds, 0 where there is none.
+    /// DELIVERBY: the minimum by-time in seconds, 0 if there is none.
     pub deliver_by: Option<u32>,
     /// FUTURERELEASE
     pub future_release: Option<FutureRelease>,
-    /// MT-PRIORITY: the profile's name, empty where none was named.
+    /// MT-PRIORITY: the name of the profile, empty if none was named.
     pub mt_priority: Option<String>,
 }
 
 /// How far ahead a message may be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FutureRelease {
-    /// Seconds.
+    /// The longest interval, in seconds.
     pub max_interval: u32,
-    /// RFC 3339.
+    /// The latest time, in RFC 3339 format.
     pub max_date_time: String,
 }
 
 /// Limits of a session (RFC 9422 4).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Transactions in a session.
+    /// The most transactions in a session.
     pub mail_max: Option<u32>,
-    /// Recipients in a transaction.
+    /// The most recipients in a transaction.
     pub rcpt_max: Option<u32>,
-    /// Different recipient domains.
+    /// The most different recipient domains.
     pub rcpt_domain_max: Option<u32>,
 }
 
 impl Limits {
-    /// Of each the smaller one.
+    /// Returns the smaller of each limit.
     #[must_use]
     pub fn smaller(self, other: Self) -> Self {
         let smaller = |one: Option<u32>, other: Option<u32>| one.into_iter().chain(other).min();
@@ -62,7 +62,7 @@ impl Limits {
         }
     }
 
-    /// What follows LIMITS. A limit that is unknown or malformed is ignored (RFC 9422 2).
+    /// Parses what follows LIMITS. An unknown or malformed limit is ignored (RFC 9422 2).
     fn parse(words: &[&str]) -> Self {
         let mut limits = Self::default();
         for (name, value) in words.iter().filter_map(|word| word.split_once('=')) {
@@ -78,7 +78,7 @@ impl Limits {
     }
 }
 
-/// As it is written in an EHLO reply, with its keyword; nothing where there are none.
+/// The line of an EHLO reply, with its keyword; empty if there are no limits.
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limits =
@@ -92,7 +92,7 @@ impl fmt::Display for Limits {
 }
 
 impl Further {
-    /// Takes in a line of an EHLO reply; ignores those of other extensions.
+    /// Parses a line of an EHLO reply; ignores other extensions.
     pub(super) fn add(&mut self, line: &str) {
         let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
         let Some(keyword) = words.next() else { return };
@@ -101,7 +101,7 @@ impl Further {
             ("REQUIRETLS", []) => self.require_tls = true,
             ("LIMITS", limits) => self.limits = Limits::parse(limits),
             ("DELIVERBY", []) => self.deliver_by = Some(0),
-            // RFC 2852 2: more parameters may be added, behind a comma.
+            // RFC 2852 2: more parameters may be added after a comma.
             ("DELIVERBY", [least, ..]) => {
                 self.deliver_by = least.split(',').next().and_then(|least| number(least, MAX_DIGITS));
             }
@@ -119,7 +119,7 @@ impl Further {
         }
     }
 
-    /// What two upstreams have in common; of the limits the narrower ones.
+    /// Returns what two upstreams have in common, with the narrower limits.
     pub fn common(&self, other: &Self) -> Self {
         let both = |one: &FutureRelease, other: &FutureRelease| FutureRelease {
             max_interval: one.max_interval.min(other.max_interval),
@@ -138,7 +138,7 @@ impl Further {
         }
     }
 
-    /// Their lines in an EHLO reply, LIMITS apart.
+    /// The lines of an EHLO reply, except for LIMITS.
     pub fn keywords(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.require_tls {
@@ -159,22 +159,22 @@ impl Further {
     }
 }
 
-/// `BY=` (RFC 2852 4): a time in seconds, a mode, and whether it is traced.
+/// `BY=` (RFC 2852 4): a time in seconds, a mode, and whether delivery is traced.
 pub(super) fn by(text: &str) -> Option<String> {
     let (time, mode) = text.split_once(';')?;
     let digits = time.strip_prefix(['-', '+']).unwrap_or(time);
     let seconds = number(digits, MAX_DIGITS)?;
     let past = time.starts_with('-') || seconds == 0;
     match mode.to_ascii_uppercase().as_str() {
-        // What is to be returned when its time is over cannot be over already.
+        // The time for a message to be returned cannot already be over.
         "R" | "RT" if past => None,
         "R" | "RT" | "N" | "NT" => Some(text.to_owned()),
         _ => None,
     }
 }
 
-/// What is left of a `BY=` when so many seconds have passed (RFC 2852 4: the time that a message spent here is taken off); `None`:
-/// the message was to be returned by now. A time that is over for a notice alone is negative.
+/// Returns what is left of a `BY=` after `elapsed` seconds (RFC 2852 4: the time spent here is subtracted); `None` if
+/// the message should have been returned by now. An expired time that only asks for a notice is negative.
 pub(super) fn by_after(text: &str, elapsed: u64) -> Option<String> {
     const LEAST: i64 = -999_999_999;
     let (time, mode) = text.split_once(';')?;
@@ -182,19 +182,20 @@ pub(super) fn by_after(text: &str, elapsed: u64) -> Option<String> {
     (left > 0 || !mode.starts_with(['R', 'r'])).then(|| format!("{left};{mode}"))
 }
 
-/// Within how many seconds a `BY=` has the message delivered or returned; `None`: it asks for a notice only.
+/// Returns the seconds within which a `BY=` wants the message delivered or returned; `None` if it only asks for a
+/// notice.
 pub(super) fn returns_within(by: &str) -> Option<u32> {
     let (time, mode) = by.split_once(';')?;
     mode.starts_with(['R', 'r']).then(|| time.parse().ok()).flatten()
 }
 
-/// What is left of a `HOLDFOR=`; `None`: nothing.
+/// Returns what is left of a `HOLDFOR=`; `None` if nothing is.
 pub(super) fn hold_after(text: &str, elapsed: u64) -> Option<String> {
     let left = text.parse::<u64>().ok()?.checked_sub(elapsed)?;
     (left > 0).then(|| left.to_string())
 }
 
-/// The moment of a `HOLDUNTIL=`, or the latest one that is offered; `None`: there is no such day.
+/// Returns the time of a `HOLDUNTIL=`, or of the latest one offered; `None` if there is no such day.
 pub(crate) fn moment(text: &str) -> Option<Timestamp> {
     Timestamp::parse_rfc3339(&text.to_ascii_uppercase()).ok()
 }
@@ -227,7 +228,7 @@ fn is_profile(text: &str) -> bool {
             .all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.' | b'/'))
 }
 
-/// `date-time` of RFC 3339 5.6. That the month has the day is not checked: nothing is computed with it here.
+/// `date-time` of RFC 3339 5.6. Does not check whether the month has that day: nothing is computed with it here.
 fn is_date_time(text: &str) -> bool {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00";
     let Some((front, rest)) = text.split_at_checked(SHAPE.len()) else { return false };

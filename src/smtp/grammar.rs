@@ -1,23 +1,24 @@
-//! Recognisers for the terminals of RFC 5321 4.1.2, with the UTF-8 of RFC 6531 3.3: local-parts, domains, address literals.
+//! Recognisers for the terminals of RFC 5321 4.1.2, with the UTF-8 of RFC 6531 3.3: local-parts, domains, address
+//! literals.
 //!
-//! They say whether a text is one, never change it. A U-label is any label of letters, digits, hyphens and visible
-//! non-ASCII characters: whether IDNA2008 would have it is for the upstream to say.
+//! They accept or reject a text, and never change it. A U-label is any label of letters, digits, hyphens and visible
+//! non-ASCII characters: whether IDNA2008 allows it is for the upstream to say.
 
 use std::net::Ipv6Addr;
 
 use memchr::memchr;
 
-/// The longest keyword that anything here knows: `MT-PRIORITY` has 11 octets.
+/// Room for the longest known keyword: `MT-PRIORITY` has 11 octets.
 const MAX_KEYWORD: usize = 12;
 
-/// A keyword in upper case, for comparison; held in place, since there are several in each command.
+/// A keyword in upper case, for comparison; kept in place, since every command has several.
 pub(super) struct Upper {
     octets: [u8; MAX_KEYWORD],
     length: usize,
 }
 
 impl Upper {
-    /// Of a word that is too long for any keyword: the empty text.
+    /// Converts a word; one that is too long for any keyword becomes the empty text.
     pub(super) fn of(word: &str) -> Self {
         let mut octets = [0; MAX_KEYWORD];
         let Some(room) = octets.get_mut(..word.len()) else { return Self { octets, length: 0 } };
@@ -31,10 +32,10 @@ impl Upper {
     }
 }
 
-/// The longest label of the DNS, in octets (RFC 1035 2.3.4).
+/// The longest DNS label, in octets (RFC 1035 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// The length in octets of the local-part at the front of `text`, up to its `@`; `None` where there is none.
+/// Returns the length in octets of the local-part at the front of `text`, up to its `@`; `None` if there is none.
 pub(super) fn local_part(text: &str) -> Option<usize> {
     if text.starts_with('"') {
         let length = quoted_string(text)?;
@@ -44,7 +45,7 @@ pub(super) fn local_part(text: &str) -> Option<usize> {
     parts(&text[..length]).all(is_atom).then_some(length)
 }
 
-/// What stands between dots; at least one part.
+/// The parts between dots; at least one.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -77,7 +78,7 @@ fn is_atext(c: char) -> bool {
     }
 }
 
-/// For each character of ASCII whether it is `atext`.
+/// For each ASCII character, whether it is `atext`.
 const ATEXT: [bool; 128] = {
     let mut table = [false; 128];
     let mut octet = 0_u8;
@@ -94,12 +95,12 @@ const ATEXT: [bool; 128] = {
     table
 };
 
-/// C1 control characters are UTF8-non-ascii by the letter; no address has one, and terminals obey them.
+/// C1 control characters are UTF8-non-ascii by the letter; but no address has one, and terminals obey them.
 fn is_visible_non_ascii(c: char) -> bool {
     !c.is_ascii() && !c.is_control()
 }
 
-/// The length of the `Quoted-string` at the front of `text`, quotes included.
+/// Returns the length of the `Quoted-string` at the front of `text`, quotes included.
 fn quoted_string(text: &str) -> Option<usize> {
     let mut chars = text.char_indices().skip(1);
     while let Some((offset, c)) = chars.next() {
@@ -125,7 +126,7 @@ pub(super) fn is_domain_or_literal(text: &str) -> bool {
     }
 }
 
-/// `Domain`: no dot at its end, no underscore.
+/// `Domain`: no trailing dot, no underscore.
 pub(super) fn is_domain(text: &str) -> bool {
     parts(text).all(is_label)
 }
@@ -143,13 +144,13 @@ fn is_label(label: &str) -> bool {
     is_sound && !label.starts_with('-') && !label.ends_with('-')
 }
 
-/// What stands between the brackets of `address-literal` (RFC 5321 4.1.3).
+/// The content of the brackets of `address-literal` (RFC 5321 4.1.3).
 fn is_literal(text: &str) -> bool {
     match text.split_once(':') {
         None => is_ipv4(text),
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6") => address.parse::<Ipv6Addr>().is_ok(),
-        // General-address-literal = Standardized-tag ":" 1*dcontent; without the angle brackets and quotes that dcontent
-        // has, for which a path would end where it does not.
+        // General-address-literal = Standardized-tag ":" 1*dcontent; without the angle brackets and quotes that
+        // dcontent allows, since they would end a path in the wrong place.
         Some((tag, content)) => {
             tag.ends_with(|c: char| c.is_ascii_alphanumeric())
                 && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
@@ -161,7 +162,7 @@ fn is_literal(text: &str) -> bool {
     }
 }
 
-/// `Snum 3("." Snum)`; unlike the standard library's, the grammar has leading zeros.
+/// `Snum 3("." Snum)`; unlike the standard library, the grammar allows leading zeros.
 fn is_ipv4(text: &str) -> bool {
     let is_snum = |part: &str| {
         matches!(part.len(), 1..=3)

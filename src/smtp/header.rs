@@ -1,7 +1,8 @@
-//! The header section of a message as it streams past (RFC 5322 2.2): collected up to its limit, looked at, and
-//! rewritten only by dropping whole fields.
+//! The header section of a message as it streams past (RFC 5322 2.2): collected up to a limit, examined, and rewritten
+//! only by dropping whole fields.
 //!
-//! The scan is tolerant, since devices write bad headers: a line that is no field and no continuation ends nothing.
+//! The scan is tolerant, since devices write bad headers: a line that is neither a field nor a continuation ends
+//! nothing.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -9,10 +10,10 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
-/// Built once: that costs as much as a search.
+/// Built once: building it costs as much as a search.
 static EMPTY_LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
-/// Collects content until the empty line that ends the header section.
+/// Collects content up to the empty line that ends the header section.
 #[derive(Debug)]
 pub struct HeaderCollector {
     octets: Vec<u8>,
@@ -27,22 +28,23 @@ enum State {
     TooLong,
 }
 
-/// What a push did.
+/// The result of a push.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Collected {
-    /// The header section goes on.
+    /// The header section continues.
     More,
-    /// It is complete; this many octets of the pushed content belong to it (the empty line included), the rest is body.
+    /// It is complete: this many octets of the pushed content belong to it (including the empty line), the rest is
+    /// body.
     Complete {
-        /// Octets taken.
+        /// The number of octets taken.
         taken: usize,
     },
-    /// Longer than the limit.
+    /// It exceeds the limit.
     TooLong,
 }
 
 impl HeaderCollector {
-    /// For a header section of at most `limit` octets, its empty line included.
+    /// Accepts a header section of at most `limit` octets, including its empty line.
     pub const fn new(limit: usize) -> Self {
         Self { octets: Vec::new(), limit, state: State::Collecting }
     }
@@ -69,62 +71,62 @@ impl HeaderCollector {
         Collected::More
     }
 
-    /// Octets so far.
+    /// How many octets have been collected.
     pub fn len(&self) -> usize {
         self.octets.len()
     }
 
-    /// Whether nothing has come yet.
+    /// Whether nothing has been collected.
     pub fn is_empty(&self) -> bool {
         self.octets.is_empty()
     }
 
-    /// The length with the empty line, if that ends behind the first `seen` octets.
+    /// The length including the empty line, if that ends after the first `seen` octets.
     fn end_from(&self, seen: usize) -> Option<usize> {
         if self.octets.starts_with(b"\r\n") {
             return Some(2);
         }
-        // Up to three octets of CRLF CRLF have been there before.
+        // Up to three octets of CRLF CRLF may have come before.
         let from = seen.saturating_sub(3);
         EMPTY_LINE.find(&self.octets[from..]).map(|at| from + at + 4)
     }
 
-    /// Ends it: at the empty line, or where the message ended without one.
+    /// Ends the header section: at the empty line, or at the end of a message without one.
     pub fn finish(self) -> Header {
         Header { octets: self.octets }
     }
 }
 
-/// A whole header section, verbatim.
+/// A complete header section, verbatim.
 #[derive(Debug, Clone)]
 pub struct Header {
     octets: Vec<u8>,
 }
 
 impl Header {
-    /// As it arrived, with the empty line where there was one.
+    /// The octets as they arrived, with the empty line if there was one.
     pub fn as_bytes(&self) -> &[u8] {
         &self.octets
     }
 
-    /// The unfolded value of the first field of that name (without regard to case), blanks at both ends off; octets
-    /// that are no UTF-8 become U+FFFD.
+    /// Returns the unfolded value of the first field with this name (case-insensitive), trimmed; invalid UTF-8 becomes
+    /// U+FFFD.
     pub fn value(&self, name: &str) -> Option<String> {
         self.values(name).next()
     }
 
-    /// The same of every field of that name, in order.
+    /// As [`Self::value`], for every field with this name in order.
     pub fn values(&self, name: &str) -> impl Iterator<Item = String> {
         self.fields().filter(move |field| field.is_named(name)).map(Field::unfolded)
     }
 
-    /// How many fields of that name there are.
+    /// How many fields have this name.
     pub fn count(&self, name: &str) -> usize {
         self.fields().filter(|field| field.is_named(name)).count()
     }
 
-    /// The header section without the fields of these names: borrowed slices of it, in order, none of them empty.
-    /// `X-Foo :` (a blank before the colon, RFC 5322 4.5) is the same name.
+    /// Returns the header section without the fields of these names, as non-empty slices in order. `X-Foo :` (a blank
+    /// before the colon, RFC 5322 4.5) is the same name.
     pub fn without(&self, names: &[&str]) -> Vec<&[u8]> {
         let mut kept = Vec::new();
         let (mut begin, mut end) = (0, 0);
@@ -141,7 +143,7 @@ impl Header {
         kept
     }
 
-    /// The fields, and whatever stands between them as if it were one, without a gap.
+    /// The fields, without gaps: what is between them is returned as if it were a field.
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         let mut rest = &self.octets[..];
         std::iter::from_fn(move || {
@@ -156,13 +158,13 @@ impl Header {
     }
 }
 
-/// The length of the first line with its LF. A bare LF, which only BODY=BINARYMIME lets through, ends a line too: what
-/// the next server may take for a field of ours is dropped.
+/// Returns the length of the first line with its LF. A bare LF, which only BODY=BINARYMIME lets through, ends a line
+/// too, so that what the next server might take for a field of ours is dropped.
 fn line_length(octets: &[u8]) -> usize {
     memchr(b'\n', octets).map_or(octets.len(), |lf| lf + 1)
 }
 
-/// A field with its continuation lines; or a line that is none.
+/// A field with its continuation lines, or a line that is not a field.
 #[derive(Clone, Copy)]
 struct Field<'a>(&'a [u8]);
 
@@ -172,14 +174,14 @@ impl<'a> Field<'a> {
     }
 
     fn is_named(self, name: &str) -> bool {
-        // Nearly all fields have another name: seen without looking for the colon.
+        // Nearly all fields have another name, which shows without looking for the colon.
         let Some((front, rest)) = self.0.split_at_checked(name.len()) else { return false };
         front.eq_ignore_ascii_case(name.as_bytes())
             && rest.iter().find(|octet| !octet.is_ascii_whitespace()) == Some(&b':')
     }
 
     fn unfolded(self) -> String {
-        // RFC 5322 2.2.3: unfolding takes the CRLF off and leaves the blank behind it.
+        // RFC 5322 2.2.3: unfolding removes the CRLF and keeps the blank after it.
         let value = self.value();
         let end = value.iter().rposition(|octet| !matches!(octet, b'\r' | b'\n')).map_or(0, |at| at + 1);
         let line = &value[..end];

@@ -1,45 +1,45 @@
-//! Octets to command lines. CRLF alone ends a line (RFC 5321 2.3.8).
+//! Splits octets into command lines. Only CRLF ends a line (RFC 5321 2.3.8).
 //!
-//! A line with a bare CR, a bare LF or a NUL in it is one faulty line up to its CRLF, never two. An over-long line is
-//! dropped as it comes, so that nobody can make the buffer grow.
+//! A line with a bare CR, a bare LF or a NUL is one faulty line up to its CRLF, never two. An over-long line is dropped
+//! as it comes, so that nobody can make the buffer grow.
 
 use memchr::{memchr_iter, memchr3};
 
-/// What stands at the front of the buffered octets.
+/// What is at the front of the buffered octets.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// No whole line yet; `consumed` octets are of no further use (the inside of an over-long line).
+    /// No complete line yet; `consumed` octets can be dropped (the inside of an over-long line).
     Incomplete {
-        /// Octets to drop from the front.
+        /// The octets to drop from the front.
         consumed: usize,
     },
     /// A line, without its CRLF.
     Line {
-        /// The line.
+        /// The line's octets.
         line: &'a [u8],
-        /// Octets to drop from the front.
+        /// The octets to drop from the front.
         consumed: usize,
     },
     /// The end of a line that was longer than the limit; its octets are gone.
     TooLong {
-        /// Octets to drop from the front.
+        /// The octets to drop from the front.
         consumed: usize,
     },
-    /// The end of a line with a bare CR, a bare LF or a NUL in it.
+    /// The end of a line that contains a bare CR, a bare LF or a NUL.
     Faulty {
-        /// Octets to drop from the front.
+        /// The octets to drop from the front.
         consumed: usize,
     },
 }
 
-/// Cuts lines. Remembers only whether it is inside a line that is too long.
+/// Splits lines. Remembers only whether it is inside an over-long line.
 #[derive(Debug, Default)]
 pub struct Framer {
     overflowing: bool,
 }
 
 impl Framer {
-    /// Looks at the front of `buffered`; a line may have `limit` octets with its CRLF.
+    /// Examines the front of `buffered`; a line may have `limit` octets including its CRLF.
     pub fn frame<'a>(&mut self, buffered: &'a [u8], limit: usize) -> Frame<'a> {
         let Some(end) = find_crlf(buffered) else { return self.incomplete(buffered, limit) };
         let consumed = end + 2;
@@ -63,13 +63,13 @@ impl Framer {
         Frame::Incomplete { consumed: buffered.len() - half }
     }
 
-    /// Whether octets of an unfinished over-long line were dropped already.
+    /// Whether octets of an unfinished over-long line have been dropped.
     pub fn is_overflowing(&self) -> bool {
         self.overflowing
     }
 }
 
-/// Where the first CRLF begins.
+/// Returns where the first CRLF begins.
 fn find_crlf(octets: &[u8]) -> Option<usize> {
     memchr_iter(b'\n', octets).filter_map(|lf| lf.checked_sub(1)).find(|&cr| octets[cr] == b'\r')
 }
@@ -86,7 +86,7 @@ mod tests {
         Faulty,
     }
 
-    /// Feeds `pieces` one after the other; what is left over comes back too.
+    /// Feeds the pieces in order; returns the events and what is left over.
     fn run(pieces: &[&[u8]], limit: usize) -> (Vec<Event>, Vec<u8>) {
         let mut framer = Framer::default();
         let (mut events, mut buffer) = (Vec::new(), Vec::new());

@@ -1,49 +1,49 @@
-//! Mail data: where it ends, what must not be in it, dot-stuffing (RFC 5321 4.5.2), and its opposite.
+//! Mail data: where it ends, what it must not contain, dot-stuffing (RFC 5321 4.5.2) and unstuffing.
 //!
-//! Only CRLF.CRLF ends mail data. A bare CR, a bare LF or a NUL makes the message one that is never relayed: what one
-//! server takes for an end and the next does not is how messages are smuggled. Lines may have any length.
+//! Only CRLF.CRLF ends mail data. A message with a bare CR, a bare LF or a NUL is never relayed: an end of data that
+//! one server recognises and the next does not is how messages are smuggled. Lines may have any length.
 //!
-//! A scanner never copies: it says how much of the buffer is mail data in wire form and where in it the stuffed dots
-//! are. What may yet turn out to be the end (CR, `.`, `.` CR) it leaves unconsumed in the caller's buffer.
+//! The scanner never copies: it reports how much of the buffer is mail data in wire form, and where the stuffed dots
+//! are. What may turn out to be the end (CR, `.`, `.` CR) stays unconsumed in the caller's buffer.
 
 use std::sync::LazyLock;
 
 use memchr::memchr3;
 use memchr::memmem::Finder;
 
-/// Built once: that costs as much as a search.
+/// Built once: building it costs as much as a search.
 static LINE_DOT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n."));
 static LF_DOT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\n."));
 
 /// Why a message cannot be relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// CR without LF.
+    /// A CR without LF.
     #[error("a bare CR")]
     BareCr,
-    /// LF without CR.
+    /// A LF without CR.
     #[error("a bare LF")]
     BareLf,
-    /// NUL.
+    /// A NUL.
     #[error("a NUL")]
     Nul,
 }
 
-/// What one look at the buffered octets found.
+/// The result of scanning the buffered octets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// This many octets at the front are mail data in wire form (still dot-stuffed), terminator left out.
+    /// The number of octets at the front that are mail data in wire form (still dot-stuffed), without the terminator.
     pub wire: usize,
-    /// Octets to drop from the front; with the terminator where it was found.
+    /// The octets to drop from the front, including the terminator if it was found.
     pub consumed: usize,
-    /// Offsets into the wire octets of dots that stuffing added, ascending.
+    /// Offsets in the wire octets of the dots added by stuffing, ascending.
     pub stuffed: Vec<usize>,
     /// Whether the end of the mail data was found.
     pub ended: bool,
 }
 
 impl Scan {
-    /// The content (unstuffed) as slices of `input`, which must be what was scanned. No slice is empty.
+    /// Returns the content (unstuffed) as non-empty slices of `input`, which must be what was scanned.
     pub fn content<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let mut begin = 0;
         let ends = self.stuffed.iter().copied().chain([self.wire]);
@@ -58,7 +58,7 @@ impl Scan {
 /// Scans what follows DATA.
 #[derive(Debug)]
 pub struct DotScanner {
-    /// Whether a dot that comes next would begin a line: after CRLF, or as the first octet of all.
+    /// Whether a dot coming next would begin a line: after CRLF, or as the very first octet.
     at_line_start: bool,
     tolerates_bare_lf: bool,
     fault: Option<Fault>,
@@ -71,25 +71,27 @@ impl Default for DotScanner {
 }
 
 impl DotScanner {
-    /// Before the first octet.
+    /// Starts before the first octet.
     pub const fn new() -> Self {
         Self { at_line_start: true, tolerates_bare_lf: false, fault: None }
     }
 
-    /// Before the first octet, for content whose bare LFs will be mended: they are no fault, begin no line, and end nothing.
+    /// Starts before the first octet of content whose bare LFs will be mended: they are no fault, begin no line and end
+    /// nothing.
     pub const fn tolerating_bare_lf() -> Self {
         Self { tolerates_bare_lf: true, ..Self::new() }
     }
 
-    /// Looks at `input`: all octets not yet consumed, in order. After a fault it goes on to look for the end.
+    /// Scans `input`, which has all octets not yet consumed. After a fault it still looks for the end.
     ///
-    /// Nothing is consumed from an empty `input`, and from one that holds just what cannot be decided yet.
+    /// Consumes nothing if `input` is empty or consists only of what cannot be decided yet.
     pub fn scan(&mut self, input: &[u8]) -> Scan {
-        // Nearly all content is sound: then nothing but a dot behind CRLF is of interest, and its lines need not be gone through.
+        // Nearly all content is sound: then only a dot after CRLF matters, and there is no need to go through its
+        // lines.
         if is_sound(input) { self.scan_by(input, next_dot) } else { self.scan_by(input, next_newline) }
     }
 
-    /// `next`: where to look next, behind octets that change nothing; `None`: nowhere.
+    /// `next` finds the next octet of interest; `None` if there is none.
     fn scan_by(&mut self, input: &[u8], next: impl Fn(&[u8]) -> Option<usize>) -> Scan {
         let mut stuffed = Vec::new();
         let mut position = 0;
@@ -129,15 +131,15 @@ impl DotScanner {
         Scan { wire: position, consumed: position, stuffed, ended: false }
     }
 
-    /// The first fault so far. A message with one must not be relayed.
+    /// Returns the first fault so far. A message with a fault must not be relayed.
     pub const fn fault(&self) -> Option<Fault> {
         self.fault
     }
 }
 
-/// Each CR is followed by LF, each LF by CR preceded, and there is no NUL; of a CR at the end that is open.
+/// Whether every CR is followed by LF, every LF preceded by CR, and there is no NUL; a CR at the end is left open.
 fn is_sound(input: &[u8]) -> bool {
-    /// Looked at without a branch, so that the compiler can do sixteen at a time; a fault ends it early.
+    /// Octets examined without a branch, so that the compiler can vectorise; a fault ends the search early.
     const BLOCK: usize = 1024;
     let Some(behind) = input.get(1..) else { return true };
     let pairs = input.chunks(BLOCK).zip(behind.chunks(BLOCK));
@@ -154,12 +156,12 @@ fn is_sound(input: &[u8]) -> bool {
     sound
 }
 
-/// Where the next octet stands that may be a fault or a line's end.
+/// Finds the next octet that may be a fault or the end of a line.
 fn next_newline(rest: &[u8]) -> Option<usize> {
     memchr3(b'\r', b'\n', 0, rest)
 }
 
-/// In sound content: where the next CRLF stands that a dot follows, or with which the content so far ends.
+/// Finds the next CRLF in sound content that is followed by a dot or ends the content so far.
 fn next_dot(rest: &[u8]) -> Option<usize> {
     LINE_DOT.find(rest).or(match rest {
         [before @ .., b'\r', b'\n'] | [before @ .., b'\r'] => Some(before.len()),
@@ -175,7 +177,7 @@ const fn fault_of(octet: u8) -> Fault {
     }
 }
 
-/// Checks content that came by BDAT (where the length, not a dot, ends it) for the same faults, over any splits.
+/// Checks content that came by BDAT (ended by its length, not by a dot) for the same faults, however it is split.
 #[derive(Debug, Default)]
 pub struct ContentChecker {
     after_cr: bool,
@@ -184,12 +186,12 @@ pub struct ContentChecker {
 }
 
 impl ContentChecker {
-    /// For content whose bare LFs will be mended.
+    /// Checks content whose bare LFs will be mended.
     pub fn tolerating_bare_lf() -> Self {
         Self { tolerates_bare_lf: true, ..Self::default() }
     }
 
-    /// Looks at the next octets.
+    /// Checks the next octets.
     pub fn check(&mut self, octets: &[u8]) {
         if self.fault.is_some() || octets.is_empty() {
             return;
@@ -218,24 +220,24 @@ impl ContentChecker {
         }
     }
 
-    /// The first fault, whatever follows.
+    /// Returns the first fault, whatever follows.
     pub fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
-    /// The first fault, where no octet follows any more (a CR at the very end is bare).
+    /// Returns the first fault once nothing follows (a CR at the very end is bare).
     pub fn finish(&self) -> Option<Fault> {
         self.fault.or_else(|| self.after_cr.then_some(Fault::BareCr))
     }
 }
 
-/// Dot-stuffs content for DATA, over any splits, and writes the terminator.
+/// Dot-stuffs content for DATA, however it is split, and writes the terminator.
 #[derive(Debug)]
 pub struct DotStuffer {
     position: Position,
 }
 
-/// Where in a line the next octet will stand.
+/// The position in a line of the next octet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     Start,
@@ -250,12 +252,12 @@ impl Default for DotStuffer {
 }
 
 impl DotStuffer {
-    /// Before the first octet.
+    /// Starts before the first octet.
     pub const fn new() -> Self {
         Self { position: Position::Start }
     }
 
-    /// Appends `content` to `out`, stuffed.
+    /// Appends `content`, stuffed, to `out`.
     pub fn stuff(&mut self, content: &[u8], out: &mut Vec<u8>) {
         let Some(last) = content.len().checked_sub(1) else { return };
         out.reserve(content.len());
@@ -267,7 +269,7 @@ impl DotStuffer {
             None => self.position == Position::AfterCr,
         };
         let mut copied = 0;
-        // Not each line's end: what is sought is rare.
+        // A LF with a dot after it is rarer than a LF.
         for lf in LF_DOT.find_iter(content) {
             if follows_cr(lf) {
                 out.extend_from_slice(&content[copied..=lf]);
@@ -283,7 +285,7 @@ impl DotStuffer {
         };
     }
 
-    /// Appends the terminator: `.CRLF` where the content ended with CRLF or is empty, else `CRLF.CRLF`.
+    /// Appends the terminator: `.CRLF` if the content is empty or ended with CRLF, else `CRLF.CRLF`.
     pub fn finish(self, out: &mut Vec<u8>) {
         if self.position != Position::Start {
             out.extend_from_slice(b"\r\n");
@@ -328,7 +330,7 @@ mod tests {
         outcome
     }
 
-    /// `octets` cut at the `cuts`.
+    /// Cuts `octets` at the `cuts`.
     fn pieces<'a>(octets: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(octets.len() + 1)).collect();
         cuts.extend([0, octets.len()]);
@@ -389,7 +391,8 @@ mod tests {
 
     #[test]
     fn smuggling() {
-        // What some server has taken for an end of the data. None is one, each is a fault (CVE-2023-51764 and its kin).
+        // What some server has taken for an end of data: each is a fault and none is an end (CVE-2023-51764 and its
+        // kin).
         for (fake, fault) in [
             ("\n.\n", Fault::BareLf),
             ("\n.\r\n", Fault::BareLf),
@@ -416,7 +419,7 @@ mod tests {
                 assert_eq!(outcome.fault, Some(fault), "{input:?}");
             }
         }
-        // Dots that are just dots.
+        // Dots without any meaning.
         for input in ["a.\r\nb\r\n", "a .\r\n", "\r\n .\r\n", "\r\n..\r\n", "\r\n.a\r\n", "\r\n. \r\n"] {
             let outcome = scan(&[input.as_bytes()]);
             assert!(!outcome.ended && outcome.fault.is_none() && outcome.left.is_empty(), "{input:?}");
@@ -470,7 +473,7 @@ mod tests {
             let mut scanner = DotScanner::tolerating_bare_lf();
             let input = format!("{content}\r\n.\r\nNOOP\r\n");
             let scan = scanner.scan(input.as_bytes());
-            // CRLF.CRLF alone is the end all the same.
+            // Only CRLF.CRLF is the end, all the same.
             assert_eq!((scan.ended, input.len() - scan.consumed), (true, "NOOP\r\n".len()), "{content:?}");
             assert_eq!(scanner.fault(), fault, "{content:?}");
         }
@@ -480,8 +483,9 @@ mod tests {
         assert!(!scan.ended && scan.stuffed == [12], "{scan:?}");
     }
 
-    /// RFC 5321 4.5.2 speaks of lines as they are transferred: CRLF alone ends one, also where a bare LF will be mended. So a dot behind
-    /// a bare LF is content: a sender that writes bare LFs and stuffs dots gets one too many, and none gets one too few.
+    /// RFC 5321 4.5.2 speaks of lines as transferred: only CRLF ends one, even if bare LFs will be mended. So a dot
+    /// after a bare LF is content: a sender that writes bare LFs and stuffs dots gets one too many, and nobody gets one
+    /// too few.
     #[test]
     fn dots_behind_a_bare_lf_that_is_mended() {
         for (input, mended, wire) in [
@@ -489,7 +493,7 @@ mod tests {
             ("a\n..\nb\r\n.\r\n", "a\r\n..\r\nb\r\n", "a\r\n...\r\nb\r\n.\r\n"),
             ("a\n.\r\n.\r\n", "a\r\n.\r\n", "a\r\n..\r\n.\r\n"),
             ("a\n.\n.\r\nb\r\n.\r\n", "a\r\n.\r\n.\r\nb\r\n", "a\r\n..\r\n..\r\nb\r\n.\r\n"),
-            // A line that begins with a dot and goes on with a LF.
+            // A line that begins with a dot and continues with a LF.
             ("a\r\n.\nb\r\n.\r\n", "a\r\n\r\nb\r\n", "a\r\n\r\nb\r\n.\r\n"),
             (".\n.\r\n\r\n.\r\n", "\r\n.\r\n\r\n", "\r\n..\r\n\r\n.\r\n"),
         ] {
@@ -537,7 +541,7 @@ mod tests {
             prop_assert_eq!(scan(&pieces(&input, &cuts)), scan(&[&input]));
         }
 
-        /// What is sound is looked at less closely, to the same end; also over the bounds of blocks.
+        /// Sound content is examined less closely, with the same result; also across the bounds of blocks.
         #[test]
         fn a_quick_look_sees_the_same(input in anything(), filler in 0..2_100_usize, start: bool) {
             let input = [&b"x".repeat(filler)[..], &input, &b"y".repeat(filler % 7)].concat();
@@ -546,7 +550,7 @@ mod tests {
             let scan = quick.scan(&input);
             prop_assert_eq!(&scan, &close.scan_by(&input, next_newline));
             prop_assert_eq!(quick.fault(), close.fault());
-            // What a CR at the end will make of it is seen when its successor is.
+            // A CR at the end is judged when the next octet is seen.
             if input.get(scan.consumed) != Some(&b'\r') {
                 prop_assert_eq!(quick.at_line_start, close.at_line_start);
             }
@@ -558,7 +562,7 @@ mod tests {
             let expected = framed.windows(5).position(|window| window == b"\r\n.\r\n").map(|at| at + 3);
             let outcome = scan(&[&input]);
             prop_assert_eq!(outcome.ended.then(|| input.len() - outcome.left.len()), expected);
-            // Passed on as it is, it cannot end earlier for the upstream either.
+            // Passed on unchanged, it cannot end earlier for the upstream either.
             let wire = [&outcome.wire[..], b".\r\n"].concat();
             if outcome.ended {
                 prop_assert_eq!(scan(&[&wire]).left, b"");

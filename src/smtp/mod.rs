@@ -1,7 +1,7 @@
-//! The words of the protocol, pure: no sockets, no state of a conversation, no policy.
+//! The words of the protocol, pure: no sockets, no conversation state, no policy.
 //!
-//! Bytes to values and back, strictly by the grammar of RFC 5321 and 6531 and of its extensions. Whatever is
-//! forwarded is forwarded as it was written, so the values keep the text and never normalise it.
+//! Octets to values and back, strictly by the grammar of RFC 5321, 6531 and their extensions. Values are forwarded as
+//! they were written, so they keep the text and never normalise it.
 
 pub mod command;
 pub mod encoded_word;

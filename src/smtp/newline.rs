@@ -1,11 +1,11 @@
-//! Bare LF to CRLF, for senders that do not know better: printers, scripts.
+//! Turns bare LF into CRLF, for senders that do not know better: printers, scripts.
 //!
-//! A LF becomes CRLF where no CR stands before it; nothing else changes. So what comes out has no bare LF, and what was an end
-//! of data before is not looked for again. RFC 5321 2.3.8 (which forbids what this mends).
+//! A LF without a CR before it becomes CRLF; nothing else changes. The result has no bare LF, and an end of data is not
+//! looked for again in it. RFC 5321 2.3.8 (which forbids what this mends).
 
 use memchr::memchr_iter;
 
-/// Mends newlines, over any splits.
+/// Mends newlines, however the content is split.
 #[derive(Debug, Default)]
 pub struct Normalizer {
     after_cr: bool,

@@ -1,8 +1,8 @@
 //! The parameters of MAIL and RCPT that Gatepost knows: typed, and written back as they came.
 //!
-//! SIZE (RFC 1870), BODY (6152, 3030), SMTPUTF8 (6531), RET, ENVID, NOTIFY, ORCPT (3461), AUTH (4954: parsed and
-//! never passed on), REQUIRETLS (8689), BY (2852), HOLDFOR, HOLDUNTIL (4865), MT-PRIORITY (6710). xtext is checked and
-//! kept encoded.
+//! SIZE (RFC 1870), BODY (6152, 3030), SMTPUTF8 (6531), RET, ENVID, NOTIFY, ORCPT (3461), AUTH (4954: parsed and never
+//! passed on), REQUIRETLS (8689), BY (2852), HOLDFOR, HOLDUNTIL (4865), MT-PRIORITY (6710). xtext is checked and kept
+//! encoded.
 
 use std::fmt;
 use std::io::Write as _;
@@ -13,9 +13,9 @@ use super::grammar::Upper;
 use super::{CommandError, Extensions, further, grammar, xtext};
 use crate::clock::Timestamp;
 
-/// The longest ENVID, in characters once decoded (RFC 3461 4.4).
+/// The longest decoded ENVID, in characters (RFC 3461 4.4).
 const MAX_ENVID: usize = 100;
-/// The longest ORCPT, in characters as written (RFC 3461 4.2).
+/// The longest ORCPT as written, in characters (RFC 3461 4.2).
 const MAX_ORCPT: usize = 500;
 /// The most digits of a SIZE (RFC 1870 3).
 const MAX_SIZE_DIGITS: usize = 20;
@@ -38,9 +38,9 @@ pub enum Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Ret {
-    /// The whole message comes back.
+    /// Return the whole message.
     Full,
-    /// The header alone.
+    /// Return only the header.
     Hdrs,
 }
 
@@ -59,7 +59,7 @@ pub struct Notify {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MailParameters {
-    /// `SIZE=`, octets.
+    /// `SIZE=`, in octets.
     pub size: Option<u64>,
     /// `BODY=`
     pub body: Option<Body>,
@@ -67,17 +67,17 @@ pub struct MailParameters {
     pub smtputf8: bool,
     /// `RET=`
     pub ret: Option<Ret>,
-    /// `ENVID=`, xtext as it was written.
+    /// `ENVID=`, in xtext as written.
     pub envid: Option<String>,
     /// `REQUIRETLS`
     pub require_tls: bool,
-    /// `BY=`, as it was written; see [`Self::after`].
+    /// `BY=`, as written; see [`Self::after`].
     pub by: Option<String>,
-    /// `HOLDFOR=`, as it was written; see [`Self::after`].
+    /// `HOLDFOR=`, as written; see [`Self::after`].
     pub hold_for: Option<String>,
-    /// `HOLDUNTIL=`, as it was written; never beside `HOLDFOR=`.
+    /// `HOLDUNTIL=`, as written; never together with `HOLDFOR=`.
     pub hold_until: Option<String>,
-    /// `MT-PRIORITY=`, as it was written.
+    /// `MT-PRIORITY=`, as written.
     pub mt_priority: Option<String>,
 }
 
@@ -87,11 +87,11 @@ pub struct MailParameters {
 pub struct RcptParameters {
     /// `NOTIFY=`
     pub notify: Option<Notify>,
-    /// `ORCPT=`, type and xtext as they were written.
+    /// `ORCPT=`, type and xtext as written.
     pub orcpt: Option<String>,
 }
 
-/// As it is written after `BODY=`.
+/// As written after `BODY=`.
 impl fmt::Display for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -102,7 +102,7 @@ impl fmt::Display for Body {
     }
 }
 
-/// As it is written after `RET=`.
+/// As written after `RET=`.
 impl fmt::Display for Ret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -112,7 +112,7 @@ impl fmt::Display for Ret {
     }
 }
 
-/// As it is written after `NOTIFY=`.
+/// As written after `NOTIFY=`.
 impl fmt::Display for Notify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
@@ -126,7 +126,7 @@ impl fmt::Display for Notify {
 }
 
 impl MailParameters {
-    /// Reads what follows the path: nothing, or a blank and parameters.
+    /// Parses what follows the path: nothing, or a blank and parameters.
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let mut parameters = Self::default();
         let (mut smtputf8, mut require_tls, mut auth) = (None, None, None);
@@ -140,7 +140,7 @@ impl MailParameters {
                 "AUTH" => once(&mut auth, "AUTH", value.and_then(submitter))?,
                 "REQUIRETLS" => once(&mut require_tls, "REQUIRETLS", value.is_none().then_some(()))?,
                 "BY" => once(&mut parameters.by, "BY", value.and_then(further::by))?,
-                // RFC 4865 3: the one or the other.
+                // RFC 4865 3: one or the other.
                 "HOLDFOR" if parameters.hold_until.is_none() => {
                     once(&mut parameters.hold_for, "HOLDFOR", value.and_then(further::hold_for))?;
                 }
@@ -161,7 +161,8 @@ impl MailParameters {
         Ok(parameters)
     }
 
-    /// What they are when the message has been here for so many seconds; `None`: it was to be returned by now (BY, mode R).
+    /// Returns the parameters after the message has been here for `elapsed` seconds; `None` if it should have been
+    /// returned by now (BY, mode R).
     pub fn after(&self, elapsed: u64) -> Option<Self> {
         let by = match &self.by {
             Some(by) => Some(further::by_after(by, elapsed)?),
@@ -171,24 +172,24 @@ impl MailParameters {
         Some(Self { by, hold_for, ..self.clone() })
     }
 
-    /// A HOLDUNTIL that has passed holds nothing up, and is not passed on (RFC 4865 4): an upstream would refuse it, and with it the
-    /// message.
+    /// Drops a HOLDUNTIL that has passed. It has no effect and is not passed on (RFC 4865 4): an upstream would refuse
+    /// it, and the message with it.
     pub fn forget_the_past(&mut self, now: Timestamp) {
         let passed = |until: &String| further::moment(until).is_some_and(|until| until <= now);
         self.hold_until = self.hold_until.take().filter(|until| !passed(until));
     }
 
-    /// Within how many seconds BY has the message returned, if it does.
+    /// Returns the seconds within which BY wants the message returned, if it does.
     pub fn by_returns_within(&self) -> Option<u32> {
         further::returns_within(self.by.as_ref()?)
     }
 
-    /// HOLDFOR, in seconds.
+    /// Returns HOLDFOR in seconds.
     pub fn hold_seconds(&self) -> Option<u32> {
         self.hold_for.as_ref()?.parse().ok()
     }
 
-    /// The first extension that is needed to pass all of them on and that `upstream` has not.
+    /// Returns the first extension that `upstream` lacks for these parameters.
     pub fn missing_extension(&self, upstream: &Extensions) -> Option<&'static str> {
         let binary = self.body == Some(Body::BinaryMime);
         let holds = self.hold_for.is_some() || self.hold_until.is_some();
@@ -207,13 +208,13 @@ impl MailParameters {
         needed.into_iter().find_map(|(missing, name)| missing.then_some(name))
     }
 
-    /// Appends those that `upstream` knows, each with a blank in front.
+    /// Appends the parameters that `upstream` knows, each preceded by a blank.
     pub(super) fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
         if let Some(size) = self.size.filter(|_| upstream.size.is_some()) {
             append(out, format_args!(" SIZE={size}"));
         }
         let body_known = |body: &Body| match body {
-            // 7BIT is what holds without BODY (RFC 6152 3), so that leaving it out loses nothing.
+            // 7BIT is the default (RFC 6152 3), so that leaving it out loses nothing.
             Body::SevenBit | Body::EightBitMime => upstream.eight_bit_mime,
             Body::BinaryMime => upstream.binary_mime && upstream.chunking,
         };
@@ -286,7 +287,7 @@ impl RcptParameters {
     }
 }
 
-/// `keyword` or `keyword=value` each.
+/// Splits the list into `keyword` and `keyword=value`.
 fn keywords(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     text.split(' ').filter(|word| !word.is_empty()).map(|word| match word.split_once('=') {
         Some((keyword, value)) => (keyword, Some(value)),
@@ -294,7 +295,7 @@ fn keywords(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     })
 }
 
-/// Sets what was not set yet.
+/// Sets a parameter that must not be set yet.
 fn once<T>(slot: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), CommandError> {
     match (&slot, value) {
         (None, Some(value)) => {
@@ -305,7 +306,7 @@ fn once<T>(slot: &mut Option<T>, name: &'static str, value: Option<T>) -> Result
     }
 }
 
-/// More than an u64 holds is more than any limit: the largest.
+/// A number too large for u64 exceeds any limit: the maximum stands for it.
 fn size(text: &str) -> Option<u64> {
     let digits =
         matches!(text.len(), 1..=MAX_SIZE_DIGITS) && text.bytes().all(|octet| octet.is_ascii_digit());
@@ -355,7 +356,7 @@ fn envid(text: &str) -> Option<String> {
 fn orcpt(text: &str) -> Option<String> {
     let (kind, address) = text.split_once(';')?;
     let valid = if kind.eq_ignore_ascii_case("utf-8") {
-        // RFC 6533 3: UTF-8 as it is, or ASCII with \x{...}; the blanks and controls are out already.
+        // RFC 6533 3: plain UTF-8, or ASCII with \x{...}; blanks and controls have been excluded.
         !address.contains(['+', '='])
     } else {
         // Decoded it goes into DSNs, where a CRLF would begin a field of the sender's choice.
@@ -365,7 +366,7 @@ fn orcpt(text: &str) -> Option<String> {
         .then(|| text.to_owned())
 }
 
-/// `AUTH=`: a mailbox in xtext, or `<>`. Whom we relay for is ours to say, so that it is dropped (RFC 4954 5).
+/// `AUTH=`: a mailbox in xtext, or `<>`. On whose behalf we relay is for us to say, so it is dropped (RFC 4954 5).
 fn submitter(text: &str) -> Option<()> {
     (!text.is_empty() && (text == "<>" || xtext::decode(text).is_some())).then_some(())
 }

@@ -1,7 +1,7 @@
 //! Mailboxes and paths of RFC 5321 4.1.2, with the UTF-8 of RFC 6531 3.3.
 //!
-//! A mailbox keeps its text as it was written: quoting and case travel upstream unchanged, since taking the quotes
-//! off and putting them back is how parameters get injected. A source route is parsed and dropped (RFC 5321 C).
+//! A mailbox keeps its text as written: quoting and case travel upstream unchanged, since removing quotes and putting
+//! them back is how parameters get injected. A source route is parsed and dropped (RFC 5321 C).
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,58 +12,58 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::grammar;
 
-/// The longest path, in octets, brackets included (RFC 5321 4.5.3.1.3).
+/// The longest path in octets, brackets included (RFC 5321 4.5.3.1.3).
 ///
-/// The 64 octets of a local-part (4.5.3.1.1) are what a server must take at least; more is in honest use (reply
-/// tokens, VERP, SRS), and 4.5.3.1 asks for no limits where none are needed, so the path's limit alone holds.
+/// The 64 octets of a local-part (4.5.3.1.1) are the least that a server must accept; honest addresses have more (reply
+/// tokens, VERP, SRS), and 4.5.3.1 asks for no unnecessary limits, so only the limit of the path applies.
 pub const MAX_PATH: usize = 256;
 
-/// `local-part@domain` or `local-part@[address literal]`, checked and kept verbatim, without angle brackets. Cheap to clone:
-/// the question, its answer and the transactions on both sides hold the same recipient.
+/// `local-part@domain` or `local-part@[address literal]`, checked and kept verbatim, without angle brackets. Cheap to
+/// clone: the question, its answer and the transactions on both sides share the same recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
     text: Arc<str>,
-    /// Where in `text` the separating `@` stands.
+    /// The offset of the separating `@` in `text`.
     at: usize,
 }
 
-/// What follows `MAIL FROM:`.
+/// The path after `MAIL FROM:`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ReversePath {
-    /// `<>`: the sender of DSNs, to whom nothing is ever returned.
+    /// `<>`: the sender of DSNs; nothing is ever returned to it.
     Null,
     /// A mailbox.
     Mailbox(Mailbox),
 }
 
-/// What follows `RCPT TO:`.
+/// The path after `RCPT TO:`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ForwardPath {
-    /// `<postmaster>` without a domain, in the letters that the client wrote (RFC 5321 4.5.1).
+    /// `<postmaster>` without a domain, in the client's spelling (RFC 5321 4.5.1).
     Postmaster(Box<str>),
     /// A mailbox.
     Mailbox(Mailbox),
 }
 
-/// Why a path is none.
+/// Why a text is not a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// No `<` and `>` around it.
+    /// There is no `<` and `>` around it.
     #[error("a path stands in angle brackets")]
     NoBrackets,
-    /// No `@` in it (and it is not `<postmaster>`).
+    /// It has no `@` (and is not `<postmaster>`).
     #[error("an address has an @")]
     NoDomain,
-    /// An `@`, but not the grammar of RFC 5321 4.1.2 and RFC 6531 3.3.
+    /// It has an `@`, but breaks the grammar of RFC 5321 4.1.2 and RFC 6531 3.3.
     #[error("no mailbox of RFC 5321")]
     Syntax,
-    /// Over [`MAX_PATH`].
+    /// It is over [`MAX_PATH`].
     #[error("longer than RFC 5321 4.5.3.1 allows")]
     TooLong,
 }
 
 impl Mailbox {
-    /// Reads a bare `local-part@domain`.
+    /// Parses a bare `local-part@domain`.
     ///
     /// # Errors
     /// See [`PathError`]; never [`PathError::NoBrackets`].
@@ -81,12 +81,12 @@ impl Mailbox {
         Ok(Self { text: text.into(), at })
     }
 
-    /// Reads what stands between the brackets of a path; a source route is dropped.
+    /// Parses the content of a path's brackets; a source route is dropped.
     fn parse_routed(text: &str) -> Result<Self, PathError> {
         if !text.starts_with('@') {
             return Self::parse(text);
         }
-        // A-d-l = At-domain *( "," At-domain ); no Domain has a colon, so that the first one ends it.
+        // A-d-l = At-domain *( "," At-domain ); no Domain has a colon, so the first one ends the route.
         let (route, mailbox) = text.split_once(':').ok_or(PathError::Syntax)?;
         let is_at_domain = |hop: &str| hop.strip_prefix('@').is_some_and(grammar::is_domain);
         if !route.split(',').all(is_at_domain) || !mailbox.contains('@') {
@@ -95,17 +95,17 @@ impl Mailbox {
         Self::parse(mailbox)
     }
 
-    /// As it was written.
+    /// Returns the mailbox as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What stands before the separating `@`, quotes included.
+    /// Returns the part before the separating `@`, quotes included.
     pub fn local_part(&self) -> &str {
         &self.text[..self.at]
     }
 
-    /// What stands behind it, brackets of a literal included.
+    /// Returns the part after the `@`, brackets of a literal included.
     pub fn domain(&self) -> &str {
         &self.text[self.at + 1..]
     }
@@ -116,13 +116,13 @@ impl Mailbox {
     }
 }
 
-/// Splits `<path>rest` into `path` and `rest`. The path ends at the first `>` that no quoted string holds.
+/// Splits `<path>rest` into `path` and `rest`. The path ends at the first `>` outside a quoted string.
 ///
 /// # Errors
-/// [`PathError::NoBrackets`] alone.
+/// Only [`PathError::NoBrackets`].
 pub(super) fn split_brackets(text: &str) -> Result<(&str, &str), PathError> {
     let inner = text.strip_prefix('<').ok_or(PathError::NoBrackets)?;
-    // Quotes that do not pair hide the bracket; then the first one of all is the end of what is no path anyway.
+    // With unpaired quotes no bracket counts; then the first one ends what is malformed anyway.
     let end = unquoted_bracket(inner).or_else(|| inner.find('>')).ok_or(PathError::NoBrackets)?;
     Ok((&inner[..end], &inner[end + 1..]))
 }
@@ -149,7 +149,7 @@ fn unquoted_bracket(text: &str) -> Option<usize> {
 }
 
 impl ReversePath {
-    /// Reads what stands between the brackets; a source route is dropped.
+    /// Parses the content of the brackets; a source route is dropped.
     ///
     /// # Errors
     /// See [`PathError`]; never [`PathError::NoBrackets`].
@@ -162,7 +162,7 @@ impl ReversePath {
         self.as_str().is_ascii()
     }
 
-    /// The address without brackets; `""` for the null reverse-path.
+    /// Returns the address without brackets; `""` for the null reverse-path.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Null => "",
@@ -172,10 +172,10 @@ impl ReversePath {
 }
 
 impl ForwardPath {
-    /// Reads what stands between the brackets; a source route is dropped.
+    /// Parses the content of the brackets; a source route is dropped.
     ///
     /// # Errors
-    /// See [`PathError`]; never [`PathError::NoBrackets`]. All but [`PathError::NoDomain`] have an `@` in them.
+    /// See [`PathError`]; never [`PathError::NoBrackets`]. Only with [`PathError::NoDomain`] does the text have no `@`.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         if text.eq_ignore_ascii_case("postmaster") {
             return Ok(Self::Postmaster(text.into()));
@@ -188,7 +188,7 @@ impl ForwardPath {
         self.as_str().is_ascii()
     }
 
-    /// The address without brackets.
+    /// Returns the address without brackets.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Postmaster(text) => text,
@@ -196,7 +196,7 @@ impl ForwardPath {
         }
     }
 
-    /// The recipient domain; `None` for `<postmaster>`.
+    /// Returns the recipient domain; `None` for `<postmaster>`.
     pub fn domain(&self) -> Option<&str> {
         match self {
             Self::Postmaster(_) => None,
@@ -204,7 +204,7 @@ impl ForwardPath {
         }
     }
 
-    /// Equal for addresses that count as the same: without regard to case.
+    /// Returns a key that is equal for addresses that count as the same: case is ignored.
     pub fn comparison_key(&self) -> String {
         self.as_str().to_lowercase()
     }

@@ -1,4 +1,4 @@
-//! Replies: read from an upstream strictly, written to a client cleanly.
+//! Replies: parsed strictly from an upstream, written cleanly to a client.
 //!
 //! RFC 5321 4.2, enhanced status codes of RFC 3463 and 2034. What an upstream sends is parsed, bounded and cleaned:
 //! nothing in it can become a second reply.
@@ -28,28 +28,28 @@ pub struct Enhanced {
 pub struct Reply {
     /// 200 to 599.
     pub code: u16,
-    /// Set where each line had the same one, or the first line had one.
+    /// The code that every line had, or the first line.
     pub enhanced: Option<Enhanced>,
-    /// The text without codes; lines are separated by `\n`. Printable characters alone.
+    /// The text without codes; lines are separated by `\n`. Only printable characters.
     pub text: Cow<'static, str>,
 }
 
-/// The longest line of a reply that is passed on or written, in octets with its CRLF (RFC 5321 4.5.3.1.5).
+/// The longest reply line that is passed on or written, in octets with its CRLF (RFC 5321 4.5.3.1.5).
 pub const MAX_REPLY_LINE: usize = 512;
-/// A code, an enhanced one, their separators and the CRLF.
+/// Octets for a code, an enhanced code, their separators and the CRLF.
 const ROOM_FOR_CODES: usize = 20;
-/// The same without the CRLF.
+/// [`MAX_REPLY_LINE`] without the CRLF.
 const MAX_LINE_CONTENT: usize = MAX_REPLY_LINE - 2;
-/// The most octets that one reply of an upstream may have in all; beyond, it breaks SMTP.
+/// The most octets of a whole reply from an upstream; a longer one breaks SMTP.
 pub const MAX_REPLY: usize = 64 * 1024;
 
-/// An upstream's octets that are no reply.
+/// Why an upstream's octets are not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no SMTP reply: {0}")]
 pub struct ReplyError(pub &'static str);
 
 impl Reply {
-    /// One of our own, or of a test.
+    /// Makes a reply of our own, or of a test.
     pub const fn fixed(code: u16, enhanced: Enhanced, text: &'static str) -> Self {
         Self { code, enhanced: Some(enhanced), text: Cow::Borrowed(text) }
     }
@@ -74,10 +74,10 @@ impl Reply {
         self.code >= 500
     }
 
-    /// Reads one whole reply from the front of `octets`: `Ok(None)` where its last line has not come yet, else the
-    /// reply and how many octets it took. Lenient in what does not matter (a missing text; a line over
-    /// [`MAX_REPLY_LINE`] is cut; a character that is not printable becomes `?`), strict in what does (CRLF, code,
-    /// separator, the same code on each line).
+    /// Parses a whole reply at the front of `octets`: returns the reply and how many octets it took, or `Ok(None)` if
+    /// its last line has not arrived. Lenient where it does not matter (a missing text; a line over [`MAX_REPLY_LINE`]
+    /// is cut; a character that is not printable becomes `?`), strict where it does (CRLF, code, separator, the same
+    /// code on each line).
     ///
     /// # Errors
     /// The octets break SMTP; the connection cannot be trusted any further.
@@ -100,11 +100,11 @@ impl Reply {
         if octets.len() < MAX_REPLY { Ok(None) } else { Err(ReplyError("it has no end")) }
     }
 
-    /// The code of the reply at the front of `octets`, and how many octets it takes: what [`Self::parse`] would say, without
-    /// making anything of its text.
+    /// Returns the code of the reply at the front of `octets` and how many octets it takes: the same as
+    /// [`Self::parse`], without processing its text.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::parse`].
     pub fn measure(octets: &[u8]) -> Result<Option<(u16, usize)>, ReplyError> {
         let bounded = &octets[..octets.len().min(MAX_REPLY)];
         let mut code = None;
@@ -123,7 +123,7 @@ impl Reply {
     }
 
     fn begin(line: &Line<'_>) -> Self {
-        // RFC 2034 4: the classes agree; one that does not is text that happens to look like a code.
+        // RFC 2034 4: the classes agree; a code of another class is text that happens to look like one.
         let (code, text) = split_enhanced(line.text);
         let enhanced = code.filter(|code| u16::from(code.class) == line.code / 100);
         let text = if enhanced.is_some() { text } else { line.text };
@@ -144,7 +144,7 @@ impl Reply {
         Ok(self)
     }
 
-    /// Appends the reply as it goes to a client: every line with code and enhanced code (`X.0.0` where there is none,
+    /// Appends the reply in the form for a client: every line with code and enhanced code (`X.0.0` if there is none,
     /// for 2yz, 4yz and 5yz), at most 512 octets a line, printable ASCII.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let class = match self.code {
@@ -157,7 +157,7 @@ impl Reply {
         self.encode_lines(self.enhanced.or(generic), out);
     }
 
-    /// As [`Reply::encode`], without any enhanced code: for the greeting and EHLO (RFC 2034 3).
+    /// As [`Reply::encode`], without an enhanced code: for the greeting and EHLO (RFC 2034 3).
     pub fn encode_plain(&self, out: &mut Vec<u8>) {
         self.encode_lines(None, out);
     }
@@ -201,7 +201,7 @@ impl Reply {
     }
 }
 
-/// One line of a reply as it came.
+/// One line of a reply as received.
 struct Line<'a> {
     code: u16,
     last: bool,
@@ -227,7 +227,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The line at the front, without its CRLF, and its length with it.
+/// Returns the line at the front without its CRLF, and its length with it.
 fn next_line(octets: &[u8]) -> Result<Option<(&[u8], usize)>, ReplyError> {
     let Some(lf) = memchr(b'\n', octets) else { return Ok(None) };
     match &octets[..lf] {
@@ -236,14 +236,14 @@ fn next_line(octets: &[u8]) -> Result<Option<(&[u8], usize)>, ReplyError> {
     }
 }
 
-/// The enhanced code at the front of the text of a line, if there is one, and what follows it.
+/// Splits the text of a line into an enhanced code at its front, if there is one, and the rest.
 fn split_enhanced(text: &[u8]) -> (Option<Enhanced>, &[u8]) {
     let end = memchr(b' ', text).unwrap_or(text.len());
     let code = Enhanced::read(&text[..end]);
     (code, text.get(end + 1..).unwrap_or_default())
 }
 
-/// Appends what is printable of `text`; each other character, and each sequence that is no UTF-8, as `?`.
+/// Appends `text`; each unprintable character and each invalid UTF-8 sequence becomes `?`.
 fn push_clean(out: &mut String, text: &[u8]) {
     if let Ok(plain) = std::str::from_utf8(text)
         && is_printable_ascii(text)
@@ -259,13 +259,13 @@ fn push_clean(out: &mut String, text: &[u8]) {
     }
 }
 
-/// What nearly all replies are, and then need no look at their characters one by one.
+/// True for nearly all replies, which then need no look at each character.
 fn is_printable_ascii(text: &[u8]) -> bool {
-    // To the end, which is quicker than to stop at the first that is not.
+    // Without an early exit, which is quicker.
     text.iter().fold(true, |printable, octet| printable & matches!(octet, b' '..=b'~'))
 }
 
-/// The last digit of a number.
+/// The last digit of a number, in ASCII.
 fn digit(number: u16) -> u8 {
     b'0' + (number % 10) as u8
 }
@@ -296,7 +296,7 @@ impl Enhanced {
     }
 }
 
-/// Line and paragraph separators are no control characters to Unicode, and yet end lines.
+/// Line and paragraph separators are not control characters in Unicode, but they end lines.
 fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')
 }
@@ -348,7 +348,7 @@ impl FromStr for Enhanced {
     }
 }
 
-/// 1 to 3 digits without a leading zero at the front, and what follows them.
+/// Parses 1 to 3 digits without a leading zero at the front; returns the rest as well.
 fn enhanced_part(text: &[u8]) -> Option<(u16, &[u8])> {
     let length = text.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(length);
@@ -454,13 +454,13 @@ mod tests {
 
     #[test]
     fn the_bounds() {
-        // A line over 512 is cut, in parsing and, where the enhanced code makes it longer, in writing.
+        // A line over 512 octets is cut, when parsed and also when the enhanced code makes it longer as it is written.
         let reply = parsed(format!("250-{}\r\n250 b\r\n", "a".repeat(2000)).as_bytes());
         assert_eq!(reply.text, format!("{}\nb", "a".repeat(506)));
         let out = encoded(&reply);
         assert_eq!(out.split_inclusive(|&octet| octet == b'\n').next().unwrap().len(), MAX_REPLY_LINE);
         assert!(out.ends_with(b"a\r\n250 2.0.0 b\r\n"));
-        // All of a reply has MAX_REPLY octets at most.
+        // A whole reply has at most MAX_REPLY octets.
         let longest = format!("250 {}\r\n", "a".repeat(MAX_REPLY - 6));
         assert!(Reply::parse(longest.as_bytes()).unwrap().is_some());
         assert_eq!(Reply::parse(&longest.as_bytes()[..MAX_REPLY - 1]), Ok(None));
@@ -521,7 +521,7 @@ mod tests {
         }
     }
 
-    /// Octets that are often nearly replies.
+    /// Octets that are often nearly a reply.
     fn octets() -> impl Strategy<Value = Vec<u8>> {
         let line = r"[2-5][0-5][0-9][- ]([245]\.[0-9]{1,2}\.[0-9]{1,2} )?[ -~ü\x00\r\u{2028}]{0,8}\r\n";
         let multi =

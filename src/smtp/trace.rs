@@ -1,5 +1,5 @@
-//! The fields that Gatepost adds in front of a message: Received (RFC 5321 4.4), Date and Message-ID where missing
-//! (RFC 6409 8.2, 8.3), Sender where wanted (8.1), X-Authenticated-As or X-Relayed-From on released ones.
+//! The fields that Gatepost puts in front of a message: Received (RFC 5321 4.4), Date and Message-ID if missing
+//! (RFC 6409 8.2, 8.3), Sender if wanted (8.1), X-Authenticated-As or X-Relayed-From on released messages.
 
 use std::net::IpAddr;
 
@@ -10,50 +10,50 @@ use crate::clock::Timestamp;
 use crate::decimal::push_ipv4;
 use crate::id::SessionId;
 
-/// So many Received fields are tolerated; one more is taken for a loop (RFC 5321 6.3: at least 100).
+/// The most Received fields; one more is taken for a loop (RFC 5321 6.3: at least 100).
 pub const MAX_RECEIVED: usize = 100;
 
-/// What `Received:` says.
+/// The content of `Received:`.
 #[derive(Debug, Clone)]
 pub struct Received<'a> {
-    /// What the client called itself, as it said it: it is cleaned here.
+    /// The name that the client gave, as given: it is cleaned here.
     pub helo: Option<&'a str>,
-    /// Where it connected from; `None` hides it.
+    /// The client's address; `None` hides it.
     pub client: Option<IpAddr>,
-    /// Our own name.
+    /// Our own host name.
     pub hostname: &'a str,
-    /// How it came.
+    /// How the message came.
     pub protocol: Protocol,
-    /// `TLSv1.3`, `TLS_AES_256_GCM_SHA384`.
+    /// The TLS version and cipher, such as `TLSv1.3`, `TLS_AES_256_GCM_SHA384`.
     pub tls: Option<(&'a str, &'a str)>,
-    /// The id by which our log knows it.
+    /// The session's id in our log.
     pub session: SessionId,
-    /// The recipient without brackets, where there is just one (RFC 5321 7.2: never with more than one).
+    /// The recipient without brackets, if there is only one (RFC 5321 7.2: never with more than one).
     pub only_recipient: Option<&'a str>,
-    /// When.
+    /// The time of arrival.
     pub when: Timestamp,
 }
 
 /// The transmission type after `with` (RFC 3848, RFC 6531 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocol {
-    /// EHLO rather than HELO.
+    /// Whether the client said EHLO rather than HELO.
     pub extended: bool,
-    /// Over TLS.
+    /// Whether TLS was used.
     pub tls: bool,
-    /// Authenticated.
+    /// Whether the client authenticated.
     pub authenticated: bool,
-    /// The transaction had SMTPUTF8.
+    /// Whether the transaction had SMTPUTF8.
     pub smtputf8: bool,
 }
 
-/// The longest name of a host (RFC 5321 4.5.3.1.2).
+/// The longest host name (RFC 5321 4.5.3.1.2).
 const MAX_HOST: usize = 255;
-/// Octets of most Received fields.
+/// The length of most Received fields, in octets.
 const TYPICAL: usize = 320;
 
 impl Protocol {
-    /// `ESMTPSA`, `UTF8SMTPS`, ... Without EHLO it is `SMTP`: the registry has no name for more.
+    /// Returns `ESMTPSA`, `UTF8SMTPS`, ... Without EHLO it is `SMTP`: the registry has no finer names.
     pub const fn name(self) -> &'static str {
         match (self.smtputf8, self.tls, self.authenticated) {
             (true, true, true) => "UTF8SMTPSA",
@@ -69,15 +69,15 @@ impl Protocol {
     }
 }
 
-/// The whole field, folded, with its last CRLF. Never a line over 998 octets, never a character that could end it.
+/// Returns the whole field, folded, with its last CRLF. No line is over 998 octets, and no character can end the field.
 pub fn received(received: &Received<'_>) -> String {
-    // One text, made in place: there is one for each message.
+    // One string, written in place: there is one for each message.
     let mut out = String::with_capacity(TYPICAL);
     out += "Received: ";
     if let Some(client) = received.client {
         let literal = address_literal(client);
         out += "from ";
-        // Extended-Domain = address-literal FWS "(" TCP-info ")" where it did not say its name.
+        // Extended-Domain = address-literal FWS "(" TCP-info ")" if the client gave no name.
         match received.helo.filter(|helo| !helo.is_empty()) {
             Some(helo) => push_clean(&mut out, helo, HOST),
             None => out += &literal,
@@ -111,17 +111,17 @@ fn push_all<const N: usize>(out: &mut String, parts: [&str; N]) {
     parts.into_iter().for_each(|part| out.push_str(part));
 }
 
-/// `Date: ...` CRLF.
+/// Returns `Date: ...` CRLF.
 pub fn date(when: Timestamp) -> String {
     format!("Date: {}\r\n", when.to_rfc5322())
 }
 
-/// The Message-ID of a message that came without one, with brackets.
+/// Returns the Message-ID for a message that came without one, with brackets.
 pub fn own_message_id(session: SessionId, serial: u32, hostname: &str) -> String {
     format!("<{session}.{serial}@{}>", host(hostname))
 }
 
-/// `Message-ID: <ID@hostname>` CRLF.
+/// Returns `Message-ID: <ID@hostname>` CRLF.
 pub fn message_id(session: SessionId, serial: u32, hostname: &str) -> String {
     format!("Message-ID: {}\r\n", own_message_id(session, serial, hostname))
 }
@@ -134,12 +134,13 @@ pub const RELAYED_FROM: &str = "X-Relayed-From";
 /// The name of the field that [`sender`] writes (RFC 5322 3.6.2).
 pub const SENDER: &str = "Sender";
 
-/// `Sender: ADDRESS` CRLF, for an address that has been checked.
+/// Returns `Sender: ADDRESS` CRLF, for an address that has been checked.
 pub fn sender(address: &Mailbox) -> String {
     format!("{SENDER}: {}\r\n", address.as_str())
 }
 
-/// `X-Authenticated-As: NAME` or `X-Relayed-From: HOST` CRLF; a name that is not printable ASCII in xtext (RFC 3461 4).
+/// Returns `X-Authenticated-As: NAME` or `X-Relayed-From: HOST` CRLF; a name that is not printable ASCII is in xtext
+/// (RFC 3461 4).
 pub fn origin(account: &Account) -> String {
     match account.kind() {
         Kind::User(name) if name.bytes().all(|octet| octet.is_ascii_graphic()) => {
@@ -164,18 +165,18 @@ fn address_literal(address: IpAddr) -> String {
     }
 }
 
-/// A domain or address literal, or what is left of something else once it cannot break the field.
+/// Keeps a domain or address literal; of anything else, only what cannot break the field.
 fn host(text: &str) -> String {
     let mut out = String::new();
     push_clean(&mut out, text, HOST);
     out
 }
 
-/// What beside letters and digits stays in the name of a host, and in an atom.
+/// The characters apart from letters and digits that stay in a host name and in an atom.
 const HOST: &[u8] = b".-[]:_";
 const ATOM: &[u8] = b".-_";
 
-/// Letters, digits and the `others` stay; all else becomes `?`.
+/// Keeps letters, digits and the `others`; everything else becomes `?`.
 fn push_clean(out: &mut String, text: &str, others: &[u8]) {
     let stays = |octet: u8| octet.is_ascii_alphanumeric() || others.contains(&octet);
     if text.len() <= MAX_HOST && text.bytes().all(stays) {

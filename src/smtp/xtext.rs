@@ -1,8 +1,8 @@
-//! xtext (RFC 3461 4): any octets as printable ASCII without blanks, `+` and `=`. Also what XCLIENT's values are written in.
+//! xtext (RFC 3461 4): any octets as printable ASCII without blanks, `+` and `=`. XCLIENT values are written in it too.
 
 use std::fmt::Write;
 
-/// Writes `octets` as xtext.
+/// Encodes `octets` as xtext.
 pub fn encode(octets: &[u8]) -> String {
     let mut out = String::with_capacity(octets.len());
     for &octet in octets {
@@ -16,7 +16,7 @@ pub fn encode(octets: &[u8]) -> String {
     out
 }
 
-/// The octets that `text` stands for; `None` where it is no xtext. Hexadecimal digits in lower case are taken too.
+/// Decodes `text`; `None` if it is not xtext. Hexadecimal digits in lower case are accepted too.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut octets = text.bytes();
