@@ -1,16 +1,16 @@
-//! The memory that mail data may take which is held back until its route is chosen: bounded over all sessions.
+//! The memory for mail data that is held until its route is chosen, bounded over all sessions.
 //!
-//! Each session may hold a little of its own, so that whoever fills the common part keeps nobody else from sending an
-//! ordinary message. Above the bound a message is streamed from where it stands; nothing waits for memory.
+//! Each session may hold a little without borrowing, so that nobody can fill the shared part and keep others from
+//! sending an ordinary message. Beyond the bound a message is streamed from where it is; nothing waits for memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a session may hold without borrowing, in octets: a long header and the beginning of a body. The 4 KiB of most
-/// mail never touch what is shared.
+/// messages never touch the shared part.
 pub(super) const OWN: usize = 16 * 1_024;
 
-/// What all sessions together may borrow. Cheap to clone.
+/// The memory that all sessions together may borrow. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Buffers {
     shared: Arc<Shared>,
@@ -22,7 +22,7 @@ struct Shared {
     lent: AtomicUsize,
 }
 
-/// What one message has borrowed; given back when it is dropped.
+/// The memory that one message has borrowed; returned on drop.
 #[derive(Debug)]
 pub(super) struct Loan {
     shared: Arc<Shared>,
@@ -30,24 +30,25 @@ pub(super) struct Loan {
 }
 
 impl Buffers {
-    /// So many octets in all.
+    /// Lends `max` octets in all.
     pub fn new(max: usize) -> Self {
         Self { shared: Arc::new(Shared { max: AtomicUsize::new(max), lent: AtomicUsize::new(0) }) }
     }
 
-    /// So many from now on; what is lent stays so.
+    /// Changes the total from now on; existing loans stay.
     pub fn resize(&self, max: usize) {
         self.shared.max.store(max, Ordering::Relaxed);
     }
 
-    /// For one message, of which nothing is held yet.
+    /// Opens an empty loan for one message.
     pub(super) fn loan(&self) -> Loan {
         Loan { shared: Arc::clone(&self.shared), octets: 0 }
     }
 }
 
 impl Loan {
-    /// So much is held now; `false` where that is more than can be had. What is not needed any more goes back.
+    /// Adjusts the loan to `held` octets, giving back what is no longer needed; `false` if there is not that much
+    /// memory.
     pub(super) fn fit(&mut self, held: usize) -> bool {
         let wanted = held.saturating_sub(OWN);
         if wanted == self.octets {

@@ -1,6 +1,6 @@
 //! The client's octets: buffered lines in, whole replies out, every wait with a deadline.
 //!
-//! The buffers grow on demand and are handed back when they are empty, since most connections are idle.
+//! The buffers grow on demand and are freed when empty, since most connections are idle.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,26 +22,26 @@ use crate::smtp::command::{HTTP_METHOD, is_http_method};
 use crate::smtp::line::{Frame, Framer};
 use crate::smtp::{Command, CommandError};
 
-/// A command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for 512 at least).
+/// The longest command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for at least 512).
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
-/// An AUTH command, or a response in a SASL exchange, with its CRLF, in octets: RFC 4954 4 has 12,288 without it.
+/// The longest AUTH command or SASL response with its CRLF, in octets: 12,288 without the CRLF in RFC 4954 4.
 pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
-/// How much is read at once while commands are expected; under TLS it is what comes in a record, or in some.
+/// Octets per read while commands are expected; under TLS it is whole records.
 const COMMAND_READ: usize = 1_024;
-/// How much is read at once where more of a batch may be here.
+/// Octets per read when more of a batch may be available.
 const BATCH_READ: usize = 8 * 1_024;
-/// How much is read at once while mail data is expected: the less, the slower it comes.
+/// Octets per read while mail data is expected: fewer the slower it comes.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
-/// How long the client may take to receive all replies that are sent to it at once, before it counts as gone.
+/// How long the client may take to accept all replies of one flush before it counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why nothing more comes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
-    /// The client closed, or the connection broke.
+    /// The client closed the connection.
     #[error("the client closed the connection")]
     Closed,
-    /// Nothing, or not enough, in time.
+    /// Nothing came in time, or not enough.
     #[error("timed out")]
     TimedOut,
     /// The service is shutting down.
@@ -52,11 +52,11 @@ pub(super) enum Lost {
     Io(#[from] io::Error),
 }
 
-/// What becomes of a line's octets in the buffer once it is taken.
+/// What happens to a line's octets in the buffer once it has been taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
     AsItIs,
-    /// There may be a password in it.
+    /// They may contain a password, and are overwritten.
     Wiped,
 }
 
@@ -68,13 +68,13 @@ pub(super) struct Client {
     framer: Framer,
     /// Replies not yet sent.
     pub outbound: Vec<u8>,
-    /// Inside an over-long line: whether it began as AUTH does.
+    /// Inside an over-long line, whether it began like AUTH.
     overlong_auth: bool,
-    /// The line under way is a BDAT.
+    /// Whether the current line is a BDAT.
     chunk_follows: bool,
-    /// It is a RCPT.
+    /// Whether the current line is a RCPT.
     is_rcpt: bool,
-    /// How much of mail data is read at once, within [`DATA_READ`].
+    /// Octets of mail data per read, within [`DATA_READ`].
     data_read: usize,
 }
 
@@ -94,14 +94,14 @@ impl Client {
         }
     }
 
-    /// The stream underneath.
+    /// Returns the underlying stream.
     pub(super) fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }
 
-    /// Takes the next command, if a whole line of it is buffered.
+    /// Takes the next command, if a whole line is buffered.
     pub(super) fn buffered_command(&mut self) -> Option<Result<Command, LineError>> {
-        // What stands behind mail data in its last record.
+        // Commands may follow mail data in its last TLS record.
         self.gather();
         if !self.framer.is_overflowing() {
             // Whatever else is wrong with the line, and however long it is.
@@ -130,7 +130,7 @@ impl Client {
         let found =
             self.frame(limit, too_long, kept, |line| Command::parse(line).map_err(LineError::Command))?;
         Some(found.map_err(|error| match error {
-            // Nobody knows where the chunk ends, and what is in it must not be taken for commands.
+            // Where the chunk ends is unknown, and its octets must not be taken for commands.
             LineError::TooLong | LineError::Fault | LineError::Command(CommandError::Character)
                 if self.chunk_follows =>
             {
@@ -142,7 +142,7 @@ impl Client {
         }))
     }
 
-    /// Takes the next response of a SASL exchange, if a whole line of it is buffered.
+    /// Takes the next response of a SASL exchange, if a whole line is buffered.
     pub(super) fn buffered_response(&mut self) -> Option<Result<Zeroizing<Vec<u8>>, LineError>> {
         let take = |line: &[u8]| Ok(Zeroizing::new(line.to_vec()));
         self.frame(MAX_SASL_LINE, LineError::AuthTooLong, Kept::Wiped, take)
@@ -170,12 +170,12 @@ impl Client {
         found
     }
 
-    /// As many commands as can be buffered, or fewer.
+    /// An upper bound for the number of buffered commands.
     pub(super) fn lines_at_most(&self) -> usize {
         memchr_iter(b'\n', &self.inbound).count()
     }
 
-    /// What is here of mail data and not yet consumed, or the beginning of it. A record that TLS has decrypted is not copied for it.
+    /// Returns unconsumed mail data, or the beginning of it. A record decrypted by TLS is not copied for this.
     pub(super) fn buffered(&mut self) -> &[u8] {
         match &mut self.stream {
             Some(stream) if self.inbound.is_empty() => stream.decrypted(),
@@ -183,7 +183,7 @@ impl Client {
         }
     }
 
-    /// Drops octets from the front of what [`Self::buffered`] gave.
+    /// Drops octets from the front of what [`Self::buffered`] returned.
     pub(super) fn consume(&mut self, octets: usize) {
         match &mut self.stream {
             Some(stream) if self.inbound.is_empty() => stream.used(octets),
@@ -198,7 +198,7 @@ impl Client {
         }
     }
 
-    /// Waits for more octets of a command. `shutdown` turning true ends the wait, where given.
+    /// Waits for more octets of a command. If given, `shutdown` turning true ends the wait.
     ///
     /// # Errors
     /// See [`Lost`].
@@ -217,7 +217,7 @@ impl Client {
         }
     }
 
-    /// Takes more octets of commands if they are here already; says whether there were any.
+    /// Takes more octets of commands if they are already there; returns whether there were any.
     ///
     /// # Errors
     /// See [`Lost`].
@@ -229,8 +229,8 @@ impl Client {
         }
     }
 
-    /// Waits for more octets of mail data, once all replies that are ready are out (RFC 2920 3.2: chunks in a batch); says
-    /// how many came.
+    /// Flushes the replies (RFC 2920 3.2: chunks in a batch), then waits for more octets of mail data; returns how many
+    /// came.
     ///
     /// # Errors
     /// See [`Lost`].
@@ -244,10 +244,10 @@ impl Client {
         Ok(octets)
     }
 
-    /// Waits for mail data that TLS decrypts, and says how much came. A record that comes alone stays where it is, unless something stands
-    /// before it that could not be judged alone.
+    /// Waits for mail data that TLS decrypts, and returns how much came. A single record stays where it is, unless
+    /// undecided octets are buffered before it.
     async fn decrypt(&mut self, deadline: Instant) -> Result<usize, Lost> {
-        // Only what was looked at already, and left, stands there: it waits for more before that.
+        // Only octets that were examined and left are there: they wait for more.
         self.gather();
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
         self.time_limit.until(deadline, stream.readable()).await.ok_or(Lost::TimedOut)??;
@@ -257,7 +257,7 @@ impl Client {
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }
 
-    /// Takes over all that TLS has decrypted, however many records it came in, and says how much.
+    /// Takes over everything that TLS has decrypted, from any number of records, and returns how much it was.
     fn gather(&mut self) -> usize {
         let Some(stream) = &mut self.stream else { return 0 };
         let mut octets = 0;
@@ -273,12 +273,12 @@ impl Client {
         }
     }
 
-    /// How many octets came.
+    /// Reads octets and returns how many came.
     async fn read(&mut self, at_once: usize, deadline: Option<Instant>) -> Result<usize, Lost> {
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
         let inbound = &mut self.inbound;
         let read = async {
-            // Who only waits holds no buffer.
+            // A connection that only waits holds no buffer.
             stream.readable().await?;
             if matches!(stream, Stream::Server(_)) {
                 return Ok(None);
@@ -290,7 +290,8 @@ impl Client {
             Some(deadline) => self.time_limit.until(deadline, read).await.ok_or(Lost::TimedOut)??,
             None => read.await?,
         };
-        // Never by `read_buf`: that keeps an error which it met behind some octets for its next call, and `readable` knows nothing of it.
+        // Not by `read_buf`: it keeps an error met after some octets for its next call, of which `readable` knows
+        // nothing.
         let octets = read.unwrap_or_else(|| self.gather());
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }
@@ -325,11 +326,11 @@ impl Client {
         Ok(())
     }
 
-    /// Shakes hands as the server, after STARTTLS. What the client sent after STARTTLS in cleartext is thrown away:
-    /// it was never protected, and may be an attacker's (RFC 3207 5; CVE-2011-0411).
+    /// Does the TLS handshake as the server, after STARTTLS. Cleartext that came after STARTTLS is discarded: it was
+    /// never protected, and may be an attacker's (RFC 3207 5; CVE-2011-0411).
     ///
     /// # Errors
-    /// See [`Lost`]; the connection is of no use any more.
+    /// See [`Lost`]; the connection can no longer be used.
     pub(super) async fn start_tls(&mut self, tls: &Acceptor, deadline: Option<Instant>) -> Result<(), Lost> {
         self.inbound = BytesMut::new();
         self.framer = Framer::default();
@@ -350,7 +351,8 @@ impl Client {
     }
 }
 
-/// A handshake record (RFC 8446 5.1; every version of TLS begins with 3). No command begins so, and no CRLF may ever come.
+/// Whether a TLS handshake record begins here (RFC 8446 5.1; every version begins with 3). No command begins like this,
+/// and a CRLF may never come.
 fn begins_as_tls(octets: &[u8]) -> bool {
     octets.starts_with(&[0x16, 0x03])
 }
@@ -382,7 +384,7 @@ mod tests {
     use crate::net::self_signed::generate;
     use crate::net::tls::server_config;
 
-    /// Who does not read is gone: what has gone out in part is not begun anew, and nothing is said after it.
+    /// A client that does not read is gone: a partly sent reply is not repeated, and nothing is said after it.
     #[tokio::test]
     async fn half_a_reply_is_the_last() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -395,7 +397,7 @@ mod tests {
         assert!(matches!(client.flush_within(limit).await, Err(Lost::Closed)));
         drop(client);
         let (mut came, mut octets) = (0, vec![0; 1 << 20]);
-        // A reset is an end as well.
+        // A reset is an end too.
         while let Ok(read @ 1..) = reader.read(&mut octets).await {
             assert!(octets[..read].iter().all(|octet| *octet == b'x'));
             came += read;
@@ -403,7 +405,7 @@ mod tests {
         assert!(came < 64 << 20);
     }
 
-    /// Whatever records mail data comes in, `min_rate` is told of each octet, and each is there once.
+    /// In whatever records mail data comes, `min_rate` counts each octet, and each arrives once.
     #[tokio::test]
     async fn all_records_count() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What is known of a session and its message, in the shapes that headers, envelopes, XCLIENT and the log want.
+//! What is known of a session and its message, in the forms needed for headers, envelopes, XCLIENT and the log.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::smtp::header::Header;
 use crate::smtp::trace::{self, Protocol, Received};
 use crate::upstream::ClientIdentity;
 
-/// A seed for the shapes of made-up queue ids.
+/// Makes a seed for the made-up queue ids.
 pub(super) fn seed() -> u64 {
     let mut octets = [0; 8];
     let _ = getrandom::fill(&mut octets);
@@ -35,7 +35,7 @@ fn login(session: &Session) -> Option<String> {
     })
 }
 
-/// What XCLIENT tells the upstream.
+/// Returns what XCLIENT tells the upstream.
 pub(super) fn identity(session: &Session, id: SessionId, peer: SocketAddr) -> Arc<ClientIdentity> {
     Arc::new(ClientIdentity {
         session: id,
@@ -47,7 +47,7 @@ pub(super) fn identity(session: &Session, id: SessionId, peer: SocketAddr) -> Ar
     })
 }
 
-/// What the envelope says of the session.
+/// Returns what the envelope records of the session.
 pub(super) fn session(
     session: &Session,
     stream: Option<&Stream>,
@@ -67,7 +67,7 @@ pub(super) fn session(
     }
 }
 
-/// What the envelope says of the recipients.
+/// Returns what the envelope records of the recipients.
 pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
     let recipient = |recipient: &crate::session::Recipient| Recipient {
         forward_path: recipient.command.forward_path.clone(),
@@ -78,7 +78,7 @@ pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
     transaction.recipients.iter().map(recipient).collect()
 }
 
-/// The block for which a message is parked.
+/// Returns the block because of which a message is parked.
 pub(super) fn block(block: Block) -> BlockFacts {
     let by = match block.by {
         BlockedBy::Limit => BlockMaker::Limit,
@@ -88,7 +88,7 @@ pub(super) fn block(block: Block) -> BlockFacts {
     BlockFacts { at: block.at, by, reason: block.reason }
 }
 
-/// Why a message is parked, in words. `due`: it goes out by itself.
+/// Says in words why a message is parked. With `due`, it goes out by itself.
 pub(super) fn reason(reason: ParkReason, due: Option<Timestamp>, block: Option<Block>) -> String {
     if due.is_some() {
         return "account on probation: it goes out by itself, unless the account is blocked by then"
@@ -108,7 +108,8 @@ pub(super) fn reason(reason: ParkReason, due: Option<Timestamp>, block: Option<B
     }
 }
 
-/// The fields in front of the message; with `sender` in Sender:, and the origin for one that is parked.
+/// Returns the fields put in front of the message: with Sender: if there is a `sender`, and with the origin if it is
+/// parked.
 pub(super) fn trace(
     conversation: &super::Conversation,
     header: &Header,
@@ -153,17 +154,17 @@ pub(super) fn trace(
     fields
 }
 
-/// What the log and the envelope want to know of a message that has come.
+/// What the log and the envelope record of a received message.
 pub(super) struct Message {
     size: u64,
-    /// With brackets.
+    /// The Message-ID, with brackets.
     pub(super) message_id: Option<String>,
-    /// Decoded (RFC 2047), where the envelope wants it.
+    /// The decoded subject (RFC 2047), if the envelope needs it.
     pub(super) subject: Option<String>,
 }
 
 impl Message {
-    /// Of a message whose header is complete.
+    /// Describes a message whose header is complete.
     pub(super) fn of(conversation: &super::Conversation, incoming: &Incoming) -> Self {
         let value = |name| incoming.header().and_then(|header| header.value(name));
         let is_parked = matches!(incoming.route, Route::Quarantine(_));
@@ -173,7 +174,7 @@ impl Message {
         Self { size: incoming.size(), message_id, subject }
     }
 
-    /// Makes the facts for a log line.
+    /// Passes the facts for a log line to `log`.
     pub(super) fn with_facts(
         &self,
         account: &Account,

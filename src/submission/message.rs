@@ -1,10 +1,10 @@
-//! A message while it comes in: what it is made of, how much of it is held, and the route that it takes.
-//! One that is delayed, and that the quarantine does not take, is had back from there and goes upstream at once.
+//! A message while it comes in: its parts, how much of it is held, and its route. If it is to be delayed and the
+//! quarantine does not take it, it is recovered from there and goes upstream at once.
 //!
-//! Up to [`HELD`] octets are received before the route is chosen (fewer where all sessions together hold too much), so that
-//! a slow client holds no upstream connection and a block that comes meanwhile still counts; all that follows is streamed
-//! in constant memory. After a failure the rest is
-//! read and thrown away, since the client does not listen before its end of data.
+//! Up to [`HELD`] octets are received before the route is chosen (fewer if all sessions together hold too much), so
+//! that a slow client holds no upstream connection and a block that comes meanwhile still counts; everything after that
+//! is streamed in constant memory. After a failure the rest is read and discarded, since the client does not listen
+//! before its end of data.
 
 use super::buffers::Loan;
 use super::pace::Pace;
@@ -17,37 +17,37 @@ use crate::smtp::newline::Normalizer;
 use crate::transfer::{Form, Transfer};
 use crate::upstream::{Fault, Stopped, Transaction};
 
-/// So many octets of a message are held in memory before its route is chosen.
+/// The octets of a message that are held in memory before its route is chosen.
 pub(super) const HELD: usize = 256 * 1_024;
 
 /// Where the message goes.
 pub(super) enum Route {
-    /// Not chosen yet: the header is incomplete, or little enough has come.
+    /// Not chosen yet: the header is incomplete, or little has come.
     Undecided,
     /// To the upstream.
     Upstream(Transfer),
     /// To the quarantine.
     Quarantine(Box<Parked>),
-    /// To be chosen anew: the quarantine did not take it to its end.
+    /// To be chosen again: the quarantine did not take all of it.
     Stranded(Box<Stranded>),
-    /// Nowhere: it has failed.
+    /// Nowhere: the message has failed.
     Nowhere(Delivery),
 }
 
 /// A message on its way into the quarantine.
 pub(super) struct Parked {
-    /// The file.
+    /// The file being written.
     pub(super) parking: Parking,
     /// What the client will be told.
     pub(super) order: ParkOrder,
-    /// What is put in front at each transfer.
+    /// The fields put in front at each transfer.
     pub(super) trace: String,
-    /// What else is done then.
+    /// The changes made at each transfer.
     pub(super) treatment: Treatment,
 }
 
 impl Parked {
-    /// Whether it goes upstream at once where it cannot be parked.
+    /// Whether it goes upstream at once if it cannot be parked.
     pub(super) fn is_delayed(&self) -> bool {
         self.order.reason == ParkReason::Probation
     }
@@ -55,45 +55,45 @@ impl Parked {
 
 /// A message that the quarantine did not take.
 pub(super) struct Stranded {
-    /// What had come of it, as it arrived.
+    /// What the quarantine had of it, as it arrived.
     content: Salvaged,
-    /// What has come since: body octets, mended.
+    /// Body octets that have come since, with newlines mended.
     since: Vec<u8>,
 }
 
-/// What is made of newlines that are none.
+/// How malformed newlines are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Newlines {
-    /// They make the message one that is refused.
+    /// The message is refused.
     Strict,
-    /// A bare LF is taken for CRLF.
+    /// A bare LF counts as CRLF.
     Normalized,
-    /// All octets pass: BODY=BINARYMIME.
+    /// All octets are allowed: BODY=BINARYMIME.
     Binary,
 }
 
-/// What a message must keep to, and how it is read.
+/// The limits of a message, and how it is read.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// Octets of it, at the most.
+    /// The most octets of the message.
     pub(super) size: u64,
-    /// Octets of its header section, at the most.
+    /// The most octets of its header section.
     pub(super) header: usize,
-    /// Its newlines.
+    /// How its newlines are treated.
     pub(super) newlines: Newlines,
-    /// The memory that it may take until its route is chosen.
+    /// The memory it may take until its route is chosen.
     pub(super) loan: Loan,
     /// How fast it must come.
     pub(super) pace: Pace,
 }
 
-/// How the end of the message is told.
+/// How the end of the message is recognised.
 enum Framing {
-    /// DATA.
+    /// DATA: by the terminator.
     Dots(DotScanner),
-    /// BDAT.
+    /// BDAT: by the last chunk.
     Chunks(ContentChecker),
-    /// BDAT, and the content is binary.
+    /// BDAT with binary content.
     BinaryChunks,
 }
 
@@ -103,33 +103,33 @@ enum Head {
     Complete(Header),
 }
 
-/// A message that is coming in.
+/// A message being received.
 pub(super) struct Incoming {
     framing: Framing,
     head: Option<Head>,
     /// Body octets not yet routed.
     held: Vec<u8>,
-    /// Where newlines are mended.
+    /// Present if newlines are mended.
     normalizer: Option<Normalizer>,
-    /// All that came as it came, as long as its route is not chosen and where that is not what is held.
+    /// All octets as they arrived, while the route is not chosen and newlines are mended.
     raw: Vec<u8>,
     size: u64,
     max_size: u64,
     loan: Loan,
-    /// There is no memory for more of it.
+    /// Whether there is no memory for more of it.
     crowded: bool,
     /// How fast it comes.
     pub pace: Pace,
     /// Where it goes.
     pub route: Route,
-    /// It was to be delayed, and the quarantine did not take it.
+    /// Whether it was to be delayed but the quarantine did not take it.
     pub at_once: bool,
-    /// For the log: why it failed.
+    /// Why it failed, for the log.
     pub trouble: Option<String>,
 }
 
 impl Incoming {
-    /// What follows DATA.
+    /// Starts a message that follows DATA.
     pub(super) fn by_data(bounds: Bounds) -> Self {
         let scanner = match bounds.newlines {
             Newlines::Normalized => DotScanner::tolerating_bare_lf(),
@@ -138,7 +138,7 @@ impl Incoming {
         Self::new(Framing::Dots(scanner), bounds)
     }
 
-    /// What follows BDAT.
+    /// Starts a message that follows BDAT.
     pub(super) fn by_chunks(bounds: Bounds) -> Self {
         let framing = match bounds.newlines {
             Newlines::Strict => Framing::Chunks(ContentChecker::default()),
@@ -167,12 +167,12 @@ impl Incoming {
         }
     }
 
-    /// Octets so far, as they arrived.
+    /// The octets received so far, as they arrived.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
 
-    /// The header section, once it is complete.
+    /// Returns the header section once it is complete.
     pub(super) fn header(&self) -> Option<&Header> {
         match &self.head {
             Some(Head::Complete(header)) => Some(header),
@@ -180,7 +180,7 @@ impl Incoming {
         }
     }
 
-    /// Takes octets that followed DATA; says how many it used, and whether the message has ended.
+    /// Takes octets that follow DATA; returns how many it used, and whether the message has ended.
     pub(super) async fn take_data(
         &mut self,
         input: &[u8],
@@ -190,7 +190,7 @@ impl Incoming {
         let scan = scanner.scan(input);
         let mut upstream = upstream;
         if scanner.fault().is_some() {
-            // Nor does anything around the fault go on: an upstream may take it for an end of data.
+            // Octets around the fault are held back as well: an upstream may take them for an end of data.
             self.give_up_early(upstream);
             return (scan.consumed, scan.ended);
         }
@@ -206,7 +206,7 @@ impl Incoming {
         if let Framing::Chunks(checker) = &mut self.framing {
             checker.check(content);
             if checker.fault().is_some() {
-                // As above; the reply comes with the last chunk, and the upstream does not wait for that.
+                // As above. The reply comes with the last chunk; the upstream connection is not kept until then.
                 return self.abort(upstream);
             }
         }
@@ -214,9 +214,9 @@ impl Incoming {
         self.give_up_early(upstream);
     }
 
-    /// A message that has failed holds no upstream connection while its client goes on.
+    /// Frees the upstream connection of a failed message while its client goes on.
     fn give_up_early(&mut self, upstream: Option<&mut Transaction>) {
-        // In chunks a CR at the end may yet get its LF.
+        // In chunks, a CR at the end may still get its LF.
         if matches!(self.framing, Framing::Dots(_)) && self.fault().is_some() {
             self.fail(Delivery::BadNewline);
         }
@@ -225,18 +225,18 @@ impl Incoming {
         }
     }
 
-    /// Whether its route has not been chosen yet, or must be chosen anew.
+    /// Whether its route is not chosen yet, or must be chosen again.
     pub(super) fn is_undecided(&self) -> bool {
         matches!(self.route, Route::Undecided | Route::Stranded(_))
     }
 
-    /// Whether the route must be chosen now: so much has come, or it cannot go on.
+    /// Whether the route must be chosen now, because enough has come or memory is short.
     pub(super) fn needs_route(&self) -> bool {
         let overflows = self.header().is_some() && (self.crowded || self.held.len() >= HELD);
         matches!(self.route, Route::Stranded(_)) || (self.is_undecided() && overflows)
     }
 
-    /// The message has come whole: the header ends here at the latest; a fault that was found makes it fail.
+    /// Ends the message: completes the header, and fails if a newline is faulty.
     pub(super) fn end(&mut self) {
         if let Some(Head::Collecting(collector)) =
             self.head.take_if(|head| matches!(head, Head::Collecting(_)))
@@ -248,7 +248,7 @@ impl Incoming {
         }
     }
 
-    /// What makes it a message that is never relayed.
+    /// Returns the fault because of which it is never relayed.
     pub(super) fn fault(&self) -> Option<NewlineFault> {
         match &self.framing {
             Framing::Dots(scanner) => scanner.fault(),
@@ -257,7 +257,7 @@ impl Incoming {
         }
     }
 
-    /// It goes nowhere; the first reason stands.
+    /// Fails the message; the first reason is kept.
     pub(super) fn fail(&mut self, delivery: Delivery) {
         self.held = Vec::new();
         self.raw = Vec::new();
@@ -268,14 +268,14 @@ impl Incoming {
         }
     }
 
-    /// Begins mail data upstream: nothing of the message goes out yet.
+    /// Begins mail data upstream, without sending any of the message yet.
     pub(super) async fn begin(&mut self, upstream: &mut Transaction) {
         if let Err(stop) = self.form().begin(upstream).await {
             self.stop(stop);
         }
     }
 
-    /// Takes back what [`Self::begin`] did; the upstream never sees an end of data.
+    /// Undoes [`Self::begin`]; the upstream never sees an end of data.
     pub(super) fn abort(&mut self, upstream: Option<&mut Transaction>) {
         if let Some(upstream) = upstream
             && upstream.is_in_content()
@@ -288,7 +288,7 @@ impl Incoming {
         if matches!(self.framing, Framing::BinaryChunks) { Form::Binary } else { Form::Lines }
     }
 
-    /// It goes upstream, behind `trace`.
+    /// Sends the message upstream, with `trace` in front.
     pub(super) async fn relay(&mut self, upstream: &mut Transaction, treatment: Treatment, trace: &str) {
         let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
         let transfer = Transfer::new(self.form(), treatment, trace, header);
@@ -305,10 +305,10 @@ impl Incoming {
         self.settle_loan();
     }
 
-    /// What the quarantine had of it goes upstream, but for the header, and what has come since.
+    /// Sends upstream what the quarantine had of it, without the header, and what has come since.
     async fn forward_stranded(&mut self, stranded: Stranded, upstream: &mut Transaction) {
         let Stranded { mut content, since } = stranded;
-        // As far as it has come the newlines are mended anew.
+        // What the quarantine had is as it arrived: its newlines are mended again.
         let mut normalizer = self.normalizer.is_some().then(Normalizer::default);
         let mut header = self.header().map_or(0, |header| header.as_bytes().len());
         loop {
@@ -337,7 +337,7 @@ impl Incoming {
         self.forward(&[], &since, Some(upstream)).await;
     }
 
-    /// It goes into the quarantine, as it arrived.
+    /// Puts the message into the quarantine, as it arrived.
     pub(super) async fn park(
         &mut self,
         begun: Result<Parking, ParkError>,
@@ -366,14 +366,14 @@ impl Incoming {
                 (self.raw, self.held) = (Vec::new(), Vec::new());
                 self.route = Route::Quarantine(Box::new(Parked { parking, order, trace, treatment }));
             }
-            // All of it is held still, and its route is chosen anew.
+            // All of it is still held, and its route is chosen again.
             Err(error) if order.reason == ParkReason::Probation => self.hurry(&error),
             Err(error) => self.not_parked(order.reason, &error),
         }
         self.settle_loan();
     }
 
-    /// Borrows memory for what is held, or gives it back; `false` where there is none.
+    /// Adjusts the loan to what is held; `false` if there is not enough memory.
     fn settle_loan(&mut self) -> bool {
         let header = match &self.head {
             Some(Head::Collecting(collector)) => collector.len(),
@@ -383,7 +383,7 @@ impl Incoming {
         self.loan.fit(header + self.held.len() + self.raw.len())
     }
 
-    /// The quarantine had the message up to here, and did not take it.
+    /// Takes the message back from the quarantine, which did not take all of it.
     pub(super) fn strand(&mut self, error: &ParkError, content: Result<Salvaged, ParkError>) {
         self.hurry(error);
         match content {
@@ -395,7 +395,7 @@ impl Incoming {
         }
     }
 
-    /// It is delayed no longer.
+    /// Ends its delay.
     fn hurry(&mut self, error: &ParkError) {
         self.at_once = true;
         self.trouble = Some(error.to_string());
@@ -416,7 +416,7 @@ impl Incoming {
         if matches!(self.route, Route::Undecided) && !self.settle_loan() {
             self.crowded = true;
             if self.header().is_none() {
-                // Nobody can say yet where it goes.
+                // Without its header no route can be chosen.
                 self.fail(Delivery::NoMemory);
             }
         }
@@ -462,7 +462,7 @@ impl Incoming {
         }
     }
 
-    /// The quarantine gets `raw`, the upstream `body`.
+    /// Passes octets on: `raw` to the quarantine, `body` upstream.
     async fn forward(&mut self, raw: &[u8], body: &[u8], upstream: Option<&mut Transaction>) {
         match (&mut self.route, upstream) {
             (Route::Upstream(transfer), Some(upstream)) => {
@@ -484,7 +484,7 @@ impl Incoming {
         }
     }
 
-    /// Body octets that come before a stranded message has its new route.
+    /// Keeps body octets until a stranded message has its new route.
     fn keep(&mut self, body: &[u8]) {
         if let Route::Stranded(stranded) = &mut self.route {
             stranded.since.extend_from_slice(body);
@@ -492,7 +492,7 @@ impl Incoming {
     }
 }
 
-/// A transfer that stopped, for the log.
+/// Says for the log why a transfer stopped.
 pub(super) fn cause(stop: &Stopped) -> String {
     match stop {
         Stopped::Refused(reply) => reply.to_string(),
@@ -500,7 +500,7 @@ pub(super) fn cause(stop: &Stopped) -> String {
     }
 }
 
-/// A transfer that stopped, as the session knows it.
+/// Converts a stopped transfer to what the session knows of it.
 pub(super) fn stopped(stopped: Stopped) -> Delivery {
     match stopped {
         Stopped::Refused(reply) => Delivery::Replied(reply),
@@ -508,7 +508,7 @@ pub(super) fn stopped(stopped: Stopped) -> Delivery {
     }
 }
 
-/// A fault of the upstream's, as the session knows it.
+/// Converts an upstream fault to what the session knows of it.
 pub(super) fn upstream_fault(fault: &Fault) -> UpstreamFault {
     match fault {
         Fault::Unavailable(_) | Fault::NotRepeated(_) => UpstreamFault::Unavailable,

@@ -1,4 +1,4 @@
-//! The end of the mail path in: a message is brought to its end where it goes, and what became of it is said.
+//! The end of the mail path in: completes a message where it goes, and reports what became of it.
 //!
 //! The client's 250 is the upstream's 250, or that of a message which is durable in the quarantine; nothing else.
 
@@ -15,9 +15,9 @@ use crate::smtp::{MailParameters, Reply};
 use crate::transfer::Transfer;
 
 impl Conversation {
-    /// All of the message has come: choose its route if that is not done yet, else bring it to its end there.
+    /// Chooses the route of a message that has come completely, if that is still to be done, and completes it there.
     pub(super) async fn message_ended(&mut self) -> Result<Step, Lost> {
-        // RFC 2920 3.2: the replies to the chunks before do not wait for the one to the message.
+        // RFC 2920 3.2: the replies to earlier chunks do not wait for the reply to the message.
         if let Err(lost) = self.client.flush().await {
             return self.lost_in_message(lost);
         }
@@ -77,7 +77,7 @@ impl Conversation {
         Delivery::Replied(reply)
     }
 
-    /// The upstream answered the end of data.
+    /// Records the upstream's reply to the end of data.
     fn took(&mut self, reply: &Reply, message: &facts::Message) {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else { return };
         let recipients: Vec<&str> =
@@ -95,7 +95,7 @@ impl Conversation {
         message.with_facts(&sender.account, transaction, |facts| self.log.relayed(facts, reply));
     }
 
-    /// Makes a message durable in the quarantine; one that is delayed, and cannot be, is given back.
+    /// Makes a message durable in the quarantine; returns one that was to be delayed if that fails.
     async fn finish_quarantine(
         &mut self,
         parked: Parked,
@@ -146,13 +146,13 @@ impl Conversation {
         }
     }
 
-    /// When a message goes out by itself; `None` where it waits for an operator, since the account is blocked by now.
+    /// When a message goes out by itself; `None` if it waits for an operator, since the account is blocked by now.
     fn due(&self, reason: ParkReason, now: Timestamp) -> Option<Timestamp> {
         let watch = self.sender.as_ref().map(|sender| &sender.watch)?;
         if reason != ParkReason::Probation || watch.standing() == Standing::Blocked {
             return None;
         }
-        // While a big one came probation may have ended: then there is nothing to wait for.
+        // Probation may have ended while a large message came: then there is nothing to wait for.
         Some(watch.probation(now).map_or(now, |_| now.after(watch.terms().delay)))
     }
 

@@ -1,33 +1,33 @@
-//! How fast mail data comes: a client that drips holds a place, and a message that is long enough an upstream connection.
+//! How fast mail data comes: a slow client takes up a session, and with a long message an upstream connection as well.
 //!
-//! Only the time that was spent waiting for the client counts. Pure: time is an argument.
+//! Only the time spent waiting for the client counts. Pure: time is an argument.
 
 use std::time::Duration;
 
-/// How long a client is watched before it is judged, again and again.
+/// How long a client is watched before each judgement.
 const SPAN: Duration = Duration::from_secs(5 * 60);
 
 /// The pace of one message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// So many octets must come in a [`SPAN`].
+    /// Octets that must come in a [`SPAN`].
     least: u64,
     octets: u64,
     waited: Duration,
 }
 
 impl Pace {
-    /// Of at least so many octets a second; 0: any will do.
+    /// Requires at least `min_rate` octets a second; 0 accepts any pace.
     pub(super) fn new(min_rate: u32) -> Self {
         Self { least: u64::from(min_rate) * SPAN.as_secs(), octets: 0, waited: Duration::ZERO }
     }
 
-    /// How long may be waited until it is judged next.
+    /// How long to wait until the next judgement; `None` if there is none.
     pub(super) fn patience(&self) -> Option<Duration> {
         (self.least > 0).then(|| SPAN.saturating_sub(self.waited))
     }
 
-    /// So many octets have come after waiting so long; `false` where the client is too slow.
+    /// Records octets that came after a wait; `false` if the client is too slow.
     pub(super) fn keeps_up(&mut self, octets: usize, waited: Duration) -> bool {
         self.octets = self.octets.saturating_add(octets as u64);
         self.waited += waited;
@@ -44,7 +44,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How many reads of `octets` after `wait` seconds each are tolerated, at the most `tries`.
+    /// How many reads of `octets` after `wait` seconds each are tolerated, up to `tries`.
     fn borne(min_rate: u32, octets: usize, wait: u64, tries: usize) -> usize {
         let mut pace = Pace::new(min_rate);
         (0..tries).take_while(|_| pace.keeps_up(octets, Duration::from_secs(wait))).count()

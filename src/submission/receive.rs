@@ -1,7 +1,7 @@
 //! The middle of the mail path in: a message comes, by DATA or in chunks, and its route is chosen.
 //!
-//! As late as may be: when all of it has come or as much as is held in memory, and again when the upstream is ready for its
-//! content, so that a block which came meanwhile still holds. RFC 5321 4.1.1.4, RFC 3030 2.
+//! The route is chosen as late as possible: when all of it has come, or as much as is held in memory, and again when
+//! the upstream is ready for its content, so that a block in between still holds. RFC 5321 4.1.1.4, RFC 3030 2.
 
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ impl Conversation {
         self.receive_rest().await
     }
 
-    /// Takes mail data until it ends, or until so much has come that its route must be chosen.
+    /// Takes mail data until it ends.
     async fn receive_rest(&mut self) -> Result<Step, Lost> {
         loop {
             let Some(incoming) = &mut self.incoming else { return Ok(Step::Read) };
@@ -53,7 +53,7 @@ impl Conversation {
         Pace::new(self.parts.config.session.min_rate)
     }
 
-    /// Waits for more of the message that is coming.
+    /// Waits for more of the incoming message.
     async fn more_of_message(&mut self) -> Result<(), Lost> {
         let Some(mut pace) = self.incoming.as_ref().map(|incoming| incoming.pace) else { return Ok(()) };
         let came = self.more(&mut pace).await;
@@ -63,8 +63,8 @@ impl Conversation {
         came
     }
 
-    /// Waits for more octets of mail data. The upstream does not wait with us for long: until its DATA is begun, others
-    /// may have the connection.
+    /// Waits for more octets of mail data. Until its DATA has begun, the upstream connection goes to others after a
+    /// while.
     async fn more(&mut self, pace: &mut Pace) -> Result<(), Lost> {
         let began = Instant::now();
         let idle = self.command_deadline();
@@ -151,8 +151,8 @@ impl Conversation {
         }
     }
 
-    /// Asks the machine where the message goes, and takes it there as far as it has come. CONTRACT, Detection: what was to be
-    /// delayed, and cannot be parked, is relayed at once.
+    /// Asks the machine where the message goes, and passes on what has come of it. CONTRACT, Detection: a message that
+    /// was to be delayed but cannot be parked is relayed at once.
     pub(super) async fn choose_route(&mut self) {
         self.take_route().await;
         let delayed = |incoming: &Incoming| incoming.at_once && incoming.is_undecided();
@@ -184,7 +184,7 @@ impl Conversation {
         match (destination, &mut self.upstream, &self.sender) {
             (Destination::Relay, Some(upstream), _) => incoming.relay(upstream, treatment, &trace).await,
             (Destination::Relay, None, _) => incoming.fail(Delivery::Fault(UpstreamFault::Unavailable)),
-            // The account was blocked meanwhile, and the quarantine has not taken it.
+            // The account has been blocked meanwhile, and the quarantine did not take the message.
             (Destination::Park(order), upstream, Some(_)) if matches!(incoming.route, Route::Stranded(_)) => {
                 incoming.abort(upstream.as_deref_mut());
                 incoming.fail(Delivery::QuarantineFull(order.reason));
@@ -203,7 +203,7 @@ impl Conversation {
 
     fn destination(&mut self) -> Destination {
         let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown);
-        // Nor is a message delayed for which the upstream is ready already.
+        // A message is no longer delayed once the upstream is ready for it.
         let is_ready = self.upstream.as_ref().is_some_and(|upstream| upstream.is_in_content());
         scene.probation &= !is_ready && !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once);
         let message_id = || {

@@ -1,5 +1,5 @@
-//! The SASL exchange on the wire (RFC 4954 4): base64 lines between the client and [`auth`](crate::auth). What the client says
-//! is wiped from memory behind it.
+//! The SASL exchange on the wire (RFC 4954 4): base64 lines between the client and [`auth`](crate::auth). The client's
+//! responses are wiped from memory.
 
 use std::net::IpAddr;
 
@@ -12,33 +12,33 @@ use super::client::{Client, Lost};
 use crate::auth::{Authenticator, Binding, Guessed, SaslStep};
 use crate::session::{AuthOutcome, LineError};
 
-/// The mechanism of those who have shown a certificate (RFC 4422 A).
+/// The mechanism for clients with a certificate (RFC 4422 A).
 pub(super) const EXTERNAL: &str = "EXTERNAL";
 
-/// How an exchange ended, for the machine and for the log.
+/// How an exchange ended.
 pub(super) struct Ended {
-    /// For the machine.
+    /// The outcome for the machine.
     pub outcome: AuthOutcome,
-    /// For the log: the name that was tried, and why it was denied.
+    /// The name tried and why it was denied, for the log.
     pub denied: Option<Denied>,
-    /// For the abuse desk: it was right after many that were wrong.
+    /// For the abuse desk: a correct password after many wrong ones.
     pub guessed: Option<Guessed>,
 }
 
-/// What the log says of a log-in that failed.
+/// A failed login, for the log.
 pub(super) enum Denied {
-    /// Tried, and wrong.
+    /// The credentials were checked, and are wrong.
     Wrong {
-        /// The name.
+        /// The name that was tried.
         name: Option<String>,
-        /// Why.
+        /// Why it was denied.
         why: &'static str,
         /// Whether it counts as a guess.
         counted: bool,
     },
-    /// Not tried.
+    /// The credentials were not checked.
     PutOff {
-        /// The name.
+        /// The name that was tried.
         name: Option<String>,
     },
 }
@@ -49,17 +49,17 @@ impl From<AuthOutcome> for Ended {
     }
 }
 
-/// Who the client may be without a word of its own.
+/// What is known of the client before it authenticates.
 pub(super) struct Known<'a> {
-    /// Where it is.
+    /// Its address.
     pub origin: IpAddr,
-    /// The names in its certificate, where it has shown one.
+    /// The names in its certificate, if it has shown one.
     pub certificate: &'a [String],
-    /// What ties an exchange to its TLS session, where that is offered.
+    /// Ties an exchange to the TLS session, if channel binding is offered.
     pub binding: Option<Binding>,
 }
 
-/// Holds the exchange that AUTH began.
+/// Conducts the exchange that AUTH began.
 ///
 /// # Errors
 /// The client went away, or was silent until `deadline`.

@@ -1,6 +1,6 @@
-//! What a message's header says against it, and what is done to the message because of who sends it.
+//! What a message's header says against it, and what is changed in the message because of its sender.
 //!
-//! Asked once, when the header is complete. A block plays no part here: the answer is the same for everyone.
+//! Examined once, when the header is complete. A block plays no part: the answer is the same for everyone.
 
 use super::Conversation;
 use super::message::Newlines;
@@ -15,7 +15,7 @@ use crate::smtp::trace::MAX_RECEIVED;
 use crate::smtp::{Body, Mailbox};
 
 impl Conversation {
-    /// Why the message is refused for what stands in its header.
+    /// Returns why the message is refused because of its header.
     pub(super) fn objection(&self, header: &Header) -> Option<Delivery> {
         if header.count("Received") > MAX_RECEIVED {
             return Some(Delivery::Loop);
@@ -27,14 +27,14 @@ impl Conversation {
 
     fn may_say_from(&self, account: &Account, header: &Header) -> bool {
         let rules = self.parts.senders.rules();
-        // Of whom nothing is asked the header may be as bad as it likes.
+        // The header of an account without restrictions may be as bad as it likes.
         !rules.bind(account)
             || from_addresses(header).is_some_and(|addresses| {
                 addresses.iter().all(|address| rules.allow_mailbox(account, address))
             })
     }
 
-    /// What becomes of newlines that are none in the message that is coming.
+    /// How malformed newlines in the incoming message are treated.
     pub(super) fn newlines(&self) -> Newlines {
         let session = &self.parts.config.session;
         let parameters = self.session.transaction().map(|transaction| &transaction.mail.parameters);
@@ -49,19 +49,19 @@ impl Conversation {
         }
     }
 
-    /// What is done to the message at each transfer; and the address that our Sender: names, if there is to be one.
+    /// What is changed in the message at each transfer; and the address for our Sender:, if there is to be one.
     pub(super) fn treatment(&self, header: &Header) -> (Treatment, Option<Mailbox>) {
         let user = self.sender.as_ref().map(|sender| &sender.account);
         let user = user.filter(|account| {
             self.parts.config.submission.sender_header && matches!(account.kind(), Kind::User(_))
         });
-        // Whether or not one of our own can be written: what the client says of itself is not to be believed.
+        // Even if we write none of our own: what the client says of itself cannot be trusted.
         let normalize = self.newlines() == Newlines::Normalized;
         let treatment = Treatment { normalize, without_sender: user.is_some() };
         (treatment, user.and_then(|user| self.own_sender(user, header)))
     }
 
-    /// The address by which Sender: is to name the user; `None` where From: does, with any address of his, or where he has none.
+    /// The address for Sender: to name the user; `None` if From: is an address of the user's, or the user has none.
     fn own_sender(&self, user: &Account, header: &Header) -> Option<Mailbox> {
         let own = own_addresses(user, &self.parts.config.upstream.domains);
         if header.count("From") == 1
