@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::changes::{Changes, Part};
 use super::rows::{self, AccountRow, AttemptRow, Extent, KeptBlock, Reach, Stored};
 use super::store::{Edit, Store, Tree};
 use super::{
@@ -85,14 +86,7 @@ pub(super) struct State {
     unread: bool,
     /// It was unblocked meanwhile: what the disk has is forgotten, not taken over.
     forgets: bool,
-    /// Changes are numbered: the latest, the latest to the block, its lifting, the probation and the account's own row, and the
-    /// latest on the disk.
-    change: u64,
-    block_change: u64,
-    lifted_change: u64,
-    probation_change: u64,
-    row_change: u64,
-    committed: u64,
+    changes: Changes,
 }
 
 /// An attempt that counted.
@@ -213,7 +207,7 @@ impl Entry {
     /// When its block was lifted, if nobody was told of that. It may be blocked again.
     pub(super) fn untold_lifting(&self) -> Option<Timestamp> {
         let state = self.lock();
-        state.lifted.filter(|_| state.lifted_change <= state.committed || !self.is_awaited(&state))
+        state.lifted.filter(|_| !state.changes.is_due(Part::Lifting) || !self.is_awaited(&state))
     }
 
     /// Whether what is shown of a block is not what is decided: the disk is still to take it.
@@ -246,11 +240,11 @@ impl Entry {
         if let Some(reach) = commit.relayed {
             state.relayed_extent.reached(reach);
         }
-        state.committed = commit.change;
+        state.changes.commit(commit.change);
         if let Some(s) = commit.s {
             state.written_s = s;
         }
-        if state.block_change <= commit.change {
+        if !state.changes.is_due(Part::Block) {
             self.show(&mut state);
         }
     }
@@ -313,7 +307,7 @@ impl State {
             Added::Repeated => return (Verdict::Repeated, Durability::Unchanged),
             Added::Counted(count) => count,
         };
-        self.change += 1;
+        self.changes.touch();
         self.attempts.push();
         push(&mut self.samples, rows::sample(now, attempt.address, attempt.client), SAMPLES);
         let domain = attempt.domain.map(Key::of_domain);
@@ -326,7 +320,7 @@ impl State {
             self.detector.invalid(key, domain, now, rule.period, &terms.test)
         };
         if evidence != Evidence::Known {
-            self.row_change = self.change;
+            self.changes.mark(Part::Row);
         }
         let today = Some(day_of(now));
         let verdict = if count >= rule.limit && terms.blocks() {
@@ -335,7 +329,7 @@ impl State {
             Verdict::Crossed(Box::new(self.record(account, now, &terms)))
         } else if count >= rule.limit && self.would_block_day < today {
             self.would_block_day = today;
-            self.row_change = self.change;
+            self.changes.mark(Part::Row);
             Verdict::WouldBlock(Box::new(self.record(account, now, &terms)))
         } else if evidence == Evidence::Alarm {
             self.alarm(account, now, count, &terms)
@@ -377,7 +371,7 @@ impl State {
             return Verdict::Counted { count };
         }
         *told = today;
-        self.row_change = self.change;
+        self.changes.mark(Part::Row);
         verdict(record(self))
     }
 
@@ -390,7 +384,7 @@ impl State {
             Some(probation) => probation.until = probation.until.max(until),
             None => self.probation = Some(Probation { since: now, until, told: false }),
         }
-        self.probation_change = self.change;
+        self.changes.mark(Part::Probation);
         begins
     }
 
@@ -450,8 +444,7 @@ impl State {
         self.attempts.changed(self.window.held());
         let test = self.terms(account, policy).test;
         self.detector.take_back(&addresses, &test);
-        self.change += 1;
-        self.row_change = self.change;
+        self.changes.mark(Part::Row);
         true
     }
 
@@ -509,14 +502,12 @@ impl State {
         if let Some(KeptBlock { block, told }) = self.block.clone() {
             let news = reason.is_some_and(|reason| block.reason.as_deref() != Some(reason));
             if block.by != BlockedBy::Operator || news {
-                self.change += 1;
                 let reason = reason.map(str::to_owned).or(block.reason);
                 let block = Block { by: BlockedBy::Operator, reason, ..block };
                 self.set_block(Some(KeptBlock { block, told }));
             }
             return false;
         }
-        self.change += 1;
         let block = Block { at: now, by: BlockedBy::Operator, reason: reason.map(Into::into) };
         // Who blocks by hand knows; a program may not.
         self.set_block(Some(KeptBlock { block, told: false }));
@@ -534,8 +525,7 @@ impl State {
             return false;
         };
         kept.told = true;
-        self.change += 1;
-        self.block_change = self.change;
+        self.changes.mark(Part::Block);
         true
     }
 
@@ -545,8 +535,7 @@ impl State {
         let ours = |probation: &&mut Probation| probation.since == of.since && !probation.told;
         let Some(probation) = self.probation.as_mut().filter(ours) else { return false };
         probation.told = true;
-        self.change += 1;
-        self.probation_change = self.change;
+        self.changes.mark(Part::Probation);
         true
     }
 
@@ -556,7 +545,6 @@ impl State {
         let over = |probation: &Probation| !terms.delays() || probation.told && probation.until <= now;
         let ends = self.probation.as_ref().is_some_and(over);
         if ends {
-            self.change += 1;
             self.set_probation(None);
         }
         ends
@@ -570,13 +558,12 @@ impl State {
         if !blocked && probation.is_none() && unknown {
             return false;
         }
-        self.change += 1;
         self.window = Window::default();
         self.samples.clear();
         self.detector = Detector::default();
         self.recent.clear();
         self.forgets = self.unread;
-        self.row_change = self.change;
+        self.changes.mark(Part::Row);
         if blocked {
             self.set_block(None);
         }
@@ -586,7 +573,7 @@ impl State {
         let made = blocked || probation.is_some_and(|probation| probation.until > now);
         if made {
             self.lifted = Some(now);
-            self.lifted_change = self.change;
+            self.changes.mark(Part::Lifting);
         }
         made
     }
@@ -615,9 +602,8 @@ impl State {
         if self.lifted != Some(at) {
             return false;
         }
-        self.change += 1;
         self.lifted = None;
-        self.lifted_change = self.change;
+        self.changes.mark(Part::Lifting);
         true
     }
 
@@ -657,7 +643,7 @@ impl State {
 
     /// Whether the disk lacks a change.
     pub(super) fn is_dirty(&self) -> bool {
-        self.change != self.committed
+        self.changes.is_dirty()
     }
 
     /// Whether there is something to say about the account.
@@ -699,8 +685,7 @@ impl State {
     pub(super) fn write_evidence(&mut self) -> bool {
         let lower = self.detector.s() < self.written_s;
         if lower {
-            self.change += 1;
-            self.row_change = self.change;
+            self.changes.mark(Part::Row);
         }
         lower
     }
@@ -713,31 +698,34 @@ impl State {
 
     /// Has the messages written although no attempt came.
     pub(super) fn write_messages(&mut self) {
-        self.change += 1;
+        self.changes.touch();
     }
 
     /// What is to be written now.
     pub(super) fn commit(&mut self, account: &Account) -> Commit {
         let mut changes = Vec::new();
-        let deed = match self.committed {
-            committed if self.lifted_change > committed && self.lifted.is_some() => "unblock",
-            committed if self.block_change > committed => "block",
-            committed if self.probation_change > committed => "probation",
-            _ => "count",
+        let deed = if self.changes.is_due(Part::Lifting) && self.lifted.is_some() {
+            "unblock"
+        } else if self.changes.is_due(Part::Block) {
+            "block"
+        } else if self.changes.is_due(Part::Probation) {
+            "probation"
+        } else {
+            "count"
         };
         // That it was lifted before it is: if a crash cuts the rest off, it is known that the block is older.
-        if self.lifted_change > self.committed {
+        if self.changes.is_due(Part::Lifting) {
             changes.push(rows::lifted_edit(account, self.lifted));
         }
         // The block before what led to it: if a crash cuts the rest off, it is there.
-        if self.block_change > self.committed {
+        if self.changes.is_due(Part::Block) {
             changes.push(rows::block_edit(account, self.block.as_ref()));
         }
-        if self.probation_change > self.committed {
+        if self.changes.is_due(Part::Probation) {
             changes.push(rows::probation_edit(account, self.probation.as_ref()));
         }
         // And the test before the attempts: it may know of too many, never of too few.
-        let s = (self.row_change > self.committed).then(|| {
+        let s = self.changes.is_due(Part::Row).then(|| {
             let (would_block_day, alarm_day) = (self.would_block_day, self.alarm_day);
             let row = AccountRow { would_block_day, alarm_day, test: self.detector.kept() };
             changes.push(rows::account_edit(account, &row));
@@ -759,7 +747,8 @@ impl State {
             changes.extend(removals(Tree::Relayed, account, self.relayed_extent.outlived(kept)));
             self.relayed_extent.attempt(kept)
         });
-        Commit { changes, block: self.block.clone(), deed, change: self.change, attempts, relayed, s }
+        let (block, change) = (self.block.clone(), self.changes.latest());
+        Commit { changes, block, deed, change, attempts, relayed, s }
     }
 
     /// The block, if there is one, shown or not.
@@ -780,12 +769,12 @@ impl State {
         }
         let before = std::mem::replace(&mut self.block, block);
         self.lifting = if self.block.is_none() { before } else { None };
-        self.block_change = self.change;
+        self.changes.mark(Part::Block);
     }
 
     fn set_probation(&mut self, probation: Option<Probation>) {
         self.probation = probation;
-        self.probation_change = self.change;
+        self.changes.mark(Part::Probation);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::smtp::Reply;
 
 mod accounts;
 mod blocklist;
+mod changes;
 mod day;
 mod entry;
 mod pages;
