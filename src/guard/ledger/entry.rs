@@ -50,8 +50,9 @@ pub(super) struct Entry {
     pub(super) shown: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
+    account: Account,
     window: Window,
     attempts: Extent,
     /// Of the last attempts in the window, as far as they are known: the last sample is of the last mark.
@@ -128,7 +129,7 @@ impl Entry {
             blocked: AtomicBool::new(false),
             delayed_until: AtomicU64::new(0),
             loaded: OnceLock::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(account)),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
             shown: Notify::new(),
@@ -263,6 +264,36 @@ impl Entry {
 }
 
 impl State {
+    /// The state of an account of which nothing is known yet.
+    fn new(account: &Account) -> Self {
+        Self {
+            account: account.clone(),
+            window: Window::default(),
+            attempts: Extent::default(),
+            samples: VecDeque::new(),
+            relayed: VecDeque::new(),
+            relayed_extent: Extent::default(),
+            would_block_day: None,
+            alarm_day: None,
+            detector: Detector::default(),
+            recent: VecDeque::new(),
+            uncounted: VecDeque::new(),
+            written_s: 0.0,
+            block: None,
+            lifting: None,
+            probation: None,
+            lifted: None,
+            settled: None,
+            in_flight: 0,
+            holders: 0,
+            idle: None,
+            queued: false,
+            unread: false,
+            forgets: false,
+            changes: Changes::default(),
+        }
+    }
+
     /// Takes over what the disk has; what came since then is newer.
     fn adopt(&mut self, stored: Stored, now: Timestamp) {
         self.would_block_day = self.would_block_day.max(stored.account.would_block_day);
@@ -289,17 +320,12 @@ impl State {
     }
 
     /// Counts an attempt, and decides what it means.
-    pub(super) fn attempt(
-        &mut self,
-        account: &Account,
-        attempt: &Attempt<'_>,
-        policy: &Arc<Policy>,
-    ) -> (Verdict, Durability) {
+    pub(super) fn attempt(&mut self, attempt: &Attempt<'_>, policy: &Arc<Policy>) -> (Verdict, Durability) {
         if self.block.is_some() {
             let durability = if self.is_dirty() { Durability::Awaited } else { Durability::Unchanged };
             return (Verdict::Blocked, durability);
         }
-        let (terms, now) = (self.terms(account, policy), attempt.now);
+        let (terms, now) = (self.terms(policy), attempt.now);
         let rule = terms.rule;
         self.attempts.changed(self.window.clamp(now));
         let key = Key::of(attempt.key);
@@ -326,13 +352,13 @@ impl State {
         let verdict = if count >= rule.limit && terms.blocks() {
             let reason = format!("{count} invalid recipients within {}", spoken(rule.period));
             self.block_by_itself(BlockedBy::Limit, reason, now);
-            Verdict::Crossed(Box::new(self.record(account, now, &terms)))
+            Verdict::Crossed(Box::new(self.record(now, &terms)))
         } else if count >= rule.limit && self.would_block_day < today {
             self.would_block_day = today;
             self.changes.mark(Part::Row);
-            Verdict::WouldBlock(Box::new(self.record(account, now, &terms)))
+            Verdict::WouldBlock(Box::new(self.record(now, &terms)))
         } else if evidence == Evidence::Alarm {
-            self.alarm(account, now, count, &terms)
+            self.alarm(now, count, &terms)
         } else {
             Verdict::Counted { count }
         };
@@ -340,8 +366,8 @@ impl State {
     }
 
     /// What the test's alarm means; the attempt is the `count`th in the window.
-    fn alarm(&mut self, account: &Account, now: Timestamp, count: u32, terms: &Terms) -> Verdict {
-        let record = |state: &Self| Box::new(state.record(account, now, terms));
+    fn alarm(&mut self, now: Timestamp, count: u32, terms: &Terms) -> Verdict {
+        let record = |state: &Self| Box::new(state.record(now, terms));
         let verdict = match (terms.leniency, terms.on_alarm) {
             (Leniency::None, OnAlarm::Block) => {
                 let reason = format!(
@@ -389,15 +415,8 @@ impl State {
     }
 
     /// One more recipient that exists: in memory, written with the next one that does not.
-    pub(super) fn valid(
-        &mut self,
-        account: &Account,
-        address: u64,
-        domain: Option<Key>,
-        now: Timestamp,
-        policy: &Arc<Policy>,
-    ) {
-        let terms = self.terms(account, policy);
+    pub(super) fn valid(&mut self, address: u64, domain: Option<Key>, now: Timestamp, policy: &Arc<Policy>) {
+        let terms = self.terms(policy);
         if terms.on_alarm != OnAlarm::Off {
             self.detector.valid(address, domain, now, &terms.test);
         }
@@ -418,7 +437,6 @@ impl State {
     /// What led to a block stays as the block found it.
     pub(super) fn take_back(
         &mut self,
-        account: &Account,
         (domain, name): (Key, &str),
         since: Timestamp,
         now: Timestamp,
@@ -442,18 +460,18 @@ impl State {
             self.samples.remove(place);
         }
         self.attempts.changed(self.window.held());
-        let test = self.terms(account, policy).test;
+        let test = self.terms(policy).test;
         self.detector.take_back(&addresses, &test);
         self.changes.mark(Part::Row);
         true
     }
 
     /// What the policy says of the account; looked up anew when the policy is another.
-    pub(super) fn terms(&mut self, account: &Account, policy: &Arc<Policy>) -> Terms {
+    pub(super) fn terms(&mut self, policy: &Arc<Policy>) -> Terms {
         match &self.settled {
             Some((of, terms)) if Arc::ptr_eq(of, policy) => *terms,
             _ => {
-                let terms = policy.terms(account);
+                let terms = policy.terms(&self.account);
                 self.settled = Some((policy.clone(), terms));
                 terms
             }
@@ -461,14 +479,8 @@ impl State {
     }
 
     /// Grants leave for up to `wanted` RCPTs, as many as may be in flight besides those that are.
-    pub(super) fn grant(
-        &mut self,
-        account: &Account,
-        wanted: usize,
-        now: Timestamp,
-        policy: &Arc<Policy>,
-    ) -> usize {
-        let terms = self.terms(account, policy);
+    pub(super) fn grant(&mut self, wanted: usize, now: Timestamp, policy: &Arc<Policy>) -> usize {
+        let terms = self.terms(policy);
         let granted = if self.block.is_some() {
             0 // The block is not shown yet, but nothing more may be asked.
         } else if terms.blocks() {
@@ -486,13 +498,8 @@ impl State {
     }
 
     /// How long until an attempt leaves the window, and with it a place becomes free.
-    pub(super) fn next_expiry(
-        &mut self,
-        account: &Account,
-        now: Timestamp,
-        policy: &Arc<Policy>,
-    ) -> Option<Duration> {
-        let period = self.terms(account, policy).rule.period;
+    pub(super) fn next_expiry(&mut self, now: Timestamp, policy: &Arc<Policy>) -> Option<Duration> {
+        let period = self.terms(policy).rule.period;
         self.window.next_expiry(now, period)
     }
 
@@ -613,7 +620,7 @@ impl State {
         push(&mut self.relayed, rows::relayed(message), RELAYED);
     }
 
-    pub(super) fn record(&self, account: &Account, now: Timestamp, terms: &Terms) -> Record {
+    pub(super) fn record(&self, now: Timestamp, terms: &Terms) -> Record {
         let (period, limit) = (terms.rule.period, terms.rule.limit);
         let probation = self.probation.filter(|probation| is_notable(probation, now));
         // Nothing counts while a block lasts: an operator who comes a day later sees what led to it.
@@ -621,7 +628,7 @@ impl State {
         let first = self.window.first(now, period);
         let in_window = |sample: &&Sample| first.is_some_and(|first| sample.at >= first);
         Record {
-            account: account.clone(),
+            account: self.account.clone(),
             invalid_recipients: self.window.count(now, period),
             first,
             last: self.window.last(now, period),
@@ -702,7 +709,8 @@ impl State {
     }
 
     /// What is to be written now.
-    pub(super) fn commit(&mut self, account: &Account) -> Commit {
+    pub(super) fn commit(&mut self) -> Commit {
+        let account = &self.account;
         let mut changes = Vec::new();
         let deed = if self.changes.is_due(Part::Lifting) && self.lifted.is_some() {
             "unblock"
@@ -850,12 +858,8 @@ mod tests {
             let old = |number, name| (number, AttemptRow { mark: mark(10, name), sample: None });
             let stored = Stored { attempts: vec![old(7, "one@x"), old(8, "two@x")], ..Stored::default() };
             state.adopt(stored, at(100));
-            let keys: Vec<_> = state
-                .commit(&account)
-                .changes
-                .into_iter()
-                .map(|edit| (edit.key, edit.value.is_some()))
-                .collect();
+            let keys: Vec<_> =
+                state.commit().changes.into_iter().map(|edit| (edit.key, edit.value.is_some())).collect();
             let row = |number| rows::row_key(&account, number);
             assert!(keys.contains(&(row(9), true)), "{keys:?}");
             let (held, removed) = if unblocked { (1, true) } else { (3, false) };

@@ -79,8 +79,8 @@ pub(super) fn record(
     };
     entry.load(&shared.store, now);
     let mut state = entry.lock();
-    let terms = state.terms(account, &shared.policy.load());
-    Ok(state.is_notable(now, &terms).then(|| state.record(account, now, &terms)))
+    let terms = state.terms(&shared.policy.load());
+    Ok(state.is_notable(now, &terms).then(|| state.record(now, &terms)))
 }
 
 type Accounts = BTreeMap<Account, Option<Arc<Entry>>>;

@@ -191,7 +191,7 @@ impl Shared {
     /// An entry is about to leave memory: the messages of an account that has come to notice are written
     /// before, and what speaks for the account.
     fn leave(&self, entry: &Arc<Entry>, state: &mut State) {
-        let terms = state.terms(&entry.account, &self.policy.load());
+        let terms = state.terms(&self.policy.load());
         let notable = state.is_notable(self.now(), &terms);
         if notable {
             state.write_messages();
@@ -257,7 +257,7 @@ impl Shared {
         let policy = self.policy.load();
         for entry in entries {
             let mut state = entry.lock();
-            if state.take_back(&entry.account, domain, now.before(cause::SPAN), now, &policy) {
+            if state.take_back(domain, now.before(cause::SPAN), now, &policy) {
                 self.queue.submit_idly(&entry, &mut state);
                 entry.freed.notify_waiters();
             }
@@ -269,7 +269,7 @@ impl Shared {
         let (now, policy) = (self.now(), self.policy.load());
         self.accounts.each(|entry| {
             let mut state = entry.lock();
-            let terms = state.terms(&entry.account, &policy);
+            let terms = state.terms(&policy);
             if state.end_probation(now, &terms) {
                 entry.show_probation(&state);
                 self.queue.submit_idly(entry, &mut state);

@@ -86,7 +86,7 @@ impl Watch {
             }
             let expiry = {
                 let policy = self.ledger.shared().policy.load();
-                self.entry.lock().next_expiry(&self.entry.account, now, &policy)
+                self.entry.lock().next_expiry(now, &policy)
             };
             match expiry {
                 Some(expiry) => tokio::select! {
@@ -115,7 +115,7 @@ impl Watch {
             return None;
         }
         let policy = self.ledger.shared().policy.load();
-        let granted = self.entry.lock().grant(&self.entry.account, wanted, now, &policy);
+        let granted = self.entry.lock().grant(wanted, now, &policy);
         leave.granted += granted;
         leave.in_flight += granted;
         Some(granted)
@@ -136,7 +136,7 @@ impl Watch {
         let (verdict, waiting) = {
             let policy = shared.policy.load();
             let mut state = self.entry.lock();
-            let (verdict, durability) = state.attempt(&self.entry.account, &attempt, &policy);
+            let (verdict, durability) = state.attempt(&attempt, &policy);
             if matches!(verdict, Verdict::Alarmed(_) | Verdict::AlarmedAgain(_)) {
                 self.entry.show_probation(&state);
             }
@@ -161,7 +161,7 @@ impl Watch {
             shared.accepted(domain, now);
         }
         let policy = shared.policy.load();
-        self.entry.lock().valid(&self.entry.account, address, domain, now, &policy);
+        self.entry.lock().valid(address, domain, now, &policy);
     }
 
     /// Takes note of a recipient that the upstream refused for good for another reason than that it does not exist: it counts
@@ -177,7 +177,7 @@ impl Watch {
 
     /// What holds for the account.
     pub fn terms(&self) -> Terms {
-        self.entry.lock().terms(&self.entry.account, &self.ledger.shared().policy.load())
+        self.entry.lock().terms(&self.ledger.shared().policy.load())
     }
 
     /// Takes note of a message that the upstream took: in memory, written with the next attempt.
@@ -188,8 +188,8 @@ impl Watch {
     /// What is known of the account.
     pub fn record(&self, now: Timestamp) -> Record {
         let mut state = self.entry.lock();
-        let terms = state.terms(&self.entry.account, &self.ledger.shared().policy.load());
-        state.record(&self.entry.account, now, &terms)
+        let terms = state.terms(&self.ledger.shared().policy.load());
+        state.record(now, &terms)
     }
 }
 

@@ -270,7 +270,7 @@ impl Writer {
         let mut commits: Vec<(&Arc<Entry>, Commit)> = Vec::with_capacity(entries.len());
         for entry in entries {
             entry.reload(&store, self.shared.now())?;
-            let commit = entry.lock().commit(&entry.account);
+            let commit = entry.lock().commit();
             self.list.note(&entry.account, commit.block.as_ref());
             commits.push((entry, commit));
         }

@@ -118,15 +118,15 @@ fn a_block_is_shown_until_its_lifting_is_in_force() {
         let entry = Entry::withheld(&anna, Some(kept), None);
         let shown = || {
             let mut state = entry.lock();
-            let terms = state.terms(&anna, &policy);
-            (entry.standing(), state.is_notable(at(2), &terms), state.record(&anna, at(2), &terms).block)
+            let terms = state.terms(&policy);
+            (entry.standing(), state.is_notable(at(2), &terms), state.record(at(2), &terms).block)
         };
         let blocked = (Standing::Blocked, true, Some(block.clone()));
         assert_eq!(shown(), blocked);
         let commit = {
             let mut state = entry.lock();
             assert!(state.unblock(at(1)));
-            state.commit(&anna)
+            state.commit()
         };
         assert_eq!(shown(), blocked);
         if written {
