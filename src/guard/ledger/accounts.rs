@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Probation;
-use super::entry::{Entry, State};
+use super::entry::Entry;
 use super::rows::KeptBlock;
+use super::state::State;
 use crate::account::Account;
 use crate::clock::Timestamp;
 

@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::Blindness;
-use super::entry::day_of;
 use crate::clock::Timestamp;
 
 /// So many recipients of a day without a single refusal are suspicious (CONTRACT, Classification).
@@ -86,6 +85,11 @@ impl Day {
             self.foreign.is_blind().then_some(Blindness::Foreign)
         }
     }
+}
+
+/// The days since the Unix epoch.
+pub(super) fn day_of(now: Timestamp) -> u64 {
+    now.as_millis() / 86_400_000
 }
 
 impl Tally {

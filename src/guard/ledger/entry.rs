@@ -1,34 +1,19 @@
-//! One account in memory: what it did, whether it is blocked, and what of that awaits the writer.
+//! An account in memory: its state under the account's own lock, and what of it is shown without the lock.
 //!
-//! Decides under the account's own lock, which nobody holds across an await. A block is decided at once, so
-//! that nothing more is counted or asked, and shown once it is on the disk: nothing that depends on it may
-//! outlive a crash that it does not.
+//! Nobody holds the lock across an await. A block is decided at once, so that nothing more is counted or asked, and shown
+//! once it is on the disk: nothing that depends on it may outlive a crash that it does not.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::changes::{Changes, Part};
-use super::rows::{self, AccountRow, AttemptRow, Extent, KeptBlock, Reach, Stored};
-use super::store::{Edit, Store, Tree};
-use super::{
-    Attempt, Block, BlockedBy, Leniency, OnAlarm, Policy, Probation, RELAYED, Record, Relayed, SAMPLES,
-    Sample, Standing, Terms, Uncounted, Verdict,
-};
+use super::rows::{self, KeptBlock, Stored};
+use super::state::{Commit, State};
+use super::store::Store;
+use super::{Block, Probation, Standing};
 use crate::account::Account;
 use crate::clock::Timestamp;
-use crate::guard::detector::{Detector, Evidence};
-use crate::guard::window::{Added, Key, Mark, Window};
-
-/// So many counted attempts are remembered with their domains.
-const RECENT: usize = 64;
-/// Of so many domains it is remembered that their answers did not count.
-const UNCOUNTED: usize = 8;
-/// How many octets, about, a relayed message takes in memory.
-const MESSAGE_OCTETS: usize = 250;
 
 /// An account in memory.
 #[derive(Debug)]
@@ -50,77 +35,6 @@ pub(super) struct Entry {
     pub(super) shown: Notify,
 }
 
-#[derive(Debug)]
-pub(super) struct State {
-    account: Account,
-    window: Window,
-    attempts: Extent,
-    /// Of the last attempts in the window, as far as they are known: the last sample is of the last mark.
-    samples: VecDeque<Sample>,
-    relayed: VecDeque<Relayed>,
-    relayed_extent: Extent,
-    would_block_day: Option<u64>,
-    alarm_day: Option<u64>,
-    detector: Detector,
-    /// The latest counted attempts with their domains, which may turn out to refuse everybody.
-    recent: VecDeque<Recent>,
-    uncounted: VecDeque<(Uncounted, Timestamp)>,
-    /// What of the detector's evidence the disk has.
-    written_s: f64,
-    block: Option<KeptBlock>,
-    /// One that was lifted, as long as that is not in force.
-    lifting: Option<KeptBlock>,
-    probation: Option<Probation>,
-    /// When a block was lifted, or a probation ended by hand, of which nobody was told.
-    lifted: Option<Timestamp>,
-    /// What the policy says of the account, and which policy it is.
-    settled: Option<(Arc<Policy>, Terms)>,
-    /// RCPTs in flight.
-    pub(super) in_flight: usize,
-    /// Watches.
-    pub(super) holders: usize,
-    /// Its place among the idle accounts, while it has one.
-    pub(super) idle: Option<u64>,
-    /// Whether it waits in the writer's queue.
-    pub(super) queued: bool,
-    /// The disk could not be read: before anything is written, what it has must be taken over.
-    unread: bool,
-    /// It was unblocked meanwhile: what the disk has is forgotten, not taken over.
-    forgets: bool,
-    changes: Changes,
-}
-
-/// An attempt that counted.
-#[derive(Debug, Clone, Copy)]
-struct Recent {
-    at: Timestamp,
-    address: Key,
-    domain: Key,
-}
-
-/// What a commit will have written.
-#[derive(Debug)]
-pub(super) struct Commit {
-    pub(super) changes: Vec<Edit>,
-    /// The block, if there is one.
-    pub(super) block: Option<KeptBlock>,
-    /// What is done, in a word, for `fail`.
-    pub(super) deed: &'static str,
-    change: u64,
-    attempts: Reach,
-    relayed: Option<Reach>,
-    s: Option<f64>,
-}
-
-/// Whether a decision has to be on the disk before it is acted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
-    /// It changed nothing.
-    Unchanged,
-    /// It did, or rests on a change that may not be there yet.
-    Awaited,
-}
-
 impl Entry {
     /// An account that is not blocked, as far as is known.
     pub(super) fn new(account: &Account) -> Self {
@@ -129,7 +43,7 @@ impl Entry {
             blocked: AtomicBool::new(false),
             delayed_until: AtomicU64::new(0),
             loaded: OnceLock::new(),
-            state: Mutex::new(State::new(account)),
+            state: Mutex::new(State::new(account.clone())),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
             shown: Notify::new(),
@@ -146,7 +60,7 @@ impl Entry {
         entry.blocked.store(block.is_some(), Ordering::Release);
         {
             let mut state = entry.lock();
-            (state.block, state.probation) = (block, probation);
+            state.withhold(block, probation);
             entry.show_probation(&state);
         }
         entry
@@ -175,18 +89,16 @@ impl Entry {
             let mut state = self.lock();
             match stored {
                 Ok(stored) => state.adopt(stored, now),
-                Err(_) => state.unread = true,
+                Err(_) => state.note_unreadable(),
             }
         });
     }
 
     /// Takes over what the disk has where that failed before. Blocks.
     pub(super) fn reload(&self, store: &Store, now: Timestamp) -> Result<(), String> {
-        if self.lock().unread {
+        if self.lock().is_unread() {
             let stored = rows::read(store, &self.account)?;
-            let mut state = self.lock();
-            state.adopt(stored, now);
-            (state.unread, state.forgets) = (false, false);
+            self.lock().adopt(stored, now);
         }
         Ok(())
     }
@@ -202,18 +114,18 @@ impl Entry {
 
     /// Whether a block is shown of which the abuse desk was not told.
     pub(super) fn is_untold(&self) -> bool {
-        self.standing() == Standing::Blocked && self.lock().block.as_ref().is_some_and(|kept| !kept.told)
+        self.standing() == Standing::Blocked && self.lock().kept_block().is_some_and(|kept| !kept.told)
     }
 
     /// When its block was lifted, if nobody was told of that. It may be blocked again.
     pub(super) fn untold_lifting(&self) -> Option<Timestamp> {
         let state = self.lock();
-        state.lifted.filter(|_| !state.changes.is_due(Part::Lifting) || !self.is_awaited(&state))
+        state.lifted().filter(|_| !state.is_lifting_due() || !self.is_awaited(&state))
     }
 
     /// Whether what is shown of a block is not what is decided: the disk is still to take it.
     fn is_awaited(&self, state: &State) -> bool {
-        (self.standing() == Standing::Blocked) != state.block.is_some()
+        (self.standing() == Standing::Blocked) != state.block().is_some()
     }
 
     /// Until when what the account sends is delayed, if it is at `now`.
@@ -225,27 +137,19 @@ impl Entry {
     /// Whether there is a probation of which the abuse desk was not told. Of one that a block overtook it need not be.
     pub(super) fn is_probation_untold(&self) -> bool {
         self.delayed_until.load(Ordering::Acquire) != 0
-            && self.lock().probation.is_some_and(|probation| !probation.told)
+            && self.lock().probation().is_some_and(|probation| !probation.told)
     }
 
     /// Shows the probation as it is.
     pub(super) fn show_probation(&self, state: &State) {
-        let until = state.probation.map_or(0, |probation| probation.until.as_millis());
+        let until = state.probation().map_or(0, |probation| probation.until.as_millis());
         self.delayed_until.store(until, Ordering::Release);
     }
 
     /// What `commit` says is on the disk.
     pub(super) fn committed(&self, commit: &Commit) {
         let mut state = self.lock();
-        state.attempts.reached(commit.attempts);
-        if let Some(reach) = commit.relayed {
-            state.relayed_extent.reached(reach);
-        }
-        state.changes.commit(commit.change);
-        if let Some(s) = commit.s {
-            state.written_s = s;
-        }
-        if !state.changes.is_due(Part::Block) {
+        if state.committed(commit) {
             self.show(&mut state);
         }
     }
@@ -256,615 +160,9 @@ impl Entry {
     }
 
     fn show(&self, state: &mut State) {
-        state.lifting = None;
-        self.blocked.store(state.block.is_some(), Ordering::Release);
+        state.note_shown();
+        self.blocked.store(state.block().is_some(), Ordering::Release);
         self.freed.notify_waiters();
         self.shown.notify_waiters();
-    }
-}
-
-impl State {
-    /// The state of an account of which nothing is known yet.
-    fn new(account: &Account) -> Self {
-        Self {
-            account: account.clone(),
-            window: Window::default(),
-            attempts: Extent::default(),
-            samples: VecDeque::new(),
-            relayed: VecDeque::new(),
-            relayed_extent: Extent::default(),
-            would_block_day: None,
-            alarm_day: None,
-            detector: Detector::default(),
-            recent: VecDeque::new(),
-            uncounted: VecDeque::new(),
-            written_s: 0.0,
-            block: None,
-            lifting: None,
-            probation: None,
-            lifted: None,
-            settled: None,
-            in_flight: 0,
-            holders: 0,
-            idle: None,
-            queued: false,
-            unread: false,
-            forgets: false,
-            changes: Changes::default(),
-        }
-    }
-
-    /// Takes over what the disk has; what came since then is newer.
-    fn adopt(&mut self, stored: Stored, now: Timestamp) {
-        self.would_block_day = self.would_block_day.max(stored.account.would_block_day);
-        self.alarm_day = self.alarm_day.max(stored.account.alarm_day);
-        let (numbers, mut rows): (Vec<u64>, Vec<AttemptRow>) = stored.attempts.into_iter().unzip();
-        self.attempts = append(&numbers, self.window.held());
-        if self.forgets {
-            rows.clear();
-        } else {
-            self.detector.prepend(stored.account.test);
-        }
-        self.written_s = self.detector.s();
-        let older = rows.iter().rev().map_while(|row| {
-            let (address, client) = row.sample.clone()?;
-            Some(Sample { at: row.mark.at(), address, client })
-        });
-        prepend(&mut self.samples, older, SAMPLES);
-        self.window = Window::of(rows.iter().map(|row| row.mark).chain(self.window.marks()));
-        self.attempts.changed(self.window.clamp(now));
-
-        let (numbers, messages): (Vec<u64>, Vec<Relayed>) = stored.relayed.into_iter().unzip();
-        self.relayed_extent = append(&numbers, self.relayed.len());
-        prepend(&mut self.relayed, messages.into_iter().rev(), RELAYED);
-    }
-
-    /// Counts an attempt, and decides what it means.
-    pub(super) fn attempt(&mut self, attempt: &Attempt<'_>, policy: &Arc<Policy>) -> (Verdict, Durability) {
-        if self.block.is_some() {
-            let durability = if self.is_dirty() { Durability::Awaited } else { Durability::Unchanged };
-            return (Verdict::Blocked, durability);
-        }
-        let (terms, now) = (self.terms(policy), attempt.now);
-        let rule = terms.rule;
-        self.attempts.changed(self.window.clamp(now));
-        let key = Key::of(attempt.key);
-        let count = match self.window.add(key, now, &terms.window()) {
-            Added::Repeated => return (Verdict::Repeated, Durability::Unchanged),
-            Added::Counted(count) => count,
-        };
-        self.changes.touch();
-        self.attempts.push();
-        push(&mut self.samples, rows::sample(now, attempt.address, attempt.client), SAMPLES);
-        let domain = attempt.domain.map(Key::of_domain);
-        if let Some(domain) = domain {
-            push(&mut self.recent, Recent { at: now, address: key, domain }, RECENT);
-        }
-        let evidence = if terms.on_alarm == OnAlarm::Off {
-            Evidence::Known
-        } else {
-            self.detector.invalid(key, domain, now, rule.period, &terms.test)
-        };
-        if evidence != Evidence::Known {
-            self.changes.mark(Part::Row);
-        }
-        let today = Some(day_of(now));
-        let verdict = if count >= rule.limit && terms.blocks() {
-            let reason = format!("{count} invalid recipients within {}", spoken(rule.period));
-            self.block_by_itself(BlockedBy::Limit, reason, now);
-            Verdict::Crossed(Box::new(self.record(now, &terms)))
-        } else if count >= rule.limit && self.would_block_day < today {
-            self.would_block_day = today;
-            self.changes.mark(Part::Row);
-            Verdict::WouldBlock(Box::new(self.record(now, &terms)))
-        } else if evidence == Evidence::Alarm {
-            self.alarm(now, count, &terms)
-        } else {
-            Verdict::Counted { count }
-        };
-        (verdict, Durability::Awaited)
-    }
-
-    /// What the test's alarm means; the attempt is the `count`th in the window.
-    fn alarm(&mut self, now: Timestamp, count: u32, terms: &Terms) -> Verdict {
-        let record = |state: &Self| Box::new(state.record(now, terms));
-        let verdict = match (terms.leniency, terms.on_alarm) {
-            (Leniency::None, OnAlarm::Block) => {
-                let reason = format!(
-                    "the share of invalid recipients is that of a stolen account ({count} of them within {})",
-                    spoken(terms.rule.period)
-                );
-                self.block_by_itself(BlockedBy::Detection, reason, now);
-                return Verdict::Crossed(record(self));
-            }
-            (Leniency::None, OnAlarm::Probation) => {
-                return if self.delay(now, terms.delay) {
-                    Verdict::Alarmed(record(self))
-                } else {
-                    Verdict::AlarmedAgain(record(self))
-                };
-            }
-            (Leniency::None | Leniency::Observed, OnAlarm::Notify) => Verdict::Suspected,
-            _ => Verdict::WouldAlarm,
-        };
-        let today = Some(day_of(now));
-        // That it would have been blocked is told once a day, whatever would have done it.
-        let told = match terms.on_alarm {
-            OnAlarm::Block => &mut self.would_block_day,
-            OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => &mut self.alarm_day,
-        };
-        if *told >= today {
-            return Verdict::Counted { count };
-        }
-        *told = today;
-        self.changes.mark(Part::Row);
-        verdict(record(self))
-    }
-
-    /// Begins a probation, or has the one that there is last longer; says whether it began.
-    fn delay(&mut self, now: Timestamp, delay: Duration) -> bool {
-        let until = now.after(delay);
-        let running = self.probation.as_mut().filter(|probation| probation.until > now);
-        let begins = running.is_none();
-        match running {
-            Some(probation) => probation.until = probation.until.max(until),
-            None => self.probation = Some(Probation { since: now, until, told: false }),
-        }
-        self.changes.mark(Part::Probation);
-        begins
-    }
-
-    /// One more recipient that exists: in memory, written with the next one that does not.
-    pub(super) fn valid(&mut self, address: u64, domain: Option<Key>, now: Timestamp, policy: &Arc<Policy>) {
-        let terms = self.terms(policy);
-        if terms.on_alarm != OnAlarm::Off {
-            self.detector.valid(address, domain, now, &terms.test);
-        }
-    }
-
-    /// So many answers of a domain did not count.
-    pub(super) fn uncount(&mut self, domain: &str, answers: u32, now: Timestamp) {
-        let same = |(held, _): &&mut (Uncounted, Timestamp)| held.domain.eq_ignore_ascii_case(domain);
-        if let Some((held, last)) = self.uncounted.iter_mut().find(same) {
-            (held.answers, *last) = (held.answers.saturating_add(answers), now);
-        } else {
-            let uncounted = Uncounted { domain: rows::domain(domain), answers };
-            push(&mut self.uncounted, (uncounted, now), UNCOUNTED);
-        }
-    }
-
-    /// A domain turned out to refuse everybody: what it counted since then is taken back. Says whether that changed anything.
-    /// What led to a block stays as the block found it.
-    pub(super) fn take_back(
-        &mut self,
-        (domain, name): (Key, &str),
-        since: Timestamp,
-        now: Timestamp,
-        policy: &Arc<Policy>,
-    ) -> bool {
-        let counted = |recent: &Recent| recent.domain == domain && recent.at >= since;
-        let addresses: Vec<Key> =
-            self.recent.iter().filter(|recent| counted(recent)).map(|recent| recent.address).collect();
-        if addresses.is_empty() {
-            return false;
-        }
-        self.recent.retain(|recent| !counted(recent));
-        self.uncount(name, u32::try_from(addresses.len()).unwrap_or(u32::MAX), now);
-        if self.block.is_some() {
-            return false;
-        }
-        // The last sample is of the last attempt.
-        let unsampled = self.window.held().saturating_sub(self.samples.len());
-        let places = self.window.remove(|mark| mark.at() >= since && addresses.contains(&mark.key()));
-        for place in places.iter().rev().filter_map(|place| place.checked_sub(unsampled)) {
-            self.samples.remove(place);
-        }
-        self.attempts.changed(self.window.held());
-        let test = self.terms(policy).test;
-        self.detector.take_back(&addresses, &test);
-        self.changes.mark(Part::Row);
-        true
-    }
-
-    /// What the policy says of the account; looked up anew when the policy is another.
-    pub(super) fn terms(&mut self, policy: &Arc<Policy>) -> Terms {
-        match &self.settled {
-            Some((of, terms)) if Arc::ptr_eq(of, policy) => *terms,
-            _ => {
-                let terms = policy.terms(&self.account);
-                self.settled = Some((policy.clone(), terms));
-                terms
-            }
-        }
-    }
-
-    /// Grants leave for up to `wanted` RCPTs, as many as may be in flight besides those that are.
-    pub(super) fn grant(&mut self, wanted: usize, now: Timestamp, policy: &Arc<Policy>) -> usize {
-        let terms = self.terms(policy);
-        let granted = if self.block.is_some() {
-            0 // The block is not shown yet, but nothing more may be asked.
-        } else if terms.blocks() {
-            let rule = terms.rule;
-            let count = self.window.count(now, rule.period) as usize;
-            let free = (rule.limit as usize).saturating_sub(count + self.in_flight);
-            // A lower limit than the count (it was higher, or the account was exempt): the next attempt will
-            // cross it.
-            wanted.min(if self.in_flight == 0 { free.max(1) } else { free })
-        } else {
-            wanted
-        };
-        self.in_flight += granted;
-        granted
-    }
-
-    /// How long until an attempt leaves the window, and with it a place becomes free.
-    pub(super) fn next_expiry(&mut self, now: Timestamp, policy: &Arc<Policy>) -> Option<Duration> {
-        let period = self.terms(policy).rule.period;
-        self.window.next_expiry(now, period)
-    }
-
-    /// Blocks by hand; `false` where it was so: then a new reason takes the place of the old. A block that Gatepost made is the
-    /// operator's from then on, and no longer lapses.
-    pub(super) fn block_by_hand(&mut self, reason: Option<&str>, now: Timestamp) -> bool {
-        if let Some(KeptBlock { block, told }) = self.block.clone() {
-            let news = reason.is_some_and(|reason| block.reason.as_deref() != Some(reason));
-            if block.by != BlockedBy::Operator || news {
-                let reason = reason.map(str::to_owned).or(block.reason);
-                let block = Block { by: BlockedBy::Operator, reason, ..block };
-                self.set_block(Some(KeptBlock { block, told }));
-            }
-            return false;
-        }
-        let block = Block { at: now, by: BlockedBy::Operator, reason: reason.map(Into::into) };
-        // Who blocks by hand knows; a program may not.
-        self.set_block(Some(KeptBlock { block, told: false }));
-        true
-    }
-
-    fn block_by_itself(&mut self, by: BlockedBy, reason: String, now: Timestamp) {
-        let block = Block { at: now, by, reason: Some(reason) };
-        self.set_block(Some(KeptBlock { block, told: false }));
-    }
-
-    /// The abuse desk was told of this block; `false` where it is not the one that holds, or was told of before.
-    pub(super) fn tell(&mut self, of: &Block) -> bool {
-        let Some(kept) = self.block.as_mut().filter(|kept| kept.block == *of && !kept.told) else {
-            return false;
-        };
-        kept.told = true;
-        self.changes.mark(Part::Block);
-        true
-    }
-
-    /// The abuse desk was told that this probation began; `false` where it is not the one that there is, or was told of
-    /// before.
-    pub(super) fn tell_probation(&mut self, of: &Probation) -> bool {
-        let ours = |probation: &&mut Probation| probation.since == of.since && !probation.told;
-        let Some(probation) = self.probation.as_mut().filter(ours) else { return false };
-        probation.told = true;
-        self.changes.mark(Part::Probation);
-        true
-    }
-
-    /// Ends the probation if its time is over and nobody has to be told of it, or if `terms` no longer have any; `false` where
-    /// it goes on.
-    pub(super) fn end_probation(&mut self, now: Timestamp, terms: &Terms) -> bool {
-        let over = |probation: &Probation| !terms.delays() || probation.told && probation.until <= now;
-        let ends = self.probation.as_ref().is_some_and(over);
-        if ends {
-            self.set_probation(None);
-        }
-        ends
-    }
-
-    /// Lifts a block, ends a probation, and forgets the window and the test; `false` where there was neither block nor
-    /// probation.
-    pub(super) fn unblock(&mut self, now: Timestamp) -> bool {
-        let (blocked, probation) = (self.block.is_some(), self.probation);
-        let unknown = self.window.held() == 0 && self.detector.is_new() && !self.unread;
-        if !blocked && probation.is_none() && unknown {
-            return false;
-        }
-        self.window = Window::default();
-        self.samples.clear();
-        self.detector = Detector::default();
-        self.recent.clear();
-        self.forgets = self.unread;
-        self.changes.mark(Part::Row);
-        if blocked {
-            self.set_block(None);
-        }
-        if probation.is_some() {
-            self.set_probation(None);
-        }
-        let made = blocked || probation.is_some_and(|probation| probation.until > now);
-        if made {
-            self.lifted = Some(now);
-            self.changes.mark(Part::Lifting);
-        }
-        made
-    }
-
-    /// Whether it is blocked, not by hand, for as long as `age`, and the abuse desk knows of it.
-    pub(super) fn has_lapsed(&self, age: Duration, now: Timestamp) -> bool {
-        self.block.as_ref().is_some_and(|KeptBlock { block, told }| {
-            *told && block.by != BlockedBy::Operator && now.since(block.at) >= age
-        })
-    }
-
-    /// Lifts a block that has lapsed, as [`Self::unblock`] does. The block that was.
-    pub(super) fn lapse(&mut self, age: Duration, now: Timestamp) -> Option<Block> {
-        let block = self.block().filter(|_| self.has_lapsed(age, now))?.clone();
-        self.unblock(now).then_some(block)
-    }
-
-    /// The disk says that a block was lifted then and that nobody was told.
-    pub(super) fn was_lifted(&mut self, at: Timestamp) {
-        // A crash may have left the block that was being lifted.
-        self.lifted = Some(at).filter(|at| self.block().is_none_or(|block| block.at > *at));
-    }
-
-    /// It is known that the block was lifted then; `false` where there is another lifting to be told of, or none.
-    pub(super) fn tell_lifting(&mut self, at: Timestamp) -> bool {
-        if self.lifted != Some(at) {
-            return false;
-        }
-        self.lifted = None;
-        self.changes.mark(Part::Lifting);
-        true
-    }
-
-    /// Keeps a message that the upstream took; the commit of the next attempt writes it.
-    pub(super) fn relayed(&mut self, message: Relayed) {
-        self.relayed_extent.push();
-        push(&mut self.relayed, rows::relayed(message), RELAYED);
-    }
-
-    pub(super) fn record(&self, now: Timestamp, terms: &Terms) -> Record {
-        let (period, limit) = (terms.rule.period, terms.rule.limit);
-        let probation = self.probation.filter(|probation| is_notable(probation, now));
-        // Nothing counts while a block lasts: an operator who comes a day later sees what led to it.
-        let now = self.block().map_or(now, |block| block.at.min(now));
-        let first = self.window.first(now, period);
-        let in_window = |sample: &&Sample| first.is_some_and(|first| sample.at >= first);
-        Record {
-            account: self.account.clone(),
-            invalid_recipients: self.window.count(now, period),
-            first,
-            last: self.window.last(now, period),
-            limit,
-            period,
-            // What is in force.
-            block: self.block.as_ref().or(self.lifting.as_ref()).map(|kept| kept.block.clone()),
-            probation,
-            samples: self.samples.iter().filter(in_window).cloned().collect(),
-            relayed: self.relayed.iter().cloned().collect(),
-            uncounted: self
-                .uncounted
-                .iter()
-                .filter(|(_, last)| now.since(*last) < period)
-                .map(|(uncounted, _)| uncounted.clone())
-                .collect(),
-        }
-    }
-
-    /// Whether the disk lacks a change.
-    pub(super) fn is_dirty(&self) -> bool {
-        self.changes.is_dirty()
-    }
-
-    /// Whether there is something to say about the account.
-    pub(super) fn is_notable(&self, now: Timestamp, terms: &Terms) -> bool {
-        self.block.is_some()
-            || self.lifting.is_some()
-            || self.probation.is_some_and(|probation| is_notable(&probation, now))
-            || self.window.count(now, terms.rule.period) > 0
-    }
-
-    /// Whether the disk must go on having it: it is notable, the test has evidence, or something was told today.
-    pub(super) fn is_worth_keeping(&self, now: Timestamp, terms: &Terms) -> bool {
-        self.is_notable(now, terms)
-            || self.detector.is_fresh(now)
-            || self.would_block_day.max(self.alarm_day) >= Some(day_of(now))
-    }
-
-    /// Whether it may leave memory, but for the messages of [`Self::unwritten_octets`].
-    pub(super) fn is_idle(&self) -> bool {
-        self.holders == 0
-            && self.in_flight == 0
-            && self.block.is_none()
-            && self.probation.is_none()
-            && self.lifted.is_none()
-            && !self.queued
-            && !self.is_dirty()
-    }
-
-    /// How many octets, about, memory alone knows: messages that the upstream took, recipients that exist, domains of those that
-    /// do not.
-    pub(super) fn unwritten_octets(&self) -> usize {
-        let messages = self.relayed_extent.unwritten(self.relayed.len()).count();
-        let recent = self.recent.len() * size_of::<Recent>();
-        messages * MESSAGE_OCTETS + recent + self.detector.unkept_octets()
-    }
-
-    /// Has the evidence of the test written if it is less than the disk has: the account is about to leave memory, or we
-    /// are. Says whether it was.
-    pub(super) fn write_evidence(&mut self) -> bool {
-        let lower = self.detector.s() < self.written_s;
-        if lower {
-            self.changes.mark(Part::Row);
-        }
-        lower
-    }
-
-    /// Forgets the recipients that memory alone knows.
-    pub(super) fn forget_recipients(&mut self) {
-        self.detector.forget_valid();
-        self.recent = VecDeque::new();
-    }
-
-    /// Has the messages written although no attempt came.
-    pub(super) fn write_messages(&mut self) {
-        self.changes.touch();
-    }
-
-    /// What is to be written now.
-    pub(super) fn commit(&mut self) -> Commit {
-        let account = &self.account;
-        let mut changes = Vec::new();
-        let deed = if self.changes.is_due(Part::Lifting) && self.lifted.is_some() {
-            "unblock"
-        } else if self.changes.is_due(Part::Block) {
-            "block"
-        } else if self.changes.is_due(Part::Probation) {
-            "probation"
-        } else {
-            "count"
-        };
-        // That it was lifted before it is: if a crash cuts the rest off, it is known that the block is older.
-        if self.changes.is_due(Part::Lifting) {
-            changes.push(rows::lifted_edit(account, self.lifted));
-        }
-        // The block before what led to it: if a crash cuts the rest off, it is there.
-        if self.changes.is_due(Part::Block) {
-            changes.push(rows::block_edit(account, self.block.as_ref()));
-        }
-        if self.changes.is_due(Part::Probation) {
-            changes.push(rows::probation_edit(account, self.probation.as_ref()));
-        }
-        // And the test before the attempts: it may know of too many, never of too few.
-        let s = self.changes.is_due(Part::Row).then(|| {
-            let (would_block_day, alarm_day) = (self.would_block_day, self.alarm_day);
-            let row = AccountRow { would_block_day, alarm_day, test: self.detector.kept() };
-            changes.push(rows::account_edit(account, &row));
-            self.detector.s()
-        });
-        let held = self.window.held();
-        let mut known = self.samples.iter().rev();
-        for (number, mark) in self.attempts.unwritten(held).rev().zip(self.window.marks().rev()) {
-            let value = Some(rows::encode(&row(mark, known.next())));
-            changes.push(Edit { tree: Tree::Attempts, key: rows::row_key(account, number), value });
-        }
-        changes.extend(removals(Tree::Attempts, account, self.attempts.outlived(held)));
-        let attempts = self.attempts.attempt(held);
-
-        let kept = self.relayed.len();
-        let relayed = (held > 0 || self.block.is_some()).then(|| {
-            let messages = self.relayed_extent.unwritten(kept).rev().zip(self.relayed.iter().rev());
-            changes.extend(messages.map(|(number, message)| rows::relayed_edit(account, number, message)));
-            changes.extend(removals(Tree::Relayed, account, self.relayed_extent.outlived(kept)));
-            self.relayed_extent.attempt(kept)
-        });
-        let (block, change) = (self.block.clone(), self.changes.latest());
-        Commit { changes, block, deed, change, attempts, relayed, s }
-    }
-
-    /// The block, if there is one, shown or not.
-    pub(super) fn kept_block(&self) -> Option<&KeptBlock> {
-        self.block.as_ref()
-    }
-
-    fn block(&self) -> Option<&Block> {
-        self.block.as_ref().map(|kept| &kept.block)
-    }
-
-    fn set_block(&mut self, block: Option<KeptBlock>) {
-        // Of a probation that a block overtakes nobody need be told any more.
-        if block.is_some()
-            && let Some(probation) = self.probation.filter(|probation| !probation.told)
-        {
-            self.set_probation(Some(Probation { told: true, ..probation }));
-        }
-        let before = std::mem::replace(&mut self.block, block);
-        self.lifting = if self.block.is_none() { before } else { None };
-        self.changes.mark(Part::Block);
-    }
-
-    fn set_probation(&mut self, probation: Option<Probation>) {
-        self.probation = probation;
-        self.changes.mark(Part::Probation);
-    }
-}
-
-/// Whether there is something to say of a probation: it lasts, or nobody was told.
-fn is_notable(probation: &Probation, now: Timestamp) -> bool {
-    probation.until > now || !probation.told
-}
-
-/// The days since the Unix epoch.
-pub(super) fn day_of(now: Timestamp) -> u64 {
-    now.as_millis() / 86_400_000
-}
-
-fn row(mark: Mark, sample: Option<&Sample>) -> AttemptRow {
-    AttemptRow { mark, sample: sample.map(|sample| (sample.address.clone(), sample.client)) }
-}
-
-fn removals(tree: Tree, account: &Account, numbers: std::ops::Range<u64>) -> impl Iterator<Item = Edit> {
-    numbers.map(move |number| Edit { tree, key: rows::row_key(account, number), value: None })
-}
-
-/// The extent of a list that begins with rows of these numbers, and goes on with so many unwritten ones.
-fn append(numbers: &[u64], unwritten: usize) -> Extent {
-    let first = numbers.first().copied().unwrap_or_default();
-    let end = numbers.last().map_or(0, |last| last + 1);
-    let mut extent = Extent::found(first..end);
-    (0..unwritten).for_each(|_| extent.push());
-    extent
-}
-
-fn push<T>(list: &mut VecDeque<T>, item: T, most: usize) {
-    list.push_back(item);
-    while list.len() > most {
-        list.pop_front();
-    }
-}
-
-fn prepend<T>(list: &mut VecDeque<T>, newest_first: impl Iterator<Item = T>, most: usize) {
-    for item in newest_first.take(most.saturating_sub(list.len())) {
-        list.push_front(item);
-    }
-}
-
-/// A duration as the configuration writes it.
-fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
-    let unit = units.iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
-    match unit {
-        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
-        None => format!("{}ms", duration.as_millis()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Unblocked while the disk could not be read: what it has is forgotten then, and what came since is not.
-    #[test]
-    fn an_unblock_forgets_what_could_not_be_read() {
-        let at = Timestamp::from_millis;
-        let mark = |time, name: &str| Mark::new(at(time), Key::of(name.as_bytes()));
-        for unblocked in [false, true] {
-            let account: Account = "anna".parse().unwrap();
-            let entry = Entry::new(&account);
-            let mut state = entry.lock();
-            state.unread = true;
-            if unblocked {
-                assert!(!state.unblock(at(50)), "neither blocked nor on probation");
-            }
-            state.window = Window::of([mark(60, "new@x")]);
-            let old = |number, name| (number, AttemptRow { mark: mark(10, name), sample: None });
-            let stored = Stored { attempts: vec![old(7, "one@x"), old(8, "two@x")], ..Stored::default() };
-            state.adopt(stored, at(100));
-            let keys: Vec<_> =
-                state.commit().changes.into_iter().map(|edit| (edit.key, edit.value.is_some())).collect();
-            let row = |number| rows::row_key(&account, number);
-            assert!(keys.contains(&(row(9), true)), "{keys:?}");
-            let (held, removed) = if unblocked { (1, true) } else { (3, false) };
-            assert_eq!(state.window.held(), held);
-            assert_eq!([7, 8].map(|number| keys.contains(&(row(number), false))), [removed; 2], "{keys:?}");
-        }
     }
 }

@@ -21,7 +21,6 @@ use crate::smtp::Reply;
 
 mod accounts;
 mod blocklist;
-mod changes;
 mod day;
 mod entry;
 mod pages;
@@ -29,6 +28,7 @@ mod policy;
 mod rebuild;
 mod rows;
 mod shared;
+mod state;
 mod store;
 mod terms;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::{Instant, sleep};
 
-use super::entry::{Durability, Entry};
+use super::entry::Entry;
+use super::state::Durability;
 use super::{Attempt, Block, Ledger, Record, Relayed, Standing, Terms, Verdict};
 use crate::account::Account;
 use crate::clock::Timestamp;

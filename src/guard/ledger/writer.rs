@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::blocklist::BlockList;
-use super::entry::{Commit, Entry, State};
+use super::entry::Entry;
+use super::state::{Commit, State};
 use super::store::{Edit, Tree};
 use super::{Shared, rows};
 use crate::account::Account;
