@@ -61,20 +61,20 @@ const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
 struct Sender {
     account: Account,
     watch: Watch,
-    /// The guard's, for the RCPTs in flight, and as many as are `spare` or `answered`.
+    /// The guard's, for the RCPTs in flight, and for those of the next two.
     leave: Reservation,
-    /// For so many that have come, and are not asked yet.
-    spare: usize,
-    /// For so many that have their answer.
-    answered: usize,
+    /// Leave held for RCPTs not asked yet.
+    unused_leave: usize,
+    /// Leave held for RCPTs already answered, not given back yet.
+    answered_leave: usize,
     ticket: Ticket,
 }
 
 impl Sender {
-    /// What is not needed after all, or no longer, others of the account may have: all at once, so that they need not ask for it in
-    /// pieces, and before anything is waited for.
-    fn give_back_spare(&mut self) {
-        let unneeded = std::mem::take(&mut self.spare) + std::mem::take(&mut self.answered);
+    /// Gives back leave that is no longer needed, in one step and before any wait, so that other sessions of the account get
+    /// it whole.
+    fn give_back_leave(&mut self) {
+        let unneeded = std::mem::take(&mut self.unused_leave) + std::mem::take(&mut self.answered_leave);
         self.leave.release_some(unneeded);
     }
 }
@@ -109,7 +109,7 @@ struct Conversation {
     /// Behind the transaction, so that it is dropped after it where the task is cut off.
     connections: SessionConnections,
     /// When the upstream answered last.
-    answered: Instant,
+    last_answer: Instant,
     incoming: Option<Box<Incoming>>,
     /// Until when a client must have logged in (a relay host: have said its first command).
     admission: Option<Instant>,
@@ -175,7 +175,7 @@ pub fn serve(
         domains: DomainKeys::default(),
         upstream: None,
         connections: parts.upstream.session(id),
-        answered: connected,
+        last_answer: connected,
         incoming: None,
         admission: Some(connected + parts.config.session.auth_timeout),
         shutdown: parts.shutdown.clone(),
@@ -208,7 +208,7 @@ impl Conversation {
             step = match step {
                 Step::Read => self.next().await?,
                 Step::Close => {
-                    self.give_back_spare();
+                    self.give_back_leave();
                     return self.client.flush().await;
                 }
                 Step::StartTls => Box::pin(self.start_tls()).await?,
@@ -230,7 +230,7 @@ impl Conversation {
         // Asked for when there is something to wait for: the commands of a batch find the next one here.
         let mut deadline = None;
         // Until when the upstream is kept waiting, whatever else the client says meanwhile.
-        let mut rest = self.upstream.is_some().then(|| self.answered + UPSTREAM_REST);
+        let mut rest = self.upstream.is_some().then(|| self.last_answer + UPSTREAM_REST);
         loop {
             // Nor does a flood of commands outlive it.
             if self.admission.is_some_and(|admission| admission <= Instant::now()) {
@@ -260,7 +260,7 @@ impl Conversation {
                     }
                 }
             }
-            self.give_back_spare();
+            self.give_back_leave();
             self.client.flush().await?;
             // Between two chunks a message is under way: that client is left alone until its next command.
             let in_chunks = self.session.transaction().is_some_and(|transaction| transaction.in_chunks);
@@ -409,7 +409,7 @@ impl Conversation {
         let watch = self.parts.ledger.watch(&account, clock::now()).await;
         let ticket = self.parts.roster.enter(&account, self.id);
         let leave = watch.no_leave();
-        self.sender = Some(Sender { account, watch, leave, spare: 0, answered: 0, ticket });
+        self.sender = Some(Sender { account, watch, leave, unused_leave: 0, answered_leave: 0, ticket });
     }
 
     /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.

@@ -22,13 +22,14 @@ use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Fault, Question, Transaction};
 
-/// Whether one more RCPT may be in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether one more RCPT may be in flight; with the machine's next step, since answers may have come meanwhile.
 enum Leave {
     /// It may, and the session has the guard's leave for it.
-    Given,
-    /// The account is blocked, or the session is over.
-    Blocked,
+    Given(Step),
+    /// The account is blocked.
+    Blocked(Step),
+    /// The session is over.
+    Over,
 }
 
 /// A question without an answer.
@@ -75,11 +76,14 @@ impl Conversation {
     }
 
     async fn ask_rcpt(&mut self, command: RcptCommand) -> Result<Step, Lost> {
-        let (step, leave) = self.leave_to_ask().await?;
-        if leave == Leave::Blocked {
-            self.asked.push_back(Asked::Unasked);
-            return Ok(step);
-        }
+        let step = match self.leave_to_ask().await? {
+            Leave::Given(step) => step,
+            Leave::Blocked(step) => {
+                self.asked.push_back(Asked::Unasked);
+                return Ok(step);
+            }
+            Leave::Over => return Ok(Step::Close),
+        };
         if self.upstream.is_none()
             && let Err(unasked) = Box::pin(self.reopen()).await?
         {
@@ -103,7 +107,7 @@ impl Conversation {
             _ => {}
         }
         // Nobody waits with us for that.
-        self.give_back_spare();
+        self.give_back_leave();
         self.client.flush().await?;
         let Some(transaction) = self.session.transaction() else {
             return Ok(Err(Asked::Failed(UpstreamFault::Unavailable)));
@@ -128,65 +132,71 @@ impl Conversation {
     }
 
     async fn ask_broken_path(&mut self, octets: &[u8]) -> Result<Step, Lost> {
-        let (step, leave) = self.leave_to_ask().await?;
-        if leave == Leave::Given {
-            // Others do not wait for our disk.
-            self.give_back_spare();
-            let shown = String::from_utf8_lossy(octets).into_owned();
-            self.count(&shown, octets, None).await;
-            self.free_leave();
-        }
+        let step = match self.leave_to_ask().await? {
+            Leave::Given(step) => {
+                // Others do not wait for our disk.
+                self.give_back_leave();
+                let shown = String::from_utf8_lossy(octets).into_owned();
+                self.count(&shown, octets, None).await;
+                self.free_leave();
+                step
+            }
+            Leave::Blocked(step) => step,
+            Leave::Over => return Ok(Step::Close),
+        };
         self.asked.push_back(Asked::BrokenPath);
         Ok(step)
     }
 
     /// The guard's leave to have one more RCPT in flight; it is asked for once for all that have come. Where all of it is taken by
     /// questions of this session, those are answered first.
-    async fn leave_to_ask(&mut self) -> Result<(Step, Leave), Lost> {
-        let Some(Sender { watch, leave, spare, answered, .. }) = &mut self.sender else {
-            return Ok((Step::Read, Leave::Blocked));
+    async fn leave_to_ask(&mut self) -> Result<Leave, Lost> {
+        let Some(Sender { watch, leave, unused_leave, answered_leave, .. }) = &mut self.sender else {
+            return Ok(Leave::Blocked(Step::Read));
         };
-        if *spare == 0 {
-            leave.release_some(std::mem::take(answered));
+        if *unused_leave == 0 {
+            leave.release_some(std::mem::take(answered_leave));
             let wanted = 1 + self.client.lines_at_most();
-            *spare = watch.try_extend(leave, wanted, clock::now()).unwrap_or_default();
+            *unused_leave = watch.try_extend(leave, wanted, clock::now()).unwrap_or_default();
         }
-        if *spare > 0 && watch.standing() == Standing::Open {
-            *spare -= 1;
-            return Ok((Step::Read, Leave::Given));
+        if *unused_leave > 0 && watch.standing() == Standing::Open {
+            *unused_leave -= 1;
+            return Ok(Leave::Given(Step::Read));
         }
         Box::pin(self.wait_for_leave()).await
     }
 
-    pub(super) fn give_back_spare(&mut self) {
+    pub(super) fn give_back_leave(&mut self) {
         if let Some(sender) = &mut self.sender {
-            sender.give_back_spare();
+            sender.give_back_leave();
         }
     }
 
-    async fn wait_for_leave(&mut self) -> Result<(Step, Leave), Lost> {
-        self.give_back_spare();
+    async fn wait_for_leave(&mut self) -> Result<Leave, Lost> {
+        self.give_back_leave();
         let step = self.settle_all().await?;
         if step == Step::Close {
-            return Ok((step, Leave::Blocked));
+            return Ok(Leave::Over);
         }
         self.client.flush().await?;
         let wanted = 1 + self.client.lines_at_most();
-        let Some(sender) = &mut self.sender else { return Ok((step, Leave::Blocked)) };
-        Ok(match sender.watch.reserve(wanted, clock::now()).await {
-            Some(leave) => {
-                sender.spare = leave.granted().saturating_sub(1);
-                sender.leave.join(leave);
-                (step, Leave::Given)
+        let Some(Sender { watch, leave, unused_leave, .. }) = &mut self.sender else {
+            return Ok(Leave::Blocked(step));
+        };
+        Ok(match watch.reserve(leave, wanted, clock::now()).await {
+            Some(granted) => {
+                // One of them is for the RCPT that waited.
+                *unused_leave = granted.saturating_sub(1);
+                Leave::Given(step)
             }
-            None => (step, Leave::Blocked),
+            None => Leave::Blocked(step),
         })
     }
 
     /// A RCPT has its answer. Its leave is for none other: it may have counted, and the guard is to see that first.
     fn free_leave(&mut self) {
         if let Some(sender) = &mut self.sender {
-            sender.answered += 1;
+            sender.answered_leave += 1;
         }
     }
 
@@ -227,8 +237,8 @@ impl Conversation {
             None => return Ok(Step::Read),
         };
         if self.asked.is_empty() {
-            self.answered = Instant::now();
-            self.give_back_spare();
+            self.last_answer = Instant::now();
+            self.give_back_leave();
         }
         Ok(self.handle(Event::Answered(answered)))
     }
@@ -245,7 +255,7 @@ impl Conversation {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => {
                     if let Some(sender) = &mut self.sender {
-                        sender.give_back_spare();
+                        sender.give_back_leave();
                     }
                     self.client.flush().await?;
                     answer.await
@@ -289,7 +299,7 @@ impl Conversation {
         let now = clock::now();
         let blindness = self.parts.ledger.tally(foreign, !reply.is_completion(), now);
         if let Some(blindness) = blindness {
-            self.give_back_spare();
+            self.give_back_leave();
             Box::pin(self.parts.desk.blind(blindness)).await;
         }
         match (classify(reply, &self.parts.config.classify), &self.sender) {
@@ -298,7 +308,7 @@ impl Conversation {
                 sender.watch.accepted(path.as_str(), domain, now);
             }
             (Outcome::NoSuchRecipient, Some(_)) => {
-                self.give_back_spare();
+                self.give_back_leave();
                 // Earlier replies do not wait for the disk; and it counts, whether or not the client is there to read them.
                 let flushed = self.client.flush().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;

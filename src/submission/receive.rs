@@ -70,7 +70,7 @@ impl Conversation {
         let idle = self.command_deadline();
         let slow = pace.patience().map(|patience| began + patience);
         let deadline = slow.map_or(idle, |slow| slow.min(idle));
-        let rest = self.answered + UPSTREAM_REST;
+        let rest = self.last_answer + UPSTREAM_REST;
         loop {
             let blocked =
                 self.sender.as_ref().is_some_and(|sender| sender.watch.standing() == Standing::Blocked);

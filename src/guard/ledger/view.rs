@@ -23,7 +23,6 @@ pub struct Watch {
 pub struct Reservation {
     ledger: Ledger,
     entry: Arc<Entry>,
-    granted: usize,
     in_flight: usize,
 }
 
@@ -65,11 +64,16 @@ impl Watch {
         self.entry.block()
     }
 
-    /// Leave for up to `wanted` (at least 1) RCPTs. Those in flight over all sessions plus the count never
-    /// exceed the limit; waits until at least one is free. `None` as soon as the account is blocked. An
-    /// account that is observed or exempt always gets all. May be dropped at any time.
-    pub async fn reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
-        let since = Instant::now();
+    /// Leave for no RCPT, to be extended.
+    pub fn no_leave(&self) -> Reservation {
+        Reservation { ledger: self.ledger.clone(), entry: self.entry.clone(), in_flight: 0 }
+    }
+
+    /// Extends `leave` by up to `wanted` (at least 1) RCPTs, waiting until at least one is free; returns by how many. Those in
+    /// flight over all sessions plus the count never exceed the limit; an account that is observed or exempt always gets all.
+    /// `None` as soon as the account is blocked. Cancel-safe: what was granted is in `leave`.
+    pub async fn reserve(&self, leave: &mut Reservation, wanted: usize, now: Timestamp) -> Option<usize> {
+        let (since, wanted) = (Instant::now(), wanted.max(1));
         // Counted before the attempt, like the wait itself.
         let _waiting = Waiting::new(&self.entry.waiting);
         loop {
@@ -77,13 +81,13 @@ impl Watch {
             let mut freed = std::pin::pin!(self.entry.freed.notified());
             freed.as_mut().enable();
             let now = now.after(since.elapsed());
-            let reservation = self.try_reserve(wanted.max(1), now)?;
-            if reservation.granted() > 0 {
+            let granted = self.try_extend(leave, wanted, now)?;
+            if granted > 0 {
                 // There may be room for the next who waits: one is woken for all that was given back.
-                if reservation.granted() >= wanted && self.entry.waiting.load(Ordering::Acquire) > 1 {
+                if granted >= wanted && self.entry.waiting.load(Ordering::Acquire) > 1 {
                     self.entry.freed.notify_one();
                 }
-                return Some(reservation);
+                return Some(granted);
             }
             let expiry = {
                 let policy = self.ledger.shared().policy.load();
@@ -99,25 +103,13 @@ impl Watch {
         }
     }
 
-    /// The same without waiting: `granted()` may be 0.
-    pub fn try_reserve(&self, wanted: usize, now: Timestamp) -> Option<Reservation> {
-        let mut leave = self.no_leave();
-        self.try_extend(&mut leave, wanted, now).map(|_| leave)
-    }
-
-    /// Leave for none, to be extended.
-    pub fn no_leave(&self) -> Reservation {
-        Reservation { ledger: self.ledger.clone(), entry: self.entry.clone(), granted: 0, in_flight: 0 }
-    }
-
-    /// [`Self::try_reserve`], added to leave that there is; says how many may be asked more.
+    /// [`Self::reserve`] without waiting: it may grant 0.
     pub fn try_extend(&self, leave: &mut Reservation, wanted: usize, now: Timestamp) -> Option<usize> {
         if self.standing() == Standing::Blocked {
             return None;
         }
         let policy = self.ledger.shared().policy.load();
         let granted = self.entry.lock().grant(wanted, now, &policy);
-        leave.granted += granted;
         leave.in_flight += granted;
         Some(granted)
     }
@@ -217,28 +209,8 @@ impl Drop for Watch {
 }
 
 impl Reservation {
-    /// How many RCPTs it was granted in all: so many may be asked with it. What is given back is not taken off.
-    pub fn granted(&self) -> usize {
-        self.granted
-    }
-
     /// Gives so many back, or as many as there are: their answers have come (after they were counted, where they count).
     pub fn release_some(&mut self, n: usize) {
-        self.give_back(n);
-    }
-
-    /// Gives all back.
-    pub fn release(&mut self) {
-        self.give_back(self.in_flight);
-    }
-
-    /// Takes over what another of the same account has.
-    pub fn join(&mut self, mut other: Self) {
-        self.granted += other.granted;
-        self.in_flight += std::mem::take(&mut other.in_flight);
-    }
-
-    fn give_back(&mut self, n: usize) {
         let n = n.min(self.in_flight);
         if n == 0 {
             return;
@@ -257,6 +229,11 @@ impl Reservation {
         if settled {
             self.ledger.shared().settle(&self.entry);
         }
+    }
+
+    /// Gives all back.
+    pub fn release(&mut self) {
+        self.release_some(self.in_flight);
     }
 }
 

@@ -50,7 +50,8 @@ async fn child_that_asks_for_the_living() {
     let addresses: Vec<String> = (0..RECIPIENTS).map(|n| format!("user{n}@living.example")).collect();
     // As `submission/probe.rs` does it.
     let ask = |address: &str| {
-        let leave = watch.try_reserve(1, at(1));
+        let mut leave = watch.no_leave();
+        watch.try_extend(&mut leave, 1, at(1));
         ledger.learn(Place::Rcpt, About::address(address), &reply);
         let _ = ledger.tally(true, false, at(1));
         watch.accepted(address, Some(Key::of_domain("living.example")), at(1));

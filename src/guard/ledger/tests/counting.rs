@@ -54,8 +54,8 @@ async fn observed_and_exempt_accounts_are_never_blocked_by_themselves() {
         let record = watch.record(at(4));
         assert_eq!((record.invalid_recipients, record.first), (4, Some(at(0))));
         assert_eq!(word(&count(&watch, "0@x", at(4)).await), "repeated", "also what is beyond the limit");
-        let all = watch.try_reserve(500, at(5)).unwrap();
-        assert_eq!(all.granted(), 500);
+        let mut all = watch.no_leave();
+        assert_eq!(watch.try_extend(&mut all, 500, at(5)), Some(500));
         drop((all, watch));
         soon(ledger.close()).await;
 
@@ -69,7 +69,7 @@ async fn observed_and_exempt_accounts_are_never_blocked_by_themselves() {
         // A block by hand holds for everyone.
         let blocked = soon(ledger.block(watch.account(), Some("called in"), at(20 * HOUR))).await.unwrap();
         assert_eq!(blocked, Change::Made);
-        assert!(watch.try_reserve(1, at(20 * HOUR)).is_none());
+        assert_eq!(watch.try_extend(&mut watch.no_leave(), 1, at(20 * HOUR)), None);
         assert_eq!(word(&count(&watch, "8@x", at(20 * HOUR)).await), "blocked");
         let block = watch.block().unwrap();
         assert_eq!((block.by, block.reason.as_deref()), (BlockedBy::Operator, Some("called in")));
@@ -108,56 +108,78 @@ async fn who_waits_is_woken() {
     let other = ledger.watch(&account("anna"), at(0)).await;
 
     // In part, as far as there is room.
-    let mut first = soon(watch.reserve(2, at(0))).await.unwrap();
-    let second = soon(other.reserve(5, at(0))).await.unwrap();
-    assert_eq!((first.granted(), second.granted()), (2, 1));
-    assert_eq!(other.try_reserve(1, at(0)).unwrap().granted(), 0);
+    let (mut first, mut second, mut third) = (watch.no_leave(), other.no_leave(), other.no_leave());
+    assert_eq!(soon(watch.reserve(&mut first, 2, at(0))).await, Some(2));
+    assert_eq!(soon(other.reserve(&mut second, 5, at(0))).await, Some(1));
+    assert_eq!(other.try_extend(&mut third, 1, at(0)), Some(0));
 
     // By one that is given back,
-    let (third, ()) =
-        soon(async { tokio::join!(other.reserve(1, at(0)), async { first.release_some(1) }) }).await;
-    assert_eq!(third.unwrap().granted(), 1);
+    let back = async { first.release_some(1) };
+    let (granted, ()) = soon(async { tokio::join!(other.reserve(&mut third, 1, at(0)), back) }).await;
+    assert_eq!(granted, Some(1));
+    drop(third);
     // by one that expires,
     drop(first);
     count(&watch, "a@x", at(10)).await;
     count(&watch, "b@x", at(10)).await;
-    let fourth = soon(other.reserve(1, at(20))).await.unwrap();
-    assert_eq!(fourth.granted(), 1, "second is still in flight");
+    let mut fourth = other.no_leave();
+    assert_eq!(soon(other.reserve(&mut fourth, 1, at(20))).await, Some(1), "second is still in flight");
     // by a higher limit,
     count(&watch, "c@x", at(1000)).await;
-    assert_eq!(other.try_reserve(1, at(1000)).unwrap().granted(), 0);
+    let mut fifth = other.no_leave();
+    assert_eq!(other.try_extend(&mut fifth, 1, at(1000)), Some(0));
     let raise = async { ledger.set_policy(policy(4)) };
-    let (fifth, ()) = soon(async { tokio::join!(other.reserve(1, at(1000)), raise) }).await;
-    assert_eq!(fifth.as_ref().map(Reservation::granted), Some(1));
+    let (granted, ()) = soon(async { tokio::join!(other.reserve(&mut fifth, 1, at(1000)), raise) }).await;
+    assert_eq!(granted, Some(1));
     // and by a block, with nothing.
     let block = async { ledger.block(&account("anna"), None, at(1001)).await.unwrap() };
-    let (sixth, _) = soon(async { tokio::join!(other.reserve(1, at(1001)), block) }).await;
-    assert!(sixth.is_none());
-    drop((second, fourth, fifth));
+    let mut sixth = other.no_leave();
+    let (granted, _) = soon(async { tokio::join!(other.reserve(&mut sixth, 1, at(1001)), block) }).await;
+    assert_eq!(granted, None);
+    drop((second, fourth, fifth, sixth));
 }
 
 #[tokio::test]
-async fn leave_is_extended_joined_and_given_back() {
+async fn leave_is_extended_and_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path(), policy(5));
     let watch = ledger.watch(&account("anna"), at(0)).await;
-    let free = || watch.try_reserve(9, at(0)).map(|leave| leave.granted());
+    let free = || watch.try_extend(&mut watch.no_leave(), 9, at(0));
     let mut leave = watch.no_leave();
     assert_eq!(watch.try_extend(&mut leave, 2, at(0)), Some(2));
     assert_eq!(watch.try_extend(&mut leave, 1, at(0)), Some(1));
     assert_eq!(free(), Some(2));
-    leave.join(soon(watch.reserve(1, at(0))).await.unwrap());
-    assert_eq!((leave.granted(), free()), (4, Some(1)));
+    assert_eq!(soon(watch.reserve(&mut leave, 1, at(0))).await, Some(1));
+    assert_eq!(free(), Some(1));
     leave.release_some(1);
     assert_eq!(free(), Some(2));
     // Who waits meanwhile is woken by it.
     assert_eq!(watch.try_extend(&mut leave, 9, at(0)), Some(2));
-    let (woken, ()) = soon(async { tokio::join!(watch.reserve(9, at(0)), async { leave.release() }) }).await;
-    assert_eq!(woken.unwrap().granted(), 5);
+    let (mut other, back) = (watch.no_leave(), async { leave.release() });
+    let (woken, ()) = soon(async { tokio::join!(watch.reserve(&mut other, 9, at(0)), back) }).await;
+    assert_eq!(woken, Some(5));
+    drop(other);
     leave.release();
     assert_eq!(free(), Some(5), "what it had is given back once");
     ledger.block(&account("anna"), None, at(1)).await.unwrap();
-    assert_eq!((watch.try_extend(&mut leave, 1, at(1)), leave.granted()), (None, 6));
+    assert_eq!(watch.try_extend(&mut leave, 1, at(1)), None);
+}
+
+/// Whoever gives the wait up has what was granted, and no more.
+#[tokio::test]
+async fn a_wait_that_is_given_up_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(1));
+    let watch = ledger.watch(&account("anna"), at(0)).await;
+    let (mut first, mut second) = (watch.no_leave(), watch.no_leave());
+    assert_eq!(watch.try_extend(&mut first, 1, at(0)), Some(1));
+    {
+        let mut waiting = Box::pin(watch.reserve(&mut second, 1, at(0)));
+        std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await;
+    }
+    assert_eq!(watch.entry().waiting.load(Ordering::SeqCst), 0);
+    drop(first);
+    assert_eq!(watch.try_extend(&mut second, 9, at(0)), Some(1));
 }
 
 /// What is given back at once is for as many as find room in it, and for none beyond.
@@ -166,14 +188,16 @@ async fn one_who_is_woken_wakes_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path(), policy(5));
     let watch = ledger.watch(&account("anna"), at(0)).await;
-    let mut all = soon(watch.reserve(5, at(0))).await.unwrap();
+    let mut all = watch.no_leave();
+    assert_eq!(soon(watch.reserve(&mut all, 5, at(0))).await, Some(5));
     let waiting: Vec<_> = [2, 2, 3, 3]
         .into_iter()
         .map(|wanted| {
             let ledger = ledger.clone();
             tokio::spawn(async move {
                 let watch = ledger.watch(&account("anna"), at(0)).await;
-                watch.reserve(wanted, at(0)).await.map(|leave| (leave.granted(), leave))
+                let mut leave = watch.no_leave();
+                watch.reserve(&mut leave, wanted, at(0)).await.map(|granted| (granted, leave))
             })
         })
         .collect();
@@ -203,12 +227,12 @@ async fn a_lower_limit_lets_one_ask_and_the_next_crosses() {
         count(&watch, &format!("{n}@x"), at(n)).await;
     }
     ledger.set_policy(policy(5));
-    let one = soon(watch.reserve(3, at(10))).await.unwrap();
-    assert_eq!(one.granted(), 1);
-    assert_eq!(watch.try_reserve(1, at(10)).unwrap().granted(), 0);
+    let (mut one, mut another) = (watch.no_leave(), watch.no_leave());
+    assert_eq!(soon(watch.reserve(&mut one, 3, at(10))).await, Some(1));
+    assert_eq!(watch.try_extend(&mut another, 1, at(10)), Some(0));
     assert_eq!(word(&count(&watch, "new@x", at(10)).await), "crossed 5");
     drop(one);
-    assert!(soon(watch.reserve(1, at(11))).await.is_none());
+    assert_eq!(soon(watch.reserve(&mut another, 1, at(11))).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -224,11 +248,15 @@ async fn a_hundred_sessions_of_one_account() {
             tokio::spawn(async move {
                 let watch = ledger.watch(&account("anna"), at(0)).await;
                 let (mut counted, mut crossed) = (Vec::new(), 0);
+                let mut leave = watch.no_leave();
                 for round in 0.. {
-                    let Some(mut leave) = watch.reserve(1 + round % 7, at(round as u64)).await else { break };
-                    let now = taken.fetch_add(leave.granted(), Ordering::SeqCst) + leave.granted();
+                    let wanted = 1 + round % 7;
+                    let Some(granted) = watch.reserve(&mut leave, wanted, at(round as u64)).await else {
+                        break;
+                    };
+                    let now = taken.fetch_add(granted, Ordering::SeqCst) + granted;
                     assert!(now <= LIMIT, "{now} in flight or counted");
-                    for n in 0..leave.granted() {
+                    for n in 0..granted {
                         tokio::task::yield_now().await;
                         if (round + n) % 3 == 0 {
                             taken.fetch_sub(1, Ordering::SeqCst);

@@ -94,7 +94,7 @@ async fn an_alarm_that_blocks_is_like_a_crossed_limit() {
     assert_eq!((block.by, watch.probation(at(0))), (BlockedBy::Detection, None));
     assert!(block.reason.unwrap().contains("7 of them within 1h"));
     assert_eq!(soon(ledger.untold(at(1))).await.len(), 1);
-    assert!(watch.try_reserve(1, at(1)).is_none());
+    assert_eq!(watch.try_extend(&mut watch.no_leave(), 1, at(1)), None);
     assert_eq!(soon(ledger.unblock(watch.account(), at(2))).await.unwrap(), Change::Made);
     assert_eq!(seven(&watch, 0, at(3)).await, ["1", "2", "3", "4", "5", "6", "crossed 7"]);
 }
@@ -168,7 +168,7 @@ async fn what_is_different_for_an_account() {
     assert_eq!(seven(&watch, 0, at(0)).await.last().unwrap(), "7");
     let record = watch.record(at(0));
     assert_eq!((record.limit, record.period), (9, Duration::from_secs(60)));
-    assert_eq!(watch.try_reserve(100, at(1)).unwrap().granted(), 2);
+    assert_eq!(watch.try_extend(&mut watch.no_leave(), 100, at(1)), Some(2));
     assert_eq!(watch.record(at(MINUTE)).invalid_recipients, 0);
     count(&watch, "8@x", at(1)).await;
     assert_eq!(word(&count(&watch, "9@x", at(1)).await), "crossed 9");
