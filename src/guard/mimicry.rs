@@ -186,8 +186,7 @@ impl Precedents {
         is_news
     }
 
-    /// Takes note of a reply that is news.
-    pub fn take(&mut self, place: Place, about: About<'_>, reply: &Reply) {
+    fn take(&mut self, place: Place, about: About<'_>, reply: &Reply) {
         let address = ascii(about.address).into_owned();
         let text = as_sent(place, about, reply, |pieces| {
             pieces.fold(String::with_capacity(reply.text.len()), |mut text, piece| {

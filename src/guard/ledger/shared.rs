@@ -45,8 +45,6 @@ pub(super) struct Shared {
     pub(super) accounts: Accounts,
     pub(super) policy: ArcSwap<Policy>,
     pub(super) precedents: ArcSwap<Precedents>,
-    /// The same, for those who change them.
-    learned: Mutex<Precedents>,
     pub(super) precedents_changed: AtomicBool,
     day: Mutex<Day>,
     pub(super) day_changed: AtomicBool,
@@ -80,8 +78,7 @@ impl Shared {
             queue: Queue::default(),
             accounts,
             policy: ArcSwap::from_pointee(policy),
-            precedents: ArcSwap::from_pointee(precedents.clone()),
-            learned: Mutex::new(precedents),
+            precedents: ArcSwap::from_pointee(precedents),
             precedents_changed: AtomicBool::new(false),
             day: Mutex::new(day),
             day_changed: AtomicBool::new(false),
@@ -291,14 +288,16 @@ impl Shared {
     }
 
     pub(super) fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
-        // Nearly always it is as the one before; and this lock is everybody's.
+        // Nearly always it is as the one before: then nothing is copied.
         if !self.precedents.load().is_news(place, about, reply) {
             return;
         }
-        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.take(place, about, reply);
-        self.precedents.store(Arc::new(learned.clone()));
-        drop(learned);
+        // Repeated where another learned meanwhile, so that neither is lost.
+        self.precedents.rcu(|known| {
+            let mut precedents = Precedents::clone(known);
+            precedents.learn(place, about, reply);
+            precedents
+        });
         self.nudge(&self.precedents_changed);
     }
 
