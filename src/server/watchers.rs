@@ -10,7 +10,7 @@ use crate::auth::UsersEvent;
 use crate::clock::{self, Settled};
 use crate::control::AuditLine;
 use crate::fail;
-use crate::guard::ledger::{BlockedBy, CauseChange};
+use crate::guard::ledger::{BlockedBy, CauseChange, News, Record};
 use crate::maillog;
 use crate::net::tls::EXPIRY_WARNING;
 use crate::parts::Parts;
@@ -122,22 +122,37 @@ pub(super) async fn ledger(parts: Parts) {
     }
 }
 
+/// Says the first failure of a row, and the next one only after a success.
+#[derive(Debug, Default)]
+struct Once {
+    failing: bool,
+}
+
+impl Once {
+    fn note(&mut self, outcome: &Result<(), String>, say: impl FnOnce(&str)) {
+        let was_failing = std::mem::replace(&mut self.failing, outcome.is_err());
+        if let Err(why) = outcome
+            && !was_failing
+        {
+            say(why);
+        }
+    }
+}
+
 /// Says that the ledger had to be mended, in the log and to the abuse desk: again at the next start, if that was not told.
 pub(super) async fn recovery(parts: Parts) {
     let Some(text) = parts.ledger.recovery() else { return };
     text.lines().for_each(maillog::ledger_mended);
-    let mut failing = false;
+    let mut failures = Once::default();
     loop {
         let told = match parts.desk.ledger_mended(&text).await {
             Ok(()) => parts.ledger.told_recovery().map_err(|error| error.to_string()),
             Err(why) => Err(why),
         };
-        match told {
-            Ok(()) => return,
-            Err(why) if !failing => maillog::notice_postponed(&why),
-            Err(_) => {}
+        failures.note(&told, maillog::notice_postponed);
+        if told.is_ok() {
+            return;
         }
-        failing = true;
         tokio::time::sleep(UNTOLD_TICK).await;
     }
 }
@@ -185,47 +200,47 @@ pub(super) async fn lapses(parts: Parts) {
 /// disk, and that it was told after the mail is, so that a crash in between has it told twice, never not at all. The
 /// program also of each unblock.
 pub(super) async fn blocks(parts: Parts) {
-    let mut failing = false;
+    let mut failures = Once::default();
     loop {
-        let mut failed = None;
-        for (account, at) in parts.ledger.untold_unblocks() {
-            match parts.desk.unblocked(&account, at, parts.roster.count(&account)).await {
-                Ok(()) => parts.ledger.told_unblocked(&account, at),
-                Err(why) => failed = Some(why),
+        let mut told = Ok(());
+        for news in parts.ledger.untold(clock::now()).await {
+            if let Err(why) = tell(&parts, &news).await {
+                told = Err(why);
             }
         }
-        for record in parts.ledger.untold(clock::now()).await {
-            match parts.desk.blocked(&record, parts.roster.count(&record.account)).await {
-                Ok(()) => {
-                    fail::point("notice.written");
-                    parts.ledger.told(&record);
-                    fail::point("notice.noted");
-                    if record.block.is_some_and(|block| block.by != BlockedBy::Operator) {
-                        maillog::block_told(&record.account, &parts.in_force.load().notify.to);
-                    }
-                }
-                Err(why) => failed = Some(why),
-            }
-        }
-        for record in parts.ledger.untold_probations(clock::now()).await {
-            match parts.desk.probation(&record, parts.roster.count(&record.account)).await {
-                Ok(()) => {
-                    parts.ledger.told_probation(&record);
-                    maillog::probation_told(&record.account, &parts.in_force.load().notify.to);
-                }
-                Err(why) => failed = Some(why),
-            }
-        }
-        if let Some(why) = failed.as_ref().filter(|_| !failing) {
-            maillog::notice_postponed(why);
-        }
-        failing = failed.is_some();
-        if failing {
+        failures.note(&told, maillog::notice_postponed);
+        if told.is_err() {
             tokio::time::sleep(UNTOLD_TICK).await;
         } else {
             let _ = timeout(UNTOLD_TICK, parts.ledger.crossed()).await;
         }
     }
+}
+
+async fn tell(parts: &Parts, news: &News) -> Result<(), String> {
+    let sessions = parts.roster.count(news.account());
+    match news {
+        News::Unblocked { account, at } => parts.desk.unblocked(account, *at, sessions).await?,
+        News::Blocked(record) => {
+            parts.desk.blocked(record, sessions).await?;
+            fail::point("notice.written");
+        }
+        News::Probation(record) => parts.desk.probation(record, sessions).await?,
+    }
+    parts.ledger.told(news);
+    let in_force = parts.in_force.load();
+    let to = &in_force.notify.to;
+    match news {
+        News::Unblocked { .. } => {}
+        News::Blocked(Record { account, block, .. }) => {
+            fail::point("notice.noted");
+            if block.as_ref().is_some_and(|block| block.by != BlockedBy::Operator) {
+                maillog::block_told(account, to);
+            }
+        }
+        News::Probation(record) => maillog::probation_told(&record.account, to),
+    }
+    Ok(())
 }
 
 /// Says which domains refuse everybody, and when they no longer do.
@@ -243,7 +258,7 @@ pub(super) async fn causes(parts: Parts) {
 
 /// Sends digests of what waits in the quarantine; each is noted once it is on the disk.
 pub(super) async fn digests(parts: Parts) {
-    let mut failing = false;
+    let mut failures = Once::default();
     loop {
         tokio::time::sleep(DIGEST_TICK).await;
         let now = clock::now();
@@ -255,16 +270,12 @@ pub(super) async fn digests(parts: Parts) {
             Ok(()) => parts.digests.sent(now).await,
             Err(why) => Err(why),
         };
-        match &written {
-            Ok(()) => {
-                let messages = waiting.iter().map(|waiting| waiting.usage.messages).sum();
-                let expiring = waiting.iter().map(|waiting| waiting.old).sum();
-                maillog::digest_sent(messages, waiting.len(), expiring);
-            }
-            Err(why) if !failing => maillog::digest_failed(why),
-            Err(_) => {}
+        if written.is_ok() {
+            let messages = waiting.iter().map(|waiting| waiting.usage.messages).sum();
+            let expiring = waiting.iter().map(|waiting| waiting.old).sum();
+            maillog::digest_sent(messages, waiting.len(), expiring);
         }
-        failing = written.is_err();
+        failures.note(&written, maillog::digest_failed);
     }
 }
 

@@ -36,7 +36,6 @@ mod tests;
 mod view;
 mod writer;
 
-use entry::Entry;
 use shared::Shared;
 use writer::Writer;
 
@@ -45,7 +44,7 @@ pub use super::window::{Count, MAX_LIMIT};
 pub use day::{BLIND_AFTER, Tallies};
 pub use policy::{AccountRule, Detection, Leniency, Match, OnAlarm, Policy, Terms};
 pub use terms::{
-    Attempt, Blindness, Block, BlockedBy, CauseChange, Change, LedgerError, Probation, RELAYED, Record,
+    Attempt, Blindness, Block, BlockedBy, CauseChange, Change, LedgerError, News, Probation, RELAYED, Record,
     Relayed, SAMPLES, Sample, Standing, Uncounted, Verdict,
 };
 pub use view::{Reservation, Watch};
@@ -220,84 +219,31 @@ impl Ledger {
             .unwrap_or_else(|error| Err(LedgerError::Read(error.to_string())))
     }
 
-    /// Blocks, also those by hand, that [`Self::told`] was not called for, since whenever, over restarts. A
-    /// block that is not on the disk yet is not among them, unless it cannot be had there for now.
-    pub async fn untold(&self, now: Timestamp) -> Vec<Record> {
-        let mut records = self.records_where(Entry::is_untold, now).await;
-        records.retain(|record| record.block.is_some());
-        records
-    }
-
-    /// Accounts whose block was lifted, or whose probation was ended by hand, and when, since whenever, over restarts, and that
-    /// [`Self::told_unblocked`] was not called for. They may be blocked again.
-    pub fn untold_unblocks(&self) -> Vec<(Account, Timestamp)> {
-        let mut unblocked = Vec::new();
-        self.shared().accounts.each(|entry| {
-            unblocked.extend(entry.untold_lifting().map(|at| (entry.account.clone(), at)));
-        });
-        unblocked
-    }
-
-    /// It is known that the account's block was lifted then; as [`Self::told`].
-    pub fn told_unblocked(&self, account: &Account, at: Timestamp) {
-        let shared = self.shared();
-        if let Some(entry) = shared.accounts.find(account) {
-            let mut state = entry.lock();
-            if state.tell_lifting(at) {
-                shared.queue.submit_idly(&entry, &mut state);
-            }
-        }
-    }
-
-    /// The same of probations that began, and [`Self::told_probation`]; of one that a block overtook nobody need be told.
-    /// It may be over by now.
-    pub async fn untold_probations(&self, now: Timestamp) -> Vec<Record> {
-        let mut records = self.records_where(Entry::is_probation_untold, now).await;
-        records.retain(|record| record.block.is_none() && record.probation.is_some());
-        records
-    }
-
-    async fn records_where(&self, wanted: fn(&Entry) -> bool, now: Timestamp) -> Vec<Record> {
+    /// What [`Self::told`] was not called for, over restarts: first the accounts that were unblocked, then the blocks, then the
+    /// probations. What is not on the disk yet is left out, unless it cannot be had there for now.
+    pub async fn untold(&self, now: Timestamp) -> Vec<News> {
         let shared = self.handle.shared.clone();
-        let look = move || {
-            let mut entries = Vec::new();
-            shared.accounts.each(|entry| entries.extend(wanted(entry).then(|| entry.clone())));
-            let record = |entry: Arc<Entry>| {
-                let account = entry.account.clone();
-                pages::record(&shared, &account, Some(entry), now).ok().flatten()
-            };
-            entries.into_iter().filter_map(record).collect()
-        };
-        spawn_blocking(look).await.unwrap_or_default()
+        spawn_blocking(move || pages::untold(&shared, now)).await.unwrap_or_default()
     }
 
-    /// Returns when a block or a probation has come or gone that [`Self::untold`] and [`Self::untold_probations`] may not have told
-    /// yet. Who waits for it
-    /// looks now and then all the same: of a block whose session was cut off nothing is said.
+    /// Returns when a block or a probation has come or gone that [`Self::untold`] may not have told yet. Callers look now and
+    /// then all the same: of a block whose session was cut off nothing is said.
     pub async fn crossed(&self) {
         self.shared().crossed.notified().await;
     }
 
-    /// The abuse desk knows of the record's block; written soon, without waiting. If a crash comes before, it
-    /// will be told again, never not at all.
-    pub fn told(&self, record: &Record) {
-        let (shared, Some(block)) = (self.shared(), &record.block) else { return };
-        if let Some(entry) = shared.accounts.find(&record.account) {
-            let mut state = entry.lock();
-            if state.tell(block) {
-                shared.queue.submit_idly(&entry, &mut state);
-            }
-        }
-    }
-
-    /// The abuse desk knows that the record's probation began; as [`Self::told`].
-    pub fn told_probation(&self, record: &Record) {
-        let (shared, Some(probation)) = (self.shared(), &record.probation) else { return };
-        if let Some(entry) = shared.accounts.find(&record.account) {
-            let mut state = entry.lock();
-            if state.tell_probation(probation) {
-                shared.queue.submit_idly(&entry, &mut state);
-            }
+    /// Notes that `news` was told; written soon, without waiting. After a crash before that it is told again.
+    pub fn told(&self, news: &News) {
+        let (shared, account) = (self.shared(), news.account());
+        let Some(entry) = shared.accounts.find(account) else { return };
+        let mut state = entry.lock();
+        let is_news = match news {
+            News::Unblocked { at, .. } => state.tell_lifting(*at),
+            News::Blocked(record) => record.block.as_ref().is_some_and(|block| state.tell(block)),
+            News::Probation(record) => record.probation.is_some_and(|begun| state.tell_probation(&begun)),
+        };
+        if is_news {
+            shared.queue.submit_idly(&entry, &mut state);
         }
     }
 

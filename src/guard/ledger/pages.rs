@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::rows;
 use super::store::{Store, Tree};
-use super::{Record, Shared};
+use super::{News, Record, Shared};
 use crate::account::Account;
 use crate::clock::Timestamp;
 
@@ -81,6 +81,30 @@ pub(super) fn record(
     let mut state = entry.lock();
     let terms = state.terms(&shared.policy.load());
     Ok(state.is_notable(now, &terms).then(|| state.record(now, &terms)))
+}
+
+/// What is still to be told, in the order of [`super::Ledger::untold`]. Blocks.
+pub(super) fn untold(shared: &Shared, now: Timestamp) -> Vec<News> {
+    let mut news = Vec::new();
+    let (mut blocked, mut delayed) = (Vec::new(), Vec::new());
+    shared.accounts.each(|entry| {
+        let unblocked = |at| News::Unblocked { account: entry.account.clone(), at };
+        news.extend(entry.untold_lifting().map(unblocked));
+        if entry.is_untold() {
+            blocked.push(entry.clone());
+        } else if entry.is_probation_untold() {
+            delayed.push(entry.clone());
+        }
+    });
+    let record = |entry: Arc<Entry>| {
+        let account = entry.account.clone();
+        record(shared, &account, Some(entry), now).ok().flatten()
+    };
+    let blocked = blocked.into_iter().filter_map(record).filter(|record| record.block.is_some());
+    news.extend(blocked.map(News::Blocked));
+    let is_delayed = |record: &Record| record.block.is_none() && record.probation.is_some();
+    news.extend(delayed.into_iter().filter_map(record).filter(is_delayed).map(News::Probation));
+    news
 }
 
 type Accounts = BTreeMap<Account, Option<Arc<Entry>>>;

@@ -84,7 +84,7 @@ pub enum Verdict {
     /// attempt (the record's block says by what). Just one attempt gets this.
     Crossed(Box<Record>),
     /// It counts, the sequential test alarmed, and the account's probation began with it. The abuse desk is to be told, as
-    /// [`super::Ledger::untold_probations`] says. The limit outweighs an alarm in the same attempt.
+    /// [`super::Ledger::untold`] says. The limit outweighs an alarm in the same attempt.
     Alarmed(Box<Record>),
     /// It counts, and the sequential test alarmed again: the account's probation lasts longer.
     AlarmedAgain(Box<Record>),
@@ -172,6 +172,16 @@ pub enum CauseChange {
     Ended(Cause),
 }
 
+impl News {
+    /// Whom it is about.
+    pub fn account(&self) -> &Account {
+        match self {
+            Self::Unblocked { account, .. } => account,
+            Self::Blocked(record) | Self::Probation(record) => &record.account,
+        }
+    }
+}
+
 impl Record {
     /// Of an account that did nothing yet, with its limit.
     pub fn blank(account: Account, limit: u32, period: Duration) -> Self {
@@ -189,6 +199,22 @@ impl Record {
             uncounted: Vec::new(),
         }
     }
+}
+
+/// What the abuse desk, or a program, is still to be told of an account: [`super::Ledger::untold`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A block was lifted, or a probation ended by hand. The account may be blocked again.
+    Unblocked {
+        /// Whose.
+        account: Account,
+        /// When.
+        at: Timestamp,
+    },
+    /// The account was blocked, maybe by hand; the record has the block.
+    Blocked(Record),
+    /// A probation began, and no block has overtaken it; the record has the probation, which may be over by now.
+    Probation(Record),
 }
 
 /// Whether a change changed anything ("what is so already is done").

@@ -93,7 +93,7 @@ async fn an_alarm_that_blocks_is_like_a_crossed_limit() {
     let block = watch.block().unwrap();
     assert_eq!((block.by, watch.probation(at(0))), (BlockedBy::Detection, None));
     assert!(block.reason.unwrap().contains("7 of them within 1h"));
-    assert_eq!(soon(ledger.untold(at(1))).await.len(), 1);
+    assert_eq!(untold_blocks(&ledger, at(1)).await.len(), 1);
     assert_eq!(watch.try_extend(&mut watch.no_leave(), 1, at(1)), None);
     assert_eq!(soon(ledger.unblock(watch.account(), at(2))).await.unwrap(), Change::Made);
     assert_eq!(seven(&watch, 0, at(3)).await, ["1", "2", "3", "4", "5", "6", "crossed 7"]);
@@ -142,7 +142,7 @@ async fn alarms_that_do_nothing_are_told_of_once_a_day() {
             "another day"
         );
         assert_eq!((watch.standing(), watch.probation(at(20 * HOUR))), (Standing::Open, None));
-        assert!(soon(ledger.untold_probations(at(20 * HOUR))).await.is_empty());
+        assert!(untold_probations(&ledger, at(20 * HOUR)).await.is_empty());
     }
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path(), watchful(OnAlarm::Off));
@@ -193,19 +193,19 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     for n in 0..6 {
         count(&dora, &format!("a@{n}.example"), at(0)).await;
     }
-    let untold = soon(ledger.untold_probations(at(1))).await;
+    let untold = untold_probations(&ledger, at(1)).await;
     assert_eq!(untold.len(), 3);
-    ledger.told_probation(&untold[0]);
+    told_probation(&ledger, &untold[0]);
     // Of one that is blocked nobody need be told that it was on probation.
     soon(ledger.block(&carl, None, at(2))).await.unwrap();
     let accounts =
         |records: Vec<Record>| -> Vec<Account> { records.into_iter().map(|record| record.account).collect() };
-    assert_eq!(accounts(soon(ledger.untold_probations(at(3))).await), std::slice::from_ref(&ben));
+    assert_eq!(accounts(untold_probations(&ledger, at(3)).await), std::slice::from_ref(&ben));
     drop(dora);
     soon(ledger.close()).await;
 
     let ledger = open(dir.path(), watchful(OnAlarm::Probation));
-    assert_eq!(accounts(soon(ledger.untold_probations(at(3 * HOUR))).await), std::slice::from_ref(&ben));
+    assert_eq!(accounts(untold_probations(&ledger, at(3 * HOUR)).await), std::slice::from_ref(&ben));
     let anna = ledger.watch(&anna, at(MINUTE)).await;
     assert_eq!(anna.probation(at(MINUTE)), Some(at(30 * MINUTE)));
     let listed = soon(ledger.records(None, 9, at(MINUTE))).await.unwrap();
@@ -217,19 +217,19 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     let dora = ledger.watch(&account("dora"), at(MINUTE)).await;
     assert_eq!(word(&count(&dora, "a@6.example", at(MINUTE)).await), "alarmed 7");
     // What is over and told leaves the disk.
-    ledger.told_probation(&soon(ledger.record(&ben, at(MINUTE))).await.unwrap());
+    told_probation(&ledger, &soon(ledger.record(&ben, at(MINUTE))).await.unwrap());
     ledger.shared().tell_time(at(2 * HOUR));
     ledger.shared().end_probations();
     drop((anna, dora));
     soon(ledger.close()).await;
     let ledger = open(dir.path(), watchful(OnAlarm::Probation));
-    assert_eq!(accounts(soon(ledger.untold_probations(at(3 * HOUR))).await), [account("dora")]);
+    assert_eq!(accounts(untold_probations(&ledger, at(3 * HOUR)).await), [account("dora")]);
     let kept = ledger.shared().accounts.page(None, 9);
     assert!(kept.iter().all(|entry| entry.account != ben), "its probation is over, and told");
     // Where probation no longer exists there is none.
     soon(ledger.close()).await;
     let ledger = open(dir.path(), watchful(OnAlarm::Notify));
-    assert!(soon(ledger.untold_probations(at(3 * HOUR))).await.is_empty());
+    assert!(untold_probations(&ledger, at(3 * HOUR)).await.is_empty());
 }
 
 /// Valid recipients count in memory; what they did is on the disk with the next invalid one, or when the account leaves memory.

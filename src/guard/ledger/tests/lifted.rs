@@ -1,12 +1,13 @@
 //! Blocks whose time is over, and that it is known of each that was lifted.
 
+use super::entry::Entry;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 async fn tell_all(ledger: &Ledger, now: Timestamp) {
-    for record in soon(ledger.untold(now)).await {
-        ledger.told(&record);
+    for record in untold_blocks(ledger, now).await {
+        told_block(ledger, &record);
     }
 }
 
@@ -68,7 +69,7 @@ async fn a_block_that_is_made_again_by_hand_stays() {
     assert_eq!(lapse(&ledger, at(2).after(2 * DAY)).await, [""; 0]);
     let block = ledger.record(&anna, at(5)).await.unwrap().block.unwrap();
     assert_eq!((block.by, block.reason.as_deref(), block.at), (BlockedBy::Operator, Some("phished"), at(2)));
-    assert_eq!(soon(ledger.untold(at(5))).await, [], "it was told of");
+    assert_eq!(untold_blocks(&ledger, at(5)).await, [], "it was told of");
     soon(ledger.close()).await;
 }
 
@@ -78,24 +79,24 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     let (anna, ben) = (account("anna"), account("ben"));
     let ledger = open(dir.path(), policy(2));
     soon(ledger.unblock(&anna, at(0))).await.unwrap();
-    assert_eq!(ledger.untold_unblocks(), [], "it was not blocked");
+    assert_eq!(untold_unblocks(&ledger).await, [], "it was not blocked");
     soon(ledger.block(&anna, None, at(1))).await.unwrap();
     soon(ledger.unblock(&anna, at(2))).await.unwrap();
     soon(ledger.crossed()).await;
-    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(2))]);
+    assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(2))]);
     soon(ledger.close()).await;
 
     let ledger = open(dir.path(), policy(2));
-    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(2))]);
+    assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(2))]);
     assert_eq!(ledger.record(&anna, at(3)).await, None, "nothing else is to be said of it");
     // Blocked again meanwhile, and lifted again before the first is told.
     soon(ledger.block(&anna, None, at(3))).await.unwrap();
-    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(2))]);
+    assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(2))]);
     soon(ledger.unblock(&anna, at(4))).await.unwrap();
-    ledger.told_unblocked(&anna, at(2));
-    assert_eq!(ledger.untold_unblocks(), [(anna.clone(), at(4))]);
-    ledger.told_unblocked(&anna, at(4));
-    assert_eq!(ledger.untold_unblocks(), []);
+    told_unblocked(&ledger, &anna, at(2));
+    assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(4))]);
+    told_unblocked(&ledger, &anna, at(4));
+    assert_eq!(untold_unblocks(&ledger).await, []);
     // What makes it durable also takes it out of memory; of ben it is known that he was.
     soon(ledger.block(&ben, None, at(5))).await.unwrap();
     soon(ledger.unblock(&ben, at(6))).await.unwrap();
@@ -103,7 +104,7 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     soon(ledger.close()).await;
 
     let ledger = open(dir.path(), policy(2));
-    assert_eq!(ledger.untold_unblocks(), [(ben.clone(), at(6))]);
+    assert_eq!(untold_unblocks(&ledger).await, [(ben.clone(), at(6))]);
     assert_eq!(ledger.watch(&ben, at(8)).await.standing(), Standing::Blocked);
     assert_eq!(ledger.watch(&anna, at(8)).await.standing(), Standing::Open);
 }

@@ -24,8 +24,8 @@ async fn it_has_every_block_when_the_call_returns_and_no_other() {
     soon(ledger.block(&carl, None, at(3))).await.unwrap();
     soon(ledger.unblock(&anna, at(4))).await.unwrap();
     assert_eq!(lines(dir.path()).len(), 2);
-    for record in soon(ledger.untold(at(4))).await {
-        ledger.told(&record);
+    for record in untold_blocks(&ledger, at(4)).await {
+        told_block(&ledger, &record);
     }
     soon(async {
         while lines(dir.path()).iter().any(|line| line.contains("untold")) {

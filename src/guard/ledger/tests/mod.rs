@@ -69,6 +69,37 @@ async fn count(watch: &Watch, address: &str, now: Timestamp) -> Verdict {
         .await
 }
 
+/// The blocks that are still to be told.
+async fn untold_blocks(ledger: &Ledger, now: Timestamp) -> Vec<Record> {
+    let news = soon(ledger.untold(now)).await.into_iter();
+    news.filter_map(|news| if let News::Blocked(record) = news { Some(record) } else { None }).collect()
+}
+
+/// The liftings that are still to be told.
+async fn untold_unblocks(ledger: &Ledger) -> Vec<(Account, Timestamp)> {
+    let unblocked =
+        |news| if let News::Unblocked { account, at } = news { Some((account, at)) } else { None };
+    soon(ledger.untold(at(HOUR))).await.into_iter().filter_map(unblocked).collect()
+}
+
+/// The probations that are still to be told.
+async fn untold_probations(ledger: &Ledger, now: Timestamp) -> Vec<Record> {
+    let news = soon(ledger.untold(now)).await.into_iter();
+    news.filter_map(|news| if let News::Probation(record) = news { Some(record) } else { None }).collect()
+}
+
+fn told_block(ledger: &Ledger, record: &Record) {
+    ledger.told(&News::Blocked(record.clone()));
+}
+
+fn told_unblocked(ledger: &Ledger, account: &Account, at: Timestamp) {
+    ledger.told(&News::Unblocked { account: account.clone(), at });
+}
+
+fn told_probation(ledger: &Ledger, record: &Record) {
+    ledger.told(&News::Probation(record.clone()));
+}
+
 /// The verdict in a word, for tables.
 fn word(verdict: &Verdict) -> String {
     match verdict {

@@ -21,8 +21,8 @@ async fn made() -> tempfile::TempDir {
     }
     soon(ledger.block(&account("carl"), None, at(1))).await.unwrap();
     soon(ledger.unblock(&account("carl"), at(2))).await.unwrap();
-    for record in soon(ledger.untold(at(2))).await {
-        ledger.told(&record);
+    for record in untold_blocks(&ledger, at(2)).await {
+        told_block(&ledger, &record);
     }
     soon(ledger.close()).await;
     dir
@@ -141,8 +141,8 @@ async fn a_database_that_has_lost_its_end_is_told_by_the_list() {
     let ledger = reopen(dir.path(), &[]);
     soon(ledger.block(&account("dora"), None, at(4))).await.unwrap();
     soon(ledger.unblock(&account("anna"), at(5))).await.unwrap();
-    for (account, at) in ledger.untold_unblocks() {
-        ledger.told_unblocked(&account, at);
+    for (account, at) in untold_unblocks(&ledger).await {
+        told_unblocked(&ledger, &account, at);
     }
     soon(ledger.close()).await;
     std::fs::remove_dir_all(dir.path().join("ledger")).unwrap();
@@ -151,7 +151,7 @@ async fn a_database_that_has_lost_its_end_is_told_by_the_list() {
     assert_eq!(blocks(&ledger).await, ["user:ben Limit", "user:dora Operator"]);
     assert!(ledger.recovery().unwrap().contains("had lost its latest changes"));
     assert_eq!(aside(dir.path()).len(), 0);
-    let unblocked = ledger.untold_unblocks();
+    let unblocked = untold_unblocks(&ledger).await;
     assert!(unblocked.contains(&(account("anna"), at(9))), "nobody knows whether it was told: {unblocked:?}");
     soon(ledger.close()).await;
     assert_eq!(blocks(&reopen(dir.path(), &[])).await, ["user:ben Limit", "user:dora Operator"]);

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn untold(ledger: &Ledger) -> Vec<(String, Option<BlockedBy>, u32, usize)> {
-    let records = soon(ledger.untold(at(HOUR))).await;
+    let records = untold_blocks(ledger, at(HOUR)).await;
     let shown = |record: Record| {
         let block = record.block.map(|block| block.by);
         (record.account.to_string(), block, record.invalid_recipients, record.samples.len())
@@ -26,13 +26,13 @@ async fn a_block_is_untold_until_it_is_told_over_restarts_too() {
     soon(ledger.block(&ben, None, at(3))).await.unwrap();
     let by_hand = ("user:ben".to_owned(), Some(BlockedBy::Operator), 0, 0);
     assert_eq!(untold(&ledger).await, [block.clone(), vec![by_hand]].concat());
-    ledger.told(&soon(ledger.untold(at(HOUR))).await[1]);
+    told_block(&ledger, &untold_blocks(&ledger, at(HOUR)).await[1]);
     soon(ledger.close()).await;
 
     // With all that the notice says, and blocked all the same once it is told.
     let ledger = open(dir.path(), policy(2));
     assert_eq!(untold(&ledger).await, block);
-    ledger.told(&soon(ledger.untold(at(HOUR))).await[0]);
+    told_block(&ledger, &untold_blocks(&ledger, at(HOUR)).await[0]);
     assert_eq!(untold(&ledger).await, []);
     soon(ledger.close()).await;
 
@@ -52,14 +52,14 @@ async fn another_block_is_another_notice() {
     let ledger = open(dir.path(), policy(1));
     let watch = ledger.watch(&anna, at(0)).await;
     count(&watch, "a@x", at(1)).await;
-    let first = soon(ledger.untold(at(1))).await.remove(0);
+    let first = untold_blocks(&ledger, at(1)).await.remove(0);
     // Lifted and made again before the first notice is written.
     soon(ledger.unblock(&anna, at(2))).await.unwrap();
     assert_eq!(untold(&ledger).await, []);
     count(&watch, "a@x", at(3)).await;
-    ledger.told(&first);
+    told_block(&ledger, &first);
     assert_eq!(untold(&ledger).await.len(), 1);
-    ledger.told(&soon(ledger.untold(at(3))).await[0]);
+    told_block(&ledger, &untold_blocks(&ledger, at(3)).await[0]);
     assert_eq!(untold(&ledger).await, []);
 }
 
