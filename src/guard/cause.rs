@@ -1,11 +1,11 @@
-//! The common cause: a domain that refuses everybody says nothing about those who ask.
+//! Common causes: a domain that refuses everybody says nothing about those who ask.
 //!
-//! Pure, time is an argument. Where a domain refused [`ANSWERS`] probes of [`ACCOUNTS`] accounts within [`SPAN`] and accepted
-//! none in it, the cause is that domain, or us. Its answers then do not count, until it accepts a recipient, or refused
-//! none for [`SPAN`]. Nobody is reached at such a domain, so a thief who brings it about gains nothing; and a wave of stolen
-//! accounts at a domain that accepts some of it is no common cause.
+//! Pure, time is an argument. If a domain refused [`ANSWERS`] probes of [`ACCOUNTS`] accounts within [`SPAN`] and accepted none
+//! in that time, the cause is the domain, or us. Its answers then do not count until it accepts a recipient, or has refused
+//! none for [`SPAN`]. Nobody can be reached at such a domain, so a thief who brings this about gains nothing. A wave of stolen
+//! accounts at a domain that accepts some recipients is no common cause.
 //!
-//! Memory is bounded: [`DOMAINS`] domains are known, the latest.
+//! Memory is bounded by [`DOMAINS`] domains, the latest.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use std::time::Duration;
 use super::window::Key;
 use crate::clock::Timestamp;
 
-/// A domain is a common cause from this many refusals within [`SPAN`] on.
+/// How many refusals within [`SPAN`] make a domain a common cause.
 pub const ANSWERS: usize = 20;
-/// Those who were refused are at least this many accounts.
+/// How many accounts must have been refused.
 pub const ACCOUNTS: usize = 3;
 /// How far back refusals are counted, and how long a cause lasts without a further one.
 pub const SPAN: Duration = Duration::from_secs(10 * 60);
-/// So many domains are known.
+/// How many domains are remembered.
 pub const DOMAINS: usize = 512;
 
-/// What the domains answered lately.
+/// The recent answers of domains.
 #[derive(Debug, Default)]
 pub struct Causes {
     domains: HashMap<Key, Domain>,
@@ -33,20 +33,20 @@ pub struct Causes {
 pub enum Answer {
     /// It speaks for or against the account.
     Counts,
-    /// With it the domain is a common cause: neither it nor those before it count.
+    /// It makes the domain a common cause: neither it nor those before it count.
     Begins,
     /// The domain is a common cause.
     Lasts,
 }
 
-/// A common cause, as long as it lasts or when it is over.
+/// A common cause, current or ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
     /// The domain, as it was given.
     pub domain: String,
     /// Since when.
     pub since: Timestamp,
-    /// How many answers did not count, once it had begun.
+    /// How many answers have not counted since it began.
     pub answers: u64,
 }
 
@@ -54,36 +54,36 @@ pub struct Cause {
 struct Domain {
     /// When it last accepted a recipient.
     accepted: Option<Timestamp>,
-    /// What it refused; most domains refuse nobody.
+    /// Its refusals; most domains have none.
     refused: Option<Box<Refused>>,
 }
 
 #[derive(Debug)]
 struct Refused {
-    /// The last times, a ring.
+    /// The latest times: a ring.
     times: [Timestamp; ANSWERS],
     next: usize,
-    /// The accounts that were refused last, and when.
+    /// The accounts refused last, and when.
     accounts: [Option<(u64, Timestamp)>; ACCOUNTS],
     cause: Option<Cause>,
 }
 
 impl Causes {
-    /// The domain accepted a recipient. A common cause that it was ends.
+    /// Notes that the domain accepted a recipient; returns the common cause that this ends, if any.
     pub fn accepted(&mut self, domain: Key, now: Timestamp) -> Option<Cause> {
         let held = self.hold(domain, now);
         held.accepted = Some(now);
         held.refused.as_mut().and_then(|refused| refused.cause.take())
     }
 
-    /// The domain refused a recipient for good. `account` stands for whose recipient it was.
+    /// Notes that the domain permanently refused a recipient of `account` (a hash).
     pub fn refused(&mut self, domain: Key, name: &str, account: u64, now: Timestamp) -> Answer {
         let held = self.hold(domain, now);
         // The clock may have stepped back.
         held.accepted = held.accepted.min(Some(now));
         let lately = |at: Timestamp| now.since(at) < SPAN;
         let refused = held.refused.get_or_insert_with(Box::default);
-        // Over, though nobody has said so yet.
+        // It is over, though `end` has not run yet.
         let silent = !lately(refused.last());
         refused.cause.take_if(|_| silent);
         refused.note(account, now);
@@ -101,13 +101,13 @@ impl Causes {
         Answer::Begins
     }
 
-    /// The common causes that there are.
+    /// The current common causes.
     pub fn lasting(&self, now: Timestamp) -> impl Iterator<Item = &Cause> {
         let lasts = move |refused: &&Refused| now.since(refused.last()) < SPAN;
         self.refusing().filter(lasts).filter_map(|refused| refused.cause.as_ref())
     }
 
-    /// Ends those that refused nobody for [`SPAN`].
+    /// Ends, and returns, those that have refused nobody for [`SPAN`].
     pub fn end(&mut self, now: Timestamp) -> Vec<Cause> {
         let refusing = self.domains.values_mut().filter_map(|held| held.refused.as_deref_mut());
         let silent = refusing.filter(|refused| now.since(refused.last()) >= SPAN);
@@ -125,8 +125,8 @@ impl Causes {
         self.domains.entry(domain).or_default()
     }
 
-    /// Forgets what is too old to matter; where that is too little, the half that was heard of least lately, but no common
-    /// cause as long as there is anything else.
+    /// Forgets domains too old to matter. If that frees too little, forgets the half heard of least recently, common causes
+    /// last.
     fn make_room(&mut self, now: Timestamp) {
         self.domains.retain(|_, held| held.is_cause() || now.since(held.last()) < SPAN);
         if self.domains.len() < DOMAINS {
@@ -168,7 +168,7 @@ impl Refused {
     }
 
     fn note(&mut self, account: u64, now: Timestamp) {
-        // The clock has stepped back: what lies in the future is of now.
+        // The clock has stepped back: entries in the future are dated to now.
         let accounts = self.accounts.iter_mut().flatten().map(|(_, at)| at);
         for at in self.times.iter_mut().chain(accounts) {
             *at = (*at).min(now);

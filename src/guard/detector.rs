@@ -1,13 +1,14 @@
-//! The sequential test: is this account's list that of an honest sender, or a harvested one?
+//! The sequential test: does an account's recipient list look honest or harvested?
 //!
-//! Pure, time is an argument. Each probed recipient is evidence: `s` rises by ln(t1/t0) with one that does not exist, and
-//! falls by ln((1-t0)/(1-t1)) with one that does, never below 0; at the threshold it alarms, and starts from 0 again. This is
-//! Page's CUSUM form of Wald's sequential probability ratio test; Jung, Paxson, Berger and Balakrishnan (IEEE Symposium on
-//! Security and Privacy 2004) find port scans by it. `docs/detection.md` says what it is good for.
+//! Pure, time is an argument. Each probed recipient is evidence: `s` rises by ln(t1/t0) with one that does not exist, and falls
+//! by ln((1-t0)/(1-t1)) with one that does, never below 0; at the threshold it alarms, and starts from 0 again. This is Page's
+//! CUSUM form of Wald's sequential probability ratio test; Jung, Paxson, Berger and Balakrishnan (IEEE Symposium on Security
+//! and Privacy 2004) use it to find port scans. `docs/detection.md` says what it is good for.
 //!
-//! An address is evidence once, as long as it is remembered: mail programs repeat what was refused, and people write to the
-//! same people. Time is evidence too: with each [`FORGIVEN`] `s` falls by what one invalid recipient raised it, so that what
-//! an honest sender mistypes over weeks does not add up. Memory is bounded: [`REMEMBERED`] addresses of each kind are, and [`DOMAINS`] domains.
+//! An address is evidence once, as long as it is remembered: mail programs repeat refused recipients, and people write to the
+//! same people again. Time is evidence too: every [`FORGIVEN`] lowers `s` by as much as one invalid recipient raises it, so
+//! that an honest sender's typing errors do not add up over weeks. Memory is bounded by [`REMEMBERED`] valid addresses,
+//! [`RAISED`] invalid ones and [`DOMAINS`] domains.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,19 +18,19 @@ use serde::{Deserialize, Serialize};
 use super::window::Key;
 use crate::clock::Timestamp;
 
-/// So many addresses that exist are remembered.
+/// How many addresses that exist are remembered.
 pub const REMEMBERED: usize = 256;
-/// So many that do not exist, and moved `s`: they are written to the disk.
+/// How many addresses that do not exist and moved `s` are remembered. They are written to the disk.
 pub const RAISED: usize = 64;
-/// Of so many domains it is remembered that they accepted a recipient.
+/// How many domains that accepted a recipient are remembered.
 pub const DOMAINS: usize = 64;
-/// Of a domain that accepted none of an account's recipients within the period so many invalid ones move `s`: a company that
-/// has closed is one fact, however many of its addresses stand in a list.
+/// How many invalid recipients move `s` at a domain that accepted none of the account's recipients within the period: a company
+/// that has closed is one fact, however many of its addresses are in a list.
 pub const OF_A_DEAD_DOMAIN: usize = 3;
-/// So long after the last invalid recipient that moved `s` all is forgotten.
+/// How long after the last invalid recipient that moved `s` everything is forgotten.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// In so much time one invalid recipient is forgiven: who writes to the same people for ever, all of them known, has nothing
-/// else to set against what he mistypes.
+/// How long it takes to forgive one invalid recipient. Someone who only writes to addresses already known has nothing else to
+/// set against typing errors.
 pub const FORGIVEN: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// `[detection]`: the two hypotheses, and how much evidence is enough.
@@ -51,29 +52,29 @@ impl Test {
         }
     }
 
-    /// How much `s` rises with an invalid recipient.
+    /// How much an invalid recipient raises `s`.
     pub fn rise(&self) -> f64 {
         self.rise
     }
 
-    /// How much it falls with a valid one.
+    /// How much a valid recipient lowers `s`.
     pub fn fall(&self) -> f64 {
         self.fall
     }
 }
 
-/// What an invalid recipient did.
+/// The effect of an invalid recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// Nothing: the address is known, or its domain is.
+    /// None: the address is known, or its domain is known to be dead.
     Known,
     /// `s` rose.
     Raised,
-    /// `s` reached the threshold, and starts from 0.
+    /// `s` reached the threshold and restarts from 0.
     Alarm,
 }
 
-/// What is kept over a restart.
+/// What survives a restart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     s: f64,
@@ -84,12 +85,12 @@ pub struct Kept {
 #[derive(Debug, Clone, Default)]
 pub struct Detector {
     s: f64,
-    /// The last invalid recipients that moved `s`, the oldest first.
+    /// The last invalid recipients that moved `s`, oldest first.
     raised: VecDeque<Raised>,
-    /// Hashes of the last valid ones: a ring once it is full.
+    /// Hashes of the last valid recipients: a ring once it is full.
     valid: Vec<u64>,
     oldest_valid: usize,
-    /// Which domains accepted a recipient, and when last.
+    /// The domains that accepted a recipient, and when they last did.
     accepted: Vec<(Key, Timestamp)>,
 }
 
@@ -99,9 +100,9 @@ struct Raised {
     /// Milliseconds since the Unix epoch.
     at: u64,
     address: Key,
-    /// `None` of a broken path.
+    /// `None` for a broken path.
     domain: Option<Key>,
-    /// An alarm came since.
+    /// Whether an alarm came since.
     spent: bool,
 }
 
@@ -112,17 +113,17 @@ impl Raised {
 }
 
 impl Detector {
-    /// As it was when this was kept.
+    /// Restores the test from `kept`.
     pub fn of(kept: Kept) -> Self {
         Self { s: kept.s.max(0.0), raised: kept.raised.into(), ..Self::default() }
     }
 
-    /// What a restart may not lose: all but the valid recipients.
+    /// Returns what must survive a restart: everything but the valid recipients.
     pub fn kept(&self) -> Kept {
         Kept { s: self.s, raised: self.raised.iter().copied().collect() }
     }
 
-    /// Puts before this what was kept of the time before it. `s` may come out too high, never too low.
+    /// Prepends what was kept of an earlier time. `s` may come out too high, never too low.
     pub fn prepend(&mut self, kept: Kept) {
         self.s += kept.s.max(0.0);
         for raised in kept.raised.into_iter().rev().take(RAISED.saturating_sub(self.raised.len())) {
@@ -130,12 +131,12 @@ impl Detector {
         }
     }
 
-    /// How much evidence there is that the account is stolen, as of the last recipient that moved it.
+    /// The evidence that the account is stolen, as of the last recipient that moved it.
     pub fn s(&self) -> f64 {
         self.s
     }
 
-    /// One more recipient that does not exist. `period` is how long a domain's acceptance holds.
+    /// Notes a recipient that does not exist. `period` is how long a domain's acceptance holds.
     pub fn invalid(
         &mut self,
         address: Key,
@@ -168,7 +169,7 @@ impl Detector {
         Evidence::Alarm
     }
 
-    /// One more recipient that exists. `address` is a hash of it: equal for equal addresses, as long as the process runs.
+    /// Notes a recipient that exists. `address` is a hash of it, stable while the process runs.
     pub fn valid(&mut self, address: u64, domain: Option<Key>, now: Timestamp, test: &Test) {
         if let Some(domain) = domain {
             self.accept(domain, now);
@@ -185,7 +186,7 @@ impl Detector {
         self.s = (self.s - test.fall).max(0.0);
     }
 
-    /// These addresses were no evidence after all: what they moved is taken back. Says whether that was anything.
+    /// Undoes what these addresses moved, since they were no evidence after all. Returns whether they had moved anything.
     pub fn take_back(&mut self, addresses: &[Key], test: &Test) -> bool {
         let before = self.raised.len();
         let mut live = 0u32;
@@ -198,7 +199,7 @@ impl Detector {
         self.raised.len() != before
     }
 
-    /// Whether there is no evidence of any kind.
+    /// Whether there is no evidence at all.
     pub fn is_new(&self) -> bool {
         self.raised.is_empty() && self.valid.is_empty() && self.accepted.is_empty()
     }
@@ -208,17 +209,17 @@ impl Detector {
         self.raised.back().is_some_and(|last| now.since(last.at()) < KEPT)
     }
 
-    /// Forgets what memory alone knows.
+    /// Forgets what only memory knows.
     pub fn forget_valid(&mut self) {
         (self.valid, self.oldest_valid, self.accepted) = (Vec::new(), 0, Vec::new());
     }
 
-    /// How many octets memory alone knows.
+    /// How many octets only memory knows.
     pub fn unkept_octets(&self) -> usize {
         size_of_val(self.valid.as_slice()) + size_of_val(self.accepted.as_slice())
     }
 
-    /// Whether so many invalid recipients of the domain moved `s` that no more do.
+    /// Whether [`OF_A_DEAD_DOMAIN`] invalid recipients of the domain have moved `s`, so that no more do.
     fn is_known_dead(&self, domain: Key, now: Timestamp, period: Duration) -> bool {
         let within = |at: Timestamp| now.since(at) < period;
         let moved = self.raised.iter().filter(|raised| raised.domain == Some(domain) && within(raised.at()));
@@ -226,8 +227,8 @@ impl Detector {
             && !self.accepted.iter().any(|(accepted, at)| *accepted == domain && within(*at))
     }
 
-    /// Takes off what the time since the last invalid recipient that moved `s` is worth. Valid ones since then took theirs off
-    /// already: the order of what lowers `s` makes no difference.
+    /// Lowers `s` for the time since the last invalid recipient that moved it. Valid recipients since then have lowered it
+    /// already; the order makes no difference.
     fn forgive(&mut self, now: Timestamp, test: &Test) {
         if let Some(last) = self.raised.back() {
             let forgiven = now.since(last.at()).as_secs_f64() / FORGIVEN.as_secs_f64();
@@ -245,7 +246,7 @@ impl Detector {
         }
     }
 
-    /// Takes what lies in the future for of now: the clock has stepped back.
+    /// Dates entries in the future to `now`: the clock has stepped back.
     fn clamp(&mut self, now: Timestamp) {
         for raised in &mut self.raised {
             raised.at = raised.at.min(now.as_millis());

@@ -1,8 +1,8 @@
 //! The 250 of a parked message looks like the upstream's own (CONTRACT, SMTP: a block does not show).
 //!
-//! Keeps what the upstream last said at the three places where a blocked account is answered unasked, and makes a new
-//! reply of it: the address exchanged, every word that is a queue id replaced by a random one of the same shape. Pure:
-//! randomness comes from a [`Shuffle`] that the caller seeds. Does not know when somebody is blocked.
+//! Keeps the upstream's last 250 at each of the three places where a blocked account is answered without asking, and makes a
+//! new reply of it: the address is exchanged, every queue id replaced by a random one of the same shape. Pure: randomness comes
+//! from a [`Shuffle`] that the caller seeds. Does not know who is blocked.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ pub enum Place {
     EndOfData,
 }
 
-/// A 250 that the upstream gave, and the address that it was about (the null reverse-path: `""`).
+/// A 250 of the upstream, and the address it was about (`""` for the null reverse-path).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Precedent {
-    /// What it said; ASCII alone. [`SENDER`] and [`RECIPIENT`] stand for those of its message.
+    /// The reply, ASCII only. [`SENDER`] and [`RECIPIENT`] stand for those of its message.
     pub reply: Reply,
-    /// The address that MAIL or RCPT had named, without brackets; at the end of data the Message-ID. ASCII alone.
+    /// The address that MAIL or RCPT named, without brackets; at the end of data the Message-ID. ASCII only.
     pub address: String,
 }
 
-/// In the text of a precedent at the end of data: the reverse-path.
+/// Stands for the reverse-path in the text of a precedent at the end of data.
 const SENDER: char = '\u{1}';
-/// The recipient, whichever of them.
+/// Stands for a recipient, whichever it was.
 const RECIPIENT: char = '\u{2}';
 
 /// What a reply may repeat.
@@ -42,24 +42,24 @@ const RECIPIENT: char = '\u{2}';
 pub struct About<'a> {
     /// The address of MAIL or RCPT, without brackets; at the end of data the Message-ID, or `""`.
     pub address: &'a str,
-    /// At the end of data: the reverse-path and the recipients who were accepted.
+    /// At the end of data: the reverse-path and the accepted recipients.
     pub envelope: Option<(&'a str, &'a [&'a str])>,
 }
 
 impl<'a> About<'a> {
-    /// Of MAIL and RCPT.
+    /// What a reply to MAIL or RCPT may repeat.
     pub fn address(address: &'a str) -> Self {
         Self { address, envelope: None }
     }
 
-    /// Whether the same address is a sender's and a recipient's: which of them is named, nobody can say.
+    /// Whether one address is both the sender's and a recipient's, so that a reply's use of it is ambiguous.
     fn is_ambiguous(&self) -> bool {
         let (sender, recipients) = self.envelope.unwrap_or_default();
         recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(sender))
     }
 }
 
-/// The last 250 at each place, to whomever it was given. Cheap to clone.
+/// The last 250 at each place, whoever got it. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Precedents {
     /// To MAIL.
@@ -70,13 +70,13 @@ pub struct Precedents {
     pub end_of_data: Option<Arc<Precedent>>,
 }
 
-/// A reply made after a precedent.
+/// A reply modelled on a precedent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imitation {
     /// What the client is told.
     pub reply: Reply,
-    /// The made-up queue id in it, for the envelope and the log: the first word that was exchanged, one in angle
-    /// brackets (a Message-ID, which Exchange repeats) only where there is no other.
+    /// The made-up queue id in it, for the envelope and the log: the first word that was replaced. One in angle brackets (a
+    /// Message-ID, which Exchange repeats) is taken only if there is no other.
     pub queue_id: Option<String>,
 }
 
@@ -87,7 +87,7 @@ pub struct Shuffle {
 }
 
 impl Shuffle {
-    /// From a seed of the operating system's randomness.
+    /// Seeds it, with randomness from the operating system.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -100,13 +100,14 @@ impl Shuffle {
         mixed ^ (mixed >> 31)
     }
 
-    /// One character of a short alphabet, which is not empty.
+    /// Picks one character of a short, non-empty alphabet.
     fn one_of(&mut self, alphabet: &[u8]) -> char {
         let index = usize::try_from(self.next() % alphabet.len().max(1) as u64).unwrap_or_default();
         alphabet.get(index).copied().map_or('0', char::from)
     }
 
-    /// A word of the same shape: each digit, capital and small letter stays one; so does a hexadecimal word.
+    /// Returns a random word of the same shape: digits, capitals and small letters stay such, and a hexadecimal word stays
+    /// hexadecimal.
     fn shape(&mut self, word: &str) -> String {
         let hexadecimal = word.bytes().all(|octet| octet == b'-' || octet.is_ascii_hexdigit());
         let letters = if hexadecimal { ..6 } else { ..26 };
@@ -124,11 +125,11 @@ impl Shuffle {
 const CAPITALS: &[u8; 26] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const SMALL_LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
 
-/// A longer text is no precedent, in octets: no MTA says so much at these places.
+/// The longest text of a precedent, in octets: no MTA says more at these places.
 const MAX_TEXT: usize = 4096;
 
 impl Precedents {
-    /// The 250 at `place`, where it is `about` this.
+    /// Makes the 250 for `place` and `about`.
     pub fn imitate(&self, place: Place, about: About<'_>, shuffle: &mut Shuffle) -> Imitation {
         let Some(precedent) = self.at(place) else { return default_reply(place, shuffle) };
         let mut text = String::with_capacity(precedent.reply.text.len() + about.address.len());
@@ -156,7 +157,7 @@ impl Precedents {
         Imitation { reply, queue_id: ids.into_iter().flatten().next() }
     }
 
-    /// Whether [`Self::learn`] would change anything. Allocates nothing, but where the reply names somebody, or outside ASCII.
+    /// Whether [`Self::learn`] would change anything. Allocates only if the reply names somebody or is not ASCII.
     pub fn is_news(&self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         if reply.code != 250 || reply.text.len() > MAX_TEXT {
             return false;
@@ -164,7 +165,7 @@ impl Precedents {
         let Some(known) = self.at(place) else { return true };
         let named = names_somebody(reply);
         if known.reply.enhanced == reply.enhanced && known.reply.text == reply.text {
-            // No address is in it, neither the one nor the other: then each word of it is what it was.
+            // Neither address is in it, so every word is the same as before.
             if !named && about.address.contains('@') && known.address.contains('@') {
                 return false;
             }
@@ -176,8 +177,8 @@ impl Precedents {
         known.reply.enhanced != reply.enhanced || !as_sent(place, about, reply, |new| old.same_form(new))
     }
 
-    /// Takes note of a reply; `true` where it changed anything but the words that [`Self::imitate`] exchanges anyway.
-    /// Replies other than 250 are not precedents.
+    /// Notes a reply. Returns `true` if that changed anything but the words that [`Self::imitate`] replaces anyway. Replies
+    /// other than 250 are no precedents.
     pub fn learn(&mut self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         let is_news = self.is_news(place, about, reply);
         if is_news {
@@ -217,14 +218,14 @@ impl Precedents {
     }
 }
 
-/// What Postfix says, for want of a precedent.
+/// What Postfix says; used before there is a precedent.
 fn default_reply(place: Place, shuffle: &mut Shuffle) -> Imitation {
     let enhanced = |subject, detail| Enhanced { class: 2, subject, detail };
     match place {
         Place::Mail => Imitation { reply: Reply::fixed(250, enhanced(1, 0), "Ok"), queue_id: None },
         Place::Rcpt => Imitation { reply: Reply::fixed(250, enhanced(1, 5), "Ok"), queue_id: None },
         Place::EndOfData => {
-            // A short queue id of Postfix: five hexadecimal digits of the time, and the inode's five or six.
+            // A short Postfix queue id: five hexadecimal digits of the time, then five or six of the inode.
             let length = if shuffle.next() & 1 == 0 { 10 } else { 11 };
             let id: String = (0..length).map(|_| shuffle.one_of(b"0123456789ABCDEF")).collect();
             let text = Cow::Owned(format!("Ok: queued as {id}"));
@@ -233,12 +234,12 @@ fn default_reply(place: Place, shuffle: &mut Shuffle) -> Imitation {
     }
 }
 
-/// Whether a reply may name somebody. Where it does not, nobody's address need be looked for in it.
+/// Whether a reply may name somebody. If not, it need not be searched for addresses.
 pub fn names_somebody(reply: &Reply) -> bool {
     memchr2(b'@', b'<', reply.text.as_bytes()).is_some()
 }
 
-/// What becomes of the pieces of a reply's text as it would reach a client.
+/// Calls `then` with the pieces of a reply's text as it would reach a client.
 fn as_sent<T>(place: Place, about: About<'_>, reply: &Reply, then: impl FnOnce(Pieces<'_>) -> T) -> T {
     let (text, address) = (ascii(&reply.text), ascii(about.address));
     let Some((sender, recipients)) = about.envelope.filter(|_| names_somebody(reply)) else {
@@ -249,7 +250,7 @@ fn as_sent<T>(place: Place, about: About<'_>, reply: &Reply, then: impl FnOnce(P
     then(Pieces::of(place, &text, About { address: &address, envelope: Some((&sender, &recipients)) }))
 }
 
-/// The text as it would reach a client: each character outside ASCII as `?` (`Reply::encode`).
+/// The text as it would reach a client: characters outside ASCII become `?` (`Reply::encode`).
 fn ascii(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return Cow::Borrowed(text);
@@ -257,25 +258,25 @@ fn ascii(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
 }
 
-/// What a reply's text is made of.
+/// A piece of a reply's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Piece<'a> {
-    /// The address that it is about.
+    /// The address the reply is about.
     Address,
     /// The reverse-path.
     Sender,
     /// A recipient.
     Recipient,
-    /// A queue id, or what looks like one.
+    /// A queue id, or a word that looks like one.
     Id(&'a str),
     /// Another word, or one character between words.
     Text(&'a str),
 }
 
-/// Takes the text of a reply to pieces; all of them together are the text.
+/// Splits the text of a reply into pieces, which together make up the text.
 struct Pieces<'a> {
     text: &'a str,
-    /// `None`: the reply is about none.
+    /// `None` if the reply is about no address.
     address: Option<&'a str>,
     sender: Option<&'a str>,
     recipients: &'a [&'a str],
@@ -284,15 +285,15 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     fn of(place: Place, text: &'a str, about: About<'a>) -> Self {
-        // `<>` in a reply to MAIL is where the address of another MAIL would stand (Sendmail: `<>... Sender ok`).
+        // `<>` in a reply to MAIL is where another MAIL's address would be (Sendmail: `<>... Sender ok`).
         let address = Some(about.address).filter(|address| !address.is_empty() || place == Place::Mail);
         let (sender, recipients) = about.envelope.unzip();
         Self { text, address, sender, recipients: recipients.unwrap_or_default(), at: 0 }
     }
 
-    /// Whose name stands here, and how long it is.
+    /// Returns the name at this position, if any, and its length.
     fn name(&mut self) -> Option<(Piece<'a>, usize)> {
-        // Once is enough for what has no length.
+        // An address without length matches once only.
         if let Some(address) = self.address
             && self.is_address(address)
         {
@@ -329,9 +330,9 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Does the address stand here, as a whole?
+    /// Whether the whole address is at this position.
     fn is_address(&self, address: &str) -> bool {
-        // Nearly everywhere not even its first octet does.
+        // Nearly everywhere its first octet already differs.
         let octet = self.text.as_bytes().get(self.at);
         if address
             .as_bytes()

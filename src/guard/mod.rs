@@ -1,7 +1,7 @@
-//! Relay or quarantine? What a reply means, what an account has on its window, who is blocked.
+//! Decides between relay and quarantine: what a reply means, what an account has in its window, who is blocked.
 //!
-//! [`mod@classify`], [`window`], [`detector`], [`cause`] and [`mimicry`] are pure; [`ledger`] keeps their state; its `store.rs` is the only file that names
-//! sled.
+//! [`mod@classify`], [`window`], [`detector`], [`cause`] and [`mimicry`] are pure; [`ledger`] keeps their state, and its
+//! `store.rs` is the only file that names sled.
 
 pub mod cause;
 pub mod classify;

@@ -1,8 +1,8 @@
 //! The exact sliding window of one account's counted attempts: pure, time is an argument.
 //!
-//! Holds at most so many attempts, so memory and disk per account are bounded; a count saturates there. An
-//! attempt counts while it is less than `period` old. A clock that steps backwards does no harm: an attempt
-//! that lies in the future is taken to be of now, so none counts for longer than `period` after the step.
+//! Holds at most [`Rule::limit`] attempts, which bounds memory and disk per account; a count saturates there. An attempt counts
+//! while it is less than `period` old. A clock that steps backwards does no harm: an attempt in the future is dated to now, so
+//! none counts for longer than `period` after the step.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub enum Count {
     Attempts,
 }
 
-/// What counts, for how long, and how far.
+/// What counts, for how long, and up to what number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     /// How many attempts the window holds, from 1 to [`MAX_LIMIT`].
@@ -35,26 +35,26 @@ pub struct Rule {
     pub count: Count,
 }
 
-/// Stands for an address: equal addresses have equal keys.
+/// A hash of an address or a domain: equal ones have equal keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key([u8; 8]);
 
 impl Key {
-    /// The first 64 bits of the SHA-256, so that nobody can choose addresses that pass for one another.
+    /// Returns the first 64 bits of the SHA-256, so that nobody can choose addresses that collide.
     pub fn of(octets: &[u8]) -> Self {
         let mut key = [0; 8];
         key.copy_from_slice(&Sha256::digest(octets)[..8]);
         Self(key)
     }
 
-    /// One of so many places (at most 256), the same for equal keys.
+    /// Returns an index below `places` (at most 256), the same for equal keys.
     pub fn place(&self, places: usize) -> usize {
         usize::from(self.0[0]) % places
     }
 
-    /// Of a domain, without regard to ASCII case.
+    /// Returns the key of a domain, without regard to ASCII case.
     pub fn of_domain(domain: &str) -> Self {
-        // RFC 5321 4.5.3.1.2: 255 octets. A longer one, which no mailbox has, is as it is written from there on.
+        // RFC 5321 4.5.3.1.2: 255 octets. No mailbox has a longer domain; the rest of one is hashed as written.
         let mut lower = [0; 255];
         let most = domain.len().min(lower.len());
         let (lower, rest) = (&mut lower[..most], &domain.as_bytes()[most..]);
@@ -65,13 +65,13 @@ impl Key {
         Self(key)
     }
 
-    /// The same as a number.
+    /// The key as a number.
     pub fn bits(self) -> u64 {
         u64::from_le_bytes(self.0)
     }
 }
 
-/// Makes keys of domains, and remembers the last one: the recipients of a message are often at the same.
+/// Makes keys of domains and remembers the last one: the recipients of a message often share a domain.
 #[derive(Debug, Default)]
 pub struct DomainKeys {
     last: Option<(Box<str>, Key)>,
@@ -100,7 +100,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// An attempt at `at` to reach the address that `key` stands for.
+    /// An attempt at `at` to reach the address with this `key`.
     pub fn new(at: Timestamp, key: Key) -> Self {
         Self { at: at.as_millis(), key }
     }
@@ -119,7 +119,7 @@ impl Mark {
 /// What one more attempt did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// It counts; so many are in the window now, at most the limit.
+    /// It counts. Holds the number now in the window, at most the limit.
     Counted(u32),
     /// The same address is in the window already.
     Repeated,
@@ -128,15 +128,15 @@ pub enum Added {
 /// The attempts of the last `period`, at most `limit`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Window {
-    /// By time, the oldest first. What is too old goes when the next attempt comes.
+    /// By time, oldest first. Expired attempts are dropped when the next one comes.
     marks: VecDeque<Mark>,
 }
 
 impl Window {
-    /// The window that these attempts make, in the order in which they came.
+    /// Builds a window from attempts in the order in which they came.
     pub fn of(marks: impl IntoIterator<Item = Mark>) -> Self {
         let mut marks: VecDeque<Mark> = marks.into_iter().collect();
-        // The clock may have stepped back between two attempts: as in `clamp`.
+        // The clock may have stepped back between two attempts; see `clamp`.
         let mut latest = u64::MAX;
         for mark in marks.iter_mut().rev() {
             mark.at = mark.at.min(latest);
@@ -145,7 +145,7 @@ impl Window {
         Self { marks }
     }
 
-    /// Counts an attempt at `now`. A window that is full loses its oldest.
+    /// Counts an attempt at `now`. A full window drops its oldest attempt.
     pub fn add(&mut self, key: Key, now: Timestamp, rule: &Rule) -> Added {
         self.clamp(now);
         self.marks.drain(..self.expired(now, rule.period));
@@ -160,7 +160,7 @@ impl Window {
         Added::Counted(u32::try_from(self.marks.len()).unwrap_or(limit))
     }
 
-    /// Takes attempts out again; says which places of those held they had, in order.
+    /// Removes attempts; returns their former indices among those held, in order.
     pub fn remove(&mut self, which: impl Fn(&Mark) -> bool) -> Vec<usize> {
         let places = self.marks.iter().enumerate().filter(|(_, mark)| which(mark)).map(|(place, _)| place);
         let places = places.collect();
@@ -168,34 +168,34 @@ impl Window {
         places
     }
 
-    /// Takes the attempts that lie in the future for of now; says how many of the last they were.
+    /// Dates attempts in the future to `now`; returns how many, counted from the end, it changed.
     pub fn clamp(&mut self, now: Timestamp) -> usize {
         let future = self.marks.iter_mut().rev().take_while(|mark| mark.at > now.as_millis());
         future.map(|mark| mark.at = now.as_millis()).count()
     }
 
-    /// How many count at `now`.
+    /// Returns how many attempts count at `now`.
     pub fn count(&self, now: Timestamp, period: Duration) -> u32 {
         u32::try_from(self.marks.len() - self.expired(now, period)).unwrap_or(MAX_LIMIT)
     }
 
-    /// The time of the first that counts at `now`.
+    /// Returns the time of the first attempt that counts at `now`.
     pub fn first(&self, now: Timestamp, period: Duration) -> Option<Timestamp> {
         self.marks.get(self.expired(now, period)).map(|mark| mark.at().min(now))
     }
 
-    /// The time of the last that counts at `now`.
+    /// Returns the time of the last attempt that counts at `now`.
     pub fn last(&self, now: Timestamp, period: Duration) -> Option<Timestamp> {
         self.first(now, period)?;
         self.marks.back().map(|mark| mark.at().min(now))
     }
 
-    /// How long until the first that counts at `now` no longer counts.
+    /// Returns how long the first attempt that counts at `now` goes on counting.
     pub fn next_expiry(&self, now: Timestamp, period: Duration) -> Option<Duration> {
         self.first(now, period).map(|first| period.saturating_sub(now.since(first)))
     }
 
-    /// The attempts held, the oldest first; some may no longer count.
+    /// The attempts held, oldest first; some may no longer count.
     pub fn marks(&self) -> impl DoubleEndedIterator<Item = Mark> + ExactSizeIterator {
         self.marks.iter().copied()
     }

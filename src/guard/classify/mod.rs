@@ -1,11 +1,11 @@
-//! What an upstream's reply to RCPT says: does the recipient exist? (CONTRACT, Classification)
+//! Judges an upstream's reply to RCPT: does the recipient exist? (CONTRACT, Classification)
 //!
-//! Only an outcome that says *this mailbox does not exist* counts against anyone. A reply that quotes another is
-//! judged by the innermost quoted one alone ([`quoted`]); what texts mean stands in tables ([`phrases`]). An operator's own
-//! rules go first ([`rules`]). In doubt a reply does not count: an honest user is never blocked for somebody else's policy.
+//! Only an outcome that says *this mailbox does not exist* counts against anyone. A reply that quotes another is judged by the
+//! innermost quoted one alone ([`quoted`]); the meaning of texts is in tables ([`phrases`]). An operator's own rules come first
+//! ([`rules`]). In doubt a reply does not count: an honest user is never blocked for somebody else's policy.
 //!
-//! RFC 5321 4.2 and 4.3.2, enhanced status codes of RFC 3463 and 7505. Time and memory are linear in the text, of
-//! which only the first [`MAX_TEXT`] octets are looked at.
+//! RFC 5321 4.2 and 4.3.2; enhanced status codes of RFC 3463 and 7505. Time and memory are linear in the text, of which only
+//! the first [`MAX_TEXT`] octets are read.
 
 mod phrases;
 mod quoted;
@@ -16,21 +16,21 @@ use phrases::{Phrases, has_any};
 use quoted::Quoted;
 pub use rules::{Pattern, Rule, Rules};
 
-/// What a probe found out.
+/// The outcome of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// 2yz: the upstream takes the recipient.
     Accepted,
-    /// A permanent "no such recipient": the only one that counts.
+    /// A permanent "no such recipient": the only outcome that counts.
     NoSuchRecipient,
     /// Refused for any other reason, for now or for good.
     OtherRefusal,
 }
 
-/// How much of a reply's text is judged, in octets: sixteen of RFC 5321's longest lines.
+/// How many octets of a reply's text are judged: sixteen of RFC 5321's longest lines.
 const MAX_TEXT: usize = 8 * 1024;
 
-/// Judges one reply to RCPT, by an operator's `rules` first.
+/// Judges one reply to RCPT, applying the operator's `rules` first.
 pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
     if (200..300).contains(&reply.code) {
         return Outcome::Accepted;
@@ -41,7 +41,7 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
     }
     let text = phrases::without_names(&reply.text, MAX_TEXT);
     let quoted = quoted::innermost(reply, &text);
-    // A phrase may run over the end of a line.
+    // A phrase may span two lines.
     let [whole, said] = [&text, quoted.text].map(|text| text.replace('\n', " "));
     if let Some(outcome) = rules.judge(&quoted, &said) {
         outcome
@@ -52,13 +52,13 @@ pub fn classify(reply: &Reply, rules: &Rules) -> Outcome {
     }
 }
 
-/// Whether a reply denies relaying: then the upstream would not take mail to that domain from us, whoever gets it.
+/// Whether a reply denies relaying: the upstream takes no mail to that domain from us, whoever the recipient is.
 pub fn denies_relaying(reply: &Reply) -> bool {
     let text = phrases::without_names(&reply.text, MAX_TEXT).replace('\n', " ");
     reply.code >= 400 && phrases::denies_relaying(&text)
 }
 
-/// `whole` is the text of all, `said` that of the innermost reply.
+/// `whole` is the entire text, `said` that of the innermost reply.
 fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     let is_finding = reply.is_quoted() || postfix_reason(said).is_some();
     if !reply.answers_rcpt() || is_finding && has_any(whole, phrases::ABOUT_THE_SENDER) {
@@ -85,7 +85,7 @@ fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     }
 }
 
-/// What Postfix found out; where it is not a reply, it is Postfix's own reason.
+/// The reason that Postfix gives: a quoted reply, or its own words.
 fn postfix_reason(text: &str) -> Option<&str> {
     phrases::POSTFIX_REASONS
         .iter()
@@ -114,12 +114,12 @@ fn is_about_something_else(text: &str) -> bool {
     tables.into_iter().any(|table| has_any(&text, table))
 }
 
-/// A reply whose codes say something else than its sender means.
+/// A reply whose codes do not say what its sender means.
 struct Named {
     code: u16,
     enhanced: Codes,
     begins: &'static str,
-    /// All of them, in this order.
+    /// All of these must occur, in this order.
     text: &'static [&'static str],
 }
 

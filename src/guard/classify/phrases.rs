@@ -1,12 +1,13 @@
 //! What the texts of replies mean: tables of phrases, each with the software that says it.
 //!
-//! All in lower case. A phrase matches from the begin of a word on (`block` in `blocked`, not in `unblock`). The
-//! addresses in a text are taken out first: a local-part `antispam` says nothing.
+//! All in lower case. A phrase matches from the start of a word (`block` in `blocked`, not in `unblock`). Addresses are removed
+//! from a text first: a local-part `antispam` says nothing.
 
-/// Phrases of one meaning.
+/// Phrases with the same meaning.
 pub(super) type Phrases = &'static [&'static str];
 
-/// Denies relaying, whatever its codes say; each has [`RELAY`] in it. `User unknown in relay recipient table` (Postfix) is none of these.
+/// Phrases that deny relaying, whatever the codes say; each contains [`RELAY`]. `User unknown in relay recipient table`
+/// (Postfix) is not one of them.
 const NO_RELAY: Phrases = &[
     "relay access denied", // Postfix; Exchange Online
     "relaying denied",     // Sendmail, Cisco
@@ -68,19 +69,19 @@ pub(super) fn denies_relaying(text: &str) -> bool {
     (text.contains(RELAY) && has_any(text, NO_RELAY)) || has_any(text, NOT_OURS)
 }
 
-/// In front of what Postfix's `reject_unverified_recipient` found out (smtpd_check.c, `reject_unverified_address`).
+/// What precedes the finding of Postfix's `reject_unverified_recipient` (smtpd_check.c, `reject_unverified_address`).
 pub(super) const POSTFIX_REASONS: Phrases = &["unverified address: ", "undeliverable address: "];
 
 /// local(8), virtual(8); the local-part follows.
 const UNKNOWN_USER: &str = "unknown user: \"";
 
-/// Begins Postfix's own reason, given without a reply, where it knows that the user does not exist.
+/// How Postfix's own reason begins, given without a reply, if it knows that the user does not exist.
 pub(super) const POSTFIX_UNKNOWN_USER: Phrases = &[
     UNKNOWN_USER,
     "user unknown", // trivial-rewrite(8) by way of error(8): User unknown in virtual alias table
 ];
 
-/// Says no, and not why.
+/// Negative answers without a reason.
 pub(super) const GIVES_NO_REASON: Phrases = &[
     "callout verification failure", // Exim: Previous (cached) callout verification failure
     "callout verification failed",  // Exim, where no reply follows: connection dropped
@@ -90,7 +91,7 @@ pub(super) const GIVES_NO_REASON: Phrases = &[
     "address verification in progress", // Postfix, verify(8)
 ];
 
-/// What was found out, or the reply that is quoted, was about the sender's address: a sender callout.
+/// The finding, or the quoted reply, is about the sender's address: a sender callout.
 pub(super) const ABOUT_THE_SENDER: Phrases = &[
     "sender address rejected", // Postfix, reject_unverified_sender
     "sender verify fail",      // Exim
@@ -100,7 +101,7 @@ pub(super) const ABOUT_THE_SENDER: Phrases = &[
     "postmaster verification failed", // Exim
 ];
 
-/// Contains what elsewhere speaks of policy, and does not.
+/// Texts that contain a policy phrase but are not about policy.
 pub(super) const INNOCENT: Phrases = &[
     "mailbox name not allowed", // RFC 5321 4.2.3 of 553, for example IONOS
 ];
@@ -231,7 +232,7 @@ pub(super) const AUTHENTICATION: Phrases = &[
     "security reason",
 ];
 
-/// What the enhanced codes 5.2.x say, in words: there is such a mailbox.
+/// What the enhanced codes 5.2.x mean, in words: the mailbox exists.
 pub(super) const MAILBOX_EXISTS: Phrases = &[
     "quota",
     "overquota",
@@ -254,7 +255,7 @@ pub(super) const MAILBOX_EXISTS: Phrases = &[
     "hangup", // Coremail: User hangup
 ];
 
-/// Is one of the phrases in the text, from the begin of a word on?
+/// Whether the text contains one of the phrases, from the start of a word.
 pub(super) fn has_any(text: &str, phrases: Phrases) -> bool {
     phrases.iter().any(|phrase| {
         text.match_indices(phrase).any(|(at, _)| {
@@ -264,13 +265,13 @@ pub(super) fn has_any(text: &str, phrases: Phrases) -> bool {
     })
 }
 
-/// The longest local-part in front of an `@` that is taken out (RFC 5321 4.5.3.1.1 has 64 octets).
+/// The longest local-part that is removed in front of an `@`, in octets (RFC 5321 4.5.3.1.1 allows 64).
 const MAX_LOCAL_PART: usize = 256;
 
-/// The first `limit` octets of `text` in lower case, without what names the recipient in it: that is what a client chose.
+/// Returns the first `limit` octets of `text` in lower case, without the recipient's names, which a client chose.
 pub(super) fn without_names(text: &str, limit: usize) -> String {
     let mut text = without_addresses(text, limit);
-    // Postfix writes nothing behind the local-part that it repeats but the quotation mark.
+    // Postfix puts nothing but the quotation mark after the local-part it repeats.
     let is_its_reason = |at: usize| POSTFIX_REASONS.iter().any(|reason| text[..at].ends_with(reason));
     let at = text.match_indices(UNKNOWN_USER).map(|(at, _)| at).find(|at| is_its_reason(*at));
     if let Some(begin) = at.map(|at| at + UNKNOWN_USER.len()) {
@@ -296,7 +297,7 @@ fn without_addresses(text: &str, limit: usize) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// How much of the end of `out` is a local-part, quoted or not.
+/// How many octets at the end of `out` are a local-part, quoted or not.
 fn local_part_length(out: &[u8]) -> usize {
     let back = || out.iter().rev().take(MAX_LOCAL_PART);
     match out {

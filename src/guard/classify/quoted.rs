@@ -1,24 +1,24 @@
-//! A reply within a reply: verifying MTAs put what the recipient's server told them into the text of their own.
+//! Replies within replies: a verifying MTA quotes the recipient's server in its own text.
 //!
-//! Finds the innermost one. A quoted reply begins where a reply code stands behind a colon, a bracket, a quotation
-//! mark, an arrow, at the begin of a line, directly behind another code, or in front of an enhanced status code
-//! of its class. A multi-line reply that was folded into one line (`550-5.1.1 a 550 5.1.1 b`) is one reply. Knows no
-//! meaning of texts but the few words that tell which command a quoted reply answers.
+//! Finds the innermost one. A quoted reply begins at a reply code that follows a colon, a bracket, a quotation mark, an arrow,
+//! the start of a line or another code, or that precedes an enhanced status code of its class. A multi-line reply folded into
+//! one line (`550-5.1.1 a 550 5.1.1 b`) is one reply. The only words it interprets are those that tell which command a quoted
+//! reply answers.
 
 use crate::smtp::{Enhanced, Reply};
 
 /// The innermost reply.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoted<'a> {
-    /// `None`: it has only an enhanced code.
+    /// `None` if it has only an enhanced code.
     pub(super) code: Option<u16>,
-    /// Of the code's class; `None` where it does not begin with one.
+    /// Of the code's class; `None` if the reply does not begin with one.
     pub(super) enhanced: Option<Enhanced>,
-    /// Its text, without the codes at its begin, up to what Postfix adds to it.
+    /// Its text, without the codes at its start and what Postfix appends.
     pub(super) text: &'a str,
-    /// What stands in front of it; `None` where nothing is quoted.
+    /// What precedes it; `None` if nothing is quoted.
     before: Option<&'a str>,
-    /// What Postfix adds: the command, behind `(in reply to `.
+    /// What Postfix appends: the command, after `(in reply to `.
     in_reply_to: Option<&'a str>,
 }
 
@@ -27,12 +27,12 @@ impl Quoted<'_> {
         self.before.is_some()
     }
 
-    /// 5yz, or only an enhanced code and that of class 5.
+    /// Whether the code is 5yz, or there is only an enhanced code of class 5.
     pub(super) fn is_permanent(&self) -> bool {
         self.code.map_or(self.enhanced.is_some_and(|enhanced| enhanced.class == 5), |code| code >= 500)
     }
 
-    /// Not known to answer another command than RCPT. Postfix cuts what it quotes, so the name may be incomplete.
+    /// Whether nothing says that it answers a command other than RCPT. Postfix truncates quotes, so the name may be incomplete.
     pub(super) fn answers_rcpt(&self) -> bool {
         let before = self.before.unwrap_or_default();
         if before.trim_end().ends_with("refused to talk to me:") {
@@ -48,16 +48,16 @@ impl Quoted<'_> {
     }
 }
 
-/// What stands in front of the command that a quoted reply answers.
+/// What precedes the command that a quoted reply answers.
 const COMMAND_BEFORE: &[&str] = &[
     "response to \"",     // Exim, callout
     "mail server after ", // Exim, delivery
 ];
 
-/// What stands in front of the command behind the quoted reply.
+/// What precedes the command after the quoted reply.
 const COMMAND_BEHIND: &str = "(in reply to "; // Postfix
 
-/// The innermost reply in `text`, which is that of `outer`, in lower case.
+/// Finds the innermost reply in `text`, the text of `outer` in lower case.
 pub(super) fn innermost<'a>(outer: &Reply, text: &'a str) -> Quoted<'a> {
     let mut found =
         Quoted { code: Some(outer.code), enhanced: outer.enhanced, text, before: None, in_reply_to: None };
@@ -86,26 +86,26 @@ pub(super) fn innermost<'a>(outer: &Reply, text: &'a str) -> Quoted<'a> {
     found
 }
 
-/// An enhanced status code within a text, as qmail and Cisco write it: `(#5.1.1)`, `#5.1.0 Address rejected`.
+/// Finds an enhanced status code as qmail and Cisco write it: `(#5.1.1)`, `#5.1.0 Address rejected`.
 pub(super) fn hashed(text: &str) -> Option<Enhanced> {
     text.match_indices('#').find_map(|(at, _)| {
         enhanced_at(text.as_bytes().get(at + 1..)?).map(|(code, _)| code).filter(|code| code.class == 5)
     })
 }
 
-/// The codes at the begin of a reply, or of a line of it.
+/// The codes at the start of a reply, or of a line of it.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     code: Option<u16>,
     enhanced: Option<Enhanced>,
     /// Where the text begins.
     end: usize,
-    /// A hyphen follows the code: lines follow.
+    /// A hyphen follows the code: more lines follow.
     more: bool,
 }
 
 impl Head {
-    /// What looks like one at `at`. Positive replies are not quoted as a reason.
+    /// Parses the codes at `at`. Positive codes are left out: they are not quoted as a reason.
     fn at(text: &str, at: usize) -> Option<Self> {
         let octets = text.as_bytes();
         let here = octets.get(at..)?;
@@ -135,7 +135,7 @@ impl Head {
         }
     }
 
-    /// Does what stands in front of it, or its own form, say that it begins a reply?
+    /// Whether the preceding text, or its own form, shows that it begins a reply.
     fn is_introduced(&self, text: &str, at: usize) -> bool {
         let before = text.get(..at).unwrap_or_default();
         let said = before.trim_end_matches(' ');
@@ -151,8 +151,8 @@ fn skip_blanks(octets: &[u8], from: usize) -> usize {
     from + octets.iter().skip(from).take_while(|octet| matches!(octet, b' ' | b'\n')).count()
 }
 
-/// An enhanced status code (RFC 3463 2) of class 4 or 5 at the front, and its length. A version number or an IPv4
-/// address is none: subjects go up to 7, and neither a digit nor a part follows.
+/// Parses an enhanced status code (RFC 3463 2) of class 4 or 5 at the start; returns it with its length. Version numbers and
+/// IPv4 addresses do not match: the subject is at most 7, and neither a digit nor another part may follow.
 fn enhanced_at(octets: &[u8]) -> Option<(Enhanced, usize)> {
     let (class, subject, rest) = match octets {
         [class @ b'4'..=b'5', b'.', subject @ b'0'..=b'7', b'.', rest @ ..] => (class, subject, rest),

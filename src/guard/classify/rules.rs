@@ -1,11 +1,10 @@
 //! An operator's own rules, `[[classify]]`: which replies mean an invalid recipient, and which do not (CONTRACT, Detection).
 //!
-//! Tried in order before all built-in rules, on the innermost reply: its codes, and its text as a whole in one line, without
-//! the addresses in it, since a client chooses those. The first that matches decides; whoever writes `code = 450` makes a
-//! reply of that code count. What no rule can say: that a recipient which was taken, or was not what the reply is about, is
-//! invalid.
+//! Tried in order before all built-in rules, on the innermost reply: its codes, and its text as one line without addresses,
+//! since a client chooses those. The first match decides; `code = 450` makes replies with that code count. No rule can make a
+//! recipient invalid that was accepted, or that the reply is not about.
 //!
-//! Patterns run in time linear in the text (crate `regex`), and their size is bounded.
+//! Patterns take time linear in the text (crate `regex`), and their size is bounded.
 
 use std::borrow::Cow;
 
@@ -15,21 +14,21 @@ use super::Outcome;
 use super::quoted::{self, Quoted};
 use crate::smtp::Enhanced;
 
-/// The most that one pattern may take when compiled, in octets: a thousand words, or `\w{1,20}` (Unicode).
+/// The largest size of a compiled pattern, in octets: room for a thousand words, or `\w{1,20}` (Unicode).
 const MAX_PATTERN: usize = 1 << 20;
 
 /// All rules, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Rules(Vec<Rule>);
 
-/// One rule: all of its conditions have to hold.
+/// One rule: all of its conditions must hold.
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// The reply code.
     pub code: Option<u16>,
     /// The enhanced status code.
     pub enhanced: Option<Enhanced>,
-    /// What is found in the text.
+    /// A pattern to find in the text.
     pub text: Option<Pattern>,
     /// Whether such a reply means that the recipient does not exist.
     pub invalid: bool,
@@ -40,12 +39,12 @@ pub struct Rule {
 pub struct Pattern(Regex);
 
 impl Rules {
-    /// In this order.
+    /// Rules to be tried in this order.
     pub fn new(rules: Vec<Rule>) -> Self {
         Self(rules)
     }
 
-    /// What the first rule that matches says; `said` is the text of the reply in one line.
+    /// Returns what the first matching rule says; `said` is the text of the reply as one line.
     pub(super) fn judge(&self, reply: &Quoted<'_>, said: &str) -> Option<Outcome> {
         if self.0.is_empty() || !reply.answers_rcpt() {
             return None;
@@ -61,10 +60,10 @@ impl Rules {
 }
 
 impl Pattern {
-    /// Compiles one.
+    /// Compiles a pattern.
     ///
     /// # Errors
-    /// What is wrong with it, in a few words.
+    /// What is wrong with the pattern, in a few words.
     pub fn compile(pattern: &str) -> Result<Self, Cow<'static, str>> {
         if pattern.contains('@') {
             return Err(
@@ -84,7 +83,7 @@ impl Pattern {
     }
 }
 
-/// Of an error over several lines, with the pattern and a caret, the last says what is wrong.
+/// The last line of an error, which says what is wrong; the lines before show the pattern and a caret.
 fn why(error: &str) -> &str {
     let last = error.lines().last().unwrap_or_default();
     last.strip_prefix("error: ").unwrap_or(last)

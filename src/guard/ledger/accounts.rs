@@ -1,9 +1,9 @@
-//! The accounts in memory: those in use, blocked, or with something that the disk does not have yet.
+//! The accounts in memory: those in use, blocked, on probation, or with changes that are not on the disk yet.
 //!
-//! An entry is in the map before its part of the disk is read, so there is one for each account at most. An
-//! account that nobody uses leaves at once, unless memory alone knows of its messages and recipients: a thief
-//! whose program connects anew for each message is to have the former in his record, and is not to be taken for
-//! honest since he writes to himself again and again. Such accounts stay for an hour, and in bounded number.
+//! An entry is in the map before the account is read from the disk, so each account has at most one. An account that nobody
+//! uses leaves at once, unless only memory knows its messages and recipients: a thief whose program reconnects for each message
+//! must still have them in his record, and must not pass for honest by writing to himself over and over. Such accounts stay for
+//! an hour, in bounded number.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,9 +17,9 @@ use super::state::State;
 use crate::account::Account;
 use crate::clock::Timestamp;
 
-/// How long an account stays for the sake of its messages.
+/// How long an account stays only because of its messages.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How many octets those accounts may take in all; beyond, the longest idle leave.
+/// How many octets those accounts may take in all; beyond that, the longest idle ones leave.
 const IDLE_OCTETS: usize = 10_000_000;
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Accounts {
 #[derive(Debug, Default)]
 struct Inner {
     entries: BTreeMap<Account, Arc<Entry>>,
-    /// By how long they have been idle, the longest first.
+    /// The idle accounts, longest idle first.
     idle: BTreeMap<u64, Idle>,
     last_idle: u64,
     idle_octets: usize,
@@ -44,7 +44,7 @@ struct Idle {
 }
 
 impl Accounts {
-    /// Those that are blocked, on probation, or whose block was lifted and nobody told.
+    /// Builds the accounts that are blocked, on probation, or whose lifted block is still to be told.
     pub(super) fn of(
         blocks: Vec<(Account, KeptBlock)>,
         probations: Vec<(Account, Probation)>,
@@ -73,7 +73,7 @@ impl Accounts {
         Self { inner: Mutex::new(Inner { entries, ..Inner::default() }) }
     }
 
-    /// The entry of `account`, held by one more.
+    /// Returns the entry of `account` with one more holder.
     pub(super) fn hold(&self, account: &Account) -> Arc<Entry> {
         let mut inner = self.lock();
         let entry =
@@ -87,12 +87,12 @@ impl Accounts {
         entry
     }
 
-    /// The entry of `account`, if it is in memory.
+    /// Returns the entry of `account`, if it is in memory.
     pub(super) fn find(&self, account: &Account) -> Option<Arc<Entry>> {
         self.lock().entries.get(account).cloned()
     }
 
-    /// The first `most` entries behind `after`, by account.
+    /// Returns the first `most` entries after `after`, by account.
     pub(super) fn page(&self, after: Option<&Account>, most: usize) -> Vec<Arc<Entry>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let inner = self.lock();
@@ -109,14 +109,14 @@ impl Accounts {
         self.lock().entries.values().for_each(visit);
     }
 
-    /// One holder fewer; `leave` as [`Self::settle`].
+    /// Removes one holder; `leave` as for [`Self::settle`].
     pub(super) fn release(&self, entry: &Arc<Entry>, leave: impl FnMut(&Arc<Entry>, &mut State)) {
         entry.lock().holders -= 1;
         self.settle(entry, leave);
     }
 
-    /// Lets an entry go that nobody needs any more. Others that have been idle for the longest may have to go
-    /// with it: `leave` is told before, and may keep one by making it dirty.
+    /// Drops an entry that nobody needs any more, and the longest idle ones if there are too many. `leave` is called before an
+    /// idle one goes, and may keep it by making it dirty.
     pub(super) fn settle(&self, entry: &Arc<Entry>, mut leave: impl FnMut(&Arc<Entry>, &mut State)) {
         let mut inner = self.lock();
         let mut state = entry.lock();
@@ -137,7 +137,7 @@ impl Accounts {
         while inner.idle_octets > IDLE_OCTETS && inner.dismiss(&mut leave) {}
     }
 
-    /// Lets those go that have been idle for long.
+    /// Drops the entries that have been idle for [`IDLE`].
     pub(super) fn dismiss_idle(&self, now: Instant, mut leave: impl FnMut(&Arc<Entry>, &mut State)) {
         let mut inner = self.lock();
         let due = |idle: &Idle| now.saturating_duration_since(idle.since) >= IDLE;
@@ -158,7 +158,7 @@ impl Inner {
         }
     }
 
-    /// The longest idle one goes, or is kept by `leave` for its writing; `false` where there is none.
+    /// Drops the longest idle entry, unless `leave` keeps it to be written; returns `false` if there is none.
     fn dismiss(&mut self, leave: &mut impl FnMut(&Arc<Entry>, &mut State)) -> bool {
         let Some((_, idle)) = self.idle.pop_first() else { return false };
         self.idle_octets -= idle.octets;
@@ -171,7 +171,7 @@ impl Inner {
         true
     }
 
-    /// Whether the entry has not left before: another may have taken its place.
+    /// Whether the entry is still the one in the map: it may have left, and another taken its place.
     fn has(&self, entry: &Arc<Entry>) -> bool {
         self.entries.get(&entry.account).is_some_and(|held| Arc::ptr_eq(held, entry))
     }

@@ -1,8 +1,8 @@
-//! The block list as text: `DATA_DIR/blocked`, one account a line, for people, and for the day on which the database is lost.
+//! The block list as text: `DATA_DIR/blocked`, one account per line, for people and for the case that the database is lost.
 //!
-//! Written anew as a whole (rename, fsync of file and folder) in the same step as the database: a block is on the disk when both
-//! have it. It is read at a start alone. Its first line says how many changes of blocks there have been, as the database does
-//! too: of the two, the one that knows of more is right.
+//! Rewritten as a whole (rename, fsync of file and folder) in the same step as the database: a block is on the disk when both
+//! have it. Read only at the start. Its first line says how many changes of blocks there have been, as the database does too;
+//! whichever knows of more changes is right.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,39 +16,39 @@ use crate::durable;
 
 /// The file's name in the data directory.
 pub(super) const NAME: &str = "blocked";
-/// How its first line begins.
+/// How the first line begins.
 const HEAD: &str = "# Gatepost's blocked accounts, version 1, change ";
-/// Its second line.
+/// The second line.
 const LEGEND: &str = "# ACCOUNT SINCE BY(limit|operator|detection) ABUSE-DESK(told|untold) REASON. Written by Gatepost with \
                       each change; edits are lost: use `gatepost block` and `unblock`.";
 
 /// All blocks.
 pub(super) type Blocks = BTreeMap<Account, KeptBlock>;
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listed {
-    /// So many changes there have been; 0 where its first line does not say.
+    /// How many changes there have been; 0 if the first line does not say.
     pub(super) change: u64,
     pub(super) blocks: Blocks,
-    /// What is wrong with it.
+    /// What is wrong with the file, if anything.
     pub(super) damage: Option<String>,
 }
 
-/// The list, and whether the file is as it says.
+/// The list, and whether the file matches it.
 #[derive(Debug)]
 pub(super) struct BlockList {
     path: PathBuf,
     blocks: Blocks,
     change: u64,
-    /// The change that the database knows of.
+    /// The latest change that the database knows of.
     stored: u64,
-    /// Whether the file says something else.
+    /// Whether the file differs from the list.
     dirty: bool,
 }
 
 impl BlockList {
-    /// `blocks` is what the database has as of change number `stored`; `listed` is what the file said.
+    /// Builds the list from the database's `blocks` as of change number `stored`; `listed` is what the file said.
     pub(super) fn new(dir: &Path, blocks: Blocks, stored: u64, listed: Option<&Listed>) -> Self {
         let same = |listed: &&Listed| {
             listed.damage.is_none() && listed.change == stored && listed.blocks == blocks && stored > 0
@@ -57,7 +57,7 @@ impl BlockList {
         Self { path: dir.join(NAME), blocks, change: stored + u64::from(dirty), stored, dirty }
     }
 
-    /// Takes note of how an account stands.
+    /// Notes an account's block, or that it has none.
     pub(super) fn note(&mut self, account: &Account, block: Option<&KeptBlock>) {
         if self.blocks.get(account) == block {
             return;
@@ -72,12 +72,12 @@ impl BlockList {
         }
     }
 
-    /// The number of the change that the database is still to be told; `None` where it knows.
+    /// The number of the change that the database has yet to store; `None` if it has it.
     pub(super) fn unstored(&self) -> Option<u64> {
         (self.change != self.stored).then_some(self.change)
     }
 
-    /// The database knows of this change.
+    /// Notes that the database has this change.
     pub(super) fn is_stored(&mut self, change: u64) {
         self.stored = change;
     }
@@ -87,7 +87,7 @@ impl BlockList {
         self.dirty || self.unstored().is_some()
     }
 
-    /// Makes the file say what the list does, durably. Blocks.
+    /// Writes the list to the file, durably. Blocks.
     pub(super) fn write(&mut self, now: Timestamp) -> Result<(), String> {
         if self.dirty {
             let text = text(&self.blocks, self.change, now);
@@ -98,7 +98,7 @@ impl BlockList {
     }
 }
 
-/// What the file says; `None` where there is none.
+/// Reads the file; `None` if there is none.
 pub(super) fn read(dir: &Path) -> Option<Listed> {
     match std::fs::read(dir.join(NAME)) {
         Ok(octets) => Some(parse(&octets)),

@@ -1,14 +1,13 @@
-//! The recipients of a day (UTC): how many were probed, how many refused, and whether the upstream seems to
-//! be blind.
+//! A day's recipients (UTC): how many were probed and refused, and whether the upstream seems to be blind.
 //!
-//! Pure. Counts are kept over restarts; after a crash they are as of seconds before it.
+//! Pure. Counts survive restarts; after a crash they are those of some seconds before it.
 
 use serde::{Deserialize, Serialize};
 
 use super::Blindness;
 use crate::clock::Timestamp;
 
-/// So many recipients of a day without a single refusal are suspicious (CONTRACT, Classification).
+/// How many recipients of a day without a single refusal are suspicious (CONTRACT, Classification).
 pub const BLIND_AFTER: u64 = 1000;
 
 /// One day's counts.
@@ -19,16 +18,16 @@ pub(super) struct Day {
     foreign: Tally,
 }
 
-/// About how many recipients the upstream was asked on a day, and how many it refused, for whatever reason.
+/// Roughly how many recipients the upstream was asked about on a day, and how many it refused, for any reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tallies {
-    /// All.
+    /// All recipients.
     pub asked: u64,
-    /// All that were refused.
+    /// Refused recipients.
     pub refused: u64,
-    /// Those at domains other than its own.
+    /// Recipients at domains other than its own.
     pub foreign_asked: u64,
-    /// And of these the refused.
+    /// Refused recipients at those domains.
     pub foreign_refused: u64,
 }
 
@@ -36,16 +35,16 @@ pub struct Tallies {
 struct Tally {
     probed: u64,
     refused: u64,
-    /// Whether the first [`BLIND_AFTER`] met no refusal, and whether that was said.
+    /// Whether none of the first [`BLIND_AFTER`] was refused, and whether that was said.
     blind: bool,
     said: bool,
 }
 
 impl Day {
-    /// Takes note of one recipient.
+    /// Counts one recipient.
     pub(super) fn count(&mut self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         let today = day_of(now);
-        // Sessions on both sides of midnight are not to begin the day twice.
+        // Sessions on both sides of midnight must not start the day twice.
         if today > self.day || today + 1 < self.day {
             *self = Self { day: today, ..Self::default() };
         }
@@ -62,7 +61,7 @@ impl Day {
 }
 
 impl Day {
-    /// Today's recipients so far: all, and those at foreign domains.
+    /// Returns the counts of today's recipients so far.
     pub(super) fn tallies(&self, now: Timestamp) -> Tallies {
         if day_of(now) != self.day {
             return Tallies::default();
@@ -75,7 +74,7 @@ impl Day {
         }
     }
 
-    /// Whether the upstream seems to be blind: so many of today's recipients were probed, and no one was refused.
+    /// Whether the upstream seems to be blind: [`BLIND_AFTER`] of today's recipients were probed and none was refused.
     pub(super) fn blindness(&self, now: Timestamp) -> Option<Blindness> {
         if day_of(now) != self.day {
             None
@@ -103,7 +102,7 @@ impl Tally {
         self.blind |= self.probed == BLIND_AFTER && self.refused == 0;
     }
 
-    /// Says it once.
+    /// Returns `true` once, when the tally turned out to be blind.
     fn say(&mut self) -> bool {
         self.blind && !std::mem::replace(&mut self.said, true)
     }

@@ -1,7 +1,7 @@
-//! An account in memory: its state under the account's own lock, and what of it is shown without the lock.
+//! An account in memory: its state under a lock of its own, and what can be seen of it without the lock.
 //!
-//! Nobody holds the lock across an await. A block is decided at once, so that nothing more is counted or asked, and shown
-//! once it is on the disk: nothing that depends on it may outlive a crash that it does not.
+//! Nobody holds the lock across an await. A block is decided at once, so that nothing more is counted or asked, but shown only
+//! once it is on the disk: nothing that depends on it may survive a crash that it does not.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,22 +21,22 @@ pub(super) struct Entry {
     pub(super) account: Account,
     /// Whether a block is shown.
     blocked: AtomicBool,
-    /// Until when what the account sends is delayed, in milliseconds since the Unix epoch; 0 where it is not. Shown at once: a
-    /// delay that a crash forgets did no harm.
+    /// Until when the account's mail is delayed, in milliseconds since the Unix epoch; 0 if it is not. Shown at once: a delay
+    /// that a crash forgets does no harm.
     delayed_until: AtomicU64,
-    /// Set once what the disk has was taken over, or could not be.
+    /// Set once the account was read from the disk, or could not be.
     loaded: OnceLock<()>,
     state: Mutex<State>,
-    /// Told when a RCPT may be free to ask, or none will be.
+    /// Notified when leave may have become free, or there will be none.
     pub(super) freed: Notify,
-    /// How many wait for that.
+    /// How many wait for that notification.
     pub(super) waiting: AtomicUsize,
-    /// Told when a block is shown, or that there is none.
+    /// Notified when a block is shown, or that there is none.
     pub(super) shown: Notify,
 }
 
 impl Entry {
-    /// An account that is not blocked, as far as is known.
+    /// Creates an account that is not blocked, as far as is known.
     pub(super) fn new(account: &Account) -> Self {
         Self {
             account: account.clone(),
@@ -50,7 +50,7 @@ impl Entry {
         }
     }
 
-    /// An account that the disk says is blocked, or on probation.
+    /// Creates an account that is blocked or on probation according to the disk.
     pub(super) fn withheld(
         account: &Account,
         block: Option<KeptBlock>,
@@ -66,7 +66,7 @@ impl Entry {
         entry
     }
 
-    /// An account as the disk has it.
+    /// Creates an account from what the disk has.
     pub(super) fn read(account: &Account, stored: Stored, now: Timestamp) -> Self {
         let entry = Self::new(account);
         entry.loaded.get_or_init(|| entry.lock().adopt(stored, now));
@@ -74,7 +74,7 @@ impl Entry {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under the lock; if something did, the state is still the best that there is.
+        // Nothing panics under the lock; if something did, the state would still be the best there is.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,7 +82,7 @@ impl Entry {
         self.loaded.get().is_some()
     }
 
-    /// Takes over what the disk has, the first time. Blocks.
+    /// Reads the account from the disk, the first time. Blocks.
     pub(super) fn load(&self, store: &Store, now: Timestamp) {
         self.loaded.get_or_init(|| {
             let stored = rows::read(store, &self.account);
@@ -94,7 +94,7 @@ impl Entry {
         });
     }
 
-    /// Takes over what the disk has where that failed before. Blocks.
+    /// Reads the account from the disk if that failed before. Blocks.
     pub(super) fn reload(&self, store: &Store, now: Timestamp) -> Result<(), String> {
         if self.lock().is_unread() {
             let stored = rows::read(store, &self.account)?;
@@ -107,46 +107,46 @@ impl Entry {
         if self.blocked.load(Ordering::Acquire) { Standing::Blocked } else { Standing::Open }
     }
 
-    /// The block that is shown.
+    /// Returns the block that is shown.
     pub(super) fn block(&self) -> Option<Block> {
         (self.standing() == Standing::Blocked).then(|| self.lock().block().cloned()).flatten()
     }
 
-    /// Whether a block is shown of which the abuse desk was not told.
+    /// Whether a block is shown that is still to be told.
     pub(super) fn is_untold(&self) -> bool {
         self.standing() == Standing::Blocked && self.lock().kept_block().is_some_and(|kept| !kept.told)
     }
 
-    /// When its block was lifted, if nobody was told of that. It may be blocked again.
+    /// Returns when the block was lifted, if that is still to be told. The account may be blocked again.
     pub(super) fn untold_lifting(&self) -> Option<Timestamp> {
         let state = self.lock();
         state.lifted().filter(|_| !state.is_lifting_due() || !self.is_awaited(&state))
     }
 
-    /// Whether what is shown of a block is not what is decided: the disk is still to take it.
+    /// Whether the block shown is not the one decided, which has yet to be written.
     fn is_awaited(&self, state: &State) -> bool {
         (self.standing() == Standing::Blocked) != state.block().is_some()
     }
 
-    /// Until when what the account sends is delayed, if it is at `now`.
+    /// Returns until when the account's mail is delayed, if it is at `now`.
     pub(super) fn probation(&self, now: Timestamp) -> Option<Timestamp> {
         let until = Timestamp::from_millis(self.delayed_until.load(Ordering::Acquire));
         (until > now).then_some(until)
     }
 
-    /// Whether there is a probation of which the abuse desk was not told. Of one that a block overtook it need not be.
+    /// Whether there is a probation that is still to be told. One that a block overtook need not be told.
     pub(super) fn is_probation_untold(&self) -> bool {
         self.delayed_until.load(Ordering::Acquire) != 0
             && self.lock().probation().is_some_and(|probation| !probation.told)
     }
 
-    /// Shows the probation as it is.
+    /// Shows the probation of `state`.
     pub(super) fn show_probation(&self, state: &State) {
         let until = state.probation().map_or(0, |probation| probation.until.as_millis());
         self.delayed_until.store(until, Ordering::Release);
     }
 
-    /// What `commit` says is on the disk.
+    /// Notes that `commit` is on the disk.
     pub(super) fn committed(&self, commit: &Commit) {
         let mut state = self.lock();
         if state.committed(commit) {
@@ -154,7 +154,7 @@ impl Entry {
         }
     }
 
-    /// Shows a block, or that there is none, that is not on the disk: it cannot be had there for now.
+    /// Shows the block, or that there is none, although that could not be written for now.
     pub(super) fn show_unwritten(&self) {
         self.show(&mut self.lock());
     }

@@ -1,10 +1,10 @@
-//! Counts and blocks, durable.
+//! The ledger: durable counts and blocks.
 //!
-//! Memory answers, the disk remembers: each account in use has one entry under its own lock; what changes is
-//! written and flushed (sled's flush, then fdatasync, since the former is no fsync) before [`Watch::count`]
-//! returns; of a block, the list that people can read too (`blocklist`). One writer thread batches the flushes of all sessions. Where writing fails the state holds in
-//! memory and is tried again each second. A recipient that exists costs no disk access. No type of sled's
-//! appears in the interface; `store` alone names it.
+//! Memory answers, the disk remembers: each account in use has one entry under its own lock. Changes are written and flushed
+//! (sled's flush, then fdatasync, since the former is no fsync) before [`Watch::count`] returns; a block also goes into a list
+//! that people can read (`blocklist`). One writer thread batches the flushes of all sessions. If writing fails, the state holds
+//! in memory and writing is retried every second. A recipient that exists costs no disk access. The interface contains no type
+//! of sled; only `store` names it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,17 +49,16 @@ pub use terms::{
 };
 pub use view::{Reservation, Watch};
 
-/// How long closing waits for the disk.
+/// How long closing the ledger waits for the disk.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Counts and blocks of all accounts. Cheap to clone. When the last clone and the last [`Watch`] go it
-/// closes.
+/// Counts and blocks of all accounts. Cheap to clone. Closes when the last clone and the last [`Watch`] are dropped.
 #[derive(Clone)]
 pub struct Ledger {
     handle: Arc<Handle>,
 }
 
-/// What the writer's thread does not hold, so that it ends when nobody else is left.
+/// Not held by the writer's thread, so that the thread ends when nobody else is left.
 struct Handle {
     shared: Arc<Shared>,
 }
@@ -72,13 +71,13 @@ impl Drop for Handle {
 }
 
 impl Ledger {
-    /// Opens `dir/ledger` (making it where it is not), heals what a kill during an earlier open left, and
-    /// starts the writer. `dir/ledger.lock` keeps other processes out, and tells them who is in. A database that is broken is set
-    /// aside, and the blocks are had from `dir/blocked`, or from `parked`, which says for which blocks messages are parked that were
-    /// not lifted; then [`Self::recovery`] tells. Blocks.
+    /// Opens `dir/ledger` (or creates it), clears what a kill during an earlier open left behind, and starts the writer.
+    /// `dir/ledger.lock` keeps other processes out and tells them who has it. A broken database is set aside; the blocks then
+    /// come from `dir/blocked`, or from `parked`, which returns the blocks not yet lifted that parked messages stem from;
+    /// [`Self::recovery`] reports it. Blocks.
     ///
     /// # Errors
-    /// In use, newer, or not writable.
+    /// The database is in use, of a newer version, or not writable.
     pub fn open(
         dir: &Path,
         policy: Policy,
@@ -96,20 +95,20 @@ impl Ledger {
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
-    /// What had to be mended at this or an earlier opening, a sentence a line, as long as [`Self::told_recovery`] was not called.
+    /// What had to be mended at this or an earlier opening, one sentence per line, until [`Self::told_recovery`] is called.
     pub fn recovery(&self) -> Option<String> {
         rebuild::untold(&self.shared().dir)
     }
 
-    /// The abuse desk knows of it. Blocks.
+    /// Notes that the abuse desk was told of the recovery. Blocks.
     ///
     /// # Errors
-    /// It will be told again.
+    /// That could not be noted: it will be told again.
     pub fn told_recovery(&self) -> Result<(), LedgerError> {
         rebuild::told(&self.shared().dir)
     }
 
-    /// A session's view of `account`.
+    /// Returns a session's view of `account`.
     pub async fn watch(&self, account: &Account, now: Timestamp) -> Watch {
         let shared = self.shared();
         shared.tell_time(now);
@@ -118,10 +117,10 @@ impl Ledger {
         watch
     }
 
-    /// Blocks by hand. `Ok(Change::WasSo)` for an account that is blocked.
+    /// Blocks an account by hand. `Ok(Change::WasSo)` if it is blocked already.
     ///
     /// # Errors
-    /// It holds in memory, but could not be written (yet).
+    /// The change holds in memory, but could not be written (yet).
     pub async fn block(
         &self,
         account: &Account,
@@ -136,11 +135,11 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
-    /// Lifts a block, ends a probation, and forgets the window and the test. `Ok(Change::WasSo)` for an account that is
-    /// neither blocked nor on probation; the rest is forgotten all the same.
+    /// Lifts a block, ends a probation, and forgets the window and the test. `Ok(Change::WasSo)` if the account is neither
+    /// blocked nor on probation; window and test are forgotten all the same.
     ///
     /// # Errors
-    /// As [`Self::block`].
+    /// As for [`Self::block`].
     pub async fn unblock(&self, account: &Account, now: Timestamp) -> Result<Change, LedgerError> {
         let watch = self.watch(account, now).await;
         let (made, written) = {
@@ -152,7 +151,7 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
-    /// Accounts whose block nobody made by hand and is as old as `age`.
+    /// Returns the accounts whose block was not made by hand, is at least `age` old, and was told.
     pub fn lapsed(&self, age: Duration, now: Timestamp) -> Vec<Account> {
         let mut lapsed = Vec::new();
         self.shared().accounts.each(|entry| {
@@ -163,9 +162,9 @@ impl Ledger {
         lapsed
     }
 
-    /// Lifts such a block, as [`Self::unblock`] does; which it was.
+    /// Lifts such a block, as [`Self::unblock`] does, and returns it.
     pub async fn lapse(&self, account: &Account, age: Duration, now: Timestamp) -> Option<Block> {
-        // Its window has to be known to be forgotten.
+        // The window must be loaded to be forgotten.
         let watch = self.watch(account, now).await;
         let (block, written) = {
             let mut state = watch.entry().lock();
@@ -173,7 +172,7 @@ impl Ledger {
             watch.entry().show_probation(&state);
             (block, self.shared().queue.submit(watch.entry(), &mut state))
         };
-        // Where it could not be written it holds in memory.
+        // If it could not be written it holds in memory.
         let _ = self.changed(&watch, block.is_some(), written).await;
         block
     }
@@ -192,7 +191,7 @@ impl Ledger {
         Ok(if made { Change::Made } else { Change::WasSo })
     }
 
-    /// What is known of one account; `None` for one with neither an attempt in the window nor a block.
+    /// Returns what is known of an account; `None` if there is neither an attempt in the window nor a block or probation.
     pub async fn record(&self, account: &Account, now: Timestamp) -> Option<Record> {
         let (shared, account) = (self.handle.shared.clone(), account.clone());
         let look = move || {
@@ -202,7 +201,7 @@ impl Ledger {
         spawn_blocking(look).await.ok().flatten()
     }
 
-    /// A page of the accounts with an attempt in the window or a block, by name, behind `after`; at most
+    /// Returns a page of the accounts with an attempt in the window, a block or a probation: by name, after `after`, at most
     /// `limit`.
     ///
     /// # Errors
@@ -219,20 +218,20 @@ impl Ledger {
             .unwrap_or_else(|error| Err(LedgerError::Read(error.to_string())))
     }
 
-    /// What [`Self::told`] was not called for, over restarts: first the accounts that were unblocked, then the blocks, then the
-    /// probations. What is not on the disk yet is left out, unless it cannot be had there for now.
+    /// Returns the news that [`Self::told`] was not called for, over restarts: first unblocked accounts, then blocks, then
+    /// probations. Leaves out blocks and liftings that are not on the disk yet, unless they cannot be written for now.
     pub async fn untold(&self, now: Timestamp) -> Vec<News> {
         let shared = self.handle.shared.clone();
         spawn_blocking(move || pages::untold(&shared, now)).await.unwrap_or_default()
     }
 
-    /// Returns when a block or a probation has come or gone that [`Self::untold`] may not have told yet. Callers look now and
-    /// then all the same: of a block whose session was cut off nothing is said.
+    /// Returns when a block or a probation has come or gone that [`Self::untold`] may not have returned yet. Callers must look
+    /// now and then all the same: a block whose session was cut off is not announced.
     pub async fn crossed(&self) {
         self.shared().crossed.notified().await;
     }
 
-    /// Notes that `news` was told; written soon, without waiting. After a crash before that it is told again.
+    /// Notes that `news` was told; written soon, without waiting. If a crash comes first, it is told again, never lost.
     pub fn told(&self, news: &News) {
         let (shared, account) = (self.shared(), news.account());
         let Some(entry) = shared.accounts.find(account) else { return };
@@ -247,49 +246,47 @@ impl Ledger {
         }
     }
 
-    /// The upstream's last replies.
+    /// Returns the upstream's last replies.
     pub fn precedents(&self) -> Guard<Arc<Precedents>> {
         self.shared().precedents.load()
     }
 
-    /// Takes note of an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without
-    /// waiting.
+    /// Notes an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without waiting.
     pub fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
         self.shared().learn(place, about, reply);
     }
 
-    /// Takes note of one probed recipient of the day (UTC); once a day and kind says that the first 1,000 met
-    /// no refusal.
+    /// Counts one probed recipient of the day (UTC); reports, once per day and kind, that none of the first 1,000 was refused.
     pub fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         self.shared().tally(foreign, refused, now)
     }
 
-    /// About how many recipients the upstream was asked today (UTC), and how many it refused.
+    /// Returns roughly how many recipients the upstream was asked about today (UTC), and how many it refused.
     pub fn tallies(&self, now: Timestamp) -> Tallies {
         self.shared().day().tallies(now)
     }
 
-    /// Whether the upstream seems to accept everybody today (UTC): enough was probed, and nothing refused.
+    /// Whether the upstream seems to accept everybody today (UTC): enough recipients were probed and none was refused.
     pub fn blindness(&self, now: Timestamp) -> Option<Blindness> {
         self.shared().day().blindness(now)
     }
 
-    /// The domains that refuse everybody: their answers do not count.
+    /// Returns the domains that refuse everybody: their answers do not count.
     pub fn common_causes(&self, now: Timestamp) -> Vec<Cause> {
         self.shared().common_causes(now)
     }
 
-    /// Which domains began and ended to be such since the last call, for the log.
+    /// Returns which domains became, or ceased to be, such since the last call; for the log.
     pub fn cause_changes(&self, now: Timestamp) -> Vec<CauseChange> {
         self.shared().cause_changes(now)
     }
 
-    /// Returns when there may be such changes. An end by silence is only found by asking.
+    /// Returns when there may be such changes. A cause that ends in silence is only found by calling [`Self::cause_changes`].
     pub async fn caused(&self) {
         self.shared().caused.notified().await;
     }
 
-    /// Why the last write failed; `None` while all is written. Changes are announced.
+    /// Why the last write failed; `None` while everything is written. Changes are announced.
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.shared().trouble.subscribe()
     }
@@ -297,13 +294,12 @@ impl Ledger {
     /// Changes the policy of all accounts from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.shared().policy.store(Arc::new(policy));
-        // A higher limit frees those who wait.
+        // A higher limit may let waiting sessions go on.
         self.shared().accounts.each(|entry| entry.freed.notify_waiters());
         self.shared().end_probations();
     }
 
-    /// Writes all that is pending and closes; waits 5 s for that at most. What is counted later holds in
-    /// memory alone.
+    /// Writes everything pending and closes; waits at most 5 s. Later counts hold in memory only.
     pub async fn close(&self) {
         let shared = self.handle.shared.clone();
         shared.queue.close();

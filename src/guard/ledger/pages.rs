@@ -1,4 +1,4 @@
-//! Records of accounts over disk and memory, in order, page by page.
+//! Records of accounts from disk and memory, in order, page by page.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,10 +11,10 @@ use super::{News, Record, Shared};
 use crate::account::Account;
 use crate::clock::Timestamp;
 
-/// So many accounts are looked at in one step, whether there is something to say of them or not.
+/// How many accounts are looked at in one step, notable or not.
 const STEP: usize = 256;
 
-/// The first account behind `after` that has rows in `tree`.
+/// Returns the first account after `after` that has rows in `tree`.
 pub(super) fn next_account(
     store: &Store,
     tree: Tree,
@@ -26,7 +26,7 @@ pub(super) fn next_account(
         let Some((key, _)) = store.scan(tree, range, 1)?.pop() else { return Ok(None) };
         match rows::parse_key(&key) {
             Some((account, _)) => return Ok(Some(account)),
-            // None of ours: the next.
+            // Not one of our keys: try the next.
             None => {
                 from = key;
                 from.push(0);
@@ -35,8 +35,7 @@ pub(super) fn next_account(
     }
 }
 
-/// The first `limit` accounts behind `after` of which there is something to say. Holds no more than a page of
-/// them and of [`STEP`] others. Blocks.
+/// Returns the first `limit` notable accounts after `after`. Holds no more than a page of them and [`STEP`] others. Blocks.
 pub(super) fn records(
     shared: &Shared,
     after: Option<Account>,
@@ -63,7 +62,7 @@ pub(super) fn records(
     Ok(records)
 }
 
-/// The record of one account, if there is something to say of it. Blocks.
+/// Returns the record of an account, if it is notable. Blocks.
 pub(super) fn record(
     shared: &Shared,
     account: &Account,
@@ -73,7 +72,7 @@ pub(super) fn record(
     let entry = match entry {
         Some(entry) => entry,
         None => {
-            // For this look alone: it does not come into memory.
+            // For this look only: it is not added to the accounts in memory.
             Arc::new(Entry::read(account, rows::read(&shared.store, account)?, now))
         }
     };
@@ -83,7 +82,7 @@ pub(super) fn record(
     Ok(state.is_notable(now, &terms).then(|| state.record(now, &terms)))
 }
 
-/// What is still to be told, in the order of [`super::Ledger::untold`]. Blocks.
+/// Returns what is still to be told, in the order of [`super::Ledger::untold`]. Blocks.
 pub(super) fn untold(shared: &Shared, now: Timestamp) -> Vec<News> {
     let mut news = Vec::new();
     let (mut blocked, mut delayed) = (Vec::new(), Vec::new());
@@ -109,11 +108,11 @@ pub(super) fn untold(shared: &Shared, now: Timestamp) -> Vec<News> {
 
 type Accounts = BTreeMap<Account, Option<Arc<Entry>>>;
 
-/// The next accounts, and the last of them if more may follow.
+/// Returns the next accounts, and the last of them if more may follow.
 fn step(shared: &Shared, after: Option<&Account>) -> Result<(Accounts, Option<Account>), String> {
     let entries = shared.accounts.page(after, STEP);
     let mut accounts = Accounts::new();
-    // Behind the last entry of a full page there may be more in memory: the disk's wait for the next step.
+    // After a full page there may be more entries in memory: accounts on the disk beyond its end wait for the next step.
     let mut end =
         (entries.len() == STEP).then(|| entries.last().map(|entry| entry.account.clone())).flatten();
     let mut cursor = after.cloned();

@@ -1,4 +1,4 @@
-//! What the configuration says of accounts, and what of it holds for one.
+//! What the configuration says about accounts, and what holds for a given one.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::guard::window::{Count, MAX_LIMIT, Rule};
 /// `[limit]`, `[detection]` and `[[account]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// The Nth invalid recipient within `period` blocks.
+    /// How many invalid recipients within `period` block an account.
     pub invalid_recipients: u32,
     /// How long an attempt counts.
     pub period: Duration,
-    /// What counts.
+    /// Which attempts count.
     pub count: Count,
-    /// Count, but never block by itself.
+    /// Count, but never block automatically.
     pub observe: bool,
     /// Accounts that are never blocked automatically.
     pub exempt: Vec<Account>,
-    /// Beside the limit.
+    /// The sequential test.
     pub detection: Detection,
-    /// What is different for some accounts: of each the first that matches.
+    /// Exceptions for some accounts; the first that matches applies.
     pub rules: Vec<AccountRule>,
 }
 
@@ -45,20 +45,20 @@ pub struct Detection {
 /// `[detection] on_alarm`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnAlarm {
-    /// What the account sends is delayed for a while.
+    /// The account's mail is delayed for a while.
     Probation,
-    /// It is blocked.
+    /// The account is blocked.
     Block,
-    /// The abuse desk is told, no more.
+    /// The abuse desk is told, nothing more.
     Notify,
     /// There is no test.
     Off,
 }
 
-/// One `[[account]]`. What is `None` is as for everybody.
+/// One `[[account]]`. `None` means: as for everybody.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccountRule {
-    /// Whose.
+    /// Which accounts it is for.
     pub matches: Match,
     /// `[limit] invalid_recipients`
     pub invalid_recipients: Option<u32>,
@@ -75,16 +75,16 @@ pub struct AccountRule {
 /// `[[account]] match`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
-    /// This user's name, without regard to ASCII case: no two names differ in that alone.
+    /// The user of this name, without regard to ASCII case: no two names differ in case only.
     User(String),
-    /// All users with names that end in `@` and this.
+    /// All users whose names end in `@` and this domain.
     Domain(String),
-    /// All relay hosts in this network. A host's account is its /64, so that of IPv6 no network is smaller.
+    /// All relay hosts in this network. The account of an IPv6 host is its /64, so no IPv6 network is smaller.
     Network(IpNet),
 }
 
 impl Match {
-    /// Whether `account` is meant.
+    /// Whether this matches `account`.
     pub fn covers(&self, account: &Account) -> bool {
         match (self, account.kind()) {
             (Self::User(name), Kind::User(user)) => name.eq_ignore_ascii_case(user),
@@ -97,23 +97,23 @@ impl Match {
     }
 }
 
-/// Whether an account is spared what is automatic.
+/// Whether an account is spared automatic measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leniency {
     /// No.
     None,
-    /// `observe`: the abuse desk is told what would have been done.
+    /// `observe`: the abuse desk is told what would have happened.
     Observed,
-    /// `exempt`: counted, shown and logged, no more.
+    /// `exempt`: counted, shown and logged, nothing more.
     Exempt,
 }
 
-/// What holds for one account.
+/// The policy as it applies to one account.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Terms {
     /// The limit.
     pub rule: Rule,
-    /// Whether it, or an alarm, does anything.
+    /// Whether the limit, or an alarm, has consequences.
     pub leniency: Leniency,
     /// What an alarm does.
     pub on_alarm: OnAlarm,
@@ -124,7 +124,7 @@ pub struct Terms {
 }
 
 impl Policy {
-    /// What holds for `account`. Looks through all rules: to be kept where it is needed often.
+    /// Returns what holds for `account`. Searches all rules; keep the result if it is needed often.
     pub fn terms(&self, account: &Account) -> Terms {
         let rule = self.rules.iter().find(|rule| rule.matches.covers(account));
         let limit = rule.and_then(|rule| rule.invalid_recipients).unwrap_or(self.invalid_recipients);
@@ -149,14 +149,15 @@ impl Policy {
         }
     }
 
-    /// Whether `[limit] exempt` names it; users without regard to ASCII case, as [`Match::User`].
+    /// Whether `[limit] exempt` names the account, without regard to ASCII case, as for [`Match::User`].
     fn exempts(&self, account: &Account) -> bool {
         self.exempt.iter().any(|exempt| exempt.as_str().eq_ignore_ascii_case(account.as_str()))
     }
 }
 
 impl Terms {
-    /// What the window holds: of an account that no limit blocks also what is beyond it, so that who looks sees how far.
+    /// The rule of the window: for an account that the limit does not block it also holds attempts beyond the limit, so that
+    /// one can see how far it went.
     pub fn window(&self) -> Rule {
         Rule { limit: if self.blocks() { self.rule.limit } else { MAX_LIMIT }, ..self.rule }
     }
@@ -166,7 +167,7 @@ impl Terms {
         self.leniency == Leniency::None
     }
 
-    /// Whether an alarm means probation.
+    /// Whether an alarm leads to probation.
     pub fn delays(&self) -> bool {
         self.blocks() && self.on_alarm == OnAlarm::Probation
     }

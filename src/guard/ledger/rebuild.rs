@@ -1,8 +1,8 @@
-//! Opening a database that may not be whole, or not there: it is set aside, and the blocks are had from elsewhere.
+//! Opens a database that may be damaged or missing: a damaged one is set aside, and the blocks come from elsewhere.
 //!
-//! From the block list, where that knows of later changes than the database (sled takes a log that was cut off for a shorter one),
-//! or where there is no database; where the list is missing or damaged too, also from what is parked. Counts, probations and the
-//! like cannot be had back. What happened is written down in [`NOTE`] before anything else is, until somebody is told.
+//! They come from the block list if it knows of later changes than the database (sled takes a truncated log for a shorter one),
+//! or if there is no database; if the list is missing or damaged too, also from what is parked. Counts, probations and the like
+//! cannot be recovered. What happened is written to [`NOTE`] before anything else, and stays there until somebody is told.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ use crate::clock::Timestamp;
 use crate::durable::{self, Folder};
 use crate::guard::mimicry::Precedents;
 
-/// What nobody was told of yet, a sentence a line.
+/// The file with what is still to be told, one sentence per line.
 const NOTE: &str = "ledger.recovered";
-/// The longest cause that is told, in octets.
+/// The longest cause that is quoted, in octets.
 const MAX_CAUSE: usize = 500;
 
-/// What the disk has.
+/// Everything read at an opening.
 pub(super) struct Opening {
     pub(super) store: Store,
     pub(super) list: BlockList,
@@ -36,7 +36,7 @@ pub(super) struct Opening {
     pub(super) day: Day,
 }
 
-/// What the database alone has.
+/// What the database holds.
 struct Kept {
     blocks: Blocks,
     change: u64,
@@ -60,7 +60,7 @@ impl Kept {
     }
 }
 
-/// Opens what is in `dir`, and mends it. `parked` says for which blocks messages are parked that were not lifted.
+/// Opens the database in `dir`, and mends it. `parked` returns the blocks not yet lifted that parked messages stem from.
 pub(super) fn open(
     dir: &Path,
     parked: &dyn Fn() -> Vec<(Account, Block)>,
@@ -85,7 +85,7 @@ pub(super) fn open(
     let mut sources = Vec::new();
     if let Some(listed) = listed.as_ref().filter(|listed| fresh || ahead || is_of(listed, kept.change)) {
         if ahead && listed.damage.is_none() {
-            // Lifted, although the database does not know; nor does anybody who is to be told.
+            // Lifted, though the database does not know, and still to be told.
             let gone: Vec<_> =
                 blocks.extract_if(.., |account, _| !listed.blocks.contains_key(account)).collect();
             lifted.retain(|(account, _)| !gone.iter().any(|(gone, _)| gone == account));
@@ -104,7 +104,7 @@ pub(super) fn open(
             sources.push("what is parked".to_owned());
         }
         for (account, block) in parked {
-            // The abuse desk hears of the recovery.
+            // The abuse desk is told of the recovery instead.
             blocks.entry(account).or_insert(KeptBlock { block, told: true });
         }
     }
@@ -127,12 +127,12 @@ pub(super) fn open(
     Ok(Opening { store, list, blocks, probations, lifted, precedents, day })
 }
 
-/// Whether the list is whole and of this change.
+/// Whether the list is undamaged and of this change.
 fn is_of(listed: &Listed, change: u64) -> bool {
     listed.damage.is_none() && listed.change == change
 }
 
-/// The database, with all that it has of every account's standing.
+/// Opens and reads the database.
 fn whole(dir: &Path) -> Result<(Store, Kept), LedgerError> {
     let store = Store::open(dir)?;
     match Kept::read(&store) {
@@ -144,7 +144,7 @@ fn whole(dir: &Path) -> Result<(Store, Kept), LedgerError> {
     }
 }
 
-/// Renames the database's folder; the new name.
+/// Renames the database's folder; returns the new name.
 fn set_aside(dir: &Path, now: Timestamp) -> Result<PathBuf, LedgerError> {
     let from = dir.join("ledger");
     let stamp: String = now.to_string().chars().filter(|c| !matches!(c, '-' | ':')).take(15).collect();
@@ -160,7 +160,7 @@ fn set_aside(dir: &Path, now: Timestamp) -> Result<PathBuf, LedgerError> {
     Ok(to)
 }
 
-/// What makes of the first blocks the second.
+/// Returns the edits that turn `from` into `to`.
 fn differences(from: &Blocks, to: &Blocks) -> Vec<Edit> {
     let gone = from.keys().filter(|account| !to.contains_key(*account));
     let gone = gone.map(|account| rows::block_edit(account, None));
@@ -181,7 +181,7 @@ fn sentence(fresh: bool, sources: &[String], blocks: usize) -> String {
     }
 }
 
-/// Adds a sentence to what is to be told.
+/// Adds a sentence to [`NOTE`].
 fn note(dir: &Path, now: Timestamp, sentence: &str) -> Result<(), LedgerError> {
     let path = dir.join(NOTE);
     let mut text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -189,12 +189,12 @@ fn note(dir: &Path, now: Timestamp, sentence: &str) -> Result<(), LedgerError> {
     durable::write(&path, text.as_bytes()).map_err(|error| LedgerError::Write(error.to_string()))
 }
 
-/// What is to be told.
+/// Returns what is still to be told.
 pub(super) fn untold(dir: &Path) -> Option<String> {
     std::fs::read_to_string(dir.join(NOTE)).ok()
 }
 
-/// It was told.
+/// Notes that it was told.
 pub(super) fn told(dir: &Path) -> Result<(), LedgerError> {
     durable::remove(&dir.join(NOTE)).map(drop).map_err(|error| LedgerError::Write(error.to_string()))
 }

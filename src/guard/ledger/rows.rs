@@ -1,9 +1,9 @@
-//! What the database's keys and values say: one small row for each attempt and each relayed message.
+//! The database's keys and values: one small row per attempt and per relayed message.
 //!
-//! A count writes what is new and removes what has left the window, however large the window is; rows stay
-//! far below the size at which sled makes files of them. A row's key is the account, an octet 0 (which no
-//! account's name holds) and a sequence number, so that rows sort by account and then by age; the account's
-//! own row has no number. Values: a version octet, then postcard.
+//! A count writes only new rows and removes those that have left the window, however large the window is; rows stay far below
+//! the size at which sled puts them into files. A row's key is the account, an octet 0 (which no account name contains) and a
+//! sequence number, so that rows sort by account and then by age; the account's own row has no number. Values are a version
+//! octet, then postcard.
 
 use std::net::IpAddr;
 use std::ops::{Bound, Range};
@@ -18,16 +18,16 @@ use crate::clock::Timestamp;
 use crate::guard::detector::Kept;
 use crate::guard::window::{MAX_LIMIT, Mark};
 
-/// How values are written.
+/// The version of values.
 const VERSION: u8 = 1;
-/// How accounts' own rows are: those of the first version have no test.
+/// The version of accounts' own rows: those of version 1 have no test.
 const ACCOUNT_VERSION: u8 = 2;
-/// Texts from outside are cut to so many octets: 64 + `@` + 255 (RFC 5321 4.5.3.1) fit.
+/// The length to which texts from outside are cut, in octets: 64 + `@` + 255 (RFC 5321 4.5.3.1) fit.
 const MAX_TEXT: usize = 320;
-/// A reply is cut to so many octets; the queue id stands at its beginning.
+/// The length to which a reply is cut, in octets; the queue id is near its start.
 const MAX_REPLY: usize = 512;
 
-/// One counted attempt; of older ones alone the mark is needed.
+/// One counted attempt; older ones have no sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AttemptRow {
     pub(super) mark: Mark,
@@ -39,7 +39,7 @@ pub(super) struct AttemptRow {
 pub(super) struct AccountRow {
     /// The last day on which the account would have been blocked.
     pub(super) would_block_day: Option<u64>,
-    /// The last day on which an alarm was told of that did nothing.
+    /// The last day on which an alarm without consequences was told.
     pub(super) alarm_day: Option<u64>,
     /// The sequential test.
     pub(super) test: Kept,
@@ -67,14 +67,14 @@ struct ProbationRow {
     told: bool,
 }
 
-/// A block, and whether the abuse desk was told of it.
+/// A block, and whether it was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptBlock {
     pub(super) block: Block,
     pub(super) told: bool,
 }
 
-/// All that the disk has of an account, each list the oldest first, with the rows' numbers.
+/// Everything the disk has of an account; lists are oldest first, with the rows' numbers.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
     pub(super) account: AccountRow,
@@ -83,7 +83,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Removes it all.
+    /// Returns the edits that remove it all.
     pub(super) fn removals(&self, account: &Account) -> Vec<Edit> {
         let removal = |tree, key| Edit { tree, key, value: None };
         let attempts = self.attempts.iter().map(|(number, _)| (Tree::Attempts, row_key(account, *number)));
@@ -93,14 +93,14 @@ impl Stored {
     }
 }
 
-/// Which rows of a list that grows at its end and is cut at its front are on the disk.
+/// Which rows of a list are on the disk; it grows at its end and is cut at its front.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     /// No row below is on the disk.
     low: u64,
     /// All rows below are on the disk, unless they were removed.
     written: u64,
-    /// No row from here on is on the disk: below, a failed write may have left some.
+    /// No row from here on is on the disk; below, a failed write may have left some.
     attempted: u64,
     /// The number of the next row.
     next: u64,
@@ -114,38 +114,38 @@ pub(super) struct Reach {
 }
 
 impl Extent {
-    /// Rows of this range were found on the disk.
+    /// The extent of a list whose rows in this range were found on the disk.
     pub(super) fn found(rows: Range<u64>) -> Self {
         Self { low: rows.start, written: rows.end, attempted: rows.end, next: rows.end }
     }
 
-    /// The list grew by one.
+    /// Notes that the list grew by one.
     pub(super) fn push(&mut self) {
         self.next += 1;
     }
 
-    /// The last so many rows are no longer what the disk has.
+    /// Notes that the `last` rows differ from those on the disk.
     pub(super) fn changed(&mut self, last: usize) {
         self.written = self.written.min(self.first(last));
     }
 
-    /// The rows to write, where the list holds so many.
+    /// Returns the rows to write if the list holds `held` rows.
     pub(super) fn unwritten(&self, held: usize) -> Range<u64> {
         self.written.max(self.first(held))..self.next
     }
 
-    /// The rows to remove.
+    /// Returns the rows to remove if the list holds `held` rows.
     pub(super) fn outlived(&self, held: usize) -> Range<u64> {
         self.low..self.attempted.min(self.first(held))
     }
 
-    /// A commit begins.
+    /// Notes that a commit begins; returns how far it goes.
     pub(super) fn attempt(&mut self, held: usize) -> Reach {
         self.attempted = self.attempted.max(self.next);
         Reach { low: self.first(held), next: self.next }
     }
 
-    /// It is over, and went well.
+    /// Notes that the commit succeeded.
     pub(super) fn reached(&mut self, reach: Reach) {
         self.low = self.low.max(reach.low);
         self.written = self.written.max(reach.next);
@@ -156,21 +156,21 @@ impl Extent {
     }
 }
 
-/// The key of an account's own row.
+/// Returns the key of an account's own row.
 pub(super) fn account_key(account: &Account) -> Vec<u8> {
     let mut key = account.as_str().as_bytes().to_vec();
     key.push(0);
     key
 }
 
-/// The key of one of an account's numbered rows.
+/// Returns the key of one of an account's numbered rows.
 pub(super) fn row_key(account: &Account, number: u64) -> Vec<u8> {
     let mut key = account_key(account);
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
-/// Of a row's key the account, and the row's number if it has one.
+/// Parses a row's key into the account and, if there is one, the row's number.
 pub(super) fn parse_key(key: &[u8]) -> Option<(Account, Option<u64>)> {
     let end = key.iter().position(|octet| *octet == 0)?;
     let account = std::str::from_utf8(&key[..end]).ok()?.parse().ok()?;
@@ -181,20 +181,20 @@ pub(super) fn parse_key(key: &[u8]) -> Option<(Account, Option<u64>)> {
     Some((account, number))
 }
 
-/// Sorts behind all rows of the account, and before those of the next.
+/// Returns a key that sorts after all rows of the account and before those of the next.
 pub(super) fn end_key(account: &Account) -> Vec<u8> {
     let mut key = account.as_str().as_bytes().to_vec();
     key.push(1);
     key
 }
 
-/// Writes a value.
+/// Encodes a value.
 pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    // Nothing that is written here can fail to be: no maps of unknown length, no foreign Serialize.
+    // Encoding cannot fail: there are no maps of unknown length and no foreign `Serialize`.
     postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
 }
 
-/// Reads a value; `None` where it is none of ours.
+/// Decodes a value; `None` if it is not one of ours.
 pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     decode_version(VERSION, value)
 }
@@ -204,7 +204,7 @@ fn decode_version<T: DeserializeOwned>(version: u8, value: &[u8]) -> Option<T> {
     (*found == version).then(|| postcard::from_bytes(rest).ok()).flatten()
 }
 
-/// Writes an account's own row.
+/// Returns the edit that writes an account's own row.
 pub(super) fn account_edit(account: &Account, row: &AccountRow) -> Edit {
     let value = postcard::to_extend(row, vec![ACCOUNT_VERSION]).unwrap_or_default();
     Edit { tree: Tree::Attempts, key: account_key(account), value: Some(value) }
@@ -217,7 +217,7 @@ fn decode_account(value: &[u8]) -> AccountRow {
     })
 }
 
-/// Sets, or ends, an account's probation.
+/// Returns the edit that sets, or ends, an account's probation.
 pub(super) fn probation_edit(account: &Account, probation: Option<&Probation>) -> Edit {
     let value = probation.map(|Probation { since, until, told }| {
         encode(&ProbationRow { since: since.as_millis(), until: until.as_millis(), told: *told })
@@ -225,7 +225,7 @@ pub(super) fn probation_edit(account: &Account, probation: Option<&Probation>) -
     Edit { tree: Tree::Probations, key: account.as_str().into(), value }
 }
 
-/// All probations. One that does not read is none: it delays, and a delay ends.
+/// Reads all probations. Unreadable ones are left out: they only delay, and a delay ends.
 pub(super) fn probations(store: &Store) -> Result<Vec<(Account, Probation)>, String> {
     let pairs = store.scan(Tree::Probations, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
     let parse = |(key, value): Pair| {
@@ -237,13 +237,13 @@ pub(super) fn probations(store: &Store) -> Result<Vec<(Account, Probation)>, Str
     Ok(pairs.into_iter().filter_map(parse).collect())
 }
 
-/// Notes when an account's block was lifted, or that it is known.
+/// Returns the edit that notes when an account's block was lifted, or that this was told.
 pub(super) fn lifted_edit(account: &Account, lifted: Option<Timestamp>) -> Edit {
     let value = lifted.map(|at| encode(&at.as_millis()));
     Edit { tree: Tree::Lifted, key: account.as_str().into(), value }
 }
 
-/// All that nobody was told of yet.
+/// Reads all liftings that are still to be told.
 pub(super) fn lifted(store: &Store) -> Result<Vec<(Account, Timestamp)>, String> {
     let pairs = store.scan(Tree::Lifted, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
     let parse = |(key, value): Pair| {
@@ -253,7 +253,7 @@ pub(super) fn lifted(store: &Store) -> Result<Vec<(Account, Timestamp)>, String>
     Ok(pairs.into_iter().filter_map(parse).collect())
 }
 
-/// Sets, or lifts, an account's block.
+/// Returns the edit that sets, or lifts, an account's block.
 pub(super) fn block_edit(account: &Account, kept: Option<&KeptBlock>) -> Edit {
     let value = kept.map(|KeptBlock { block, told }| {
         let Block { at, by, reason } = block;
@@ -262,7 +262,7 @@ pub(super) fn block_edit(account: &Account, kept: Option<&KeptBlock>) -> Edit {
     Edit { tree: Tree::Blocks, key: account.as_str().into(), value }
 }
 
-/// All blocks. One that does not read is a fault of the database.
+/// Reads all blocks. An unreadable one is a fault of the database.
 pub(super) fn blocks(store: &Store) -> Result<Vec<(Account, KeptBlock)>, String> {
     let pairs = store.scan(Tree::Blocks, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
     let parse = |(key, value): &Pair| {
@@ -274,7 +274,7 @@ pub(super) fn blocks(store: &Store) -> Result<Vec<(Account, KeptBlock)>, String>
     pairs.iter().map(|pair| parse(pair).ok_or_else(|| unread(pair))).collect()
 }
 
-/// Writes a relayed message.
+/// Returns the edit that writes a relayed message.
 pub(super) fn relayed_edit(account: &Account, number: u64, message: &Relayed) -> Edit {
     let row = RelayedRow {
         at: message.at.as_millis(),
@@ -284,12 +284,12 @@ pub(super) fn relayed_edit(account: &Account, number: u64, message: &Relayed) ->
     Edit { tree: Tree::Relayed, key: row_key(account, number), value: Some(encode(&row)) }
 }
 
-/// All that the disk has of `account`.
+/// Reads everything the disk has of `account`.
 pub(super) fn read(store: &Store, account: &Account) -> Result<Stored, String> {
     let (start, end) = (account_key(account), end_key(account));
     let range = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
     let mut stored = Stored::default();
-    // Rows beyond the window await removal: a crash left them, or the limit was lowered.
+    // There may be rows beyond the window that await removal: after a crash, or when the limit was lowered.
     for (key, value) in store.scan(Tree::Attempts, range, 2 * MAX_LIMIT as usize)? {
         match parse_key(&key) {
             Some((_, None)) => stored.account = decode_account(&value),
@@ -306,17 +306,17 @@ pub(super) fn read(store: &Store, account: &Account) -> Result<Stored, String> {
     Ok(stored)
 }
 
-/// A sample as it is kept.
+/// Makes a sample, cut to the length that is kept.
 pub(super) fn sample(at: Timestamp, address: &str, client: IpAddr) -> Sample {
     Sample { at, address: cut(address, MAX_TEXT), client }
 }
 
-/// A domain as it is kept.
+/// Returns a domain as it is kept: in lower case, and cut.
 pub(super) fn domain(name: &str) -> String {
     cut(&name.to_ascii_lowercase(), MAX_TEXT)
 }
 
-/// A relayed message as it is kept.
+/// Cuts a relayed message to the length that is kept.
 pub(super) fn relayed(message: Relayed) -> Relayed {
     let message_id = message.message_id.map(|id| cut(&id, MAX_TEXT));
     Relayed { at: message.at, reply: cut(&message.reply, MAX_REPLY), message_id }

@@ -1,4 +1,4 @@
-//! What sessions and the writer share.
+//! The state that sessions and the writer share.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -31,10 +31,10 @@ use crate::guard::window::Key;
 use crate::smtp::Reply;
 use crate::smtp::path::MAX_PATH;
 
-/// How long a client waits for the disk. Longer, and its reply goes out as if the write had failed.
+/// How long a client waits for the disk; after that its reply goes out as if the write had failed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So many changes wait at most for somebody to log them.
+/// How many changes of causes are kept at most until somebody logs them.
 const CAUSE_CHANGES: usize = 1_000;
 
 pub(super) struct Shared {
@@ -49,16 +49,15 @@ pub(super) struct Shared {
     day: Mutex<Day>,
     pub(super) day_changed: AtomicBool,
     pub(super) trouble: watch::Sender<Option<String>>,
-    /// Told when there is a block that the abuse desk may not know of.
+    /// Notified when there may be news for the abuse desk.
     pub(super) crossed: Notify,
     hashes: RandomState,
-    /// By the domain's key, so that sessions seldom wait for one another.
+    /// Split by the domain's key, so that sessions seldom wait for one another.
     causes: [Mutex<Causes>; 16],
     cause_changes: Mutex<Vec<CauseChange>>,
-    /// Told when there are such.
+    /// Notified when there are changes of causes.
     pub(super) caused: Notify,
-    /// What time callers last said that it is. Not the latest time: a clock that was ahead must not make the
-    /// counts of others look old for ever.
+    /// The time that a caller gave last. Not the latest time: a clock that was ahead must not make counts look old for ever.
     now: AtomicU64,
 }
 
@@ -97,10 +96,10 @@ impl Shared {
         self.now.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// Stands for an address, without regard to case and to what stands behind a `+` in its local part, as long as this
-    /// process runs: all subaddresses of a mailbox are one recipient.
+    /// Hashes an address, ignoring case and whatever follows a `+` in its local-part: all subaddresses of a mailbox are one
+    /// recipient. Stable while this process runs.
     pub(super) fn hash(&self, address: &str) -> u64 {
-        // Most have no tag.
+        // Most addresses have no tag.
         let tag = memchr(b'+', address.as_bytes())
             .and_then(|_| address.split_once('+').zip(address.rsplit_once('@')));
         match tag {
@@ -114,7 +113,7 @@ impl Shared {
     }
 
     fn hash_whole(&self, address: &str) -> u64 {
-        // The longest path that there is.
+        // Room for the longest path.
         let mut lower = [0; MAX_PATH];
         match lower.get_mut(..address.len()) {
             Some(lower) if address.is_ascii() => {
@@ -130,7 +129,7 @@ impl Shared {
         Timestamp::from_millis(self.now.load(Ordering::Relaxed))
     }
 
-    /// Returns once `entry` has what the disk has of it.
+    /// Returns once `entry` was read from the disk.
     pub(super) async fn loaded(&self, entry: &Arc<Entry>, now: Timestamp) {
         if !entry.is_loaded() {
             let (entry, store) = (entry.clone(), self.store.clone());
@@ -138,7 +137,7 @@ impl Shared {
         }
     }
 
-    /// Returns once a change is on the disk, or known not to be for now.
+    /// Returns once a change is on the disk, or cannot be written for now.
     pub(super) async fn written(&self, entry: &Arc<Entry>, waiting: Waiting) -> Written {
         match timeout(WRITE_TIMEOUT, waiting).await {
             Ok(Ok(written)) => written,
@@ -171,23 +170,23 @@ impl Shared {
         }
     }
 
-    /// One holder of `entry` fewer.
+    /// Removes one holder of `entry`.
     pub(super) fn release(&self, entry: &Arc<Entry>) {
         self.accounts.release(entry, |entry, state| self.leave(entry, state));
     }
 
-    /// Lets `entry` go if nobody needs it any more.
+    /// Drops `entry` if nobody needs it any more.
     pub(super) fn settle(&self, entry: &Arc<Entry>) {
         self.accounts.settle(entry, |entry, state| self.leave(entry, state));
     }
 
-    /// Lets the entries go that nobody has needed for long.
+    /// Drops the entries that nobody has needed for long.
     pub(super) fn dismiss_idle(&self, now: Instant) {
         self.accounts.dismiss_idle(now, |entry, state| self.leave(entry, state));
     }
 
-    /// An entry is about to leave memory: the messages of an account that has come to notice are written
-    /// before, and what speaks for the account.
+    /// Called before an entry leaves memory: has the messages of a notable account written, and evidence in the account's
+    /// favour.
     fn leave(&self, entry: &Arc<Entry>, state: &mut State) {
         let terms = state.terms(&self.policy.load());
         let notable = state.is_notable(self.now(), &terms);
@@ -200,7 +199,7 @@ impl Shared {
         state.forget_recipients();
     }
 
-    /// The domain accepted a recipient.
+    /// Notes that the domain accepted a recipient.
     pub(super) fn accepted(&self, domain: Key, now: Timestamp) {
         let ended = self.causes(domain).accepted(domain, now);
         if let Some(cause) = ended {
@@ -208,8 +207,8 @@ impl Shared {
         }
     }
 
-    /// The domain refused a recipient of the account's for good. Whether that is one of those answers that count; where they
-    /// cease to, those that did are taken back.
+    /// Notes that the domain permanently refused a recipient of the account. Returns whether that answer counts; if the
+    /// domain's answers cease to count, earlier ones are taken back.
     pub(super) fn refused(&self, account: &Account, domain: &str, now: Timestamp) -> bool {
         let key = Key::of_domain(domain);
         let account = self.hashes.hash_one(account.as_str());
@@ -222,13 +221,13 @@ impl Shared {
         answer == Answer::Counts
     }
 
-    /// The domains whose answers do not count.
+    /// Returns the domains whose answers do not count.
     pub(super) fn common_causes(&self, now: Timestamp) -> Vec<Cause> {
         let lasting = |causes: &Mutex<Causes>| lock(causes).lasting(now).cloned().collect::<Vec<_>>();
         self.causes.iter().flat_map(lasting).collect()
     }
 
-    /// Which began and ended since the last call.
+    /// Returns which causes began and ended since the last call.
     pub(super) fn cause_changes(&self, now: Timestamp) -> Vec<CauseChange> {
         let mut changes = std::mem::take(&mut *lock(&self.cause_changes));
         let ended = self.causes.iter().flat_map(|causes| lock(causes).end(now));
@@ -248,7 +247,7 @@ impl Shared {
         self.caused.notify_one();
     }
 
-    /// Of all accounts: whoever counted something lately is in memory.
+    /// Takes a domain's recent answers back from all accounts: whoever counted one lately is in memory.
     fn take_back(&self, domain: (Key, &str), now: Timestamp) {
         let mut entries = Vec::new();
         self.accounts.each(|entry| entries.push(entry.clone()));
@@ -262,7 +261,7 @@ impl Shared {
         }
     }
 
-    /// Ends the probations whose time is over, or that the policy no longer has.
+    /// Ends the probations that are over, or that the policy no longer provides for.
     pub(super) fn end_probations(&self) {
         let (now, policy) = (self.now(), self.policy.load());
         self.accounts.each(|entry| {
@@ -275,7 +274,7 @@ impl Shared {
         });
     }
 
-    /// All entries of which the disk knows worse than memory: we are about to go.
+    /// Returns the entries whose evidence on the disk is worse than in memory, before the process ends.
     pub(super) fn with_better_evidence(&self) -> Vec<Arc<Entry>> {
         let mut entries = Vec::new();
         self.accounts.each(|entry| {
@@ -288,11 +287,11 @@ impl Shared {
     }
 
     pub(super) fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
-        // Nearly always it is as the one before: then nothing is copied.
+        // Nearly always the reply is like the one before; then nothing is copied.
         if !self.precedents.load().is_news(place, about, reply) {
             return;
         }
-        // Repeated where another learned meanwhile, so that neither is lost.
+        // Retried if another thread learned meanwhile, so that neither change is lost.
         self.precedents.rcu(|known| {
             let mut precedents = Precedents::clone(known);
             precedents.learn(place, about, reply);
@@ -303,8 +302,8 @@ impl Shared {
 
     pub(super) fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         let said = self.day().count(foreign, refused, now);
-        // Looked at first, since a write would take it from the other cores' caches each time: the writer clears it before it
-        // takes the lock, so that whoever sees it set behind the lock has been counted in time.
+        // Read first, since writing would evict it from the other cores' caches every time. The writer clears the flag before
+        // it takes the lock, so a count made under the lock while the flag is still set is written in time.
         if !self.day_changed.load(Ordering::Acquire) {
             self.nudge(&self.day_changed);
         }
@@ -321,9 +320,8 @@ impl Shared {
         }
     }
 
-    /// Looks at the first account behind `after` that has rows in `tree`, and removes them if there is
-    /// nothing to say of it any more. Its name, and how many rows were looked at; `None` where there is no
-    /// such account. The writer's alone.
+    /// Looks at the first account after `after` that has rows in `tree`, and removes its rows if they are no longer worth
+    /// keeping. Returns its name and how many rows were looked at; `None` if there is no such account. For the writer only.
     pub(super) fn sweep_next(&self, tree: Tree, after: Option<&Account>) -> Option<(Account, usize)> {
         let account = pages::next_account(&self.store, tree, after).ok()??;
         if self.accounts.find(&account).is_some() {

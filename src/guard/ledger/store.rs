@@ -1,10 +1,9 @@
-//! The database: the only file that names sled.
+//! The database; the only file that names sled.
 //!
-//! Keys and values are octets here; what they mean is `rows`' business. Three things that sled leaves to us
-//! (0.34.7): its flush is no fsync (sled#1452), so `sync` adds one; a kill during an open leaves a
-//! half-written snapshot that no later open survives (sled#1533), so `open` clears it away; after a failed
-//! write it refuses all further ones, so `reopen`. Pages over 128 KiB go into files that are never fsynced:
-//! sixteen values share a page, so none may exceed 7 KiB.
+//! Keys and values are octets here; `rows` knows what they mean. sled (0.34.7) leaves three things to us: its flush is no fsync
+//! (sled#1452), so `sync` adds one; a kill during an open leaves a half-written snapshot that no later open survives
+//! (sled#1533), so `open` removes it; after a failed write it refuses all further ones, hence `reopen`. Pages over 128 KiB go
+//! into files that are never fsynced: sixteen values share a page, so none may exceed 7 KiB.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,25 +20,24 @@ use rustix::fs::{FlockOperation, flock};
 use super::LedgerError;
 use crate::durable::{self, Folder};
 
-/// What the database's version says; each change of keys or values that an older Gatepost would misread
-/// raises it.
+/// The database's version, raised by each change of keys or values that an older Gatepost would misread.
 const SCHEMA: u32 = 1;
 const SCHEMA_KEY: &[u8] = b"schema";
-/// Octets of pages that sled keeps in memory.
+/// The size of sled's page cache, in octets.
 const CACHE: u64 = 16 << 20;
-/// How often sled writes by itself what nobody waits for.
+/// How often sled writes by itself.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
-/// With so many octets free any trouble may be that of a full disk.
+/// With fewer octets free, any trouble may be due to a full disk.
 const LEAST_FREE: u64 = 1 << 20;
-/// How long another's lock is waited for.
+/// How long to wait for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-/// How long closing may take: a database whose disk has failed must not hold up the end of the process.
+/// How long closing may take: a failed disk must not hold up the end of the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The kinds of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tree {
-    /// Counted attempts, and what else is known of accounts.
+    /// Counted attempts, and accounts' own rows.
     Attempts,
     /// Messages that the upstream took.
     Relayed,
@@ -47,7 +45,7 @@ pub(super) enum Tree {
     Blocks,
     /// Probations.
     Probations,
-    /// Blocks that were lifted, until programs are told.
+    /// Liftings of blocks that are still to be told.
     Lifted,
     /// The version, and single values.
     Meta,
@@ -64,14 +62,14 @@ pub(super) struct Edit {
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
-/// The database of one data folder, held against other processes while it is open.
+/// The database of one data directory, locked against other processes while it is open.
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
     lock: Mutex<Option<File>>,
-    /// It has been made by this very opening, or by one that was cut short.
+    /// Whether this opening created it, or an earlier one that was cut short.
     fresh: bool,
-    /// `None` once it is closed, or while it does not open again.
+    /// `None` once it is closed, or while it cannot be reopened.
     opened: RwLock<Option<Opened>>,
 }
 
@@ -84,12 +82,12 @@ struct Opened {
     probations: sled::Tree,
     lifted: sled::Tree,
     meta: sled::Tree,
-    /// sled's file once more, for the fsync.
+    /// sled's file, opened a second time for the fsync.
     file: File,
 }
 
 impl Store {
-    /// Opens `dir/ledger`, and makes it where it is missing.
+    /// Opens `dir/ledger`, creating it if it is missing.
     pub(super) fn open(dir: &Path) -> Result<Self, LedgerError> {
         let path = dir.join("ledger");
         let shown = path.display().to_string();
@@ -115,12 +113,12 @@ impl Store {
         }
     }
 
-    /// Whether there was none before; it counts as made once [`Self::settle`] was called and synced.
+    /// Whether there was no database before. It counts as created once [`Self::settle`] was called and synced.
     pub(super) fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// What is to be in it from the beginning is.
+    /// Notes that a fresh database has its initial contents.
     pub(super) fn settle(&self) -> Result<(), String> {
         if !self.fresh {
             return Ok(());
@@ -128,7 +126,7 @@ impl Store {
         self.with(|opened| opened.meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes()).map(drop))
     }
 
-    /// Reads all that there is: sled looks at a page when it is asked for, and not before.
+    /// Reads everything: sled checks a page only when it is read.
     pub(super) fn verify(&self) -> Result<(), String> {
         self.with(|opened| {
             let trees = [
@@ -139,12 +137,12 @@ impl Store {
                 &opened.attempts,
                 &opened.relayed,
             ];
-            // Ends at the first error: sled repeats it for ever.
+            // Stops at the first error, which sled would repeat for ever.
             trees.into_iter().flat_map(|tree| tree.iter()).try_for_each(|pair| pair.map(drop))
         })
     }
 
-    /// It is damaged.
+    /// The error for a damaged database.
     pub(super) fn broken(&self, cause: String) -> LedgerError {
         let path = self.path.display().to_string();
         if is_full(&self.path) {
@@ -154,12 +152,12 @@ impl Store {
         }
     }
 
-    /// It cannot be used.
+    /// The error for a database that cannot be used.
     pub(super) fn unopenable(&self, cause: String) -> LedgerError {
         LedgerError::Unopenable { path: self.path.display().to_string(), cause }
     }
 
-    /// Opens the database anew after a failed write: what was not synced may be gone.
+    /// Reopens the database after a failed write: what was not synced may be gone.
     pub(super) fn reopen(&self) -> Result<(), String> {
         let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = slot.take() {
@@ -172,19 +170,19 @@ impl Store {
         Ok(())
     }
 
-    /// Closes the database, and lets other processes have it.
+    /// Closes the database and releases the lock.
     pub(super) fn close(&self) {
         let opened = self.opened.write().unwrap_or_else(PoisonError::into_inner).take();
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         if opened.is_none_or(let_go) {
             lock.inspect(unlock);
         } else {
-            // sled holds its files still: so do we, to the end of the process.
+            // sled still holds its files, so we keep the lock until the process ends.
             std::mem::forget(lock);
         }
     }
 
-    /// Makes changes, in this order. They are durable after the next `sync`, or in a while.
+    /// Makes changes, in this order. They are durable after the next `sync`, or some time later.
     pub(super) fn apply(&self, changes: &[Edit]) -> Result<(), String> {
         self.with(|opened| {
             for Edit { tree, key, value } in changes {
@@ -206,18 +204,17 @@ impl Store {
         })
     }
 
-    /// Wakes a `sync` that waits for a write that has failed: sled does not always tell it, but does when
-    /// somebody else comes to write.
+    /// Wakes a `sync` that waits for a failed write: sled does not always tell it of the failure, but does at the next write.
     pub(super) fn poke(&self) {
         let _ = self.with(|opened| opened.meta.insert(b"poke", b"").map(drop));
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub(super) fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         self.with(|opened| Ok(opened.tree(tree).get(key)?.map(|value| value.to_vec())))
     }
 
-    /// The first `most` pairs of a range, by key. Ends at the first error: sled repeats it for ever.
+    /// Returns the first `most` pairs of a range, by key. Stops at the first error, which sled would repeat for ever.
     pub(super) fn scan(
         &self,
         tree: Tree,
@@ -230,7 +227,7 @@ impl Store {
         })
     }
 
-    /// sled panics where a file is not as it expects: for us that is an error like any other.
+    /// Runs `work`, turning panics into errors: sled panics if a file is not as it expects.
     fn with<T>(&self, work: impl FnOnce(&Opened) -> sled::Result<T>) -> Result<T, String> {
         let guard: RwLockReadGuard<'_, _> = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         let opened = guard.as_ref().ok_or("the database is closed")?;
@@ -252,7 +249,7 @@ impl Opened {
 }
 
 enum Found {
-    /// And whether it is fresh.
+    /// The database, and whether it is fresh.
     Ours(Opened, bool),
     Newer(u32),
 }
@@ -260,7 +257,7 @@ enum Found {
 /// Why a database does not open.
 struct Fault {
     cause: String,
-    /// Nothing is wrong with its files.
+    /// Whether the fault may pass: nothing is wrong with its files.
     passing: bool,
 }
 
@@ -284,14 +281,14 @@ impl From<std::io::Error> for Fault {
         let cause = error.to_string();
         let passing = match error.raw_os_error() {
             Some(code) => PASSING.iter().any(|errno| errno.raw_os_error() == code),
-            // The code is in sled's text alone.
+            // The code is only in sled's text.
             None => cause.contains("could not acquire lock"),
         };
         Self { cause, passing }
     }
 }
 
-/// Whether so little of the disk is free that this explains any trouble: sled panics at that too.
+/// Whether so little of the disk is free that this explains any trouble: sled panics then, too.
 fn is_full(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < LEAST_FREE)
 }
@@ -336,12 +333,12 @@ fn open(path: &Path) -> Result<Found, Fault> {
             Ok(Found::Ours(opened, fresh))
         },
     )?;
-    // The names of new files are durable when their folder is.
+    // Syncing the folder makes the names of new files durable.
     Folder::open(path).and_then(|folder| folder.sync()).map_err(|error| Fault::from(error.cause))?;
     Ok(found)
 }
 
-/// Removes what a kill during an open left, which sled would take for its newest snapshot (sled#1533).
+/// Removes what a kill during an open left behind, which sled would take for its newest snapshot (sled#1533).
 fn heal(path: &Path) -> std::io::Result<()> {
     for file in std::fs::read_dir(path)? {
         let file = file?;
@@ -373,8 +370,8 @@ fn caught_as<T, E>(
     }
 }
 
-/// Drops a database, and says whether sled let go of its file in time. On a thread of its own, since sled
-/// waits for its own threads for ever, were they to have died.
+/// Drops a database; returns whether sled released its file in time. Runs on a thread of its own, since sled waits for ever for
+/// its threads if they have died.
 fn let_go(opened: Opened) -> bool {
     let (done, gone) = mpsc::channel();
     let spawned = std::thread::Builder::new().name("ledger-close".into()).spawn(move || {
@@ -382,7 +379,7 @@ fn let_go(opened: Opened) -> bool {
         let _ = catch_unwind(AssertUnwindSafe(|| {
             drop((attempts, relayed, blocks, probations, lifted, meta, db));
         }));
-        // A task of sled's may hold the file for a moment yet, and with it the lock that the next open needs.
+        // A task of sled may still hold the file for a moment, and with it the lock that the next open needs.
         let _ = flock(&file, FlockOperation::LockExclusive);
         unlock(&file);
         let _ = done.send(());
@@ -390,12 +387,13 @@ fn let_go(opened: Opened) -> bool {
     spawned.is_ok() && gone.recv_timeout(CLOSE_TIMEOUT).is_ok()
 }
 
-/// Not left to the end of the file: a child process between fork and exec has it too.
+/// Explicit, since closing the file is not enough: a child process between fork and exec has it too.
 fn unlock(file: &File) {
     let _ = flock(file, FlockOperation::Unlock);
 }
 
-/// Whoever has it may be about to let it go: a process that ends, or a child that has not yet become another program.
+/// Takes the lock file. Waits a moment, since the holder may be about to release it: a process that is ending, or a child
+/// before its exec.
 fn lock(path: &Path, broken: &dyn Fn(String) -> LedgerError) -> Result<File, LedgerError> {
     let failed = |error: std::io::Error| broken(format!("{}: {error}", path.display()));
     let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).clone();

@@ -1,4 +1,4 @@
-//! The words in which the ledger is asked and answers.
+//! The types of the ledger's questions and answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::cause::Cause;
 
-/// May this account's recipients be asked about?
+/// Whether the upstream may be asked about an account's recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Yes.
     Open,
-    /// No: what it sends is parked.
+    /// No: the account's mail is parked or refused.
     Blocked,
 }
 
@@ -37,16 +37,16 @@ pub struct Block {
     pub at: Timestamp,
     /// By what.
     pub by: BlockedBy,
-    /// What the operator said, or the limit that was reached.
+    /// What the operator said, or why Gatepost blocked.
     pub reason: Option<String>,
 }
 
-/// A time in which what an account sends is delayed, since the sequential test raised the alarm.
+/// A period in which an account's mail is delayed, since the sequential test alarmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probation {
-    /// Since the alarm with which it began.
+    /// When the alarm came that began it.
     pub since: Timestamp,
-    /// Until then, unless there is a further alarm.
+    /// When it ends, unless there is a further alarm.
     pub until: Timestamp,
     /// Whether the abuse desk was told that it began.
     pub told: bool,
@@ -55,12 +55,11 @@ pub struct Probation {
 /// One attempt to reach a recipient that does not exist.
 #[derive(Debug, Clone)]
 pub struct Attempt<'a> {
-    /// As the client wrote it, cleaned; for the sample in the notice.
+    /// The address as the client wrote it, cleaned; for the sample in the notice.
     pub address: &'a str,
-    /// Equal for attempts that `Count::Distinct` takes for the same: the comparison key, or a broken path's
-    /// octets.
+    /// Equal for attempts that `Count::Distinct` counts as one: the comparison key, or a broken path's octets.
     pub key: &'a [u8],
-    /// The recipient's domain; `None` of a broken path.
+    /// The recipient's domain; `None` for a broken path.
     pub domain: Option<&'a str>,
     /// Where the client connected from.
     pub client: IpAddr,
@@ -68,43 +67,44 @@ pub struct Attempt<'a> {
     pub now: Timestamp,
 }
 
-/// What an attempt did.
+/// The effect of an attempt.
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// It counts; so many are in the window now.
+    /// It counts.
     Counted {
-        /// This one included. Below the limit, unless the account is observed or exempt: then up to [`super::MAX_LIMIT`].
+        /// How many are in the window now, this one included. Below the limit, unless the account is observed or exempt: then
+        /// up to [`super::MAX_LIMIT`].
         count: u32,
     },
     /// It does not count: the recipient's domain refuses everybody.
     CommonCause,
     /// The same address was counted within the period.
     Repeated,
-    /// It crossed the limit, or with `on_alarm = "block"` the sequential test alarmed: the account is blocked now, by this very
-    /// attempt (the record's block says by what). Just one attempt gets this.
+    /// It crossed the limit, or with `on_alarm = "block"` the sequential test alarmed: this very attempt blocked the account
+    /// (the record's block says why). Exactly one attempt gets this.
     Crossed(Box<Record>),
-    /// It counts, the sequential test alarmed, and the account's probation began with it. The abuse desk is to be told, as
-    /// [`super::Ledger::untold`] says. The limit outweighs an alarm in the same attempt.
+    /// It counts, the sequential test alarmed, and the account's probation began. [`super::Ledger::untold`] has it told. The
+    /// limit outweighs an alarm in the same attempt.
     Alarmed(Box<Record>),
-    /// It counts, and the sequential test alarmed again: the account's probation lasts longer.
+    /// It counts, and the sequential test alarmed again: the probation is extended.
     AlarmedAgain(Box<Record>),
-    /// It counts, and the sequential test alarmed, which does nothing by itself (`on_alarm = "notify"`); at most once an account
-    /// and day.
+    /// It counts, and the sequential test alarmed without consequences (`on_alarm = "notify"`); at most once per account and
+    /// day.
     Suspected(Box<Record>),
-    /// It counts, and the sequential test alarmed for an account that is observed or exempt; at most once an account and day.
+    /// It counts, and the sequential test alarmed for an account that is observed or exempt; at most once per account and day.
     WouldAlarm(Box<Record>),
-    /// It reached the limit of an account that is observed or exempt; at most once an account and day.
+    /// It reached the limit of an account that is observed or exempt; at most once per account and day.
     WouldBlock(Box<Record>),
-    /// The account was blocked meanwhile.
+    /// It does not count: the account was blocked meanwhile.
     Blocked,
 }
 
-/// A message that the upstream took, for the postmaster to clear from its queue.
+/// A message that the upstream took, so that the postmaster can find it in its queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relayed {
     /// When.
     pub at: Timestamp,
-    /// The upstream's final reply, in which its queue id stands.
+    /// The upstream's final reply, with its queue id.
     pub reply: String,
     /// The message's Message-ID.
     pub message_id: Option<String>,
@@ -121,45 +121,44 @@ pub struct Sample {
     pub client: IpAddr,
 }
 
-/// How many samples, and how many relayed messages, an account's record keeps: the latest.
+/// How many samples an account's record keeps: the latest.
 pub const SAMPLES: usize = 20;
-/// See [`SAMPLES`].
+/// How many relayed messages an account's record keeps: the latest.
 pub const RELAYED: usize = 50;
 
-/// All that is known of an account.
+/// Everything that is known of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Whose.
     pub account: Account,
-    /// Invalid recipients in the window; of a blocked account, in the window as the block found it.
+    /// Invalid recipients in the window; for a blocked account, in the window at the time of the block.
     pub invalid_recipients: u32,
     /// The first attempt in the window.
     pub first: Option<Timestamp>,
-    /// The last attempt.
+    /// The last attempt in the window.
     pub last: Option<Timestamp>,
-    /// The limit of this account,
+    /// The account's limit.
     pub limit: u32,
-    /// and its period.
+    /// The limit's period.
     pub period: Duration,
     /// The block, if any.
     pub block: Option<Block>,
-    /// The probation, while it lasts or the abuse desk was not told of it.
+    /// The probation, while it lasts or is still to be told.
     pub probation: Option<Probation>,
     /// The latest counted attempts.
     pub samples: Vec<Sample>,
     /// The latest messages that the upstream took.
     pub relayed: Vec<Relayed>,
-    /// What was not counted within the period. Not known over a restart.
+    /// Answers that did not count within the period. Lost at a restart.
     pub uncounted: Vec<Uncounted>,
 }
 
-/// Answers that did not count, since their domain refuses everybody.
+/// Answers that did not count because their domain refuses everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uncounted {
-    /// The domain, in small letters.
+    /// The domain, in lower case.
     pub domain: String,
-    /// How many of the account's recipients there, since it first happened within the period; those included that counted at
-    /// first.
+    /// How many of the account's recipients there did not count, including those that counted at first and were taken back.
     pub answers: u32,
 }
 
@@ -168,7 +167,7 @@ pub struct Uncounted {
 pub enum CauseChange {
     /// Its answers no longer count.
     Began(Cause),
-    /// They do again.
+    /// Its answers count again.
     Ended(Cause),
 }
 
@@ -183,7 +182,7 @@ impl News {
 }
 
 impl Record {
-    /// Of an account that did nothing yet, with its limit.
+    /// Returns the record of an account that did nothing yet, with its limit.
     pub fn blank(account: Account, limit: u32, period: Duration) -> Self {
         Self {
             account,
@@ -201,7 +200,7 @@ impl Record {
     }
 }
 
-/// What the abuse desk, or a program, is still to be told of an account: [`super::Ledger::untold`].
+/// What the abuse desk, or a program, is still to be told; see [`super::Ledger::untold`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// A block was lifted, or a probation ended by hand. The account may be blocked again.
@@ -226,7 +225,7 @@ pub enum Change {
     WasSo,
 }
 
-/// A day's recipients met no refusal: the upstream seems to accept everybody.
+/// Which of a day's recipients the upstream seems to accept blindly, since it refused none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blindness {
     /// All recipients.
@@ -243,7 +242,7 @@ pub enum LedgerError {
     InUse {
         /// The lock file.
         path: String,
-        /// The other's process id, as far as it is known.
+        /// The other's process id, if it is known.
         pid: Option<u32>,
     },
     /// It is damaged.
@@ -254,7 +253,7 @@ pub enum LedgerError {
         /// What sled says.
         cause: String,
     },
-    /// It does not open, and another would not either: the disk is full, a file is another user's.
+    /// It does not open, and a fresh one would not either: the disk is full, or a file belongs to another user.
     #[error("the database {path} does not open: {cause}")]
     Unopenable {
         /// The database folder.

@@ -1,4 +1,4 @@
-//! A session's view of its account, and its leave to ask.
+//! A session's view of its account, and its leave to ask about recipients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ pub struct Watch {
     entry: Arc<Entry>,
 }
 
-/// Leave to have so many RCPTs of the account in flight; dropping it gives them back.
+/// Leave to have a number of the account's RCPTs in flight; dropping it gives it back.
 #[must_use]
 pub struct Reservation {
     ledger: Ledger,
@@ -27,7 +27,7 @@ pub struct Reservation {
 }
 
 impl Watch {
-    /// Of an entry that this holds from now on, and that is loaded.
+    /// Takes over one hold of a loaded `entry`; dropping the view releases it.
     pub(super) fn new(ledger: Ledger, entry: Arc<Entry>) -> Self {
         Self { ledger, entry }
     }
@@ -41,15 +41,15 @@ impl Watch {
         &self.entry.account
     }
 
-    /// Open or blocked, as of now. Takes no lock.
+    /// Whether the account is open or blocked now. Takes no lock.
     pub fn standing(&self) -> Standing {
         self.entry.standing()
     }
 
-    /// Waits until the account is blocked. May be dropped at any time.
+    /// Waits until the account is blocked. Cancel-safe.
     pub async fn blocked(&self) {
         loop {
-            // Before the look, so that no block is missed that comes between it and the wait.
+            // Enabled before the check, so that a block between check and wait is not missed.
             let mut shown = std::pin::pin!(self.entry.shown.notified());
             shown.as_mut().enable();
             if self.standing() == Standing::Blocked {
@@ -59,31 +59,31 @@ impl Watch {
         }
     }
 
-    /// The block, if any.
+    /// Returns the block, if any.
     pub fn block(&self) -> Option<Block> {
         self.entry.block()
     }
 
-    /// Leave for no RCPT, to be extended.
+    /// Returns leave for no RCPT, to be extended.
     pub fn no_leave(&self) -> Reservation {
         Reservation { ledger: self.ledger.clone(), entry: self.entry.clone(), in_flight: 0 }
     }
 
-    /// Extends `leave` by up to `wanted` (at least 1) RCPTs, waiting until at least one is free; returns by how many. Those in
+    /// Extends `leave` by up to `wanted` (at least 1) RCPTs, waiting until at least one is free; returns by how many. RCPTs in
     /// flight over all sessions plus the count never exceed the limit; an account that is observed or exempt always gets all.
-    /// `None` as soon as the account is blocked. Cancel-safe: what was granted is in `leave`.
+    /// `None` as soon as the account is blocked. Cancel-safe: nothing is granted without being added to `leave`.
     pub async fn reserve(&self, leave: &mut Reservation, wanted: usize, now: Timestamp) -> Option<usize> {
         let (since, wanted) = (Instant::now(), wanted.max(1));
-        // Counted before the attempt, like the wait itself.
+        // Registered before the attempt, like the wait itself.
         let _waiting = Waiting::new(&self.entry.waiting);
         loop {
-            // Before the attempt, so that nothing is missed that comes between it and the wait.
+            // Enabled before the attempt, so that nothing freed between attempt and wait is missed.
             let mut freed = std::pin::pin!(self.entry.freed.notified());
             freed.as_mut().enable();
             let now = now.after(since.elapsed());
             let granted = self.try_extend(leave, wanted, now)?;
             if granted > 0 {
-                // There may be room for the next who waits: one is woken for all that was given back.
+                // There may be room for the next in line: only one is woken for all that was given back.
                 if granted >= wanted && self.entry.waiting.load(Ordering::Acquire) > 1 {
                     self.entry.freed.notify_one();
                 }
@@ -103,7 +103,7 @@ impl Watch {
         }
     }
 
-    /// [`Self::reserve`] without waiting: it may grant 0.
+    /// Like [`Self::reserve`], without waiting: it may grant 0.
     pub fn try_extend(&self, leave: &mut Reservation, wanted: usize, now: Timestamp) -> Option<usize> {
         if self.standing() == Standing::Blocked {
             return None;
@@ -114,9 +114,9 @@ impl Watch {
         Some(granted)
     }
 
-    /// Counts an invalid recipient; returns when it is durable, or known not to be for now (`Ledger::trouble`
-    /// says so). Who drops it has counted, but loses the verdict, which nobody else gets; a block by the limit
-    /// is in [`Ledger::untold`] all the same.
+    /// Counts an invalid recipient; returns when that is durable, or cannot be written for now (`Ledger::trouble` says so). If
+    /// the caller drops this future the attempt is counted, but the verdict is lost; a block is in [`Ledger::untold`] all the
+    /// same.
     pub async fn count(&self, attempt: Attempt<'_>) -> Verdict {
         let shared = self.ledger.shared();
         shared.tell_time(attempt.now);
@@ -137,7 +137,7 @@ impl Watch {
             (verdict, awaited.then(|| shared.queue.submit(&self.entry, &mut state)))
         };
         if let Some(waiting) = waiting {
-            // Where it could not be written the state holds in memory, and so does the verdict.
+            // If it could not be written, state and verdict hold in memory.
             let _ = shared.written(&self.entry, waiting).await;
         }
         if matches!(verdict, Verdict::Crossed(_) | Verdict::Alarmed(_)) {
@@ -146,7 +146,7 @@ impl Watch {
         verdict
     }
 
-    /// Takes note of a recipient that the upstream accepted: in memory, written with the next attempt.
+    /// Notes a recipient that the upstream accepted: in memory, written with the next attempt.
     pub fn accepted(&self, address: &str, domain: Option<Key>, now: Timestamp) {
         let shared = self.ledger.shared();
         let address = shared.hash(address);
@@ -157,28 +157,28 @@ impl Watch {
         self.entry.lock().valid(address, domain, now, &policy);
     }
 
-    /// Takes note of a recipient that the upstream refused for good for another reason than that it does not exist: it counts
-    /// against nobody, but its domain may turn out to refuse everybody.
+    /// Notes a recipient that the upstream permanently refused although it may exist. It counts against nobody, but its domain
+    /// may turn out to refuse everybody.
     pub fn refused(&self, domain: &str, now: Timestamp) {
         self.ledger.shared().refused(&self.entry.account, domain, now);
     }
 
-    /// Until when what the account sends is delayed; `None` where it is not on probation. Takes no lock.
+    /// Returns until when the account's mail is delayed; `None` if it is not on probation. Takes no lock.
     pub fn probation(&self, now: Timestamp) -> Option<Timestamp> {
         self.entry.probation(now)
     }
 
-    /// What holds for the account.
+    /// Returns the policy as it applies to the account.
     pub fn terms(&self) -> Terms {
         self.entry.lock().terms(&self.ledger.shared().policy.load())
     }
 
-    /// Takes note of a message that the upstream took: in memory, written with the next attempt.
+    /// Notes a message that the upstream took: in memory, written with the next attempt.
     pub fn relayed(&self, message: Relayed) {
         self.entry.lock().relayed(message);
     }
 
-    /// What is known of the account.
+    /// Returns what is known of the account.
     pub fn record(&self, now: Timestamp) -> Record {
         let mut state = self.entry.lock();
         let terms = state.terms(&self.ledger.shared().policy.load());
@@ -186,7 +186,7 @@ impl Watch {
     }
 }
 
-/// One who waits for leave, for as long as he does.
+/// Counts one waiter for leave while it exists.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -209,7 +209,7 @@ impl Drop for Watch {
 }
 
 impl Reservation {
-    /// Gives so many back, or as many as there are: their answers have come (after they were counted, where they count).
+    /// Gives back leave for `n` RCPTs, at most what there is. Their answers have come and, if they count, were counted.
     pub fn release_some(&mut self, n: usize) {
         let n = n.min(self.in_flight);
         if n == 0 {
@@ -221,8 +221,8 @@ impl Reservation {
             state.in_flight -= n;
             state.in_flight == 0 && state.holders == 0
         };
-        // Nearly always nobody waits; whoever begins to is counted before he takes that lock. One of those who wait is woken, takes
-        // what he wants, and wakes the next if he got that; who drops his wait meanwhile passes it on.
+        // Nearly always nobody waits; a waiter registers before it takes that lock. One waiter is woken, takes what it wants,
+        // and wakes the next if it got all of it; a waiter that is dropped meanwhile passes the wake-up on.
         if self.entry.waiting.load(Ordering::Acquire) > 0 {
             self.entry.freed.notify_one();
         }
@@ -231,7 +231,7 @@ impl Reservation {
         }
     }
 
-    /// Gives all back.
+    /// Gives all leave back.
     pub fn release(&mut self) {
         self.release_some(self.in_flight);
     }

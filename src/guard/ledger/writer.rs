@@ -1,8 +1,8 @@
-//! The one thread that writes: commits the changes of all sessions in groups.
+//! The writer thread: commits the changes of all sessions in groups.
 //!
-//! What comes in while a commit is under way makes up the next one, so a disk that is slow to flush makes
-//! groups larger, not queues longer. A block is in the database and in the list before anybody is told. Where a commit fails, those who wait are told, the changes stay in
-//! memory, and each second the database is opened anew and the commit repeated; until then nobody else waits.
+//! Changes that come in during a commit make up the next one, so a slow disk makes groups larger, not queues longer. A block is
+//! in the database and in the list before anybody is told. If a commit fails, those who wait are told, the changes stay in
+//! memory, and every second the database is reopened and the commit repeated; until it succeeds nobody else waits.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,30 +18,30 @@ use super::{Shared, rows};
 use crate::account::Account;
 use crate::fail;
 
-/// How soon a failed commit is repeated.
+/// How long after a failed commit the next one is tried.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often at most what nobody waits for is written.
+/// How often, at most, single values are written that nobody waits for.
 const LAZY: Duration = Duration::from_secs(1);
-/// How often accounts are looked for that have been idle for long.
+/// How often long idle accounts and expired probations are looked for.
 const REST: Duration = Duration::from_secs(60);
-/// For each row written so many are looked at, whether they are still needed; and at most some so many at a
-/// time.
+/// How many rows are swept for each row written.
 const SWEPT_PER_ROW: i64 = 2;
+/// How many rows are swept at a time, at most; an account is swept as a whole.
 const SWEPT_AT_ONCE: i64 = 256;
 
-/// Where the precedents are.
+/// The key of the precedents.
 pub(super) const PRECEDENTS: &[u8] = b"precedents";
-/// Where the day's counts are.
+/// The key of the day's counts.
 pub(super) const DAY: &[u8] = b"day";
-/// How many changes of blocks there have been.
+/// The key of the number of changes of blocks.
 pub(super) const BLOCKS_CHANGE: &[u8] = b"blocks_change";
 
-/// Whether a change is on the disk; if not, why.
+/// Whether a change is on the disk, or why not.
 pub(super) type Written = Result<(), String>;
-/// Says so.
+/// Receives the outcome of a write.
 pub(super) type Waiting = oneshot::Receiver<Written>;
 
-/// What waits for the writer.
+/// The work that waits for the writer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     work: Mutex<Work>,
@@ -51,7 +51,7 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Work {
-    /// Each entry once: those whose `queued` is set.
+    /// The entries whose `queued` is set, each once.
     changed: Vec<Arc<Entry>>,
     waiting: Vec<Waiter>,
     lazy: bool,
@@ -66,7 +66,7 @@ struct Waiter {
 }
 
 impl Queue {
-    /// Has the changes of an entry written; `state` is its own.
+    /// Queues the changes of an entry, whose locked state is `state`; the receiver gets the outcome.
     pub(super) fn submit(&self, entry: &Arc<Entry>, state: &mut State) -> Waiting {
         let (told, waiting) = oneshot::channel();
         let mut work = self.lock();
@@ -80,7 +80,7 @@ impl Queue {
         waiting
     }
 
-    /// The same, and nobody waits.
+    /// Queues the changes of an entry; nobody waits for the outcome.
     pub(super) fn submit_idly(&self, entry: &Arc<Entry>, state: &mut State) {
         let mut work = self.lock();
         if !work.closed {
@@ -89,19 +89,19 @@ impl Queue {
         }
     }
 
-    /// There is something to write that nobody waits for.
+    /// Notes that a single value changed; nobody waits for it.
     pub(super) fn nudge(&self) {
         self.lock().lazy = true;
         self.filled.notify_one();
     }
 
-    /// No more will come.
+    /// Asks the writer to write what is left and to end.
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.filled.notify_one();
     }
 
-    /// Waits until all is written and the database closed; `false` where that takes longer than `most`.
+    /// Waits until everything is written and the database closed; `false` if that takes longer than `most`.
     pub(super) fn wait_closed(&self, most: Duration) -> bool {
         let open = |work: &mut Work| !work.closed;
         let waited = self.closed.wait_timeout_while(self.lock(), most, open);
@@ -112,8 +112,7 @@ impl Queue {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all that is there, as soon as there is something, or at `due`; what is lazy alone not before
-    /// `lazy_at`.
+    /// Takes all work as soon as there is some, or at `due`. Lazy work alone waits until `lazy_at`.
     fn take(&self, due: Instant, lazy_at: Instant) -> Work {
         let mut work = self.lock();
         loop {
@@ -143,21 +142,21 @@ impl Work {
     }
 }
 
-/// The thread's own.
+/// The state of the writer thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     list: BlockList,
-    /// Entries that a failed commit left.
+    /// Entries left by a failed commit.
     held: Vec<Arc<Entry>>,
-    /// While commits fail: why, and when the next is due.
+    /// While commits fail: why, and when the next one is due.
     failing: Option<(String, Instant)>,
-    /// The database failed: it must be opened anew.
+    /// Whether the database failed and must be reopened.
     reopens: bool,
     lazy_at: Instant,
     rest_at: Instant,
-    /// In each tree, the account that was looked at last.
+    /// The account in each tree that was swept last.
     swept: [(Tree, Option<Account>); 2],
-    /// How many rows are to be looked at; below 0 there were too many.
+    /// How many rows are still to be swept; below 0 if too many were.
     to_sweep: i64,
 }
 
@@ -180,7 +179,7 @@ impl Writer {
 
     /// Writes until the queue closes.
     pub(super) fn run(mut self) {
-        // There may be no list yet, or an older one.
+        // The block list may be missing or outdated.
         self.turn(Work::default());
         loop {
             let due = self.failing.as_ref().map_or(self.rest_at, |(_, at)| self.rest_at.min(*at));
@@ -235,14 +234,14 @@ impl Writer {
         self.sweep(rows);
     }
 
-    /// Makes all changes of `entries` durable; says how many rows they were.
+    /// Makes all changes of `entries` durable; returns how many rows that took.
     fn commit(&mut self, entries: &[Arc<Entry>], lazy: bool) -> Result<usize, String> {
-        // What changes from here on makes its entry come again.
+        // Changes from here on queue their entries again.
         entries.iter().for_each(|entry| entry.lock().queued = false);
         let stored = self.store(entries, lazy);
         self.reopens = stored.is_err();
         if stored.is_err() {
-            // Whoever is blocked meanwhile is so over a crash, if the list at least can be written.
+            // Blocks made meanwhile survive a crash if at least the list can be written.
             entries.iter().for_each(|entry| self.list.note(&entry.account, entry.lock().kept_block()));
         }
         let listed = self.list.write(self.shared.now());
@@ -275,7 +274,7 @@ impl Writer {
             self.list.note(&entry.account, commit.block.as_ref());
             commits.push((entry, commit));
         }
-        // After a failure what was written lazily may be gone.
+        // After a failure, lazily written values may be lost.
         if lazy || self.failing.is_some() {
             self.lazy_at = Instant::now() + LAZY;
             store.apply(&self.lazily(self.failing.is_some()))?;
@@ -299,7 +298,7 @@ impl Writer {
         Ok(commits)
     }
 
-    /// What of the single values changed, or all of them.
+    /// Returns edits for the single values that changed, or for all of them.
     fn lazily(&self, all: bool) -> Vec<Edit> {
         let mut changes = Vec::new();
         if self.shared.precedents_changed.swap(false, Ordering::AcqRel) || all {
@@ -313,12 +312,12 @@ impl Writer {
         changes
     }
 
-    /// Keeps entries for the next commit. Nobody is to wait for the disk meanwhile: their blocks are shown.
+    /// Keeps entries for the next commit. Nobody waits for the disk meanwhile: their blocks are shown.
     fn keep(&mut self, entries: Vec<Arc<Entry>>, why: String) {
         for entry in entries {
             entry.show_unwritten();
             let queued = std::mem::replace(&mut entry.lock().queued, true);
-            // One that was queued anew meanwhile comes with the next work.
+            // An entry that was queued again meanwhile comes with the next work.
             if !queued {
                 self.held.push(entry);
             }
@@ -326,13 +325,13 @@ impl Writer {
         self.failing = Some((why, Instant::now() + RETRY));
     }
 
-    /// Looks at the next accounts on the disk, and removes those that nothing is to be said of any more.
+    /// Sweeps the next accounts on the disk, removing those no longer worth keeping.
     fn sweep(&mut self, written: usize) {
         let earned = i64::try_from(written).unwrap_or(SWEPT_AT_ONCE).saturating_mul(SWEPT_PER_ROW);
-        // An account with many rows is looked at as a whole: those after it wait the longer.
+        // An account is swept as a whole: after one with many rows the next waits longer.
         self.to_sweep = self.to_sweep.saturating_add(earned).min(SWEPT_AT_ONCE);
         while self.to_sweep > 0 {
-            // The trees take turns; one that is at its end begins anew with its next.
+            // The trees take turns; a tree that was at its end starts over.
             self.swept.rotate_left(1);
             let (tree, after) = &mut self.swept[0];
             let next = self.shared.sweep_next(*tree, after.as_ref());

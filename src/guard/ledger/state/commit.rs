@@ -1,4 +1,4 @@
-//! What of an account's state a commit writes, and how the state takes over what the disk has.
+//! Moves an account's state to the disk and back: what a commit writes, and how the state adopts what was read.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::guard::ledger::store::{Edit, Tree};
 use crate::guard::ledger::{RELAYED, Relayed, SAMPLES, Sample};
 use crate::guard::window::{Mark, Window};
 
-/// What a commit will have written.
+/// The edits of one commit, and how far they take the account.
 #[derive(Debug)]
 pub(in super::super) struct Commit {
     pub(in super::super) changes: Vec<Edit>,
@@ -27,7 +27,7 @@ pub(in super::super) struct Commit {
 }
 
 impl State {
-    /// Takes over what the disk has; what came since then is newer.
+    /// Takes over what the disk has; anything already in memory is newer.
     pub(in super::super) fn adopt(&mut self, stored: Stored, now: Timestamp) {
         self.would_block_day = self.would_block_day.max(stored.account.would_block_day);
         self.alarm_day = self.alarm_day.max(stored.account.alarm_day);
@@ -53,17 +53,17 @@ impl State {
         (self.unread, self.forgets) = (false, false);
     }
 
-    /// The disk could not be read.
+    /// Notes that the disk could not be read.
     pub(in super::super) fn note_unreadable(&mut self) {
         self.unread = true;
     }
 
-    /// Whether what the disk has is still to be taken over, since it could not be read.
+    /// Whether the disk could not be read, and must be before a commit.
     pub(in super::super) fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// What is to be written now.
+    /// Returns what is to be written now.
     pub(in super::super) fn commit(&mut self) -> Commit {
         let account = &self.account;
         let mut changes = Vec::new();
@@ -76,18 +76,18 @@ impl State {
         } else {
             "count"
         };
-        // That it was lifted before it is: if a crash cuts the rest off, it is known that the block is older.
+        // The lifting's note before the lifting: if a crash cuts off the rest, the block is known to be older.
         if self.changes.is_due(Part::Lifting) {
             changes.push(rows::lifted_edit(account, self.lifted));
         }
-        // The block before what led to it: if a crash cuts the rest off, it is there.
+        // The block before what led to it: it survives if a crash cuts off the rest.
         if self.changes.is_due(Part::Block) {
             changes.push(rows::block_edit(account, self.block.as_ref()));
         }
         if self.changes.is_due(Part::Probation) {
             changes.push(rows::probation_edit(account, self.probation.as_ref()));
         }
-        // And the test before the attempts: it may know of too many, never of too few.
+        // The test before the attempts: it may know of too many, never of too few.
         let s = self.changes.is_due(Part::Row).then(|| {
             let (would_block_day, alarm_day) = (self.would_block_day, self.alarm_day);
             let row = AccountRow { would_block_day, alarm_day, test: self.detector.kept() };
@@ -114,7 +114,7 @@ impl State {
         Commit { changes, block, deed, change, attempts, relayed, s }
     }
 
-    /// What `commit` says is on the disk; `true` where the block is as it was then.
+    /// Notes that `commit` is on the disk; returns whether that includes the latest change to the block.
     pub(in super::super) fn committed(&mut self, commit: &Commit) -> bool {
         self.attempts.reached(commit.attempts);
         if let Some(reach) = commit.relayed {
@@ -136,7 +136,7 @@ fn removals(tree: Tree, account: &Account, numbers: Range<u64>) -> impl Iterator
     numbers.map(move |number| Edit { tree, key: rows::row_key(account, number), value: None })
 }
 
-/// The extent of a list that begins with rows of these numbers, and goes on with so many unwritten ones.
+/// Returns the extent of a list that starts with rows of these numbers, followed by `unwritten` unwritten ones.
 fn append(numbers: &[u64], unwritten: usize) -> Extent {
     let first = numbers.first().copied().unwrap_or_default();
     let end = numbers.last().map_or(0, |last| last + 1);

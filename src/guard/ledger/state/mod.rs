@@ -1,6 +1,6 @@
-//! What is known of one account, and what is decided about it: whether an attempt counts, blocks, or begins a probation.
+//! The state of one account, and the decisions about it: whether an attempt counts, blocks, or begins a probation.
 //!
-//! Without I/O: time is an argument; `commit` says what is to be written, and takes over what the disk has.
+//! No I/O; time is an argument. `commit` says what to write, and takes over what was read.
 
 mod changes;
 mod commit;
@@ -23,11 +23,11 @@ use crate::clock::Timestamp;
 use crate::guard::detector::{Detector, Evidence};
 use crate::guard::window::{Added, Key, Window};
 
-/// So many counted attempts are remembered with their domains.
+/// How many counted attempts are remembered, with their domains, per account.
 const RECENT: usize = 64;
-/// Of so many domains it is remembered that their answers did not count.
+/// How many domains whose answers did not count are remembered per account.
 const UNCOUNTED: usize = 8;
-/// How many octets, about, a relayed message takes in memory.
+/// Roughly how many octets a relayed message takes in memory.
 const MESSAGE_OCTETS: usize = 250;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct State {
     account: Account,
     window: Window,
     attempts: Extent,
-    /// Of the last attempts in the window, as far as they are known: the last sample is of the last mark.
+    /// Samples of the last attempts in the window, as far as they are known: the last sample belongs to the last mark.
     samples: VecDeque<Sample>,
     relayed: VecDeque<Relayed>,
     relayed_extent: Extent,
@@ -45,27 +45,27 @@ pub(super) struct State {
     /// The latest counted attempts with their domains, which may turn out to refuse everybody.
     recent: VecDeque<Recent>,
     uncounted: VecDeque<(Uncounted, Timestamp)>,
-    /// What of the detector's evidence the disk has.
+    /// The detector's evidence as the disk has it.
     written_s: f64,
     block: Option<KeptBlock>,
-    /// One that was lifted, as long as that is not in force.
+    /// A lifted block, until its lifting is shown.
     lifting: Option<KeptBlock>,
     probation: Option<Probation>,
-    /// When a block was lifted, or a probation ended by hand, of which nobody was told.
+    /// When a block was lifted, or a probation ended by hand, if that is still to be told.
     lifted: Option<Timestamp>,
-    /// What the policy says of the account, and which policy it is.
+    /// The account's terms, and the policy they come from.
     settled: Option<(Arc<Policy>, Terms)>,
-    /// RCPTs in flight.
+    /// RCPTs in flight over all sessions.
     pub(super) in_flight: usize,
-    /// Watches.
+    /// How many [`super::Watch`]es there are.
     pub(super) holders: usize,
-    /// Its place among the idle accounts, while it has one.
+    /// Its place among the idle accounts, if it has one.
     pub(super) idle: Option<u64>,
-    /// Whether it waits in the writer's queue.
+    /// Whether it is in the writer's queue.
     pub(super) queued: bool,
-    /// The disk could not be read: before anything is written, what it has must be taken over.
+    /// Whether the disk could not be read; it must be before anything is written.
     unread: bool,
-    /// It was unblocked meanwhile: what the disk has is forgotten, not taken over.
+    /// Whether it was unblocked meanwhile: attempts on the disk are then forgotten, not taken over.
     forgets: bool,
     changes: Changes,
 }
@@ -78,12 +78,12 @@ struct Recent {
     domain: Key,
 }
 
-/// Whether a decision has to be on the disk before it is acted on.
+/// Whether a decision must be on the disk before it is acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
     /// It changed nothing.
     Unchanged,
-    /// It did, or rests on a change that may not be there yet.
+    /// It changed something, or rests on a change that may not be written yet.
     Awaited,
 }
 
@@ -118,12 +118,12 @@ impl State {
         }
     }
 
-    /// The disk says that it is blocked, or on probation.
+    /// Sets the block and the probation that the disk has.
     pub(super) fn withhold(&mut self, block: Option<KeptBlock>, probation: Option<Probation>) {
         (self.block, self.probation) = (block, probation);
     }
 
-    /// Counts an attempt, and decides what it means.
+    /// Counts an attempt and decides its effect.
     pub(super) fn attempt(&mut self, attempt: &Attempt<'_>, policy: &Arc<Policy>) -> (Verdict, Durability) {
         if self.block.is_some() {
             let durability = if self.is_dirty() { Durability::Awaited } else { Durability::Unchanged };
@@ -169,7 +169,7 @@ impl State {
         (verdict, Durability::Awaited)
     }
 
-    /// What the test's alarm means; the attempt is the `count`th in the window.
+    /// Decides the effect of the test's alarm; the attempt is the `count`th in the window.
     fn alarm(&mut self, now: Timestamp, count: u32, terms: &Terms) -> Verdict {
         let record = |state: &Self| Box::new(state.record(now, terms));
         let verdict = match (terms.leniency, terms.on_alarm) {
@@ -192,7 +192,7 @@ impl State {
             _ => Verdict::WouldAlarm,
         };
         let today = Some(day_of(now));
-        // That it would have been blocked is told once a day, whatever would have done it.
+        // That the account would have been blocked is told once a day, whatever the reason.
         let told = match terms.on_alarm {
             OnAlarm::Block => &mut self.would_block_day,
             OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => &mut self.alarm_day,
@@ -205,7 +205,7 @@ impl State {
         verdict(record(self))
     }
 
-    /// Begins a probation, or has the one that there is last longer; says whether it began.
+    /// Begins a probation, or extends the current one; returns whether one began.
     fn delay(&mut self, now: Timestamp, delay: Duration) -> bool {
         let until = now.after(delay);
         let running = self.probation.as_mut().filter(|probation| probation.until > now);
@@ -218,7 +218,7 @@ impl State {
         begins
     }
 
-    /// One more recipient that exists: in memory, written with the next one that does not.
+    /// Notes a recipient that exists: in memory, written with the next one that does not.
     pub(super) fn valid(&mut self, address: u64, domain: Option<Key>, now: Timestamp, policy: &Arc<Policy>) {
         let terms = self.terms(policy);
         if terms.on_alarm != OnAlarm::Off {
@@ -226,7 +226,7 @@ impl State {
         }
     }
 
-    /// So many answers of a domain did not count.
+    /// Notes that `answers` answers of a domain did not count.
     pub(super) fn uncount(&mut self, domain: &str, answers: u32, now: Timestamp) {
         let same = |(held, _): &&mut (Uncounted, Timestamp)| held.domain.eq_ignore_ascii_case(domain);
         if let Some((held, last)) = self.uncounted.iter_mut().find(same) {
@@ -237,8 +237,8 @@ impl State {
         }
     }
 
-    /// A domain turned out to refuse everybody: what it counted since then is taken back. Says whether that changed anything.
-    /// What led to a block stays as the block found it.
+    /// Takes back what a domain counted since then, as it turned out to refuse everybody; returns whether that changed
+    /// anything. What led to a block stays as it was.
     pub(super) fn take_back(
         &mut self,
         (domain, name): (Key, &str),
@@ -257,7 +257,7 @@ impl State {
         if self.block.is_some() {
             return false;
         }
-        // The last sample is of the last attempt.
+        // The last sample belongs to the last attempt.
         let unsampled = self.window.held().saturating_sub(self.samples.len());
         let places = self.window.remove(|mark| mark.at() >= since && addresses.contains(&mark.key()));
         for place in places.iter().rev().filter_map(|place| place.checked_sub(unsampled)) {
@@ -270,7 +270,7 @@ impl State {
         true
     }
 
-    /// What the policy says of the account; looked up anew when the policy is another.
+    /// Returns the account's terms; looked up again when the policy changed.
     pub(super) fn terms(&mut self, policy: &Arc<Policy>) -> Terms {
         match &self.settled {
             Some((of, terms)) if Arc::ptr_eq(of, policy) => *terms,
@@ -282,7 +282,7 @@ impl State {
         }
     }
 
-    /// Grants leave for up to `wanted` RCPTs, as many as may be in flight besides those that are.
+    /// Grants leave for up to `wanted` RCPTs, as many as may be in flight in addition to those that are.
     pub(super) fn grant(&mut self, wanted: usize, now: Timestamp, policy: &Arc<Policy>) -> usize {
         let terms = self.terms(policy);
         let granted = if self.block.is_some() {
@@ -291,8 +291,7 @@ impl State {
             let rule = terms.rule;
             let count = self.window.count(now, rule.period) as usize;
             let free = (rule.limit as usize).saturating_sub(count + self.in_flight);
-            // A lower limit than the count (it was higher, or the account was exempt): the next attempt will
-            // cross it.
+            // If the limit is below the count (it was higher, or the account was exempt), the next attempt will cross it.
             wanted.min(if self.in_flight == 0 { free.max(1) } else { free })
         } else {
             wanted
@@ -301,14 +300,14 @@ impl State {
         granted
     }
 
-    /// How long until an attempt leaves the window, and with it a place becomes free.
+    /// Returns how long until an attempt leaves the window and makes room for another.
     pub(super) fn next_expiry(&mut self, now: Timestamp, policy: &Arc<Policy>) -> Option<Duration> {
         let period = self.terms(policy).rule.period;
         self.window.next_expiry(now, period)
     }
 
-    /// Blocks by hand; `false` where it was so: then a new reason takes the place of the old. A block that Gatepost made is the
-    /// operator's from then on, and no longer lapses.
+    /// Blocks by hand; `false` if the account is blocked already: then a new reason replaces the old one. A block that Gatepost
+    /// made becomes the operator's, and no longer lapses.
     pub(super) fn block_by_hand(&mut self, reason: Option<&str>, now: Timestamp) -> bool {
         if let Some(KeptBlock { block, told }) = self.block.clone() {
             let news = reason.is_some_and(|reason| block.reason.as_deref() != Some(reason));
@@ -320,7 +319,7 @@ impl State {
             return false;
         }
         let block = Block { at: now, by: BlockedBy::Operator, reason: reason.map(Into::into) };
-        // Who blocks by hand knows; a program may not.
+        // Whoever blocks by hand knows of it; a program may not.
         self.set_block(Some(KeptBlock { block, told: false }));
         true
     }
@@ -330,7 +329,7 @@ impl State {
         self.set_block(Some(KeptBlock { block, told: false }));
     }
 
-    /// The abuse desk was told of this block; `false` where it is not the one that holds, or was told of before.
+    /// Notes that this block was told; `false` if it is not the current one, or was told before.
     pub(super) fn tell(&mut self, of: &Block) -> bool {
         let Some(kept) = self.block.as_mut().filter(|kept| kept.block == *of && !kept.told) else {
             return false;
@@ -340,8 +339,7 @@ impl State {
         true
     }
 
-    /// The abuse desk was told that this probation began; `false` where it is not the one that there is, or was told of
-    /// before.
+    /// Notes that this probation was told; `false` if it is not the current one, or was told before.
     pub(super) fn tell_probation(&mut self, of: &Probation) -> bool {
         let ours = |probation: &&mut Probation| probation.since == of.since && !probation.told;
         let Some(probation) = self.probation.as_mut().filter(ours) else { return false };
@@ -350,8 +348,7 @@ impl State {
         true
     }
 
-    /// Ends the probation if its time is over and nobody has to be told of it, or if `terms` no longer have any; `false` where
-    /// it goes on.
+    /// Ends the probation if it is over and was told, or if `terms` no longer provide for one; returns whether it ended.
     pub(super) fn end_probation(&mut self, now: Timestamp, terms: &Terms) -> bool {
         let over = |probation: &Probation| !terms.delays() || probation.told && probation.until <= now;
         let ends = self.probation.as_ref().is_some_and(over);
@@ -361,7 +358,7 @@ impl State {
         ends
     }
 
-    /// Lifts a block, ends a probation, and forgets the window and the test; `false` where there was neither block nor
+    /// Lifts a block, ends a probation, and forgets the window and the test; `false` if there was neither block nor running
     /// probation.
     pub(super) fn unblock(&mut self, now: Timestamp) -> bool {
         let (blocked, probation) = (self.block.is_some(), self.probation);
@@ -389,26 +386,26 @@ impl State {
         made
     }
 
-    /// Whether it is blocked, not by hand, for as long as `age`, and the abuse desk knows of it.
+    /// Whether the account has been blocked for `age`, not by hand, and that was told.
     pub(super) fn has_lapsed(&self, age: Duration, now: Timestamp) -> bool {
         self.block.as_ref().is_some_and(|KeptBlock { block, told }| {
             *told && block.by != BlockedBy::Operator && now.since(block.at) >= age
         })
     }
 
-    /// Lifts a block that has lapsed, as [`Self::unblock`] does. The block that was.
+    /// Lifts a block that has lapsed, as [`Self::unblock`] does, and returns it.
     pub(super) fn lapse(&mut self, age: Duration, now: Timestamp) -> Option<Block> {
         let block = self.block().filter(|_| self.has_lapsed(age, now))?.clone();
         self.unblock(now).then_some(block)
     }
 
-    /// The disk says that a block was lifted then and that nobody was told.
+    /// Sets when a block was lifted, as the disk has it; that is still to be told.
     pub(super) fn was_lifted(&mut self, at: Timestamp) {
-        // A crash may have left the block that was being lifted.
+        // A crash may have left behind the block that was being lifted.
         self.lifted = Some(at).filter(|at| self.block().is_none_or(|block| block.at > *at));
     }
 
-    /// It is known that the block was lifted then; `false` where there is another lifting to be told of, or none.
+    /// Notes that this lifting was told; `false` if another one is to be told, or none.
     pub(super) fn tell_lifting(&mut self, at: Timestamp) -> bool {
         if self.lifted != Some(at) {
             return false;
@@ -418,7 +415,7 @@ impl State {
         true
     }
 
-    /// Keeps a message that the upstream took; the commit of the next attempt writes it.
+    /// Notes a message that the upstream took; the commit of the next attempt writes it.
     pub(super) fn relayed(&mut self, message: Relayed) {
         self.relayed_extent.push();
         push(&mut self.relayed, rows::relayed(message), RELAYED);
@@ -427,7 +424,7 @@ impl State {
     pub(super) fn record(&self, now: Timestamp, terms: &Terms) -> Record {
         let (period, limit) = (terms.rule.period, terms.rule.limit);
         let probation = self.probation.filter(|probation| is_notable(probation, now));
-        // Nothing counts while a block lasts: an operator who comes a day later sees what led to it.
+        // Nothing counts during a block: an operator who looks a day later sees what led to it.
         let now = self.block().map_or(now, |block| block.at.min(now));
         let first = self.window.first(now, period);
         let in_window = |sample: &&Sample| first.is_some_and(|first| sample.at >= first);
@@ -438,7 +435,7 @@ impl State {
             last: self.window.last(now, period),
             limit,
             period,
-            // What is in force.
+            // The block that is shown.
             block: self.block.as_ref().or(self.lifting.as_ref()).map(|kept| kept.block.clone()),
             probation,
             samples: self.samples.iter().filter(in_window).cloned().collect(),
@@ -457,7 +454,7 @@ impl State {
         self.changes.is_dirty()
     }
 
-    /// Whether there is something to say about the account.
+    /// Whether `status` has something to show about the account.
     pub(super) fn is_notable(&self, now: Timestamp, terms: &Terms) -> bool {
         self.block.is_some()
             || self.lifting.is_some()
@@ -465,14 +462,14 @@ impl State {
             || self.window.count(now, terms.rule.period) > 0
     }
 
-    /// Whether the disk must go on having it: it is notable, the test has evidence, or something was told today.
+    /// Whether the account must stay on the disk: it is notable, the test has evidence, or something was told today.
     pub(super) fn is_worth_keeping(&self, now: Timestamp, terms: &Terms) -> bool {
         self.is_notable(now, terms)
             || self.detector.is_fresh(now)
             || self.would_block_day.max(self.alarm_day) >= Some(day_of(now))
     }
 
-    /// Whether it may leave memory, but for the messages of [`Self::unwritten_octets`].
+    /// Whether the account may leave memory, [`Self::unwritten_octets`] aside.
     pub(super) fn is_idle(&self) -> bool {
         self.holders == 0
             && self.in_flight == 0
@@ -483,7 +480,7 @@ impl State {
             && !self.is_dirty()
     }
 
-    /// How many octets, about, memory alone knows: messages that the upstream took, recipients that exist, domains of those that
+    /// Roughly how many octets only memory knows: messages that the upstream took, recipients that exist, domains of those that
     /// do not.
     pub(super) fn unwritten_octets(&self) -> usize {
         let messages = self.relayed_extent.unwritten(self.relayed.len()).count();
@@ -491,8 +488,8 @@ impl State {
         messages * MESSAGE_OCTETS + recent + self.detector.unkept_octets()
     }
 
-    /// Has the evidence of the test written if it is less than the disk has: the account is about to leave memory, or we
-    /// are. Says whether it was.
+    /// Has the evidence of the test written if it is less than on the disk; returns whether it is. For an account about to
+    /// leave memory, or a process about to end.
     pub(super) fn write_evidence(&mut self) -> bool {
         let lower = self.detector.s() < self.written_s;
         if lower {
@@ -501,13 +498,13 @@ impl State {
         lower
     }
 
-    /// Forgets the recipients that memory alone knows.
+    /// Forgets the recipients that only memory knows.
     pub(super) fn forget_recipients(&mut self) {
         self.detector.forget_valid();
         self.recent = VecDeque::new();
     }
 
-    /// Has the messages written although no attempt came.
+    /// Has the messages written even though no attempt came.
     pub(super) fn write_messages(&mut self) {
         self.changes.touch();
     }
@@ -521,7 +518,7 @@ impl State {
         self.block.as_ref().map(|kept| &kept.block)
     }
 
-    /// What is decided of the block is shown.
+    /// Notes that the block as decided is shown.
     pub(super) fn note_shown(&mut self) {
         self.lifting = None;
     }
@@ -530,18 +527,18 @@ impl State {
         self.probation
     }
 
-    /// When a block was lifted of which nobody was told.
+    /// Returns when a block was lifted, if that is still to be told.
     pub(super) fn lifted(&self) -> Option<Timestamp> {
         self.lifted
     }
 
-    /// Whether the disk lacks that.
+    /// Whether the lifting has yet to be written.
     pub(super) fn is_lifting_due(&self) -> bool {
         self.changes.is_due(Part::Lifting)
     }
 
     fn set_block(&mut self, block: Option<KeptBlock>) {
-        // Of a probation that a block overtakes nobody need be told any more.
+        // A probation that a block overtakes need not be told any more.
         if block.is_some()
             && let Some(probation) = self.probation.filter(|probation| !probation.told)
         {
@@ -558,7 +555,7 @@ impl State {
     }
 }
 
-/// Whether there is something to say of a probation: it lasts, or nobody was told.
+/// Whether a probation lasts, or is still to be told.
 fn is_notable(probation: &Probation, now: Timestamp) -> bool {
     probation.until > now || !probation.told
 }
