@@ -1,8 +1,8 @@
-//! What the abuse desk, the senders and programs are told: events of the guard and of releases become mail and JSON in the outbox.
+//! Tells the abuse desk, senders and programs: events of the guard and of releases become mail and JSON in the outbox.
 //!
-//! A method returns when its mail is durable. A notice that the disk does not take is kept in memory and written as soon as there is
-//! room: it holds nobody's mail up. That of a block is kept by the ledger instead. With no `[notify] to` and no `webhook` the log
-//! alone tells.
+//! A method returns when its mail is durable. A notice that cannot be written is kept in memory and written as soon as there is
+//! room, so that it holds up nobody's mail; notices of blocks and probations are kept by the ledger instead. Without `[notify]
+//! to` and `webhook` only the log tells.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -30,36 +30,36 @@ use crate::notify::webhook::{self, Messenger, SecretError, Secrets};
 use crate::quarantine::spool::Usage;
 use crate::quarantine::{self, Envelope, Recipient, RecipientState, Spool};
 
-/// What a program is told of a blind upstream.
+/// What a program is told about a blind upstream.
 #[derive(Serialize)]
 struct Blind {
-    /// So many of the day's first recipients met no refusal,
+    /// How many of the day's first recipients met no refusal.
     recipients: u64,
-    /// `all`, or those at `foreign` domains.
+    /// `all` recipients, or those at `foreign` domains.
     domains: &'static str,
 }
 
-/// Writes to whom it concerns. Cheap to clone.
+/// Writes notices, reports and events to whoever they concern. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     terms: Arc<ArcSwap<Terms>>,
     messenger: Arc<Messenger>,
     outbox: Outbox,
-    /// Where what is parked is counted.
+    /// For the number of parked messages.
     spool: Spool,
 }
 
-/// What a desk works by: a configuration, and what was read from the files that it names.
+/// What a desk works by: a configuration, and what was read from the files it names.
 pub struct Terms {
     config: Arc<Config>,
     template: Option<Template>,
 }
 
 impl Terms {
-    /// Reads those files; makes the webhook's secret where it is ours to make, and is not there.
+    /// Reads those files; makes the webhook's secret if it is ours to make and missing.
     ///
     /// # Errors
-    /// The template, or the file with the webhook's secret, is not what it should be.
+    /// The template, or the file with the webhook's secret, cannot be used.
     pub fn read(config: Arc<Config>) -> Result<Self, String> {
         let template = config.notify.template.as_deref().map(Template::read).transpose();
         let template = template.map_err(|error| config.files.located(&error))?;
@@ -89,13 +89,13 @@ mod events {
 }
 
 impl Desk {
-    /// Writes through this outbox.
+    /// Creates a desk that writes to `outbox`.
     pub fn new(terms: Terms, outbox: Outbox, spool: Spool) -> Self {
         let messenger = Arc::new(Messenger::new(terms.config.notify.webhook.clone()));
         Self { terms: Arc::new(ArcSwap::from_pointee(terms)), messenger, outbox, spool }
     }
 
-    /// Works by these from now on; what waits to be sent, too. The way upstream stays.
+    /// Works by these terms from now on, also for what waits to be sent. The route to the upstream stays.
     pub fn adopt(&self, terms: Terms) {
         self.messenger.adopt(terms.config.notify.webhook.clone());
         self.terms.store(Arc::new(terms));
@@ -126,7 +126,7 @@ impl Desk {
         tokio::join!(mail, self.outbox.run_events(&self.messenger, |event| maillog::outbox(&event)));
     }
 
-    /// What an operator should know of mail of ours that nobody takes.
+    /// Returns what an operator should know about mail of ours that cannot be delivered.
     pub fn warnings(&self) -> Vec<String> {
         let stuck = self.outbox.stuck();
         stuck
@@ -135,7 +135,7 @@ impl Desk {
             .collect()
     }
 
-    /// An account was blocked, by whomever; not to be taken for told before this returns. Who blocks by hand needs no mail.
+    /// Tells that an account was blocked, by whomever; told once this returns `Ok`. A block by hand sends no mail.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -155,12 +155,12 @@ impl Desk {
         self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// An account's block was lifted then; not to be taken for told before this returns.
+    /// Tells programs that an account was unblocked at `at`; told once this returns `Ok`.
     ///
     /// # Errors
     /// As [`Self::blocked`].
     pub async fn unblocked(&self, account: &Account, at: Timestamp, sessions: usize) -> Result<(), String> {
-        // As it was then: it may have been blocked again meanwhile.
+        // As it was then: the account may have been blocked again meanwhile.
         let rule = self.config().policy.terms(account).rule;
         let record = Record::blank(account.clone(), rule.limit, rule.period);
         let event = self.account_event(events::UNBLOCKED, at, &record, sessions);
@@ -168,7 +168,7 @@ impl Desk {
         self.outbox.put_all(all, clock::now()).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// What an account sends is delayed; not to be taken for told before this returns.
+    /// Tells that an account's mail is delayed; told once this returns `Ok`.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -182,12 +182,12 @@ impl Desk {
         self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// The sequential test alarmed, and that does no more.
+    /// Tells that the sequential test alarmed, without consequences.
     pub async fn suspected(&self, record: &Record, sessions: usize) {
         self.notify(&Notice::Suspected(self.incident(record, sessions)), None).await;
     }
 
-    /// The sequential test alarmed for an account that is observed.
+    /// Tells that the sequential test alarmed for an observed account.
     pub async fn would_alarm(&self, record: &Record, sessions: usize) {
         let at = record.last.unwrap_or_else(clock::now);
         let (spared, event) = match self.config().policy.terms(&record.account).on_alarm {
@@ -197,14 +197,14 @@ impl Desk {
         self.notify(&Notice::WouldAlarm(self.incident(record, sessions), spared), event).await;
     }
 
-    /// An account that is observed would have been blocked.
+    /// Tells that an observed account would have been blocked.
     pub async fn would_block(&self, record: &Record, sessions: usize) {
         let at = record.last.unwrap_or_else(clock::now);
         let event = self.account_event(events::WOULD_BLOCK, at, record, sessions);
         self.notify(&Notice::WouldBlock(self.incident(record, sessions)), event).await;
     }
 
-    /// The upstream seems to accept everybody.
+    /// Tells that the upstream seems to accept everybody.
     pub async fn blind(&self, blindness: Blindness) {
         let foreign = blindness == Blindness::Foreign;
         maillog::blind(blindness);
@@ -214,7 +214,7 @@ impl Desk {
         self.notify(&Notice::Blind { foreign, recipients: ledger::BLIND_AFTER }, event).await;
     }
 
-    /// A password may have been guessed.
+    /// Tells that a password may have been guessed.
     pub async fn guessed(&self, account: &Account, client: IpAddr, guessed: Guessed) {
         let Guessed { guesses, addresses } = guessed;
         let period = self.config().auth.guesses.period;
@@ -222,23 +222,23 @@ impl Desk {
         self.notify(&notice, None).await;
     }
 
-    /// A new certificate cannot be used.
+    /// Tells that a new certificate cannot be used.
     pub async fn certificate_refused(&self, why: &str) {
         self.notify(&Notice::CertificateRefused { why: why.to_owned() }, None).await;
     }
 
-    /// A certificate will end soon.
+    /// Tells that a certificate expires soon.
     pub async fn certificate_expires(&self, certificate: &Path, not_after: Timestamp) {
         let certificate = certificate.display().to_string();
         self.notify(&Notice::CertificateExpires { certificate, not_after }, None).await;
     }
 
-    /// Counts or blocks cannot be written.
+    /// Tells that counts or blocks cannot be written.
     pub async fn ledger_trouble(&self, why: &str) {
         self.notify(&Notice::LedgerTrouble { why: why.to_owned() }, None).await;
     }
 
-    /// The ledger had to be mended; not to be taken for told before this returns.
+    /// Tells that the ledger had to be mended; told once this returns `Ok`.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -248,7 +248,7 @@ impl Desk {
         self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// What waits in the quarantine; not to be taken for told before this returns.
+    /// Tells what waits in the quarantine; told once this returns `Ok`.
     ///
     /// # Errors
     /// The digest could not be written, and is not kept.
@@ -271,14 +271,14 @@ impl Desk {
         self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// 80 % of the quarantine is used.
+    /// Tells that 80 % of the quarantine is used.
     pub async fn quarantine_nearly_full(&self, usage: Usage) {
         let Usage { messages, octets } = usage;
         let max_size = self.config().quarantine.max_size;
         self.notify(&Notice::QuarantineNearlyFull { messages, octets, max_size }, None).await;
     }
 
-    /// The sender of a released message is told who refused it.
+    /// Tells the sender of a released message which recipients were refused.
     ///
     /// # Errors
     /// The DSN could not be written; the release must not be taken for done.
@@ -301,7 +301,7 @@ impl Desk {
         let now = clock::now();
         let message = report.write(OutboxId::new(now), now).map_err(|error| error.to_string())?;
         let to = vec![envelope.reverse_path.as_str().to_owned()];
-        // RFC 8689 5: what tells of the message is protected as it was.
+        // RFC 8689 5: a report about a message is protected as the message was.
         let require_tls = envelope.parameters.require_tls;
         let mail = Mail { kind: Kind::Dsn, from: None, to, message, require_tls };
         self.outbox.put(mail, now).await.map(|_| ()).map_err(|error| error.to_string())
@@ -346,7 +346,7 @@ impl Desk {
         }
     }
 
-    /// An event about an account, with what `status` says of it; `None` where no program is to get any.
+    /// Makes an event about an account, with what `status` says of it; `None` if no program gets events.
     fn account_event(&self, kind: &str, at: Timestamp, record: &Record, sessions: usize) -> Option<Mail> {
         self.config().notify.webhook.as_ref()?;
         let parked = self.spool.usage(Some(&record.account)).messages;
@@ -359,7 +359,7 @@ impl Desk {
         self.config().notify.webhook.as_ref().map(|_| webhook::event(kind, about, at, data))
     }
 
-    /// A notice as mail of now; `None` where nobody is to get any.
+    /// Makes a notice's mail; `None` if nobody gets notices.
     fn mail(&self, notice: &Notice, now: Timestamp) -> Option<Mail> {
         let terms = self.terms.load();
         let config = &terms.config;

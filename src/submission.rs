@@ -1,9 +1,9 @@
 //! THE MAIL PATH IN: drives one client's session from its first octet to the last reply.
 //!
-//! A loop: do what the machine's step asks (read a line, start TLS, authenticate, ask, receive, relay or park), turn the
-//! outcome into the next event. What may be said when, and what is replied, is the machine's (session/); how octets come
-//! and go is [`client`]'s; how a probe counts is [`probe`]'s; how a message
-//! comes and where it goes is [`receive`]'s, what it is made of meanwhile [`message`]'s, and how it ends [`outcome`]'s.
+//! A loop: do what the machine's step asks (read a line, start TLS, authenticate, ask, receive, relay or park), and turn the
+//! outcome into the next event. The machine (session/) decides what may be said when, and what is replied. [`client`] reads and
+//! writes octets, [`probe`] counts answers, [`receive`] takes a message in and routes it, [`message`] is the message meanwhile,
+//! and [`outcome`] how it ends.
 
 mod buffers;
 mod client;
@@ -49,19 +49,19 @@ use crate::upstream::{SessionConnections, Transaction};
 
 /// How long a client without a transaction may stay silent once the service shuts down, before it gets its 421 unasked.
 const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
-/// The share of `shutdown_timeout` that a client has for that in mid-transaction, before its message: its next command
-/// would get 421 all the same, and the others are not to wait for it.
+/// The share of `shutdown_timeout` that a client has for that in mid-transaction, before its message: its next command would
+/// get 421 anyway, and others must not wait for it.
 const SHUTDOWN_SHARE: u32 = 3;
 
-/// How long a client may be silent in mid-transaction before others may have its upstream connection; well below the
-/// time after which the upstream itself would close it (Postfix's `smtpd_timeout`: 300 s).
+/// How long a client may be silent in mid-transaction before others may have its upstream connection; well below the time after
+/// which the upstream would close it (Postfix's `smtpd_timeout`: 300 s).
 const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// The account that a session is for.
+/// The account that a session belongs to.
 struct Sender {
     account: Account,
     watch: Watch,
-    /// The guard's, for the RCPTs in flight, and for those of the next two.
+    /// The guard's leave, for the RCPTs in flight and for those counted by the next two fields.
     leave: Reservation,
     /// Leave held for RCPTs not asked yet.
     unused_leave: usize,
@@ -79,7 +79,7 @@ impl Sender {
     }
 }
 
-/// Says so where the session's task panics. What the session held goes back by unwinding.
+/// Logs a panic of the session's task. What the session held is given back by unwinding.
 struct Witness(SessionLog);
 
 impl Drop for Witness {
@@ -90,7 +90,7 @@ impl Drop for Witness {
     }
 }
 
-/// One client's conversation: the machine and all that it moves.
+/// One client's conversation: the machine and everything it drives.
 struct Conversation {
     parts: Parts,
     id: SessionId,
@@ -99,37 +99,37 @@ struct Conversation {
     client: Client,
     session: Session,
     sender: Option<Sender>,
-    /// By what names its certificate calls the client, where it has shown one.
+    /// The client's names according to its certificate, if it has shown one.
     certificate: Vec<String>,
-    /// Questions that have no answer yet, in order.
+    /// Questions without an answer yet, in order.
     asked: VecDeque<Asked>,
-    /// Of the recipients' domains.
+    /// Keys of the recipients' domains.
     domains: DomainKeys,
     upstream: Option<Box<Transaction>>,
-    /// Behind the transaction, so that it is dropped after it where the task is cut off.
+    /// After the transaction, so that it is dropped after it if the task is cut off.
     connections: SessionConnections,
-    /// When the upstream answered last.
+    /// When the upstream last answered.
     last_answer: Instant,
     incoming: Option<Box<Incoming>>,
-    /// Until when a client must have logged in (a relay host: have said its first command).
+    /// When a client must have logged in (a relay host: sent its first command).
     admission: Option<Instant>,
     shutdown: watch::Receiver<bool>,
-    /// Messages so far, for Message-IDs.
+    /// How many messages there were so far, for Message-IDs.
     messages: u32,
 }
 
-/// Whose address is at the other end.
+/// Whose address the connection comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum Peer {
     /// The client's.
     Client(SocketAddr),
-    /// That of a proxy which does not say who its client is, if it has one (PROXY protocol 2.1, UNKNOWN; 2.2, LOCAL). Nobody
-    /// becomes a relay host by it: whoever reaches the proxy would be one.
+    /// A proxy's that does not name its client, if it has one (PROXY protocol 2.1, UNKNOWN; 2.2, LOCAL). It makes nobody a
+    /// relay host: otherwise everyone who reaches the proxy would be one.
     Proxy(SocketAddr),
 }
 
 impl Peer {
-    /// The address, whosesoever it is.
+    /// The address, whoever it belongs to.
     pub fn address(self) -> SocketAddr {
         match self {
             Self::Client(address) | Self::Proxy(address) => address,
@@ -137,9 +137,9 @@ impl Peer {
     }
 }
 
-/// Serves one client to the end of its session. `stream` is TLS already on an implicit listener.
+/// Serves one client to the end of its session. On an implicit listener `stream` is already TLS.
 ///
-/// No `async fn`: that would keep its arguments beside what is made of them, for each connection.
+/// Not an `async fn`: that would store its arguments as well as what is made of them, for each connection.
 pub fn serve(
     parts: Parts,
     stream: Stream,
@@ -203,7 +203,7 @@ impl Conversation {
         let mut step = self.handle(Event::Connected);
         loop {
             self.give_back_upstream();
-            // What is rare, or but once for a message, has a box of its own: what a session holds while it waits for a command is
+            // Steps that are rare, or come once per message, are boxed: what a session holds while it waits for a command is
             // what a connection costs.
             step = match step {
                 Step::Read => self.next().await?,
@@ -225,14 +225,14 @@ impl Conversation {
         }
     }
 
-    /// The next thing that happens while no message is coming in: a command, an answer, or that none came in time.
+    /// Waits for the next event while no message is coming in: a command, an answer, or a timeout.
     async fn next(&mut self) -> Result<Step, Lost> {
-        // Asked for when there is something to wait for: the commands of a batch find the next one here.
+        // Computed only when there is something to wait for: in a batch the next command is already here.
         let mut deadline = None;
-        // Until when the upstream is kept waiting, whatever else the client says meanwhile.
+        // Until when the upstream is kept waiting, whatever the client says meanwhile.
         let mut rest = self.upstream.is_some().then(|| self.last_answer + UPSTREAM_REST);
         loop {
-            // Nor does a flood of commands outlive it.
+            // A flood of commands does not outlast it either.
             if self.admission.is_some_and(|admission| admission <= Instant::now()) {
                 return Ok(self.handle(Event::TimedOut));
             }
@@ -249,10 +249,10 @@ impl Conversation {
             }
             if !self.asked.is_empty() {
                 match self.client.read_ready().await {
-                    // The rest of a batch may be here already.
+                    // The rest of a batch may already be here.
                     Ok(true) => continue,
                     Ok(false) => return self.settle().await,
-                    // Who has closed only his half waits for the replies; and what was asked counts.
+                    // A client that has closed only its half waits for the replies; and what was asked counts.
                     Err(lost) => {
                         self.settle_all().await?;
                         self.client.flush().await?;
@@ -262,18 +262,18 @@ impl Conversation {
             }
             self.give_back_leave();
             self.client.flush().await?;
-            // Between two chunks a message is under way: that client is left alone until its next command.
+            // Between two chunks a message is under way: the shutdown leaves the client alone until its next command.
             let in_chunks = self.session.transaction().is_some_and(|transaction| transaction.in_chunks);
             let deadline = *deadline.get_or_insert_with(|| self.command_deadline());
             let shutdown = (!in_chunks).then_some(&mut self.shutdown);
             let wait = rest.map_or(deadline, |rest| rest.min(deadline));
             let command = self.client.read_command(Some(wait), shutdown);
-            // On the heap: most sessions that wait are in no transaction, and have no room to spare for one.
+            // On the heap: most waiting sessions are in no transaction, and should not take room for one.
             let came = match &self.sender {
                 Some(sender) if rest.is_some() => Box::pin(unless_blocked(command, &sender.watch)).await,
                 _ => Some(command.await),
             };
-            // Blocked accounts hold no upstream connection, by whichever session the block came.
+            // A blocked account holds no upstream connection, whichever session the block came from.
             let Some(came) = came else {
                 rest = None;
                 self.rest_upstream();
@@ -293,14 +293,14 @@ impl Conversation {
         }
     }
 
-    /// Others may have the upstream connection; should the transaction go on there, it takes another.
+    /// Lets others have the upstream connection; if the transaction goes on, it takes another.
     fn rest_upstream(&mut self) {
         if let Some(upstream) = &mut self.upstream {
             upstream.rest();
         }
     }
 
-    /// What an operator should read of a line, whatever its reply.
+    /// Logs what an operator should know about a line, whatever its reply.
     fn remark_on(&self, line: &Result<Command, LineError>) {
         match line {
             Ok(Command::Auth { initial: Some(_), .. }) if !self.session.encrypted() => {
@@ -324,7 +324,7 @@ impl Conversation {
         self.admission.map_or(idle, |admission| admission.min(idle))
     }
 
-    /// The service is shutting down and the client is silent: its next command gets 421, or it gets it unasked.
+    /// Handles a shutdown while the client is silent: its next command gets 421, or it gets 421 unasked after a while.
     async fn interrupted(&mut self) -> Result<Step, Lost> {
         let grace = match self.session.transaction() {
             Some(_) => self.parts.config.session.shutdown_timeout / SHUTDOWN_SHARE,
@@ -377,7 +377,7 @@ impl Conversation {
                 self.log.too_many_sessions(account);
                 ended.outcome = AuthOutcome::Crowded;
             } else if let Some(sender) = self.sender.as_ref().filter(|_| users.is_outdated(account)) {
-                // A new users file that came before the session was in the roster has not ended it.
+                // A users file loaded before the session was in the roster did not end it.
                 sender.ticket.end(Ending::CredentialsChanged);
             }
             self.admission = None;
@@ -385,18 +385,18 @@ impl Conversation {
         Ok(self.handle(Event::Authenticated(ended.outcome)))
     }
 
-    /// Whether the account, with this session, has more of them than it may have.
+    /// Whether the account, including this session, has too many sessions.
     fn is_crowded(&self, account: &Account) -> bool {
         let most = self.parts.config.session.max_connections_per_account;
         most > 0 && self.parts.roster.count(account) > most
     }
 
-    /// Whether an exchange can be tied to the client's TLS session.
+    /// Whether an exchange can be bound to the client's TLS session.
     fn binds(&self) -> bool {
         self.parts.config.auth.channel_binding && self.client.stream().is_some_and(Stream::can_bind)
     }
 
-    /// What the client is offered to log in by.
+    /// Returns the mechanisms that the client is offered.
     fn mechanisms(&self) -> Arc<str> {
         let offered = self.parts.auth.offered(self.binds());
         if self.certificate.is_empty() || !self.parts.auth.knows(&self.certificate) {
@@ -412,7 +412,7 @@ impl Conversation {
         self.sender = Some(Sender { account, watch, leave, unused_leave: 0, answered_leave: 0, ticket });
     }
 
-    /// A transaction that the machine has given up, and one that can only be parked, needs no upstream.
+    /// Gives up the upstream for a transaction that the machine has given up, or that can only be parked.
     fn give_back_upstream(&mut self) {
         // RSET or EHLO between two chunks.
         if self.session.transaction().is_none()
@@ -425,7 +425,7 @@ impl Conversation {
             && let Some(upstream) = self.upstream.take()
         {
             upstream.abandon();
-            // A block that comes after this look closes what it finds idle (`Upstream::end_account`).
+            // A block that comes after this check closes idle connections itself (`Upstream::end_account`).
             if self.sender.as_ref().is_some_and(|sender| sender.watch.standing() == Standing::Blocked) {
                 self.connections.close();
             }
@@ -441,7 +441,7 @@ impl Conversation {
     }
 }
 
-/// What `waiting` comes to; `None` where the account is blocked before.
+/// Returns the outcome of `waiting`; `None` if the account is blocked first.
 async fn unless_blocked<T>(waiting: impl Future<Output = T>, watch: &Watch) -> Option<T> {
     tokio::select! {
         biased;
@@ -450,15 +450,15 @@ async fn unless_blocked<T>(waiting: impl Future<Output = T>, watch: &Watch) -> O
     }
 }
 
-/// What the machine sees of the world, held for one event. Guards, not counted references: those are shared by all sessions, and
-/// counting them at each event makes the cores wait for each other.
+/// What the machine sees of the world during one event. Holds guards instead of `Arc`s: all sessions share their counters, and
+/// changing them at each event makes the cores wait for each other.
 struct Scene<'a> {
     now: Timestamp,
     blocked: bool,
     probation: bool,
     room: bool,
     interruption: Option<Interruption>,
-    /// Where they matter.
+    /// The mechanisms, for events that concern the login.
     mechanisms: Option<Arc<str>>,
     parts: &'a Parts,
     account: Option<&'a Account>,
@@ -506,7 +506,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Looked at when asked for, once an event.
+/// Loaded on demand, at most once per event.
 impl Sources for Scene<'_> {
     fn precedents(&self) -> &Precedents {
         self.precedents.get_or_init(|| self.parts.ledger.precedents())

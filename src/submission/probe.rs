@@ -1,6 +1,6 @@
-//! Questions and their answers: what goes upstream, how much of it at once, and what an answer counts.
+//! Questions and their answers: what goes upstream, how much at once, and how an answer counts.
 //!
-//! A RCPT is asked only with leave of the guard, so that those in flight over all sessions of an account plus its count never
+//! A RCPT is asked only with leave from the guard, so that RCPTs in flight over all sessions of an account plus its count never
 //! exceed its limit. An invalid recipient is durable in the ledger before its reply goes to the client.
 
 use std::future::{Future, poll_fn};
@@ -22,9 +22,9 @@ use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Fault, Question, Transaction};
 
-/// Whether one more RCPT may be in flight; with the machine's next step, since answers may have come meanwhile.
+/// Whether one more RCPT may be in flight, with the machine's next step, since answers may have come meanwhile.
 enum Leave {
-    /// It may, and the session has the guard's leave for it.
+    /// It may; the session has the guard's leave for it.
     Given(Step),
     /// The account is blocked.
     Blocked(Step),
@@ -32,30 +32,30 @@ enum Leave {
     Over,
 }
 
-/// A question without an answer.
+/// A question without an answer yet.
 pub(super) enum Asked {
     /// The upstream was asked.
     Mail {
-        /// The reverse-path's address.
+        /// The address of the reverse-path.
         address: String,
     },
     /// The upstream was asked.
     Rcpt {
-        /// Whom about. The guard's leave is among the session's, and given back with the answer.
+        /// The recipient. Its leave is part of the session's, and given back with the answer.
         path: ForwardPath,
     },
     /// It could not be asked.
     Failed(UpstreamFault),
-    /// Nor could this: the upstream refused MAIL, which it was asked late.
+    /// It could not be asked: the upstream refused MAIL, which was asked late.
     MailRefused(Reply),
     /// The account was blocked before its turn came.
     Unasked,
-    /// Counted already.
+    /// It was counted already.
     BrokenPath,
 }
 
 impl Conversation {
-    /// Asks, without waiting for the answer (though maybe for the guard's leave to ask).
+    /// Asks without waiting for the answer, though it may wait for the guard's leave.
     pub(super) async fn ask(&mut self, ask: Ask) -> Result<Step, Lost> {
         match ask {
             Ask::Mail(command) => {
@@ -98,15 +98,15 @@ impl Conversation {
         Ok(step)
     }
 
-    /// Opens the transaction upstream: MAIL was answered unasked while the account was blocked, and it no longer is. Where the upstream
-    /// does not take it, its recipients are told what it said; those of one batch by one question.
+    /// Opens the transaction upstream: MAIL was answered without asking while the account was blocked, and it no longer is. If
+    /// the upstream refuses, the recipients get its reply; those of one batch share one question.
     async fn reopen(&mut self) -> Result<Result<(), Asked>, Lost> {
         match self.asked.back() {
             Some(Asked::MailRefused(reply)) => return Ok(Err(Asked::MailRefused(reply.clone()))),
             Some(Asked::Failed(fault)) => return Ok(Err(Asked::Failed(*fault))),
             _ => {}
         }
-        // Nobody waits with us for that.
+        // Others must not wait for that.
         self.give_back_leave();
         self.client.flush().await?;
         let Some(transaction) = self.session.transaction() else {
@@ -134,7 +134,7 @@ impl Conversation {
     async fn ask_broken_path(&mut self, octets: &[u8]) -> Result<Step, Lost> {
         let step = match self.leave_to_ask().await? {
             Leave::Given(step) => {
-                // Others do not wait for our disk.
+                // Others must not wait for our disk.
                 self.give_back_leave();
                 let shown = String::from_utf8_lossy(octets).into_owned();
                 self.count(&shown, octets, None).await;
@@ -148,8 +148,8 @@ impl Conversation {
         Ok(step)
     }
 
-    /// The guard's leave to have one more RCPT in flight; it is asked for once for all that have come. Where all of it is taken by
-    /// questions of this session, those are answered first.
+    /// Gets the guard's leave for one more RCPT in flight, asking once for all that have come. If this session's own questions
+    /// hold all the leave there is, they are answered first.
     async fn leave_to_ask(&mut self) -> Result<Leave, Lost> {
         let Some(Sender { watch, leave, unused_leave, answered_leave, .. }) = &mut self.sender else {
             return Ok(Leave::Blocked(Step::Read));
@@ -193,14 +193,15 @@ impl Conversation {
         })
     }
 
-    /// A RCPT has its answer. Its leave is for none other: it may have counted, and the guard is to see that first.
+    /// Notes that a RCPT has its answer. Its leave cannot be reused for another: it may have counted, and the guard must see
+    /// that first.
     fn free_leave(&mut self) {
         if let Some(sender) = &mut self.sender {
             sender.answered_leave += 1;
         }
     }
 
-    /// Waits for all answers.
+    /// Waits for all answers, or until the session is over.
     pub(super) async fn settle_all(&mut self) -> Result<Step, Lost> {
         let mut step = Step::Read;
         while !self.asked.is_empty() && step != Step::Close {
@@ -243,7 +244,7 @@ impl Conversation {
         Ok(self.handle(Event::Answered(answered)))
     }
 
-    /// The upstream's next answer. Replies that are ready do not wait for one that is not.
+    /// Returns the upstream's next answer. Replies that are ready go out before a wait for one that is not.
     async fn answer(&mut self, what: &str) -> Result<Answered, Lost> {
         let Some(upstream) = &mut self.upstream else {
             return Ok(Answered::Fault(UpstreamFault::Unavailable));
@@ -279,7 +280,7 @@ impl Conversation {
         }
     }
 
-    /// Once a transaction: answers that went to the client, and into the ledger, may be those to other questions.
+    /// Logs, once per transaction, that answers passed to the client and the ledger may belong to other questions.
     pub(super) fn note_doubt(&self, before: bool) {
         let is_in_doubt = self.upstream.as_deref().is_some_and(Transaction::is_in_doubt);
         if let Some(sender) = self.sender.as_ref().filter(|_| is_in_doubt && !before) {
@@ -287,7 +288,7 @@ impl Conversation {
         }
     }
 
-    /// What the upstream said of a recipient: logged, tallied, and counted if that recipient does not exist.
+    /// Logs and tallies the upstream's answer about a recipient, and counts the recipient if it does not exist.
     async fn judge(&mut self, path: &ForwardPath, reply: &Reply) -> Result<(), Lost> {
         self.parts.ledger.learn(Place::Rcpt, About::address(path.as_str()), reply);
         if let Some(sender) = &self.sender {
@@ -309,7 +310,8 @@ impl Conversation {
             }
             (Outcome::NoSuchRecipient, Some(_)) => {
                 self.give_back_leave();
-                // Earlier replies do not wait for the disk; and it counts, whether or not the client is there to read them.
+                // Earlier replies must not wait for the disk; and the recipient counts whether or not the client is there to
+                // read them.
                 let flushed = self.client.flush().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
                 flushed?;
@@ -324,7 +326,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// One invalid recipient: durable when this returns. Of a block the ledger has the abuse desk told.
+    /// Counts one invalid recipient: durable when this returns. The ledger has the abuse desk told of a block.
     async fn count(&mut self, shown: &str, key: &[u8], domain: Option<&str>) {
         let Some(sender) = &self.sender else { return };
         let attempt = Attempt { address: shown, key, domain, client: self.peer.ip(), now: clock::now() };
@@ -364,7 +366,7 @@ impl Conversation {
             }
             Verdict::WouldBlock(record) => {
                 self.log.would_block(&sender.account, limit);
-                // CONTRACT: the exempt are counted, shown and logged, no more.
+                // CONTRACT: exempt accounts are counted, shown and logged, nothing more.
                 if leniency == Leniency::Observed {
                     self.parts.desk.would_block(&record, self.parts.roster.count(&sender.account)).await;
                 }
@@ -372,8 +374,8 @@ impl Conversation {
         }
     }
 
-    /// The account is on probation: what of it waits to go out waits anew (CONTRACT, Detection). That it is, the ledger has
-    /// the abuse desk told.
+    /// Postpones the parked mail of an account on probation (CONTRACT, Detection). The ledger has the abuse desk told of the
+    /// probation.
     fn delay(&self, record: &Record, alarm: Alarm) {
         if let Some(probation) = record.probation {
             self.log.probation(&record.account, alarm, probation.until);
