@@ -1,4 +1,4 @@
-//! The data directory: private, ours alone while we run, with the secret that outlives restarts.
+//! The data directory: private, used by one process at a time, with a secret that survives restarts.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -14,15 +14,15 @@ use super::ServerError;
 use crate::control::Actor;
 use crate::durable::{self, TEMP_PREFIX};
 
-/// Locked by the process that has the data directory.
+/// The file locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
-/// Stands before the number of its process in the name of a file that `check` tries out.
+/// Precedes the process id in the name of a file that `check` writes to test the directory.
 pub const CHECK_MARK: &str = "check-";
-/// More than the number of a process and its end of line.
+/// How many octets of the lock are read: more than a process id and its newline take.
 const PID_OCTETS: u64 = 16;
-/// How long a command that just looks into it, or a predecessor that is about to be gone, may hold up whoever comes next.
+/// How long to wait for a command that only looks into it, or a predecessor that is about to end.
 const WAIT: Duration = Duration::from_secs(5);
-/// What is in it that must be ours, and that another user who ran a command here would have made his.
+/// The contents that must be ours; a command run by another user would have created them as that user's.
 const CONTENTS: [&str; 12] = [
     LOCK,
     "secret",
@@ -38,18 +38,19 @@ const CONTENTS: [&str; 12] = [
     "digests",
 ];
 
-/// A data directory that no other process uses. Dropping it lets go.
+/// A data directory that no other process uses, until this is dropped.
 pub struct DataDir {
     path: PathBuf,
-    /// Locked for as long as it is open.
+    /// Locked while it is open.
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes it where it is not (mode 0700), and takes it; blocks for some seconds where another process has it.
+    /// Creates the directory if it is missing (mode 0700), and takes it; blocks for some seconds if another process has it.
     ///
     /// # Errors
-    /// It cannot be made; something in it belongs to another user; or another process keeps it: then the error names that.
+    /// It cannot be created, something in it belongs to another user, or another process keeps it: then the error names that
+    /// process.
     pub fn take(path: &Path) -> Result<Self, ServerError> {
         Self::take_within(path, WAIT)
     }
@@ -64,7 +65,7 @@ impl DataDir {
             return Err(ServerError(barred));
         }
         let name = path.join(LOCK);
-        // Never through a link: it is written to.
+        // Never through a link, since it is written to.
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -97,8 +98,8 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Who keeps it, if another process does; blocks as [`Self::take`]. Opens nothing but the lock, and that only to read, so
-    /// that root may look into a folder of somebody else's.
+    /// Returns the error that names the process that keeps it, if there is one; blocks as [`Self::take`] does. Opens only the
+    /// lock, and only for reading, so that root may look into another user's folder.
     pub fn in_use(path: &Path) -> Option<ServerError> {
         Self::in_use_for(path, WAIT)
     }
@@ -110,19 +111,19 @@ impl DataDir {
         busy.then(|| used_by(path, &mut lock))
     }
 
-    /// What is in a data directory, as far as it is there.
+    /// Returns the paths of a data directory's contents that exist.
     pub fn contents(path: &Path) -> impl Iterator<Item = PathBuf> {
         CONTENTS.iter().map(|name| path.join(name)).filter(|path| path.symlink_metadata().is_ok())
     }
 
-    /// What of a data directory we may not use, whose it is, and what to do.
+    /// Says what in a data directory we may not use, whose it is, and what to do.
     pub fn barred(path: &Path) -> Option<String> {
         std::iter::once(path.to_owned()).chain(Self::contents(path)).find_map(|found| {
             let metadata = std::fs::metadata(&found).ok()?;
             let search = if metadata.is_dir() { Access::EXEC_OK } else { Access::empty() };
             let error = rustix::fs::access(&found, Access::READ_OK | Access::WRITE_OK | search).err()?;
             let (owner, we) = (Actor::from_uid(metadata.uid()).user, Actor::current().user);
-            // Where the folder itself is another's, it may be we who are wrong.
+            // If the folder itself belongs to another user, we may be the wrong one.
             let other_user =
                 if found == path { format!("run Gatepost as `{owner}`, or: ") } else { String::new() };
             Some(format!(
@@ -134,15 +135,15 @@ impl DataDir {
         })
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// 32 random octets, the same over restarts: what decoys for unknown users are made of.
+    /// Returns 32 random octets, the same over restarts, from which decoys for unknown users are made.
     ///
     /// # Errors
-    /// It cannot be read, is not 32 octets long, or cannot be made.
+    /// The secret cannot be read, is not 32 octets long, or cannot be created.
     pub fn secret(&self) -> Result<[u8; 32], ServerError> {
         let path = self.path.join("secret");
         match std::fs::read(&path) {
@@ -167,7 +168,7 @@ impl DataDir {
     }
 }
 
-/// Removes what a process left half written that is gone; of one that is not, such as `check`, it is still in use.
+/// Removes what processes that are gone left half written; files of running ones, such as `check`, are still in use.
 fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -177,13 +178,13 @@ fn sweep(folder: &Path) {
         let process = rest.strip_prefix(CHECK_MARK).or(counted.map(|(process, _)| process)).filter(is_number);
         let process = process.and_then(|process| process.parse().ok()).and_then(Pid::from_raw);
         if process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH)) {
-            // What cannot be removed does no harm.
+            // A file that cannot be removed does no harm.
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
-/// Reads the holder's number from the lock, as whatever else may be in there is not for the log.
+/// Reads the holder's process id from the lock; anything else in it is not for the log.
 fn used_by(path: &Path, lock: &mut File) -> ServerError {
     let mut holder = String::new();
     let _ = lock.take(PID_OCTETS).read_to_string(&mut holder);

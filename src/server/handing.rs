@@ -1,9 +1,8 @@
-//! Hands a data directory of root's to the user that Gatepost is going to be.
+//! Hands a data directory that belongs to root to the user that Gatepost is about to become.
 //!
-//! All of it as root, so that nothing here may be steered by that user: a folder that is his already is left alone, since he may have
-//! put anything there; of others each file is looked at and given by its descriptor, never by a path that could mean another one by
-//! then; links lead nowhere, a file that has a second name stays whose it is, and so does what is mounted there. A folder is given
-//! after all that is in it.
+//! Runs as root, so that user must have no influence on it. A folder that is already his is left alone, since he may have put
+//! anything there. In others, each file is checked and given by its descriptor, never by a path that could mean another file by
+//! then. Links are not followed; files with a second name, and mounts, keep their owner. A folder is given after its contents.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,21 +13,21 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chow
 
 use crate::durable;
 
-/// Whose it shall be.
+/// The new owner.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub(super) user: u32,
     pub(super) group: u32,
 }
 
-/// Makes the data directory where it is not, and gives it and what is in it to `owner`, unless it is his, or lies where he could
-/// put another in its place.
+/// Creates the data directory if it is missing, and gives it and its contents to `owner`, unless it is his already, or is in a
+/// place where he could exchange it.
 pub(super) fn give(folder: &Path, owner: Owner) -> io::Result<()> {
     if steered(folder, owner)? {
         return Ok(()); // he makes and has it himself, or is told to at the next step
     }
     durable::create_folder(folder).map_err(io::Error::other)?;
-    // Its own name may be a link of the administrator's.
+    // The directory itself may be a link made by the administrator.
     let fd = openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let about = fstat(&fd)?;
     if about.st_uid != owner.user {
@@ -37,11 +36,11 @@ pub(super) fn give(folder: &Path, owner: Owner) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `owner` may write to a folder that `path` leads through, as it is written or as it is resolved.
+/// Whether `owner` may write to a folder on `path`, as written or as resolved.
 fn steered(path: &Path, owner: Owner) -> io::Result<bool> {
     let written = std::path::absolute(path)?;
     let mut ways = vec![written.clone()];
-    // What is not there yet is made in the last folder that is.
+    // What is missing will be created in the last folder that exists.
     ways.extend(written.ancestors().find_map(|above| above.canonicalize().ok()).map(|above| above.join("-")));
     ways.extend(written.canonicalize().ok());
     let above = |way: &PathBuf| way.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! What the control API needs of the program around it: the log, warnings, and releases.
+//! What the control API needs from the program around it: the log, warnings, and releases.
 
 use crate::account::Account;
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::smtp::Reply;
 /// Where a command's audit line goes.
 pub(super) type Audit = Box<dyn Fn(&AuditLine) + Send + Sync>;
 
-/// `serve`, or a command's own process, around the operations.
+/// The host of the operations: `serve`, or a command's own process.
 pub struct PartsHost {
     parts: Parts,
     releaser: Releaser,
@@ -24,12 +24,13 @@ pub struct PartsHost {
 }
 
 impl PartsHost {
-    /// Around these parts; audit lines go to `audit`.
+    /// Creates a host over these parts; audit lines go to `audit`.
     pub fn new(parts: Parts, audit: Audit) -> Self {
         Self { releaser: Releaser::new(parts.clone()), parts, audit }
     }
 
-    /// The same in a command's own process, where a release waits for a disk that does not take its answers, and says so to `tell`.
+    /// The same for a command's own process, in which a release waits for a disk that does not take its answers, and reports
+    /// that to `tell`.
     pub fn alone(parts: Parts, audit: Audit, tell: fn(&str)) -> Self {
         Self { releaser: Releaser::alone(parts.clone(), tell), parts, audit }
     }

@@ -1,4 +1,4 @@
-//! Sockets that take clients: limited in number, closed when the service shuts down.
+//! Sockets that accept clients: limited in number, closed when the service shuts down.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,17 +23,17 @@ use crate::submission::{self, Peer};
 /// How long to wait after the system has refused a connection for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// A proxy sends its header at once.
+/// How long to wait for a proxy's header, which it sends at once.
 const PROXY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// So many of those that are turned away are given the time to read why; any more are closed at once. A flood beyond
-/// `max_connections` must not use up the descriptors that are left for files and the upstream.
+/// How many of those turned away are given time to read why; any more are closed at once. A flood beyond `max_connections` must
+/// not use up the descriptors left for files and the upstream.
 static LINGERING: Semaphore = Semaphore::const_new(64);
 
 /// One bound socket.
 pub(super) struct Listener {
     socket: TcpListener,
-    /// Where it is bound, the real port included.
+    /// Where it is bound, with the real port.
     pub address: SocketAddr,
     /// How TLS begins.
     pub tls: ListenTls,
@@ -42,10 +42,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Of a bound socket.
+    /// Wraps a bound socket.
     ///
     /// # Errors
-    /// It is none that the runtime can wait for.
+    /// The runtime cannot wait for it.
     pub(super) fn new(listen: &Listen, socket: std::net::TcpListener) -> Result<Self, ServerError> {
         let unusable =
             |error: io::Error| ServerError(format!("cannot listen on {}: {error}", listen.address));
@@ -55,7 +55,7 @@ impl Listener {
         Ok(Self { socket, address, tls: listen.tls, proxies: listen.proxy_protocol.clone().into() })
     }
 
-    /// Takes clients until the service shuts down.
+    /// Accepts clients until the service shuts down.
     pub(super) async fn run(self, parts: Parts, slots: Slots) {
         let mut shutdown = parts.shutdown.clone();
         loop {
@@ -74,7 +74,7 @@ impl Listener {
                     }
                 }
                 Err(error) => {
-                    // EMFILE, ENFILE, ENOMEM: those that are connected go on.
+                    // EMFILE, ENFILE, ENOMEM: clients already connected go on.
                     maillog::accept_failed(self.address, &error.to_string());
                     tokio::time::sleep(BACK_OFF).await;
                 }
@@ -83,7 +83,7 @@ impl Listener {
     }
 }
 
-/// Learns from the PROXY header who the client is; from then on it is as if that one had connected.
+/// Reads the client's address from the PROXY header, then goes on as if the client itself had connected.
 async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, tls: ListenTls, slots: Slots) {
     let connected = Instant::now();
     let patience = PROXY_PATIENCE.min(parts.config.session.auth_timeout);
@@ -99,8 +99,8 @@ async fn admit_proxied(parts: Parts, mut stream: TcpStream, proxy: SocketAddr, t
     admit(parts, stream, peer, tls, slot, connected);
 }
 
-/// Each step is a task of its own, no bigger than what it waits for: most connections are idle, and a handshake takes more room than
-/// what follows.
+/// Serves a client. Each step is a task of its own, no bigger than what it waits for: most connections are idle, and a
+/// handshake takes more room than what follows.
 fn admit(
     parts: Parts,
     stream: TcpStream,
@@ -117,7 +117,7 @@ fn admit(
     // Replies are whole writes; waiting to join them costs 40 ms each.
     let _ = stream.set_nodelay(true);
     match tls {
-        // Nor is the listener to end by what one session does.
+        // A task of its own, so that nothing a session does ends the listener.
         ListenTls::StartTls => {
             tokio::spawn(async move { converse(parts, Stream::Plain(stream), peer, connected, slot) })
         }
@@ -148,13 +148,14 @@ fn converse(parts: Parts, stream: Stream, peer: Peer, connected: Instant, slot: 
             () = &mut conversation => {}
             () = slot.evicted() => {}
         }
-        // What it holds goes first, then its place.
+        // First what the session holds is dropped, then its place.
         drop(conversation);
         drop(slot);
     });
 }
 
-/// Over a limit of connections: 421 in place of the greeting; on an implicit listener nothing, since TLS is not up.
+/// Turns away a client over a connection limit: 421 in place of the greeting; on an implicit listener nothing, since TLS is not
+/// up.
 fn turn_away(mut stream: TcpStream, tls: ListenTls) {
     if tls != ListenTls::StartTls {
         return;

@@ -1,6 +1,6 @@
-//! Wiring: a configuration becomes parts, parts become accept loops; and how it all ends.
+//! Wiring: a configuration becomes parts, parts become accept loops, and all of it is shut down.
 //!
-//! Decides nothing about mail. What keeps the start from going on is one sentence that names the thing and the cure.
+//! Decides nothing about mail. An error at the start is one sentence that names the cause and the cure.
 
 mod data_dir;
 mod handing;
@@ -50,18 +50,18 @@ use crate::upstream::{Contact, Upstream};
 
 /// How long the start waits to learn what the upstream offers, before clients are let in.
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
-/// How often the upstream is asked anew what it offers.
+/// How often the upstream is asked again what it offers.
 const CONTACT_EVERY: Duration = Duration::from_secs(60);
-/// How much longer than `connect_timeout` that may take, since a connection must be free first.
+/// How much longer than `connect_timeout` that may take, since it must first get a free connection.
 const CONTACT_SLACK: Duration = Duration::from_secs(15);
-/// How often as long as it never answered: until then clients are offered less than there is.
+/// How often until it first answers: until then clients are offered fewer extensions.
 const CONTACT_ANEW: Duration = Duration::from_secs(2);
-/// How long answers and messages may still be read once no command is under way.
+/// How long clients may still read answers and messages once no command is under way.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// How long what is left then may take to end.
+/// How long the rest may then take to end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Why the service did not start or went down.
+/// Why the service did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ServerError(pub String);
@@ -72,7 +72,7 @@ impl ServerError {
     }
 }
 
-/// The parts without the sockets: what a command needs that works while the service does not run.
+/// The parts without sockets, for a command that works while the service does not run.
 pub struct Workshop {
     /// The parts.
     pub parts: Parts,
@@ -80,7 +80,7 @@ pub struct Workshop {
     _data_dir: DataDir,
 }
 
-/// The service, bound and ready to take clients.
+/// The service, bound and ready to accept clients.
 pub struct Server {
     workshop: Workshop,
     listeners: Vec<Listener>,
@@ -89,15 +89,15 @@ pub struct Server {
 }
 
 impl Workshop {
-    /// Takes the data directory and makes all parts.
+    /// Takes the data directory and creates all parts.
     ///
     /// # Errors
-    /// Whatever keeps one of them from being made.
+    /// One of them cannot be created.
     pub async fn open(config: Config) -> Result<Self, ServerError> {
         let data_dir = DataDir::take(&config.data_dir)?;
         let secret = data_dir.secret()?;
         let (users, mechanisms) = (&config.auth.users, &config.auth.mechanisms);
-        // Only one source of senders is required.
+        // One source of senders is enough: relay hosts or users.
         let auth = if config.relay_hosts.is_empty() {
             Authenticator::open(Some(users), mechanisms, secret)
         } else {
@@ -144,13 +144,13 @@ impl Workshop {
         Ok(Self { parts, shutdown, _data_dir: data_dir })
     }
 
-    /// The operations of the control API over these parts; their audit lines go to `audit`.
+    /// Returns the operations of the control API over these parts; audit lines go to `audit`.
     pub fn operations(&self, audit: host::Audit) -> Operations {
         let Parts { ledger, spool, roster, .. } = self.parts.clone();
         Operations::new(ledger, spool, roster, Arc::new(PartsHost::new(self.parts.clone(), audit)))
     }
 
-    /// The same for a command that ends when they do; `tell` is told of what it waits for.
+    /// The same for a command's own process; `tell` is told what it waits for.
     pub fn operations_alone(&self, audit: host::Audit, tell: fn(&str)) -> Operations {
         let Parts { ledger, spool, roster, .. } = self.parts.clone();
         Operations::new(ledger, spool, roster, Arc::new(PartsHost::alone(self.parts.clone(), audit, tell)))
@@ -163,14 +163,14 @@ impl Workshop {
     }
 }
 
-/// What clients see. A self-signed pair is made where none is, so this comes behind all that may keep the start from going
-/// on: a configuration that cannot be started leaves no files beside it.
+/// Opens the certificates that clients see. May create a self-signed pair, so it comes after everything else that can fail: a
+/// start that fails leaves no files behind.
 fn certificate(config: &Config) -> Result<tls::Acceptor, ServerError> {
     let (certificate, key) = (&config.tls.certificate, &config.tls.private_key);
     let unusable = |error: tls::TlsError| ServerError(config.files.located(&error));
     let client_ca = config.tls.client_ca.as_deref();
     if config.tls.may_generate {
-        // The other files first: they may keep the start from going on too.
+        // The other files first: they may make the start fail, too.
         tls::Acceptor::open_further(config.certificates.clone(), client_ca).map_err(unusable)?;
         if self_signed::ensure(certificate, key, &config.hostname).map_err(unusable)? {
             maillog::self_signed(certificate);
@@ -185,22 +185,22 @@ fn users_unusable(error: &UsersError) -> String {
             ". Relay hosts alone ([relay] hosts) need none"
         }
         UsersError::Io { .. } => "; let Gatepost's user read it, or set [auth] users",
-        // They say it themselves.
+        // These errors say it themselves.
         UsersError::Line { .. } | UsersError::Random(_) | UsersError::Empty { .. } => "",
     };
     format!("{error}{cure}")
 }
 
 impl Server {
-    /// Makes all parts and binds all sockets; no client is taken yet.
+    /// Creates all parts and binds all sockets; no client is accepted yet.
     ///
     /// # Errors
-    /// Whatever keeps the service from starting.
+    /// The service cannot start.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         Self::start_on(config, None).await
     }
 
-    /// The same on sockets that are bound already, one for each `[[listen]]`.
+    /// The same on sockets bound already, one for each `[[listen]]`.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -223,17 +223,17 @@ impl Server {
         Ok(Self { workshop, listeners, control, slots })
     }
 
-    /// Where the listeners are bound, in the order of the configuration.
+    /// Returns the listeners' addresses, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
     }
 
-    /// The parts, for those who drive them beside the clients.
+    /// The parts, for callers other than clients.
     pub fn parts(&self) -> &Parts {
         &self.workshop.parts
     }
 
-    /// Takes clients until `until` is done, then lets what is under way finish.
+    /// Accepts clients until `until` completes, then lets what is under way finish.
     pub async fn run(self, until: impl Future<Output = ()>) {
         let Self { workshop, listeners, control, slots } = self;
         let parts = workshop.parts.clone();
@@ -257,13 +257,13 @@ impl Server {
         if unreadable > 0 {
             maillog::quarantine_unreadable(unreadable);
         }
-        // Commands are taken until the last session and the last release have ended.
+        // Commands are accepted until the last session and the last release have ended.
         let (drained, is_drained) = watch::channel(false);
         let mut commanded = JoinSet::new();
         let commands = operations.clone();
         let (finished, mut ended) = (operations.clone(), is_drained.clone());
         let (answered, all_answered) = tokio::sync::oneshot::channel();
-        // By itself: what nobody listens to any more is finished as well.
+        // A task of its own: commands that nobody waits for any more are finished as well.
         commanded.spawn(async move {
             let _ = ended.wait_for(|drained| *drained).await;
             finished.finish().await;
@@ -274,7 +274,7 @@ impl Server {
             let end = async move {
                 let _ = ended.wait_for(|drained| *drained).await;
             };
-            // What a reader leaves lying is no reason to stay.
+            // A reader that does not read must not hold up the end.
             let cut = async move {
                 let _ = all_answered.await;
                 tokio::time::sleep(LAST_ANSWERS).await;
@@ -309,16 +309,16 @@ impl Server {
         })
         .await;
         let left = slots.open();
-        // What they count from here on would not outlive us, and must not be answered.
+        // Whatever they count from here on would be lost, and must not be answered.
         slots.evict();
         let _ = timeout(GOODBYE, slots.emptied()).await;
-        // Commands that came while sessions used up the time.
+        // Finishes commands that came while sessions used up the time.
         drained.send_replace(true);
         let _ = timeout(GOODBYE, async { while commanded.join_next().await.is_some() {} }).await;
-        // Nor may a release go on once the next process can have the data folder.
+        // No release may go on once the next process can take the data directory.
         finishing.shutdown().await;
         commanded.shutdown().await;
-        // Nor a command that came as the last of them ended.
+        // Nor may a command that came as the last of them ended.
         let _ = timeout(Duration::ZERO, commands.finish()).await;
         beside.shutdown().await;
         workshop.close().await;
@@ -357,7 +357,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside
 }
 
-/// Learns what each upstream offers, and says what is amiss: once, until it changes.
+/// Learns what each upstream offers, and logs what is amiss: once, until it changes.
 #[derive(Default)]
 struct Contacts {
     silent: HashSet<String>,
@@ -394,8 +394,8 @@ impl Contacts {
     }
 }
 
-/// `gatepost serve`: until SIGTERM or SIGINT. SIGHUP reads the configuration anew; certificates and users file are watched anyway.
-/// `ready` as [`process::ready`] gave it.
+/// Runs `gatepost serve` until SIGTERM or SIGINT. SIGHUP reloads the configuration; certificates and users file are watched
+/// anyway. `ready` comes from [`process::ready`].
 ///
 /// # Errors
 /// The service could not start.

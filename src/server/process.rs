@@ -1,7 +1,8 @@
-//! What the process may do: as whom it runs, which files it sees, how many descriptors it has, and that it leaves no core behind.
+//! Restricts the process: the user it runs as, the files it sees, the number of descriptors, and no core dumps.
 //!
-//! All of it before the first thread besides the main one: user and file system are a thread's, and its children inherit them.
-//! Files are restricted by Landlock (Linux 5.13 and later) as far as the kernel knows it; elsewhere a line in the log says so.
+//! All of this happens before there is a second thread: user and file system restrictions belong to a thread and are inherited
+//! by its children. Landlock (Linux 5.13 and later) restricts files as far as the kernel supports it; if it does not, a line in
+//! the log says so.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -22,25 +23,26 @@ use crate::config::Config;
 use crate::durable;
 use crate::maillog;
 
-/// The rules as they were when this was written; a kernel that knows fewer is taken as it is.
+/// The newest Landlock rules used; a kernel that knows fewer applies what it knows.
 const KNOWN: ABI = ABI::V5;
 /// What the system's libraries read: names and addresses, time zones, trust anchors, the number of processors, random octets.
 const SYSTEM: [&str; 9] =
     ["/etc", "/usr", "/lib", "/lib64", "/run", "/proc", "/sys/fs/cgroup", "/dev", "/nix/store"];
 
-/// The process as [`ready`] has left it.
+/// The process as [`ready`] left it.
 #[derive(Debug, Default)]
 pub struct Ready {
-    /// Sockets that only a privilege could bind which is given up by now, one for each `[[listen]]`.
+    /// Sockets bound with a privilege that has been given up since, one for each `[[listen]]`.
     pub bound: Option<Vec<TcpListener>>,
-    /// It runs as root, and goes on so.
+    /// Whether it runs as root, and keeps doing so.
     as_root: bool,
-    /// Why there is no sandbox, though it is wanted.
+    /// Why there is no sandbox although one is wanted.
     no_sandbox: Option<String>,
 }
 
 impl Ready {
-    /// Says in the log what is less than it could be. A start that fails says why in one line, and nothing else.
+    /// Logs what protection is missing. Called once the start has succeeded: a failed start says why in one line, and nothing
+    /// else.
     pub(super) fn tell(&self) {
         if self.as_root {
             maillog::runs_as_root();
@@ -51,15 +53,15 @@ impl Ready {
     }
 }
 
-/// Readies the process for `serve`, and opens its sockets where that takes a privilege which is then given up. To be called on the
-/// main thread while there is no other.
+/// Readies the process for `serve`, and opens its sockets if that takes a privilege that is then given up. Call it on the main
+/// thread while there is no other.
 ///
 /// # Errors
-/// The user does not exist, is not to be had, or a socket cannot be bound.
+/// The user does not exist or cannot be switched to, or a socket cannot be bound.
 pub fn ready(config: &Config) -> Result<Ready, ServerError> {
-    // No password and no key may end up in a file that somebody copies.
+    // No password or key may end up in a core file that somebody copies.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    // core(5): that limit does not hold for a core that the kernel pipes to a program; with this there is no memory in it.
+    // core(5): that limit does not apply to a core piped to a program; with this filter such a core contains no memory.
     let _ = std::fs::write("/proc/self/coredump_filter", "0");
     let descriptors = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
@@ -77,8 +79,8 @@ pub fn ready(config: &Config) -> Result<Ready, ServerError> {
     Ok(Ready { bound, as_root, no_sandbox })
 }
 
-/// As root: binds, gives a data directory that is not yet `[process] user`'s to that user, and becomes it. In one that is his root opens
-/// the lock to read, and nothing else.
+/// As root: binds the sockets, gives the data directory to `[process] user` unless it already has it, and becomes that user. In
+/// a data directory of that user, root only opens the lock, for reading.
 fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError> {
     let name = &config.process.user;
     if name.is_empty() {
@@ -93,7 +95,7 @@ fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError>
             "[process] user = \"{name}\": only root can become another user; start as root or as {name}, or leave it empty"
         )));
     }
-    // Who is in it is the better answer than who has the port.
+    // That the data directory is in use is a better error than that the port is.
     DataDir::in_use(&config.data_dir).map_or(Ok(()), Err)?;
     let bound = sockets::open(&config.listen)?;
     let owner = Owner { user: user.uid.as_raw(), group: user.gid.as_raw() };
@@ -104,17 +106,17 @@ fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError>
     Ok(Some(bound))
 }
 
-/// For a command that looks at what `serve` will find: as root becomes `[process] user`, who that will be by then, and says who it is. To be
-/// called on the only thread.
+/// For a command that looks at what `serve` will find: as root becomes `[process] user`, as `serve` will, and returns its name.
+/// Call it on the only thread.
 ///
 /// # Errors
-/// The user does not exist, or is not to be had.
+/// The user does not exist or cannot be switched to.
 pub fn look_as_user(config: &Config) -> Result<Option<String>, ServerError> {
     let name = &config.process.user;
     if name.is_empty() || !geteuid().is_root() {
         return Ok(None);
     }
-    // What the configuration says is in memory, and may be for root's eyes.
+    // The configuration is in memory, and may be for root's eyes only.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     switch(&user(name)?).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
     Ok(Some(name.clone()))
@@ -133,19 +135,19 @@ fn user(name: &str) -> Result<User, ServerError> {
 fn switch(user: &User) -> rustix::io::Result<()> {
     let uid = rustix::thread::Uid::from_raw(user.uid.as_raw());
     let gid = rustix::thread::Gid::from_raw(user.gid.as_raw());
-    // The key may be readable for a group such as ssl-cert.
+    // The key may be readable by a group such as ssl-cert.
     let name = CString::new(user.name.as_str()).unwrap_or_default();
     let groups = getgrouplist(&name, user.gid).unwrap_or_else(|_| vec![user.gid]);
     let groups: Vec<_> = groups.iter().map(|group| rustix::thread::Gid::from_raw(group.as_raw())).collect();
     set_thread_groups(&groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
-    // Else /proc/self, by which the control socket is bound, would be root's. Cores are barred by their limit.
+    // Otherwise /proc/self, through which the control socket is bound, would belong to root. The limit prevents core dumps.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
 }
 
-/// From here on the process reads what the system's libraries read and the folders of what the configuration names, and writes to the
-/// data directory alone.
+/// Restricts the process to reading what the system's libraries read and the folders of the files that the configuration names,
+/// and to writing to the data directory.
 fn restrict(config: &Config) -> Result<RulesetStatus, RulesetError> {
     let named = named(config);
     let writable = writable(config);
@@ -160,7 +162,8 @@ fn restrict(config: &Config) -> Result<RulesetStatus, RulesetError> {
     Ok(status.ruleset)
 }
 
-/// The folders of the files that are read, now and when they change: one that is renamed into place is another file.
+/// Returns the folders of the files that are read, now and when they change. Folders, since a file renamed into place is a
+/// different one.
 fn named(config: &Config) -> BTreeSet<PathBuf> {
     let settings = &config.upstream.settings;
     let identity = settings.identity.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
@@ -185,20 +188,20 @@ fn named(config: &Config) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// A relative path's folder may have no name.
+/// Returns `.` for the empty folder of a relative path.
 fn or_here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
 fn writable(config: &Config) -> Vec<PathBuf> {
     let mut folders = vec![config.data_dir.clone()];
-    // A self-signed pair is made where none is.
+    // A self-signed pair is made if there is none.
     if config.tls.may_generate
         && let Some(folder) = config.tls.certificate.parent()
     {
         folders.push(folder.to_owned());
     }
-    // What keeps the data directory from being made is said when it is taken.
+    // An error is reported later, when the data directory is taken.
     let _ = durable::create_folder(&config.data_dir);
     folders
         .iter()

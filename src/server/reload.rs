@@ -1,8 +1,8 @@
-//! SIGHUP: configuration, certificates and users are read anew, all of it or nothing.
+//! SIGHUP: reloads configuration, certificates and users, all of it or nothing.
 //!
-//! What the parts do by it holds at once, for everybody; what belongs to a session (its limits, `[[classify]]`, `[relay]`) for
-//! those that begin from now on. What is bound to the start (sockets, folders, the way upstream) stays as it was, and the
-//! log says which keys wait for a restart.
+//! What the parts use applies at once, to everybody; what belongs to a session (its limits, `[[classify]]`, `[relay]`) to
+//! sessions that begin from now on. What is bound to the start (sockets, folders, the route to the upstream) stays as it was,
+//! and the log says which keys wait for a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::desk::Terms;
 use crate::maillog;
 use crate::parts::Parts;
 
-/// Reads all anew at each SIGHUP.
+/// Reloads at each SIGHUP.
 pub(super) async fn hangups(parts: Parts, slots: Slots, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         systemd::reloading();
@@ -34,9 +34,9 @@ pub(super) async fn hangups(parts: Parts, slots: Slots, mut hangup: Signal) {
     }
 }
 
-/// Why all stays as it was.
+/// Why everything stays as it was.
 enum Refused {
-    /// Somebody must hear of that.
+    /// A certificate was refused; the abuse desk is told, too.
     Certificate(String),
     Other(String),
 }
@@ -47,12 +47,12 @@ impl<E: std::fmt::Display> From<E> for Refused {
     }
 }
 
-/// The keys that changed and wait for a restart.
+/// Reloads; returns the keys that changed and wait for a restart.
 fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
     let Some(file) = parts.config.file.as_deref() else { return Ok(Vec::new()) };
     let (config, waiting) = read(file, &parts.config)?;
     let config = Arc::new(config);
-    // All that may fail comes first; the certificates last, since reading them puts them in force.
+    // Everything that may fail comes first; the certificates last, since reading them puts them in force.
     let terms = Terms::read(Arc::clone(&config))?;
     let users = parts.auth.read_anew().map_err(|error| config.files.located(&error))?;
     let reloaded = parts.tls.served().reload_all();
@@ -72,7 +72,8 @@ fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
     Ok(waiting)
 }
 
-/// A new configuration with what is bound to the start as it was then; and which keys those are, where they changed.
+/// Reads the new configuration, with what is bound to the start as it was; returns it with the keys of those values that
+/// changed.
 fn read(file: &Path, old: &Config) -> Result<(Config, Vec<&'static str>), String> {
     let mut new = Config::load(file, &old.hostname).map_err(|problems| problems.to_string())?;
     let mut waiting = Vec::new();
@@ -95,7 +96,7 @@ fn read(file: &Path, old: &Config) -> Result<(Config, Vec<&'static str>), String
     Ok((new, waiting))
 }
 
-/// Has the new one be as the old; whether it was another.
+/// Resets `new` to `old`; returns whether they differed.
 fn bind<T: Clone + PartialEq>(old: &T, new: &mut T) -> bool {
     let changed = old != new;
     new.clone_from(old);

@@ -1,4 +1,4 @@
-//! How many clients may be connected: in all, and from one address (IPv6: from one /64); and how many may come from one
+//! Limits how many clients may be connected, in all and from one address (IPv6: from one /64), and how many may come from one
 //! address within a minute.
 
 use std::collections::HashMap;
@@ -13,22 +13,22 @@ use crate::account::Account;
 use crate::config::Session;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Of so many addresses the arrivals are counted in a minute; those of the others are not.
+/// How many addresses have their arrivals counted in a minute; those of others are not.
 const COUNTED: usize = 65_536;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Most {
-    /// At the same time, in all.
+    /// How many at the same time, in all.
     pub(super) open: usize,
-    /// At the same time, from one address.
+    /// How many at the same time, from one address.
     pub(super) open_per_address: usize,
-    /// New ones within a minute, from one address; 0: any number.
+    /// How many new ones within a minute, from one address; 0: any number.
     pub(super) new_per_address: usize,
 }
 
 impl Most {
-    /// As configured.
+    /// The limits as configured.
     pub(super) fn of(session: &Session) -> Self {
         Self {
             open: session.max_connections,
@@ -52,7 +52,7 @@ struct Inner {
     evicted: watch::Sender<bool>,
 }
 
-/// Who came within this minute.
+/// The arrivals within this minute.
 struct Arrivals {
     since: Instant,
     per_address: HashMap<Account, usize>,
@@ -65,7 +65,7 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// None is taken yet.
+    /// Creates slots of which none is taken.
     pub(super) fn new(most: Most, now: Instant) -> Self {
         let inner = Inner {
             most: Mutex::new(most),
@@ -77,7 +77,7 @@ impl Slots {
         Self { inner: Arc::new(inner) }
     }
 
-    /// A place for a connection from `address`; `None` over a limit.
+    /// Takes a place for a connection from `address`; `None` if that exceeds a limit.
     pub(super) fn take(&self, address: IpAddr, now: Instant) -> Option<Slot> {
         let origin = Account::host(address);
         if !self.may_come(&origin, now) {
@@ -95,7 +95,7 @@ impl Slots {
         Some(Slot { inner: Arc::clone(&self.inner), origin })
     }
 
-    /// So many from now on; who is there already may stay.
+    /// Applies new limits from now on; whoever is connected already may stay.
     pub(super) fn adopt(&self, most: Most) {
         *self.inner.most.lock().unwrap_or_else(PoisonError::into_inner) = most;
     }
@@ -104,7 +104,7 @@ impl Slots {
         *self.inner.most.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether another one may come from there within this minute. Who is turned away counts as well.
+    /// Whether another connection may come from there within this minute. Those turned away count as well.
     fn may_come(&self, origin: &Account, now: Instant) -> bool {
         let most = self.most().new_per_address;
         if most == 0 {
@@ -128,12 +128,12 @@ impl Slots {
         let _ = open.wait_for(|open| *open == 0).await;
     }
 
-    /// Has every connection cut, whatever it is in the midst of.
+    /// Has every connection cut, whatever it is doing.
     pub(super) fn evict(&self) {
         self.inner.evicted.send_replace(true);
     }
 
-    /// How many are connected.
+    /// Returns how many are connected.
     pub(super) fn open(&self) -> usize {
         *self.inner.open.borrow()
     }

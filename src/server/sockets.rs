@@ -1,7 +1,7 @@
-//! The listening sockets: bound as configured, or taken over from the service manager, before there are clients.
+//! The listening sockets: bound as configured, or taken over from the service manager.
 //!
-//! systemd passes sockets by `LISTEN_FDS` (sd_listen_fds(3)): one whose address is that of a `[[listen]]` stands in for it,
-//! so that clients of a restart wait instead of being refused, and no privilege is needed for ports below 1,024.
+//! systemd passes sockets by `LISTEN_FDS` (sd_listen_fds(3)): one with the address of a `[[listen]]` is used for it, so that
+//! clients wait during a restart instead of being refused, and ports below 1,024 need no privilege.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -13,13 +13,13 @@ use super::ServerError;
 use crate::config::Listen;
 use crate::maillog;
 
-/// Connections that the kernel keeps until we take them.
+/// How many connections the kernel queues until we accept them.
 const BACKLOG: i32 = 1_024;
 
-/// One for each `[[listen]]`, in its order.
+/// Opens one socket for each `[[listen]]`, in order.
 ///
 /// # Errors
-/// An address is in use, not ours, or needs a privilege that we lack; a socket was passed that no `[[listen]]` names.
+/// An address is in use, not ours, or needs a privilege that we lack; or a socket was passed that no `[[listen]]` names.
 pub(super) fn open(listeners: &[Listen]) -> Result<Vec<TcpListener>, ServerError> {
     let mut passed = passed()?;
     let mut sockets = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn open(listeners: &[Listen]) -> Result<Vec<TcpListener>, ServerError
     }
 }
 
-/// The sockets that the service manager passed.
+/// Returns the sockets that the service manager passed.
 fn passed() -> Result<Vec<(SocketAddr, TcpListener)>, ServerError> {
     let mut manager = ListenFd::from_env();
     let mut sockets = Vec::new();
@@ -57,14 +57,14 @@ fn passed() -> Result<Vec<(SocketAddr, TcpListener)>, ServerError> {
     Ok(sockets)
 }
 
-/// Whether a passed socket is at the configured address; `0.0.0.0` and `[::]` are the same here.
+/// Whether a passed socket has the configured address; `0.0.0.0` and `[::]` are the same here.
 fn is_same(passed: SocketAddr, configured: SocketAddr) -> bool {
     passed.port() == configured.port()
         && (passed.ip().to_canonical() == configured.ip().to_canonical()
             || passed.ip().is_unspecified() && configured.ip().is_unspecified())
 }
 
-/// Binds. `[::]` takes IPv4 too; on a machine without IPv6 it becomes `0.0.0.0`.
+/// Binds a socket. `[::]` also accepts IPv4; on a machine without IPv6 it becomes `0.0.0.0`.
 fn bound(address: SocketAddr) -> Result<TcpListener, ServerError> {
     let socket = match listening(address) {
         Err(error) if no_ipv6(&error) && address.ip().is_unspecified() && address.is_ipv6() => {

@@ -1,4 +1,4 @@
-//! What runs beside the sessions: each task watches one thing and says when it changes.
+//! Tasks that run beside the sessions: each watches one thing and reports when it changes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,27 +18,27 @@ use crate::rested::{PACE, Rested};
 use crate::roster::Ending;
 use crate::sender::SendersEvent;
 
-/// How often blocks are looked for of which the abuse desk may not have been told.
+/// How often news is looked for that the abuse desk may not have been told.
 const UNTOLD_TICK: Duration = Duration::from_secs(1);
-/// How often common causes are looked for that have ended in silence.
+/// How often to look for common causes that ended in silence.
 const CAUSE_TICK: Duration = Duration::from_secs(10);
-/// How often the quarantine's fill level is looked at.
+/// How often the quarantine's fill level is checked.
 const FILL_TICK: Duration = Duration::from_secs(10);
-/// How often it is looked whether a digest is due.
+/// How often to check whether a digest is due.
 const DIGEST_TICK: Duration = Duration::from_secs(1);
-/// How often blocks are looked for whose time is over.
+/// How often to look for blocks whose time is over.
 const LAPSE_TICK: Duration = Duration::from_secs(1);
 
-/// How long a certificate that does not fit its key is waited with, since one is written after the other.
+/// How long to wait if a certificate does not fit its key, since one is written after the other.
 const PAIR_PATIENCE: Duration = Duration::from_secs(3);
-/// How long the process must be up before it is told by mail: one that is started again and again fills no mailbox.
+/// How long the process must be up before an expiry is mailed, so that one that restarts again and again fills no mailbox.
 const EXPIRY_FIRST: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// So many of the users who cannot log in are named in the log.
+/// How many of the users who cannot log in are named in the log.
 const NAMED: usize = 10;
 
-/// Says who cannot log in, so that nobody has to find out by an empty mailbox.
+/// Logs who cannot log in, so that nobody has to find out from an empty mailbox.
 pub(super) fn shut_out(parts: &Parts) {
     let shut_out = parts.auth.shut_out();
     if !shut_out.is_empty() {
@@ -49,7 +49,7 @@ pub(super) fn shut_out(parts: &Parts) {
     }
 }
 
-/// Tells each minute what was left out of the log.
+/// Logs every minute what was left out of the log.
 pub(super) async fn log() {
     loop {
         tokio::time::sleep(maillog::MINUTE).await;
@@ -57,7 +57,7 @@ pub(super) async fn log() {
     }
 }
 
-/// Reads the users file again when it has changed, and ends the sessions of those whose line did.
+/// Reloads the users file when it changes, and ends the sessions of users whose line changed.
 pub(super) async fn users(parts: Parts) {
     parts.auth.watch(|event| users_changed(&parts, event)).await;
 }
@@ -77,7 +77,7 @@ pub(super) fn users_changed(parts: &Parts, event: UsersEvent) {
     }
 }
 
-/// Reads the senders file again when it has changed.
+/// Reloads the senders file when it changes.
 pub(super) async fn senders(parts: Parts) {
     let changed = |event: SendersEvent| match event {
         SendersEvent::Reloaded(accounts) => maillog::senders_reloaded(accounts),
@@ -86,15 +86,14 @@ pub(super) async fn senders(parts: Parts) {
     parts.senders.watch(changed).await;
 }
 
-/// How long after a notice that the ledger cannot be written the next one goes out at the earliest: a disk at its brink
-/// fails and recovers by the second.
+/// The shortest time between two notices that the ledger cannot be written: a nearly full disk fails and recovers every second.
 const BETWEEN_NOTICES: Duration = Duration::from_secs(60 * 60);
 
-/// Says when the ledger cannot be written, and when it can again.
+/// Reports when the ledger cannot be written, and when it can again.
 pub(super) async fn ledger(parts: Parts) {
     let mut trouble = parts.ledger.trouble();
     let mut next_notice = Instant::now();
-    // The desk is told once of each trouble: as it begins, or as soon after that as may be.
+    // The desk is told of each trouble once: when it begins, or as soon as possible after that.
     let (mut is_trouble, mut is_untold) = (false, false);
     loop {
         tokio::select! {
@@ -122,7 +121,7 @@ pub(super) async fn ledger(parts: Parts) {
     }
 }
 
-/// Says the first failure of a row, and the next one only after a success.
+/// Reports the first of consecutive failures, and the next only after a success.
 #[derive(Debug, Default)]
 struct Once {
     failing: bool,
@@ -139,7 +138,8 @@ impl Once {
     }
 }
 
-/// Says that the ledger had to be mended, in the log and to the abuse desk: again at the next start, if that was not told.
+/// Reports that the ledger had to be mended, in the log and to the abuse desk; again at the next start if the desk was not
+/// told.
 pub(super) async fn recovery(parts: Parts) {
     let Some(text) = parts.ledger.recovery() else { return };
     text.lines().for_each(maillog::ledger_mended);
@@ -163,7 +163,7 @@ async fn lift(parts: &Parts, settled: &mut Settled) {
     let now = clock::now();
     let Some(then) = settled.look(Instant::now(), now, age) else { return };
     for account in parts.ledger.lapsed(age, then) {
-        // CONTRACT: parked mail stays, that of a probation before the block too: nobody has looked at it.
+        // CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked at it.
         if let Err(error) = parts.spool.keep(&account, None).await {
             maillog::lapse_postponed(&account, &error.to_string());
             continue;
@@ -187,7 +187,7 @@ async fn lift(parts: &Parts, settled: &mut Settled) {
     }
 }
 
-/// The same for as long as the service runs.
+/// Lifts them for as long as the service runs.
 pub(super) async fn lapses(parts: Parts) {
     let mut settled = Settled::default();
     loop {
@@ -196,9 +196,9 @@ pub(super) async fn lapses(parts: Parts) {
     }
 }
 
-/// Tells the abuse desk, and the program if there is one, of each block and of each probation that began: once it is on the
-/// disk, and that it was told after the mail is, so that a crash in between has it told twice, never not at all. The
-/// program also of each unblock.
+/// Tells the abuse desk, and the program if there is one, of each block and probation once it is on the disk; the program also
+/// of each unblock. That it was told is noted after the mail is durable, so that a crash in between has it told twice, never
+/// lost.
 pub(super) async fn blocks(parts: Parts) {
     let mut failures = Once::default();
     loop {
@@ -243,7 +243,7 @@ async fn tell(parts: &Parts, news: &News) -> Result<(), String> {
     Ok(())
 }
 
-/// Says which domains refuse everybody, and when they no longer do.
+/// Logs which domains refuse everybody, and when they no longer do.
 pub(super) async fn causes(parts: Parts) {
     loop {
         for change in parts.ledger.cause_changes(clock::now()) {
@@ -256,7 +256,7 @@ pub(super) async fn causes(parts: Parts) {
     }
 }
 
-/// Sends digests of what waits in the quarantine; each is noted once it is on the disk.
+/// Sends digests of what waits in the quarantine; each is noted as sent once it is on the disk.
 pub(super) async fn digests(parts: Parts) {
     let mut failures = Once::default();
     loop {
@@ -279,7 +279,7 @@ pub(super) async fn digests(parts: Parts) {
     }
 }
 
-/// Says when the quarantine is nearly full.
+/// Reports when the quarantine is nearly full.
 pub(super) async fn quarantine(parts: Parts) {
     loop {
         if parts.spool.became_nearly_full() {
@@ -295,7 +295,7 @@ pub(super) async fn quarantine(parts: Parts) {
     }
 }
 
-/// Reads one of the certificates anew when its files have changed and rested.
+/// Reloads one of the certificates when its files have changed and rested.
 pub(super) async fn certificate(parts: Parts, index: usize) {
     let Some(pair) = parts.tls.served().pairs().get(index).cloned() else { return };
     let mut certificate = Rested::new(&pair.certificate, PACE);
@@ -307,7 +307,7 @@ pub(super) async fn certificate(parts: Parts, index: usize) {
         }
         let mut reloaded = reload(&parts, index).await;
         if reloaded.is_err() {
-            // The other file may be on its way.
+            // The other file may still be on its way.
             tokio::time::sleep(PAIR_PATIENCE).await;
             reloaded = reload(&parts, index).await;
         }
@@ -332,7 +332,7 @@ async fn certificate_refused(parts: &Parts, why: &str) {
     parts.desk.certificate_refused(why).await;
 }
 
-/// Says once a day which certificates will end soon, in the log and by mail.
+/// Reports once a day which certificates expire soon, in the log and by mail.
 pub(super) async fn expiry(parts: Parts) {
     loop {
         let now = clock::now();
