@@ -45,7 +45,7 @@ impl Transaction {
         // The connection stays out of `self` meanwhile: dropping the future closes it.
         let mut connection = self.connection_in_data()?;
         queue(&mut connection, octets, "")?;
-        match connection.any_reply(limit).await? {
+        match connection.reply_to_content(limit).await? {
             reply if reply.is_completion() => {
                 self.connection = Some(connection);
                 Ok(())
@@ -64,7 +64,7 @@ impl Transaction {
         let mut connection = self.connection_in_data()?;
         self.stage = Stage::Over;
         queue(&mut connection, octets, " LAST")?;
-        match connection.any_reply(patience).await {
+        match connection.reply_to_content(patience).await {
             Ok(reply) if reply.is_intermediate() => Err(ambiguous(no_answer(&reply))),
             Ok(reply) => Ok(self.ended(connection, reply)),
             Err(loss) => Err(ambiguous(loss)),

@@ -58,6 +58,11 @@ pub(super) enum Loss {
     OutOfStep,
 }
 
+/// A reply that says all is well with content of which the upstream cannot have seen the end.
+pub(super) fn premature(reply: &Reply) -> Loss {
+    Loss::Garbled(format!("a positive reply in mid-data: {reply}"))
+}
+
 impl From<Loss> for Fault {
     fn from(loss: Loss) -> Self {
         match loss {
@@ -169,6 +174,20 @@ impl Connection {
     /// Sends what is queued and waits for the next reply, `limit` at most for each.
     pub(super) async fn any_reply(&mut self, limit: Duration) -> Result<Reply, Loss> {
         let sent = self.send_queued(limit).await;
+        self.reply_behind(sent, limit).await
+    }
+
+    /// The same for content: a positive reply to what did not go out whole is a loss.
+    pub(super) async fn reply_to_content(&mut self, limit: Duration) -> Result<Reply, Loss> {
+        let sent = self.send_queued(limit).await;
+        let is_whole = sent.is_ok();
+        match self.reply_behind(sent, limit).await {
+            Ok(reply) if !is_whole && reply.code < 400 => Err(premature(&reply)),
+            outcome => outcome,
+        }
+    }
+
+    async fn reply_behind(&mut self, sent: Result<(), Loss>, limit: Duration) -> Result<Reply, Loss> {
         if let Err(Loss::Silent(limit)) = sent {
             return Err(Loss::Silent(limit));
         }

@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::Stopped;
-use super::connection::{Connection, Loss};
+use super::connection::{Connection, Loss, premature};
 use crate::smtp::Reply;
 
 /// The most octets that are gathered before they are written.
@@ -153,10 +153,6 @@ impl Connection {
             Err(_) => Interruption::Lost(loss),
         }
     }
-}
-
-fn premature(reply: &Reply) -> Loss {
-    Loss::Garbled(format!("a positive reply in mid-data: {reply}"))
 }
 
 enum Progress {

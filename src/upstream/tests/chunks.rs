@@ -88,6 +88,30 @@ async fn refusals_and_losses() {
     }
 }
 
+/// The upstream says that all is well, and hangs up before it has read the chunk.
+#[tokio::test]
+async fn a_chunk_that_did_not_go_out_whole_was_not_taken() {
+    let chunk = vec![b'x'; 20_000_000];
+    for (last, expected) in [(false, "Protocol"), (true, "Ambiguous")] {
+        let marker = if last { " LAST" } else { "" };
+        let script =
+            format!("{}< BDAT {}{marker}\n> 250 2.0.0 queued\nclose", binary_recipient(), chunk.len());
+        let scripted = Scripted::start(&[&script]).await;
+        let upstream = upstream(scripted.address);
+        let mut transaction = ready_for_chunks(&upstream).await;
+        transaction.begin_chunks().await.unwrap();
+        let outcome = match last {
+            false => transaction.write_chunk(&chunk).await,
+            true => transaction.finish_chunks(&chunk).await.map(|_| ()).map_err(Stopped::from),
+        };
+        let Err(Stopped::Fault(fault)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(told(&Answer::None(fault)), expected);
+        drop(transaction);
+        upstream.close();
+        scripted.finish(1).await;
+    }
+}
+
 #[tokio::test]
 async fn not_where_the_upstream_lacks_it() {
     let scripted = Scripted::start(&[READY]).await;
