@@ -126,6 +126,11 @@ impl Desk {
         tokio::join!(mail, self.outbox.run_events(&self.messenger, |event| maillog::outbox(&event)));
     }
 
+    /// Lets what is on its way arrive; from then on nothing is sent.
+    pub async fn finish(&self) {
+        self.outbox.finish().await;
+    }
+
     /// Returns what an operator should know about mail of ours that cannot be delivered.
     pub fn warnings(&self) -> Vec<String> {
         let stuck = self.outbox.stuck();

@@ -46,7 +46,7 @@ use crate::release::Releaser;
 use crate::roster::Roster;
 use crate::sender::Senders;
 use crate::submission::Buffers;
-use crate::upstream::{Contact, Upstream};
+use crate::upstream::{Contact, Fault, Upstream};
 
 /// How long the start waits to learn what the upstream offers, before clients are let in.
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
@@ -320,6 +320,7 @@ impl Server {
         commanded.shutdown().await;
         // Nor may a command that came as the last of them ended.
         let _ = timeout(Duration::ZERO, commands.finish()).await;
+        let _ = timeout(GOODBYE, parts.desk.finish()).await;
         beside.shutdown().await;
         workshop.close().await;
         maillog::stopped(left);
@@ -379,6 +380,8 @@ impl Contacts {
                         maillog::no_xclient(&address);
                     }
                 }
+                // Our own want says nothing of it.
+                Err(Fault::Busy(_) | Fault::Starved(_)) => {}
                 Err(fault) => {
                     if !self.silent.insert(address.clone()) {
                         continue;

@@ -1,5 +1,6 @@
 //! Tasks that run beside the sessions: each watches one thing and reports when it changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -158,42 +159,48 @@ pub(super) async fn recovery(parts: Parts) {
 }
 
 /// Lifts automatic blocks when their time is over.
-async fn lift(parts: &Parts, settled: &mut Settled) {
-    let Some(age) = parts.in_force.load().unblock_after else { return };
-    let now = clock::now();
-    let Some(then) = settled.look(Instant::now(), now, age) else { return };
-    for account in parts.ledger.lapsed(age, then) {
-        // CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked at it.
-        if let Err(error) = parts.spool.keep(&account, None).await {
-            maillog::lapse_postponed(&account, &error.to_string());
-            continue;
+pub(super) async fn lapses(parts: Parts) {
+    let mut settled = Settled::default();
+    // Accounts whose block could not be lifted, as the log says.
+    let mut postponed: BTreeMap<Account, Once> = BTreeMap::new();
+    loop {
+        let lapsed = lapsed(&parts, &mut settled);
+        postponed.retain(|account, _| lapsed.contains(account));
+        for account in lapsed {
+            let lifted = lift(&parts, &account).await;
+            let failures = postponed.entry(account.clone()).or_default();
+            failures.note(&lifted, |why| maillog::lapse_postponed(&account, why));
         }
-        let block = parts.ledger.watch(&account, now).await.block();
-        if let Some(block) = block
-            && let Err(error) = parts.spool.mark_unblocked(&account, block.at, now).await
-        {
-            maillog::lapse_postponed(&account, &error.to_string());
-            continue;
-        }
-        let Some(block) = parts.ledger.lapse(&account, age, now).await else { continue };
-        let parked = parts.spool.usage(Some(&account)).messages;
-        maillog::lapsed(&account, block.at, parked);
-        maillog::audit(&AuditLine::of_gatepost(
-            "unblock",
-            account.as_str(),
-            "done: by [limit] unblock_after",
-            now,
-        ));
+        tokio::time::sleep(LAPSE_TICK).await;
     }
 }
 
-/// Lifts them for as long as the service runs.
-pub(super) async fn lapses(parts: Parts) {
-    let mut settled = Settled::default();
-    loop {
-        lift(&parts, &mut settled).await;
-        tokio::time::sleep(LAPSE_TICK).await;
+/// The accounts whose automatic block has lasted for `unblock_after`.
+fn lapsed(parts: &Parts, settled: &mut Settled) -> Vec<Account> {
+    let Some(age) = parts.in_force.load().unblock_after else { return Vec::new() };
+    let then = settled.look(Instant::now(), clock::now(), age);
+    then.map_or_else(Vec::new, |then| parts.ledger.lapsed(age, then))
+}
+
+/// Lifts a block that has lapsed. CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked at
+/// it.
+async fn lift(parts: &Parts, account: &Account) -> Result<(), String> {
+    let Some(age) = parts.in_force.load().unblock_after else { return Ok(()) };
+    let now = clock::now();
+    parts.spool.keep(account, None).await.map_err(|error| error.to_string())?;
+    if let Some(block) = parts.ledger.watch(account, now).await.block() {
+        let marked = parts.spool.mark_unblocked(account, block.at, now).await;
+        marked.map_err(|error| error.to_string())?;
     }
+    let Some(block) = parts.ledger.lapse(account, age, now).await else { return Ok(()) };
+    maillog::lapsed(account, block.at, parts.spool.usage(Some(account)).messages);
+    maillog::audit(&AuditLine::of_gatepost(
+        "unblock",
+        account.as_str(),
+        "done: by [limit] unblock_after",
+        now,
+    ));
+    Ok(())
 }
 
 /// Tells the abuse desk, and the program if there is one, of each block and probation once it is on the disk; the program also

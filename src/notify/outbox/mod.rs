@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 
 pub use route::Route;
@@ -171,6 +171,8 @@ struct Shared {
     state: Mutex<State>,
     wake_mail: Notify,
     wake_events: Notify,
+    /// One permit for each lane, held while a mail of it is on its way.
+    sending: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -185,6 +187,8 @@ struct State {
     broken: Vec<Stuck>,
 }
 
+/// How many lanes there are, see [`Lane`].
+const LANES: u32 = 2;
 /// The most entries that wait for the disk; further ones displace the oldest.
 const MAX_KEPT: usize = 1_000;
 /// How often an unreachable upstream is tried again.
@@ -216,7 +220,10 @@ impl Outbox {
             }
         }
         let (wake_mail, wake_events) = (Notify::new(), Notify::new());
-        Ok(Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), wake_mail, wake_events }) })
+        let sending = Semaphore::new(LANES as usize);
+        Ok(Self {
+            shared: Arc::new(Shared { folder, state: Mutex::new(state), wake_mail, wake_events, sending }),
+        })
     }
 
     /// Stores a mail, one id per recipient. It is on disk when this returns, and sent at once.
@@ -289,6 +296,14 @@ impl Outbox {
         self.drive(&Bearer::Events(messenger), &self.shared.wake_events, report).await
     }
 
+    /// Waits until no mail is on its way; from then on none is sent. A mail that was cut off between the receiver's reply and the
+    /// removal of its file would be sent again by the next process.
+    pub async fn finish(&self) {
+        if let Ok(permits) = self.shared.sending.acquire_many(LANES).await {
+            permits.forget();
+        }
+    }
+
     async fn drive(&self, bearer: &Bearer<'_>, wake: &Notify, mut report: impl FnMut(Event)) -> Infallible {
         loop {
             // Only one lane writes what the disk did not take. What is on disk is sent all the same, which makes room.
@@ -334,6 +349,7 @@ impl Outbox {
         mut meta: Meta,
         report: &mut impl FnMut(Event),
     ) -> Way {
+        let Ok(_sending) = self.shared.sending.acquire().await else { return Way::Closed };
         let path = self.path(id);
         let message = match spawn_blocking(move || file::read(&path)).await {
             Ok(Ok((_, _, message))) => message,

@@ -665,3 +665,45 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
     }
     task.abort();
 }
+
+/// An orderly stop lets what is on its way arrive: it is not sent again by the next process.
+#[tokio::test]
+async fn what_is_on_its_way_arrives_before_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+    let (_events, task) = run(&outbox, route(port));
+    let (near, far) = tokio::io::duplex(1_024);
+    let (seen, mut sight) = mpsc::unbounded_channel();
+    tokio::spawn(serve(far, Script::new(), seen));
+    let (mut near_read, mut near_write) = tokio::io::split(near);
+    let (mut read, mut write) = soon(listener.accept()).await.unwrap().0.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut read, &mut near_write).await });
+    let (ended, end) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        // What the upstream says goes through, but for its reply to the end of data: that waits.
+        let mut replies = BufReader::new(&mut near_read).lines();
+        let mut end = Some(end);
+        while let Ok(Some(line)) = replies.next_line().await {
+            if line.contains("queued")
+                && let Some(end) = end.take()
+            {
+                end.await.unwrap();
+            }
+            write.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+        }
+    });
+    soon(sight.recv()).await.unwrap();
+    let mut finishing = std::pin::pin!(outbox.finish());
+    assert!(timeout(Duration::from_millis(100), &mut finishing).await.is_err(), "it is on its way");
+    ended.send(()).unwrap();
+    soon(finishing).await;
+    assert_eq!(files(folder.path()), 0, "it has arrived, and nobody sends it again");
+    // Nothing goes out any more.
+    outbox.put(mail(&["b@example.org"]), clock::now()).await.unwrap();
+    assert!(timeout(Duration::from_millis(100), listener.accept()).await.is_err());
+    assert_eq!(files(folder.path()), 1);
+    task.abort();
+}
