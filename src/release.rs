@@ -488,7 +488,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         .collect();
     upstream.ask(Question::Mail(mail));
     let opened = reply_to(upstream.answer().await);
-    if opened.code / 100 != 2 {
+    if !opened.is_completion() {
         answer_all(envelope, &opened, now);
         return Vec::new();
     }
@@ -502,7 +502,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
     for index in open {
         let reply = reply_to(upstream.answer().await);
         let Some(recipient) = envelope.recipients.get_mut(index) else { continue };
-        if reply.code / 100 == 2 {
+        if reply.is_completion() {
             taken.push(index);
         } else {
             recipient.state = answered(&reply, now);
@@ -545,7 +545,7 @@ fn no_answer(fault: &Fault) -> Reply {
 
 fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
     let reply = reply.clone();
-    if reply.code / 100 == 2 {
+    if reply.is_completion() {
         RecipientState::Delivered { reply, at }
     } else if reply.is_permanent() {
         RecipientState::Refused { reply, at }

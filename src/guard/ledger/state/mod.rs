@@ -22,6 +22,7 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::detector::{Detector, Evidence};
 use crate::guard::window::{Added, Key, Window};
+use crate::units::show_duration;
 
 /// How many counted attempts are remembered, with their domains, per account.
 const RECENT: usize = 64;
@@ -154,7 +155,7 @@ impl State {
         }
         let today = Some(day_of(now));
         let verdict = if count >= rule.limit && terms.blocks() {
-            let reason = format!("{count} invalid recipients within {}", spoken(rule.period));
+            let reason = format!("{count} invalid recipients within {}", show_duration(rule.period));
             self.block_by_itself(BlockedBy::Limit, reason, now);
             Verdict::Crossed(Box::new(self.record(now, &terms)))
         } else if count >= rule.limit && self.would_block_day < today {
@@ -176,7 +177,7 @@ impl State {
             (Leniency::None, OnAlarm::Block) => {
                 let reason = format!(
                     "the share of invalid recipients is that of a stolen account ({count} of them within {})",
-                    spoken(terms.rule.period)
+                    show_duration(terms.rule.period)
                 );
                 self.block_by_itself(BlockedBy::Detection, reason, now);
                 return Verdict::Crossed(record(self));
@@ -564,16 +565,5 @@ fn push<T>(list: &mut VecDeque<T>, item: T, most: usize) {
     list.push_back(item);
     while list.len() > most {
         list.pop_front();
-    }
-}
-
-/// A duration as the configuration writes it.
-fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
-    let unit = units.iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
-    match unit {
-        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
-        None => format!("{}ms", duration.as_millis()),
     }
 }
