@@ -198,8 +198,8 @@ mod tests {
         Key::of_domain(name)
     }
 
-    /// The domain's answers, one each `step` milliseconds, in turns to so many accounts: `+` accepts, `-` refuses. Shown as
-    /// `.` counts, `B` begins, `L` lasts, `a` accepts, `E` ends.
+    /// Runs the domain's answers, one every `step` milliseconds, to `accounts` accounts in turn: `+` accepts, `-` refuses.
+    /// Shown as `.` counts, `B` begins, `L` lasts, `a` accepts, `E` ends.
     fn run(causes: &mut Causes, from: u64, step: u64, accounts: u64, answers: &str) -> String {
         let answer = |(n, answer): (u64, char)| {
             let now = at(from + n * step);
@@ -243,7 +243,7 @@ mod tests {
     fn it_lasts_as_long_as_it_refuses_now_and_then() {
         let mut causes = Causes::default();
         run(&mut causes, 0, SECOND, 3, &"-".repeat(20));
-        // Once in nine minutes, one account: it goes on.
+        // Once in nine minutes, to one account: the cause lasts.
         assert_eq!(run(&mut causes, 9 * MINUTE, 9 * MINUTE, 1, "----"), "LLLL");
         let last = 4 * 9 * MINUTE;
         let lasting: Vec<&Cause> = causes.lasting(at(last + MINUTE)).collect();

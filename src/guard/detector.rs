@@ -339,7 +339,7 @@ mod tests {
             feed(&mut detector, "living 1@b.example", at(6_000 * MINUTE + n));
         }
         near(detector.s(), after_one);
-        // So many others later it is forgotten.
+        // After that many others it is forgotten.
         for n in 0..REMEMBERED {
             feed(&mut detector, &format!("living other-{n}@b.example"), at(6_000 * MINUTE));
         }
@@ -463,7 +463,7 @@ mod tests {
             }
         }
 
-        /// With invalid recipients alone a restart changes nothing, whenever it comes.
+        /// With invalid recipients only, a restart changes nothing, whenever it comes.
         #[test]
         fn a_restart_is_none(recipients in recipients(), restarts in prop::collection::vec(any::<bool>(), 900)) {
             let (mut steady, mut restarted) = (Detector::default(), Detector::default());

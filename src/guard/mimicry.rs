@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::smtp::{Enhanced, Reply};
 
-/// Where a reply stands in a transaction.
+/// What a reply answers in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// To MAIL.

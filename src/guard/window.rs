@@ -253,7 +253,7 @@ mod tests {
                 vec![Counted(1), Repeated, Counted(1), Repeated],
             ),
             (attempts, vec![(100, "a"), (150, "a"), (200, "a")], vec![Counted(1), Counted(2), Counted(2)]),
-            // It saturates at the limit; the oldest goes, and counts anew when it comes again.
+            // It saturates at the limit; the oldest attempt is dropped, and counts again when repeated.
             (
                 distinct,
                 vec![(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "a")],

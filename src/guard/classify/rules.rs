@@ -123,7 +123,7 @@ mod tests {
                 "550-5.2.1 account\r\n550 5.2.1 so is disabled",
                 NoSuchRecipient,
             ),
-            // The innermost reply alone, whatever stands in front of it.
+            // Only the innermost reply, whatever precedes it.
             (
                 gone(None, "5.2.1", ""),
                 "450 4.1.1 <a@b.example>: unverified address: host c said: 550 5.2.1 d",
@@ -135,7 +135,7 @@ mod tests {
                 OtherRefusal,
             ),
             (gone(None, "", "greylist"), "450 4.1.1 greylist host said: 550 5.2.2 full", OtherRefusal),
-            // Who says 450 means it; a reply without a reason as well.
+            // A rule with 450 means it; it also covers a reply without a reason.
             (gone(Some(450), "", ""), "450 4.2.0 later", NoSuchRecipient),
             (
                 gone(None, "4.1.1", "verification in progress"),

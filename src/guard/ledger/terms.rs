@@ -172,7 +172,7 @@ pub enum CauseChange {
 }
 
 impl News {
-    /// Whom it is about.
+    /// Returns the account it is about.
     pub fn account(&self) -> &Account {
         match self {
             Self::Unblocked { account, .. } => account,
@@ -210,7 +210,7 @@ pub enum News {
         /// When.
         at: Timestamp,
     },
-    /// The account was blocked, maybe by hand; the record has the block.
+    /// The account was blocked, possibly by hand; the record has the block.
     Blocked(Record),
     /// A probation began, and no block has overtaken it; the record has the probation, which may be over by now.
     Probation(Record),

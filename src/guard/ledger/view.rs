@@ -36,7 +36,7 @@ impl Watch {
         &self.entry
     }
 
-    /// Whose.
+    /// Returns whose view this is.
     pub fn account(&self) -> &Account {
         &self.entry.account
     }

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::guard::window::Key;
 
-    /// Unblocked while the disk could not be read: what it has is forgotten then, and what came since is not.
+    /// An unblock while the disk cannot be read forgets what the disk has, not what came since.
     #[test]
     fn an_unblock_forgets_what_could_not_be_read() {
         let at = Timestamp::from_millis;

@@ -89,7 +89,7 @@ pub(super) enum Durability {
 }
 
 impl State {
-    /// The state of an account of which nothing is known yet.
+    /// Creates the state of an account of which nothing is known yet.
     pub(super) fn new(account: Account) -> Self {
         Self {
             account,

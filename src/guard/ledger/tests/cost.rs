@@ -1,4 +1,4 @@
-//! What the ledger costs: for a recipient that exists, and at a start with a million accounts.
+//! The cost of the ledger: for a recipient that exists, and at a start with a million accounts.
 
 use std::process::Command;
 use std::time::Instant;
@@ -10,11 +10,11 @@ use crate::guard::window::{Key, Mark};
 use crate::smtp::Reply;
 
 const ACCOUNTS: u64 = 1_000_000;
-/// Tells the test's own child processes where the ledger is: to make one, and to open it.
+/// The environment variable that tells the test's child processes where to create, or open, the ledger.
 const TO_FILL: &str = "GATEPOST_TEST_MANY_TO_FILL";
 const TO_OPEN: &str = "GATEPOST_TEST_MANY_TO_OPEN";
 
-/// Tells the child process of [`a_recipient_that_exists_needs_no_disk`] where its ledger is.
+/// The environment variable that tells the child process of [`a_recipient_that_exists_needs_no_disk`] where its ledger is.
 const CHILD: &str = "GATEPOST_TEST_LEDGER";
 
 #[test]
@@ -32,7 +32,7 @@ fn a_recipient_that_exists_needs_no_disk() {
     println!("{}", told.unwrap());
 }
 
-/// Octets that this process has handed to the system to write (Linux).
+/// How many octets this process has written so far (Linux).
 fn written() -> u64 {
     let found = std::fs::read_to_string("/proc/self/io").unwrap();
     found.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
@@ -57,21 +57,21 @@ async fn child_that_asks_for_the_living() {
         watch.accepted(address, Some(Key::of_domain("living.example")), at(1));
         drop(leave);
     };
-    // The first one teaches how the upstream says 250, and opens the day.
+    // The first one teaches the upstream's 250, and begins the day.
     ask("first@living.example");
     let (before, begun) = (written(), Instant::now());
     addresses.iter().for_each(|address| ask(address));
     let each = begun.elapsed() / RECIPIENTS;
     drop(watch);
     soon(ledger.close()).await;
-    // What is known of the account and of the day is written once in a while, and at the end.
+    // The account's and the day's data are written once in a while, and at the end.
     let octets = written() - before;
     println!("{each:?} for each of {RECIPIENTS} recipients, and {octets} octets written");
     assert!(octets < u64::from(RECIPIENTS), "{octets} octets written");
     assert!(cfg!(debug_assertions) || each < Duration::from_micros(2), "{each:?} for each recipient");
 }
 
-/// Octets of this process that are in memory (Linux).
+/// The resident memory of this process, in octets (Linux).
 fn resident() -> u64 {
     let found = std::fs::read_to_string("/proc/self/statm").unwrap();
     found.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
@@ -109,7 +109,7 @@ async fn measure(dir: &Path) {
     assert_eq!(record.invalid_recipients, 1);
 }
 
-/// The last step of each is done in a process of its own, so that nothing of what was in memory before is counted.
+/// The last step of each runs in a process of its own, so that memory used before is not counted.
 #[tokio::test]
 #[ignore = "writes 1,000,000 accounts, and measures"]
 async fn a_million_accounts_open_within_two_seconds() {

@@ -24,7 +24,7 @@ async fn the_nth_crosses_and_no_other() {
     }
     assert_eq!(verdicts, ["1", "repeated", "2", "2", "repeated", "crossed 3", "blocked"]);
 
-    // The block found it so, and a day later it is still seen so.
+    // A day later the record still shows the window at the time of the block.
     let record = watch.record(at(30 * HOUR));
     assert_eq!(record.invalid_recipients, 3);
     assert_eq!((record.first, record.last), (Some(at(HOUR - 1)), Some(at(HOUR + 2))));
@@ -153,7 +153,7 @@ async fn leave_is_extended_and_given_back() {
     assert_eq!(free(), Some(1));
     leave.release_some(1);
     assert_eq!(free(), Some(2));
-    // Who waits meanwhile is woken by it.
+    // A waiter is woken by it.
     assert_eq!(watch.try_extend(&mut leave, 9, at(0)), Some(2));
     let (mut other, back) = (watch.no_leave(), async { leave.release() });
     let (woken, ()) = soon(async { tokio::join!(watch.reserve(&mut other, 9, at(0)), back) }).await;
@@ -165,7 +165,7 @@ async fn leave_is_extended_and_given_back() {
     assert_eq!(watch.try_extend(&mut leave, 1, at(1)), None);
 }
 
-/// Whoever gives the wait up has what was granted, and no more.
+/// A dropped wait takes no leave with it.
 #[tokio::test]
 async fn a_wait_that_is_given_up_takes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -182,7 +182,7 @@ async fn a_wait_that_is_given_up_takes_nothing() {
     assert_eq!(watch.try_extend(&mut second, 9, at(0)), Some(1));
 }
 
-/// What is given back at once is for as many as find room in it, and for none beyond.
+/// Leave given back in one step goes to as many waiters as it suffices for, and no more.
 #[tokio::test]
 async fn one_who_is_woken_wakes_the_next() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The sequential test in the ledger: alarms, probation, and what of them the disk keeps.
+//! The sequential test in the ledger: alarms, probation, and what survives on the disk.
 
 use super::*;
 use crate::guard::window::Key;
@@ -49,7 +49,7 @@ async fn living(watch: &Watch, n: u32, now: Timestamp) {
     }
 }
 
-/// Ten living recipients take off what two dead ones brought; ten names of one mailbox do not.
+/// Ten living recipients outweigh two dead ones; ten names of one mailbox do not.
 #[tokio::test]
 async fn subaddresses_are_one_recipient() {
     for (living, alarms) in
@@ -172,7 +172,7 @@ async fn what_is_different_for_an_account() {
     assert_eq!(watch.record(at(MINUTE)).invalid_recipients, 0);
     count(&watch, "8@x", at(1)).await;
     assert_eq!(word(&count(&watch, "9@x", at(1)).await), "crossed 9");
-    // Another policy: what was looked up for the old one no longer holds.
+    // After a policy change, terms from the old policy no longer hold.
     let anna = ledger.watch(&account("anna"), at(0)).await;
     assert_eq!(anna.terms().rule.limit, 1000);
     seven(&anna, 0, at(0)).await;
@@ -196,7 +196,7 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     let untold = untold_probations(&ledger, at(1)).await;
     assert_eq!(untold.len(), 3);
     told_probation(&ledger, &untold[0]);
-    // Of one that is blocked nobody need be told that it was on probation.
+    // The probation of a blocked account need not be told.
     soon(ledger.block(&carl, None, at(2))).await.unwrap();
     let accounts =
         |records: Vec<Record>| -> Vec<Account> { records.into_iter().map(|record| record.account).collect() };
@@ -216,7 +216,7 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     assert_eq!(ledger.watch(&carl, at(MINUTE)).await.probation(at(MINUTE)), None);
     let dora = ledger.watch(&account("dora"), at(MINUTE)).await;
     assert_eq!(word(&count(&dora, "a@6.example", at(MINUTE)).await), "alarmed 7");
-    // What is over and told leaves the disk.
+    // A probation that is over and told leaves the disk.
     told_probation(&ledger, &soon(ledger.record(&ben, at(MINUTE))).await.unwrap());
     ledger.shared().tell_time(at(2 * HOUR));
     ledger.shared().end_probations();
@@ -226,13 +226,14 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     assert_eq!(accounts(untold_probations(&ledger, at(3 * HOUR)).await), [account("dora")]);
     let kept = ledger.shared().accounts.page(None, 9);
     assert!(kept.iter().all(|entry| entry.account != ben), "its probation is over, and told");
-    // Where probation no longer exists there is none.
+    // Under a policy without probation there is none.
     soon(ledger.close()).await;
     let ledger = open(dir.path(), watchful(OnAlarm::Notify));
     assert!(untold_probations(&ledger, at(3 * HOUR)).await.is_empty());
 }
 
-/// Valid recipients count in memory; what they did is on the disk with the next invalid one, or when the account leaves memory.
+/// Valid recipients count in memory; their effect reaches the disk with the next invalid one, or when the account leaves
+/// memory.
 #[tokio::test]
 async fn who_connects_anew_for_each_message_is_not_the_worse_for_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -265,7 +266,7 @@ async fn who_connects_anew_for_each_message_is_not_the_worse_for_it() {
     assert!(verdicts.pop().unwrap().starts_with("alarmed"));
     assert!(verdicts.iter().all(|verdict| !verdict.contains("alarmed")), "{verdicts:?}");
 
-    // The same where the account leaves memory, while we go on. What kept it there is an hour old by then.
+    // The same if the account leaves memory while the process goes on. What kept it there is an hour old by then.
     living(&watch, 100, at(300)).await;
     for n in 300..306 {
         count(&watch, &format!("a@{n}.example"), at(300)).await;
@@ -336,7 +337,7 @@ async fn a_domain_that_refuses_everybody_counts_against_nobody() {
     drop(watches);
     soon(ledger.close()).await;
 
-    // The disk has it so.
+    // The same on the disk.
     let ledger = open(dir.path(), watchful(OnAlarm::Probation));
     for (name, expected) in names.into_iter().zip([1, 2, 3]) {
         let record = soon(ledger.record(&account(name), at(50))).await.unwrap();
@@ -350,7 +351,7 @@ async fn a_domain_that_refuses_everybody_counts_against_nobody() {
     assert_eq!(seven(&carl, 0, at(50)).await[..4], ["4", "5", "6", "alarmed 7"], "three are on the test");
 }
 
-/// Three stolen accounts at one big provider, which has some of those whom they ask for.
+/// Three stolen accounts at one big provider, where some of the recipients exist.
 #[tokio::test]
 async fn a_wave_at_one_provider_is_caught() {
     let dir = tempfile::tempdir().unwrap();
@@ -374,7 +375,7 @@ async fn a_wave_at_one_provider_is_caught() {
     assert_eq!(verdicts.iter().filter(|verdict| verdict.starts_with("crossed ")).count(), 3);
 }
 
-/// Refusals for other reasons count against nobody, and make a common cause with those that would.
+/// Refusals for other reasons count against nobody, but add to a common cause.
 #[tokio::test]
 async fn a_provider_that_has_had_enough_of_us() {
     let dir = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ async fn a_restart_forgets_nothing() {
     assert_eq!(ledger.tally(false, false, at(0)), Some(Blindness::Everybody), "the thousandth");
 }
 
-/// Nobody waits for these, and nobody has to close the ledger for them to be written.
+/// Values that nobody waits for are written without the ledger being closed.
 #[tokio::test]
 async fn precedents_and_the_day_are_on_the_disk_soon() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ async fn a_newer_database_is_refused() {
     }
 }
 
-/// sled#1533: a kill during an open leaves a half-written snapshot, which the next open took for the newest.
+/// sled#1533: a kill during an open leaves a half-written snapshot, which the next open takes for the newest.
 #[tokio::test]
 async fn a_half_written_snapshot_is_cleared_away() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,7 +137,7 @@ const ROUNDS_MORE: usize = 60;
 const ENOUGH: u32 = 100;
 const TASKS: usize = 8;
 
-/// Killed at random moments, of opening too: nothing is missing whose count or block had returned.
+/// Killed at random moments, during opening too: no count or block that had returned is missing.
 #[test]
 fn a_kill_loses_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
     assert!(all > ENOUGH, "{all} acknowledged in all");
 }
 
-/// What the child said before its end.
+/// What the child printed before its end.
 fn run_and_kill(dir: &Path, round: usize, after: Duration) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["guard::ledger::tests::durability::child_that_counts", "--exact", "--ignored", "--nocapture"])

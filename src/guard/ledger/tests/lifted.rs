@@ -1,4 +1,4 @@
-//! Blocks whose time is over, and that it is known of each that was lifted.
+//! Blocks that lapse, and liftings that are still to be told.
 
 use super::entry::Entry;
 use super::*;
@@ -51,7 +51,7 @@ async fn automatic_blocks_lapse_and_all_begins_from_zero() {
     assert_eq!(ledger.record(&anna, later).await.unwrap().invalid_recipients, 1);
 }
 
-/// Whoever blocks what is blocked already has looked at it, and means it to stay so.
+/// An operator who blocks a blocked account has looked at it, and means it to stay blocked.
 #[tokio::test]
 async fn a_block_that_is_made_again_by_hand_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(4))]);
     told_unblocked(&ledger, &anna, at(4));
     assert_eq!(untold_unblocks(&ledger).await, []);
-    // What makes it durable also takes it out of memory; of ben it is known that he was.
+    // The commit also takes it out of memory; ben's lifting is still to be told.
     soon(ledger.block(&ben, None, at(5))).await.unwrap();
     soon(ledger.unblock(&ben, at(6))).await.unwrap();
     soon(ledger.block(&ben, None, at(7))).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     assert_eq!(ledger.watch(&anna, at(8)).await.standing(), Standing::Open);
 }
 
-/// `status` says what is in force: a block, until its lifting is on the disk, or known not to come there for now.
+/// `status` shows a block until its lifting is on the disk, or cannot be written for now.
 #[test]
 fn a_block_is_shown_until_its_lifting_is_in_force() {
     let (anna, policy) = (account("anna"), Arc::new(policy(3)));

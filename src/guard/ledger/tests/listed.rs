@@ -1,4 +1,4 @@
-//! The block list as text beside the database.
+//! The block list as text, beside the database.
 
 use super::*;
 
@@ -57,7 +57,7 @@ async fn it_is_made_anew_from_the_database() {
     }
 }
 
-/// A block is on the disk when both have it: what can be written in one place alone holds in memory, and is tried again.
+/// A block is on the disk when both have it: one that can be written in one place only holds in memory, and is retried.
 #[tokio::test]
 async fn while_it_cannot_be_written_memory_holds_and_then_it_catches_up() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Records over disk and memory, and what becomes of those that nobody needs.
+//! Records from disk and memory, and the removal of those that nobody needs.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ async fn pages_over_disk_and_memory_in_order() {
     assert_eq!(ledger.shared().accounts.page(None, 2000).len(), 100, "the blocked ones alone are in memory");
 }
 
-/// Accounts come and go: what has expired leaves the disk.
+/// Accounts come and go: expired ones leave the disk.
 #[tokio::test]
 async fn the_disk_stays_bounded() {
     let dir = tempfile::tempdir().unwrap();
@@ -69,7 +69,7 @@ async fn the_disk_stays_bounded() {
         watch.relayed(Relayed { at: now, reply: "250 Ok".into(), message_id: None });
         count(&watch, "a@x", now).await;
     }
-    // The writer sweeps behind what it answers: closing waits for that.
+    // The writer sweeps after it answers; closing waits for that.
     soon(ledger.close()).await;
     let store = store::Store::open(dir.path()).unwrap();
     for tree in [store::Tree::Attempts, store::Tree::Relayed] {

@@ -53,12 +53,12 @@ fn open(dir: &Path, policy: Policy) -> Ledger {
     Ledger::open(dir, policy, &Vec::new, at(0)).unwrap()
 }
 
-/// What a test waits for comes soon, or never.
+/// Waits for something that comes soon, or never.
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), wait).await.expect("within 20 s")
 }
 
-/// Addresses at x are of no domain: many accounts that ask for them are no common cause.
+/// Addresses at x have no domain, so that many accounts asking for them are no common cause.
 fn domain(address: &str) -> Option<&str> {
     address.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| *domain != "x")
 }

@@ -1,4 +1,4 @@
-//! Databases that are damaged, shorter than they were, or gone: the blocks are there all the same.
+//! Databases that are damaged, truncated, or gone: the blocks survive.
 
 use super::*;
 
@@ -62,7 +62,7 @@ fn aside(dir: &Path) -> Vec<String> {
 
 const ALL: [&str; 2] = ["user:anna Operator", "user:ben Limit"];
 
-/// Whatever is done to the database's files: it opens, no block is missing or there that should not be, and the next opening finds
+/// Whatever happens to the database's files: it opens, the blocks are exactly those that should be, and the next opening finds
 /// nothing amiss.
 #[tokio::test]
 async fn no_damage_loses_a_block() {
@@ -133,7 +133,7 @@ async fn no_damage_loses_a_block() {
     assert!(set_aside > 5, "{set_aside}");
 }
 
-/// sled takes a log that was cut off for a shorter one; the list knows better.
+/// sled takes a truncated log for a shorter one; the list knows better.
 #[tokio::test]
 async fn a_database_that_has_lost_its_end_is_told_by_the_list() {
     let dir = made().await;
@@ -168,7 +168,7 @@ async fn without_database_and_list_what_is_parked_speaks() {
             Some("# garbage\nuser:zoe 2024-10-01T16:05:28Z limit told x\n"),
             vec!["user:anna Operator", "user:eve Limit", "user:zoe Limit"],
         ),
-        // The database is whole: it needs neither.
+        // The database is undamaged and needs neither.
         (false, None, ALL.to_vec()),
         (false, Some("# garbage"), ALL.to_vec()),
     ] {
@@ -199,7 +199,7 @@ async fn a_first_start_has_nothing_to_tell() {
     assert_eq!((ledger.recovery(), blocks(&ledger).await.len()), (None, 0));
 }
 
-/// Cut short between the making of the database and the taking over of the blocks, it is not taken for a whole one.
+/// A database whose opening was cut short before the blocks were taken over is not taken for a complete one.
 #[tokio::test]
 async fn a_database_counts_as_made_once_the_blocks_are_in_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ async fn a_database_counts_as_made_once_the_blocks_are_in_it() {
     assert_eq!(blocks(&ledger).await, ["user:anna Limit"], "now it is whole");
 }
 
-/// Nothing is wrong with a database whose disk is full, or that is another user's: it stays where it is.
+/// A database on a full disk, or of another user, is not broken: it stays where it is.
 #[test]
 fn what_another_database_would_not_cure_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();

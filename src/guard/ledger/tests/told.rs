@@ -1,4 +1,4 @@
-//! Of which blocks the abuse desk has yet to be told.
+//! Which blocks are still to be told to the abuse desk.
 
 use super::*;
 
@@ -22,14 +22,14 @@ async fn a_block_is_untold_until_it_is_told_over_restarts_too() {
     assert_eq!(untold(&ledger).await, []);
     count(&watch, "b@x", at(2)).await;
     soon(ledger.crossed()).await;
-    // Who blocks by hand knows, but a program may not.
+    // Whoever blocks by hand knows of it, but a program may not.
     soon(ledger.block(&ben, None, at(3))).await.unwrap();
     let by_hand = ("user:ben".to_owned(), Some(BlockedBy::Operator), 0, 0);
     assert_eq!(untold(&ledger).await, [block.clone(), vec![by_hand]].concat());
     told_block(&ledger, &untold_blocks(&ledger, at(HOUR)).await[1]);
     soon(ledger.close()).await;
 
-    // With all that the notice says, and blocked all the same once it is told.
+    // With everything the notice says; and still blocked once it is told.
     let ledger = open(dir.path(), policy(2));
     assert_eq!(untold(&ledger).await, block);
     told_block(&ledger, &untold_blocks(&ledger, at(HOUR)).await[0]);
@@ -63,7 +63,7 @@ async fn another_block_is_another_notice() {
     assert_eq!(untold(&ledger).await, []);
 }
 
-/// The session's task ends before the block is on the disk: nobody gets the verdict.
+/// The session's task ends before the block is on the disk, so nobody gets the verdict.
 #[tokio::test]
 async fn a_count_that_is_dropped_leaves_the_block_to_be_told() {
     let dir = tempfile::tempdir().unwrap();

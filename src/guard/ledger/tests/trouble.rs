@@ -1,4 +1,4 @@
-//! A disk that takes no more. A child process meets a real one: the limit on its files' size.
+//! A disk that takes no more: a child process with a limit on its files' size.
 
 use std::process::Command;
 
