@@ -354,3 +354,18 @@ pub(super) async fn expiry(parts: Parts) {
         tokio::time::sleep(DAY.saturating_sub(EXPIRY_FIRST)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_consecutive_failures_the_first_is_said() {
+        let (mut once, mut said) = (Once::default(), Vec::new());
+        let failed = |why: &str| Err(why.to_owned());
+        for outcome in [Ok(()), failed("one"), failed("two"), Ok(()), Ok(()), failed("three")] {
+            once.note(&outcome, |why| said.push(why.to_owned()));
+        }
+        assert_eq!(said, ["one", "three"]);
+    }
+}
