@@ -118,18 +118,18 @@ struct Conversation {
     messages: u32,
 }
 
-/// Whose address the connection comes from.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub enum Peer {
-    /// The client's.
+    /// The client.
     Client(SocketAddr),
-    /// A proxy's that does not name its client, if it has one (PROXY protocol 2.1, UNKNOWN; 2.2, LOCAL). It makes nobody a
-    /// relay host: otherwise everyone who reaches the proxy would be one.
+    /// A proxy that does not name its client, if it has one (PROXY protocol 2.1, UNKNOWN; 2.2, LOCAL). It makes nobody a relay
+    /// host: otherwise everyone who reaches the proxy would be one.
     Proxy(SocketAddr),
 }
 
 impl Peer {
-    /// The address, whoever it belongs to.
+    /// Returns the address, whichever end it is.
     pub fn address(self) -> SocketAddr {
         match self {
             Self::Client(address) | Self::Proxy(address) => address,

@@ -37,7 +37,7 @@ pub(super) struct Listener {
     pub address: SocketAddr,
     /// How TLS begins.
     pub tls: ListenTls,
-    /// Whose connections begin with a PROXY header.
+    /// The networks whose connections begin with a PROXY header.
     proxies: Arc<[IpNet]>,
 }
 

@@ -318,7 +318,7 @@ impl Server {
         // No release may go on once the next process can take the data directory.
         finishing.shutdown().await;
         commanded.shutdown().await;
-        // Nor may a command that came as the last of them ended.
+        // Nor may a command that came as the last one ended.
         let _ = timeout(Duration::ZERO, commands.finish()).await;
         let _ = timeout(GOODBYE, parts.desk.finish()).await;
         beside.shutdown().await;

@@ -222,7 +222,7 @@ impl Conversation {
             }
             Some(Asked::Rcpt { path }) => {
                 let answer = self.answer("RCPT").await?;
-                // Behind a MAIL that was refused it is no answer to who the recipient is.
+                // After a refused MAIL it says nothing about the recipient.
                 if let Answered::Replied(reply) = &answer
                     && self.session.transaction().is_some()
                 {
