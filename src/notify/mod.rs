@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod dsn;
+mod incident;
 mod letter;
 pub mod notice;
 pub mod outbox;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use super::incident::{Incident, facts, relayed, samples};
 use super::letter::{duration, moment, shell_word, shown};
-use super::notice::{Incident, facts, relayed, samples};
 use crate::account::Kind;
 use crate::clock::Timestamp;
 

@@ -1,0 +1,136 @@
+//! What the abuse desk is told of an account, whatever the notice is: the facts, the latest invalid recipients and the
+//! latest messages.
+//!
+//! Pure: facts to text, for `notice` and `suspicion`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::letter::{moment, shown};
+use crate::account::Account;
+use crate::clock::Timestamp;
+
+/// What an account did.
+#[derive(Debug, Clone)]
+pub struct Incident {
+    /// The account.
+    pub account: Account,
+    /// Invalid recipients in the window.
+    pub invalid_recipients: u32,
+    /// The limit.
+    pub limit: u32,
+    /// The length of the window.
+    pub period: Duration,
+    /// The reason for the block.
+    pub reason: Option<String>,
+    /// When the first of them was asked for.
+    pub first: Option<Timestamp>,
+    /// When the last of them was asked for.
+    pub last: Option<Timestamp>,
+    /// The latest of them.
+    pub samples: Vec<Sample>,
+    /// The number of its open sessions.
+    pub sessions: usize,
+    /// The latest messages that the upstream accepted.
+    pub relayed: Vec<Relayed>,
+    /// Recipients that were not counted.
+    pub uncounted: Vec<Uncounted>,
+}
+
+/// Recipients that were not counted because their domain refuses everyone.
+#[derive(Debug, Clone)]
+pub struct Uncounted {
+    /// The domain.
+    pub domain: String,
+    /// The number of refusals.
+    pub answers: u32,
+}
+
+/// An invalid recipient.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When the client asked for it.
+    pub at: Timestamp,
+    /// As the client wrote it.
+    pub address: String,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// A message that the upstream accepted.
+#[derive(Debug, Clone)]
+pub struct Relayed {
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// The upstream's reply, which contains its queue id.
+    pub reply: String,
+    /// The message's Message-ID.
+    pub message_id: Option<String>,
+}
+
+pub(super) fn facts(incident: &Incident) -> String {
+    format!(
+        "First invalid recipient:  {}\n\
+         Last invalid recipient:   {}\n\
+         Client addresses:         {}\n\
+         Open sessions now:        {}\n{}",
+        time(incident.first),
+        time(incident.last),
+        clients(incident),
+        incident.sessions,
+        uncounted(incident),
+    )
+}
+
+fn uncounted(incident: &Incident) -> String {
+    let line = |Uncounted { domain, answers }: &Uncounted| {
+        format!("Not counted:              {answers} at {}, which refused everybody\n", shown(domain))
+    };
+    incident.uncounted.iter().map(line).collect()
+}
+
+pub(super) fn time(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "unknown".to_owned(), moment)
+}
+
+pub(super) fn clients(incident: &Incident) -> String {
+    let clients: BTreeSet<String> = incident.samples.iter().map(|sample| sample.client.to_string()).collect();
+    if clients.is_empty() {
+        return "unknown".to_owned();
+    }
+    clients.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn samples(incident: &Incident) -> String {
+    let count = incident.samples.len();
+    format!("THE LATEST {count} RECIPIENTS THAT DO NOT EXIST\n\n{}", sample_lines(incident))
+}
+
+pub(super) fn sample_lines(incident: &Incident) -> String {
+    let mut text = String::new();
+    for sample in &incident.samples {
+        text += &format!("{}  {}  from {}\n", moment(sample.at), shown(&sample.address), sample.client);
+    }
+    text
+}
+
+pub(super) fn relayed(incident: &Incident) -> String {
+    if incident.relayed.is_empty() {
+        return "\nThe mail server took no message of this account before.\n".to_owned();
+    }
+    format!(
+        "\nTHE LATEST {} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue\n\n{}",
+        incident.relayed.len(),
+        relayed_lines(incident)
+    )
+}
+
+pub(super) fn relayed_lines(incident: &Incident) -> String {
+    let mut text = String::new();
+    for message in &incident.relayed {
+        let id = message.message_id.as_deref().map_or_else(String::new, |id| format!("  {}", shown(id)));
+        text += &format!("{}  {}{id}\n", moment(message.at), shown(&message.reply));
+    }
+    text
+}
