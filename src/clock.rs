@@ -141,21 +141,22 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// How long the clock must have been consistent before something very old is removed.
+    /// How far back all readings must agree that its time has come before something very old is removed: the longest
+    /// wait.
     const WAIT: Duration = Duration::from_secs(3600);
     /// For something younger: its age divided by this.
     const DIVISOR: u32 = 100;
     /// How many readings are kept for each wait.
     const LOOKS: u32 = 8;
 
-    /// How long, at least, the clock must have been consistent before something of `age` is removed. It may be longer
-    /// by an eighth and the time between two readings.
+    /// How far back, at least, the readings must agree before something of `age` is removed; at most an eighth and the
+    /// time between two readings more.
     pub fn wait(age: Duration) -> Duration {
         (age / Self::DIVISOR).min(Self::WAIT)
     }
 
-    /// Notes that the clock says `now` at `at`. Returns the earliest time that it has said from a wait ago until now,
-    /// for something of `age`; `None` if the readings do not go back that far.
+    /// Notes that the clock says `now` at `at`. Returns the earliest time that it has said since [`Self::wait`] of
+    /// `age` ago; `None` if the readings do not go back that far.
     pub fn look(&mut self, at: Instant, now: Timestamp, age: Duration) -> Option<Timestamp> {
         let wait = Self::wait(age);
         let is_older = |than: Duration| {

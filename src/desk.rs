@@ -39,7 +39,7 @@ struct Blind {
     domains: &'static str,
 }
 
-/// Writes notices, reports and events to whoever they concern. Cheap to clone.
+/// Writes notices, DSNs and events to those they concern. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     terms: Arc<ArcSwap<Terms>>,
@@ -140,7 +140,7 @@ impl Desk {
             .collect()
     }
 
-    /// Tells that an account was blocked, by whomever; told once this returns `Ok`. A block by hand sends no mail.
+    /// Reports that an account was blocked, by whomever; it counts as told only once this returns `Ok`. A block by hand sends no mail.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -160,7 +160,7 @@ impl Desk {
         self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Tells programs that an account was unblocked at `at`; told once this returns `Ok`.
+    /// Reports to programs that an account was unblocked at `at`; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// As [`Self::blocked`].
@@ -173,7 +173,7 @@ impl Desk {
         self.outbox.put_all(all, clock::now()).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Tells that an account's mail is delayed; told once this returns `Ok`.
+    /// Reports that an account's mail is delayed; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -187,12 +187,12 @@ impl Desk {
         self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Tells that the sequential test alarmed, without consequences.
+    /// Reports that the sequential test alarmed, without consequences.
     pub async fn suspected(&self, record: &Record, sessions: usize) {
         self.notify(&Notice::Suspected(self.incident(record, sessions)), None).await;
     }
 
-    /// Tells that the sequential test alarmed for an observed account.
+    /// Reports that the sequential test alarmed for an observed account.
     pub async fn would_alarm(&self, record: &Record, sessions: usize) {
         let at = record.last.unwrap_or_else(clock::now);
         let (spared, event) = match self.config().policy.terms(&record.account).on_alarm {
@@ -202,14 +202,14 @@ impl Desk {
         self.notify(&Notice::WouldAlarm(self.incident(record, sessions), spared), event).await;
     }
 
-    /// Tells that an observed account would have been blocked.
+    /// Reports that an observed account would have been blocked.
     pub async fn would_block(&self, record: &Record, sessions: usize) {
         let at = record.last.unwrap_or_else(clock::now);
         let event = self.account_event(events::WOULD_BLOCK, at, record, sessions);
         self.notify(&Notice::WouldBlock(self.incident(record, sessions)), event).await;
     }
 
-    /// Tells that the upstream seems to accept everybody.
+    /// Reports that the upstream seems to accept everybody.
     pub async fn blind(&self, blindness: Blindness) {
         let foreign = blindness == Blindness::Foreign;
         maillog::blind(blindness);
@@ -219,7 +219,7 @@ impl Desk {
         self.notify(&Notice::Blind { foreign, recipients: ledger::BLIND_AFTER }, event).await;
     }
 
-    /// Tells that a password may have been guessed.
+    /// Reports that a password may have been guessed.
     pub async fn guessed(&self, account: &Account, client: IpAddr, guessed: Guessed) {
         let Guessed { guesses, addresses } = guessed;
         let period = self.config().auth.guesses.period;
@@ -227,23 +227,23 @@ impl Desk {
         self.notify(&notice, None).await;
     }
 
-    /// Tells that a new certificate cannot be used.
+    /// Reports that a new certificate cannot be used.
     pub async fn certificate_refused(&self, why: &str) {
         self.notify(&Notice::CertificateRefused { why: why.to_owned() }, None).await;
     }
 
-    /// Tells that a certificate expires soon.
+    /// Reports that a certificate expires soon.
     pub async fn certificate_expires(&self, certificate: &Path, not_after: Timestamp) {
         let certificate = certificate.display().to_string();
         self.notify(&Notice::CertificateExpires { certificate, not_after }, None).await;
     }
 
-    /// Tells that counts or blocks cannot be written.
+    /// Reports that counts or blocks cannot be written.
     pub async fn ledger_trouble(&self, why: &str) {
         self.notify(&Notice::LedgerTrouble { why: why.to_owned() }, None).await;
     }
 
-    /// Tells that the ledger had to be mended; told once this returns `Ok`.
+    /// Reports that the ledger had to be mended; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
@@ -253,7 +253,7 @@ impl Desk {
         self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Tells what waits in the quarantine; told once this returns `Ok`.
+    /// Tells what waits in the quarantine; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// The digest could not be written, and is not kept.
@@ -276,7 +276,7 @@ impl Desk {
         self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Tells that 80 % of the quarantine is used.
+    /// Reports that 80 % of the quarantine is used.
     pub async fn quarantine_nearly_full(&self, usage: Usage) {
         let Usage { messages, octets } = usage;
         let max_size = self.config().quarantine.max_size;
@@ -306,7 +306,7 @@ impl Desk {
         let now = clock::now();
         let message = report.write(OutboxId::new(now), now).map_err(|error| error.to_string())?;
         let to = vec![envelope.reverse_path.as_str().to_owned()];
-        // RFC 8689 5: a report about a message is protected as the message was.
+        // RFC 8689 5: a DSN about a message is protected as the message was.
         let require_tls = envelope.parameters.require_tls;
         let mail = Mail { kind: Kind::Dsn, from: None, to, message, require_tls };
         self.outbox.put(mail, now).await.map(|_| ()).map_err(|error| error.to_string())

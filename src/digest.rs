@@ -24,12 +24,12 @@ const NAME: &str = "digests";
 const VERSION: u32 = 1;
 /// How far ahead a digest looks (CONTRACT: what expires within three days).
 pub const HORIZON: Duration = Duration::from_secs(3 * 86_400);
-/// The longest time between a digest and the expiry of what it announced.
+/// The longest notice: how long, at most, a digest must have been out before what it announced may expire.
 const LONGEST_NOTICE: Duration = Duration::from_secs(86_400);
 
 /// The longest time between two searches for what may expire; each goes by the time of an earlier one.
 const LOOK: Duration = Duration::from_secs(20);
-/// Digests closer together than this share of the lag are merged.
+/// A digest whose neighbours are closer together than the lag divided by this is dropped.
 const NEAR: u32 = 16;
 
 /// When digests were sent and what they announced. Cheap to clone.
@@ -280,7 +280,7 @@ mod tests {
                 let then = now.before(lag);
                 let released = digests.released(then);
                 // What was announced an interval and a lag earlier, give or take the distance within which digests are
-                // merged.
+                // dropped.
                 let announced = then.before(every + every + lag / NEAR);
                 let expected = digests.horizon(announced).filter(|_| announced > begin);
                 assert!(released >= expected, "{settings}, {number}: {released:?} for {expected:?}");

@@ -5,7 +5,7 @@
 //! once after them all; concurrent calls share one fsync. Calls block: async callers make them on a blocking thread.
 //! Every error names the step and the path. Leftovers of a crash begin with [`TEMP_PREFIX`].
 //!
-//! It also has the way in which a file is locked ([`lock_within`]).
+//! Also holds the one way in which files are locked ([`lock_within`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -3,7 +3,7 @@
 //! # The mail path in six steps
 //! 1. A client connects ([`server`]), starts TLS and authenticates ([`auth`]); from then on an [`account::Account`] is responsible.
 //! 2. Its commands go through the pure [`session`] machine; [`submission`] does what the machine's steps ask.
-//! 3. Each recipient is checked with the MTA, in the very transaction that will relay the message ([`upstream`]).
+//! 3. Each recipient is probed at the MTA, in the very mail transaction that will relay the message ([`upstream`]).
 //! 4. The MTA's reply is classified; "no such recipient" counts against the account ([`guard`]). At the limit the
 //!    account is blocked.
 //! 5. A message of an account in good standing is streamed upstream ([`transfer`]); that of a blocked account goes into

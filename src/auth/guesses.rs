@@ -2,9 +2,9 @@
 //!
 //! A name that no user has is counted like any other, so that nothing is revealed. Repeating the same wrong password is
 //! not a further guess: a mail program with a stale password is no thief. (SCRAM never shows the password, so there
-//! each try is one.) An address from which a user has lately logged in is known to that account, and other people's
-//! guesses do not lock it out; nor do they lock out anyone whose first tries on an account are right. Pure except for
-//! its lock; memory is bounded.
+//! each try is one.) An address from which a user has lately logged in to an account is known to that account, and
+//! other people's guesses do not lock it out; nor do they lock out a stranger who gets the password right within the
+//! first [`TRIES`] tries. Pure except for its lock; memory is bounded.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -45,11 +45,12 @@ pub struct Guessed {
 
 /// How many tries a stranger has on an account at which many guess.
 const TRIES: usize = 3;
-/// The abuse desk is told of a stranger's login after this many guesses at the account.
+/// A login from an address not known to the account is reported to the abuse desk if at least this many guesses at the
+/// account preceded it within the period,
 const MANY: usize = 20;
-/// Or after this many guesses from the very address that logs in.
+/// or at least this many of them from that very address.
 const MANY_OF_ONE: usize = 10;
-/// How long the abuse desk is not told again of the same account.
+/// The abuse desk is told of the same account at most once in this time.
 const TOLD_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an address stays known to an account.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -59,7 +60,8 @@ const UNSLOWED: (usize, usize) = (2, 5);
 const STEP: Duration = Duration::from_millis(100);
 /// The longest delay.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// How many addresses, and how many accounts, are remembered; the least recently used are forgotten.
+/// How many addresses, and how many accounts, are remembered at most; those unchanged for longest are forgotten, half
+/// at a time.
 const REMEMBERED: usize = 16_384;
 /// How many addresses known to accounts are remembered.
 const REMEMBERED_KNOWN: usize = 65_536;

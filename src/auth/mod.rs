@@ -78,7 +78,7 @@ pub enum SaslStep {
     Success(Account),
     /// 535. The reason is for the log only.
     Denied {
-        /// The name that was tried, sanitized; `None` if there was none.
+        /// The name that was tried, cleaned; `None` if there was none.
         name: Option<String>,
         /// For the log: `unknown user`, `wrong password`, `authorization identity`, ...
         why: &'static str,
@@ -88,7 +88,7 @@ pub enum SaslStep {
     /// 454: refused for now, because of too many guesses (from the address or at the account) or too many passwords
     /// being checked.
     Later {
-        /// The name that was tried, sanitized; `None` if there was none.
+        /// The name that was tried, cleaned; `None` if there was none.
         name: Option<String>,
     },
     /// 501 5.5.2: not a message of the mechanism.

@@ -135,8 +135,8 @@ mod tests {
         watch.abort();
     }
 
-    /// A user is added, that is put in force by a reload, and the user is removed again before the file has rested: it is as it was
-    /// when it was read here last, and not what is in force.
+    /// A user is added and a reload puts that in force; then the user is removed again before the file has rested. The
+    /// file is then as it was when last read here, but is not what is in force.
     #[tokio::test]
     async fn what_is_put_back_behind_a_reload_is_read() {
         let folder = tempfile::tempdir().unwrap();

@@ -167,9 +167,8 @@ impl Report<'_> {
     }
 }
 
-/// The message itself. RFC 2046 5.2.1 forbids encoding message/rfc822, so a message that is not 7bit (the only thing
-/// that the sender's server need accept) is sent as RFC 6532 3.7 describes, which requires a UTF-8 header. `None` if it
-/// has none.
+/// The message itself. RFC 2046 5.2.1 forbids encoding message/rfc822, and the sender's server need accept only 7bit,
+/// so any other message is sent as RFC 6532 3.7 describes, which requires a UTF-8 header. `None` if it has none.
 fn whole(message: &[u8]) -> Result<Option<SinglePart>, ContentTypeErr> {
     if is_7bit(message) {
         let part = SinglePart::builder().header(ContentType::parse("message/rfc822")?);

@@ -1,8 +1,9 @@
 //! Hands a data directory that belongs to root to the user that Gatepost is about to become.
 //!
-//! Runs as root, so that user must have no influence on it. A folder that is already his is left alone, since he may have put
-//! anything there. In others, each file is checked and given by its descriptor, never by a path that could mean another file by
-//! then. Links are not followed; files with a second name, and mounts, keep their owner. A folder is given after its contents.
+//! Runs as root; the new owner must have no influence on what it does. A folder that already belongs to that user is
+//! left alone, since he may have put anything there. In others, each file is checked and given by its descriptor, never
+//! by a path that could mean another file by then. Links are not followed; files with a second name, and mounts, keep
+//! their owner. A folder is given after its contents.
 
 use std::io;
 use std::os::fd::OwnedFd;

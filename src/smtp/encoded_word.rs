@@ -1,7 +1,7 @@
 //! Encoded words (RFC 2047) in the value of a header field, decoded for people to read.
 //!
-//! The library tries each `=?` with every `?=` behind it, and counts characters from the beginning of the line at each: a
-//! hostile line takes it as many steps as the cube of its length. So values are decoded only as far as that is cheap.
+//! The library tries each `=?` with every `?=` after it, and each time counts characters from the start of the line: a
+//! hostile line takes time cubic in its length. So values are decoded only as far as that is cheap.
 
 use memchr::memmem;
 
@@ -10,7 +10,7 @@ const MAX_DECODED: usize = 2_000;
 /// The most steps for one value: some ten milliseconds. The 26 words that fill `MAX_DECODED` take at most 1,500,000.
 const MAX_STEPS: u64 = 20_000_000;
 
-/// The value with its words decoded; what is too long or too costly stays as it stands.
+/// Decodes the words of a value; what is too long or too costly stays as written.
 pub fn decode(value: &str) -> String {
     let (beginning, rest) = value.split_at(beginning_of(value));
     if steps(beginning.as_bytes()) > MAX_STEPS {
@@ -23,7 +23,7 @@ pub fn decode(value: &str) -> String {
     }
 }
 
-/// How many steps it takes the library to decode a line, at the most.
+/// How many steps, at most, the library takes to decode a line.
 pub fn steps(line: &[u8]) -> u64 {
     let count = |what| memmem::find_iter(line, what).count() as u64;
     let starts = count(b"=?");
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(decode(&text), text, "no blank, and the limit within a character");
     }
 
-    /// What took the library hours.
+    /// Input that took the library hours.
     #[test]
     fn what_is_costly_stays_as_it_stands() {
         for n in [100, 1_000, 43_000] {

@@ -30,7 +30,7 @@ pub struct Mailbox {
 /// The path after `MAIL FROM:`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ReversePath {
-    /// `<>`: the sender of DSNs; nothing is ever returned to it.
+    /// The null reverse-path `<>`, as DSNs have it; nothing is ever returned to it.
     Null,
     /// A mailbox.
     Mailbox(Mailbox),

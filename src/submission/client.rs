@@ -30,7 +30,7 @@ pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
 const COMMAND_READ: usize = 1_024;
 /// Octets per read when more of a batch may be available.
 const BATCH_READ: usize = 8 * 1_024;
-/// Octets per read while mail data is expected: fewer the slower it comes.
+/// Octets per read while mail data is expected: the slower it comes, the fewer.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
 /// How long the client may take to accept all replies of one flush before it counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Why nothing more comes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
-    /// The client closed the connection.
+    /// The client closed the connection, or it was given up before.
     #[error("the client closed the connection")]
     Closed,
     /// Nothing came in time, or not enough.
@@ -247,7 +247,7 @@ impl Client {
     /// Waits for mail data that TLS decrypts, and returns how much came. A single record stays where it is, unless
     /// undecided octets are buffered before it.
     async fn decrypt(&mut self, deadline: Instant) -> Result<usize, Lost> {
-        // Only octets that were examined and left are there: they wait for more.
+        // Decrypted octets that are still here have been examined and left, since they need more: they go first.
         self.gather();
         let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
         self.time_limit.until(deadline, stream.readable()).await.ok_or(Lost::TimedOut)??;
@@ -290,8 +290,8 @@ impl Client {
             Some(deadline) => self.time_limit.until(deadline, read).await.ok_or(Lost::TimedOut)??,
             None => read.await?,
         };
-        // Not by `read_buf`: it keeps an error met after some octets for its next call, of which `readable` knows
-        // nothing.
+        // Not by `read_buf`: if it meets an error after some octets it keeps it for its next call, and `readable` does
+        // not know of it.
         let octets = read.unwrap_or_else(|| self.gather());
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }

@@ -230,13 +230,15 @@ impl Incoming {
         matches!(self.route, Route::Undecided | Route::Stranded(_))
     }
 
-    /// Whether the route must be chosen now, because enough has come or memory is short.
+    /// Whether the route must be chosen now: enough has come, memory is short, or the quarantine did not take the
+    /// message.
     pub(super) fn needs_route(&self) -> bool {
         let overflows = self.header().is_some() && (self.crowded || self.held.len() >= HELD);
         matches!(self.route, Route::Stranded(_)) || (self.is_undecided() && overflows)
     }
 
-    /// Ends the message: completes the header, and fails if a newline is faulty.
+    /// Notes that the message has come completely: the header ends here at the latest, and a faulty newline fails the
+    /// message.
     pub(super) fn end(&mut self) {
         if let Some(Head::Collecting(collector)) =
             self.head.take_if(|head| matches!(head, Head::Collecting(_)))
@@ -288,7 +290,7 @@ impl Incoming {
         if matches!(self.framing, Framing::BinaryChunks) { Form::Binary } else { Form::Lines }
     }
 
-    /// Sends the message upstream, with `trace` in front.
+    /// Routes the message upstream, with `trace` in front: sends what has come; the rest follows as it comes.
     pub(super) async fn relay(&mut self, upstream: &mut Transaction, treatment: Treatment, trace: &str) {
         let Some(header) = self.header() else { return self.fail(Delivery::BadNewline) };
         let transfer = Transfer::new(self.form(), treatment, trace, header);
@@ -337,7 +339,7 @@ impl Incoming {
         self.forward(&[], &since, Some(upstream)).await;
     }
 
-    /// Puts the message into the quarantine, as it arrived.
+    /// Routes the message into the quarantine, as it arrives: writes what has come; the rest follows as it comes.
     pub(super) async fn park(
         &mut self,
         begun: Result<Parking, ParkError>,

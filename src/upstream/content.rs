@@ -18,7 +18,8 @@ use crate::smtp::Reply;
 
 /// The most octets that are gathered before they are written.
 const GATHER: usize = 8 * 1024;
-/// How long pieces may be held back once more comes, so that the upstream does not time out.
+/// After this time without a write the next piece is written at once rather than gathered, so that the upstream does
+/// not time out.
 const GATHER_TIME: Duration = Duration::from_secs(1);
 /// How long a reply that has begun in mid-data may take to arrive completely.
 const EARLY_REPLY_PATIENCE: Duration = Duration::from_secs(5);

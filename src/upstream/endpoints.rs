@@ -126,8 +126,8 @@ impl Endpoints {
         }
     }
 
-    /// Updates `common`. While no upstream can be reached, all that was known counts: clients would be offered less for
-    /// nothing.
+    /// Updates `common`. While no upstream can be reached, the last known offers of all of them count; otherwise
+    /// clients would be offered less for no reason.
     fn compare(&self, state: &State) {
         let common = |all: bool| {
             let reachable = state.known.iter().filter(|known| all || known.failed.is_none());

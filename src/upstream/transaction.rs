@@ -5,8 +5,8 @@
 //! file decides what the end of a connection means, never what a reply means. RFC 5321 3.3, 3.8; RFC 2920 3.1.
 //!
 //! A connection with more replies than questions is given up. If it had answered RCPTs, an existing recipient may have
-//! got the refusal of another one: the transaction is in doubt, and nothing is relayed. A single surplus reply that
-//! arrives before the next command goes out cannot be told from the reply to that command.
+//! got the refusal of another one: the transaction is in doubt, and nothing is relayed. A surplus reply that is not
+//! followed by a further one before the next command goes out cannot be told from that command's own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -371,9 +371,10 @@ impl Transaction {
         }
     }
 
-    /// Prefers other upstreams for this transaction after a hang-up. At MAIL the cause may be this sender or the upstream
-    /// itself; the end of an idle connection tells nothing; silence counts at MAIL and DATA, not at RCPT, where the
-    /// upstream may be calling out.
+    /// Prefers other upstreams for this transaction after a hang-up. At MAIL the cause may be this sender or the
+    /// upstream itself, so the upstream is left out for everybody only once several clients have met it; the end of an
+    /// idle connection tells nothing. Silence at MAIL or DATA leaves it out for everybody, since others would wait as
+    /// well; at RCPT the silence may be that of the server which the upstream asks.
     pub(super) fn leave_out(&mut self, lost: &Connection, loss: &Loss, verb: Verb) {
         let (endpoints, now) = (self.upstream.endpoints(), Instant::now());
         match (loss, verb) {

@@ -661,7 +661,7 @@ mod tests {
                 &[(Error, "data_dir")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
-            // Nothing expires before a digest has announced it; without digests nothing needs to.
+            // Nothing expires before a digest has announced it; without digests, expiry waits for nothing.
             (
                 well(),
                 "[notify]\nto = [\"abuse@example.org\"]\n[quarantine]\nexpire_after = \"1h\"\n",

@@ -44,7 +44,7 @@ struct Idle {
 }
 
 impl Accounts {
-    /// Builds the accounts that are blocked, on probation, or whose lifted block is still to be told.
+    /// Builds the accounts that are blocked, on probation, or whose lifted block is still to be reported.
     pub(super) fn of(
         blocks: Vec<(Account, KeptBlock)>,
         probations: Vec<(Account, Probation)>,

@@ -112,12 +112,12 @@ impl Entry {
         (self.standing() == Standing::Blocked).then(|| self.lock().block().cloned()).flatten()
     }
 
-    /// Whether a block is shown that is still to be told.
+    /// Whether a block is shown that is still to be reported.
     pub(super) fn is_untold(&self) -> bool {
         self.standing() == Standing::Blocked && self.lock().kept_block().is_some_and(|kept| !kept.told)
     }
 
-    /// Returns when the block was lifted, if that is still to be told. The account may be blocked again.
+    /// Returns when the block was lifted, if that is still to be reported. The account may be blocked again.
     pub(super) fn untold_lifting(&self) -> Option<Timestamp> {
         let state = self.lock();
         state.lifted().filter(|_| !state.is_lifting_due() || !self.is_awaited(&state))
@@ -134,7 +134,7 @@ impl Entry {
         (until > now).then_some(until)
     }
 
-    /// Whether there is a probation that is still to be told. One that a block overtook need not be told.
+    /// Whether there is a probation that is still to be reported. One that a block overtook need not be reported.
     pub(super) fn is_probation_untold(&self) -> bool {
         self.delayed_until.load(Ordering::Acquire) != 0
             && self.lock().probation().is_some_and(|probation| !probation.told)

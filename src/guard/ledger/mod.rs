@@ -71,10 +71,10 @@ impl Drop for Handle {
 }
 
 impl Ledger {
-    /// Opens `dir/ledger` (or creates it), clears what a kill during an earlier open left behind, and starts the writer.
-    /// `dir/ledger.lock` keeps other processes out and tells them who has it. A broken database is set aside; the blocks then
-    /// come from `dir/blocked`, or from `parked`, which returns the blocks not yet lifted that parked messages stem from;
-    /// [`Self::recovery`] reports it. Blocks.
+    /// Opens `dir/ledger` (or creates it), clears what a kill during an earlier open left behind, and starts the
+    /// writer. `dir/ledger.lock` keeps other processes out and tells them who has it. A broken database is set aside;
+    /// the blocks then come from `dir/blocked`, or from `parked`, which returns the blocks, not lifted since, for which
+    /// messages are parked; [`Self::recovery`] reports it. Blocks.
     ///
     /// # Errors
     /// The database is in use, of a newer version, or not writable.
@@ -103,7 +103,7 @@ impl Ledger {
     /// Notes that the abuse desk was told of the recovery. Blocks.
     ///
     /// # Errors
-    /// That could not be noted: it will be told again.
+    /// That could not be noted: it will be reported again.
     pub fn told_recovery(&self) -> Result<(), LedgerError> {
         rebuild::told(&self.shared().dir)
     }
@@ -151,7 +151,7 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
-    /// Returns the accounts whose block was not made by hand, is at least `age` old, and was told.
+    /// Returns the accounts whose block was not made by hand, is at least `age` old, and was reported.
     pub fn lapsed(&self, age: Duration, now: Timestamp) -> Vec<Account> {
         let mut lapsed = Vec::new();
         self.shared().accounts.each(|entry| {
@@ -218,8 +218,9 @@ impl Ledger {
             .unwrap_or_else(|error| Err(LedgerError::Read(error.to_string())))
     }
 
-    /// Returns the news that [`Self::told`] was not called for, over restarts: first unblocked accounts, then blocks, then
-    /// probations. Leaves out blocks and liftings that are not on the disk yet, unless they cannot be written for now.
+    /// Returns the news for which [`Self::told`] has not been called yet, even before a restart: first unblocked
+    /// accounts, then blocks, then probations. Leaves out blocks and liftings that are not on the disk yet, unless they
+    /// cannot be written for now.
     pub async fn untold(&self, now: Timestamp) -> Vec<News> {
         let shared = self.handle.shared.clone();
         spawn_blocking(move || pages::untold(&shared, now)).await.unwrap_or_default()
@@ -231,7 +232,7 @@ impl Ledger {
         self.shared().crossed.notified().await;
     }
 
-    /// Notes that `news` was told; written soon, without waiting. If a crash comes first, it is told again, never lost.
+    /// Notes that `news` was reported; written soon, without waiting. If a crash comes first, it is reported again, never lost.
     pub fn told(&self, news: &News) {
         let (shared, account) = (self.shared(), news.account());
         let Some(entry) = shared.accounts.find(account) else { return };

@@ -82,7 +82,7 @@ pub(super) fn record(
     Ok(state.is_notable(now, &terms).then(|| state.record(now, &terms)))
 }
 
-/// Returns what is still to be told, in the order of [`super::Ledger::untold`]. Blocks.
+/// Returns what is still to be reported, in the order of [`super::Ledger::untold`]. Blocks.
 pub(super) fn untold(shared: &Shared, now: Timestamp) -> Vec<News> {
     let mut news = Vec::new();
     let (mut blocked, mut delayed) = (Vec::new(), Vec::new());

@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::durable::{self, Folder};
 use crate::guard::mimicry::Precedents;
 
-/// The file with what is still to be told, one sentence per line.
+/// The file with what is still to be reported, one sentence per line.
 const NOTE: &str = "ledger.recovered";
 /// The longest cause that is quoted, in octets.
 const MAX_CAUSE: usize = 500;
@@ -85,7 +85,7 @@ pub(super) fn open(
     let mut sources = Vec::new();
     if let Some(listed) = listed.as_ref().filter(|listed| fresh || ahead || is_of(listed, kept.change)) {
         if ahead && listed.damage.is_none() {
-            // Lifted, though the database does not know, and still to be told.
+            // Lifted, though the database does not know, and still to be reported.
             let gone: Vec<_> =
                 blocks.extract_if(.., |account, _| !listed.blocks.contains_key(account)).collect();
             lifted.retain(|(account, _)| !gone.iter().any(|(gone, _)| gone == account));
@@ -189,12 +189,12 @@ fn note(dir: &Path, now: Timestamp, sentence: &str) -> Result<(), LedgerError> {
     durable::write(&path, text.as_bytes()).map_err(|error| LedgerError::Write(error.to_string()))
 }
 
-/// Returns what is still to be told.
+/// Returns what is still to be reported.
 pub(super) fn untold(dir: &Path) -> Option<String> {
     std::fs::read_to_string(dir.join(NOTE)).ok()
 }
 
-/// Notes that it was told.
+/// Notes that it was reported.
 pub(super) fn told(dir: &Path) -> Result<(), LedgerError> {
     durable::remove(&dir.join(NOTE)).map(drop).map_err(|error| LedgerError::Write(error.to_string()))
 }

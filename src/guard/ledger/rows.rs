@@ -39,7 +39,7 @@ pub(super) struct AttemptRow {
 pub(super) struct AccountRow {
     /// The last day on which the account would have been blocked.
     pub(super) would_block_day: Option<u64>,
-    /// The last day on which an alarm without consequences was told.
+    /// The last day on which an alarm without consequences was reported.
     pub(super) alarm_day: Option<u64>,
     /// The sequential test.
     pub(super) test: Kept,
@@ -67,7 +67,7 @@ struct ProbationRow {
     told: bool,
 }
 
-/// A block, and whether it was told.
+/// A block, and whether it was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptBlock {
     pub(super) block: Block,
@@ -237,13 +237,13 @@ pub(super) fn probations(store: &Store) -> Result<Vec<(Account, Probation)>, Str
     Ok(pairs.into_iter().filter_map(parse).collect())
 }
 
-/// Returns the edit that notes when an account's block was lifted, or that this was told.
+/// Returns the edit that notes when an account's block was lifted, or that this was reported.
 pub(super) fn lifted_edit(account: &Account, lifted: Option<Timestamp>) -> Edit {
     let value = lifted.map(|at| encode(&at.as_millis()));
     Edit { tree: Tree::Lifted, key: account.as_str().into(), value }
 }
 
-/// Reads all liftings that are still to be told.
+/// Reads all liftings that are still to be reported.
 pub(super) fn lifted(store: &Store) -> Result<Vec<(Account, Timestamp)>, String> {
     let pairs = store.scan(Tree::Lifted, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
     let parse = |(key, value): Pair| {

@@ -45,7 +45,7 @@ pub(super) enum Tree {
     Blocks,
     /// Probations.
     Probations,
-    /// Liftings of blocks that are still to be told.
+    /// Liftings of blocks that are still to be reported.
     Lifted,
     /// The version, and single values.
     Meta,

@@ -83,7 +83,7 @@ pub enum Verdict {
     /// It crossed the limit, or with `on_alarm = "block"` the sequential test alarmed: this very attempt blocked the account
     /// (the record's block says why). Exactly one attempt gets this.
     Crossed(Box<Record>),
-    /// It counts, the sequential test alarmed, and the account's probation began. [`super::Ledger::untold`] has it told. The
+    /// It counts, the sequential test alarmed, and the account's probation began. [`super::Ledger::untold`] has it reported. The
     /// limit outweighs an alarm in the same attempt.
     Alarmed(Box<Record>),
     /// It counts, and the sequential test alarmed again: the probation is extended.
@@ -143,7 +143,7 @@ pub struct Record {
     pub period: Duration,
     /// The block, if any.
     pub block: Option<Block>,
-    /// The probation, while it lasts or is still to be told.
+    /// The probation, while it lasts or is still to be reported.
     pub probation: Option<Probation>,
     /// The latest counted attempts.
     pub samples: Vec<Sample>,

@@ -33,7 +33,7 @@ pub(super) struct Meta {
     pub(super) created: Timestamp,
     /// The number of tries so far.
     pub(super) tries: u32,
-    /// When the next try is due; `null` after a permanent refusal.
+    /// When the next try is due; `null` once the mail was given up: permanently refused, or after five days.
     pub(super) next: Option<Timestamp>,
     /// The upstream's reply to the last try.
     pub(super) last: Option<String>,

@@ -3,12 +3,12 @@
 //!
 //! The files are `DATA_DIR/outbox/ID.mail` ([`mod@file`]), one per recipient, since a transaction fails as a whole if
 //! one of two recipients is refused. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is
-//! due by [`route`] and reports each outcome. Retries follow the schedule of releases, and each start tries at once;
-//! while no upstream can be reached, they come every [`ANYBODY_THERE`], so that notices are sent soon after it returns.
-//! Permanently refused mail stays visible until somebody removes the file. Events ([`Kind::Event`]) have a lane of
-//! their own, so that neither lane waits for the other's receiver; events about the same account are sent one after the
-//! other, in order. A crash between the upstream's 250 and the removal sends a mail twice (with the same Message-ID),
-//! but none is lost.
+//! due, by way of [`route`], and reports each outcome. Retries follow the schedule of releases, and each start tries at
+//! once; while no upstream can be reached, they come every [`ANYBODY_THERE`], so that notices are sent soon after it
+//! returns. Mail that was given up stays visible until somebody removes the file. Events ([`Kind::Event`]) have a lane
+//! of their own, so that neither lane waits for the other's receiver; events about the same account are sent one after
+//! the other, in order. A crash between the upstream's 250 and the removal sends a mail twice (with the same
+//! Message-ID), but none is lost.
 
 mod file;
 mod route;
@@ -68,11 +68,11 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Open,
-    /// The receiver cannot be reached: each further mail would wait in vain as long.
+    /// The receiver cannot be reached: each further mail would wait just as long in vain.
     Closed,
 }
 
-/// The carrier of a lane.
+/// What sends the mail of a lane.
 #[allow(clippy::large_enum_variant, reason = "there are two of them")]
 enum Bearer<'a> {
     Mail(Carrier),
@@ -226,7 +226,7 @@ impl Outbox {
         })
     }
 
-    /// Stores a mail, one id per recipient. It is on disk when this returns, and sent at once.
+    /// Stores a mail, one id per recipient. It is on disk when this returns, and is then sent at once.
     ///
     /// # Errors
     /// The disk does not take it; nothing of it is stored.
@@ -261,7 +261,7 @@ impl Outbox {
         self.shared.wake_mail.notify_one();
     }
 
-    /// Permanently refused mail, and files that are not mail, for as long as the files exist.
+    /// Mail that was given up (see [`Event::Refused`]), and files that are not mail, for as long as the files exist.
     pub fn stuck(&self) -> Vec<Stuck> {
         let state = self.state();
         let refused = state.mails.iter().filter(|(_, meta)| meta.next.is_none()).map(|(id, meta)| Stuck {

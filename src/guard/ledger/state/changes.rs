@@ -12,7 +12,7 @@ pub(super) enum Part {
     Lifting,
     /// The probation.
     Probation,
-    /// The account's own row: the detector's evidence, and what was told today.
+    /// The account's own row: the detector's evidence, and what was reported today.
     Row,
 }
 

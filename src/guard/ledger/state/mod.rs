@@ -52,7 +52,7 @@ pub(super) struct State {
     /// A lifted block, until its lifting is shown.
     lifting: Option<KeptBlock>,
     probation: Option<Probation>,
-    /// When a block was lifted, or a probation ended by hand, if that is still to be told.
+    /// When a block was lifted, or a probation ended by hand, if that is still to be reported.
     lifted: Option<Timestamp>,
     /// The account's terms, and the policy they come from.
     settled: Option<(Arc<Policy>, Terms)>,
@@ -193,7 +193,7 @@ impl State {
             _ => Verdict::WouldAlarm,
         };
         let today = Some(day_of(now));
-        // That the account would have been blocked is told once a day, whatever the reason.
+        // That the account would have been blocked is reported once a day, whatever the reason.
         let told = match terms.on_alarm {
             OnAlarm::Block => &mut self.would_block_day,
             OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => &mut self.alarm_day,
@@ -330,7 +330,7 @@ impl State {
         self.set_block(Some(KeptBlock { block, told: false }));
     }
 
-    /// Notes that this block was told; `false` if it is not the current one, or was told before.
+    /// Notes that this block was reported; `false` if it is not the current one, or was reported before.
     pub(super) fn tell(&mut self, of: &Block) -> bool {
         let Some(kept) = self.block.as_mut().filter(|kept| kept.block == *of && !kept.told) else {
             return false;
@@ -340,7 +340,7 @@ impl State {
         true
     }
 
-    /// Notes that this probation was told; `false` if it is not the current one, or was told before.
+    /// Notes that this probation was reported; `false` if it is not the current one, or was reported before.
     pub(super) fn tell_probation(&mut self, of: &Probation) -> bool {
         let ours = |probation: &&mut Probation| probation.since == of.since && !probation.told;
         let Some(probation) = self.probation.as_mut().filter(ours) else { return false };
@@ -349,7 +349,7 @@ impl State {
         true
     }
 
-    /// Ends the probation if it is over and was told, or if `terms` no longer provide for one; returns whether it ended.
+    /// Ends the probation if it is over and was reported, or if `terms` no longer provide for one; returns whether it ended.
     pub(super) fn end_probation(&mut self, now: Timestamp, terms: &Terms) -> bool {
         let over = |probation: &Probation| !terms.delays() || probation.told && probation.until <= now;
         let ends = self.probation.as_ref().is_some_and(over);
@@ -387,7 +387,7 @@ impl State {
         made
     }
 
-    /// Whether the account has been blocked for `age`, not by hand, and that was told.
+    /// Whether the account has been blocked for at least `age`, not by hand, and the block was reported.
     pub(super) fn has_lapsed(&self, age: Duration, now: Timestamp) -> bool {
         self.block.as_ref().is_some_and(|KeptBlock { block, told }| {
             *told && block.by != BlockedBy::Operator && now.since(block.at) >= age
@@ -400,13 +400,13 @@ impl State {
         self.unblock(now).then_some(block)
     }
 
-    /// Sets when a block was lifted, as the disk has it; that is still to be told.
+    /// Sets when a block was lifted, as the disk has it; that is still to be reported.
     pub(super) fn was_lifted(&mut self, at: Timestamp) {
         // A crash may have left behind the block that was being lifted.
         self.lifted = Some(at).filter(|at| self.block().is_none_or(|block| block.at > *at));
     }
 
-    /// Notes that this lifting was told; `false` if another one is to be told, or none.
+    /// Notes that this lifting was reported; `false` if another one is to be reported, or none.
     pub(super) fn tell_lifting(&mut self, at: Timestamp) -> bool {
         if self.lifted != Some(at) {
             return false;
@@ -463,7 +463,7 @@ impl State {
             || self.window.count(now, terms.rule.period) > 0
     }
 
-    /// Whether the account must stay on the disk: it is notable, the test has evidence, or something was told today.
+    /// Whether the account must stay on the disk: it is notable, the test has evidence, or something was reported today.
     pub(super) fn is_worth_keeping(&self, now: Timestamp, terms: &Terms) -> bool {
         self.is_notable(now, terms)
             || self.detector.is_fresh(now)
@@ -528,7 +528,7 @@ impl State {
         self.probation
     }
 
-    /// Returns when a block was lifted, if that is still to be told.
+    /// Returns when a block was lifted, if that is still to be reported.
     pub(super) fn lifted(&self) -> Option<Timestamp> {
         self.lifted
     }
@@ -539,7 +539,7 @@ impl State {
     }
 
     fn set_block(&mut self, block: Option<KeptBlock>) {
-        // A probation that a block overtakes need not be told any more.
+        // A probation that a block overtakes need not be reported any more.
         if block.is_some()
             && let Some(probation) = self.probation.filter(|probation| !probation.told)
         {
@@ -556,7 +556,7 @@ impl State {
     }
 }
 
-/// Whether a probation lasts, or is still to be told.
+/// Whether a probation lasts, or is still to be reported.
 fn is_notable(probation: &Probation, now: Timestamp) -> bool {
     probation.until > now || !probation.told
 }

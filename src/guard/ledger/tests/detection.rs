@@ -196,7 +196,7 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     let untold = untold_probations(&ledger, at(1)).await;
     assert_eq!(untold.len(), 3);
     told_probation(&ledger, &untold[0]);
-    // The probation of a blocked account need not be told.
+    // The probation of a blocked account need not be reported.
     soon(ledger.block(&carl, None, at(2))).await.unwrap();
     let accounts =
         |records: Vec<Record>| -> Vec<Account> { records.into_iter().map(|record| record.account).collect() };

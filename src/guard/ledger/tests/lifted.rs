@@ -1,4 +1,4 @@
-//! Blocks that lapse, and liftings that are still to be told.
+//! Blocks that lapse, and liftings that are still to be reported.
 
 use super::entry::Entry;
 use super::*;
@@ -89,7 +89,7 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     let ledger = open(dir.path(), policy(2));
     assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(2))]);
     assert_eq!(ledger.record(&anna, at(3)).await, None, "nothing else is to be said of it");
-    // Blocked again meanwhile, and lifted again before the first is told.
+    // Blocked again meanwhile, and lifted again before the first is reported.
     soon(ledger.block(&anna, None, at(3))).await.unwrap();
     assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(2))]);
     soon(ledger.unblock(&anna, at(4))).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_lifting_is_untold_until_it_is_told_over_restarts_too() {
     assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), at(4))]);
     told_unblocked(&ledger, &anna, at(4));
     assert_eq!(untold_unblocks(&ledger).await, []);
-    // The commit also takes it out of memory; ben's lifting is still to be told.
+    // The commit also takes it out of memory; ben's lifting is still to be reported.
     soon(ledger.block(&ben, None, at(5))).await.unwrap();
     soon(ledger.unblock(&ben, at(6))).await.unwrap();
     soon(ledger.block(&ben, None, at(7))).await.unwrap();

@@ -69,20 +69,20 @@ async fn count(watch: &Watch, address: &str, now: Timestamp) -> Verdict {
         .await
 }
 
-/// The blocks that are still to be told.
+/// The blocks that are still to be reported.
 async fn untold_blocks(ledger: &Ledger, now: Timestamp) -> Vec<Record> {
     let news = soon(ledger.untold(now)).await.into_iter();
     news.filter_map(|news| if let News::Blocked(record) = news { Some(record) } else { None }).collect()
 }
 
-/// The liftings that are still to be told.
+/// The liftings that are still to be reported.
 async fn untold_unblocks(ledger: &Ledger) -> Vec<(Account, Timestamp)> {
     let unblocked =
         |news| if let News::Unblocked { account, at } = news { Some((account, at)) } else { None };
     soon(ledger.untold(at(HOUR))).await.into_iter().filter_map(unblocked).collect()
 }
 
-/// The probations that are still to be told.
+/// The probations that are still to be reported.
 async fn untold_probations(ledger: &Ledger, now: Timestamp) -> Vec<Record> {
     let news = soon(ledger.untold(now)).await.into_iter();
     news.filter_map(|news| if let News::Probation(record) = news { Some(record) } else { None }).collect()

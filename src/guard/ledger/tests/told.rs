@@ -29,7 +29,7 @@ async fn a_block_is_untold_until_it_is_told_over_restarts_too() {
     told_block(&ledger, &untold_blocks(&ledger, at(HOUR)).await[1]);
     soon(ledger.close()).await;
 
-    // With everything the notice says; and still blocked once it is told.
+    // With everything the notice says; and still blocked once it is reported.
     let ledger = open(dir.path(), policy(2));
     assert_eq!(untold(&ledger).await, block);
     told_block(&ledger, &untold_blocks(&ledger, at(HOUR)).await[0]);
