@@ -238,7 +238,7 @@ impl Conversation {
             }
             if let Some(line) = self.client.buffered_command() {
                 let overtakes = Session::may_overtake(&line) && self.session.has_room_for(&line);
-                if !overtakes && self.settle_all().await? == Step::Close {
+                if !overtakes && self.settle_all().await == Step::Close {
                     return Ok(Step::Close);
                 }
                 self.remark_on(&line);
@@ -251,10 +251,10 @@ impl Conversation {
                 match self.client.read_ready().await {
                     // The rest of a batch may already be here.
                     Ok(true) => continue,
-                    Ok(false) => return self.settle().await,
+                    Ok(false) => return Ok(self.settle().await),
                     // A client that has closed only its half waits for the replies; and what was asked counts.
                     Err(lost) => {
-                        self.settle_all().await?;
+                        self.settle_all().await;
                         self.client.flush().await?;
                         return Err(lost);
                     }

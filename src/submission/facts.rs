@@ -7,6 +7,7 @@ use super::message::{Incoming, Route};
 use crate::account::{Account, Kind};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
+use crate::encoded_word;
 use crate::guard::ledger::{Block, BlockedBy};
 use crate::id::SessionId;
 use crate::maillog::MessageFacts;
@@ -16,7 +17,6 @@ use crate::quarantine::envelope::{
 };
 use crate::session::{ParkReason, Session, Transaction};
 use crate::smtp::Mailbox;
-use crate::smtp::encoded_word;
 use crate::smtp::header::Header;
 use crate::smtp::trace::{self, Protocol, Received};
 use crate::upstream::ClientIdentity;

@@ -174,7 +174,7 @@ impl Conversation {
 
     async fn wait_for_leave(&mut self) -> Result<Leave, Lost> {
         self.give_back_leave();
-        let step = self.settle_all().await?;
+        let step = self.settle_all().await;
         if step == Step::Close {
             return Ok(Leave::Over);
         }
@@ -202,31 +202,31 @@ impl Conversation {
     }
 
     /// Waits for all answers, or until the session is over.
-    pub(super) async fn settle_all(&mut self) -> Result<Step, Lost> {
+    pub(super) async fn settle_all(&mut self) -> Step {
         let mut step = Step::Read;
         while !self.asked.is_empty() && step != Step::Close {
-            step = self.settle().await?;
+            step = self.settle().await;
         }
-        Ok(step)
+        step
     }
 
     /// Waits for the oldest answer, counts it, and passes it on.
-    pub(super) async fn settle(&mut self) -> Result<Step, Lost> {
+    pub(super) async fn settle(&mut self) -> Step {
         let answered = match self.asked.pop_front() {
             Some(Asked::Mail { address }) => {
-                let answer = self.answer("MAIL").await?;
+                let answer = self.answer("MAIL").await;
                 if let Answered::Replied(reply) = &answer {
                     self.parts.ledger.learn(Place::Mail, About::address(&address), reply);
                 }
                 answer
             }
             Some(Asked::Rcpt { path }) => {
-                let answer = self.answer("RCPT").await?;
+                let answer = self.answer("RCPT").await;
                 // After a refused MAIL it says nothing about the recipient.
                 if let Answered::Replied(reply) = &answer
                     && self.session.transaction().is_some()
                 {
-                    self.judge(&path, reply).await?;
+                    self.judge(&path, reply).await;
                 }
                 self.free_leave();
                 answer
@@ -235,19 +235,19 @@ impl Conversation {
             Some(Asked::MailRefused(reply)) => Answered::MailRefused(reply),
             Some(Asked::Unasked) => Answered::Unasked,
             Some(Asked::BrokenPath) => Answered::BrokenPath,
-            None => return Ok(Step::Read),
+            None => return Step::Read,
         };
         if self.asked.is_empty() {
             self.last_answer = Instant::now();
             self.give_back_leave();
         }
-        Ok(self.handle(Event::Answered(answered)))
+        self.handle(Event::Answered(answered))
     }
 
     /// Returns the upstream's next answer. Replies that are ready go out before a wait for one that is not.
-    async fn answer(&mut self, what: &str) -> Result<Answered, Lost> {
+    async fn answer(&mut self, what: &str) -> Answered {
         let Some(upstream) = &mut self.upstream else {
-            return Ok(Answered::Fault(UpstreamFault::Unavailable));
+            return Answered::Fault(UpstreamFault::Unavailable);
         };
         let was_in_doubt = upstream.is_in_doubt();
         let answer = {
@@ -258,19 +258,20 @@ impl Conversation {
                     if let Some(sender) = &mut self.sender {
                         sender.give_back_leave();
                     }
-                    self.client.flush().await?;
+                    // What was asked counts, also if the client is gone: that is met at the next read.
+                    let _ = self.client.flush().await;
                     answer.await
                 }
             }
         };
         self.note_doubt(was_in_doubt);
-        Ok(match answer {
+        match answer {
             Answer::Replied(reply) => Answered::Replied(reply),
             Answer::None(fault) => {
                 self.log_fault(what, &fault);
                 Answered::Fault(upstream_fault(&fault))
             }
-        })
+        }
     }
 
     fn log_fault(&self, what: &str, fault: &Fault) {
@@ -289,7 +290,7 @@ impl Conversation {
     }
 
     /// Logs and tallies the upstream's answer about a recipient, and counts the recipient if it does not exist.
-    async fn judge(&mut self, path: &ForwardPath, reply: &Reply) -> Result<(), Lost> {
+    async fn judge(&mut self, path: &ForwardPath, reply: &Reply) {
         self.parts.ledger.learn(Place::Rcpt, About::address(path.as_str()), reply);
         if let Some(sender) = &self.sender {
             self.log.probed(&sender.account, path.as_str(), reply);
@@ -312,9 +313,8 @@ impl Conversation {
                 self.give_back_leave();
                 // Earlier replies must not wait for the disk; and the recipient counts whether or not the client is there to
                 // read them.
-                let flushed = self.client.flush().await;
+                let _ = self.client.flush().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
-                flushed?;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
                 if let Some(domain) = path.domain() {
@@ -323,7 +323,6 @@ impl Conversation {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Counts one invalid recipient: durable when this returns. The ledger has the abuse desk told of a block.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::gatepost::{PASSWORD, Setup};
+use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
 use crate::support::scripted::Scripted;
 use crate::support::smtp::{Heard, Smtp, message};
+use crate::support::{PATIENCE, wait_for};
 
 /// A line, and the beginning of the reply to it.
 type Row<'a> = (&'a str, &'a str);
@@ -299,14 +300,13 @@ fn broken_paths_count_and_habits_of_devices_do_not() {
     }
 }
 
-/// Who closes his half behind a batch gets all of its replies, and what was asked counts.
-#[test]
-fn a_batch_is_answered_behind_half_a_close() {
-    let (ended, has_ended) = mpsc::channel();
-    let has_ended = Mutex::new(has_ended);
+/// A batch of MAIL and 20 recipients that do not exist; the answers to the first and the fifth wait until they are asked for.
+fn harvest_in_a_batch() -> (Gatepost, Smtp, mpsc::Sender<()>, Scripted) {
+    let (answers, may_answer) = mpsc::channel();
+    let may_answer = Mutex::new(may_answer);
     let upstream = Scripted::with(move |asked| {
-        if asked.path() == "nobody-0@mta.example" {
-            has_ended.lock().unwrap().recv().unwrap();
+        if matches!(asked.path(), "nobody-0@mta.example" | "nobody-4@mta.example") {
+            may_answer.lock().unwrap().recv().unwrap();
         }
         None
     });
@@ -314,14 +314,37 @@ fn a_batch_is_answered_behind_half_a_close() {
     let mut client = gatepost.relay();
     let recipients: String = (0..20).map(|n| format!("RCPT TO:<nobody-{n}@mta.example>\r\n")).collect();
     client.send(format!("MAIL FROM:<alice@mta.example>\r\n{recipients}").as_bytes());
+    (gatepost, client, answers, upstream)
+}
+
+/// Who closes his half behind a batch gets all of its replies, and what was asked counts.
+#[test]
+fn a_batch_is_answered_behind_half_a_close() {
+    let (gatepost, mut client, answers, _upstream) = harvest_in_a_batch();
     client.end();
-    ended.send(()).unwrap();
     client.expect_reply(250);
-    for _ in 0..20 {
+    for number in 0..20 {
+        if number == 0 || number == 4 {
+            answers.send(()).unwrap();
+        }
         client.expect_reply(550);
     }
     client.expect_close();
     assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["invalid_recipients"], 20);
+}
+
+/// Who goes away behind a batch reads none of the replies, and all that was asked counts.
+#[test]
+fn a_batch_counts_behind_a_close() {
+    let (gatepost, mut client, answers, upstream) = harvest_in_a_batch();
+    client.expect_reply(250);
+    wait_for(PATIENCE, || upstream.lines("RCPT").first().map(drop)).expect("a question");
+    drop(client);
+    for count in [4, 20] {
+        answers.send(()).unwrap();
+        let counted = || gatepost.status("host:127.0.0.2").filter(|seen| seen["invalid_recipients"] == count);
+        wait_for(PATIENCE, counted).unwrap_or_else(|| panic!("{count} counted"));
+    }
 }
 
 /// CONTRACT, SMTP: message over `max_message_size`, by SIZE or by counting; header over `max_header_size`: 552 5.3.4.
@@ -449,7 +472,7 @@ fn connections_beyond_the_limit_are_turned_away() {
         assert!(told.starts_with("421 4.7.0"), "{told:?}");
     }
     drop(held);
-    let freed = crate::support::wait_for(crate::support::PATIENCE, || {
+    let freed = wait_for(PATIENCE, || {
         let mut next = Smtp::open(std::net::Ipv4Addr::LOCALHOST.into(), gatepost.starttls);
         Some(()).filter(|()| next.reply().code == 220)
     });
