@@ -8,7 +8,7 @@ use memchr::{memchr2_iter, memmem};
 use mailparse::{DispositionType, MailHeaderMap, ParsedMail};
 use serde::Serialize;
 
-use crate::smtp::encoded_word;
+use crate::encoded_word;
 use crate::smtp::header::HeaderCollector;
 
 /// The most characters of text.
@@ -98,7 +98,8 @@ fn extreme(message: &[u8]) -> Option<&'static str> {
 /// The first header fields and the text after them, undecoded.
 fn plain(message: &[u8], why: &str) -> Preview {
     let beginning_of = &message[..message.len().min(PLAIN)];
-    let end = memmem::find(beginning_of, b"\n\r\n").map_or(beginning_of.len(), |at| at + 3);
+    let ends = [&b"\n\r\n"[..], b"\n\n"].map(|end| memmem::find(beginning_of, end).map(|at| at + end.len()));
+    let end = ends.into_iter().flatten().min().unwrap_or(beginning_of.len());
     let (header, body) = beginning_of.split_at(end);
     let mut preview = Preview::default();
     let mut fields = HeaderCollector::new(usize::MAX);
@@ -247,7 +248,10 @@ mod tests {
             format!("Subject: deep\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n{parts}")
         };
         let long = |fields| format!("Subject: deep\r\n{}\r\nHello.\r\n", "X: y\r\n".repeat(fields));
-        let words = |n| format!("Subject: deep\r\nX: {}{}\r\n\r\n", ",=?".repeat(n), "?=a".repeat(n));
+        let words = |n| {
+            format!("Subject: deep\r\nX: {}{}\r\n\r\n", ",=?".repeat(n), "?=a".repeat(n))
+                + "From: x@y\r\n\r\n"
+        };
         for (message, why) in [
             (nested(100), None),
             (nested(200_000), Some("multiparts")),
@@ -256,9 +260,11 @@ mod tests {
             (long(100_000), None),
             (long(2_000_000), Some("header")),
             (words(10_000), Some("encoded words")),
+            (words(10_000).replace("\r\n", "\n"), Some("encoded words")),
         ] {
             let shown = preview(message.as_bytes());
             assert_eq!(field(&shown, "Subject"), Some("deep"));
+            assert!(field(&shown, "From").is_none(), "it stands in the body");
             let note = shown.note.unwrap_or_default();
             assert_eq!(note.contains("not told apart"), why.is_some(), "{why:?}: {note}");
             assert!(note.contains(why.unwrap_or_default()), "{note}");

@@ -4,7 +4,6 @@
 //! they were written, so they keep the text and never normalise it.
 
 pub mod command;
-pub mod encoded_word;
 pub mod extension;
 pub mod further;
 mod grammar;
