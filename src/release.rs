@@ -160,8 +160,10 @@ impl Releaser {
     }
 
     /// Sends the message to those who take it, and sees to it that the answers are written down.
-    async fn finish(&self, attempt: Try, mut asked: Asked) -> Result<Report, SpoolError> {
+    async fn finish(&self, attempt: Try, asked: Asked) -> Result<Report, SpoolError> {
         let Try { claim, mut envelope, decision, now } = attempt;
+        // Dropped before the claim, should this be cut short.
+        let mut asked = asked;
         let tried = match asked.taken.as_slice() {
             [] => Ok(Tried::Answered),
             taken => send(&claim, &mut envelope, &mut asked.upstream, taken, now).await,

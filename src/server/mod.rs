@@ -368,7 +368,10 @@ impl Contacts {
     async fn refresh(&mut self, parts: &Parts, patience: Duration) {
         let knew = parts.upstream.offers().is_some();
         let contacts = parts.upstream.contact(patience).await;
-        let anybody = contacts.iter().any(|contact| contact.offers.is_ok());
+        // Our own want of a place or a descriptor says nothing of an upstream.
+        let is_silent =
+            |contact: &Contact| !matches!(contact.offers, Ok(_) | Err(Fault::Busy(_) | Fault::Starved(_)));
+        let anybody = !contacts.iter().all(is_silent);
         for Contact { address, offers } in contacts {
             let address = address.to_string();
             match offers {
@@ -380,7 +383,6 @@ impl Contacts {
                         maillog::no_xclient(&address);
                     }
                 }
-                // Our own want says nothing of it.
                 Err(Fault::Busy(_) | Fault::Starved(_)) => {}
                 Err(fault) => {
                     if !self.silent.insert(address.clone()) {

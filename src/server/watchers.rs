@@ -164,22 +164,23 @@ pub(super) async fn lapses(parts: Parts) {
     // Accounts whose block could not be lifted, as the log says.
     let mut postponed: BTreeMap<Account, Once> = BTreeMap::new();
     loop {
-        let lapsed = lapsed(&parts, &mut settled);
-        postponed.retain(|account, _| lapsed.contains(account));
-        for account in lapsed {
-            let lifted = lift(&parts, &account).await;
-            let failures = postponed.entry(account.clone()).or_default();
-            failures.note(&lifted, |why| maillog::lapse_postponed(&account, why));
+        if let Some(lapsed) = lapsed(&parts, &mut settled) {
+            postponed.retain(|account, _| lapsed.contains(account));
+            for account in lapsed {
+                let lifted = lift(&parts, &account).await;
+                let failures = postponed.entry(account.clone()).or_default();
+                failures.note(&lifted, |why| maillog::lapse_postponed(&account, why));
+            }
         }
         tokio::time::sleep(LAPSE_TICK).await;
     }
 }
 
-/// The accounts whose automatic block has lasted for `unblock_after`.
-fn lapsed(parts: &Parts, settled: &mut Settled) -> Vec<Account> {
-    let Some(age) = parts.in_force.load().unblock_after else { return Vec::new() };
-    let then = settled.look(Instant::now(), clock::now(), age);
-    then.map_or_else(Vec::new, |then| parts.ledger.lapsed(age, then))
+/// The accounts whose automatic block has lasted for `unblock_after`; `None` while that is not known.
+fn lapsed(parts: &Parts, settled: &mut Settled) -> Option<Vec<Account>> {
+    let age = parts.in_force.load().unblock_after?;
+    let then = settled.look(Instant::now(), clock::now(), age)?;
+    Some(parts.ledger.lapsed(age, then))
 }
 
 /// Lifts a block that has lapsed. CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked at
