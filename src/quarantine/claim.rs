@@ -10,7 +10,7 @@ use super::envelope::Envelope;
 use super::files;
 use super::index::Record;
 use super::shared::{Held, Shared, blocking};
-use super::spool::SpoolError;
+use super::terms::SpoolError;
 use crate::id::QuarantineId;
 
 /// The most of a message that a reader has in memory, octets.
@@ -29,7 +29,7 @@ pub struct MessageReader(tokio::fs::File);
 impl MessageReader {
     pub(super) async fn open(shared: &Shared, id: QuarantineId, name: String) -> Result<Self, SpoolError> {
         let folder = Arc::clone(&shared.folder);
-        match blocking(move || folder.read(name)).await.map_err(SpoolError::Io)? {
+        match blocking(move || folder.read(name)).await? {
             Ok(file) => {
                 let mut file = tokio::fs::File::from_std(file);
                 file.set_max_buf_size(READ_AHEAD);
@@ -59,8 +59,7 @@ impl Claim {
             let envelope = held.shared.load(id)?;
             Ok(Self { held: Arc::new(held), envelope })
         })
-        .await
-        .map_err(SpoolError::Io)?
+        .await?
     }
 
     /// Its envelope.
@@ -98,7 +97,7 @@ impl Claim {
             held.shared.put_if_there(id, record);
             Ok::<_, crate::durable::DurableError>(())
         });
-        written.await.map_err(SpoolError::Io)?.map_err(|error| SpoolError::Io(error.to_string()))?;
+        written.await?.map_err(|error| SpoolError::Io(error.to_string()))?;
         self.envelope = envelope;
         Ok(())
     }
@@ -114,6 +113,6 @@ impl Claim {
 
 /// Removes a message in hand.
 pub(super) async fn remove(held: Arc<Held>) -> Result<(), SpoolError> {
-    let outcomes = blocking(move || held.shared.remove(&[held.id])).await.map_err(SpoolError::Io)?;
+    let outcomes = blocking(move || held.shared.remove(&[held.id])).await?;
     outcomes.into_iter().collect::<Result<(), _>>().map_err(SpoolError::Io)
 }

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use super::schedule::next_try;
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::{QuarantineId, SessionId};

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::envelope::{Envelope, MAX_TEXT};
 use super::index::{Index, Record};
-use super::spool::Swept;
+use super::terms::Swept;
 use crate::durable::{self, DurableError, Existing, Folder, Temporary};
 use crate::fail;
 use crate::id::QuarantineId;

@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use super::envelope::{Envelope, State};
 use super::schedule::postponed;
-use super::spool::{Due, Limits, Usage};
+use super::terms::{Due, Limits, Usage};
 use super::waiting::{Awaited, Message, Sum, Waiting};
 use crate::account::Account;
 use crate::clock::Timestamp;

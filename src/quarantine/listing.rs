@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::envelope::Envelope;
 use super::shared::{Shared, blocking};
-use super::spool::{Entry, Filter, SpoolError};
+use super::terms::{Entry, Filter, SpoolError};
 use crate::id::QuarantineId;
 
 /// How many envelopes are looked at in one visit to a blocking thread.

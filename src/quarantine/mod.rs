@@ -16,6 +16,7 @@ pub mod schedule;
 mod shared;
 mod space;
 pub mod spool;
+mod terms;
 mod tests;
 mod waiting;
 

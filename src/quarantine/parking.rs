@@ -14,7 +14,7 @@ use super::files;
 use super::index::Record;
 use super::shared::{Shared, blocking};
 use super::space::{Booking, FIRST_BOOKING};
-use super::spool::ParkError;
+use super::terms::ParkError;
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::durable::{DurableError, Temporary};
@@ -151,7 +151,7 @@ impl Parking {
             let outcome = outcome.and_then(|()| file.as_mut().map_or(Ok(()), |file| file.write(&buffer)));
             (file, buffer, outcome)
         });
-        let (file, buffer, outcome) = visit.await.map_err(ParkError::Io)?;
+        let (file, buffer, outcome) = visit.await?;
         (self.draft.0, self.buffer) = (file, buffer);
         outcome.map_err(|error| failure(&error))?;
         self.booking.written(BUFFER as u64);
@@ -199,9 +199,10 @@ impl Parking {
             drop(booking);
             (outcome, buffer)
         });
-        let gone = |error: &String| ParkError::Io(error.clone());
-        let (outcome, buffer) =
-            parked.await.map_err(|error| Unparked { content: Err(gone(&error)), error: gone(&error) })?;
+        let (outcome, buffer) = parked.await.map_err(|unfinished| {
+            let error = ParkError::from(unfinished);
+            Unparked { content: Err(error.clone()), error }
+        })?;
         outcome.map_err(|error| Unparked {
             error: failure(&error),
             content: again
@@ -276,7 +277,7 @@ impl Salvaged {
             let (file, position) = (Arc::clone(file), self.position);
             let mut piece = vec![0; usize::try_from(left).unwrap_or(BUFFER).min(BUFFER)];
             let read = blocking(move || file.read_exact_at(&mut piece, position).map(|()| piece));
-            let piece = read.await.map_err(ParkError::Io)?.map_err(|cause| {
+            let piece = read.await?.map_err(|cause| {
                 ParkError::Io(format!("what was received of the message cannot be read: {cause}"))
             })?;
             self.position += piece.len() as u64;

@@ -9,7 +9,7 @@ use super::envelope::{Envelope, State};
 use super::files::{self, LoadError};
 use super::index::{Index, Record, Refusal};
 use super::space::Space;
-use super::spool::{Limits, SpoolError, Swept};
+use super::terms::{Limits, SpoolError, Swept, Unfinished};
 use crate::durable::Folder;
 use crate::id::QuarantineId;
 
@@ -137,6 +137,6 @@ impl Drop for Held {
 /// It panicked, or the program is ending.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| format!("work on the disk did not end: {error}"))
+) -> Result<T, Unfinished> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Unfinished(error.to_string()))
 }

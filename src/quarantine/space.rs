@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::spool::ParkError;
+use super::terms::ParkError;
 
 /// What stays free: the size of the file system divided by this.
 const FLOOR_DIVISOR: u64 = 100;

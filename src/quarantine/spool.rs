@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
 pub use super::claim::{Claim, MessageReader};
-use super::envelope::{BlockFacts, Envelope, State};
+use super::envelope::{BlockFacts, Envelope};
 use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
 use super::shared::{Held, Shared, blocking};
 use super::space::{FIRST_BOOKING, Space};
+pub use super::terms::{Due, Entry, Filter, Limits, ParkError, SWEPT_TOLD, SpoolError, Swept, Usage};
 use super::waiting::{Awaited, Waiting};
 use super::{claim, files, listing};
 use crate::account::Account;
@@ -33,127 +33,6 @@ const FOLDER: &str = "quarantine";
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How many expired messages are removed with one fsync.
 const EXPIRE_BATCH: usize = 256;
-
-/// `[quarantine]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Octets of all messages.
-    pub max_size: u64,
-    /// Octets of one account's messages.
-    pub max_size_per_account: u64,
-    /// How long a parked message is kept; `None`: for ever.
-    pub expire_after: Option<Duration>,
-}
-
-/// Why a message cannot be parked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParkError {
-    /// `max_size`, `max_size_per_account`, or the disk has not enough room.
-    #[error("the quarantine is full: {0}")]
-    Full(String),
-    /// A file could not be written.
-    #[error("{0}")]
-    Io(String),
-}
-
-/// Why a parked message cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpoolError {
-    /// There is none of that id.
-    #[error("no message {0} is in the quarantine")]
-    Unknown(String),
-    /// Another release has it in hand.
-    #[error(
-        "message {0} is being released just now; try again when that is done (`gatepost quarantine list` shows it)"
-    )]
-    Claimed(QuarantineId),
-    /// Its envelope does not parse.
-    #[error("message {id}: {cause}")]
-    Unreadable {
-        /// Which.
-        id: QuarantineId,
-        /// Why.
-        cause: String,
-    },
-    /// A file could not be read, written or removed.
-    #[error("{0}")]
-    Io(String),
-}
-
-/// Which messages a listing wants. What cannot be read has no account, sender or subject, and is listed where none of them
-/// is asked for.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Filter {
-    /// Of this account.
-    pub account: Option<Account>,
-    /// Whose reverse-path contains this, without regard to case.
-    pub sender: Option<String>,
-    /// Whose subject contains this, without regard to case.
-    pub subject: Option<String>,
-    /// Parked at or after this.
-    pub since: Option<Timestamp>,
-}
-
-/// One line of a listing.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// A message.
-    Message(Box<Envelope>),
-    /// One whose envelope does not parse or cannot be read.
-    Unreadable {
-        /// Which.
-        id: QuarantineId,
-        /// Octets of its message file.
-        size: u64,
-        /// Why.
-        cause: String,
-    },
-}
-
-/// A message whose time has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// Which.
-    pub id: QuarantineId,
-    /// Whose.
-    pub account: Account,
-    /// `Parked`: it was to go out by itself; `Releasing`: it is to be tried again.
-    pub state: State,
-    /// No operator decided it: a block of the account keeps it.
-    pub by_itself: bool,
-}
-
-/// So many of them are told of by name.
-pub const SWEPT_TOLD: usize = 20;
-
-/// A message that had no envelope, and was removed for that: never acknowledged, or about to be removed, when a process was cut off.
-/// Or its envelope was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Swept {
-    /// Which.
-    pub id: QuarantineId,
-    /// Octets.
-    pub size: u64,
-}
-
-impl std::fmt::Display for Swept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, size } = self;
-        write!(
-            f,
-            "message {id} of {size} octets had no envelope and was removed: it was being parked or removed when gatepost was cut off, unless somebody took the envelope away"
-        )
-    }
-}
-
-/// How much is parked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Messages.
-    pub messages: u64,
-    /// Octets.
-    pub octets: u64,
-}
 
 /// The quarantine. Cheap to clone.
 #[derive(Clone)]
@@ -177,7 +56,7 @@ impl Spool {
             let limits = ArcSwap::from_pointee(limits);
             Ok(Shared { folder: Arc::new(folder), limits, space, index, marking, swept, _lock: lock })
         });
-        let shared = opened.await.and_then(|opened| opened).map_err(SpoolError::Io)?;
+        let shared = opened.await?.map_err(SpoolError::Io)?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -217,7 +96,7 @@ impl Spool {
     /// Unknown, unreadable.
     pub async fn envelope(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.load(id)).await.map_err(SpoolError::Io)?
+        blocking(move || shared.load(id)).await?
     }
 
     /// The message as it arrived, to read; that of an unreadable envelope too.
@@ -341,8 +220,8 @@ impl Spool {
         for id in put_off {
             // One in another's hand is on its way out.
             let Ok(held) = self.shared.hold(id) else { continue };
-            let written = blocking(move || held.shared.write_due_time(id)).await.map_err(SpoolError::Io);
-            if let Err(error) = written.and_then(|written| written) {
+            let written = blocking(move || held.shared.write_due_time(id)).await;
+            if let Err(error) = written.unwrap_or_else(|unfinished| Err(unfinished.into())) {
                 failed = Err(error);
             }
         }
@@ -366,8 +245,8 @@ impl Spool {
                     continue;
                 }
             };
-            let kept = blocking(move || held.shared.write_kept(id));
-            if let Err(error) = kept.await.map_err(SpoolError::Io).and_then(|kept| kept) {
+            let kept = blocking(move || held.shared.write_kept(id)).await;
+            if let Err(error) = kept.unwrap_or_else(|unfinished| Err(unfinished.into())) {
                 failed = Err(error);
             }
         }
@@ -391,7 +270,7 @@ impl Spool {
             let _one_at_a_time = shared.marking.lock();
             marks::add(&shared.folder, mark, |account| shared.index().usage(Some(account)).messages > 0)
         });
-        marked.await.and_then(|marked| marked).map_err(SpoolError::Io)?;
+        marked.await?.map_err(SpoolError::Io)?;
         fail::point("unblock.marked");
         Ok(())
     }

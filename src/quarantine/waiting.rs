@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::envelope::State;
-use super::spool::Usage;
+use super::terms::Usage;
 use crate::account::Account;
 use crate::clock::Timestamp;
 
