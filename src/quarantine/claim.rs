@@ -1,4 +1,4 @@
-//! A parked message in the hand of a release.
+//! Exclusive access to one parked message.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use super::shared::{Held, Shared, blocking};
 use super::terms::SpoolError;
 use crate::id::QuarantineId;
 
-/// The most of a message that a reader has in memory, octets.
+/// The most octets of a message that a reader holds in memory.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// A message in hand, which nobody else can claim meanwhile. Dropping it puts it back as it is on disk.
+/// A claimed message; nobody else can claim it meanwhile. Dropping the claim puts the message back as it is on disk.
 pub struct Claim {
     held: Arc<Held>,
     envelope: Envelope,
 }
 
-/// A message as it arrived, to read from its first octet.
+/// A reader of a file of a message, from its first octet.
 #[derive(Debug)]
 pub struct MessageReader(tokio::fs::File);
 
@@ -35,7 +35,7 @@ impl MessageReader {
                 file.set_max_buf_size(READ_AHEAD);
                 Ok(Self(file))
             }
-            // Removed meanwhile.
+            // It was removed meanwhile.
             Err(_) if shared.index().state(id).is_none() => Err(SpoolError::Unknown(id.to_string())),
             Err(error) => Err(SpoolError::Io(error.to_string())),
         }
@@ -62,12 +62,12 @@ impl Claim {
         .await?
     }
 
-    /// Its envelope.
+    /// Returns the envelope as it was at the claim or the last [`Self::update`].
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
-    /// The message as it arrived, from its first octet.
+    /// Opens the message as it arrived, from its first octet.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -75,11 +75,12 @@ impl Claim {
         MessageReader::open(&self.held.shared, self.held.id, files::message_name(self.held.id)).await
     }
 
-    /// Writes a changed envelope, durably, and keeps the claim. Once begun it is seen through, even if the caller goes away.
+    /// Writes a changed envelope durably, and keeps the claim. Once begun, the write is completed even if the caller
+    /// goes away.
     ///
     /// # Errors
-    /// It could not be written, or is not that of this message: the old one is still in force. (Where the very last step
-    /// failed, the fsync of the folder, the new one may be found after a crash.)
+    /// It could not be written, or does not belong to this message: the old one is still in force. (If only the last
+    /// step failed, the fsync of the folder, the new one may be found after a crash.)
     pub async fn update(&mut self, envelope: Envelope) -> Result<(), SpoolError> {
         let id = self.held.id;
         let what_stays = |envelope: &Envelope| (envelope.version, envelope.id, envelope.size);
@@ -102,16 +103,17 @@ impl Claim {
         Ok(())
     }
 
-    /// Removes the message: all are answered. Once begun it is seen through, even if the caller goes away.
+    /// Removes the message, since every recipient is answered. Once begun, the removal is completed even if the caller
+    /// goes away.
     ///
     /// # Errors
-    /// The files could not be removed; it can be tried again.
+    /// The files could not be removed; the call can be repeated.
     pub async fn finish(&self) -> Result<(), SpoolError> {
         remove(Arc::clone(&self.held)).await
     }
 }
 
-/// Removes a message in hand.
+/// Removes a claimed message.
 pub(super) async fn remove(held: Arc<Held>) -> Result<(), SpoolError> {
     let outcomes = blocking(move || held.shared.remove(&[held.id])).await?;
     outcomes.into_iter().collect::<Result<(), _>>().map_err(SpoolError::Io)

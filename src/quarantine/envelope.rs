@@ -1,7 +1,7 @@
-//! What is known of a parked message beside its octets: readable, versioned text (JSON), pure.
+//! Everything known about a parked message except its content: readable, versioned text (JSON); pure.
 //!
-//! A version that is newer than ours is refused with a sentence; a key that is unknown, missing or there twice is an
-//! error with line and column: nothing is dropped in silence. What release makes of an envelope stands in `progress`.
+//! A version newer than ours is refused with a clear message. A key that is unknown, missing or duplicated is an error
+//! with line and column; nothing is dropped silently. What a release derives from an envelope is in `progress`.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePat
 /// The version that this Gatepost writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
 /// The longest text that is written or read, in octets: 1,000 recipients, each with the longest reply
-/// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is taken from an upstream.
+/// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is accepted from an upstream.
 pub const MAX_TEXT: usize = 64 * 1024 * 1024;
 
 /// One parked message's envelope.
@@ -28,45 +28,46 @@ pub struct Envelope {
     pub id: QuarantineId,
     /// Who sent it.
     pub account: Account,
-    /// When the end of data came.
+    /// When its end of data arrived.
     pub parked: Timestamp,
     /// Why it was parked.
     pub reason: String,
-    /// The account's block, if it is parked for that: known by when it was made.
+    /// The block for which it was parked, if any; identified by its time.
     #[serde(default)]
     pub block: Option<BlockFacts>,
-    /// The session that brought it.
+    /// The session in which it arrived.
     pub session: SessionFacts,
     /// `MAIL FROM:`
     pub reverse_path: ReversePath,
     /// Its parameters.
     pub parameters: MailParameters,
-    /// What the upstream had said to MAIL, where it was asked.
+    /// The upstream's reply to MAIL, if it was asked.
     #[serde(deserialize_with = "present")]
     pub mail_reply: Option<Reply>,
-    /// Every RCPT that parsed, the refused ones too, in order.
+    /// Every RCPT that parsed, including refused ones, in order.
     pub recipients: Vec<Recipient>,
-    /// Octets of the message as it arrived.
+    /// Size of the message as it arrived, in octets.
     pub size: u64,
     /// SHA-256 of the message as it arrived, lower-case hexadecimal.
     pub sha256: String,
-    /// The Subject, decoded (RFC 2047), as it came otherwise: clean it before showing it.
+    /// The Subject, decoded (RFC 2047) but not cleaned: clean it before showing it.
     #[serde(deserialize_with = "present")]
     pub subject: Option<String>,
-    /// What is put in front at each transfer: Received, Date and Message-ID where missing, X-Authenticated-As.
+    /// The header fields put in front at each transfer: Received, X-Authenticated-As, and Date and Message-ID if they
+    /// were missing.
     pub trace: String,
-    /// What else is done to it at each transfer.
+    /// How else it is changed at each transfer.
     #[serde(default)]
     pub treatment: Treatment,
-    /// The reply that the client got at the end of data.
+    /// The reply that the client got to the end of data.
     pub told: Reply,
-    /// The made-up queue id in it.
+    /// The made-up queue id in that reply.
     #[serde(deserialize_with = "present")]
     pub told_queue_id: Option<String>,
     /// When it goes out by itself (probation).
     #[serde(deserialize_with = "present")]
     pub due: Option<Timestamp>,
-    /// Set from the first release on.
+    /// Its release; set from the first one on.
     #[serde(deserialize_with = "present")]
     pub release: Option<Release>,
 }
@@ -75,7 +76,7 @@ pub struct Envelope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockFacts {
-    /// When it was made.
+    /// When the block was made; identifies it.
     pub at: Timestamp,
     /// By what.
     pub by: BlockMaker,
@@ -95,17 +96,17 @@ pub enum BlockMaker {
     Detection,
 }
 
-/// What is done to a message on its way upstream, beside what is put in front of it: decided at arrival.
+/// How a message is changed on its way upstream, apart from the fields put in front of it; decided on arrival.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Treatment {
-    /// A bare LF becomes CRLF.
+    /// Whether a bare LF becomes CRLF.
     pub normalize: bool,
-    /// Every Sender: is dropped.
+    /// Whether every Sender: field is dropped.
     pub without_sender: bool,
 }
 
-/// The session that brought a message.
+/// The session in which a message arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionFacts {
@@ -113,15 +114,15 @@ pub struct SessionFacts {
     pub id: SessionId,
     /// The client's address and port.
     pub client: SocketAddr,
-    /// Its name, where it was looked up.
+    /// The client's name, if it was looked up.
     #[serde(deserialize_with = "present")]
     pub client_name: Option<String>,
-    /// What it said at EHLO or HELO, cleaned.
+    /// The argument of its EHLO or HELO, cleaned.
     #[serde(deserialize_with = "present")]
     pub helo: Option<String>,
-    /// EHLO rather than HELO.
+    /// Whether it said EHLO rather than HELO.
     pub extended: bool,
-    /// The user name, where it authenticated.
+    /// The user name, if the client authenticated.
     #[serde(deserialize_with = "present")]
     pub login: Option<String>,
     /// The TLS version and cipher suite.
@@ -147,45 +148,46 @@ pub struct Recipient {
     pub forward_path: ForwardPath,
     /// Its parameters.
     pub parameters: RcptParameters,
-    /// What the upstream said; `None` where it was not asked.
+    /// The upstream's reply; `None` if it was not asked.
     #[serde(deserialize_with = "present")]
     pub upstream: Option<Reply>,
-    /// Where it stands.
+    /// Its state.
     pub state: RecipientState,
 }
 
-/// Where a recipient stands.
+/// The state of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state", try_from = "StateText")]
 pub enum RecipientState {
-    /// The client was told a refusal: never sent to.
+    /// The client was told that it is refused: never sent to.
     Rejected,
-    /// To be sent to.
+    /// Still to be sent to.
     Pending,
-    /// The upstream took it at a release.
+    /// The upstream accepted the message for it at a release.
     Delivered {
-        /// Its reply to the end of data.
+        /// The upstream's reply to the end of data.
         reply: Reply,
         /// When.
         at: Timestamp,
     },
     /// The upstream refused it for good at a release.
     Refused {
-        /// Its reply.
+        /// The upstream's reply.
         reply: Reply,
         /// When.
         at: Timestamp,
     },
-    /// Put off at the last try; will be tried again.
+    /// Deferred at the last try; it will be tried again.
     Deferred {
-        /// Its reply, or ours where it gave none.
+        /// The upstream's reply, or ours if it gave none.
         reply: Reply,
         /// When.
         at: Timestamp,
     },
 }
 
-/// A [`RecipientState`] as it is read: what serde makes of a tagged enum would pass over keys that do not belong there.
+/// A [`RecipientState`] as it is read. A tagged enum derived by serde would ignore keys that do not belong to the
+/// variant.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateText {
@@ -226,35 +228,36 @@ impl TryFrom<StateText> for RecipientState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
-    /// When it was decided.
+    /// When the release was decided.
     pub requested: Timestamp,
-    /// Whether the sender is not told of refused recipients.
+    /// Whether the sender is not notified of refused recipients.
     pub quiet: bool,
-    /// No operator decided it: its delay was over. A block of its account keeps what is still to be sent.
+    /// Whether its delay ended, rather than an operator deciding. A block of the account then keeps what is still to be
+    /// sent.
     #[serde(default)]
     pub by_itself: bool,
-    /// Tries so far.
+    /// How many tries there were so far.
     pub tries: u32,
-    /// The next try; `None`: failed, waits for the operator.
+    /// When the next try is; `None`: it failed and waits for the operator.
     #[serde(deserialize_with = "present")]
     pub next: Option<Timestamp>,
 }
 
-/// What a listing says of a message.
+/// The state of a message, as listings show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Waits for an operator (or its due time).
+    /// It waits for an operator or for its due time.
     Parked,
-    /// Released, some recipients still to be answered.
+    /// It is being released; some recipients are still unanswered.
     Releasing,
-    /// Released, and nobody took it.
+    /// It was released, and accepted for nobody.
     Failed,
-    /// Its envelope does not parse.
+    /// Its envelope does not parse or cannot be read.
     Unreadable,
 }
 
-/// Why a text is no envelope.
+/// Why a text is not an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
     /// A newer Gatepost wrote it.
@@ -263,13 +266,13 @@ pub enum EnvelopeError {
         /// Its version.
         found: u32,
     },
-    /// Not our text.
+    /// It does not parse.
     #[error("the envelope does not parse: {0}")]
     Syntax(String),
-    /// Beyond [`MAX_TEXT`].
+    /// It is longer than [`MAX_TEXT`].
     #[error("the envelope has {octets} octets, more than {MAX_TEXT}")]
     TooLong {
-        /// Its octets.
+        /// Its length in octets.
         octets: u64,
     },
 }
@@ -281,7 +284,7 @@ impl From<serde_json::Error> for EnvelopeError {
 }
 
 impl Envelope {
-    /// Where the message stands.
+    /// Returns the message's state.
     pub fn state(&self) -> State {
         match &self.release {
             None => State::Parked,
@@ -290,7 +293,8 @@ impl Envelope {
         }
     }
 
-    /// When what nobody has decided is done all the same: the end of its delay, or the next try from then on.
+    /// Returns when the message goes out without an operator's decision: at the end of its delay, or at the next try
+    /// after that.
     pub fn goes_by_itself(&self) -> Option<Timestamp> {
         match &self.release {
             None => self.due,
@@ -298,13 +302,13 @@ impl Envelope {
         }
     }
 
-    /// It waits for an operator from now on, with those recipients who have no answer yet.
+    /// Makes the message wait for an operator, for those recipients that have no answer yet.
     pub fn keep(&mut self) {
         self.due = None;
         self.release = None;
     }
 
-    /// As text.
+    /// Encodes it as text.
     ///
     /// # Errors
     /// [`EnvelopeError::TooLong`]
@@ -315,10 +319,10 @@ impl Envelope {
         Ok(text)
     }
 
-    /// From text.
+    /// Decodes it from text.
     ///
     /// # Errors
-    /// It is newer, or no envelope.
+    /// It has a newer version, or is not an envelope.
     pub fn decode(text: &str) -> Result<Self, EnvelopeError> {
         within_bounds(text)?;
         let read: Result<Self, _> = serde_json::from_str(text);
@@ -337,7 +341,7 @@ impl Envelope {
     }
 }
 
-/// What every version has.
+/// The part that every version has.
 #[derive(Deserialize)]
 struct Version {
     version: u64,
@@ -347,7 +351,7 @@ fn within_bounds(text: &str) -> Result<(), EnvelopeError> {
     if text.len() > MAX_TEXT { Err(EnvelopeError::TooLong { octets: text.len() as u64 }) } else { Ok(()) }
 }
 
-/// An optional value whose key must be there all the same; serde alone takes a missing key for `None`.
+/// Deserializes an optional value whose key must be present. By default serde takes a missing key for `None`.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
 }

@@ -1,7 +1,9 @@
-//! The two files of a message, `ID.message` and `ID.envelope`, and the order in which they come and go; blocking.
+//! The two files of a message, `ID.message` and `ID.envelope`, and the order in which they are created and removed;
+//! blocking.
 //!
-//! The message is on disk before the envelope takes its name, and the envelope is off the disk before the message goes:
-//! at every moment an envelope means a whole message, and a message without one was never acknowledged or is removed.
+//! The message is on disk before the envelope gets its name, and the envelope is off the disk before the message is
+//! removed. So an envelope always means a whole message, and a message without one was never acknowledged or is being
+//! removed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,9 +21,9 @@ use crate::durable::{self, DurableError, Existing, Folder, Temporary};
 use crate::fail;
 use crate::id::QuarantineId;
 
-/// Locked by the process that has the folder open: what it sweeps is half done by nobody else.
+/// Locked by the process that has the folder open, so that it never sweeps another process's half-done work.
 const LOCK: &str = "lock";
-/// Holds the version of the folder's layout, as text.
+/// Contains the version of the folder's layout, as text.
 const VERSION_FILE: &str = "version";
 /// The version that this Gatepost writes, and the newest that it reads.
 const VERSION: u32 = 1;
@@ -34,12 +36,12 @@ pub(super) fn envelope_name(id: QuarantineId) -> String {
     format!("{id}.envelope")
 }
 
-/// Why there is no envelope to be had.
+/// Why an envelope cannot be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LoadError {
-    /// What is on disk is not a parked message.
+    /// The files on disk are not a valid parked message.
     Unreadable(String),
-    /// The disk did not answer.
+    /// A file could not be read or looked at.
     Io(String),
 }
 
@@ -49,7 +51,7 @@ impl LoadError {
     }
 }
 
-/// Reads an envelope, and makes sure that the message is there.
+/// Reads an envelope, and checks that the message file is there and has the right size.
 pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<Envelope, LoadError> {
     let path = folder.path().join(envelope_name(id));
     let file = match folder.read(envelope_name(id)) {
@@ -81,7 +83,7 @@ pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<Envelope, LoadEr
     }
 }
 
-/// Octets of the message file; `None` where there is none.
+/// Returns the size of the message file in octets; `None` if there is none.
 fn message_size(folder: &Folder, id: QuarantineId) -> Result<Option<u64>, LoadError> {
     let path = folder.path().join(message_name(id));
     match std::fs::symlink_metadata(&path) {
@@ -91,7 +93,8 @@ fn message_size(folder: &Folder, id: QuarantineId) -> Result<Option<u64>, LoadEr
     }
 }
 
-/// Makes a message and its envelope durable. `begun` holds what was written of the message so far, `rest` what was not.
+/// Makes a message and its envelope durable. `begun` is the file with what was written of the message so far, `rest` is
+/// the remainder.
 pub(super) fn park(
     folder: &Arc<Folder>,
     id: QuarantineId,
@@ -107,7 +110,7 @@ pub(super) fn park(
     text.write(envelope.as_bytes())?;
     let text = text.sync()?;
     fail::point("park.envelope");
-    // Keep: an operating system without random numbers may give an id twice.
+    // `Keep`, since a system with poor randomness may generate an id twice.
     message.rename(message_name(id), Existing::Keep)?;
     fail::point("park.message-named");
     if let Err(error) = text.rename(envelope_name(id), Existing::Keep) {
@@ -123,8 +126,7 @@ pub(super) fn park(
     Ok(())
 }
 
-/// Removes messages for good. All of them share one fsync; each has its own outcome, and one that failed can be removed
-/// again.
+/// Removes messages for good. They share one fsync, but each has its own outcome; a failed removal can be repeated.
 pub(super) fn remove(folder: &Folder, ids: &[QuarantineId]) -> Vec<Result<(), String>> {
     let unlinked: Vec<_> = ids.iter().map(|id| folder.unlink(envelope_name(*id))).collect();
     let synced = folder.sync().map_err(|error| error.to_string());
@@ -137,8 +139,8 @@ pub(super) fn remove(folder: &Folder, ids: &[QuarantineId]) -> Vec<Result<(), St
     outcomes.collect()
 }
 
-/// Waits up to `wait` until no other process has the folder open, and keeps others out as long as the file lives. Refuses a folder of
-/// a newer version.
+/// Locks the folder, waiting up to `wait` for another process to release it. The lock lasts as long as the returned
+/// file. Refuses a folder of a newer version.
 pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.path().join(LOCK);
@@ -154,13 +156,14 @@ pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
     }
 }
 
-/// Whether we know the folder's version; one without gets ours.
+/// Checks that we know the folder's version; writes ours if it has none.
 fn known(folder: &Folder) -> Result<(), String> {
     let path = folder.path().join(VERSION_FILE);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // It is of the first version. Where that cannot be written, on a full disk say, mail comes first.
+            // It has the first version. If that cannot be written, for example on a full disk, accepting mail matters
+            // more.
             let _ = durable::write(&path, format!("{VERSION}\n").as_bytes());
             return Ok(());
         }
@@ -180,7 +183,8 @@ fn known(folder: &Folder) -> Result<(), String> {
     }
 }
 
-/// Reads what is there, and removes what was never acknowledged; says which messages these were. Only under [`lock`].
+/// Reads all envelopes. Removes temporary files, and messages that have no envelope; returns these messages. Call it
+/// only under [`lock`].
 pub(super) fn scan(folder: &Folder) -> Result<(Index, Vec<Swept>), DurableError> {
     let mut swept = folder.sweep()?;
     let (mut messages, mut envelopes) = (Vec::new(), BTreeSet::new());
@@ -194,7 +198,7 @@ pub(super) fn scan(folder: &Folder) -> Result<(Index, Vec<Swept>), DurableError>
     }
     let mut without_envelope = Vec::new();
     for id in messages {
-        // A folder of that name is none of ours.
+        // A folder of that name is not ours.
         if !envelopes.contains(&id) && !folder.path().join(message_name(id)).is_dir() {
             let size = message_size(folder, id).ok().flatten().unwrap_or(0);
             if folder.unlink(message_name(id))? {
@@ -214,7 +218,7 @@ pub(super) fn scan(folder: &Folder) -> Result<(Index, Vec<Swept>), DurableError>
     Ok((index, without_envelope))
 }
 
-/// The record of each id, read by as many threads as there are processors.
+/// Reads the record of each id, with as many threads as there are processors.
 fn records(folder: &Folder, ids: &[QuarantineId]) -> Vec<Record> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = ids.len().div_ceil(threads).max(1);

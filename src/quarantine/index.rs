@@ -1,7 +1,7 @@
-//! What is known of every parked message without reading it: about 100 octets each; pure.
+//! What is known of every parked message without reading it, about 100 octets each; pure.
 //!
-//! Answers sizes, limits, due times and pages, and holds the claims. What is being received counts as reserved, so that
-//! messages that come at once cannot pass a limit together.
+//! Answers questions about sizes, limits, due times and pages, and holds the claims. A message being received counts as
+//! reserved, so that concurrent messages cannot exceed a limit together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -14,24 +14,24 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::QuarantineId;
 
-/// The part of `max_size` from which on the quarantine is nearly full (CONTRACT: notice at 80 %).
+/// The share of `max_size` from which the quarantine is nearly full (CONTRACT: notice at 80 %).
 const NOTICE_SHARE: f64 = 0.8;
-/// The part below which it must have fallen before that is worth a second word.
+/// The share below which it must fall before it is reported again.
 const QUIET_SHARE: f64 = 0.7;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    /// `None` where the envelope cannot be read.
+    /// `None` if the envelope cannot be read.
     account: Option<Account>,
     size: u64,
     parked: Timestamp,
     state: State,
     /// The next try or the due time.
     due: Option<Timestamp>,
-    /// Its release is no operator's decision.
+    /// Whether its release began without an operator's decision.
     begun_by_itself: bool,
-    /// The due time was put off, and memory alone has that.
+    /// Whether the due time was postponed in memory only, not yet on disk.
     put_off: bool,
     told: Option<Box<str>>,
     claimed: bool,
@@ -52,7 +52,7 @@ impl Record {
         }
     }
 
-    /// One whose envelope cannot be read; `size`: octets of its message file.
+    /// A record for a message whose envelope cannot be read; `size` is that of its message file, in octets.
     pub(super) fn unreadable(id: QuarantineId, size: u64) -> Self {
         Self {
             account: None,
@@ -67,7 +67,7 @@ impl Record {
         }
     }
 
-    /// As [`Envelope::goes_by_itself`], but that a due time which was put off is known here alone.
+    /// Like [`Envelope::goes_by_itself`], but with a due time that may be postponed in memory only.
     fn goes_by_itself(&self) -> Option<Timestamp> {
         self.due.filter(|_| self.state == State::Parked || self.begun_by_itself)
     }
@@ -83,9 +83,9 @@ pub(super) enum Refusal {
 #[derive(Debug, Default)]
 struct Holding {
     usage: Usage,
-    /// Octets of messages that are being received.
+    /// Octets of messages being received.
     reserved: u64,
-    /// Those that go out by themselves, or are tried again so; of one account.
+    /// The account's messages that go out, or are tried again, without an operator's decision; empty in the total.
     awaited: BTreeSet<QuarantineId>,
 }
 
@@ -115,24 +115,24 @@ pub(super) struct Index {
     records: BTreeMap<QuarantineId, Record>,
     accounts: HashMap<Account, Holding>,
     total: Holding,
-    /// Of those that nobody has claimed.
+    /// Due times of the messages that are not claimed.
     due: BTreeSet<(Timestamp, QuarantineId)>,
     noticed: bool,
 }
 
 impl Index {
-    /// Whether somebody holds it.
+    /// Returns whether a message is claimed.
     pub(super) fn is_claimed(&self, id: QuarantineId) -> bool {
         self.records.get(&id).is_some_and(|record| record.claimed)
     }
 
-    /// Messages whose envelope cannot be read.
+    /// Counts the messages whose envelope cannot be read.
     pub(super) fn unreadable(&self) -> u64 {
         let unreadable = self.records.values().filter(|record| record.state == State::Unreadable);
         u64::try_from(unreadable.count()).unwrap_or(u64::MAX)
     }
 
-    /// Whether `octets` more of `account` fit; without any, whether one more would.
+    /// Checks whether `octets` more of `account` fit; for 0, whether one octet would.
     pub(super) fn fits(&self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
         let fits = |holding: u64, limit: u64| holding.saturating_add(octets.max(1)) <= limit;
         let of_account = self.accounts.get(account).map_or(0, Holding::octets);
@@ -148,7 +148,7 @@ impl Index {
         Ok(())
     }
 
-    /// Sets `octets` aside for a message that is being received.
+    /// Reserves `octets` for a message that is being received.
     pub(super) fn reserve(&mut self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
         if octets == 0 {
             return Ok(());
@@ -159,7 +159,7 @@ impl Index {
         Ok(())
     }
 
-    /// Gives back what was set aside.
+    /// Gives back reserved octets.
     pub(super) fn unreserve(&mut self, account: &Account, octets: u64) {
         self.total.reserved = self.total.reserved.saturating_sub(octets);
         if let Some(holding) = self.accounts.get_mut(account) {
@@ -170,8 +170,8 @@ impl Index {
         }
     }
 
-    /// Adds a message, or puts what is known now in place of what was; a claim stays, and so does a due time that was put
-    /// off meanwhile.
+    /// Adds a message, or replaces its record. A claim is kept, and so is a later due time that was postponed in
+    /// memory.
     pub(super) fn put(&mut self, id: QuarantineId, mut record: Record) {
         if let Some(old) = self.remove(id) {
             record.claimed = old.claimed;
@@ -196,7 +196,7 @@ impl Index {
         self.records.insert(id, record);
     }
 
-    /// Takes a message off.
+    /// Removes a message.
     pub(super) fn remove(&mut self, id: QuarantineId) -> Option<Record> {
         let record = self.records.remove(&id)?;
         self.total.subtract(record.size);
@@ -215,7 +215,7 @@ impl Index {
         Some(record)
     }
 
-    /// Gives a message into one hand.
+    /// Claims a message.
     pub(super) fn claim(&mut self, id: QuarantineId) -> Result<(), Refusal> {
         let record = self.records.get_mut(&id).ok_or(Refusal::Unknown)?;
         if record.claimed {
@@ -228,7 +228,7 @@ impl Index {
         Ok(())
     }
 
-    /// Takes it back; one that is gone meanwhile stays gone.
+    /// Ends a claim; no effect if the message was removed meanwhile.
     pub(super) fn unclaim(&mut self, id: QuarantineId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.claimed = false;
@@ -246,13 +246,14 @@ impl Index {
         self.records.get(&id).map(|record| record.size)
     }
 
-    /// The newest message for which a client was told `queue_id`.
+    /// Returns the newest message for which a client was told `queue_id`.
     pub(super) fn told(&self, queue_id: &str) -> Option<QuarantineId> {
         let mut newest_first = self.records.iter().rev();
         newest_first.find(|(_, record)| record.told.as_deref() == Some(queue_id)).map(|(id, _)| *id)
     }
 
-    /// The first `count` ids behind `after`, of `account` and parked at or after `since` where these are given.
+    /// Returns the first `count` ids after `after`, restricted to `account` and to messages parked at or after `since`
+    /// if these are given.
     pub(super) fn page(
         &self,
         account: Option<&Account>,
@@ -270,7 +271,7 @@ impl Index {
             .collect()
     }
 
-    /// Those that nobody has claimed and whose time has come, the longest due first.
+    /// Returns the unclaimed messages whose time has come, the longest due first.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Due> {
         let come = self.due.iter().take_while(|(due, _)| *due <= now);
         let of = |id: &QuarantineId| {
@@ -281,12 +282,13 @@ impl Index {
         come.filter_map(|(_, id)| of(id)).collect()
     }
 
-    /// When a parked message goes out by itself.
+    /// Returns when a parked message goes out by itself.
     pub(super) fn due_time(&self, id: QuarantineId) -> Option<Timestamp> {
         self.records.get(&id).filter(|record| record.state == State::Parked)?.due
     }
 
-    /// Puts off what of `account` goes out by itself, now that probation lasts to `until`.
+    /// Postpones the parked messages of `account` that go out by themselves, now that its probation lasts until
+    /// `until`.
     pub(super) fn postpone(&mut self, account: &Account, until: Timestamp) {
         let Some(holding) = self.accounts.get(account) else { return };
         for id in &holding.awaited {
@@ -304,14 +306,15 @@ impl Index {
         }
     }
 
-    /// What of `account` is to go out by itself or to be tried again so, `by` then if that is given.
+    /// Returns the messages of `account` that go out, or are tried again, without an operator's decision; if `by` is
+    /// given, only those due by then.
     pub(super) fn awaited_ids(&self, account: &Account, by: Option<Timestamp>) -> Vec<QuarantineId> {
         let is_awaited =
             |record: &Record| record.goes_by_itself().is_some_and(|due| by.is_none_or(|by| due <= by));
         self.awaited_records(account).filter(|(_, record)| is_awaited(record)).map(|(id, _)| id).collect()
     }
 
-    /// It waits for an operator from now on.
+    /// Makes a message wait for an operator.
     pub(super) fn keep(&mut self, id: QuarantineId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.put_off = false;
@@ -325,12 +328,12 @@ impl Index {
         }
     }
 
-    /// Those of `account` whose due time memory alone has.
+    /// Returns the messages of `account` whose due time was postponed in memory only.
     pub(super) fn put_off(&self, account: &Account) -> Vec<QuarantineId> {
         self.awaited_records(account).filter(|(_, record)| record.put_off).map(|(id, _)| id).collect()
     }
 
-    /// What waits for an operator, account by account; those parked before `before` count as old.
+    /// Returns what waits for an operator, by account; messages parked before `before` count as old.
     pub(super) fn waiting(&self, before: Option<Timestamp>) -> Vec<Waiting> {
         let mut sum = Sum::default();
         for record in self.records.values() {
@@ -341,21 +344,21 @@ impl Index {
         sum.done()
     }
 
-    /// When the oldest of them was parked.
+    /// Returns when the oldest message that waits for an operator was parked.
     pub(super) fn oldest_waiting(&self) -> Option<Timestamp> {
         let mut waiting =
             self.records.values().filter(|record| matches!(record.state, State::Parked | State::Failed));
         waiting.next().map(|record| record.parked)
     }
 
-    /// What of `account` goes out by itself, or is tried again so.
+    /// Summarizes the messages of `account` that go out, or are tried again, without an operator's decision.
     pub(super) fn awaited(&self, account: &Account) -> Awaited {
         let mut awaited = Awaited::default();
         self.awaited_records(account).filter_map(|(_, record)| record.due).for_each(|due| awaited.add(due));
         awaited
     }
 
-    /// The same of all accounts that have any.
+    /// Returns the same for all accounts that have such messages.
     pub(super) fn all_awaited(&self) -> BTreeMap<Account, Awaited> {
         self.awaited_accounts().into_iter().map(|account| (account.clone(), self.awaited(&account))).collect()
     }
@@ -365,7 +368,7 @@ impl Index {
         ids.filter_map(|id| Some((*id, self.records.get(id)?)))
     }
 
-    /// Whose messages go out by themselves, or are tried again so.
+    /// Returns the accounts with such messages.
     pub(super) fn awaited_accounts(&self) -> BTreeSet<Account> {
         let awaited = self.accounts.iter().filter(|(_, holding)| !holding.awaited.is_empty());
         awaited.map(|(account, _)| account.clone()).collect()
@@ -375,8 +378,8 @@ impl Index {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Up to `count` that wait for an operator, unclaimed, parked before `before`: of those with a due time, the ones whose
-    /// time has come although they are of a `held` account.
+    /// Returns up to `count` unclaimed messages in state `Parked` that were parked before `before`. One with a due time
+    /// is included only if that has come and its account is in `held`.
     pub(super) fn parked_before(
         &self,
         before: Timestamp,
@@ -388,7 +391,7 @@ impl Index {
             None => true,
             Some(due) => due <= now && record.account.as_ref().is_some_and(|account| held.contains(account)),
         };
-        // None is parked before it is born.
+        // No message is parked before its id is born.
         let old = self.records.iter().take_while(|(id, _)| id.born() < before);
         old.filter(|(_, record)| record.state == State::Parked && !record.claimed && record.parked < before)
             .filter(|(_, record)| waits(record))
@@ -404,14 +407,14 @@ impl Index {
         }
     }
 
-    /// How much of `max_size` is taken, 0 to 1.
+    /// Returns the used share of `max_size`, 0 to 1.
     pub(super) fn fill_level(&self, limits: &Limits) -> f64 {
-        // Precise to a millionth for every size below 2^53 octets.
+        // Precise enough: sizes below 2^53 octets convert exactly.
         let level = self.total.octets() as f64 / limits.max_size.max(1) as f64;
         level.min(1.0)
     }
 
-    /// Whether it has become nearly full since the last time that this was asked.
+    /// Returns whether it has become nearly full since the last call.
     pub(super) fn became_nearly_full(&mut self, limits: &Limits) -> bool {
         let level = self.fill_level(limits);
         let news = level >= NOTICE_SHARE && !self.noticed;
@@ -522,7 +525,7 @@ mod tests {
         {
             index.put(id, Record { due: Some(at(due)), parked: at(1), ..record(name, 1) });
         }
-        // Neither what waits for an operator, nor a release under way.
+        // Neither a message that waits for an operator nor a release under way is postponed.
         let release = Record { state: State::Releasing, due: Some(at(5)), ..record("anna", 1) };
         index.put(ids[4], release);
         index.put(id(6), record("anna", 1));

@@ -1,4 +1,4 @@
-//! Pages of what is parked: the index finds the candidates, the envelopes say the rest.
+//! Pages of parked messages: the index finds candidates, the envelopes decide the rest.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use super::shared::{Shared, blocking};
 use super::terms::{Entry, Filter, SpoolError};
 use crate::id::QuarantineId;
 
-/// How many envelopes are looked at in one visit to a blocking thread.
+/// How many envelopes are read in one visit to a blocking thread.
 const BATCH: usize = 256;
 
-/// What of a filter only an envelope can answer, in lower case.
+/// The parts of a filter that need the envelope, in lower case.
 #[derive(Debug, Clone)]
 struct Contents {
     sender: Option<String>,
@@ -36,7 +36,7 @@ impl Contents {
     }
 }
 
-/// A page of messages, oldest first, behind `after`.
+/// Returns a page of messages after `after`, oldest first.
 pub(super) async fn page(
     shared: &Arc<Shared>,
     filter: &Filter,
@@ -64,7 +64,8 @@ pub(super) async fn page(
     page
 }
 
-/// A line; `None` where the message does not match or is gone. What cannot be read matches no sender and no subject.
+/// Returns the entry of a message; `None` if it does not match or is gone. An unreadable message matches no sender and
+/// no subject.
 fn entry(shared: &Shared, id: QuarantineId, contents: &Contents) -> Option<Entry> {
     let unreadable = |cause| {
         let size = shared.index().size(id)?;

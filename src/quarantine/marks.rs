@@ -1,8 +1,8 @@
-//! Which blocks were lifted, although mail that they parked is here still: `quarantine/unblocked`, one block a line.
+//! Blocks that were lifted while mail they parked is still here: `quarantine/unblocked`, one block a line.
 //!
-//! `ACCOUNT BLOCKED-AT LIFTED-AT`. The envelopes say for which block a message was parked, so that blocks can be had back from them
-//! should all else be lost; without these marks an account that was unblocked, its mail kept, would be blocked again. A block is
-//! known by when it was made, so that a clock that was set does no harm.
+//! A line is `ACCOUNT BLOCKED-AT LIFTED-AT`. The envelopes say for which block a message was parked, so that blocks can
+//! be rebuilt from them if all else is lost. Without these marks, an account that was unblocked while its mail stayed
+//! would be blocked again. A block is identified by the time at which it was made, so a clock change does no harm.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::durable::Folder;
 
-/// Not named as a parked message is.
+/// Not a name that a parked message can have.
 const NAME: &str = "unblocked";
-/// So long a mark is kept although nothing of its account is here: a message may be on its way in.
+/// How long a mark is kept although its account has no mail here: a message may be on its way in.
 const KEPT: Duration = Duration::from_secs(86_400);
 
 /// A block that was lifted.
@@ -25,7 +25,7 @@ pub(super) struct Mark {
     pub(super) lifted: Timestamp,
 }
 
-/// All marks. What cannot be read is none.
+/// Returns all marks, skipping lines that do not parse.
 pub(super) fn read(folder: &Folder) -> Result<Vec<Mark>, String> {
     let mut octets = Vec::new();
     match folder.read(NAME) {
@@ -42,7 +42,7 @@ pub(super) fn read(folder: &Folder) -> Result<Vec<Mark>, String> {
     Ok(String::from_utf8_lossy(&octets).lines().filter_map(mark).collect())
 }
 
-/// Adds a mark, durably; those of accounts that nothing `is_here` of go in time.
+/// Adds a mark durably. Drops marks older than [`KEPT`] of accounts for which `is_here` is false.
 pub(super) fn add(
     folder: &Arc<Folder>,
     mark: Mark,

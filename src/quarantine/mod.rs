@@ -1,7 +1,7 @@
 //! The spool in which a blocked account's messages are parked.
 //!
-//! [`envelope`] is pure, versioned text, [`progress`] and [`schedule`] what a release reads off it; [`spool`] is
-//! files, fsync and rename, with a pure index in memory.
+//! [`envelope`] is pure, versioned text. [`progress`] and [`schedule`] hold what a release derives from it. [`spool`]
+//! does files, fsync and rename, with a pure index in memory.
 
 mod claim;
 pub mod envelope;

@@ -1,7 +1,8 @@
-//! A message on its way into the quarantine, in constant memory however big it is.
+//! A message on its way into the quarantine, in constant memory whatever its size.
 //!
-//! A small message stays in memory until its end, and then goes to disk in one visit to a blocking thread. What could not
-//! be parked can be had back ([`Salvaged`]): whoever is to relay such a message at once has it nowhere else.
+//! A small message stays in memory until its end, and then goes to disk in one visit to a blocking thread. The content
+//! of a message that could not be parked can be recovered ([`Salvaged`]), since whoever relays it instead has no other
+//! copy.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::durable::{DurableError, Temporary};
 use crate::id::QuarantineId;
 
-/// The most of a message that is in memory, octets.
+/// The most octets of a message held in memory.
 pub(super) const BUFFER: usize = 64 * 1024;
 
 /// A message being parked. Dropping it leaves nothing behind.
@@ -29,30 +30,30 @@ pub struct Parking {
     reservation: Reservation,
     booking: Booking,
     draft: Draft,
-    /// Octets in the file.
+    /// Octets already in the file.
     written: u64,
-    /// What is not in the file yet; grows with the message up to [`BUFFER`].
+    /// Octets not in the file yet; grows with the message up to [`BUFFER`].
     buffer: Vec<u8>,
-    /// Octets of all that was appended whole.
+    /// Octets of all writes that succeeded.
     size: u64,
     hasher: Sha256,
-    /// What went wrong; from then on nothing else is said.
+    /// The first error, which every later write or commit returns.
     failed: Option<ParkError>,
 }
 
-/// The file that the message is written to; none as long as it fits the buffer.
+/// The file that the message is written to; none as long as the message fits the buffer.
 struct Draft(Option<Temporary>);
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // To unlink a big file takes a while.
+        // Unlinking a big file takes a while.
         if let (Some(file), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             drop(runtime.spawn_blocking(move || drop(file)));
         }
     }
 }
 
-/// Octets set aside in the index.
+/// Octets reserved in the index.
 struct Reservation {
     shared: Arc<Shared>,
     account: Account,
@@ -67,7 +68,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Exchanges it for the message itself.
+    /// Replaces the reservation by the message itself.
     fn redeem(mut self, id: QuarantineId, record: Record) {
         let shared = Arc::clone(&self.shared);
         let mut index = shared.index();
@@ -100,7 +101,7 @@ impl Parking {
         })
     }
 
-    /// The id that it will have.
+    /// Returns the id that the message will have.
     pub fn id(&self) -> QuarantineId {
         self.id
     }
@@ -108,13 +109,13 @@ impl Parking {
     /// Appends octets of the message as it arrived.
     ///
     /// # Errors
-    /// It does not fit, or the disk fails; then the message cannot be parked any more, and what was appended before these
-    /// octets can be had back by [`Self::salvage`].
+    /// It does not fit, or the disk fails. The message can then no longer be parked, but [`Self::salvage`] recovers
+    /// what was appended before this call.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), ParkError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        // Holds if the caller goes away in the middle.
+        // In force if the caller goes away in the middle.
         self.failed = Some(ParkError::Io("the writing of the message was interrupted".into()));
         let outcome = self.append(content).await;
         self.failed = outcome.clone().err();
@@ -160,28 +161,28 @@ impl Parking {
         Ok(())
     }
 
-    /// What was appended, where the message cannot be parked after all.
+    /// Returns what was appended, if the message cannot be parked after all.
     ///
     /// # Errors
-    /// It is not all there any more.
+    /// Not all of it is there any more.
     pub fn salvage(mut self) -> Result<Salvaged, ParkError> {
         let file = self.draft.0.as_ref().map(Temporary::again).transpose();
         let file = file.map_err(|error| ParkError::Io(error.to_string()))?;
         Salvaged::of(file, self.written, std::mem::take(&mut self.buffer), self.size)
     }
 
-    /// Octets so far, and their SHA-256 in hexadecimal.
+    /// Returns the number of octets so far and their SHA-256 in hexadecimal.
     pub fn digest(&self) -> (u64, String) {
         let hash = self.hasher.clone().finalize();
         (self.size, hash.iter().map(|octet| format!("{octet:02x}")).collect())
     }
 
-    /// Makes message and envelope durable. Only after this may the client be told 250. Once begun it is seen through, even
+    /// Makes message and envelope durable. Only after this may the client be told 250. Once begun, it is completed even
     /// if the caller goes away.
     ///
     /// # Errors
-    /// It could not be made durable, or the envelope is not that of this message; nothing is left behind but what the
-    /// error has.
+    /// It could not be made durable, or the envelope does not belong to this message. Nothing is left behind except
+    /// what the error holds.
     pub async fn commit(mut self, envelope: &Envelope) -> Result<(), Unparked> {
         let text = match self.prepare(envelope) {
             Ok(text) => text,
@@ -211,7 +212,7 @@ impl Parking {
         })
     }
 
-    /// The envelope's text, where all is as it should be.
+    /// Returns the envelope's text, after all checks.
     fn prepare(&mut self, envelope: &Envelope) -> Result<String, ParkError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -222,7 +223,7 @@ impl Parking {
         Ok(text)
     }
 
-    /// What would make it unreadable later is said while the client still has the message.
+    /// Detects what would make the message unreadable later, while the client still has it.
     fn check(&self, envelope: &Envelope) -> Result<(), ParkError> {
         let fits = envelope.version == VERSION
             && envelope.id == self.id
@@ -237,15 +238,15 @@ impl Parking {
 pub struct Unparked {
     /// Why.
     pub error: ParkError,
-    /// The message itself, where it can be had back.
+    /// The message itself, if it can be recovered.
     pub content: Result<Salvaged, ParkError>,
 }
 
-/// A message, or its beginning, that could not be parked: as it arrived, to read from its first octet.
+/// The content of a message, or of its beginning, that could not be parked: as it arrived, from its first octet.
 #[derive(Debug)]
 pub struct Salvaged {
     file: Option<Arc<File>>,
-    /// Octets to be read from the file, and then from `buffer`.
+    /// How many octets to read from the file, before those in `buffer`.
     in_file: u64,
     buffer: Vec<u8>,
     position: u64,
@@ -253,7 +254,7 @@ pub struct Salvaged {
 }
 
 impl Salvaged {
-    /// The first `size` octets of `written` in the file and the `buffer` behind them.
+    /// Takes the first `size` octets of the `written` ones in the file followed by `buffer`.
     fn of(file: Option<File>, written: u64, buffer: Vec<u8>, size: u64) -> Result<Self, ParkError> {
         let in_file = if file.is_some() { written.min(size) } else { 0 };
         if size - in_file > buffer.len() as u64 || in_file < written.min(size) {
@@ -262,12 +263,12 @@ impl Salvaged {
         Ok(Self { file: file.map(Arc::new), in_file, buffer, position: 0, size })
     }
 
-    /// Octets in all.
+    /// Returns the total number of octets.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// What comes next; nothing at the end.
+    /// Returns the next octets; none at the end.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -291,7 +292,7 @@ impl Salvaged {
     }
 }
 
-/// Makes room for `more`, never beyond [`BUFFER`].
+/// Makes room for `more` octets, never beyond [`BUFFER`] in all.
 fn grow(buffer: &mut Vec<u8>, more: usize) {
     let needed = buffer.len() + more;
     if buffer.capacity() < needed {

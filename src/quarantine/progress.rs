@@ -1,26 +1,26 @@
-//! How far the release of a message has come, read off its envelope; pure.
+//! How far the release of a message has come, derived from its envelope; pure.
 //!
-//! CONTRACT, Release: a recipient is answered once it was delivered or refused for good; the others are tried again.
+//! CONTRACT, Release: a recipient is answered once it was delivered to or refused for good; the others are tried again.
 
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{Envelope, Recipient, RecipientState};
 use crate::smtp::{ForwardPath, Reply, ReversePath};
 
-/// What became of a release at a try.
+/// The outcome of one try of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseOutcome {
     /// Every recipient is answered, and at least one was delivered to: the message has left the quarantine.
     Released,
-    /// Some recipients are put off: `serve` tries again.
+    /// Some recipients are deferred: `serve` tries again.
     Releasing,
-    /// Nobody ever took it: the message stays, whole, for the operator.
+    /// The upstream accepted it for nobody: the message stays, whole, for the operator.
     Failed,
 }
 
 impl ReleaseOutcome {
-    /// Its word in the log, in JSON and for people.
+    /// Returns its word in the log, in JSON and for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Released => "released",
@@ -30,14 +30,14 @@ impl ReleaseOutcome {
     }
 }
 
-/// What the upstream has said so far to each recipient that it was asked about.
+/// The upstream's replies so far, for each recipient it was asked about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answers<'a> {
-    /// Taken, in this release or an earlier one.
+    /// Recipients the message was accepted for, in this try or an earlier one.
     pub delivered: Vec<Answer<'a>>,
-    /// Refused for good.
+    /// Recipients refused for good.
     pub refused: Vec<Answer<'a>>,
-    /// Put off at the last try.
+    /// Recipients deferred at the last try.
     pub deferred: Vec<Answer<'a>>,
 }
 
@@ -51,24 +51,25 @@ pub struct Answer<'a> {
 }
 
 impl Recipient {
-    /// Whether the message is still to be sent to it.
+    /// Returns whether the message is still to be sent to it.
     pub fn is_open(&self) -> bool {
         matches!(self.state, RecipientState::Pending | RecipientState::Deferred { .. })
     }
 
-    /// Whether its sender wants to hear of a failure: the default of NOTIFY (RFC 3461 4.1).
+    /// Returns whether the sender wants to be told of a failure: the default of NOTIFY (RFC 3461 4.1).
     pub fn wants_failures(&self) -> bool {
         self.parameters.notify.is_none_or(|notify| notify.failure)
     }
 }
 
 impl Envelope {
-    /// The recipients that the message is still to be sent to, each with its place in `recipients`.
+    /// Returns the recipients that the message is still to be sent to, each with its place in `recipients`.
     pub fn pending(&self) -> impl Iterator<Item = (usize, &Recipient)> {
         self.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_open())
     }
 
-    /// Of whom the sender is to be told once the message has gone: refused for good, and he wants to know.
+    /// Returns the recipients of whose refusal the sender is to be told once the message has gone: refused for good,
+    /// unless the release is quiet, the reverse-path is null, or NOTIFY excludes it.
     pub fn failures_to_tell(&self) -> impl Iterator<Item = &Recipient> {
         let quiet = self.release.as_ref().is_some_and(|release| release.quiet);
         let anybody = !quiet && self.reverse_path != ReversePath::Null;
@@ -78,12 +79,12 @@ impl Envelope {
             .filter(move |recipient| anybody && refused(recipient) && recipient.wants_failures())
     }
 
-    /// Whether the upstream ever took the message for somebody.
+    /// Returns whether the upstream ever accepted the message for anybody.
     pub fn any_delivered(&self) -> bool {
         self.recipients.iter().any(|recipient| matches!(recipient.state, RecipientState::Delivered { .. }))
     }
 
-    /// The answers so far, in the order of RCPT.
+    /// Returns the answers so far, in the order of RCPT.
     pub fn answers(&self) -> Answers<'_> {
         let mut answers = Answers::default();
         for recipient in &self.recipients {

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{QuarantineId, SessionId};
 use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePath};
 
-/// An id born at `millis`.
+/// Returns an id born at `millis`.
 pub(super) fn id(millis: u64) -> QuarantineId {
     QuarantineId::new(Timestamp::from_millis(millis))
 }
@@ -19,7 +19,7 @@ pub(super) fn reply() -> Reply {
     Reply { code: 250, enhanced: None, text: Cow::Borrowed("Ok: queued as 4F2A91B0C3") }
 }
 
-/// What fits a message of `content`.
+/// Returns an envelope that fits a message of `content`.
 pub(super) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
     Envelope {
         version: VERSION,

@@ -1,7 +1,7 @@
 //! When a release is tried again, and when a message of an account on probation goes out by itself; pure.
 //!
-//! CONTRACT, Release: after 5, 10, 20, 40, then every 60 minutes for 5 days, counted from the decision. CONTRACT, Detection: a
-//! further alarm starts the delay anew, 24 h in all at most.
+//! CONTRACT, Release: after 5, 10, 20, 40, then every 60 minutes for 5 days, counted from the decision. CONTRACT,
+//! Detection: a further alarm restarts the delay, up to 24 h in all.
 
 use std::time::Duration;
 
@@ -9,20 +9,22 @@ use crate::clock::Timestamp;
 
 /// How long after the first, second, ... try the next one comes; after the last, [`EVERY`].
 const FIRST_DELAYS: [Duration; 4] = [minutes(5), minutes(10), minutes(20), minutes(40)];
-/// How long after every further try.
+/// How long after every later try the next one comes.
 const EVERY: Duration = minutes(60);
-/// How long after the decision there are tries at all (RFC 5321 4.5.4.1: at least 4 to 5 days).
+/// How long after the decision tries are made (RFC 5321 4.5.4.1: at least 4 to 5 days).
 pub const GIVE_UP_AFTER: Duration = minutes(5 * 24 * 60);
 
-/// How long after its arrival a message of an account on probation goes out at the latest, however many alarms come.
+/// How long after its arrival a message of an account on probation goes out at the latest, however many further alarms
+/// there are.
 pub const LONGEST_DELAY: Duration = minutes(24 * 60);
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
 
-/// The next try of a release that was `requested` then and tried `tries` times, the last time just `now`. The last
-/// try of all comes at the very end of the five days; `None`: they are over, and who is not answered counts as refused.
+/// Returns the next try of a release that was decided at `requested` and has been tried `tries` times, the last time at
+/// `now`. The very last try comes at the end of [`GIVE_UP_AFTER`]; `None` once that is over, when unanswered recipients
+/// count as refused.
 pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Option<Timestamp> {
     let end = requested.after(GIVE_UP_AFTER);
     if now >= end {
@@ -37,9 +39,9 @@ pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Option<Time
     Some(now.after(delay).min(end))
 }
 
-/// When a message goes out by itself that came at `parked` and had `due`, now that probation lasts to `until`: the delay
-/// begins anew with each alarm, so nothing is due before its end; but it never becomes shorter, nor longer than
-/// [`LONGEST_DELAY`] for that.
+/// Returns when a message that arrived at `parked` and was due at `due` goes out by itself, now that probation lasts
+/// until `until`. Each alarm restarts the delay, so nothing is due before probation ends. But the delay is never
+/// shortened, nor is it extended beyond [`LONGEST_DELAY`].
 pub fn postponed(due: Timestamp, parked: Timestamp, until: Timestamp) -> Timestamp {
     due.max(until.min(parked.after(LONGEST_DELAY)))
 }
@@ -59,7 +61,7 @@ mod tests {
             (30, 0, DAY, DAY),
             (30, 0, DAY + 1, DAY),
             (30 + 5, 5, DAY + 1, DAY + 1),
-            // One that came with a longer delay than there is now.
+            // Parked with a longer delay than is configured now.
             (2 * DAY, 0, DAY + 30, 2 * DAY),
         ] {
             assert_eq!(postponed(at(due), at(parked), at(until)), at(expected), "{due} {parked} {until}");
@@ -80,10 +82,10 @@ mod tests {
             (6, 135, Some(195)),
             (u32::MAX, 195, Some(255)),
             (100, 5 * DAYS - 61, Some(5 * DAYS - 1)),
-            // A last try at the end, rather than an hour without one.
+            // A last try at the end, instead of nearly an hour without one.
             (100, 5 * DAYS - 30, Some(5 * DAYS)),
             (100, 5 * DAYS, None),
-            // Gatepost was down, and made its last try late.
+            // Gatepost was down and made its last try late.
             (2, 9 * DAYS, None),
         ] {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! What the parts of the spool share: the folder, the index, the limits; and the way to a blocking thread.
+//! What the parts of the spool share: the folder, the index, the limits; and how they get to a blocking thread.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,24 +20,24 @@ pub(super) struct Shared {
     pub(super) index: Mutex<Index>,
     /// Held while marks are written.
     pub(super) marking: Mutex<()>,
-    /// Removed when this was opened, for want of an envelope.
+    /// Messages removed at opening because they had no envelope.
     pub(super) swept: Vec<Swept>,
-    /// Keeps other processes out.
+    /// The lock that keeps other processes out.
     pub(super) _lock: File,
 }
 
 impl Shared {
-    /// The index; never held across an await or a disk access.
+    /// Locks the index; never hold it across an await or a disk access.
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads an envelope, with the due time that memory has; blocking.
+    /// Reads an envelope, with its due time as postponed in memory; blocking.
     pub(super) fn load(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
         let Some(state) = self.index().state(id) else { return Err(SpoolError::Unknown(id.to_string())) };
         match files::load(&self.folder, id) {
             Ok(mut envelope) => {
-                // Somebody has mended it, or the disk did not answer when it was read first.
+                // Somebody has repaired it, or the disk failed when it was first read.
                 if state == State::Unreadable {
                     self.put_if_there(id, Record::of(&envelope));
                 }
@@ -46,26 +46,27 @@ impl Shared {
                 }
                 Ok(envelope)
             }
-            // Removed meanwhile.
+            // It was removed meanwhile.
             Err(_) if self.index().state(id).is_none() => Err(SpoolError::Unknown(id.to_string())),
             Err(LoadError::Unreadable(cause)) => Err(SpoolError::Unreadable { id, cause }),
             Err(LoadError::Io(cause)) => Err(SpoolError::Io(cause)),
         }
     }
 
-    /// Whether somebody is just removing it: its files go first, then its record.
+    /// Returns whether a message is just being removed: its files go first, then its record.
     pub(super) fn is_going(&self, id: QuarantineId) -> bool {
         let there = self.folder.path().join(files::envelope_name(id)).symlink_metadata().is_ok();
         !there && self.index().is_claimed(id)
     }
 
-    /// Writes the due time that memory has; blocking. For one who holds the message.
+    /// Writes the due time that the index has to disk; blocking. The caller must hold the message.
     pub(super) fn write_due_time(&self, id: QuarantineId) -> Result<(), SpoolError> {
         let envelope = self.load(id)?;
         self.rewrite(&envelope)
     }
 
-    /// Writes that it waits for an operator, unless one has decided meanwhile; blocking. For one who holds the message.
+    /// Writes to disk that the message waits for an operator, unless an operator has decided meanwhile; blocking. The
+    /// caller must hold the message.
     pub(super) fn write_kept(&self, id: QuarantineId) -> Result<(), SpoolError> {
         let mut envelope = self.load(id)?;
         if envelope.goes_by_itself().is_none() {
@@ -88,7 +89,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts what is known now in place of what was.
+    /// Replaces a message's record, unless the message is gone.
     pub(super) fn put_if_there(&self, id: QuarantineId, record: Record) {
         let mut index = self.index();
         if index.state(id).is_some() {
@@ -96,7 +97,7 @@ impl Shared {
         }
     }
 
-    /// Takes a message in hand.
+    /// Claims a message.
     pub(super) fn hold(self: &Arc<Self>, id: QuarantineId) -> Result<Held, SpoolError> {
         match self.index().claim(id) {
             Ok(()) => Ok(Held { shared: Arc::clone(self), id }),
@@ -105,7 +106,7 @@ impl Shared {
         }
     }
 
-    /// Removes messages for good, which the caller holds; blocking. Each has its own outcome.
+    /// Removes messages for good; blocking. The caller must hold them. Each has its own outcome.
     pub(super) fn remove(&self, ids: &[QuarantineId]) -> Vec<Result<(), String>> {
         let outcomes = files::remove(&self.folder, ids);
         let mut index = self.index();
@@ -118,8 +119,8 @@ impl Shared {
     }
 }
 
-/// A message in hand. It travels with the work on its files, so that nobody else claims it before that is over, even if
-/// whoever asked for the work is gone.
+/// A claimed message. It moves with the work on its files, so that nobody else claims it before that work is done, even
+/// if the caller is gone.
 pub(super) struct Held {
     pub(super) shared: Arc<Shared>,
     pub(super) id: QuarantineId,
@@ -131,10 +132,10 @@ impl Drop for Held {
     }
 }
 
-/// Runs disk work on a blocking thread, to its end even where nobody waits for it any more.
+/// Runs disk work on a blocking thread; it is completed even if nobody waits for it any more.
 ///
 /// # Errors
-/// It panicked, or the program is ending.
+/// The work panicked, or the program is ending.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Unfinished> {

@@ -1,6 +1,7 @@
-//! Room on the file system: what is parked must not take the last of it, since the database and the outbox live there too.
+//! Room on the file system: parked mail must not use up the last of it, since the database and the outbox live there
+//! too.
 //!
-//! Whoever writes books before. What was booked and not yet written counts as taken, so that many who write at once
+//! Every writer books before it writes. Octets booked but not yet written count as used, so that concurrent writers
 //! cannot pass the floor together.
 
 use std::path::{Path, PathBuf};
@@ -9,17 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::terms::ParkError;
 
-/// What stays free: the size of the file system divided by this.
+/// The floor, what stays free, is the size of the file system divided by this.
 const FLOOR_DIVISOR: u64 = 100;
-/// The least that stays free, octets: a segment of the database and a few mails.
+/// The lowest floor, in octets: a segment of the database and a few mails.
 const FLOOR_LEAST: u64 = 16 * 1024 * 1024;
-/// The most.
+/// The highest floor, in octets.
 const FLOOR_MOST: u64 = 1024 * 1024 * 1024;
-/// On a tiny file system no more stays free than its size divided by this.
+/// On a tiny file system the floor is at most its size divided by this.
 const TINY_FLOOR_DIVISOR: u64 = 4;
-/// What a message books at first, octets: a small one and its envelope.
+/// What a message books at first, in octets: a small one and its envelope.
 pub(super) const FIRST_BOOKING: u64 = 16 * 1024;
-/// How much is booked at a time once a message has outgrown its first booking, octets.
+/// How much is booked at a time, in octets, once a message has outgrown its first booking.
 const STEP: u64 = 4 * 1024 * 1024;
 
 /// The file system of a folder.
@@ -29,7 +30,7 @@ pub(super) struct Space {
     booked: AtomicU64,
 }
 
-/// Octets that may be written. What is left of it at the end goes back.
+/// Octets that may be written. Dropping it gives back those not written.
 #[derive(Debug)]
 pub(super) struct Booking {
     space: Arc<Space>,
@@ -41,7 +42,7 @@ impl Space {
         Arc::new(Self { folder: folder.into(), booked: AtomicU64::new(0) })
     }
 
-    /// Whether `octets` could be booked. One system call, which reads no disk.
+    /// Checks whether `octets` could be booked. One system call, which does not read the disk.
     pub(super) fn check(&self, octets: u64) -> Result<(), ParkError> {
         let free = self.free()?;
         fits(self.booked.load(Ordering::Relaxed), octets, free).map(drop).ok_or_else(|| self.full())
@@ -54,7 +55,7 @@ impl Space {
         Ok(booking)
     }
 
-    /// Octets that may still be written before the floor is reached.
+    /// Returns how many octets may still be written before the floor is reached, bookings not deducted.
     fn free(&self) -> Result<u64, ParkError> {
         let found = rustix::fs::statvfs(&self.folder).map_err(|cause| {
             let cause = std::io::Error::from(cause);
@@ -71,16 +72,16 @@ impl Space {
 }
 
 impl Booking {
-    /// Sees to it that `octets` more may be written.
+    /// Ensures that `octets` more may be written.
     pub(super) fn cover(&mut self, octets: u64) -> Result<(), ParkError> {
         match octets.checked_sub(self.left) {
             None | Some(0) => Ok(()),
-            // The step is for those who stream; at the edge what is needed will do.
+            // The step is for streamed messages; near the floor, only what is missing is booked.
             Some(missing) => self.add(missing.max(STEP)).or_else(|_| self.add(missing)),
         }
     }
 
-    /// `octets` were written: the file system itself counts them now.
+    /// Takes `octets` off the booking: they were written, so the file system itself counts them now.
     pub(super) fn written(&mut self, octets: u64) {
         let octets = octets.min(self.left);
         self.left -= octets;
@@ -107,12 +108,12 @@ impl Drop for Booking {
     }
 }
 
-/// What is booked afterwards; `None` where it does not fit.
+/// Returns what is booked afterwards; `None` if it does not fit.
 fn fits(booked: u64, octets: u64, free: u64) -> Option<u64> {
     booked.checked_add(octets).filter(|wanted| *wanted <= free)
 }
 
-/// What stays free on a file system of `total` octets.
+/// Returns how much stays free on a file system of `total` octets.
 fn floor(total: u64) -> u64 {
     (total / FLOOR_DIVISOR).clamp(FLOOR_LEAST, FLOOR_MOST).min(total / TINY_FLOOR_DIVISOR)
 }

@@ -1,9 +1,9 @@
 //! Parked messages as files: `DATA_DIR/quarantine/ID.message` and `ID.envelope`, mode 0600.
 //!
-//! The envelope's rename is the moment at which a message is parked: the message is written and fsynced before it, the folder
-//! after it. A message without an envelope was never acknowledged, and goes at the next start. Removal takes the envelope
-//! first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings and due times. One
-//! process at a time has the folder open. What is not named like a parked message is left alone.
+//! A message is parked at the moment its envelope is renamed: the message is written and fsynced before that, the
+//! folder after it. A message without an envelope was never acknowledged, and is removed at the next start. Removal
+//! takes the envelope first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings
+//! and due times. Only one process at a time has the folder open. Files not named like a parked message are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,7 +29,7 @@ use crate::id::QuarantineId;
 
 /// The folder's name in the data directory.
 const FOLDER: &str = "quarantine";
-/// How long a command that is just looking may hold up a start.
+/// How long a start waits for a command that has the folder open.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How many expired messages are removed with one fsync.
 const EXPIRE_BATCH: usize = 256;
@@ -41,10 +41,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens (or makes) `dir/quarantine`, reads all envelopes, removes what was never acknowledged.
+    /// Opens (or creates) `dir/quarantine`, reads all envelopes, and removes messages that have none.
     ///
     /// # Errors
-    /// The folder cannot be made or read, or another process has had it open for some seconds.
+    /// The folder cannot be created or read, or another process keeps it open longer than [`LOCK_WAIT`].
     pub async fn open(dir: &Path, limits: Limits) -> Result<Self, SpoolError> {
         let path = dir.join(FOLDER);
         let opened = blocking(move || {
@@ -60,15 +60,16 @@ impl Spool {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// These from now on; what is parked stays.
+    /// Applies new limits from now on; what is parked stays.
     pub fn adopt(&self, limits: Limits) {
         self.shared.limits.store(Arc::new(limits));
     }
 
-    /// Whether a message of `account` of `size` octets (0: unknown) would fit; what MAIL of a blocked account asks. Cheap.
+    /// Checks whether a message of `account` of `size` octets (0: unknown) would fit, for MAIL of a blocked account.
+    /// Cheap.
     ///
     /// # Errors
-    /// [`ParkError::Full`]; [`ParkError::Io`] where the file system does not say how much is free.
+    /// [`ParkError::Full`]; [`ParkError::Io`] if the file system does not say how much is free.
     pub fn room(&self, account: &Account, size: u64) -> Result<(), ParkError> {
         self.shared.index().fits(&self.shared.limits.load(), account, size).map_err(ParkError::Full)?;
         self.shared.space.check(size.max(FIRST_BOOKING))
@@ -90,7 +91,7 @@ impl Spool {
         Claim::take(&self.shared, id).await
     }
 
-    /// A message's envelope, without claiming it.
+    /// Returns a message's envelope, without claiming it.
     ///
     /// # Errors
     /// Unknown, unreadable.
@@ -99,7 +100,7 @@ impl Spool {
         blocking(move || shared.load(id)).await?
     }
 
-    /// The message as it arrived, to read; that of an unreadable envelope too.
+    /// Opens a message as it arrived; also one whose envelope is unreadable.
     ///
     /// # Errors
     /// Unknown, or not readable.
@@ -107,12 +108,12 @@ impl Spool {
         self.open_file(id, files::message_name(id)).await
     }
 
-    /// Octets of its message file, as far as is known.
+    /// Returns the size of a message file in octets; 0 if unknown.
     pub fn message_size(&self, id: QuarantineId) -> u64 {
         self.shared.index().size(id).unwrap_or(0)
     }
 
-    /// The envelope as it stands on disk, to read; an unreadable one too.
+    /// Opens the envelope as it is on disk; also an unreadable one.
     ///
     /// # Errors
     /// Unknown, or not there.
@@ -127,98 +128,100 @@ impl Spool {
         MessageReader::open(&self.shared, id, name).await
     }
 
-    /// The id that an operator means: an id, or the queue id that a client was told, letter for letter. Of several messages
-    /// with the same queue id it is the newest.
+    /// Resolves what an operator wrote: an id, or the exact queue id that a client was told. If several messages have
+    /// that queue id, the newest is meant.
     pub fn resolve(&self, text: &str) -> Option<QuarantineId> {
         let index = self.shared.index();
         let id = text.parse().ok().filter(|id| index.state(*id).is_some());
         id.or_else(|| index.told(text))
     }
 
-    /// A page of messages, oldest first, behind `after`. Reads at most so many envelopes as it needs for `limit`.
+    /// Returns a page of messages after `after`, oldest first. Reads only as many envelopes as it needs to fill
+    /// `limit`.
     pub async fn list(&self, filter: &Filter, after: Option<QuarantineId>, limit: usize) -> Vec<Entry> {
         listing::page(&self.shared, filter, after, limit).await
     }
 
-    /// The ids of an account's messages (`None`: all), oldest first.
+    /// Returns the ids of an account's messages (`None`: all), oldest first.
     pub fn ids(&self, account: Option<&Account>) -> Vec<QuarantineId> {
         self.shared.index().page(account, None, None, usize::MAX)
     }
 
-    /// Removes a message for good, an unreadable one too.
+    /// Removes a message for good; also an unreadable one.
     ///
     /// # Errors
-    /// Unknown, claimed, or not removable; then it can be tried again.
+    /// Unknown, claimed, or its files could not be removed; then the call can be repeated.
     pub async fn remove(&self, id: QuarantineId) -> Result<(), SpoolError> {
         claim::remove(Arc::new(self.shared.hold(id)?)).await
     }
 
-    /// The messages without an envelope that were removed when the quarantine was opened.
+    /// Returns the messages without an envelope that were removed at opening.
     pub fn swept(&self) -> &[Swept] {
         &self.shared.swept
     }
 
-    /// How many cannot be read, as far as is known: whose they are is not.
+    /// Returns how many messages are known to be unreadable; their accounts are unknown.
     pub fn unreadable(&self) -> u64 {
         self.shared.index().unreadable()
     }
 
-    /// What an account (`None`: all) has in the quarantine.
+    /// Returns what an account (`None`: all) has in the quarantine.
     pub fn usage(&self, account: Option<&Account>) -> Usage {
         self.shared.index().usage(account)
     }
 
-    /// How much of `max_size` is taken, 0 to 1.
+    /// Returns the used share of `max_size`, 0 to 1.
     pub fn fill_level(&self) -> f64 {
         self.shared.index().fill_level(&self.shared.limits.load())
     }
 
-    /// Whether it has come to 80 % of `max_size` since this was last asked: true once, and again only after it fell below 70 %.
+    /// Returns whether it has reached 80 % of `max_size` since the last call: true once, and again only after it fell
+    /// below 70 %.
     pub fn became_nearly_full(&self) -> bool {
         self.shared.index().became_nearly_full(&self.shared.limits.load())
     }
 
-    /// Messages whose next try or due time has come, the longest due first; without those that are claimed.
+    /// Returns the unclaimed messages whose next try or due time has come, the longest due first.
     pub fn due(&self, now: Timestamp) -> Vec<Due> {
         self.shared.index().due(now)
     }
 
-    /// When the next one comes due; without those that are claimed.
+    /// Returns when the next unclaimed message comes due.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.shared.index().next_due()
     }
 
-    /// What of `account` goes out by itself.
+    /// Summarizes what of `account` goes out by itself.
     pub fn awaited(&self, account: &Account) -> Awaited {
         self.shared.index().awaited(account)
     }
 
-    /// The same of all accounts that have any.
+    /// Returns the same for all accounts that have any.
     pub fn all_awaited(&self) -> BTreeMap<Account, Awaited> {
         self.shared.index().all_awaited()
     }
 
-    /// Accounts with messages that go out by themselves.
+    /// Returns the accounts with messages that go out by themselves.
     pub fn awaited_accounts(&self) -> BTreeSet<Account> {
         self.shared.index().awaited_accounts()
     }
 
-    /// Puts off what of `account` goes out by itself, now that its probation lasts to `until`: in memory, at once, and for
-    /// all who ask. It is to be called at each start again, as long as probation lasts; whoever ends that before its time
-    /// calls [`Self::write_due_times`] first.
+    /// Postpones what of `account` goes out by itself, now that its probation lasts until `until`: in memory only, at
+    /// once, and visible to every caller. Call it again after each start, as long as probation lasts; before ending
+    /// probation early, call [`Self::write_due_times`].
     pub fn postpone(&self, account: &Account, until: Timestamp) {
         self.shared.index().postpone(account, until);
     }
 
-    /// Makes the due times of an account's messages durable, as they are in memory.
+    /// Writes the due times of an account's messages to disk, as they are in memory.
     ///
     /// # Errors
-    /// Some could not be written; after a restart those are due as they were first.
+    /// Some could not be written; after a restart those have their previous due times.
     pub async fn write_due_times(&self, account: &Account) -> Result<(), SpoolError> {
         let mut failed = Ok(());
         let put_off = self.shared.index().put_off(account);
         for id in put_off {
-            // One in another's hand is on its way out.
+            // A claimed one is on its way out.
             let Ok(held) = self.shared.hold(id) else { continue };
             let written = blocking(move || held.shared.write_due_time(id)).await;
             if let Err(error) = written.unwrap_or_else(|unfinished| Err(unfinished.into())) {
@@ -228,10 +231,11 @@ impl Spool {
         failed
     }
 
-    /// What of `account` was to go out by itself or be tried again so, `by` then if that is given, waits for an operator instead, durably.
+    /// Makes messages of `account` wait for an operator, durably, instead of going out or being tried again by
+    /// themselves; if `by` is given, only those due by then.
     ///
     /// # Errors
-    /// Some could not be written, or are in other hands: those are due as they were, and this can be done again.
+    /// Some could not be written, or are claimed: those are due as before, and the call can be repeated.
     pub async fn keep(&self, account: &Account, by: Option<Timestamp>) -> Result<(), SpoolError> {
         let awaited = self.shared.index().awaited_ids(account, by);
         let mut failed = Ok(());
@@ -239,7 +243,7 @@ impl Spool {
             let held = match self.shared.hold(id) {
                 Ok(held) => held,
                 Err(SpoolError::Unknown(_)) => continue,
-                // What the disk says weighs more: that one of them is in another's hands passes.
+                // An error of the disk takes precedence: a claim passes.
                 Err(error) => {
                     failed = failed.and(Err(error));
                     continue;
@@ -253,8 +257,9 @@ impl Spool {
         failed
     }
 
-    /// Notes durably that the account's block of `blocked` is lifted, before it is: mail parked by a lifted block no longer
-    /// proves that block, should the blocks have to be rebuilt from the quarantine.
+    /// Notes durably that the account's block made at `blocked` is lifted; call it before lifting the block. Mail
+    /// parked by a lifted block then no longer proves that block, should the blocks have to be rebuilt from the
+    /// quarantine.
     ///
     /// # Errors
     /// It could not be written.
@@ -275,7 +280,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The blocks for which messages are parked, and which were not lifted, each account's latest. Reads every envelope; blocks.
+    /// Returns the blocks for which messages are parked and which were not lifted, the latest of each account. Reads
+    /// every envelope; blocking.
     pub fn blocks(&self) -> Vec<(Account, BlockFacts)> {
         let marks = marks::read(&self.shared.folder).unwrap_or_default();
         let mut blocks: BTreeMap<Account, BlockFacts> = BTreeMap::new();
@@ -292,23 +298,24 @@ impl Spool {
         blocks.into_iter().collect()
     }
 
-    /// What waits for an operator, account by account; those parked before `before` count as old.
+    /// Returns what waits for an operator, by account; messages parked before `before` count as old.
     pub fn waiting(&self, before: Option<Timestamp>) -> Vec<Waiting> {
         self.shared.index().waiting(before)
     }
 
-    /// Since when the oldest message waits for an operator.
+    /// Returns when the oldest message that waits for an operator was parked.
     pub fn oldest_waiting(&self) -> Option<Timestamp> {
         self.shared.index().oldest_waiting()
     }
 
-    /// How old a message may grow; `None`: as old as it likes.
+    /// Returns how long a message is kept; `None`: forever.
     pub fn expire_after(&self) -> Option<Duration> {
         self.shared.limits.load().expire_after
     }
 
-    /// Removes parked messages older than `expire_after`, and parked before `announced`; says which. One that is to go out by itself stays, unless its
-    /// time has come and its account is among those that are `held`. One that cannot be removed stays for the next time.
+    /// Removes parked messages that are older than `expire_after` and were parked before `announced`; returns their
+    /// ids. A message that is to go out by itself stays, unless its time has come and its account is in `held`. A
+    /// message that cannot be removed stays until the next call.
     pub async fn expire(
         &self,
         now: Timestamp,

@@ -9,21 +9,21 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::QuarantineId;
 
-/// `[quarantine]`.
+/// The limits in `[quarantine]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Octets of all messages.
+    /// The most octets of all messages together.
     pub max_size: u64,
-    /// Octets of one account's messages.
+    /// The most octets of one account's messages.
     pub max_size_per_account: u64,
-    /// How long a parked message is kept; `None`: for ever.
+    /// How long a parked message is kept; `None`: forever.
     pub expire_after: Option<Duration>,
 }
 
 /// Why a message cannot be parked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParkError {
-    /// `max_size`, `max_size_per_account`, or the disk has not enough room.
+    /// `max_size` or `max_size_per_account` is reached, or the disk has too little room.
     #[error("the quarantine is full: {0}")]
     Full(String),
     /// A file could not be written.
@@ -31,18 +31,18 @@ pub enum ParkError {
     Io(String),
 }
 
-/// Why a parked message cannot be had.
+/// Why a parked message cannot be read, claimed, changed or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpoolError {
-    /// There is none of that id.
+    /// No message has that id.
     #[error("no message {0} is in the quarantine")]
     Unknown(String),
-    /// Another release has it in hand.
+    /// It is claimed: another task has it in hand.
     #[error(
         "message {0} is being released just now; try again when that is done (`gatepost quarantine list` shows it)"
     )]
     Claimed(QuarantineId),
-    /// Its envelope does not parse.
+    /// Its envelope does not parse, or its files do not fit each other.
     #[error("message {id}: {cause}")]
     Unreadable {
         /// Which.
@@ -55,17 +55,17 @@ pub enum SpoolError {
     Io(String),
 }
 
-/// Which messages a listing wants. What cannot be read has no account, sender or subject, and is listed where none of them
-/// is asked for.
+/// Which messages a listing includes. An unreadable message has no account, sender or subject, so it is listed only if
+/// none of them is asked for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Filter {
-    /// Of this account.
+    /// Only messages of this account.
     pub account: Option<Account>,
-    /// Whose reverse-path contains this, without regard to case.
+    /// Only messages whose reverse-path contains this, ignoring case.
     pub sender: Option<String>,
-    /// Whose subject contains this, without regard to case.
+    /// Only messages whose subject contains this, ignoring case.
     pub subject: Option<String>,
-    /// Parked at or after this.
+    /// Only messages parked at or after this time.
     pub since: Option<Timestamp>,
 }
 
@@ -74,40 +74,40 @@ pub struct Filter {
 pub enum Entry {
     /// A message.
     Message(Box<Envelope>),
-    /// One whose envelope does not parse or cannot be read.
+    /// A message whose envelope does not parse or cannot be read.
     Unreadable {
         /// Which.
         id: QuarantineId,
-        /// Octets of its message file.
+        /// The size of its message file, in octets.
         size: u64,
         /// Why.
         cause: String,
     },
 }
 
-/// A message whose time has come.
+/// A message whose due time or next try has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     /// Which.
     pub id: QuarantineId,
     /// Whose.
     pub account: Account,
-    /// `Parked`: it was to go out by itself; `Releasing`: it is to be tried again.
+    /// `Parked`: its delay is over, and it is to go out by itself. `Releasing`: it is to be tried again.
     pub state: State,
-    /// No operator decided it: a block of the account keeps it.
+    /// Whether it goes out without an operator's decision; a block of the account then holds it back.
     pub by_itself: bool,
 }
 
-/// So many of them are told of by name.
+/// How many swept messages are reported by id.
 pub const SWEPT_TOLD: usize = 20;
 
-/// A message that had no envelope, and was removed for that: never acknowledged, or about to be removed, when a process was cut off.
-/// Or its envelope was lost.
+/// A message that was removed at start because it had no envelope: it was never acknowledged or was being removed when
+/// a process was cut off, or its envelope was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swept {
     /// Which.
     pub id: QuarantineId,
-    /// Octets.
+    /// How many octets.
     pub size: u64,
 }
 
@@ -124,9 +124,9 @@ impl std::fmt::Display for Swept {
 /// How much is parked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Messages.
+    /// How many messages.
     pub messages: u64,
-    /// Octets.
+    /// How many octets.
     pub octets: u64,
 }
 

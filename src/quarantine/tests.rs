@@ -1,4 +1,5 @@
-//! The spool on a real disk: what is acknowledged is there, what is not leaves nothing, nothing hides anything.
+//! The spool on a real disk: acknowledged mail is there, anything else leaves nothing behind, and one message's damage
+//! hides no other.
 #![cfg(test)]
 
 use std::collections::BTreeSet;
@@ -42,7 +43,7 @@ async fn spool() -> (tempfile::TempDir, Spool) {
     (home, spool)
 }
 
-/// The envelope that fits what was written.
+/// Returns the envelope that fits what was written.
 fn envelope(parking: &Parking, account: &Account) -> Envelope {
     let (size, sha256) = parking.digest();
     Envelope { size, sha256, account: account.clone(), ..sample::envelope(parking.id(), b"") }
@@ -62,7 +63,7 @@ async fn park(spool: &Spool, content: &[u8]) -> QuarantineId {
     park_as(spool, &anna(), content).await.unwrap()
 }
 
-/// A release whose time has come.
+/// Returns a release whose time has come.
 fn due(id: QuarantineId) -> Due {
     Due { id, account: anna(), state: State::Releasing, by_itself: false }
 }
@@ -89,7 +90,7 @@ fn folder(home: &Path) -> PathBuf {
     home.join("quarantine")
 }
 
-/// What is in the folder beside the lock.
+/// Lists the folder without the lock.
 fn names(home: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder(home)).unwrap();
     entries
@@ -168,7 +169,7 @@ async fn what_is_dropped_or_refused_leaves_nothing_behind() {
     assert_eq!((spool.usage(None), spool.fill_level()), (Usage::default(), 0.0));
 }
 
-/// Whatever kept it from being parked: what had come of it can be had back, to the octet, and is nowhere else.
+/// Whatever kept it from being parked: what had arrived of it can be recovered, to the octet, and exists nowhere else.
 #[tokio::test]
 async fn what_could_not_be_parked_can_be_had_back() {
     let home = tempfile::tempdir().unwrap();
@@ -179,7 +180,7 @@ async fn what_could_not_be_parked_can_be_had_back() {
     for (first, then) in
         [(0, 1), (100, 1), (BUFFER, 1), (BUFFER + 1, BUFFER), (3 * BUFFER + 5, 2), (4 * BUFFER, 100)]
     {
-        // One octet too many comes behind so many that fit.
+        // One octet too many follows as many as fit.
         let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
         let came = &octets[..first + then];
         for piece in [&came[..first], &came[first..]].into_iter().flat_map(|part| part.chunks(50_021)) {
@@ -189,12 +190,12 @@ async fn what_could_not_be_parked_can_be_had_back() {
         assert!(matches!(error, ParkError::Full(_)), "{error}");
         assert_eq!(parking.write(b"x").await, Err(error.clone()));
         assert!(salvaged(parking.salvage().unwrap()).await == came, "{first} + {then}");
-        // All of it came, and the envelope is not its own.
+        // All of it arrived, but the envelope belongs to another message.
         let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
         parking.write(came).await.unwrap();
         let unparked = parking.commit(&sample::envelope(sample::id(1), b"")).await.unwrap_err();
         assert!(salvaged(unparked.content.unwrap()).await == came, "{first} + {then}");
-        // The name is taken: found out when the file is about to be renamed.
+        // The name is taken, which shows only when the file is renamed.
         let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
         parking.write(came).await.unwrap();
         let good = envelope(&parking, &anna());
@@ -430,7 +431,7 @@ async fn what_cannot_be_read_is_listed_and_hides_nothing() {
     assert_eq!(content(spool.raw_envelope(ids[2]).await.unwrap()).await, b"{");
     spool.remove(ids[2]).await.unwrap();
     assert_eq!(spool.list(&Filter::default(), None, 99).await.len(), 5);
-    // Mended by hand, it can be had without a restart.
+    // Once repaired by hand, it is readable without a restart.
     let mended = Envelope { size: 7, sha256: sha256(b"renamed"), ..sample::envelope(ids[4], b"") };
     std::fs::write(envelope_of(4), mended.encode().unwrap()).unwrap();
     spool.claim(ids[4]).await.unwrap();
@@ -549,7 +550,7 @@ async fn only_what_waits_expires() {
     assert_eq!(spool.ids(None), [ids[0]]);
 }
 
-/// Its files go first, then what memory knows of it: in between it is no riddle to anybody who lists.
+/// Files go first, then the record: in between, a listing does not show it as unreadable.
 #[tokio::test]
 async fn what_is_being_removed_is_not_listed() {
     let home = tempfile::tempdir().unwrap();
@@ -559,12 +560,12 @@ async fn what_is_being_removed_is_not_listed() {
     std::fs::remove_file(folder(home.path()).join(files::envelope_name(id))).unwrap();
     assert!(spool.list(&Filter::default(), None, 9).await.is_empty());
     drop(claimed);
-    // Nobody has it in hand: somebody took the file away.
+    // It is not claimed: somebody took the file away.
     let listed = spool.list(&Filter::default(), None, 9).await;
     assert!(matches!(listed[..], [Entry::Unreadable { .. }]), "{listed:?}");
 }
 
-/// What went out by itself waits for an operator from now on, also where its time was put off; over a restart.
+/// Mail that would go out by itself now waits for an operator, even if its time was postponed; also after a restart.
 #[tokio::test]
 async fn what_was_awaited_can_be_kept() {
     let home = tempfile::tempdir().unwrap();
@@ -580,7 +581,7 @@ async fn what_was_awaited_can_be_kept() {
         parking.commit(&envelope).await.unwrap();
     }
     spool.postpone(&anna(), at(50));
-    // What is in other hands is not, nor is what cannot be written: it must be asked for again.
+    // Messages that are claimed or cannot be written are not kept: the call must be repeated.
     let claim = spool.claim(ids[0]).await.unwrap();
     assert!(matches!(spool.keep(&anna(), None).await, Err(SpoolError::Claimed(_))));
     drop(claim);
@@ -605,7 +606,8 @@ async fn what_was_awaited_can_be_kept() {
     assert_eq!(spool.due(at(99)).len(), 1);
 }
 
-/// A further alarm puts off what waits: for all who ask at once, on the disk once that is asked for, and never a release.
+/// A further alarm postpones what waits: in memory for every caller at once, on disk once that is asked for, and never
+/// a release.
 #[tokio::test]
 async fn due_times_are_put_off() {
     let home = tempfile::tempdir().unwrap();
@@ -632,7 +634,7 @@ async fn due_times_are_put_off() {
     let expected = [Some(at(50)), None, Some(at(30))];
     assert_eq!(due(&spool).await, expected);
     assert_eq!(spool.due(at(49)).len(), 1, "bert's");
-    // A change for another reason keeps it, and makes it durable.
+    // A change for another reason keeps the postponement, and makes it durable.
     let mut claim = spool.claim(ids[0]).await.unwrap();
     assert_eq!(claim.envelope().due, expected[0]);
     spool.postpone(&anna(), at(60));

@@ -1,4 +1,4 @@
-//! What waits for an operator, account by account; pure.
+//! What waits for an operator, by account; pure.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,38 @@ use super::terms::Usage;
 use crate::account::Account;
 use crate::clock::Timestamp;
 
-/// What one account has in the quarantine that stays there until somebody decides, or its time is over.
+/// The messages of one account that stay in the quarantine until an operator decides, they are due, or they expire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Whose.
     pub account: Account,
-    /// Parked and failed.
+    /// Parked and failed messages.
     pub usage: Usage,
-    /// Of these, nobody took them when they were released.
+    /// How many of these failed: released, but accepted for nobody.
     pub failed: u64,
-    /// Of these, they go out by themselves.
+    /// How many of these go out by themselves.
     pub awaited: u64,
-    /// Since when the oldest is there.
+    /// When the oldest was parked.
     pub oldest: Timestamp,
-    /// Of the parked ones, those that came before the moment that was asked for,
+    /// How many of the parked ones arrived before the time asked for.
     pub old: u64,
-    /// and when the first of these came.
+    /// When the first of these arrived.
     pub first: Option<Timestamp>,
 }
 
-/// What of one account goes out by itself.
+/// The messages of one account that go out by themselves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Awaited {
     /// How many messages.
     pub messages: u64,
-    /// When the next of them does.
+    /// When the next of them goes out.
     pub next: Option<Timestamp>,
-    /// When the last of them does.
+    /// When the last of them goes out.
     pub last: Option<Timestamp>,
 }
 
 impl Awaited {
-    /// One more, due then.
+    /// Adds a message due at `due`.
     pub(super) fn add(&mut self, due: Timestamp) {
         self.messages += 1;
         self.next = Some(self.next.map_or(due, |next| next.min(due)));
@@ -50,19 +50,19 @@ impl Awaited {
 #[derive(Debug, Default)]
 pub(super) struct Sum(BTreeMap<Account, Waiting>);
 
-/// One message, as far as it matters here.
+/// The relevant facts of one message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message<'a> {
     pub(super) account: &'a Account,
     pub(super) size: u64,
     pub(super) parked: Timestamp,
     pub(super) state: State,
-    /// It goes out by itself.
+    /// Whether it goes out by itself.
     pub(super) awaited: bool,
 }
 
 impl Sum {
-    /// One more; those parked before `before` count as old.
+    /// Adds a message; one parked before `before` counts as old.
     pub(super) fn add(&mut self, message: Message<'_>, before: Option<Timestamp>) {
         let Message { account, size, parked, state, awaited } = message;
         if !matches!(state, State::Parked | State::Failed) {
@@ -88,7 +88,7 @@ impl Sum {
         }
     }
 
-    /// By account.
+    /// Returns the sums by account.
     pub(super) fn done(self) -> Vec<Waiting> {
         self.0.into_values().collect()
     }

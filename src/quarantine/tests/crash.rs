@@ -1,4 +1,4 @@
-//! Killed at a random moment: what was acknowledged is there and whole.
+//! A process killed at a random moment: what was acknowledged is there and whole.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Says to the test's own child process where to park.
+/// Tells the test's own child process where to park.
 const CHILD: &str = "GATEPOST_TEST_PARK_IN";
 const ROUNDS: usize = 20;
 const SIZES: [usize; 4] = [10, 4096, BUFFER, 3 * BUFFER + 17];
@@ -17,7 +17,7 @@ fn random(below: u64) -> u64 {
     u64::from_le_bytes(octets) % below
 }
 
-/// Parks, changes and removes for ever; writes a line once each is acknowledged.
+/// Parks, changes and removes forever; writes a line once each is acknowledged.
 async fn park_for_ever(home: &Path) {
     let spool = open(home).await;
     let tasks: Vec<_> = (0..4_usize)
@@ -33,7 +33,7 @@ async fn park_for_ever(home: &Path) {
                     claim.update(changed).await.unwrap();
                     say(&format!("changed {id} -"));
                     if turn % 3 == 0 {
-                        // Said before: from here on it may be there or not.
+                        // Announced before the removal: from here on it may be there or not.
                         say(&format!("removing {id} -"));
                         claim.finish().await.unwrap();
                         say(&format!("removed {id} -"));
@@ -66,7 +66,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     assert!(said.len() > ROUNDS, "{} lines", said.len());
 }
 
-/// What a child said that was killed so long after its first word.
+/// Returns the output of a child that was killed `time` after its first line.
 fn killed_after(home: &Path, time: Duration) -> Vec<(String, QuarantineId, String)> {
     let name = "quarantine::tests::crash::what_was_acknowledged_survives_a_kill";
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -89,12 +89,12 @@ fn killed_after(home: &Path, time: Duration) -> Vec<(String, QuarantineId, Strin
             break;
         }
     }
-    // Not a wait for anything: the moment of the kill is the random part of the test.
+    // This waits for nothing: the moment of the kill is the random part of the test.
     std::thread::sleep(time);
     child.kill().unwrap();
     child.wait().unwrap();
     for line in lines {
-        // One that was cut in the middle was not said: its hash or word does not compare.
+        // A line cut in the middle does not count: its hash or word does not compare.
         parse(&line);
     }
     said

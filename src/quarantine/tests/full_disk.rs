@@ -1,4 +1,4 @@
-//! A disk that fills up: refused before it is full, and what is parked stays whole.
+//! A disk that fills up: mail is refused before it is full, and what is parked stays whole.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How many messages a second are parked, beside what the disk can do at all; and what a full house costs.
+//! How many messages a second are parked, compared with what the disk can do at all; and the cost of a full quarantine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::durable::Folder;
 const MEASURED: Duration = Duration::from_secs(3);
 const CONTENT: [u8; 4096] = [b'x'; 4096];
 
-/// New files of 4 KiB, each fsynced, one after the other.
+/// Writes new files of 4 KiB, each fsynced, one after the other.
 fn fsyncs(home: &Path) -> f64 {
     let folder = Arc::new(Folder::open(home).unwrap());
     let (begun, mut files) = (Instant::now(), Vec::new());
@@ -107,7 +107,7 @@ async fn a_big_message_costs_no_more_memory_than_a_small_one() {
     assert!(most < 1024 * 1024, "{most}");
 }
 
-/// Octets of this process that are in memory (Linux).
+/// Returns how many octets of this process are in memory (Linux).
 fn resident() -> u64 {
     let found = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = found.split(' ').nth(1).unwrap().parse().unwrap();
