@@ -1,7 +1,7 @@
-//! The control API's questions and answers: what travels over the socket, and what `--json` prints.
+//! The control API's requests and answers: what travels over the socket, and what `--json` prints.
 //!
-//! A command is one [`Request`]; it is answered by any number of [`Answer`]s, one JSON object a line, as they come
-//! about. The keys of the answers are promised to the outside: they may be added to, never renamed.
+//! A command is one [`Request`]; it is answered by any number of [`Answer`]s, one JSON object a line, as they come. The
+//! keys of the answers are a public promise: they may be added to, never renamed.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +18,9 @@ use crate::quarantine::{Awaited, Envelope, Recipient};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
-    /// The accounts with an invalid recipient in the window or a block.
+    /// Lists the accounts with an invalid recipient in the window or a block.
     Status,
-    /// Blocks by hand.
+    /// Blocks an account by hand.
     Block {
         /// Whom.
         account: Account,
@@ -31,9 +31,9 @@ pub enum Request {
     Unblock {
         /// Whose.
         account: Account,
-        /// Releases all of its parked messages too.
+        /// Whether to release all of its parked messages too.
         release: bool,
-        /// Ends its open sessions too.
+        /// Whether to end its open sessions too.
         kick: bool,
     },
     /// Ends an account's open sessions at their next command.
@@ -41,25 +41,25 @@ pub enum Request {
         /// Whose.
         account: Account,
     },
-    /// Parked messages, oldest first.
+    /// Lists parked messages, oldest first.
     List {
         /// Which.
         filter: Filter,
-        /// At the most; `None`: all.
+        /// The most messages to list; `None`: all.
         limit: Option<usize>,
     },
-    /// One message's envelope.
+    /// Returns one message's envelope.
     Envelope {
         /// Its id, or the queue id that the client was told.
         id: String,
         /// What for.
         purpose: Purpose,
     },
-    /// Relays messages after all.
+    /// Releases messages.
     Release {
         /// Which.
         which: Selection,
-        /// The sender is not told of refused recipients.
+        /// Whether the sender is not notified of refused recipients.
         quiet: bool,
     },
     /// Removes messages for good.
@@ -67,19 +67,19 @@ pub enum Request {
         /// Which.
         which: Selection,
     },
-    /// Leaves an audit line about a command that needs nothing else of `serve`.
+    /// Leaves an audit line about a command that needs nothing else from `serve`.
     Audit {
         /// The command, such as `user add`.
         done: String,
         /// What it was done to.
         object: String,
-        /// What came of it.
+        /// Its outcome.
         outcome: String,
     },
 }
 
 impl Request {
-    /// Whether it changes nothing, and is asked for the answer alone.
+    /// Returns whether the command changes nothing.
     pub(super) fn only_looks(&self) -> bool {
         match self {
             Self::Status | Self::List { .. } | Self::Envelope { .. } => true,
@@ -99,13 +99,13 @@ impl Request {
 pub enum Selection {
     /// These, by id or by the queue id that the client was told.
     Ids(Vec<String>),
-    /// All of an account.
+    /// All messages of an account.
     Account(Account),
-    /// All.
+    /// All messages.
     All,
 }
 
-/// Why somebody looks into a message; the audit line says so.
+/// Why somebody looks at a message, for the audit line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
@@ -124,7 +124,7 @@ pub enum Part {
     /// The message as it arrived.
     #[default]
     Message,
-    /// The envelope as it stands on disk.
+    /// The envelope as it is on disk.
     Envelope,
 }
 
@@ -132,13 +132,13 @@ pub enum Part {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// To `status`: of the upstream, first of all.
+    /// To `status`: about the upstream; comes first.
     Upstream(UpstreamStatus),
-    /// To `status`.
+    /// To `status`: one account.
     Account(AccountStatus),
     /// To `block`, `unblock`, `kick`.
     Changed(Changed),
-    /// To `quarantine list`; to `quarantine export`, of a message that cannot be read.
+    /// To `quarantine list`: one message. To `quarantine export`: a message that cannot be read.
     Entry(Entry),
     /// To `quarantine show` and `quarantine export`.
     Envelope(Box<Envelope>),
@@ -146,40 +146,40 @@ pub enum Answer {
     Released(Released),
     /// To `quarantine delete`: one message.
     Deleted(Deleted),
-    /// Something that the operator should know, whatever was asked.
+    /// Something the operator should know, whatever the command.
     Warning(String),
-    /// It failed, or failed for one of several things; why, and what to do.
+    /// The command failed, or failed for one of several objects; why, and what to do.
     Failure(String),
 }
 
-/// What the upstream said today (UTC) when it was asked about recipients.
+/// What the upstream answered today (UTC) when it was asked about recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamStatus {
-    /// About how many it was asked.
+    /// How many recipients it was asked about.
     pub asked: u64,
     /// How many it refused, for whatever reason.
     pub refused: u64,
-    /// Of those asked, at domains other than its own.
+    /// How many of those asked were at domains other than its own.
     pub foreign_asked: u64,
-    /// And refused.
+    /// How many of these it refused.
     pub foreign_refused: u64,
-    /// It seems to accept everybody, be it only at foreign domains.
+    /// Whether it seems to accept everybody, at least at foreign domains.
     pub blind: bool,
-    /// Domains that refuse everybody just now: a common cause.
+    /// How many domains refuse everybody at present: a common cause.
     pub common_causes: u64,
-    /// Answers of theirs that did not count since each began.
+    /// How many of their answers did not count, since each common cause began.
     pub not_counted: u64,
 }
 
-/// What an account is up to.
+/// The state of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountState {
-    /// Invalid recipients in the window, no more.
+    /// It merely has invalid recipients in the window.
     Counting,
-    /// What it sends goes out with a delay.
+    /// Its mail goes out with a delay.
     Probation,
-    /// What it sends is parked.
+    /// Its mail is parked.
     Blocked,
 }
 
@@ -188,17 +188,17 @@ pub enum AccountState {
 pub struct AccountStatus {
     /// Whose.
     pub account: Account,
-    /// Where it stands.
+    /// Its state.
     pub state: AccountState,
-    /// In the window.
+    /// Invalid recipients in the window.
     pub invalid_recipients: u32,
-    /// With so many it is blocked.
+    /// The number of invalid recipients at which it is blocked.
     pub limit: u32,
-    /// Within this.
+    /// The period of the limit, in seconds.
     pub period_seconds: u64,
     /// The first attempt in the window.
     pub first: Option<Timestamp>,
-    /// The last attempt.
+    /// The last attempt in the window.
     pub last: Option<Timestamp>,
     /// Since when it is blocked.
     pub blocked_at: Option<Timestamp>,
@@ -210,16 +210,16 @@ pub struct AccountStatus {
     pub parked: u64,
     /// Its open sessions.
     pub sessions: usize,
-    /// Until when what it sends is delayed.
+    /// When its probation ends; until then its mail is delayed.
     pub probation_until: Option<Timestamp>,
-    /// So many of its messages in the quarantine go out by themselves.
+    /// How many of its messages in the quarantine go out by themselves.
     pub awaited: u64,
-    /// When the next of them does.
+    /// When the next of them goes out.
     pub next_due: Option<Timestamp>,
 }
 
 impl AccountStatus {
-    /// From what the ledger, the quarantine and the roster know, and the limit of this account.
+    /// Combines what the ledger, the quarantine and the roster know about an account.
     pub fn new(record: Record, parked: u64, awaited: Awaited, sessions: usize, now: Timestamp) -> Self {
         let until = record.probation.map(|probation| probation.until).filter(|until| *until > now);
         let state = match (&record.block, until) {
@@ -227,7 +227,7 @@ impl AccountStatus {
             (None, Some(_)) => AccountState::Probation,
             (None, None) => AccountState::Counting,
         };
-        // A block keeps them.
+        // A block holds them back.
         let awaited = if state == AccountState::Blocked { Awaited::default() } else { awaited };
         let (blocked_at, blocked_by, reason) = match record.block {
             Some(block) => (Some(block.at), Some(block.by), block.reason),
@@ -272,7 +272,7 @@ pub struct Changed {
     pub account: Account,
     /// What was done.
     pub done: Deed,
-    /// False where it was so already.
+    /// False if it was so already.
     pub changed: bool,
     /// Its open sessions.
     pub sessions: usize,
@@ -280,34 +280,34 @@ pub struct Changed {
     pub kicked: bool,
     /// Its messages in the quarantine.
     pub parked: u64,
-    /// What it was before, if it was blocked or on probation.
+    /// Its state before, if it was blocked or on probation.
     pub was: Option<AccountState>,
-    /// So many of those go out by themselves.
+    /// How many of those messages go out by themselves.
     pub awaited: u64,
-    /// When the last of them does.
+    /// When the last of them goes out.
     pub last_due: Option<Timestamp>,
 }
 
-/// One message, as `quarantine list` shows it. What is not known of an unreadable one is `None`.
+/// One message, as `quarantine list` shows it. What is unknown about an unreadable one is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Which.
     pub id: QuarantineId,
-    /// When its end of data came.
+    /// When its end of data arrived; for an unreadable one, when its id was made.
     pub time: Timestamp,
     /// Who sent it.
     pub account: Option<Account>,
     /// The reverse-path; `""` is the null one.
     pub sender: Option<String>,
-    /// The forward-paths that the client was told 250 for; while it is being released, those of them that are not answered yet.
+    /// The forward-paths for which the client was told 250; during a release, only those not answered yet.
     pub recipients: Vec<String>,
-    /// Octets.
+    /// Its size in octets.
     pub size: u64,
-    /// Decoded, not cleaned.
+    /// The Subject, decoded but not cleaned.
     pub subject: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// Why it was parked; of an unreadable one, why it is.
+    /// Why it was parked; for an unreadable one, why it is unreadable.
     pub reason: String,
     /// When it goes out by itself.
     pub due: Option<Timestamp>,
@@ -336,7 +336,7 @@ impl From<spool::Entry> for Entry {
 impl From<Envelope> for Entry {
     fn from(envelope: Envelope) -> Self {
         let state = envelope.state();
-        // CONTRACT, Release: a message that is releasing stays with those who have no answer yet.
+        // CONTRACT, Release: a message that is releasing stays with those recipients who have no answer yet.
         let is_its_own = |recipient: &&Recipient| match state {
             State::Releasing => recipient.is_open(),
             State::Parked | State::Failed | State::Unreadable => recipient.state != RecipientState::Rejected,
@@ -366,17 +366,17 @@ impl From<Envelope> for Entry {
 pub struct Released {
     /// Which.
     pub id: QuarantineId,
-    /// What became of it at the first try.
+    /// The outcome of the first try.
     pub outcome: ReleaseOutcome,
-    /// Those who got it, now or in an earlier try.
+    /// Recipients it was delivered to, in this try or an earlier one.
     pub delivered: Vec<Answered>,
-    /// Those who were refused for good.
+    /// Recipients refused for good.
     pub refused: Vec<Answered>,
-    /// Those who will be tried again.
+    /// Recipients that will be tried again.
     pub deferred: Vec<Answered>,
 }
 
-/// One recipient, and what the upstream said of it.
+/// One recipient and the upstream's reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     /// The forward-path.
@@ -390,7 +390,7 @@ pub struct Answered {
 pub struct Deleted {
     /// Which.
     pub id: QuarantineId,
-    /// Always `deleted`; what could not be is a failure.
+    /// Always `deleted`; a message that could not be deleted is a failure.
     pub outcome: DeleteOutcome,
 }
 

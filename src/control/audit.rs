@@ -1,6 +1,6 @@
-//! Who looked into what, and who changed it: one line a command, for the mail log.
+//! Who looked at what, and who changed it: one line a command, for the mail log.
 //!
-//! While `serve` runs it logs the lines itself. Made while it is down they wait in the data folder, one file of JSON each,
+//! A running `serve` logs the lines itself. Lines made while it is down wait in the data folder, one JSON file each,
 //! and the next start logs them. Text that an operator wrote is cleaned and bounded.
 
 use std::io;
@@ -14,20 +14,20 @@ use crate::durable::Folder;
 use crate::id::AuditId;
 use crate::visible::is_unsafe;
 
-/// How the names of the files begin in which lines wait for the next start, in the data folder.
+/// The prefix of the files in the data folder whose lines wait for the next start.
 pub const PENDING: &str = "audit-pending-";
 
-/// The most characters of a field that an operator wrote.
+/// The most characters kept of a field that an operator wrote.
 const SHOWN: usize = 200;
 
-/// A Unix user who gave a command.
+/// The Unix user who gave a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The name in /etc/passwd; `uid 1000` for one who has none there.
+    /// The name in /etc/passwd, or else `uid 1000`.
     pub user: String,
 }
 
-/// What is logged of a command.
+/// What is logged about a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditLine {
     /// When.
@@ -38,25 +38,25 @@ pub struct AuditLine {
     pub command: String,
     /// What it was about: an account, a message, a filter.
     pub object: String,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: String,
 }
 
 impl Actor {
-    /// The user with this number.
+    /// Returns the user with this id.
     pub fn from_uid(uid: u32) -> Self {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         Self { user: name_of(&passwd, uid).unwrap_or_else(|| format!("uid {uid}")) }
     }
 
-    /// Who runs this process.
+    /// Returns the user who runs this process.
     pub fn current() -> Self {
         Self::from_uid(rustix::process::getuid().as_raw())
     }
 }
 
 impl AuditLine {
-    /// A line about a command of `actor`.
+    /// Makes a line about a command of `actor`.
     pub fn new(actor: &Actor, command: &str, object: &str, outcome: &str, now: Timestamp) -> Self {
         Self {
             time: now,
@@ -67,7 +67,7 @@ impl AuditLine {
         }
     }
 
-    /// A line about what the configuration has Gatepost do by itself.
+    /// Makes a line about what Gatepost does by itself, as configured.
     pub fn of_gatepost(command: &str, object: &str, outcome: &str, now: Timestamp) -> Self {
         Self::new(&Actor { user: "gatepost (by itself)".to_owned() }, command, object, outcome, now)
     }
@@ -90,7 +90,7 @@ fn name_of(passwd: &str, uid: u32) -> Option<String> {
     })
 }
 
-/// Keeps a line for the next start of `serve`, durably.
+/// Stores a line durably for the next start of `serve`.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -98,17 +98,17 @@ pub fn postpone(data_dir: &Path, line: &AuditLine) -> io::Result<()> {
     let folder = Arc::new(Folder::open(data_dir).map_err(io::Error::other)?);
     let mut file = folder.temporary().map_err(io::Error::other)?;
     file.write(&serde_json::to_vec(line)?).map_err(io::Error::other)?;
-    // A command of root's must not leave a file that `serve` cannot read. Before it has a name: whoever has the folder could
-    // put another in its place.
+    // A command run by root must not leave a file that `serve` cannot read. The owner is set before the file has a
+    // name: afterwards, whoever owns the folder could put another file in its place.
     file.own_as(&std::fs::metadata(data_dir)?).map_err(io::Error::other)?;
     file.commit(format!("{PENDING}{}", AuditId::new(line.time))).map_err(io::Error::other)
 }
 
-/// Hands the lines that wait to `log`, oldest first, and forgets them, with one fsync for all. A crash in between hands them
-/// on again. One that cannot be read or removed keeps none of the others from it.
+/// Passes the waiting lines to `log`, oldest first, and removes them, with one fsync for all. After a crash in between
+/// they are passed again. A file that cannot be read or removed does not hold up the others.
 ///
 /// # Errors
-/// A file is there, and cannot be read or removed: the first of these, and how many there are.
+/// A file cannot be read or removed: the text names the first, and how many more there are.
 pub fn log_pending(data_dir: &Path, mut log: impl FnMut(&AuditLine)) -> io::Result<()> {
     let folder = Folder::open(data_dir).map_err(io::Error::other)?;
     let mut names = folder.names().map_err(io::Error::other)?;
@@ -134,7 +134,7 @@ pub fn log_pending(data_dir: &Path, mut log: impl FnMut(&AuditLine)) -> io::Resu
     }
 }
 
-/// One that does not parse is handed on as it is.
+/// Parses a line; one that does not parse is passed on as it is.
 fn read(octets: &[u8]) -> AuditLine {
     serde_json::from_slice(octets).unwrap_or_else(|_| AuditLine {
         time: Timestamp::default(),
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(logged(folder.path()), [line("user:anna"), later]);
         assert_eq!(logged(folder.path()), []);
         assert!(folder.path().join("other").exists());
-        // One that cannot be read hides none of the others, neither those before it nor those behind, and those no second time.
+        // An unreadable one hides none of the others, before or after it, and those are not logged twice.
         postpone(folder.path(), &line("user:anna")).unwrap();
         for name in ["0", "Z"] {
             std::fs::create_dir(folder.path().join(format!("{PENDING}{name}"))).unwrap();

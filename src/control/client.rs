@@ -1,6 +1,6 @@
-//! The other end of the control API: asks a running `serve` over its socket.
+//! The client of the control API: asks a running `serve` over its socket.
 //!
-//! Answers are read as they come, a line at a time; neither a list nor a message is ever in memory whole.
+//! Answers are read line by line as they arrive; neither a list nor a message is ever in memory as a whole.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,25 +19,25 @@ use super::operations::{Answers, Octets};
 use super::routes::{COMMANDS, MESSAGES};
 use super::socket;
 
-/// So many answers, or pieces of a message, wait for a reader that is slow.
+/// How many answers, or pieces of a message, wait for a slow reader.
 const WAITING: usize = 16;
-/// The longest line of an answer: an envelope of 1,000 recipients, with room to spare.
+/// The longest line of an answer, in octets: an envelope of 1,000 recipients, with room to spare.
 const MAX_LINE: usize = 64 * 1024 * 1024;
 
-/// How long `serve` may take until it begins to answer; what a command takes is not in it, since answers begin at once.
+/// How long `serve` may take to begin its answer. It begins at once, so the duration of the command does not count.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running `serve`, asked over one connection.
+/// A connection to a running `serve`.
 #[derive(Debug)]
 pub struct Client {
     sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    /// Connects to the `serve` that runs on `data_dir`; `None` where none runs.
+    /// Connects to the `serve` that runs on `data_dir`; `None` if none runs.
     ///
     /// # Errors
-    /// One runs, but it cannot be reached; why, and what to do.
+    /// One runs but cannot be reached; the text says why, and what to do.
     pub async fn connect(data_dir: &Path) -> Result<Option<Self>, String> {
         let at = data_dir.join(socket::NAME);
         let stream = match socket::connect(data_dir).await {
@@ -54,13 +54,13 @@ impl Client {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         tokio::spawn(async move {
-            // What goes wrong with it shows in the answers.
+            // Its errors show up in the answers.
             let _ = connection.await;
         });
         Ok(Some(Self { sender }))
     }
 
-    /// Asks for a command to be performed.
+    /// Sends a command, and returns its answers as they arrive.
     ///
     /// # Errors
     /// `serve` does not understand it, or is gone.
@@ -76,7 +76,7 @@ impl Client {
         Ok(reader)
     }
 
-    /// A message octet for octet as it arrived, or its envelope as it stands on disk.
+    /// Returns a message octet for octet as it arrived, or its envelope as it is on disk.
     ///
     /// # Errors
     /// There is no such message, or `serve` is gone.
@@ -170,7 +170,7 @@ fn broken(error: &hyper::Error) -> String {
     format!("the connection to `serve` broke: {error}; see its log, then try again")
 }
 
-/// An id as a segment of a path: what is no letter or digit is encoded (RFC 3986 2.1).
+/// Encodes an id as a path segment: every octet that is not a letter or digit is percent-encoded (RFC 3986 2.1).
 fn percent_encoded(id: &str) -> String {
     let mut encoded = String::new();
     for octet in id.bytes() {

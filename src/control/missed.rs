@@ -1,20 +1,20 @@
-//! Which messages of a selection were not released or deleted, and why: counted, and told in one line. Pure.
+//! The messages of a selection that were not released or deleted, and why: counted, and reported in one line; pure.
 
 use super::api::Selection;
 use crate::quarantine::spool::SpoolError;
 
-/// Of all messages of a selection those that others have in hand, or took away meanwhile. There may be thousands, and one line
-/// speaks for them.
+/// Counts the messages of a selection that are claimed, gone or not begun. There may be thousands, so one line reports
+/// them all.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
     claimed: usize,
     gone: usize,
-    /// Not begun, since `serve` is shutting down.
+    /// How many were not begun, since `serve` is shutting down.
     pub(super) late: usize,
 }
 
 impl Missed {
-    /// For a selection; each message that was named is spoken of by itself.
+    /// Starts a count for a selection; `None` for messages named one by one, which are reported individually.
     pub(super) fn of(which: &Selection) -> Option<Self> {
         match which {
             Selection::Ids(_) => None,
@@ -22,7 +22,7 @@ impl Missed {
         }
     }
 
-    /// Whether it is one of these, which are counted.
+    /// Counts `failure` and returns true, if it is of a kind that is counted.
     pub(super) fn counts(&mut self, failure: &SpoolError) -> bool {
         match failure {
             SpoolError::Claimed(_) => self.claimed += 1,
@@ -32,7 +32,7 @@ impl Missed {
         true
     }
 
-    /// What is to be said of them.
+    /// Returns the line about them; `None` if there are none.
     pub(super) fn sentence(&self) -> Option<String> {
         let messages = |count| match count {
             1 => "1 message is".to_owned(),

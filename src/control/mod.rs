@@ -1,7 +1,8 @@
-//! The control API: what the commands can do to a running Gatepost, and to one that does not run.
+//! The control API: what the commands can do, whether or not a Gatepost is running.
 //!
-//! [`api`] is the words of it, [`operations`] what each command does, [`routes`] carries them over HTTP on a Unix
-//! socket, [`client`] is the other end of that. Without `serve` the command line performs the same operations itself.
+//! [`api`] defines its requests and answers, [`operations`] what each command does; [`routes`] carries them over HTTP
+//! on a Unix socket, and [`client`] is the other end. Without `serve`, the command line performs the same operations
+//! itself.
 
 mod missed;
 

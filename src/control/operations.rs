@@ -1,8 +1,8 @@
-//! What each command does, over ledger, quarantine and roster; the same inside `serve` and, while that is down, in the
-//! command's own process.
+//! What each command does, over ledger, quarantine and roster; the same within `serve` and, while that is down, within
+//! the command's own process.
 //!
-//! Answers go out as they come about, through a bounded channel: of a list 100,000 are never in memory at once. Each
-//! operation leaves an audit line. What else it needs of the program around it is the [`Host`].
+//! Answers are sent as they come, through a bounded channel: a list of 100,000 is never in memory as a whole. Each
+//! operation leaves an audit line. Whatever else it needs from the program around it is in [`Host`].
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,25 +28,26 @@ use crate::quarantine::spool::{self, Filter, SpoolError};
 use crate::quarantine::{Awaited, Spool};
 use crate::roster::{Ending, Roster};
 
-/// So many accounts or messages are in memory at once.
+/// How many accounts or messages are in memory at once.
 const PAGE: usize = 200;
-/// So many messages are released at once: an upstream that is silent must not hold up all the others.
+/// How many messages are released at once: a silent upstream must not hold up all the others.
 const RELEASES_AT_ONCE: usize = 8;
-/// So much of a message is read at once.
+/// How many octets of a message are read at once.
 const READ_AT_ONCE: usize = 64 * 1024;
-/// So many answers, or pieces of a message, wait for a reader that is slow.
+/// How many answers, or pieces of a message, wait for a slow reader.
 const WAITING: usize = 16;
-/// The same for a command that changes something: each message's, since what it does must not wait for a pager.
+/// The same for a command that changes something: room for an answer per message, since the command must not wait for a
+/// pager.
 const WAITING_OF_CHANGES: usize = 1 << 20;
 /// How long a command that only looks may go on once `serve` shuts down.
 const LAST_LOOK: Duration = Duration::from_secs(1);
-/// How often, and after how long, a message that is in another's hands is looked at again.
+/// How often a claimed message is tried again, and the pause between tries.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest reason for a block, in characters.
 const MAX_REASON: usize = 500;
 
-/// A future of a trait's method.
+/// The future that a trait's method returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The program around the operations: `serve`, or a command's own process.
@@ -54,22 +55,23 @@ pub trait Host: Send + Sync + 'static {
     /// Leaves an audit line.
     fn audit(&self, line: &AuditLine);
 
-    /// What `status` warns of beside a blind upstream: notices that nobody takes, a ledger that cannot be written.
+    /// Returns what `status` warns of besides a blind upstream: notices that nobody accepts, a ledger that cannot be
+    /// written.
     fn warnings(&self) -> Vec<String>;
 
-    /// Whether nothing more is to be begun: `serve` is shutting down.
+    /// Returns whether nothing more may be begun, since `serve` is shutting down.
     fn is_ending(&self) -> bool {
         false
     }
 
-    /// An operator has blocked it.
+    /// Notes that an operator has blocked the account.
     fn blocked(&self, _account: &Account) {}
 
     /// Releases a message.
     fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, SpoolError>>;
 }
 
-/// Where the answers of one command go. Whoever does not want any more of them drops the other end.
+/// The answers of one command. A reader that wants no more drops it.
 pub type Answers = mpsc::Receiver<Answer>;
 /// The octets of one message.
 pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
@@ -87,9 +89,9 @@ pub struct Operations {
     spool: Spool,
     roster: Roster,
     host: Arc<dyn Host>,
-    /// The commands under way that change something.
+    /// Commands under way that change something.
     under_way: Arc<Mutex<JoinSet<()>>>,
-    /// Those that only look.
+    /// Commands under way that only look.
     looking: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -101,12 +103,13 @@ struct Command<'a> {
 }
 
 impl Operations {
-    /// Over these parts.
+    /// Makes the operations over these parts.
     pub fn new(ledger: Ledger, spool: Spool, roster: Roster, host: Arc<dyn Host>) -> Self {
         Self { ledger, spool, roster, host, under_way: Arc::default(), looking: Arc::default() }
     }
 
-    /// Performs a command, whether or not anybody listens to the end.
+    /// Performs a command and returns its answers. Once they are dropped, a command that only looks ends at its next
+    /// answer; any other is completed.
     pub fn perform(&self, request: Request, actor: Actor) -> Answers {
         let (waiting, under_way) = match request.only_looks() {
             true => (WAITING, &self.looking),
@@ -118,20 +121,20 @@ impl Operations {
         while under_way.try_join_next().is_some() {}
         under_way.spawn(async move {
             let command = Command { operations: &operations, actor: &actor, answers };
-            // A listener that went away wanted no more of a list; everything else goes on without one.
+            // A reader that went away wants no more of a list; everything else goes on without one.
             let _ = command.perform(request).await;
         });
         listener
     }
 
-    /// Waits until no command is under way, whether or not anybody listens to it; those that only look end after a moment. Dropped
-    /// before, it ends them where they are.
+    /// Waits until no command is under way, whether or not anybody reads the answers; aborts those that only look after
+    /// [`LAST_LOOK`]. Dropping the future aborts the commands it waits for.
     pub async fn finish(&self) {
         let looked = tokio::time::timeout(LAST_LOOK, finished(&self.looking));
         let ((), _) = tokio::join!(finished(&self.under_way), looked);
     }
 
-    /// A message octet for octet as it arrived, or its envelope as it stands on disk.
+    /// Returns a message octet for octet as it arrived, or its envelope as it is on disk.
     ///
     /// # Errors
     /// There is no such message, or it cannot be read.
@@ -147,7 +150,7 @@ impl Operations {
             (Ok(id), Part::Envelope) => self.spool.raw_envelope(id).await.map_err(|error| error.to_string()),
             (Err(failure), _) => Err(failure),
         };
-        // `show` has asked for the envelope before, and left its line then; one line is enough for both parts.
+        // `show` has asked for the envelope before, which left an audit line; one line is enough for both parts.
         if purpose != Purpose::Show && part == Part::Message {
             self.audit(actor, audited_as(purpose), &self.name(id), outcome_of(&found));
         }
@@ -174,7 +177,7 @@ impl Operations {
         Ok(reader)
     }
 
-    /// What an audit line calls a message: its id, where there is one.
+    /// Returns the name of a message in an audit line: its id, if it has one.
     fn name(&self, id: &str) -> String {
         self.spool.resolve(id).map_or_else(|| shown(id), |id| id.to_string())
     }
@@ -192,7 +195,7 @@ impl Operations {
         self.host.audit(&AuditLine::new(actor, command, object, outcome, clock::now()));
     }
 
-    /// What is to be said of messages that cannot be read: whose they are is unknown.
+    /// Returns the warning about messages that cannot be read, whose accounts are unknown.
     fn unreadable(&self) -> Option<String> {
         let whose = match self.spool.unreadable() {
             0 => return None,
@@ -204,7 +207,7 @@ impl Operations {
         ))
     }
 
-    /// What an account is, if it is blocked or on probation.
+    /// Returns an account's state, if it is blocked or on probation.
     async fn state(&self, account: &Account) -> Option<AccountState> {
         let now = clock::now();
         let watch = self.ledger.watch(account, now).await;
@@ -219,7 +222,7 @@ impl Operations {
     }
 }
 
-/// Waits for all of them. Dropped before, it ends those that are left.
+/// Waits for all commands. Dropping the future aborts those that are left.
 async fn finished(commands: &Mutex<JoinSet<()>>) {
     loop {
         let mut under_way = std::mem::take(&mut *commands.lock().unwrap_or_else(PoisonError::into_inner));
@@ -268,7 +271,7 @@ impl Command<'_> {
         for warning in self.operations.host.warnings().into_iter().chain(blind).chain(unreadable) {
             self.say(Answer::Warning(warning)).await?;
         }
-        // Mail waits though nothing is left in the window and probation is over, or was ended.
+        // Mail may wait although nothing is left in the window and probation is over or was ended.
         let mut awaited = self.operations.spool.all_awaited();
         let mut after = None;
         loop {
@@ -320,7 +323,7 @@ impl Command<'_> {
     async fn unblock(&self, account: Account, release: bool, kick: bool) -> Result<(), Gone> {
         let was = self.operations.state(&account).await;
         self.keep_due_times(&account).await;
-        // What is released in a moment need not be held back.
+        // What is released right away need not be held back.
         if was == Some(AccountState::Blocked)
             && !release
             && let Err(why) = self.keep_what_fell_due(&account).await
@@ -344,7 +347,7 @@ impl Command<'_> {
         let mut changed = self.changed(account.clone(), Deed::Unblocked, matches!(made, Ok(Change::Made)));
         changed.was = was;
         if release {
-            // It goes out in a moment, not by itself.
+            // It is released right away, and does not go out by itself.
             (changed.awaited, changed.last_due) = (0, None);
         }
         if kick {
@@ -355,8 +358,8 @@ impl Command<'_> {
         if release { self.release(Selection::Account(account), false).await } else { Ok(()) }
     }
 
-    /// Probation is about to end before its time: due times that follow from it stay (CONTRACT, Detection), over a restart
-    /// too.
+    /// Keeps due times that follow from a probation which is about to be ended early (CONTRACT, Detection), also over a
+    /// restart.
     async fn keep_due_times(&self, account: &Account) {
         let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
         let Some(until) = ledger.watch(account, now).await.probation(now) else { return };
@@ -366,20 +369,22 @@ impl Command<'_> {
         }
     }
 
-    /// A block is about to end: what fell due meanwhile waits for a release, also if no `serve` was there to see it.
+    /// Makes what fell due during a block, which is about to end, wait for a release; also if no `serve` was running to
+    /// see it.
     async fn keep_what_fell_due(&self, account: &Account) -> Result<(), SpoolError> {
         for _ in 0..TRIES {
             match self.operations.spool.keep(account, Some(clock::now())).await {
-                // Somebody looks whether it is to go: not while the account is blocked.
+                // Its release is being considered, and will not happen while the account is blocked.
                 Err(SpoolError::Claimed(_)) => tokio::time::sleep(PAUSE).await,
                 kept => return kept,
             }
         }
-        // Somebody sends it: that was decided.
+        // It is being sent: that was decided.
         Ok(())
     }
 
-    /// Mail parked by a lifted block no longer proves that block, should the blocks have to be rebuilt from the quarantine.
+    /// Marks the block as lifted, so that mail parked by it no longer proves it, should the blocks have to be rebuilt
+    /// from the quarantine.
     async fn mark_unblocked(&self, account: &Account) {
         let (Operations { ledger, spool, .. }, now) = (self.operations, clock::now());
         let Some(block) = ledger.watch(account, now).await.block() else { return };
@@ -409,7 +414,7 @@ impl Command<'_> {
         Changed { account, done, changed, sessions, kicked: false, parked, was: None, awaited, last_due }
     }
 
-    /// Says what was done. Of what could not be written nobody can say that it was, nor that it was not.
+    /// Reports what was done. If the ledger could not be written, it is unknown whether the change will last.
     async fn report(&self, changed: Changed, unwritten: Option<LedgerError>) -> Result<(), Gone> {
         let Some(why) = unwritten else { return self.say(Answer::Changed(changed)).await };
         let what = if changed.done == Deed::Blocked { "blocked" } else { "unblocked" };
@@ -442,7 +447,7 @@ impl Command<'_> {
             Ok(id) => self.find(id, purpose).await,
             Err(failure) => Err(failure),
         };
-        // Where it goes on to the message, that leaves the line.
+        // If the command goes on to read the message, that leaves the line.
         if purpose == Purpose::Show || found.is_err() {
             self.audit(audited_as(purpose), &self.operations.name(id), outcome_of(&found));
         }
@@ -452,7 +457,7 @@ impl Command<'_> {
         }
     }
 
-    /// The envelope; to export one that cannot be read, what is known of it.
+    /// Returns the envelope; when exporting an unreadable one, what is known about it.
     async fn find(&self, id: QuarantineId, purpose: Purpose) -> Result<Answer, String> {
         let spool = &self.operations.spool;
         match spool.envelope(id).await {
@@ -478,7 +483,7 @@ impl Command<'_> {
             }
             let host = Arc::clone(&self.operations.host);
             if host.is_ending() {
-                // What went out without its answer being noted would go out again.
+                // A message sent without its answer being noted would be sent again.
                 match &mut missed {
                     Some(missed) => missed.late += 1,
                     None => {
@@ -497,7 +502,7 @@ impl Command<'_> {
         self.say_unreadable(of_account).await
     }
 
-    /// Waits for the next release to end, and says how it did.
+    /// Waits for the next release to end, and reports its outcome.
     async fn next_released(
         &self,
         command: &str,
@@ -523,7 +528,7 @@ impl Command<'_> {
             Err(failure) => failure,
         };
         self.audit(command, &id.to_string(), word);
-        // The decision stands, and the next message is to go too, whether or not anybody listens.
+        // The decision stands, and the next message is released too, whether or not anybody reads the answers.
         let _ = match outcome {
             Ok(released) => self.say(Answer::Released(released)).await,
             Err(failure) => self.fail(failure).await,
@@ -551,14 +556,14 @@ impl Command<'_> {
         self.say_unreadable(of_account).await
     }
 
-    /// Behind what was done to a selection: what others kept it from.
+    /// Reports, after the command, those messages of a selection that were missed.
     async fn say_missed(&self, missed: Option<Missed>) {
         if let Some(sentence) = missed.and_then(|missed| missed.sentence()) {
             let _ = self.fail(sentence).await;
         }
     }
 
-    /// Behind what was done to all messages of an account: some of those that cannot be read may be of it too.
+    /// Warns, after a command on all messages of an account, that unreadable messages may belong to it too.
     async fn say_unreadable(&self, of_account: bool) -> Result<(), Gone> {
         match self.operations.unreadable().filter(|_| of_account) {
             Some(warning) => self.say(Answer::Warning(warning)).await,
@@ -566,7 +571,7 @@ impl Command<'_> {
         }
     }
 
-    /// The ids of a selection; those that name nothing are failures.
+    /// Returns the ids of a selection; reports names that match nothing as failures.
     async fn select(&self, command: &str, which: Selection) -> Vec<QuarantineId> {
         let names = match which {
             Selection::Account(account) => {
@@ -584,7 +589,7 @@ impl Command<'_> {
         let mut ids = Vec::new();
         for name in names {
             match self.operations.resolve(&name) {
-                // The same message by its id and by the queue id.
+                // The same message, by its id and by its queue id.
                 Ok(id) if ids.contains(&id) => {}
                 Ok(id) => ids.push(id),
                 Err(failure) => {
@@ -600,7 +605,7 @@ impl Command<'_> {
         self.answers.send(answer).await.map_err(|_| Gone)
     }
 
-    /// For whoever listens; what is warned of goes on without.
+    /// Warns any reader; the command goes on without one.
     async fn warn(&self, why: String) {
         let _ = self.say(Answer::Warning(why)).await;
     }
@@ -641,12 +646,12 @@ fn blind(blindness: Blindness) -> String {
     )
 }
 
-/// What an operator wrote for an id, fit for a message.
+/// Makes what an operator wrote as an id fit for a message.
 fn shown(id: &str) -> String {
     id.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// A filter in the words of the command line.
+/// Describes a filter in the words of the command line.
 fn describe(filter: &Filter) -> String {
     let mut words = Vec::new();
     if let Some(account) = &filter.account {

@@ -1,7 +1,7 @@
 //! The control API over HTTP: `POST /commands` takes a command and answers with JSON Lines, `GET /messages/ID` streams
 //! a message's octets.
 //!
-//! Who may connect is the socket's mode's business; who did connect is what the kernel says, and goes into the audit line.
+//! The socket's mode decides who may connect. Who did connect is asked of the kernel, and goes into the audit line.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,15 +25,15 @@ use super::audit::Actor;
 use super::operations::{Answers, Octets, Operations};
 use super::socket::ControlSocket;
 
-/// Where a command goes.
+/// The path for commands.
 pub(super) const COMMANDS: &str = "/commands";
-/// Where a message is; an id follows.
+/// The path of messages; an id follows.
 pub(super) const MESSAGES: &str = "/messages/";
 
-/// The most octets of a command: some 500,000 ids.
+/// The longest command, in octets: some 500,000 ids.
 const MAX_COMMAND: usize = 16 * 1024 * 1024;
 
-/// What a message is wanted for.
+/// Which part of a message is wanted, and what for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Wish {
     pub(super) purpose: Purpose,
@@ -41,7 +41,7 @@ pub(super) struct Wish {
     pub(super) part: Part,
 }
 
-/// Who is at the other end of a connection.
+/// The user at the other end of a connection.
 #[derive(Debug, Clone)]
 struct Peer(Actor);
 
@@ -54,7 +54,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// Serves the API until `shutdown` is over; what is under way then is finished.
+/// Serves the API until `shutdown` completes; requests under way then are finished.
 ///
 /// # Errors
 /// The socket fails.
@@ -97,7 +97,7 @@ async fn message(
     }
 }
 
-/// Answers as they come about, one JSON object a line.
+/// Streams answers as they come, one JSON object a line.
 struct Lines(Answers);
 
 impl hyper::body::Body for Lines {
@@ -116,8 +116,8 @@ impl hyper::body::Body for Lines {
     }
 }
 
-/// A message as it is read. A disk that fails in the middle breaks the connection off, so that a part is never taken
-/// for the whole.
+/// Streams a message as it is read. A read error breaks the connection off, so that a part is never taken for the
+/// whole.
 struct Pieces(Octets);
 
 impl hyper::body::Body for Pieces {

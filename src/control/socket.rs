@@ -1,7 +1,7 @@
 //! The control socket: a Unix socket in the data folder, mode 0600, by which the commands find a running `serve`.
 //!
-//! It is made under another name and renamed, so that it is never there with a wider mode, and takes the place of one
-//! that a killed predecessor left. That no other `serve` runs on the same data is the ledger's lock's business.
+//! It is created under another name and renamed, so that it never has a wider mode under its own, and replaces one that
+//! a killed predecessor left. The ledger's lock ensures that no other `serve` runs on the same data.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -25,15 +25,15 @@ pub struct ControlSocket {
     name: Name,
 }
 
-/// The name of a socket; dropping it takes the name away.
+/// The name of a socket; dropping it removes the name.
 #[derive(Debug)]
 pub(super) struct Name(PathBuf);
 
 impl ControlSocket {
-    /// Listens in `data_dir`. Needs a runtime.
+    /// Listens in `data_dir`. Must be called within a runtime.
     ///
     /// # Errors
-    /// The socket cannot be made there.
+    /// The socket cannot be created there.
     pub fn bind(data_dir: &Path) -> io::Result<Self> {
         let temporary = data_dir.join(TEMPORARY);
         match std::fs::remove_file(&temporary) {
@@ -47,7 +47,7 @@ impl ControlSocket {
         Ok(Self { listener, name: Name(path) })
     }
 
-    /// The listener, and its name, which is to be kept for as long.
+    /// Returns the listener, and its name, which must be kept as long as the listener.
     pub(super) fn into_parts(self) -> (UnixListener, Name) {
         (self.listener, self.name)
     }
@@ -55,15 +55,15 @@ impl ControlSocket {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        // One that stays is replaced by the next.
+        // One that stays is replaced at the next start.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Connects to the `serve` that runs on `data_dir`; `None` where none runs.
+/// Connects to the `serve` that runs on `data_dir`; `None` if none runs.
 ///
 /// # Errors
-/// One may run, but it cannot be reached: another user's, most of the time.
+/// One may run but cannot be reached: mostly because it is another user's.
 pub(super) async fn connect(data_dir: &Path) -> io::Result<Option<UnixStream>> {
     let connecting = with_short_path(data_dir, NAME, |path| std::os::unix::net::UnixStream::connect(path));
     match connecting {
@@ -78,7 +78,7 @@ pub(super) async fn connect(data_dir: &Path) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Calls `act` with a path of `name` in `folder` that fits into a socket's address.
+/// Calls `act` with a path to `name` in `folder` that fits into a socket address.
 fn with_short_path<T>(folder: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = folder.join(name);
     if path.as_os_str().len() <= MAX_PATH {
