@@ -1,9 +1,9 @@
 //! THE MAIL PATH OUT: claim a parked message, transfer it upstream, finish or put back.
 //!
-//! A release is a decision; from then on it is Gatepost's to see it through. The decision is on disk before the first try; a
-//! recipient that is answered for good is taken off durably; the message goes when all are answered. A crash in between may
-//! send twice (with the same Message-ID), and never loses; a disk that does not take the answers is waited for. What is tried
-//! without being asked for is `rounds`'.
+//! Once a release is decided, Gatepost sees it through. The decision is on disk before the first try; a recipient
+//! answered for good is noted durably; the message is removed when all are answered. A crash in between may send twice
+//! (with the same Message-ID), but never loses a message. If the disk does not take the answers, Gatepost waits for it.
+//! Tries that happen by themselves are in `rounds`.
 
 mod reading;
 mod rounds;
@@ -34,34 +34,34 @@ use crate::smtp::{Enhanced, MailCommand, MailParameters, RcptCommand, Reply};
 use crate::transfer::{Form, Transfer, as_sent};
 use crate::upstream::{Answer, ClientIdentity, Fault, Question, SessionConnections, Stopped, Transaction};
 
-/// How often a disk that did not take the answers to a message is tried again.
+/// The pause before the answers to a message are written again to a disk that did not take them.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What one try did, over all recipients that the client was told 250 for.
+/// The state after one try, over all recipients that the client was told 250 for.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// Which message.
     pub id: QuarantineId,
-    /// What became of it.
+    /// The outcome.
     pub outcome: ReleaseOutcome,
-    /// Who took it, and the upstream's reply.
+    /// Recipients the message was delivered to, in this try or an earlier one, with the upstream's reply.
     pub delivered: Vec<(String, Reply)>,
-    /// Who refused it for good.
+    /// Recipients refused for good.
     pub refused: Vec<(String, Reply)>,
-    /// Who put it off.
+    /// Recipients deferred.
     pub deferred: Vec<(String, Reply)>,
-    /// With brackets.
+    /// The Message-ID, with brackets.
     pub message_id: Option<String>,
 }
 
 /// Whose decision a try is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
-    /// An operator's, now. `quiet`: the sender is not told of refused recipients.
+    /// An operator's, made now. `quiet`: the sender is not notified of refused recipients.
     Operator { quiet: bool },
-    /// The message's own delay is over.
+    /// The end of the message's delay.
     Due,
-    /// One made before, whose time has come again.
+    /// An earlier decision, whose next try has come.
     Earlier,
 }
 
@@ -74,7 +74,7 @@ enum Tried {
     ContentRefused,
 }
 
-/// One try: the message is claimed, and the decision on disk.
+/// One try: the message is claimed, and the decision is on disk.
 struct Try {
     claim: Claim,
     envelope: Envelope,
@@ -82,18 +82,18 @@ struct Try {
     now: Timestamp,
 }
 
-/// The transaction of a try, once the upstream was asked for each open recipient and nothing was sent yet.
+/// The transaction of a try, after the upstream was asked about each open recipient and before anything is sent.
 struct Asked {
     upstream: Transaction,
-    /// The places in `recipients` of those that it takes.
+    /// The places in `recipients` of those that the upstream accepts.
     taken: Vec<usize>,
-    /// The recipients as they were.
+    /// The recipients as they were before.
     before: Vec<Recipient>,
-    /// Outlives the transaction, also where a shutdown cuts the try short.
+    /// Outlives the transaction, even if a shutdown cuts the try short.
     _connections: SessionConnections,
 }
 
-/// A try that the upstream has answered, until the disk knows.
+/// A try that the upstream has answered, until that is on disk.
 struct Ending {
     claim: Claim,
     envelope: Envelope,
@@ -101,7 +101,7 @@ struct Ending {
     stage: Stage,
 }
 
-/// What is to be done next of it.
+/// The next step of an ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Note,
@@ -109,39 +109,43 @@ enum Stage {
     Remove,
 }
 
-/// What the upstream said to the message.
+/// The upstream's answer to the message.
 enum Sent {
-    /// To DATA: it wanted none of it.
+    /// The refusal of DATA: nothing was sent.
     Data(Reply),
-    /// To the content, at its end or before.
+    /// The reply to the content, at its end or before.
     Content(Reply),
-    /// Nothing.
+    /// No reply.
     Fault(Fault),
 }
 
-/// Sends parked messages on their way.
+/// Releases parked messages.
 #[derive(Clone)]
 pub struct Releaser {
     parts: Parts,
-    /// Where nobody is left to write answers down once the command has ended: who is told that it waits for the disk.
+    /// Set in a process that ends with its command, so that nobody could write answers down later: tells the operator
+    /// that a release waits for the disk.
     waits: Option<fn(&str)>,
 }
 
 impl Releaser {
-    /// With these parts.
+    /// Makes a releaser for `serve`.
     pub fn new(parts: Parts) -> Self {
         Self { parts, waits: None }
     }
 
-    /// In a process that ends when its releases do: where the disk does not take the answers each of them waits, and says so to `tell`.
+    /// Makes a releaser for a process that ends when its releases do: if the disk does not take the answers, each
+    /// release waits for it and reports that to `tell`.
     pub fn alone(parts: Parts, tell: fn(&str)) -> Self {
         Self { parts, waits: Some(tell) }
     }
 
-    /// Releases a message: tries at once, and says how that went.
+    /// Releases a message: tries at once, and returns how that went.
     ///
     /// # Errors
-    /// It is unknown, unreadable, in another's hands, or its envelope cannot be written; then nothing was sent.
+    /// It is unknown, unreadable or claimed, or its decision cannot be written: then nothing was sent. Or its content
+    /// cannot be read, or the upstream's answers cannot be written; these are then written as soon as the disk takes
+    /// them.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
         let claim = self.parts.spool.claim(id).await?;
         let mut attempt = Try::begin(claim, Decision::Operator { quiet }).await?;
@@ -149,7 +153,7 @@ impl Releaser {
         self.finish(attempt, asked).await
     }
 
-    /// Asks the upstream for each open recipient; notes the refusals.
+    /// Asks the upstream about each open recipient, and records the refusals.
     async fn ask(&self, attempt: &mut Try) -> Asked {
         let identity = identity(&attempt.envelope, attempt.now);
         let connections = self.parts.upstream.session(identity.session);
@@ -159,7 +163,7 @@ impl Releaser {
         Asked { upstream, taken, before, _connections: connections }
     }
 
-    /// Sends the message to those who take it, and sees to it that the answers are written down.
+    /// Sends the message to the recipients that the upstream accepts, and ensures that the answers are written down.
     async fn finish(&self, attempt: Try, asked: Asked) -> Result<Report, SpoolError> {
         let Try { claim, mut envelope, decision, now } = attempt;
         // Dropped before the claim, should this be cut short.
@@ -196,7 +200,8 @@ impl Releaser {
         )))
     }
 
-    /// What went out of an account by itself: should it turn out stolen, the abuse desk is told.
+    /// Remembers what an account sent without an operator's decision, for the abuse desk should the account turn out to
+    /// be stolen.
     async fn remember(&self, report: &Report, envelope: &Envelope, now: Timestamp) {
         if let Some((_, reply)) = report.delivered.first() {
             let relayed =
@@ -205,11 +210,13 @@ impl Releaser {
         }
     }
 
-    /// Writes the answers down, tells the sender, removes the message: from where it stands, as far as the disk lets it.
+    /// Writes the answers down, notifies the sender, and removes the message; starts at the current stage, and stops at
+    /// the first error.
     async fn end(&self, ending: &mut Ending) -> Result<(), SpoolError> {
         let Ending { claim, envelope, outcome, stage } = ending;
         if *stage == Stage::Note {
-            // Where the message goes at once the note of it would go with it; and a full disk takes no note, but lets files go.
+            // A message that goes at once would take the note with it. Besides, a full disk takes no note, but lets
+            // files be removed.
             if *outcome != ReleaseOutcome::Released || envelope.failures_to_tell().next().is_some() {
                 claim.update(envelope.clone()).await?;
                 fail::point("release.noted");
@@ -229,7 +236,8 @@ impl Releaser {
         Ok(())
     }
 
-    /// What the upstream has answered is not to be asked again because of our disk: the message is held until that is written.
+    /// Repeats [`Self::end`] until it succeeds or `serve` shuts down. The message stays claimed meanwhile, so that an
+    /// error of our disk does not make us ask the upstream again.
     async fn see_through(&self, mut ending: Ending) {
         let mut shutdown = self.parts.shutdown.clone();
         loop {
@@ -244,7 +252,7 @@ impl Releaser {
         }
     }
 
-    /// One DSN for all recipients that were refused for good, where the sender wants to know.
+    /// Sends the sender one DSN for all recipients refused for good, if the sender wants to know.
     async fn tell_sender(&self, claim: &Claim, envelope: &Envelope) -> Result<(), SpoolError> {
         let refused: Vec<&Recipient> = envelope.failures_to_tell().collect();
         if refused.is_empty() {
@@ -271,7 +279,7 @@ impl Releaser {
 }
 
 impl Try {
-    /// Puts the decision on disk.
+    /// Writes the decision to disk.
     async fn begin(mut claim: Claim, decision: Decision) -> Result<Self, SpoolError> {
         fail::point("release.claimed");
         let mut envelope = claim.envelope().clone();
@@ -282,7 +290,7 @@ impl Try {
         Ok(Self { claim, envelope, decision, now })
     }
 
-    /// Leaves the message to an operator: nothing was sent of it, and its account is blocked.
+    /// Leaves the message to an operator: nothing of it was sent, and its account is blocked.
     async fn keep(mut self, asked: Asked) -> Result<(), SpoolError> {
         asked.end(&mut self.envelope, self.now);
         fail::point("release.answered");
@@ -296,7 +304,7 @@ impl Asked {
     /// Ends the transaction.
     fn end(self, envelope: &mut Envelope, now: Timestamp) {
         if self.upstream.is_in_doubt() {
-            // Whose answers they are is not known: none of them holds, and nothing was sent.
+            // It is unknown which answer belongs to which question: none of them counts, and nothing was sent.
             envelope.recipients = self.before;
             answer_all(envelope, &no_answer(&Fault::out_of_step()), now);
         }
@@ -304,7 +312,7 @@ impl Asked {
     }
 }
 
-/// Sends the message to those who take it, and notes what the upstream says to it.
+/// Sends the message to the recipients in `taken`, and records the upstream's answer for each.
 async fn send(
     claim: &Claim,
     envelope: &mut Envelope,
@@ -334,7 +342,7 @@ async fn send(
     Ok(tried)
 }
 
-/// Streams the message upstream, whole.
+/// Streams the whole message upstream.
 async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) -> Result<Sent, SpoolError> {
     let mut message = Reading::of(claim.message().await?, envelope);
     let (header, body) = message.header().await?;
@@ -359,8 +367,8 @@ async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) 
     Ok(transfer.finish(upstream).await.map_or_else(Sent::from, Sent::Content))
 }
 
-/// Whether a DSN has all of it: where that was asked for (RFC 3461 4.3), unless it must not be read on its way (RFC 8689 5), or
-/// is too big.
+/// Returns whether a DSN returns the whole message: if that was asked for (RFC 3461 4.3), unless it requires TLS (RFC
+/// 8689 5) or is too big.
 fn returns_whole(envelope: &Envelope) -> bool {
     let MailParameters { ret, require_tls, .. } = &envelope.parameters;
     *ret == Some(Ret::Full) && !require_tls && envelope.size <= MAX_RETURNED
@@ -375,7 +383,7 @@ impl From<Stopped> for Sent {
     }
 }
 
-/// The message's own Message-ID, or that which it was given at arrival; for the log.
+/// Returns the message's own Message-ID, or the one that it was given on arrival; for the log.
 async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
     let (header, _) = Reading::of(claim.message().await.ok()?, envelope).header().await.ok()?;
     header.value("Message-ID").or_else(|| {
@@ -385,7 +393,8 @@ async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
     })
 }
 
-/// Notes the decision. A message that had failed starts over, whole.
+/// Records the decision. A failed message starts over: its refused recipients are tried again, and the five days begin
+/// anew.
 fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
     let failed = envelope.state() == State::Failed;
     let quiet = match decision {
@@ -410,12 +419,12 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
     }
     if let Some(release) = &mut envelope.release {
         release.tries = release.tries.saturating_add(1);
-        // A try that is cut short by a crash is made again after the usual pause.
+        // A try that is cut short by a crash is repeated after the usual pause.
         release.next = next_try(release.requested, release.tries, now).or(Some(now));
     }
 }
 
-/// What the try amounts to; written into the envelope.
+/// Determines the outcome of the try, and records it in the envelope.
 fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     let any_delivered = envelope.any_delivered();
     let next = match &envelope.release {
@@ -438,7 +447,7 @@ fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     if let Some(release) = &mut envelope.release {
         release.next = match outcome {
             ReleaseOutcome::Releasing => next,
-            // Gone in a moment; should a crash come first, the next look at it finishes the matter.
+            // It is removed in a moment; after a crash before that, the next try finishes the release.
             ReleaseOutcome::Released => Some(now),
             ReleaseOutcome::Failed => None,
         };
@@ -446,7 +455,7 @@ fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     report(envelope, outcome)
 }
 
-/// The five days are over: what is still open counts as refused.
+/// Records deferred recipients as refused, since the five days are over.
 fn give_up(envelope: &mut Envelope, now: Timestamp) {
     for recipient in &mut envelope.recipients {
         if let RecipientState::Deferred { reply, .. } = &recipient.state {
@@ -473,7 +482,7 @@ fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
     }
 }
 
-/// Asks MAIL and RCPT for each open recipient; notes the refusals; says who is taken.
+/// Asks MAIL, and RCPT for each open recipient; records the refusals; returns the places of those accepted.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
     if envelope.pending().next().is_none() {
         return Vec::new(); // a crash came between the last answer and the removal
@@ -513,7 +522,7 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
     taken
 }
 
-/// One reply for all that are open.
+/// Records one reply for all open recipients.
 fn answer_all(envelope: &mut Envelope, reply: &Reply, now: Timestamp) {
     for recipient in envelope.recipients.iter_mut().filter(|recipient| recipient.is_open()) {
         recipient.state = answered(reply, now);
@@ -527,7 +536,8 @@ fn reply_to(answer: Answer) -> Reply {
     }
 }
 
-/// RFC 2852 4, RFC 3463 3.5: by-mode R, and the time is over: the sender does not want it delivered any more.
+/// Returns the reply for by-mode R when the time is over, so that the sender no longer wants delivery (RFC 2852 4, RFC
+/// 3463 3.5).
 fn too_late() -> Reply {
     Reply {
         code: 554,
@@ -536,7 +546,7 @@ fn too_late() -> Reply {
     }
 }
 
-/// What stands in the envelope where the upstream gave no answer: put off.
+/// Returns the reply recorded if the upstream gave no answer; it defers the recipient.
 fn no_answer(fault: &Fault) -> Reply {
     Reply {
         code: 451,
@@ -556,7 +566,8 @@ fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
     }
 }
 
-/// The identity of the session that brought the message; its connections are this try's alone.
+/// Returns the identity of the session in which the message arrived, with a session id of this try's own, so that its
+/// connections are not shared.
 fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
     let facts = &envelope.session;
     Arc::new(ClientIdentity {

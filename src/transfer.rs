@@ -1,6 +1,6 @@
-//! A message on its way upstream, the same for a submission and for a release: our trace fields, the header without
-//! forged copies of them, the body; dot-stuffed (or, with BODY=BINARYMIME, in chunks), streamed, finished only when it is
-//! whole.
+//! A message on its way upstream, the same for a submission and a release: our trace fields, the header without forged
+//! copies of them, the body. It is dot-stuffed (or, with BODY=BINARYMIME, sent in chunks), streamed, and finished only
+//! when it is complete.
 
 use std::time::Duration;
 
@@ -12,38 +12,38 @@ use crate::smtp::mail_data::DotStuffer;
 use crate::smtp::{Body, MailParameters, Reply, trace};
 use crate::upstream::{Stopped, Transaction};
 
-/// The fields that a client cannot set: copies of them are dropped from every message (CONTRACT, Headers).
+/// Fields that a client cannot set: they are dropped from every message (CONTRACT, Headers).
 pub const RESERVED: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_FROM];
 
-/// These too, where we say ourselves who the sender is.
+/// The fields dropped when we state the sender ourselves.
 const RESERVED_AND_SENDER: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_FROM, trace::SENDER];
 
-/// So much is stuffed before it is written.
+/// How many octets are framed before they are written.
 const WRITE_AT_ONCE: usize = 64 * 1_024;
 
-/// Room for the bodies of most messages, in octets.
+/// Room for the body of most messages, in octets.
 const TYPICAL_BODY: usize = 4 * 1_024;
 
-/// However little there is, it is written after so long: a slow client must not look to the upstream like a silent one
-/// (Postfix gives up after 300 s).
+/// How long content may wait before it is written, however little there is: a slow client must not look to the upstream
+/// like a silent one (Postfix gives up after 300 s).
 const WRITE_AT_LEAST: Duration = Duration::from_secs(30);
 
-/// How the content goes over the wire.
+/// How the content is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// By DATA.
     Lines,
-    /// By BDAT: it may have any octets (RFC 3030 3).
+    /// By BDAT: it may contain any octets (RFC 3030 3).
     Binary,
 }
 
 impl Form {
-    /// As the client declared it.
+    /// Returns the form that the client declared.
     pub fn of(parameters: &MailParameters) -> Self {
         if parameters.body == Some(Body::BinaryMime) { Self::Binary } else { Self::Lines }
     }
 
-    /// Makes the upstream ready for the content.
+    /// Prepares the upstream for the content.
     ///
     /// # Errors
     /// See [`Stopped`].
@@ -69,12 +69,12 @@ impl Framing {
     }
 }
 
-/// The header section as it goes upstream: without what a client cannot set.
+/// Returns the header section as it goes upstream, without what a client cannot set.
 fn kept(header: &Header, treatment: Treatment) -> Vec<&[u8]> {
     header.without(if treatment.without_sender { RESERVED_AND_SENDER } else { RESERVED })
 }
 
-/// The header section as it goes upstream, behind `trace`.
+/// Returns the header section as it goes upstream, after `trace`.
 pub fn as_sent(trace: &str, treatment: Treatment, header: &Header) -> Vec<u8> {
     let mut octets = Vec::new();
     begin(trace, &kept(header, treatment), |part| octets.extend_from_slice(part));
@@ -83,23 +83,23 @@ pub fn as_sent(trace: &str, treatment: Treatment, header: &Header) -> Vec<u8> {
 
 fn begin(trace: &str, kept: &[&[u8]], mut put: impl FnMut(&[u8])) {
     put(trace.as_bytes());
-    // A line that goes on with a field (RFC 5322 2.2.3), though there is none before it: it must not go on with ours.
+    // The first line may continue a field (RFC 5322 2.2.3) although none precedes it: it must not continue ours.
     if kept.first().is_some_and(|octets| matches!(octets.first(), Some(b' ' | b'\t'))) {
         put(b"\r\n");
     }
     kept.iter().for_each(|part| put(part));
 }
 
-/// Mail data on its way. Dropping it before [`Transfer::finish`] leaves the transaction to be aborted by its owner.
+/// Mail data being sent. If dropped before [`Transfer::finish`], the owner of the transaction must abort it.
 pub struct Transfer {
     framing: Framing,
     buffer: Vec<u8>,
-    /// When something was sent last.
+    /// When something was last sent.
     written: Instant,
 }
 
 impl Transfer {
-    /// A message behind `trace`, on a transaction for which [`Form::begin`] was done. Sends nothing yet.
+    /// Begins a message after `trace`, on a transaction for which [`Form::begin`] succeeded. Sends nothing yet.
     pub fn new(form: Form, treatment: Treatment, trace: &str, header: &Header) -> Self {
         let mut framing = match form {
             Form::Lines => Framing::Dots(DotStuffer::new()),
@@ -113,7 +113,7 @@ impl Transfer {
     /// Sends more of the message (not stuffed).
     ///
     /// # Errors
-    /// See [`Stopped`]; nothing more can be sent.
+    /// See [`Stopped`]; nothing more can be sent then.
     pub async fn push(&mut self, upstream: &mut Transaction, content: &[u8]) -> Result<(), Stopped> {
         for piece in content.chunks(WRITE_AT_ONCE) {
             self.framing.frame(piece, &mut self.buffer);
@@ -132,7 +132,8 @@ impl Transfer {
         if matches!(self.framing, Framing::Chunks) {
             return Ok(upstream.finish_chunks(&self.buffer).await?);
         }
-        // Apart from the terminator: what goes wrong before that is certain not to have been accepted.
+        // Written separately from the terminator: if anything fails before that, the message was certainly not
+        // accepted.
         self.write(upstream).await?;
         let mut terminator = Vec::new();
         if let Framing::Dots(stuffer) = self.framing {

@@ -1,6 +1,6 @@
-//! A parked message as a release reads it: piece by piece, newlines mended where that was decided at its arrival.
+//! A parked message as a release reads it: piece by piece, with newlines normalized if that was decided on arrival.
 //!
-//! A file that is shorter or longer than what arrived is an error: a part of a message is never sent as if it were all.
+//! A file shorter or longer than what arrived is an error: part of a message is never sent as if it were the whole.
 
 use tokio::io::AsyncReadExt;
 
@@ -13,14 +13,14 @@ use crate::smtp::newline::Normalizer;
 /// How many octets of a message are read at once.
 const READ_AT_ONCE: usize = 64 * 1_024;
 
-/// A parked message as it is read: its newlines mended where that was decided at its arrival.
+/// A reader of a parked message, which normalizes newlines if that was decided on arrival.
 pub(super) struct Reading {
     message: MessageReader,
     id: QuarantineId,
     normalizer: Option<Normalizer>,
-    /// Octets read, as they arrived.
+    /// Octets read so far, as they arrived.
     size: u64,
-    /// How many there must be.
+    /// How many there must be in all.
     arrived: u64,
     buffer: Vec<u8>,
     mended: Vec<u8>,
@@ -40,7 +40,7 @@ impl Reading {
         }
     }
 
-    /// What comes next; nothing at the end.
+    /// Returns the next octets; none at the end.
     pub(super) async fn next(&mut self) -> Result<&[u8], SpoolError> {
         let octets = self.message.read(&mut self.buffer).await;
         let octets = octets.map_err(|error| unreadable(self.id, &error))?;
@@ -58,7 +58,7 @@ impl Reading {
         Ok(&self.mended)
     }
 
-    /// The header section, and what of the body came with it.
+    /// Reads the header section, and returns it with the part of the body that was read with it.
     pub(super) async fn header(&mut self) -> Result<(Header, Vec<u8>), SpoolError> {
         let mut header = HeaderCollector::new(usize::MAX);
         loop {

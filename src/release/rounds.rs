@@ -1,9 +1,10 @@
-//! What happens by itself: releases are tried again, what waited out its delay is relayed, what has expired is removed.
+//! What happens by itself: releases are tried again, mail whose delay is over is relayed, expired mail is removed.
 //!
-//! CONTRACT, Detection: what falls due while the account is not blocked goes out, oldest first: of an account one message at
-//! a time. What falls due while it is blocked, or is to be tried again then, waits for an operator from then on: whoever lifts
-//! the block of a stolen account does not mean to send what the thief left. While its probation lasts nothing of it is due before
-//! the end of that, so a crash between an alarm and the due times that follow from it lets nothing out too early.
+//! CONTRACT, Detection: mail that falls due while its account is not blocked goes out, oldest first, one message at a
+//! time per account. Mail that falls due, or is to be tried again by itself, while its account is blocked waits for an
+//! operator from then on: whoever lifts the block of a stolen account does not mean to send what the thief left. During
+//! probation nothing of the account is due before that ends, so a crash between an alarm and the due times that
+//! follow from it lets nothing out too early.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -23,33 +24,34 @@ use crate::quarantine::Envelope;
 use crate::quarantine::envelope::State;
 use crate::quarantine::spool::{Due, SpoolError};
 
-/// How often due messages are looked for, at the least.
+/// The longest pause between looks for due messages.
 const TICK: Duration = Duration::from_secs(5);
-/// And at the most.
+/// The shortest pause.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// So many releases are tried again at once, and so many accounts have mail on its way out: an upstream that is silent
+/// How many releases are tried again at once, and how many accounts have mail on its way out at once: a silent upstream
 /// must not hold up all the others.
 const AT_ONCE: usize = 4;
-/// How long one that could not be tried is left alone, whatever its envelope says: the disk may not have taken that.
+/// How long a message that could not be tried is left alone, whatever its envelope says: the disk may not have taken
+/// the next try.
 const REST: Duration = Duration::from_secs(60);
-/// How often messages are looked for that have expired.
+/// How often expired messages are looked for.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
 
-/// `None`: it was not to go after all, or a block kept it.
+/// `None`: it was not to go after all, or a block holds it back.
 type Attempt = Result<Option<Report>, SpoolError>;
 
-/// What is on its way.
+/// The tries under way.
 #[derive(Default)]
 struct Rounds {
     tasks: JoinSet<Attempt>,
     under_way: HashMap<Id, Due>,
     resting: HashMap<QuarantineId, Instant>,
-    /// Accounts whose mail could not be held back, which was said.
+    /// Accounts whose mail could not be held back, which has been logged.
     unkept: BTreeSet<Account>,
 }
 
 impl Rounds {
-    /// Whether another one such as `due` may be begun.
+    /// Returns whether a try of `due` may begin now.
     fn has_place(&self, due: &Due) -> bool {
         let alike = || self.under_way.values().filter(|other| other.state == due.state);
         !self.resting.contains_key(&due.id)
@@ -74,7 +76,7 @@ impl Rounds {
         let Some(Due { id, .. }) = self.under_way.remove(&task) else { return };
         match done {
             Ok((_, Ok(Some(_)))) => {}
-            // Nothing is wrong with it: another had it in hand, or its time has not come.
+            // Nothing is wrong with it: it is claimed elsewhere, or its time has not come.
             Ok((_, Ok(None) | Err(SpoolError::Claimed(_)))) => drop(self.resting.remove(&id)),
             Ok((_, Err(error))) => maillog::release_failed(id, &error.to_string()),
             Err(error) => maillog::task_failed("release", &error.to_string()),
@@ -83,7 +85,7 @@ impl Rounds {
 }
 
 impl Releaser {
-    /// Does what is due, until the service shuts down; then it finishes what is under way.
+    /// Does what is due until the service shuts down, and then finishes what is under way.
     pub async fn run(&self) {
         let mut shutdown = self.parts.shutdown.clone();
         let mut rounds = Rounds::default();
@@ -122,7 +124,7 @@ impl Releaser {
             self.keep(account, now, rounds).await;
         }
         due.retain(|due| !(due.by_itself && held.contains(&due.account)));
-        // Of those whose delay is over the oldest go first; ids are in the order of arrival.
+        // Of those whose delay is over, the oldest go first: ids sort by arrival.
         due.sort_by_key(|due| (due.state == State::Parked).then_some(due.id));
         for due in due {
             if rounds.has_place(&due) {
@@ -131,7 +133,7 @@ impl Releaser {
         }
     }
 
-    /// What fell due while its account is blocked waits for an operator.
+    /// Makes what fell due while its account is blocked wait for an operator.
     async fn keep(&self, account: &Account, now: Timestamp, rounds: &mut Rounds) {
         match self.parts.spool.keep(account, Some(now)).await {
             Ok(()) => drop(rounds.unkept.remove(account)),
@@ -143,8 +145,8 @@ impl Releaser {
         }
     }
 
-    /// Puts off what accounts on probation have parked until that ends. Says whose mail stays where it is, although its time may have
-    /// come: that of the blocked.
+    /// Postpones what accounts on probation have parked until probation ends. Returns the blocked accounts, whose mail
+    /// stays although its time may have come.
     async fn hold_back(&self) -> BTreeSet<Account> {
         let Parts { ledger, spool, .. } = &self.parts;
         let mut held = BTreeSet::new();
@@ -161,7 +163,7 @@ impl Releaser {
         held
     }
 
-    /// Relays a message whose delay is over, or tries again, if it still is to go.
+    /// Relays a message whose delay is over, or tries a release again, if the message is still to go.
     async fn release_due(&self, id: QuarantineId) -> Attempt {
         let claim = self.parts.spool.claim(id).await?;
         let envelope = claim.envelope();
@@ -178,20 +180,21 @@ impl Releaser {
         }
         let mut attempt = Try::begin(claim, decision).await?;
         let asked = self.ask(&mut attempt).await;
-        // A block may have come meanwhile.
+        // The account may have been blocked meanwhile.
         if !asked.taken.is_empty() && self.is_to_be_kept(&attempt.envelope).await {
             return attempt.keep(asked).await.map(|()| None);
         }
         self.finish(attempt, asked).await.map(Some)
     }
 
-    /// Whether its account is blocked, and no operator has decided that it goes.
+    /// Returns whether a block holds the message back: its account is blocked, and no operator has decided that it
+    /// goes.
     async fn is_to_be_kept(&self, envelope: &Envelope) -> bool {
         envelope.goes_by_itself().is_some()
             && self.parts.ledger.watch(&envelope.account, clock::now()).await.standing() == Standing::Blocked
     }
 
-    /// The time by which messages may expire now.
+    /// Returns the time by which messages may expire now; `None` if none may yet.
     fn settled(&self, settled: &mut Settled) -> Option<Timestamp> {
         settled.look(Instant::now().into_std(), clock::now(), self.parts.spool.expire_after()?)
     }
@@ -199,7 +202,7 @@ impl Releaser {
     async fn expire(&self, settled: Option<Timestamp>) {
         let Some(now) = settled else { return };
         let held = self.hold_back().await;
-        // Nothing goes that no digest has announced.
+        // Nothing expires that no digest has announced.
         let Some(announced) = self.parts.digests.released(now) else { return };
         for id in self.parts.spool.expire(now, &held, announced).await {
             maillog::expired(id);
