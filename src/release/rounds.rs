@@ -3,8 +3,8 @@
 //! CONTRACT, Detection: mail that falls due while its account is not blocked goes out, oldest first, one message at a
 //! time per account. Mail that falls due, or is to be tried again by itself, while its account is blocked waits for an
 //! operator from then on: whoever lifts the block of a stolen account does not mean to send what the thief left. During
-//! probation nothing of the account is due before that ends, so a crash between an alarm and the due times that
-//! follow from it lets nothing out too early.
+//! probation nothing of the account is due before that ends (or a day after its arrival, if that is sooner), so a crash
+//! between an alarm and the due times that follow from it lets nothing out too early.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
