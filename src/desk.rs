@@ -140,7 +140,8 @@ impl Desk {
             .collect()
     }
 
-    /// Reports that an account was blocked, by whomever; it counts as told only once this returns `Ok`. A block by hand sends no mail.
+    /// Reports that an account was blocked, by whomever; it counts as told only once this returns `Ok`. A block by hand
+    /// sends no mail.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.

@@ -142,10 +142,9 @@ impl Releaser {
 
     /// Releases a message: tries at once, and returns how that went.
     ///
-    /// # Errors
-    /// It is unknown, unreadable or claimed, or its decision cannot be written: then nothing was sent. Or its content
-    /// cannot be read, or the upstream's answers cannot be written; these are then written as soon as the disk takes
-    /// them.
+    /// # Errors It is unknown, unreadable or claimed, or its decision cannot be written: then nothing was sent. Or its
+    /// content cannot be read, or the upstream's answers cannot be written; the answers are then written as soon as the
+    /// disk takes them.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
         let claim = self.parts.spool.claim(id).await?;
         let mut attempt = Try::begin(claim, Decision::Operator { quiet }).await?;
@@ -163,7 +162,8 @@ impl Releaser {
         Asked { upstream, taken, before, _connections: connections }
     }
 
-    /// Sends the message to the recipients that the upstream accepts, and ensures that the answers are written down.
+    /// Sends the message to the recipients that the upstream accepts, and ensures that the answers are written down. If
+    /// its content cannot be read, none is: all open recipients are asked again.
     async fn finish(&self, attempt: Try, asked: Asked) -> Result<Report, SpoolError> {
         let Try { claim, mut envelope, decision, now } = attempt;
         // Dropped before the claim, should this be cut short.

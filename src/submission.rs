@@ -28,7 +28,7 @@ use message::Incoming;
 use probe::Asked;
 use sasl::{Denied, Known};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::account::Account;
@@ -56,6 +56,9 @@ const SHUTDOWN_SHARE: u32 = 3;
 /// How long a client may be silent in mid-transaction before others may have its upstream connection; well below the time after
 /// which the upstream would close it (Postfix's `smtpd_timeout`: 300 s).
 const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long the upstream may take to answer what was asked once the client has closed.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The account that a session belongs to.
 struct Sender {
@@ -116,6 +119,8 @@ struct Conversation {
     shutdown: watch::Receiver<bool>,
     /// How many messages there were so far, for Message-IDs.
     messages: u32,
+    /// Why the client takes no more replies, once that was found out.
+    gone: Option<Lost>,
 }
 
 /// The other end of a connection.
@@ -180,6 +185,7 @@ pub fn serve(
         admission: Some(connected + parts.config.session.auth_timeout),
         shutdown: parts.shutdown.clone(),
         messages: 0,
+        gone: None,
         parts,
     };
     async move {
@@ -232,6 +238,9 @@ impl Conversation {
         // Until when the upstream is kept waiting, whatever the client says meanwhile.
         let mut rest = self.upstream.is_some().then(|| self.last_answer + UPSTREAM_REST);
         loop {
+            if let Some(lost) = self.gone.take() {
+                return Err(Box::pin(self.last_answers(lost)).await);
+            }
             // A flood of commands does not outlast it either.
             if self.admission.is_some_and(|admission| admission <= Instant::now()) {
                 return Ok(self.handle(Event::TimedOut));
@@ -252,12 +261,7 @@ impl Conversation {
                     // The rest of a batch may already be here.
                     Ok(true) => continue,
                     Ok(false) => return Ok(self.settle().await),
-                    // A client that has closed only its half waits for the replies; and what was asked counts.
-                    Err(lost) => {
-                        self.settle_all().await;
-                        self.client.flush().await?;
-                        return Err(lost);
-                    }
+                    Err(lost) => return Err(Box::pin(self.last_answers(lost)).await),
                 }
             }
             self.give_back_leave();
@@ -290,6 +294,21 @@ impl Conversation {
                 Err(Lost::Interrupted) => return Box::pin(self.interrupted()).await,
                 Err(lost) => return Err(lost),
             }
+        }
+    }
+
+    /// Settles what was asked of the upstream although the client has closed or is gone: it counts, and a client that has
+    /// closed only its half waits for the replies.
+    async fn last_answers(&mut self, lost: Lost) -> Lost {
+        let _ = timeout(LAST_ANSWERS, self.settle_all()).await;
+        let _ = self.client.flush().await;
+        lost
+    }
+
+    /// Passes on the replies that are ready. A client that is gone is left to [`Self::next`].
+    async fn flush_what_is_ready(&mut self) {
+        if let Err(lost) = self.client.flush().await {
+            self.gone.get_or_insert(lost);
         }
     }
 

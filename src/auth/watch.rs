@@ -21,15 +21,17 @@ impl Authenticator {
     async fn watch_at(&self, pace: Pace, changed: impl Fn(UsersEvent) + Send) {
         let Some(path) = self.shared.file.clone() else { return pending().await };
         let mut rested = Rested::new(&path, pace);
-        // The version that was reported last, where that is not the one in force.
-        let mut refused = None;
+        // The version that was refused last, and the one that was in force then.
+        let mut refused: Option<(Version, Version)> = None;
         loop {
             let authenticator = self.clone();
             let (now, read) = rested.read(move |path| authenticator.read(path)).await;
             // Not what was read here last: a reload may have put another version in force.
-            let known = refused.unwrap_or_else(|| self.shared.current.load().version);
+            let in_force = self.shared.current.load().version;
+            let known =
+                refused.filter(|(_, then)| *then == in_force).map_or(in_force, |(refused, _)| refused);
             if now != known {
-                refused = read.is_err().then_some(now);
+                refused = read.is_err().then_some((now, in_force));
                 changed(match read {
                     Ok(directory) => self.replace(directory),
                     Err(problem) => {

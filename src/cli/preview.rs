@@ -98,8 +98,15 @@ fn extreme(message: &[u8]) -> Option<&'static str> {
 /// The first header fields and the text after them, undecoded.
 fn plain(message: &[u8], why: &str) -> Preview {
     let beginning_of = &message[..message.len().min(PLAIN)];
-    let ends = [&b"\n\r\n"[..], b"\n\n"].map(|end| memmem::find(beginning_of, end).map(|at| at + end.len()));
-    let end = ends.into_iter().flatten().min().unwrap_or(beginning_of.len());
+    let end = match beginning_of {
+        [b'\r', b'\n', ..] => 2,
+        [b'\n', ..] => 1,
+        _ => [&b"\n\r\n"[..], b"\n\n"]
+            .iter()
+            .filter_map(|end| memmem::find(beginning_of, end).map(|at| at + end.len()))
+            .min()
+            .unwrap_or(beginning_of.len()),
+    };
     let (header, body) = beginning_of.split_at(end);
     let mut preview = Preview::default();
     let mut fields = HeaderCollector::new(usize::MAX);

@@ -313,12 +313,12 @@ impl Client {
             stream.write_all(&self.outbound).await?;
             stream.flush().await
         };
-        let Some(sent) = self.time_limit.within(limit, send).await else {
+        let sent = self.time_limit.within(limit, send).await;
+        if !matches!(sent, Some(Ok(()))) {
             // Part of it may be out: nothing can be said after it.
             self.stream = None;
-            return Err(Lost::TimedOut);
-        };
-        sent?;
+        }
+        sent.ok_or(Lost::TimedOut)??;
         self.outbound.clear();
         if self.outbound.capacity() > MAX_COMMAND_LINE {
             self.outbound = Vec::new();

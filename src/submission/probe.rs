@@ -258,8 +258,9 @@ impl Conversation {
                     if let Some(sender) = &mut self.sender {
                         sender.give_back_leave();
                     }
-                    // What was asked counts, also if the client is gone: that is met at the next read.
-                    let _ = self.client.flush().await;
+                    if let Err(lost) = self.client.flush().await {
+                        self.gone.get_or_insert(lost);
+                    }
                     answer.await
                 }
             }
@@ -311,9 +312,8 @@ impl Conversation {
             }
             (Outcome::NoSuchRecipient, Some(_)) => {
                 self.give_back_leave();
-                // Earlier replies must not wait for the disk; and the recipient counts whether or not the client is there to
-                // read them.
-                let _ = self.client.flush().await;
+                // Earlier replies must not wait for the disk.
+                self.flush_what_is_ready().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {

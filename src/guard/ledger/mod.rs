@@ -232,7 +232,8 @@ impl Ledger {
         self.shared().crossed.notified().await;
     }
 
-    /// Notes that `news` was reported; written soon, without waiting. If a crash comes first, it is reported again, never lost.
+    /// Notes that `news` was reported; written soon, without waiting. If a crash comes first, it is reported again,
+    /// never lost.
     pub fn told(&self, news: &News) {
         let (shared, account) = (self.shared(), news.account());
         let Some(entry) = shared.accounts.find(account) else { return };

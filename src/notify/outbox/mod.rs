@@ -296,8 +296,8 @@ impl Outbox {
         self.drive(&Bearer::Events(messenger), &self.shared.wake_events, report).await
     }
 
-    /// Waits until no mail is on its way; once this returns, none is sent any more. A mail that was cut off between the receiver's reply and the
-    /// removal of its file would be sent again by the next process.
+    /// Waits until no mail is on its way; once this returns, none is sent any more. A mail that was cut off between the
+    /// receiver's reply and the removal of its file would be sent again by the next process.
     pub async fn finish(&self) {
         if let Ok(permits) = self.shared.sending.acquire_many(LANES).await {
             permits.forget();
