@@ -434,7 +434,7 @@ fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     if next.is_none() {
         give_up(envelope, now);
     }
-    let open = envelope.pending().count() > 0;
+    let open = envelope.pending().next().is_some();
     let outcome = if tried == Tried::ContentRefused && !any_delivered {
         ReleaseOutcome::Failed
     } else if open {
@@ -484,8 +484,9 @@ fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
 
 /// Asks MAIL, and RCPT for each open recipient; records the refusals; returns the places of those accepted.
 async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
-    if envelope.pending().next().is_none() {
-        return Vec::new(); // a crash came between the last answer and the removal
+    let open: Vec<usize> = envelope.pending().map(|(place, _)| place).collect();
+    if open.is_empty() {
+        return open; // a crash came between the last answer and the removal
     }
     let elapsed = now.since(envelope.parked).as_secs();
     let Some(mut parameters) = envelope.parameters.after(elapsed) else {
@@ -494,16 +495,13 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
     };
     parameters.forget_the_past(now);
     let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: Box::new(parameters) };
-    let open: Vec<usize> = (0..envelope.recipients.len())
-        .filter(|index| envelope.recipients.get(*index).is_some_and(Recipient::is_open))
-        .collect();
     upstream.ask(Question::Mail(mail));
     let opened = reply_to(upstream.answer().await);
     if !opened.is_completion() {
         answer_all(envelope, &opened, now);
         return Vec::new();
     }
-    for recipient in envelope.recipients.iter().filter(|recipient| recipient.is_open()) {
+    for (_, recipient) in envelope.pending() {
         upstream.ask(Question::Rcpt(RcptCommand {
             forward_path: recipient.forward_path.clone(),
             parameters: recipient.parameters.clone(),

@@ -119,8 +119,6 @@ struct Conversation {
     shutdown: watch::Receiver<bool>,
     /// How many messages there were so far, for Message-IDs.
     messages: u32,
-    /// Why the client takes no more replies, once that was found out.
-    gone: Option<Lost>,
 }
 
 /// The other end of a connection.
@@ -185,7 +183,6 @@ pub fn serve(
         admission: Some(connected + parts.config.session.auth_timeout),
         shutdown: parts.shutdown.clone(),
         messages: 0,
-        gone: None,
         parts,
     };
     async move {
@@ -238,7 +235,7 @@ impl Conversation {
         // Until when the upstream is kept waiting, whatever the client says meanwhile.
         let mut rest = self.upstream.is_some().then(|| self.last_answer + UPSTREAM_REST);
         loop {
-            if let Some(lost) = self.gone.take() {
+            if let Some(lost) = self.client.take_loss() {
                 return Err(Box::pin(self.last_answers(lost)).await);
             }
             // A flood of commands does not outlast it either.
@@ -247,8 +244,13 @@ impl Conversation {
             }
             if let Some(line) = self.client.buffered_command() {
                 let overtakes = Session::may_overtake(&line) && self.session.has_room_for(&line);
-                if !overtakes && self.settle_all().await == Step::Close {
-                    return Ok(Step::Close);
+                if !overtakes {
+                    if self.settle_all().await == Step::Close {
+                        return Ok(Step::Close);
+                    }
+                    if let Some(lost) = self.client.take_loss() {
+                        return Err(lost);
+                    }
                 }
                 self.remark_on(&line);
                 if self.sender.is_some() {
@@ -303,13 +305,6 @@ impl Conversation {
         let _ = timeout(LAST_ANSWERS, self.settle_all()).await;
         let _ = self.client.flush().await;
         lost
-    }
-
-    /// Passes on the replies that are ready. A client that is gone is left to [`Self::next`].
-    async fn flush_what_is_ready(&mut self) {
-        if let Err(lost) = self.client.flush().await {
-            self.gone.get_or_insert(lost);
-        }
     }
 
     /// Lets others have the upstream connection; if the transaction goes on, it takes another.

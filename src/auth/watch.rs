@@ -151,7 +151,7 @@ mod tests {
         let pace = Pace { rest: Duration::from_secs(1), ..BRISK };
         let watch =
             tokio::spawn(async move { watcher.watch_at(pace, |event| sender.send(event).unwrap()).await });
-        tokio::time::sleep(pace.look * 2).await;
+        tokio::time::sleep(pace.look * 2).await; // it has looked
         std::fs::write(&path, format!("{anna}bob:{CRYPT}\n")).unwrap();
         authenticator.adopt_users(authenticator.read_anew().unwrap().unwrap());
         std::fs::write(&path, &anna).unwrap();

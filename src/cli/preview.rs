@@ -278,6 +278,18 @@ mod tests {
         }
     }
 
+    /// Without a header the first paragraph is text, whatever it looks like.
+    #[test]
+    fn a_header_may_be_empty() {
+        let words = ",=?".repeat(10_000) + &"?=a".repeat(10_000);
+        for newline in ["\r\n", "\n"] {
+            let shown = preview(format!("{newline}From: x@y{newline}{newline}{words}").as_bytes());
+            assert!(shown.note.as_deref().is_some_and(|note| note.contains("not told apart")));
+            assert_eq!(field(&shown, "From"), None);
+            assert!(shown.text.is_some_and(|text| text.starts_with("From: x@y")));
+        }
+    }
+
     #[test]
     fn hostile_forms_yield_a_preview_all_the_same() {
         let nested: String = (0..2_000)

@@ -164,10 +164,10 @@ pub(super) async fn lapses(parts: Parts) {
     // Accounts whose block could not be lifted, as the log says.
     let mut postponed: BTreeMap<Account, Once> = BTreeMap::new();
     loop {
-        if let Some(lapsed) = lapsed(&parts, &mut settled) {
+        if let Some((age, lapsed)) = lapsed(&parts, &mut settled) {
             postponed.retain(|account, _| lapsed.contains(account));
             for account in lapsed {
-                let lifted = lift(&parts, &account).await;
+                let lifted = lift(&parts, &account, age).await;
                 let failures = postponed.entry(account.clone()).or_default();
                 failures.note(&lifted, |why| maillog::lapse_postponed(&account, why));
             }
@@ -176,17 +176,16 @@ pub(super) async fn lapses(parts: Parts) {
     }
 }
 
-/// The accounts whose automatic block has lasted for `unblock_after`; `None` while that is not known.
-fn lapsed(parts: &Parts, settled: &mut Settled) -> Option<Vec<Account>> {
+/// `unblock_after`, and the accounts whose automatic block has lasted as long; `None` while that is not known.
+fn lapsed(parts: &Parts, settled: &mut Settled) -> Option<(Duration, Vec<Account>)> {
     let age = parts.in_force.load().unblock_after?;
     let then = settled.look(Instant::now(), clock::now(), age)?;
-    Some(parts.ledger.lapsed(age, then))
+    Some((age, parts.ledger.lapsed(age, then)))
 }
 
-/// Lifts a block that has lapsed. CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked at
-/// it.
-async fn lift(parts: &Parts, account: &Account) -> Result<(), String> {
-    let Some(age) = parts.in_force.load().unblock_after else { return Ok(()) };
+/// Lifts a block that is `age` old. CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked
+/// at it.
+async fn lift(parts: &Parts, account: &Account, age: Duration) -> Result<(), String> {
     let now = clock::now();
     parts.spool.keep(account, None).await.map_err(|error| error.to_string())?;
     if let Some(block) = parts.ledger.watch(account, now).await.block() {

@@ -76,6 +76,8 @@ pub(super) struct Client {
     is_rcpt: bool,
     /// Octets of mail data per read, within [`DATA_READ`].
     data_read: usize,
+    /// Why the last [`Self::pass_on`] could not.
+    loss: Option<Lost>,
 }
 
 impl Client {
@@ -91,6 +93,7 @@ impl Client {
             chunk_follows: false,
             is_rcpt: false,
             data_read: *DATA_READ.start(),
+            loss: None,
         }
     }
 
@@ -302,6 +305,18 @@ impl Client {
     /// See [`Lost`].
     pub(super) fn flush(&mut self) -> impl Future<Output = Result<(), Lost>> + Send {
         self.flush_within(WRITE_TIMEOUT)
+    }
+
+    /// The same where what was asked must be judged whether or not the client is there to read of it: [`Self::take_loss`] tells.
+    pub(super) async fn pass_on(&mut self) {
+        if let Err(lost) = self.flush().await {
+            self.loss.get_or_insert(lost);
+        }
+    }
+
+    /// Returns why the client takes no more replies, if [`Self::pass_on`] found that out.
+    pub(super) fn take_loss(&mut self) -> Option<Lost> {
+        self.loss.take()
     }
 
     async fn flush_within(&mut self, limit: Duration) -> Result<(), Lost> {

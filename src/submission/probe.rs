@@ -258,9 +258,7 @@ impl Conversation {
                     if let Some(sender) = &mut self.sender {
                         sender.give_back_leave();
                     }
-                    if let Err(lost) = self.client.flush().await {
-                        self.gone.get_or_insert(lost);
-                    }
+                    self.client.pass_on().await;
                     answer.await
                 }
             }
@@ -313,7 +311,7 @@ impl Conversation {
             (Outcome::NoSuchRecipient, Some(_)) => {
                 self.give_back_leave();
                 // Earlier replies must not wait for the disk.
-                self.flush_what_is_ready().await;
+                self.client.pass_on().await;
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {

@@ -206,11 +206,9 @@ impl Conversation {
         // A message is no longer delayed once the upstream is ready for it.
         let is_ready = self.upstream.as_ref().is_some_and(|upstream| upstream.is_in_content());
         scene.probation &= !is_ready && !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once);
-        let message_id = || {
-            let incoming = self.incoming.as_deref();
-            incoming.map(|incoming| incoming.message_id(self.id, self.messages, &self.parts.config.hostname))
-        };
-        self.session.destination(|| message_id().unwrap_or_default(), &scene.view())
+        let (incoming, config) = (self.incoming.as_deref(), &self.parts.config);
+        let message_id = |incoming: &Incoming| incoming.message_id(self.id, self.messages, &config.hostname);
+        self.session.destination(|| incoming.map(message_id).unwrap_or_default(), &scene.view())
     }
 
     async fn begin_upstream(&mut self) {

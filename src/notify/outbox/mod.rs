@@ -349,7 +349,7 @@ impl Outbox {
         mut meta: Meta,
         report: &mut impl FnMut(Event),
     ) -> Way {
-        let Ok(_sending) = self.shared.sending.acquire().await else { return Way::Closed };
+        let _permit = self.shared.sending.acquire().await;
         let path = self.path(id);
         let message = match spawn_blocking(move || file::read(&path)).await {
             Ok(Ok((_, _, message))) => message,
