@@ -71,9 +71,11 @@ impl Upstream {
         match self {
             Self::Exim => "without XCLIENT; its refusals have no enhanced status code",
             Self::OpenSmtpd => "no PIPELINING in 6.8, no CHUNKING, no XCLIENT",
-            Self::Dovecot => "with a login of Gatepost's own; relays to Postfix, where the mail was compared",
+            Self::Dovecot => {
+                "Gatepost logs in with a login of its own; the service relays to Postfix, where the mail was compared"
+            }
             Self::Hostile => {
-                "every reply odd and still one: bare CR, control characters, 3,000 octets in a line, 100 lines, no text, codes within texts, octet by octet"
+                "every reply is odd, but still one reply: bare CR, control characters, 3,000 octets in a line, 100 lines, no text, codes within texts, sent octet by octet"
             }
         }
     }
@@ -123,14 +125,14 @@ impl Tester {
     fn asserted(self) -> &'static str {
         match self {
             Self::Testssl => {
-                "protocols, suites, forward secrecy, server defaults, vulnerabilities: nothing above LOW, but that the tests' own authority has no revocation list"
+                "protocols, suites, forward secrecy, server defaults, vulnerabilities: nothing above LOW, except that the tests' own authority has no revocation list"
             }
             Self::Sslyze => {
-                "TLS 1.2 and 1.3 alone, AEAD with forward secrecy alone; no compression, early data, CCS injection, Heartbleed, ROBOT, renegotiation by clients"
+                "only TLS 1.2 and 1.3, only AEAD with forward secrecy; no compression, early data, CCS injection, Heartbleed, ROBOT, renegotiation by clients"
             }
-            Self::Injection => "a command in cleartext behind STARTTLS is not run within TLS",
+            Self::Injection => "a command in cleartext after STARTTLS is not run within TLS",
             Self::Nmap => {
-                "no open relay, no users told (VRFY, EXPN, RCPT), none of its CVEs, suites of grade A"
+                "no open relay, no users disclosed (VRFY, EXPN, RCPT), none of the CVEs that it knows, suites of grade A"
             }
         }
     }
@@ -194,11 +196,13 @@ fn page(versions: &Versions) -> String {
     let version = |name: &str| versions.get(name).map_or("", String::as_str);
     let mut page = String::from(
         "# What works with what\n\n\
-         Written by the tests: `INTEROP_PAGE=write cargo test --test blackbox -- --include-ignored interop testers` (after `tests/install`). Each cell is a mail that a client sent through\n\
-         Gatepost, on the port in front, with TLS verified and a log-in, to an MTA that is not ours.\n\n\
-         **message**: header and body arrived octet for octet, behind the trace fields that Gatepost and the MTA put in front. **body**: the client writes the header itself; the body arrived octet\n\
-         for octet. **gives up**: the client sends nothing once a recipient is refused, says so, and nobody got it. 8-bit is UTF-8, and with *message* octets that are no UTF-8 too. Each letter has\n\
-         lines that begin with dots, a line that is a dot, blanks at line ends. The refused recipient counted, once. Clients were also told wrong passwords by each mechanism, and said so.\n\n",
+         The tests write this page: `INTEROP_PAGE=write cargo test --test blackbox -- --include-ignored interop testers` (after `tests/install`). Each\n\
+         cell is a mail that a client sent through Gatepost, on the port named in the row, with TLS verified and a log-in, to an MTA that is not ours.\n\n\
+         **message**: header and body arrived octet for octet, after the trace fields that Gatepost and the MTA put in front. **body**: the client\n\
+         writes the header itself; the body arrived octet for octet. **gives up**: once a recipient is refused, the client sends nothing and says so,\n\
+         and nobody got the mail. 8-bit is UTF-8, and with *message* also octets that are not UTF-8. Each mail has lines that begin with dots, a line\n\
+         that is a single dot, and blanks at line ends. The refused recipient counted, once. Each client was also given wrong passwords with each\n\
+         mechanism, and reported that.\n\n",
     );
     page += &format!("## Clients, in front of Postfix {}\n", version(POSTFIX));
     page += "| client | version | log-ins | port |";
@@ -253,11 +257,12 @@ fn page(versions: &Versions) -> String {
         page += &format!(" {} |\n", upstream.note());
     }
     page += &format!(
-        "\n- **MTAs as clients**, sending through Gatepost as relay hosts, 4 MiB: Exim {} (by BDAT) and Postfix {}. The recipient that they verified with us and we refused counted.\n\
-         - **CHUNKING**: messages in chunks of 7,001 octets, 1 MiB and whole reach Postfix and Exim as they were sent. **BINARYMIME** needs an upstream that has it, which neither does: all 256 octets pass\n\
-         \x20 Dovecot's submission service, by BDAT on both sides of it, to a scripted MTA; Dovecot makes CRLF of a bare LF, Gatepost does not.\n\
-         - **Replies that break SMTP**, at each place of the dialogue (bare LF, two replies, other codes, other protocols, without an end): the client is told 45x, nothing is taken for accepted, the next\n\
-         \x20 message goes through.\n",
+        "\n- **MTAs as clients**, which send 4 MiB through Gatepost as relay hosts: Exim {} (by BDAT) and Postfix {}. The recipient that they verified with us, and that we refused, counted.\n\
+         - **CHUNKING**: messages in chunks of 7,001 octets, in chunks of 1 MiB and in one chunk reach Postfix and Exim as they were sent.\n\
+         \x20 **BINARYMIME** needs an upstream that offers it, which neither does: all 256 octets pass Dovecot's submission service, by BDAT on both\n\
+         \x20 sides of it, to a scripted MTA. Dovecot turns a bare LF into CRLF, Gatepost does not.\n\
+         - **Replies that break SMTP**, at each place of the dialogue (bare LF, two replies, other codes, other protocols, a reply without an end): the\n\
+         \x20 client gets 45x, nothing counts as accepted, and the next message goes through.\n",
         version(EXIM_AS_CLIENT),
         version(POSTFIX_AS_CLIENT)
     );
@@ -271,9 +276,10 @@ fn page(versions: &Versions) -> String {
             tester.asserted()
         );
     }
-    page += "\nLooked for in Debian, PyPI, npm and crates.io, and not found: a tester of SMTP smuggling (SMTP-Smuggling-Tools and smtpsmug are not in a registry; their sequences, and every other dot between up\n\
-             to two of CR, LF and NUL on either side, are sent by tests/blackbox/smuggling.rs, by DATA and BDAT, and judged by the octets that the upstream received and by the mailboxes of the MTAs above); a\n\
-             tester of response injection into an SMTP client (tests/dialogue/injection-*.smtp, 3207-*.smtp).\n";
+    page += "\nTwo kinds of tester were looked for in Debian, PyPI, npm and crates.io, and not found. One is a tester of SMTP smuggling:\n\
+             SMTP-Smuggling-Tools and smtpsmug are not in a registry. tests/blackbox/smuggling.rs sends their sequences, and every other dot between up\n\
+             to two of CR, LF and NUL on either side, by DATA and BDAT, and judges by the octets that the upstream received and by the mailboxes of the\n\
+             MTAs above. The other is a tester of response injection into an SMTP client: tests/dialogue/injection-*.smtp and 3207-*.smtp do that.\n";
     page
 }
 
