@@ -1,14 +1,14 @@
-//! The addresses in From: (RFC 5322 3.6.2, groups: RFC 6854).
+//! The addresses in From: (RFC 5322 3.6.2; groups: RFC 6854).
 //!
-//! Encoded words are left as they are: an address has none, and what they hide must not be taken for one.
+//! Encoded words are not decoded: an address contains none, and the text that they encode must not be taken for an address.
 
 use mailparse::{MailAddr, SingleInfo, addrparse};
 
 use crate::smtp::Mailbox;
 use crate::smtp::header::Header;
 
-/// Every address in every From: field. `None` where one of the fields cannot be read whole, for then nobody knows what the
-/// recipient's program will show. Without a From: there are none.
+/// Returns every address in every From: field; empty if there is no From:. `None` if one of the fields cannot be parsed as a
+/// whole, since nobody knows then what the recipient's program will show.
 pub fn from_addresses(header: &Header) -> Option<Vec<Mailbox>> {
     let mut addresses = Vec::new();
     for value in header.values("From") {
@@ -44,7 +44,7 @@ mod tests {
             ("From: a@b", Some(&["a@b"][..])),
             ("From: Anna <a@b>", Some(&["a@b"])),
             ("From: \"x@y\" <a@b>", Some(&["a@b"])),
-            ("From: x@y <a@b>", Some(&["a@b"])), // what is shown is a name; programs write such
+            ("From: x@y <a@b>", Some(&["a@b"])), // a display name that looks like an address; some programs write that
             ("From: \"a@b\" <x@y>", Some(&["x@y"])),
             ("From: a@b <x@y>", Some(&["x@y"])),
             ("From: =?utf-8?q?a=40b=3E=2C?= <x@y>", Some(&["x@y"])),

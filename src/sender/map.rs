@@ -1,7 +1,7 @@
-//! The senders file: `ACCOUNT: ADDRESS, @DOMAIN, ...`, one account a line.
+//! The senders file: `ACCOUNT: ADDRESS, @DOMAIN, ...`, one account per line.
 //!
-//! Pure. `#` begins a comment, at the beginning of a line or behind a blank. The first line that is wrong is told; a file with
-//! one is no map at all.
+//! Pure. `#` begins a comment, at the beginning of a line or after a blank. The first line that is wrong is reported; a file
+//! with such a line is refused as a whole.
 
 use std::collections::HashMap;
 
@@ -12,13 +12,13 @@ use crate::smtp::Mailbox;
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// From 1.
+    /// The line's number, from 1.
     pub(super) line: usize,
     /// What is wrong, and what would be right.
     pub(super) text: String,
 }
 
-/// Reads the whole text.
+/// Parses the whole text.
 ///
 /// # Errors
 /// The first problem.
@@ -49,8 +49,8 @@ fn without_comment(line: &str) -> &str {
     line.match_indices('#').find(begins).map_or(line, |(at, _)| &line[..at])
 }
 
-/// The account and what follows its colon: the first one with a blank (or nothing) behind it, since IPv6 addresses have
-/// colons too; else the first one at all.
+/// Returns the account and what follows its colon. That is the first colon with a blank (or nothing) after it, since IPv6
+/// addresses contain colons too; if there is none, it is the first colon at all, except the one of `user:` or `host:`.
 fn split(line: &str) -> Option<(&str, &str)> {
     let spaced =
         |(at, _): &(usize, &str)| line[at + 1..].is_empty() || line[at + 1..].starts_with([' ', '\t']);
@@ -62,7 +62,7 @@ fn split(line: &str) -> Option<(&str, &str)> {
 
 fn allowed(item: &str) -> Result<Allowed, String> {
     if let Some(domain) = item.strip_prefix('@') {
-        // The grammar of a domain is that of an address at it.
+        // A domain is valid if an address at it is.
         let mailbox = Mailbox::parse(&format!("x@{domain}"));
         return mailbox
             .map(|mailbox| Allowed::Domain(mailbox.domain().to_owned()))
@@ -105,7 +105,7 @@ mod tests {
             ("anna@example.org: a@b", &["user:anna@example.org a@b"]),
             ("host:192.0.2.1: a@b", &["host:192.0.2.1 a@b"]),
             ("host:2001:db8::: a@b", &["host:2001:db8:: a@b"]),
-            ("anna:", &["user:anna "]), // may send nothing
+            ("anna:", &["user:anna "]), // anna may send nothing
             ("# all\n\n  anna: a#b@c # as ever\r\n\tbob:\tb@c\n", &["user:anna a#b@c", "user:bob b@c"]),
             ("", &[]),
         ] {

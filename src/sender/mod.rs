@@ -1,7 +1,7 @@
 //! Who may send as whom: the rules in force, and the senders file that they come from.
 //!
-//! The file is read again once it has rested for a second; a broken or empty new one is refused as a whole, with the line
-//! named, and the old one stays in force.
+//! The file is read again once it has not changed for a second. If the new file is broken or empty, it is refused as a whole
+//! (the error names a broken line), and the old one stays in force.
 
 pub mod header;
 mod map;
@@ -19,7 +19,7 @@ pub use rules::{Policy, Rules};
 /// Why the senders file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SendersError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: {cause}; is [sender] map right, and may Gatepost's user read it?")]
     Io {
         /// The file.
@@ -32,12 +32,12 @@ pub enum SendersError {
     Line {
         /// The file.
         path: String,
-        /// From 1.
+        /// Its number, from 1.
         line: usize,
         /// What is wrong, and what would be right.
         problem: String,
     },
-    /// There is no account in it.
+    /// The file contains no account.
     #[error("{path}: no account in it; right is ACCOUNT: ADDRESS, @DOMAIN, ..., one a line")]
     Empty {
         /// The file.
@@ -45,12 +45,12 @@ pub enum SendersError {
     },
 }
 
-/// What became of a changed senders file.
+/// The outcome of reading a changed senders file.
 #[derive(Debug)]
 pub enum SendersEvent {
-    /// Read anew; so many accounts are in it.
+    /// The new file is in force; it has this many accounts.
     Reloaded(usize),
-    /// The new file is refused as a whole, and why; the old one stays in force.
+    /// The new file is refused as a whole, for this reason; the old one stays in force.
     Refused(String),
 }
 
@@ -62,10 +62,10 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// With the file `map` read, if the policy wants one.
+    /// Opens the rules, and reads the file `map` if the policy needs it.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// The file cannot be used.
     pub fn open(policy: Policy, domains: &[String], map: &Path) -> Result<Self, SendersError> {
         let mut rules = Rules { policy, domains: domains.to_vec(), ..Rules::default() };
         let file = (policy == Policy::Map).then(|| map.to_owned());
@@ -75,12 +75,12 @@ impl Senders {
         Ok(Self { current: Arc::new(ArcSwap::from_pointee(rules)), file })
     }
 
-    /// As they are now.
+    /// Returns the rules as they are now.
     pub fn rules(&self) -> Guard<Arc<Rules>> {
         self.current.load()
     }
 
-    /// Watches the file for as long as it is polled.
+    /// Watches the file, for as long as this future is polled.
     pub async fn watch(&self, changed: impl Fn(SendersEvent) + Send) {
         self.watch_at(PACE, changed).await;
     }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::smtp::ReversePath;
 
-    /// A rest long enough for a write on a busy machine.
+    /// Rests long enough for a write on a busy machine.
     const BRISK: Pace = Pace { look: Duration::from_millis(20), rest: Duration::from_millis(300) };
 
     #[tokio::test]

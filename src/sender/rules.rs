@@ -1,7 +1,7 @@
-//! Who may send as whom: pure.
+//! The rules of who may send as whom. Pure.
 //!
-//! Addresses are compared without regard to case, local parts without regard to how they are quoted; `name+x@` is an address
-//! of whoever has `name@` (RFC 5233). A U-label and its A-label are two domains: list both.
+//! Comparison ignores the case of addresses, and how local parts are quoted. Whoever has `name@` also has `name+x@` (RFC
+//! 5233). A U-label and its A-label are two different domains: list both.
 
 use std::collections::HashMap;
 
@@ -11,19 +11,19 @@ use crate::smtp::{Mailbox, ReversePath};
 /// `[sender] policy`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Everybody as anybody.
+    /// Everybody may send as anybody.
     #[default]
     Any,
-    /// Users as their own name.
+    /// Users may send as their own name; relay hosts as anybody.
     Own,
-    /// As the map says.
+    /// The map decides; relay hosts that it does not name may send as anybody.
     Map,
 }
 
-/// What the map gives to an account.
+/// What the map allows an account to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed {
-    /// This address, and its subaddresses.
+    /// This address and its subaddresses.
     Address(Mailbox),
     /// Any address at this domain.
     Domain(String),
@@ -32,21 +32,21 @@ pub enum Allowed {
 /// The rules in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// What holds.
+    /// The policy.
     pub policy: Policy,
-    /// The upstream's own domains, where a name without an `@` is at home.
+    /// The upstream's own domains, to which a name without an `@` belongs.
     pub domains: Vec<String>,
-    /// The map, by [`key`].
+    /// The map; its keys are made by [`key`].
     pub map: HashMap<String, Vec<Allowed>>,
 }
 
-/// The key of an account in the map: its written form, without regard to ASCII case.
+/// Returns the key of an account in the map: its written form, in lower case (ASCII).
 pub fn key(account: &Account) -> String {
     account.as_str().to_ascii_lowercase()
 }
 
-/// The addresses that an account's name is: itself, or, without an `@`, that name at each of the domains. None where the name
-/// is no local part, nor for relay hosts.
+/// Returns the addresses that belong to an account's name: the name itself, or, if it has no `@`, the name at each of the
+/// domains. Empty if that is not a valid address, and for relay hosts.
 pub fn own_addresses(account: &Account, domains: &[String]) -> Vec<Mailbox> {
     let Kind::User(name) = account.kind() else { return Vec::new() };
     if name.contains('@') {
@@ -56,7 +56,7 @@ pub fn own_addresses(account: &Account, domains: &[String]) -> Vec<Mailbox> {
 }
 
 impl Rules {
-    /// Whether anything is forbidden to the account at all.
+    /// Whether the rules restrict this account at all.
     pub fn bind(&self, account: &Account) -> bool {
         match self.policy {
             Policy::Any => false,
@@ -65,7 +65,7 @@ impl Rules {
         }
     }
 
-    /// Whether the account may send with this reverse-path; with the null one always.
+    /// Whether the account may use this reverse-path; the null one is always allowed.
     pub fn allow(&self, account: &Account, path: &ReversePath) -> bool {
         match path {
             ReversePath::Null => true,
@@ -73,7 +73,7 @@ impl Rules {
         }
     }
 
-    /// Whether the account may send with this address.
+    /// Whether the account may use this address.
     pub fn allow_mailbox(&self, account: &Account, mailbox: &Mailbox) -> bool {
         if !self.bind(account) {
             return true;
@@ -92,7 +92,7 @@ impl Rules {
     }
 }
 
-/// Whether two addresses are the same one.
+/// Whether two addresses are the same.
 pub fn same(one: &Mailbox, other: &Mailbox) -> bool {
     one.domain().eq_ignore_ascii_case(other.domain()) && local(one) == local(other)
 }
@@ -105,7 +105,7 @@ fn covers(own: &Mailbox, asked: &Mailbox) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
 }
 
-/// The local part for comparison: quotes and backslashes off, in lower case.
+/// Returns the local part for comparison: without quotes and backslashes, in lower case.
 fn local(mailbox: &Mailbox) -> String {
     let text = mailbox.local_part();
     let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
@@ -151,7 +151,7 @@ mod tests {
             ("anna@example.com", "anna+x@EXAMPLE.com", true),
             ("anna@example.com", "anna@example.org", false),
             ("\u{d6}rs@example.com", "\u{f6}RS@example.com", true),
-            // a name that is no local part has no address
+            // A name that is not a valid local part has no address.
             ("an..na", "an..na@example.org", false),
             ("host:192.0.2.1", "root@printer.example", true),
         ] {
@@ -183,7 +183,7 @@ mod tests {
             ("anna", "anna@example.org", false), // not in the map
             ("anna", "", true),
             ("nobody", "a@b", false),
-            ("bob", "bob@example.org", false), // who is not in the map may send nothing
+            ("bob", "bob@example.org", false), // a user who is not in the map may send nothing
             ("bob", "", true),
             ("host:192.0.2.1", "printer@example.org", true),
             ("host:192.0.2.1", "boss@example.org", false),
