@@ -13,6 +13,7 @@ use super::client::Lost;
 use super::message::upstream_fault;
 use super::{Conversation, Sender, facts};
 use crate::clock;
+use crate::guard::classify::missing_host;
 use crate::guard::ledger::{Attempt, BlockedBy, Leniency, Record, Terms, Verdict};
 use crate::guard::mimicry::{About, Place};
 use crate::guard::window::Rule;
@@ -312,7 +313,10 @@ impl Conversation {
                 self.give_back_leave();
                 // Earlier replies must not wait for the disk.
                 self.client.pass_on().await;
-                Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), path.domain())).await;
+                // A host without a name is the cause for all domains that are reached by way of it.
+                let missing = missing_host(reply);
+                let cause = missing.as_deref().or(path.domain());
+                Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), cause)).await;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
                 if let Some(domain) = path.domain() {

@@ -271,6 +271,29 @@ fn a_domain_that_refuses_everybody_is_a_common_cause() {
     }
 }
 
+/// The upstream's relayhost has lost its name: recipients of all domains are refused, and nobody's list is to blame.
+#[test]
+fn a_host_without_a_name_is_a_common_cause() {
+    let upstream = Scripted::with(|asked| match asked.verb {
+        "RCPT" => Answer::reply(
+            "450 4.1.1 Recipient address rejected: unverified address: Host or domain name not found. Name \
+             service error for name=smarthost.isp.example type=AAAA: Host not found",
+        ),
+        _ => None,
+    });
+    let gatepost = with_carol(&upstream).start();
+    let mut clients = ["alice", "bob", "carol"].map(|user| gatepost.login(user));
+    for n in 0..21usize {
+        ask(&mut clients[n % 3], &format!("somebody@{n}.example"), 450);
+    }
+    for account in ["user:alice", "user:bob", "user:carol"] {
+        let status = gatepost.status(account);
+        assert_eq!(status.map_or(0, |status| status["invalid_recipients"].as_i64().unwrap()), 0, "{account}");
+    }
+    let warned = gatepost.run(&["status"]).expect(0).stderr;
+    assert!(warned.contains("smarthost.isp.example has refused everybody since"), "{warned}");
+}
+
 fn text(line: &Value) -> &str {
     line["fields"]["message"].as_str().or_else(|| line["message"].as_str()).unwrap_or_default()
 }

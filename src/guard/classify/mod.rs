@@ -58,6 +58,14 @@ pub fn denies_relaying(reply: &Reply) -> bool {
     reply.code >= 400 && phrases::denies_relaying(&text)
 }
 
+/// Returns the host whose name Postfix could not find, in lower case: the domain of the recipient, its mail exchanger, or
+/// a relayhost of the upstream's own.
+pub fn missing_host(reply: &Reply) -> Option<String> {
+    let text = phrases::without_names(&reply.text, MAX_TEXT);
+    let (_, rest) = postfix_reason(&text)?.split_once("error for name=")?;
+    rest.split_ascii_whitespace().next().map(str::to_owned)
+}
+
 /// `whole` is the entire text, `said` that of the innermost reply.
 fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     let is_finding = reply.is_quoted() || postfix_reason(said).is_some();
@@ -77,7 +85,9 @@ fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
         return true;
     }
     match reply.enhanced.or_else(|| quoted::hashed(said)) {
-        Some(Enhanced { class: 5, subject: 1, detail: 1 | 2 | 3 | 6 | 10 }) => true,
+        Some(Enhanced { class: 5, subject: 1, detail: 1 | 2 | 3 | 6 | 10 }) => {
+            !has_any(said, phrases::OUTWEIGHS_THE_CODE)
+        }
         None | Some(Enhanced { class: 5, subject: 0 | 1, detail: 0 }) => {
             matches!(reply.code, Some(550 | 551 | 553)) && !is_about_something_else(said)
         }

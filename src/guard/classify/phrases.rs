@@ -155,12 +155,16 @@ pub(super) const POLICY: Phrases = &[
     "unauthorized",
     "restricted", // Coremail
     "restriction",
-    "violation",    // Protocol violation
-    "refuses",      // qmail: recipient refuses to accept your mail
-    "preferences",  // Facebook: Refused due to recipient preferences
-    "subscriber",   // lists
-    "members-only", // lists
-    "not a member", // lists
+    "violation",             // Protocol violation
+    "refuses",               // qmail: recipient refuses to accept your mail
+    "rejected by recipient", // QQ: Mail is rejected by recipients, who have listed the sender
+    "mx only",               // Coremail: no smtp MX only
+    "smtp server of your isp",
+    "returned mail", // returned mail not accepted here
+    "preferences",   // Facebook: Refused due to recipient preferences
+    "subscriber",    // lists
+    "members-only",  // lists
+    "not a member",  // lists
     "message content",
     "mail content", // QQ: Mail content denied
     "virus",
@@ -201,14 +205,18 @@ pub(super) const REPUTATION: Phrases = &[
     "at a rate", // Gmail: is receiving mail at a rate that ...
     "frequency", // QQ: Ip frequency limited
     "throttl",
+    "exceeded the max", // cPanel: Domain ... has exceeded the max emails per hour; GoDaddy: ... messages per session
+    "failed recipients", // Exim, where a local rule counts them: Max 11 failed recipients allowed
     "too many",
     "too fast",
     "excessive",
     "try again later", // GMX: Failure sending mail. Try again later
     "try later",
-    "temporar", // temporary, temporarily
-    "mi:",      // 163.com: MI:SPF, MI:DMC
-    "dt:spm",   // 163.com
+    "temporar",   // temporary, temporarily
+    "mi:",        // 163.com: MI:SPF, MI:DMC
+    "rp:",        // 163.com: RP:TRC, RP:RCL
+    "dt:spm",     // 163.com
+    "open proxy", // the client is said to be one
     "go away",
 ];
 
@@ -241,7 +249,10 @@ pub(super) const MAILBOX_EXISTS: Phrases = &[
     "mailbox is full", // cPanel's Exim
     "full mailbox",
     "mailfolder is full", // Oracle
-    "storage",            // exceeded storage allocation
+    "pleine",             // Orange: Boite du destinataire pleine
+    "used up",            // the user's space has been used up
+    "exceeded the local limit",
+    "storage", // exceeded storage allocation
     "disk space",
     "diskspace",
     "disk full",
@@ -253,6 +264,21 @@ pub(super) const MAILBOX_EXISTS: Phrases = &[
     "not active", // hMailServer: Account is not active
     "deactivated",
     "hangup", // Coremail: User hangup
+];
+
+/// Phrases that outweigh the codes 5.1.x: the mailbox is full or its owner chooses, or we have sent too much.
+pub(super) const OUTWEIGHS_THE_CODE: Phrases = &[
+    "overquota",  // Orange: 552 5.1.1 Boite du destinataire pleine. Recipient overquota
+    "over quota", // qmail-toaster: user over quota. (#5.1.1); MailFoundry
+    "over-quota",
+    "quota violation", // Comcast: 552 5.1.1 recipient rejected - extended quota violation
+    "exceeded quota",
+    "quota exceeded",
+    "mailbox full",
+    "mailbox is full",
+    "policy error",          // Zoho: 552 5.1.1 Mailbox delivery failure policy error
+    "recipient preferences", // Facebook: 550 5.1.1 RCP-P2 Refused due to recipient preferences
+    "too many recipients",   // GoDaddy: 550 5.1.1 IP has sent to too many recipients this hour
 ];
 
 /// Whether the text contains one of the phrases, from the start of a word.

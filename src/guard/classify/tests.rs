@@ -71,6 +71,23 @@ fn real_replies() {
     assert!(records.len() >= 110 && wrapped >= 25, "{} records, {wrapped} wrapped", records.len());
 }
 
+/// Postfix's reason names the host, whoever the recipient was.
+#[test]
+fn a_host_without_a_name_is_found() {
+    for (line, expected) in [
+        (
+            "450 4.1.1 <a@b.example>: Recipient address rejected: unverified address: Host or domain name not found. \
+             Name service error for name=Smarthost.isp.example type=AAAA: Host not found",
+            Some("smarthost.isp.example"),
+        ),
+        ("450 4.1.1 unverified address: Name service error for name=", None),
+        ("550 5.1.1 Name service error for name=b.example type=A: Host not found", None),
+        ("550 5.1.1 User unknown", None),
+    ] {
+        assert_eq!(missing_host(&read(&format!("{line}\r\n"))).as_deref(), expected, "{line}");
+    }
+}
+
 #[test]
 fn the_rules_of_the_contract() {
     use Outcome::{Accepted, NoSuchRecipient, OtherRefusal};

@@ -59,7 +59,7 @@ pub struct Attempt<'a> {
     pub address: &'a str,
     /// Equal for attempts that `Count::Distinct` counts as one: the comparison key, or a broken path's octets.
     pub key: &'a [u8],
-    /// The recipient's domain; `None` for a broken path.
+    /// The recipient's domain, or the host on the way to it whose name cannot be found; `None` for a broken path.
     pub domain: Option<&'a str>,
     /// Where the client connected from.
     pub client: IpAddr,
