@@ -3,6 +3,7 @@
 //! The defaults are those of `config.toml` at the root of the repository; a test compares the two. A new key takes one
 //! line here, a new table one function.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -166,10 +167,24 @@ fn listener(section: &mut Section<'_>, earlier: &[Listen]) -> Listen {
     let proxy_protocol = section.list("proxy_protocol", Vec::new(), value::network);
     if !section.has("address") {
         section.problem("address", "missing: an IP address and a port such as [::]:587");
-    } else if address.port() != 0 && earlier.iter().any(|other| other.address == address) {
-        section.problem("address", "an address that no other [[listen]] has");
+    } else if let Some(other) = earlier.iter().find(|other| overlap(other.address, address)) {
+        let other = other.address;
+        section
+            .problem("address", format!("an address that no other [[listen]] has or covers, unlike {other}"));
     }
     Listen { address, tls, proxy_protocol }
+}
+
+/// Whether two listeners cannot be open at once. `[::]` covers IPv4 too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |wide: IpAddr, narrow: IpAddr| match wide {
+        IpAddr::V6(wide) => wide.is_unspecified(),
+        IpAddr::V4(wide) => wide.is_unspecified() && narrow.is_ipv4(),
+    };
+    let (here, there) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port()
+        && one.port() != 0
+        && (here == there || covers(here, there) || covers(there, here))
 }
 
 fn tls(section: &mut Section<'_>) -> Tls {

@@ -101,8 +101,16 @@ fn unmapped(network: IpNet) -> IpNet {
     mapped.and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok()).map_or(network, IpNet::V4)
 }
 
-/// Parses an account; `NAME` alone is `user:NAME`.
+/// Parses an account; `NAME` alone is `user:NAME`, unless it looks like what `[[account]] match` takes for hosts or for a
+/// pattern.
 pub(super) fn account(text: &str) -> Result<Account, Remedy> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(format!("host:{text} for the relay host, or user:{text} for a user of that name"));
+    }
+    if !text.starts_with("user:") && text.contains(['*', '/']) {
+        let remedy = "an account; [[account]] with match and exempt = true for several, or user:NAME for that very name";
+        return Err(remedy.to_owned());
+    }
     text.parse().map_err(|error| format!("an account such as anna, user:anna or host:192.0.2.1 ({error})"))
 }
 
