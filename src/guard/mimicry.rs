@@ -157,7 +157,8 @@ impl Precedents {
         Imitation { reply, queue_id: ids.into_iter().flatten().next() }
     }
 
-    /// Whether [`Self::learn`] would change anything. Allocates only if the reply names somebody or is not ASCII.
+    /// Whether a reply differs from the last one at its place in more than the words that [`Self::imitate`] replaces anyway.
+    /// Replies other than 250 never do: they are no precedents. Allocates only if the reply names somebody or is not ASCII.
     pub fn is_news(&self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         if reply.code != 250 || reply.text.len() > MAX_TEXT {
             return false;
@@ -177,36 +178,41 @@ impl Precedents {
         known.reply.enhanced != reply.enhanced || !as_sent(place, about, reply, |new| old.same_form(new))
     }
 
-    /// Notes a reply. Returns `true` if that changed anything but the words that [`Self::imitate`] replaces anyway. Replies
-    /// other than 250 are no precedents.
+    /// Returns these with a reply in its place, of which [`Self::is_news`] is true.
+    #[must_use]
+    pub fn with(&self, place: Place, about: About<'_>, reply: &Reply) -> Self {
+        let address = ascii(about.address).into_owned();
+        let text = if names_somebody(reply) {
+            as_sent(place, about, reply, |pieces| {
+                pieces.fold(String::with_capacity(reply.text.len()), |mut text, piece| {
+                    match piece {
+                        Piece::Address => text.push_str(&address),
+                        Piece::Sender => text.push(SENDER),
+                        Piece::Recipient => text.push(RECIPIENT),
+                        Piece::Id(same) | Piece::Text(same) => text.push_str(same),
+                    }
+                    text
+                })
+            })
+        } else {
+            ascii(&reply.text).into_owned()
+        };
+        let reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text) };
+        let precedent = Some(Arc::new(Precedent { reply, address }));
+        match place {
+            Place::Mail => Self { mail: precedent, ..self.clone() },
+            Place::Rcpt => Self { rcpt: precedent, ..self.clone() },
+            Place::EndOfData => Self { end_of_data: precedent, ..self.clone() },
+        }
+    }
+
+    /// Takes a reply if [`Self::is_news`] is true of it, and returns whether it is.
     pub fn learn(&mut self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         let is_news = self.is_news(place, about, reply);
         if is_news {
-            self.take(place, about, reply);
+            *self = self.with(place, about, reply);
         }
         is_news
-    }
-
-    fn take(&mut self, place: Place, about: About<'_>, reply: &Reply) {
-        let address = ascii(about.address).into_owned();
-        let text = as_sent(place, about, reply, |pieces| {
-            pieces.fold(String::with_capacity(reply.text.len()), |mut text, piece| {
-                match piece {
-                    Piece::Address => text.push_str(&address),
-                    Piece::Sender => text.push(SENDER),
-                    Piece::Recipient => text.push(RECIPIENT),
-                    Piece::Id(same) | Piece::Text(same) => text.push_str(same),
-                }
-                text
-            })
-        });
-        let reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text) };
-        let precedent = Precedent { reply, address };
-        *match place {
-            Place::Mail => &mut self.mail,
-            Place::Rcpt => &mut self.rcpt,
-            Place::EndOfData => &mut self.end_of_data,
-        } = Some(Arc::new(precedent));
     }
 
     fn at(&self, place: Place) -> Option<&Precedent> {

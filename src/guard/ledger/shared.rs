@@ -292,11 +292,7 @@ impl Shared {
             return;
         }
         // Retried if another thread learned meanwhile, so that neither change is lost.
-        self.precedents.rcu(|known| {
-            let mut precedents = Precedents::clone(known);
-            precedents.learn(place, about, reply);
-            precedents
-        });
+        self.precedents.rcu(|known| known.with(place, about, reply));
         self.nudge(&self.precedents_changed);
     }
 
