@@ -27,11 +27,12 @@ pub(super) fn runtime() -> Result<Runtime, Failed> {
     Runtime::new().map_err(|error| Failed::because(format!("no runtime: {error}")))
 }
 
-/// Starts the log on standard error.
+/// Starts the log on standard error. A line that cannot be written is lost; reporting that there, too, would end the process.
 fn start_log(log: &Log) {
     let terminal = stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_writer(stderr)
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::new(format!("{},{}=info", filter(log.level), maillog::AUDIT)))
         .with_target(false);
     match log.format {

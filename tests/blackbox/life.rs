@@ -227,6 +227,27 @@ os.execv(sys.argv[2], sys.argv[2:])
     assert!(gatepost.log_text().contains(&expected), "{}", gatepost.log_text());
 }
 
+/// Whoever reads the log is gone (as when its disk is full): lines are lost, and mail goes on.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).write();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", r#"exec "$0" "$@" 2> >(echo $BASHPID >reader; exec cat >&2)"#]);
+    gatepost.start_under(bash);
+    let reader = std::fs::read_to_string(gatepost.folder().join("reader")).unwrap();
+    let reader = Pid::from_raw(reader.trim().parse().unwrap()).unwrap();
+    let mut client = gatepost.login("alice");
+    kill_process(reader, Signal::KILL).unwrap();
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.expect("RCPT TO:<nobody@mta.example>", 550);
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    client.data(&message("no log"), 250);
+    assert_eq!(upstream.expect_taken(1).len(), 1);
+    gatepost.login("bob").quit();
+    assert!(gatepost.terminate().success());
+}
+
 /// `[process] user`: root binds, then becomes that user, for good; the data directory is that user's.
 #[test]
 #[ignore = "needs root: tests/run runs it"]
