@@ -377,7 +377,9 @@ impl Conversation {
             Some(Denied::Wrong { name, why, counted }) => {
                 self.log.authentication_failed(mechanism, name.as_deref(), why, *counted);
             }
-            Some(Denied::PutOff { name }) => self.log.authentication_put_off(mechanism, name.as_deref()),
+            Some(Denied::PutOff { name, crowded }) => {
+                self.log.authentication_put_off(mechanism, name.as_deref(), *crowded);
+            }
             None => {}
         }
         if let AuthOutcome::Success(account) = &ended.outcome {

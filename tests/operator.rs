@@ -512,7 +512,19 @@ fn the_users_file() {
     assert_eq!(site.run("block host:2001:db8:1:2::/48").status.code(), Some(2));
     // An account is the name as the file spells it.
     assert_eq!(site.objects("block ANNA")[0]["account"], "user:Anna");
-    site.done("user remove Anna");
+    // Nobody is taken for somebody else without a word.
+    let warned = |line: &str| {
+        let output = site.run(line);
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let users = site.path().join("users");
+    let text = fs::read_to_string(&users).unwrap();
+    fs::write(&users, "no hash, no colon\n").unwrap();
+    assert!(warned("block ANNA").contains("users:1: "));
+    fs::write(&users, text).unwrap();
+    assert!(warned("block 192.0.2.7").contains("the relay host is host:192.0.2.7"));
+    assert!(warned("user remove Anna").contains("`serve` goes on with those that it knows"));
     serve.wait_for("\"command\":\"user remove\"");
     serve.stop();
 }

@@ -246,7 +246,7 @@ impl Exchange {
             Some(secret) => self.check(known_as, secret, forms, digests, welcome).await,
             None => Ok(false),
         };
-        let Ok(matches) = matches else { return later(name) };
+        let Ok(matches) = matches else { return SaslStep::Later { name: shown(name), crowded: true } };
         match self.judge(name, authzid, matches) {
             Ok(_) if !self.came_through(&attempt) => later(name),
             Ok(account) => self.success(name, account),
@@ -339,7 +339,7 @@ fn denied(name: &str, why: &'static str, counted: bool) -> SaslStep {
 }
 
 fn later(name: &str) -> SaslStep {
-    SaslStep::Later { name: shown(name) }
+    SaslStep::Later { name: shown(name), crowded: false }
 }
 
 fn shown(name: &str) -> Option<String> {

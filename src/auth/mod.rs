@@ -90,6 +90,8 @@ pub enum SaslStep {
     Later {
         /// The name that was tried, cleaned; `None` if there was none.
         name: Option<String>,
+        /// Too many passwords are being checked; the client need not have guessed any.
+        crowded: bool,
     },
     /// 501 5.5.2: not a message of the mechanism.
     Malformed,

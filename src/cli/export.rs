@@ -54,7 +54,8 @@ struct Exported {
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
-    let mut output = arguments.format.output();
+    // Evidence is whole, whether or not somebody reads what is said of it.
+    let mut output = arguments.format.output().going_on();
     let mut gate = Gate::open_to_look(config, &mut output).await?;
     durable::create_folder(&arguments.output).map_err(|error| {
         Failed::because(format!("{error}; name a folder that can be written to with --output"))
@@ -205,7 +206,7 @@ fn keep(file: durable::Temporary, folder: &Arc<Folder>, name: &str, sha256: &str
         .map_err(|error| Failed::because(error.to_string()))
 }
 
-/// Adds lines to the manifest; those of other files stay.
+/// Adds lines to the manifest; those of other files stay, and so do those in a form that is not ours.
 fn note(folder: &Arc<Folder>, sums: impl IntoIterator<Item = (String, String)>) -> Result<(), Failed> {
     let path = folder.path().join(MANIFEST);
     // Locked until the end of this function, so that two exports into one folder keep each other's lines.
@@ -223,13 +224,16 @@ fn note(folder: &Arc<Folder>, sums: impl IntoIterator<Item = (String, String)>) 
 }
 
 fn manifest(before: &str, sums: impl IntoIterator<Item = (String, String)>) -> String {
-    let mut lines: BTreeMap<String, String> = before
-        .lines()
-        .filter_map(|line| line.split_once("  "))
-        .map(|(sum, name)| (name.to_owned(), sum.to_owned()))
-        .collect();
+    let mut foreign = String::new();
+    let mut lines: BTreeMap<String, String> = BTreeMap::new();
+    for line in before.lines() {
+        match line.split_once("  ").filter(|(sum, _)| sum.bytes().all(|octet| octet.is_ascii_hexdigit())) {
+            Some((sum, name)) => drop(lines.insert(name.to_owned(), sum.to_owned())),
+            None => foreign.extend([line, "\n"]),
+        }
+    }
     lines.extend(sums);
-    lines.into_iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect()
+    lines.into_iter().fold(foreign, |text, (name, sum)| text + &format!("{sum}  {name}\n"))
 }
 
 fn hash_file(path: &Path) -> io::Result<String> {
@@ -283,6 +287,11 @@ mod tests {
         assert_eq!(once, "aa  1.eml\nbb  1.json\n");
         assert_eq!(manifest(&once, sums("1")), once);
         assert_eq!(manifest(&once, sums("2")), "aa  1.eml\nbb  1.json\naa  2.eml\nbb  2.json\n");
+        let foreign = "# of 2026\ncc *disk.img\nSHA256 (a  b) = dd\n";
+        assert_eq!(
+            manifest(&format!("aa  x\n{foreign}"), sums("1")),
+            format!("{foreign}aa  1.eml\nbb  1.json\naa  x\n")
+        );
     }
 
     #[test]

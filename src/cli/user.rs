@@ -148,10 +148,15 @@ async fn tell(
         output.line(&format!("{name}: {done}"))?;
     }
     output.flush()?;
-    if users == 0 && config.relay_hosts.is_empty() {
+    if users == 0 {
+        let file = config.auth.users.display();
+        let then = if config.relay_hosts.is_empty() {
+            "would not start again"
+        } else {
+            "forgets them when it is started anew"
+        };
         output::warn(&format!(
-            "{} has no user any more; `serve` goes on with those that it knows, and would not start again",
-            config.auth.users.display()
+            "{file} has no user any more; `serve` goes on with those that it knows, and {then}: `gatepost block` stops what they send"
         ));
     }
     Ok(())

@@ -120,13 +120,18 @@ impl SessionLog {
     }
 
     /// A login was not tried. Parsed in the same way as [`Self::authentication_failed`].
-    pub fn authentication_put_off(&self, mechanism: &str, name: Option<&str>) {
+    /// A crowd is nobody's guess, so that line has a beginning of its own.
+    pub fn authentication_put_off(&self, mechanism: &str, name: Option<&str>, crowded: bool) {
         if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
             return;
         }
         let user = name.map(clean);
-        warn!(session = %self.id, client = %self.client, mechanism, user,
-            "authentication put off: too many wrong passwords came from there, or for that account, or too many are being checked");
+        let why = if crowded {
+            "authentication not tried: too many passwords are being checked"
+        } else {
+            "authentication put off: too many wrong passwords came from there, or for that account"
+        };
+        warn!(session = %self.id, client = %self.client, mechanism, user, "{why}");
     }
 
     /// A user logged in after many wrong passwords.

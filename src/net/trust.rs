@@ -32,10 +32,10 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
         anchors.roots.extend(anchors_of(path)?.roots);
     }
     if anchors.is_empty() {
-        return Err(TlsError(
-            "the system has no trust anchors: install ca-certificates, or name a PEM file with `ca`"
-                .to_owned(),
-        ));
+        let why = system.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(TlsError(format!(
+            "the system has no trust anchors{why}: install ca-certificates, or name a PEM file with `ca`"
+        )));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

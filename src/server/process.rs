@@ -26,8 +26,21 @@ use crate::maillog;
 /// The newest Landlock rules used; a kernel that knows fewer applies what it knows.
 const KNOWN: ABI = ABI::V5;
 /// What the system's libraries read: names and addresses, time zones, trust anchors, the number of processors, random octets.
-const SYSTEM: [&str; 9] =
-    ["/etc", "/usr", "/lib", "/lib64", "/run", "/proc", "/sys/fs/cgroup", "/dev", "/nix/store"];
+/// `/var/lib/ca-certificates` is where SUSE keeps the anchors that `/etc/ssl` links to.
+const SYSTEM: [&str; 10] = [
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/run",
+    "/proc",
+    "/sys/fs/cgroup",
+    "/dev",
+    "/nix/store",
+    "/var/lib/ca-certificates",
+];
+/// The variables that name other trust anchors, for OpenSSL and for `rustls-native-certs`.
+const ANCHORS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The process as [`ready`] left it.
 #[derive(Debug, Default)]
@@ -169,6 +182,9 @@ fn named(config: &Config) -> BTreeSet<PathBuf> {
     let identity = settings.identity.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
     let password = settings.credentials.iter().map(|credentials| &credentials.password_file);
     let served = config.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
+    // The links of a folder of anchors lead elsewhere.
+    let anchors: Vec<PathBuf> =
+        ANCHORS.iter().filter_map(std::env::var_os).map(PathBuf::from).flat_map(with_entries).collect();
     [&config.tls.certificate, &config.tls.private_key, &config.auth.users, &config.sender.map]
         .into_iter()
         .chain(served)
@@ -179,6 +195,7 @@ fn named(config: &Config) -> BTreeSet<PathBuf> {
         .chain(password)
         .chain(&config.notify.template)
         .chain(config.notify.webhook.iter().map(|hook| &hook.secret_file))
+        .chain(&anchors)
         .flat_map(|file| {
             // Certificates are often links into another folder.
             [Some(file.clone()), file.canonicalize().ok()].into_iter().flatten()
@@ -186,6 +203,14 @@ fn named(config: &Config) -> BTreeSet<PathBuf> {
         .filter_map(|file| file.parent().map(or_here).map(Path::to_owned))
         .filter(|folder| folder.is_dir())
         .collect()
+}
+
+/// Returns a file, or a folder's files.
+fn with_entries(path: PathBuf) -> Vec<PathBuf> {
+    match path.read_dir() {
+        Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect(),
+        Err(_) => vec![path],
+    }
 }
 
 /// Returns `.` for the empty folder of a relative path.

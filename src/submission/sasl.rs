@@ -40,6 +40,8 @@ pub(super) enum Denied {
     PutOff {
         /// The name that was tried.
         name: Option<String>,
+        /// Too many passwords are being checked.
+        crowded: bool,
     },
 }
 
@@ -103,8 +105,8 @@ pub(super) async fn exchange(
                 let denied = Some(Denied::Wrong { name, why, counted });
                 return Ok(Ended { denied, ..AuthOutcome::Denied.into() });
             }
-            SaslStep::Later { name } => {
-                let denied = Some(Denied::PutOff { name });
+            SaslStep::Later { name, crowded } => {
+                let denied = Some(Denied::PutOff { name, crowded });
                 return Ok(Ended { denied, ..AuthOutcome::Later.into() });
             }
             SaslStep::Malformed => return Ok(AuthOutcome::Malformed.into()),

@@ -648,6 +648,11 @@ fn passwords_that_wait_too_long_are_put_off() {
     let put_off = replies.iter().filter(|reply| reply.starts_with("454 4.7.0 ")).count();
     assert!(checked > 0 && put_off > 0 && checked + put_off == replies.len(), "{one:?} each: {replies:?}");
     assert!(began.elapsed() > Duration::from_secs(60), "{:?}", began.elapsed());
+    // None of them guessed: the line is not the one for fail2ban.
+    gatepost.expect_log("not tried", |line| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("authentication not tried"))
+    });
+    assert!(!gatepost.log_text().contains("authentication put off"));
     // Once the others are gone there is a place for everybody again.
     let mut bob = Smtp::secured(gatepost.starttls);
     bob.set_patience(Duration::from_secs(300));
