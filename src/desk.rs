@@ -22,7 +22,7 @@ use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::digest::{Digest, Waiting};
 use crate::notify::dsn::{Original, Refused, Report};
-use crate::notify::notice::{Fate, Incident, Letterhead, Notice, Relayed, Sample, Uncounted, Withheld};
+use crate::notify::notice::{Fate, Incident, Letterhead, Notice, Withheld};
 use crate::notify::outbox::{Kind, Mail, Outbox, Route};
 use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
@@ -314,20 +314,6 @@ impl Desk {
     }
 
     fn incident(&self, record: &Record, sessions: usize) -> Incident {
-        let sample = |sample: &ledger::Sample| Sample {
-            at: sample.at,
-            address: sample.address.clone(),
-            client: sample.client,
-        };
-        let relayed = |message: &ledger::Relayed| Relayed {
-            at: message.at,
-            reply: message.reply.clone(),
-            message_id: message.message_id.clone(),
-        };
-        let uncounted = |uncounted: &ledger::Uncounted| Uncounted {
-            domain: uncounted.domain.clone(),
-            answers: uncounted.answers,
-        };
         Incident {
             account: record.account.clone(),
             invalid_recipients: record.invalid_recipients,
@@ -336,10 +322,10 @@ impl Desk {
             period: record.period,
             first: record.first,
             last: record.last,
-            samples: record.samples.iter().map(sample).collect(),
+            samples: record.samples.clone(),
             sessions,
-            relayed: record.relayed.iter().map(relayed).collect(),
-            uncounted: record.uncounted.iter().map(uncounted).collect(),
+            relayed: record.relayed.clone(),
+            uncounted: record.uncounted.clone(),
         }
     }
 

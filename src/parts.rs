@@ -5,16 +5,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::account::Account;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::digest::Digests;
 use crate::guard::Ledger;
-use crate::guard::ledger::{Block, BlockedBy};
 use crate::net::tls::Acceptor;
 use crate::quarantine::Spool;
-use crate::quarantine::envelope::{BlockFacts, BlockMaker};
 use crate::roster::Roster;
 use crate::sender::Senders;
 use crate::submission::Buffers;
@@ -49,19 +46,6 @@ pub struct Parts {
     pub tls: Acceptor,
     /// Turns true when the service shuts down.
     pub shutdown: watch::Receiver<bool>,
-}
-
-/// The blocks for which messages are parked, to restore those of a lost ledger.
-pub fn parked_blocks(spool: &Spool) -> Vec<(Account, Block)> {
-    let block = |BlockFacts { at, by, reason }| {
-        let by = match by {
-            BlockMaker::Limit => BlockedBy::Limit,
-            BlockMaker::Operator => BlockedBy::Operator,
-            BlockMaker::Detection => BlockedBy::Detection,
-        };
-        Block { at, by, reason }
-    };
-    spool.blocks().into_iter().map(|(account, facts)| (account, block(facts))).collect()
 }
 
 impl Parts {

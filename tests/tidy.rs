@@ -37,7 +37,7 @@ const fn unit(name: &'static str, may_use: &'static [&'static str], never: &'sta
 }
 
 const WORDS: &[&str] =
-    &["smtp", "account", "clock", "decimal", "encoded_word", "id", "fail", "units", "visible"];
+    &["smtp", "account", "clock", "decimal", "encoded_word", "id", "fail", "history", "units", "visible"];
 
 /// Units may use the words (layer 0) without saying so. A unit used by its parts is named with them: `guard` is its `mod.rs`.
 const HOUSE: &[Unit] = &[
@@ -50,6 +50,7 @@ const HOUSE: &[Unit] = &[
     unit("account", &[], NO_WORLD),
     unit("clock", &["fail"], &["tokio::", "std::fs", "sled::", "tracing::"]),
     unit("id", &["clock"], NO_WORLD),
+    unit("history", &["clock"], NO_WORLD),
     unit("fail", &[], &["tokio::", "sled::", "tracing::", "now()"]),
     // Layer 1: decisions. The configuration is made of the parts' own settings.
     unit("session", &["guard::mimicry", "sender::rules"], NO_WORLD),

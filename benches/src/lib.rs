@@ -11,6 +11,8 @@ pub mod clock;
 #[path = "../../src/decimal.rs"]
 pub mod decimal;
 pub mod guard;
+#[path = "../../src/history.rs"]
+pub mod history;
 #[path = "../../src/id.rs"]
 pub mod id;
 pub mod quarantine;

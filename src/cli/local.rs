@@ -16,7 +16,6 @@ use crate::control::operations::Pending;
 use crate::control::{Actor, AuditLine, Host, Operations, audit};
 use crate::guard::Ledger;
 use crate::id::QuarantineId;
-use crate::parts::parked_blocks;
 use crate::quarantine::Spool;
 use crate::quarantine::spool::{SWEPT_TOLD, SpoolError};
 use crate::roster::Roster;
@@ -52,7 +51,7 @@ impl Local {
     async fn records(config: &Config) -> Result<Self, Failed> {
         let data_dir = DataDir::take(&config.data_dir).map_err(failed)?;
         let spool = Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(failed)?;
-        let parked = || parked_blocks(&spool);
+        let parked = || spool.blocks();
         tell_swept(&spool);
         let ledger = Ledger::open(data_dir.path(), config.policy.clone(), &parked, clock::now());
         let ledger = ledger.map_err(failed)?;

@@ -4,12 +4,12 @@
 //! Pure: facts to text, for `notice` and `suspicion`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::letter::{moment, shown};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::history::{Relayed, Sample, Uncounted};
 
 /// What an account did.
 #[derive(Debug, Clone)]
@@ -36,37 +36,6 @@ pub struct Incident {
     pub relayed: Vec<Relayed>,
     /// Recipients that were not counted.
     pub uncounted: Vec<Uncounted>,
-}
-
-/// Recipients that were not counted because their domain refuses everyone.
-#[derive(Debug, Clone)]
-pub struct Uncounted {
-    /// The domain.
-    pub domain: String,
-    /// The number of refusals.
-    pub answers: u32,
-}
-
-/// An invalid recipient.
-#[derive(Debug, Clone)]
-pub struct Sample {
-    /// When the client asked for it.
-    pub at: Timestamp,
-    /// As the client wrote it.
-    pub address: String,
-    /// The client's address.
-    pub client: IpAddr,
-}
-
-/// A message that the upstream accepted.
-#[derive(Debug, Clone)]
-pub struct Relayed {
-    /// When it was accepted.
-    pub at: Timestamp,
-    /// The upstream's reply, which contains its queue id.
-    pub reply: String,
-    /// The message's Message-ID.
-    pub message_id: Option<String>,
 }
 
 pub(super) fn facts(incident: &Incident) -> String {

@@ -11,7 +11,7 @@ use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, SinglePart};
 
 use super::digest::Digest;
-pub use super::incident::{Incident, Relayed, Sample, Uncounted};
+pub use super::incident::Incident;
 use super::incident::{clients, facts, relayed, relayed_lines, sample_lines, samples, time};
 use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
 use super::suspicion::{self, Delay, Spared};
@@ -455,6 +455,7 @@ fn blind(foreign: bool, recipients: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{Relayed, Sample, Uncounted};
 
     fn at(minute: u64) -> Timestamp {
         Timestamp::from_millis(1_795_536_328_123).after(Duration::from_secs(60 * minute))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::history::Block;
 use crate::id::{QuarantineId, SessionId};
 use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePath};
 
@@ -32,9 +33,9 @@ pub struct Envelope {
     pub parked: Timestamp,
     /// Why it was parked.
     pub reason: String,
-    /// The block for which it was parked, if any; identified by its time.
+    /// The block for which it was parked, if any.
     #[serde(default)]
-    pub block: Option<BlockFacts>,
+    pub block: Option<Block>,
     /// The session in which it arrived.
     pub session: SessionFacts,
     /// `MAIL FROM:`
@@ -70,30 +71,6 @@ pub struct Envelope {
     /// Its release; set from the first one on.
     #[serde(deserialize_with = "present")]
     pub release: Option<Release>,
-}
-
-/// The block for which a message is parked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlockFacts {
-    /// When the block was made; identifies it.
-    pub at: Timestamp,
-    /// By what.
-    pub by: BlockMaker,
-    /// What the operator said, or the limit that was reached.
-    pub reason: Option<String>,
-}
-
-/// Who or what blocked an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockMaker {
-    /// The limit.
-    Limit,
-    /// An operator, by hand.
-    Operator,
-    /// The sequential test.
-    Detection,
 }
 
 /// How a message is changed on its way upstream, apart from the fields put in front of it; decided on arrival.
@@ -359,6 +336,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::BlockedBy;
     use crate::quarantine::sample;
     use crate::smtp::parameter::{Body, Notify, Ret};
     use crate::smtp::{Enhanced, Mailbox};
@@ -542,7 +520,7 @@ mod tests {
                 require_tls: size % 2 == 0, by: due.map(|_| "-7;NT".into()), hold_for: due.map(|_| "7".into()),
                 hold_until: due.map(|_| "2026-12-24T12:00:00Z".into()), mt_priority: due.map(|_| "-3".into()),
             };
-            envelope.block = due.map(|at| BlockFacts { at, by: BlockMaker::Limit, reason: optional_reason });
+            envelope.block = due.map(|at| Block { at, by: BlockedBy::Limit, reason: optional_reason });
             envelope.treatment = Treatment { normalize: size % 2 == 0, without_sender: size % 3 == 0 };
             envelope.recipients = recipients
                 .into_iter()

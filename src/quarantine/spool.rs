@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use super::claim::{Claim, MessageReader};
-use super::envelope::{BlockFacts, Envelope};
+use super::envelope::Envelope;
 use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
 use super::shared::{Held, Shared, blocking};
@@ -25,6 +25,7 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::durable::Folder;
 use crate::fail;
+use crate::history::Block;
 use crate::id::QuarantineId;
 
 /// The folder's name in the data directory.
@@ -282,9 +283,9 @@ impl Spool {
 
     /// Returns the blocks for which messages are parked and which were not lifted, the latest of each account. Reads
     /// every envelope; blocking.
-    pub fn blocks(&self) -> Vec<(Account, BlockFacts)> {
+    pub fn blocks(&self) -> Vec<(Account, Block)> {
         let marks = marks::read(&self.shared.folder).unwrap_or_default();
-        let mut blocks: BTreeMap<Account, BlockFacts> = BTreeMap::new();
+        let mut blocks: BTreeMap<Account, Block> = BTreeMap::new();
         for id in self.ids(None) {
             let Ok(Envelope { account, block: Some(block), .. }) = self.shared.load(id) else { continue };
             if marks.iter().any(|mark| mark.account == account && mark.blocked == block.at) {

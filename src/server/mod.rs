@@ -39,7 +39,7 @@ use crate::guard::Ledger;
 use crate::maillog;
 use crate::net::{self_signed, tls};
 use crate::notify::outbox::Outbox;
-use crate::parts::{Parts, parked_blocks};
+use crate::parts::Parts;
 use crate::quarantine::Spool;
 use crate::quarantine::spool::SWEPT_TOLD;
 use crate::release::Releaser;
@@ -110,7 +110,7 @@ impl Workshop {
             .map_err(|error| unusable(&error))?;
         let spool =
             Spool::open(data_dir.path(), config.quarantine.clone()).await.map_err(ServerError::from)?;
-        let parked = || parked_blocks(&spool);
+        let parked = || spool.blocks();
         let ledger = Ledger::open(data_dir.path(), config.policy.clone(), &parked, clock::now());
         let ledger = ledger.map_err(ServerError::from)?;
         let outbox = Outbox::open(data_dir.path()).map_err(ServerError::from)?;

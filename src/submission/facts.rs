@@ -8,13 +8,11 @@ use crate::account::{Account, Kind};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::encoded_word;
-use crate::guard::ledger::{Block, BlockedBy};
+use crate::guard::ledger::Block;
 use crate::id::SessionId;
 use crate::maillog::MessageFacts;
 use crate::net::Stream;
-use crate::quarantine::envelope::{
-    BlockFacts, BlockMaker, Recipient, RecipientState, SessionFacts, TlsFacts,
-};
+use crate::quarantine::envelope::{Recipient, RecipientState, SessionFacts, TlsFacts};
 use crate::session::{ParkReason, Session, Transaction};
 use crate::smtp::Mailbox;
 use crate::smtp::header::Header;
@@ -76,16 +74,6 @@ pub(super) fn recipients(transaction: &Transaction) -> Vec<Recipient> {
         state: if recipient.accepted { RecipientState::Pending } else { RecipientState::Rejected },
     };
     transaction.recipients.iter().map(recipient).collect()
-}
-
-/// Returns the block because of which a message is parked.
-pub(super) fn block(block: Block) -> BlockFacts {
-    let by = match block.by {
-        BlockedBy::Limit => BlockMaker::Limit,
-        BlockedBy::Operator => BlockMaker::Operator,
-        BlockedBy::Detection => BlockMaker::Detection,
-    };
-    BlockFacts { at: block.at, by, reason: block.reason }
 }
 
 /// Says in words why a message is parked. With `due`, it goes out by itself.

@@ -115,7 +115,7 @@ impl Conversation {
             account: sender.account.clone(),
             parked: now,
             reason: facts::reason(order.reason, due, sender.watch.block()),
-            block: sender.watch.block().filter(|_| due.is_none()).map(facts::block),
+            block: sender.watch.block().filter(|_| due.is_none()),
             session: facts::session(&self.session, self.client.stream(), self.id, self.peer),
             reverse_path: transaction.mail.reverse_path.clone(),
             parameters: MailParameters::clone(&transaction.mail.parameters),

@@ -41,11 +41,12 @@ use writer::Writer;
 
 pub use super::cause::Cause;
 pub use super::window::{Count, MAX_LIMIT};
+pub use crate::history::{Block, BlockedBy, Relayed, Sample, Uncounted};
 pub use day::{BLIND_AFTER, Tallies};
 pub use policy::{AccountRule, Detection, Leniency, Match, OnAlarm, Policy, Terms};
 pub use terms::{
-    Attempt, Blindness, Block, BlockedBy, CauseChange, Change, LedgerError, News, Probation, RELAYED, Record,
-    Relayed, SAMPLES, Sample, Standing, Uncounted, Verdict,
+    Attempt, Blindness, CauseChange, Change, LedgerError, News, Probation, RELAYED, Record, SAMPLES,
+    Standing, Verdict,
 };
 pub use view::{Reservation, Watch};
 

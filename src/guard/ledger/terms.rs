@@ -3,11 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::cause::Cause;
+use crate::history::{Block, Relayed, Sample, Uncounted};
 
 /// Whether the upstream may be asked about an account's recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,31 +17,8 @@ pub enum Standing {
     Blocked,
 }
 
-/// Who or what blocked an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockedBy {
-    /// The limit.
-    Limit,
-    /// An operator, by hand.
-    Operator,
-    /// The sequential test.
-    Detection,
-}
-
-/// A block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Block {
-    /// Since when.
-    pub at: Timestamp,
-    /// By what.
-    pub by: BlockedBy,
-    /// What the operator said, or why Gatepost blocked.
-    pub reason: Option<String>,
-}
-
 /// A period in which an account's mail is delayed, since the sequential test alarmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probation {
     /// When the alarm came that began it.
     pub since: Timestamp,
@@ -99,28 +75,6 @@ pub enum Verdict {
     Blocked,
 }
 
-/// A message that the upstream took, so that the postmaster can find it in its queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relayed {
-    /// When.
-    pub at: Timestamp,
-    /// The upstream's final reply, with its queue id.
-    pub reply: String,
-    /// The message's Message-ID.
-    pub message_id: Option<String>,
-}
-
-/// One counted attempt in a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
-    /// When.
-    pub at: Timestamp,
-    /// The address.
-    pub address: String,
-    /// The client's address.
-    pub client: IpAddr,
-}
-
 /// How many samples an account's record keeps: the latest.
 pub const SAMPLES: usize = 20;
 /// How many relayed messages an account's record keeps: the latest.
@@ -151,15 +105,6 @@ pub struct Record {
     pub relayed: Vec<Relayed>,
     /// Answers that did not count within the period. Lost at a restart.
     pub uncounted: Vec<Uncounted>,
-}
-
-/// Answers that did not count because their domain refuses everybody.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uncounted {
-    /// The domain, in lower case.
-    pub domain: String,
-    /// How many of the account's recipients there did not count, including those that counted at first and were taken back.
-    pub answers: u32,
 }
 
 /// A domain began or ended to be a common cause.
