@@ -88,6 +88,11 @@ id! {
     AuditId
 }
 
+impl QuarantineId {
+    /// The last in the order of ids; no message has it.
+    pub(crate) const LAST: Self = Self(Ulid(u128::MAX));
+}
+
 /// 128 random bits, or zeros if the operating system has none: ids then differ by time alone, and code that creates a
 /// file named by an id refuses to overwrite one.
 fn random() -> u128 {

@@ -53,10 +53,13 @@ impl AsyncRead for MessageReader {
 }
 
 impl Claim {
-    pub(super) async fn take(shared: &Arc<Shared>, id: QuarantineId) -> Result<Self, SpoolError> {
-        let held = shared.hold(id)?;
+    /// Reads the envelope of a claimed message.
+    ///
+    /// # Errors
+    /// It was removed or is unreadable.
+    pub async fn of(held: Held) -> Result<Self, SpoolError> {
         blocking(move || {
-            let envelope = held.shared.load(id)?;
+            let envelope = held.shared.load(held.id)?;
             Ok(Self { held: Arc::new(held), envelope })
         })
         .await?

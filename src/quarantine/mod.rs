@@ -11,6 +11,7 @@ mod listing;
 mod marks;
 mod parking;
 pub mod progress;
+mod queue;
 mod sample;
 pub mod schedule;
 mod shared;

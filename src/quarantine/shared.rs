@@ -9,7 +9,8 @@ use super::envelope::{Envelope, State};
 use super::files::{self, LoadError};
 use super::index::{Index, Record, Refusal};
 use super::space::Space;
-use super::terms::{Limits, SpoolError, Swept, Unfinished};
+use super::terms::{Limits, Line, SpoolError, Swept, Unfinished};
+use crate::clock::Timestamp;
 use crate::durable::Folder;
 use crate::id::QuarantineId;
 
@@ -106,6 +107,16 @@ impl Shared {
         }
     }
 
+    /// Claims the message that goes first of those due at `now`, among the lines that are `open`.
+    pub(super) fn hold_due(
+        self: &Arc<Self>,
+        now: Timestamp,
+        open: impl FnMut(&Line) -> bool,
+    ) -> Option<(Held, Line)> {
+        let (id, line) = self.index().claim_due(now, open)?;
+        Some((Held { shared: Arc::clone(self), id }, line))
+    }
+
     /// Removes messages for good; blocking. The caller must hold them. Each has its own outcome.
     pub(super) fn remove(&self, ids: &[QuarantineId]) -> Vec<Result<(), String>> {
         let outcomes = files::remove(&self.folder, ids);
@@ -121,9 +132,16 @@ impl Shared {
 
 /// A claimed message. It moves with the work on its files, so that nobody else claims it before that work is done, even
 /// if the caller is gone.
-pub(super) struct Held {
+pub struct Held {
     pub(super) shared: Arc<Shared>,
     pub(super) id: QuarantineId,
+}
+
+impl Held {
+    /// Returns which it is.
+    pub fn id(&self) -> QuarantineId {
+        self.id
+    }
 }
 
 impl Drop for Held {

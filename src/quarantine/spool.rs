@@ -16,9 +16,10 @@ pub use super::claim::{Claim, MessageReader};
 use super::envelope::Envelope;
 use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
-use super::shared::{Held, Shared, blocking};
+pub use super::shared::Held;
+use super::shared::{Shared, blocking};
 use super::space::{FIRST_BOOKING, Space};
-pub use super::terms::{Due, Entry, Filter, Limits, ParkError, SWEPT_TOLD, SpoolError, Swept, Usage};
+pub use super::terms::{Entry, Filter, Limits, Line, ParkError, SWEPT_TOLD, SpoolError, Swept, Usage};
 use super::waiting::{Awaited, Waiting};
 use super::{claim, files, listing};
 use crate::account::Account;
@@ -89,7 +90,7 @@ impl Spool {
     /// # Errors
     /// Unknown, claimed, unreadable.
     pub async fn claim(&self, id: QuarantineId) -> Result<Claim, SpoolError> {
-        Claim::take(&self.shared, id).await
+        Claim::of(self.shared.hold(id)?).await
     }
 
     /// Returns a message's envelope, without claiming it.
@@ -182,12 +183,23 @@ impl Spool {
         self.shared.index().became_nearly_full(&self.shared.limits.load())
     }
 
-    /// Returns the unclaimed messages whose next try or due time has come, the longest due first.
-    pub fn due(&self, now: Timestamp) -> Vec<Due> {
-        self.shared.index().due(now)
+    /// Claims the message that goes first of the unclaimed ones whose next try or due time has come, among the lines
+    /// that are `open`: the one to be tried again that is longest due, else the oldest whose delay is over.
+    pub fn claim_due(&self, now: Timestamp, open: impl FnMut(&Line) -> bool) -> Option<(Held, Line)> {
+        self.shared.hold_due(now, open)
     }
 
-    /// Returns when the next unclaimed message comes due.
+    /// Returns whether an unclaimed message of `account` that goes out, or is tried again, by itself is due at `now`.
+    pub fn is_due_by_itself(&self, account: &Account, now: Timestamp) -> bool {
+        self.shared.index().is_due_by_itself(account, now)
+    }
+
+    /// Leaves a message alone until `until`, although it may be due; an operator can release it all the same.
+    pub fn rest(&self, id: QuarantineId, until: Timestamp) {
+        self.shared.index().rest(id, until);
+    }
+
+    /// Returns when the next unclaimed message comes due, or came.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.shared.index().next_due()
     }

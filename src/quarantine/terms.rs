@@ -85,16 +85,14 @@ pub enum Entry {
     },
 }
 
-/// A message whose due time or next try has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// Which.
-    pub id: QuarantineId,
+/// What is alike in messages that go one after another when their time comes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Line {
     /// Whose.
     pub account: Account,
-    /// `Parked`: its delay is over, and it is to go out by itself. `Releasing`: it is to be tried again.
+    /// `Parked`: their delay is over, and they are to go out by themselves. `Releasing`: they are to be tried again.
     pub state: State,
-    /// Whether it goes out without an operator's decision; a block of the account then holds it back.
+    /// Whether they go out without an operator's decision; a block of the account then holds them back.
     pub by_itself: bool,
 }
 

@@ -37,15 +37,6 @@ pub struct Awaited {
     pub last: Option<Timestamp>,
 }
 
-impl Awaited {
-    /// Adds a message due at `due`.
-    pub(super) fn add(&mut self, due: Timestamp) {
-        self.messages += 1;
-        self.next = Some(self.next.map_or(due, |next| next.min(due)));
-        self.last = self.last.max(Some(due));
-    }
-}
-
 /// Sums up messages.
 #[derive(Debug, Default)]
 pub(super) struct Sum(BTreeMap<Account, Waiting>);

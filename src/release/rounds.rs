@@ -20,67 +20,82 @@ use crate::guard::Standing;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
-use crate::quarantine::Envelope;
 use crate::quarantine::envelope::State;
-use crate::quarantine::spool::{Due, SpoolError};
+use crate::quarantine::schedule::postponed;
+use crate::quarantine::spool::{Claim, Held, Line, SpoolError};
+use crate::quarantine::{Envelope, Spool};
 
 /// The longest pause between looks for due messages.
 const TICK: Duration = Duration::from_secs(5);
-/// The shortest pause.
+/// The shortest pause, also between two questions to the ledger about who is blocked or on probation. In between, each
+/// try asks it about its own account.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// How many releases are tried again at once, and how many accounts have mail on its way out at once: a silent upstream
 /// must not hold up all the others.
 const AT_ONCE: usize = 4;
-/// How long a message that could not be tried is left alone, whatever its envelope says: the disk may not have taken
-/// the next try.
+/// How long a message is left alone after a try that could not be recorded, whatever its envelope says: the disk may not
+/// have taken the next try.
 const REST: Duration = Duration::from_secs(60);
 /// How often expired messages are looked for.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
 
-/// `None`: it was not to go after all, or a block holds it back.
+/// `None`: it was not to go after all, or a block or probation holds it back.
 type Attempt = Result<Option<Report>, SpoolError>;
 
 /// The tries under way.
 #[derive(Default)]
 struct Rounds {
     tasks: JoinSet<Attempt>,
-    under_way: HashMap<Id, Due>,
-    resting: HashMap<QuarantineId, Instant>,
+    under_way: HashMap<Id, (QuarantineId, Line)>,
+    /// The accounts that were blocked at the last look, of those with mail that goes by itself.
+    blocked: BTreeSet<Account>,
+    /// When the ledger was last asked; `None`: it must be asked again.
+    looked: Option<Instant>,
     /// Accounts whose mail could not be held back, which has been logged.
     unkept: BTreeSet<Account>,
 }
 
 impl Rounds {
-    /// Returns whether a try of `due` may begin now.
-    fn has_place(&self, due: &Due) -> bool {
-        let alike = || self.under_way.values().filter(|other| other.state == due.state);
-        !self.resting.contains_key(&due.id)
+    /// Returns whether a try of a message in `line` may begin now.
+    fn has_place(&self, line: &Line) -> bool {
+        let alike =
+            || self.under_way.values().map(|(_, other)| other).filter(|other| other.state == line.state);
+        !(line.by_itself && self.blocked.contains(&line.account))
             && alike().count() < AT_ONCE
-            && (due.state != State::Parked || alike().all(|other| other.account != due.account))
+            && (line.state != State::Parked || alike().all(|other| other.account != line.account))
     }
 
-    fn begin(&mut self, releaser: &Releaser, due: Due) {
+    fn begin(&mut self, releaser: &Releaser, held: Held, line: Line) {
         fail::point("probation.due");
-        self.resting.insert(due.id, Instant::now() + REST);
+        let id = held.id();
         let releaser = releaser.clone();
-        let id = due.id;
-        let task = self.tasks.spawn(async move { releaser.release_due(id).await });
-        self.under_way.insert(task.id(), due);
+        let task = self.tasks.spawn(async move { releaser.release_due(held).await });
+        self.under_way.insert(task.id(), (id, line));
     }
 
-    fn ended(&mut self, done: Result<(Id, Attempt), JoinError>) {
+    fn ended(&mut self, spool: &Spool, done: Result<(Id, Attempt), JoinError>) {
         let task = match &done {
             Ok((task, _)) => *task,
             Err(error) => error.id(),
         };
-        let Some(Due { id, .. }) = self.under_way.remove(&task) else { return };
-        match done {
-            Ok((_, Ok(Some(_)))) => {}
-            // Nothing is wrong with it: it is claimed elsewhere, or its time has not come.
-            Ok((_, Ok(None) | Err(SpoolError::Claimed(_)))) => drop(self.resting.remove(&id)),
-            Ok((_, Err(error))) => maillog::release_failed(id, &error.to_string()),
-            Err(error) => maillog::task_failed("release", &error.to_string()),
-        }
+        let Some((id, _)) = self.under_way.remove(&task) else { return };
+        let rest = match done {
+            Ok((_, Ok(Some(_)))) => return,
+            Ok((_, Ok(None))) => {
+                // The last look did not know what this try found out.
+                self.looked = None;
+                SHORTEST_PAUSE
+            }
+            Ok((_, Err(error))) => {
+                maillog::release_failed(id, &error.to_string());
+                REST
+            }
+            Err(error) => {
+                maillog::task_failed("release", &error.to_string());
+                REST
+            }
+        };
+        spool.rest(id, clock::now().after(rest));
     }
 }
 
@@ -100,12 +115,12 @@ impl Releaser {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.pause()) => {}
-                Some(done) = rounds.tasks.join_next_with_id() => rounds.ended(done),
+                Some(done) = rounds.tasks.join_next_with_id() => rounds.ended(&self.parts.spool, done),
                 _ = shutdown.wait_for(|down| *down) => {}
             }
         }
         while let Some(done) = rounds.tasks.join_next_with_id().await {
-            rounds.ended(done);
+            rounds.ended(&self.parts.spool, done);
         }
     }
 
@@ -115,22 +130,24 @@ impl Releaser {
     }
 
     async fn begin_due(&self, rounds: &mut Rounds) {
-        rounds.resting.retain(|_, until| *until > Instant::now());
-        let held = self.hold_back().await;
+        if rounds.looked.is_none_or(|at| at.elapsed() >= SHORTEST_PAUSE) {
+            self.look(rounds).await;
+        }
         let now = clock::now();
-        let mut due = self.parts.spool.due(now);
-        let fell_due = |account: &&Account| due.iter().any(|due| due.by_itself && due.account == **account);
-        for account in held.iter().filter(fell_due) {
-            self.keep(account, now, rounds).await;
+        while let Some((held, line)) = self.parts.spool.claim_due(now, |line| rounds.has_place(line)) {
+            rounds.begin(self, held, line);
         }
-        due.retain(|due| !(due.by_itself && held.contains(&due.account)));
-        // Of those whose delay is over, the oldest go first: ids sort by arrival.
-        due.sort_by_key(|due| (due.state == State::Parked).then_some(due.id));
-        for due in due {
-            if rounds.has_place(&due) {
-                rounds.begin(self, due);
-            }
+    }
+
+    /// Asks the ledger who is blocked or on probation, and holds back what fell due of the blocked accounts.
+    async fn look(&self, rounds: &mut Rounds) {
+        rounds.blocked = self.hold_back().await;
+        let now = clock::now();
+        let fell_due = |account: &&Account| self.parts.spool.is_due_by_itself(account, now);
+        for account in rounds.blocked.iter().filter(fell_due).cloned().collect::<Vec<_>>() {
+            self.keep(&account, now, rounds).await;
         }
+        rounds.looked = Some(Instant::now());
     }
 
     /// Makes what fell due while its account is blocked wait for an operator.
@@ -164,12 +181,12 @@ impl Releaser {
     }
 
     /// Relays a message whose delay is over, or tries a release again, if the message is still to go.
-    async fn release_due(&self, id: QuarantineId) -> Attempt {
-        let claim = self.parts.spool.claim(id).await?;
+    async fn release_due(&self, held: Held) -> Attempt {
+        let claim = Claim::of(held).await?;
         let envelope = claim.envelope();
         let decision = match envelope.state() {
             State::Releasing => Decision::Earlier,
-            State::Parked if envelope.due.is_some_and(|due| due <= clock::now()) => Decision::Due,
+            State::Parked if self.is_delay_over(envelope).await => Decision::Due,
             State::Parked | State::Failed | State::Unreadable => return Ok(None),
         };
         if self.is_to_be_kept(envelope).await {
@@ -185,6 +202,14 @@ impl Releaser {
             return attempt.keep(asked).await.map(|()| None);
         }
         self.finish(attempt, asked).await.map(Some)
+    }
+
+    /// Returns whether the delay of a parked message is over, although its account may have had an alarm just now.
+    async fn is_delay_over(&self, envelope: &Envelope) -> bool {
+        let Some(due) = envelope.due else { return false };
+        let now = clock::now();
+        let until = self.parts.ledger.watch(&envelope.account, now).await.probation(now);
+        until.map_or(due, |until| postponed(due, envelope.parked, until)) <= now
     }
 
     /// Returns whether a block holds the message back: its account is blocked, and no operator has decided that it
@@ -207,5 +232,42 @@ impl Releaser {
         for id in self.parts.spool.expire(now, &held, announced).await {
             maillog::expired(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, state: State, by_itself: bool) -> Line {
+        Line { account: name.parse().unwrap(), state, by_itself }
+    }
+
+    #[tokio::test]
+    async fn one_message_of_an_account_and_few_releases_at_once() {
+        let mut rounds = Rounds::default();
+        let begin = |rounds: &mut Rounds, line: Line| {
+            let task = rounds.tasks.spawn(std::future::pending());
+            rounds.under_way.insert(task.id(), (QuarantineId::new(Timestamp::default()), line));
+        };
+        let delayed = |name: &str| line(name, State::Parked, true);
+        let again = |name: &str, by_itself| line(name, State::Releasing, by_itself);
+        begin(&mut rounds, delayed("anna"));
+        assert!(!rounds.has_place(&delayed("anna")));
+        assert!(rounds.has_place(&delayed("bert")));
+        for _ in 0..AT_ONCE {
+            assert!(rounds.has_place(&again("anna", false)), "of one account too");
+            begin(&mut rounds, again("anna", false));
+        }
+        assert!(!rounds.has_place(&again("bert", true)));
+        assert!(rounds.has_place(&delayed("bert")), "releases that hang do not hold up what is delayed");
+        for name in ["bert", "carl", "dora"] {
+            begin(&mut rounds, delayed(name));
+        }
+        assert!(!rounds.has_place(&delayed("emil")));
+        rounds.under_way.clear();
+        rounds.blocked.insert("anna".parse().unwrap());
+        let places = [delayed("anna"), again("anna", true), again("anna", false), delayed("bert")];
+        assert_eq!(places.map(|line| rounds.has_place(&line)), [false, false, true, true]);
     }
 }

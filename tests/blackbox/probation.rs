@@ -1,6 +1,6 @@
 //! CONTRACT, Detection: probation, and the other values of `on_alarm`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -152,6 +152,67 @@ fn the_oldest_goes_first() {
         send(&mut client, subject);
     }
     assert_eq!(went_out(&upstream.expect_taken(12)), sent);
+}
+
+/// Of several accounts too: four at once, never two messages of one account, and nobody starves.
+#[test]
+fn the_oldest_of_each_account_goes_first() {
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    /// The senders whose mail is being sent, what was begun in which order, and the most senders at once.
+    type Seen = (Vec<String>, Vec<String>, usize);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let sees = Arc::clone(&seen);
+    let sender_of = Mutex::new(HashMap::new());
+    let upstream = Scripted::with(move |asked| {
+        if asked.verb == "MAIL" {
+            sender_of.lock().unwrap().insert(asked.connection, asked.path().to_owned());
+        } else if asked.verb == "." {
+            let sender = sender_of.lock().unwrap()[&asked.connection].clone();
+            let mut seen = sees.lock().unwrap();
+            let (sending, begun, most) = &mut *seen;
+            assert!(!sending.contains(&sender), "{sender} twice at once");
+            sending.push(sender.clone());
+            begun.push(sender.clone());
+            *most = (*most).max(sending.len());
+            drop(seen);
+            std::thread::sleep(Duration::from_millis(300));
+            sees.lock().unwrap().0.retain(|other| *other != sender);
+        }
+        None
+    });
+    let users: String = NAMES.iter().map(|name| user_line(name, PASSWORD)).collect();
+    let mut gatepost = setup(&upstream, "8s").user_line(&users).start();
+    let mut clients: Vec<_> = NAMES.iter().map(|name| gatepost.login(name)).collect();
+    let mut sent = Vec::new();
+    for (number, client) in clients.iter_mut().enumerate() {
+        alarm(client, number);
+    }
+    for round in 0..2 {
+        for (client, name) in clients.iter_mut().zip(NAMES) {
+            let subject = format!("{name} {round}");
+            client.submit(&format!("{name}@mta.example"), &["bob@mta.example"], &message(&subject));
+            sent.push(subject);
+        }
+    }
+    gatepost.kill();
+    let last = gatepost.parked().iter().map(|one| time(&one["due"])).max().unwrap();
+    assert!(wait_for(PATIENCE, || (now() > last).then_some(())).is_some());
+    assert_eq!(upstream.taken(), [], "it took too long to send all of it");
+    gatepost.start();
+    let out = went_out(&upstream.expect_taken(sent.len()));
+    let of = |all: &[String], name: &str| -> Vec<String> {
+        all.iter().filter(|subject| subject.starts_with(name)).cloned().collect()
+    };
+    for name in NAMES {
+        assert_eq!(of(&out, name), of(&sent, name));
+    }
+    let (_, begun, most) = seen.lock().unwrap().clone();
+    let first: HashSet<_> = begun[..4].iter().map(String::as_str).collect();
+    assert_eq!(
+        first,
+        ["a", "b", "c", "d"].map(|name| format!("{name}@mta.example")).iter().map(String::as_str).collect()
+    );
+    assert!((2..=4).contains(&most), "{most} at once");
 }
 
 /// Nothing is lost between parking and due time, over SIGKILL too; a restart keeps due times, those that were put off as well.
