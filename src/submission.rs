@@ -243,7 +243,7 @@ impl Conversation {
                 return Ok(self.handle(Event::TimedOut));
             }
             if let Some(line) = self.client.buffered_command() {
-                let overtakes = Session::may_overtake(&line) && self.session.has_room_for(&line);
+                let overtakes = Session::may_overtake(&line) && self.session.has_room();
                 if !overtakes {
                     if self.settle_all().await == Step::Close {
                         return Ok(Step::Close);

@@ -131,12 +131,10 @@ impl Session {
 
     /// Whether a line for which [`Self::may_overtake`] holds has room behind the open questions; if not, their answers
     /// come first.
-    pub fn has_room_for(&self, line: &Result<Command, LineError>) -> bool {
-        match line {
-            Ok(_) => self.surely_has_room(),
-            // It needs no answer, yet is kept until its turn comes: a client must not make the queue grow at will.
-            Err(_) => self.pending.others() < self.terms.max_recipients,
-        }
+    pub fn has_room(&self) -> bool {
+        // Our own reply is kept until its turn comes, even if nobody need be asked: a client must not make the queue
+        // grow at will.
+        self.surely_has_room() && self.pending.others() < self.terms.max_recipients
     }
 
     /// Whether one more recipient fits even if all open ones are accepted.
@@ -459,9 +457,8 @@ impl Session {
 
     /// Whether the MAIL to which a RCPT now belongs had SMTPUTF8.
     fn declared_smtputf8(&self) -> bool {
-        let under_way = self.transaction.as_ref().map(|transaction| &transaction.mail);
-        let mail = self.pending.last_mail().or(under_way);
-        mail.is_some_and(|mail| mail.parameters.smtputf8)
+        let under_way = self.transaction.as_ref().map(|transaction| transaction.mail.parameters.smtputf8);
+        self.pending.smtputf8().or(under_way).unwrap_or_default()
     }
 
     fn broken_path(&mut self, harvested: Option<Vec<u8>>, view: &View<'_>, out: &mut Vec<u8>) -> Step {

@@ -25,6 +25,8 @@ pub(super) enum Pending {
 pub(super) struct Queue {
     commands: VecDeque<Pending>,
     mails: usize,
+    /// Whether the last MAIL had SMTPUTF8.
+    smtputf8: bool,
     recipients: usize,
     others: usize,
 }
@@ -39,12 +41,9 @@ impl Queue {
         self.mails > 0
     }
 
-    /// Returns the last MAIL among them.
-    pub(super) fn last_mail(&self) -> Option<&MailCommand> {
-        self.commands.iter().rev().find_map(|pending| match pending {
-            Pending::Mail(mail) => Some(mail),
-            _ => None,
-        })
+    /// Whether the last MAIL among them has SMTPUTF8; `None` if there is no MAIL.
+    pub(super) fn smtputf8(&self) -> Option<bool> {
+        self.has_mail().then_some(self.smtputf8)
     }
 
     /// How many recipients may yet be accepted.
@@ -58,6 +57,9 @@ impl Queue {
     }
 
     pub(super) fn push_back(&mut self, pending: Pending) {
+        if let Pending::Mail(mail) = &pending {
+            self.smtputf8 = mail.parameters.smtputf8;
+        }
         *self.count(&pending) += 1;
         self.commands.push_back(pending);
     }
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_it_knows_is_what_it_holds() {
-        let mail = || match Command::parse(b"MAIL FROM:<a@b>") {
+        let mail = |line: &str| match Command::parse(line.as_bytes()) {
             Ok(Command::Mail(mail)) => Pending::Mail(mail),
             other => panic!("{other:?}"),
         };
@@ -98,21 +100,24 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let mut queue = Queue::default();
-        let known = |queue: &Queue| (queue.has_mail(), queue.recipients(), queue.is_empty());
-        assert_eq!(known(&queue), (false, 0, true));
+        let known =
+            |queue: &Queue| (queue.has_mail(), queue.smtputf8(), queue.recipients(), queue.is_empty());
+        assert_eq!(known(&queue), (false, None, 0, true));
         queue.push_back(Pending::BrokenPath);
-        queue.push_back(mail());
+        queue.push_back(mail("MAIL FROM:<a@b> SMTPUTF8"));
         queue.push_back(Pending::Rcpt(rcpt()));
         queue.push_back(Pending::Unasked(rcpt()));
-        assert_eq!(known(&queue), (true, 2, false));
-        assert!(queue.last_mail().is_some());
+        assert_eq!(known(&queue), (true, Some(true), 2, false));
         assert!(matches!(queue.pop_front(), Some(Pending::BrokenPath)));
         let first = queue.pop_front().unwrap();
-        assert_eq!(known(&queue), (false, 2, false));
+        assert_eq!(known(&queue), (false, None, 2, false));
         queue.push_front(first);
-        assert_eq!(known(&queue), (true, 2, false));
+        assert_eq!(known(&queue), (true, Some(true), 2, false));
+        queue.push_back(mail("MAIL FROM:<a@b>"));
+        let first = queue.pop_front().unwrap();
+        queue.push_front(first);
+        assert_eq!(known(&queue), (true, Some(false), 2, false));
         while queue.pop_front().is_some() {}
-        assert_eq!(known(&queue), (false, 0, true));
-        assert!(queue.last_mail().is_none());
+        assert_eq!(known(&queue), (false, None, 0, true));
     }
 }

@@ -29,19 +29,33 @@ fn what_may_overtake_questions() {
 /// Every reply is kept until its turn comes, whoever gives it; their number is limited.
 #[test]
 fn as_many_wait_as_there_may_be_recipients() {
-    for (line, at_most) in
-        [("RCPT TO:<b@example.org>", 3), ("RCPT TO:<no-domain>", 3), ("RCPT TO:<b@c> FOO", 3)]
-    {
-        let (mut session, world) = (session(User), World::new());
-        let mut say = |line: &str| {
+    for (change, line) in [
+        ("", "RCPT TO:<b@example.org>"),
+        ("", "RCPT TO:<no-domain>"),
+        ("", "RCPT TO:<b@c> FOO"),
+        // parsed, and refused without a question
+        ("", "RCPT TO:<\u{fc}@example.org>"),
+        ("plain-upstream", "RCPT TO:<b@example.org> NOTIFY=NEVER"),
+        ("blocked", "RCPT TO:<b@example.org>"),
+        ("kicked", "RCPT TO:<b@example.org>"),
+    ] {
+        let (mut session, mut world) = (session(Refusing), World::new());
+        let mut say = |line: &str, world: &World| {
             let line = Command::parse(line.as_bytes()).map_err(LineError::Command);
-            let waits = Session::may_overtake(&line) && session.has_room_for(&line);
+            let waits = Session::may_overtake(&line) && session.has_room();
             session.handle(Event::Line(line), &world.view(), &mut Vec::new());
             waits
         };
-        say("MAIL FROM:<a@example.org>");
-        let waiting = (0..9).take_while(|_| say(line)).count();
-        assert_eq!(waiting, at_most, "{line}");
+        if change == "plain-upstream" {
+            world.change(change);
+            say("EHLO client.example", &world);
+        }
+        say("MAIL FROM:<a@example.org>", &world);
+        if !change.is_empty() {
+            world.change(change);
+        }
+        let waiting = (0..9).take_while(|_| say(line, &world)).count();
+        assert_eq!(waiting, 3, "{change} {line}");
     }
 }
 
