@@ -299,7 +299,7 @@ impl Client {
         if octets == 0 { Err(Lost::Closed) } else { Ok(octets) }
     }
 
-    /// Sends all replies that are ready, in one write.
+    /// Sends all replies that are ready, in one write. Dropping the future in the middle of it ends the connection.
     ///
     /// # Errors
     /// See [`Lost`].
@@ -323,17 +323,14 @@ impl Client {
         if self.outbound.is_empty() {
             return Ok(());
         }
-        let stream = self.stream.as_mut().ok_or(Lost::Closed)?;
+        // If this fails, or the future is dropped, part of it may be out: nothing can be said after it.
+        let mut stream = self.stream.take().ok_or(Lost::Closed)?;
         let send = async {
             stream.write_all(&self.outbound).await?;
             stream.flush().await
         };
-        let sent = self.time_limit.within(limit, send).await;
-        if !matches!(sent, Some(Ok(()))) {
-            // Part of it may be out: nothing can be said after it.
-            self.stream = None;
-        }
-        sent.ok_or(Lost::TimedOut)??;
+        self.time_limit.within(limit, send).await.ok_or(Lost::TimedOut)??;
+        self.stream = Some(stream);
         self.outbound.clear();
         if self.outbound.capacity() > MAX_COMMAND_LINE {
             self.outbound = Vec::new();
@@ -394,30 +391,38 @@ mod tests {
     use rustls::pki_types::ServerName;
     use rustls::pki_types::pem::PemObject as _;
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::net::self_signed::generate;
     use crate::net::tls::server_config;
 
-    /// A client that does not read is gone: a partly sent reply is not repeated, and nothing is said after it.
+    /// A client that does not read is gone: a partly sent reply is not repeated, and nothing is said after it, whether
+    /// the time for the flush or the caller's patience is over.
     #[tokio::test]
     async fn half_a_reply_is_the_last() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
-        client.outbound = vec![b'x'; 64 << 20];
-        let limit = Duration::from_millis(50);
-        assert!(matches!(client.flush_within(limit).await, Err(Lost::TimedOut)));
-        client.outbound.extend_from_slice(b"421 4.4.2 too slow\r\n");
-        assert!(matches!(client.flush_within(limit).await, Err(Lost::Closed)));
-        drop(client);
-        let (mut came, mut octets) = (0, vec![0; 1 << 20]);
-        // A reset is an end too.
-        while let Ok(read @ 1..) = reader.read(&mut octets).await {
-            assert!(octets[..read].iter().all(|octet| *octet == b'x'));
-            came += read;
+        for is_dropped in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+            client.outbound = vec![b'x'; 64 << 20];
+            let limit = Duration::from_millis(50);
+            if is_dropped {
+                assert!(timeout(limit, client.pass_on()).await.is_err());
+            } else {
+                assert!(matches!(client.flush_within(limit).await, Err(Lost::TimedOut)));
+            }
+            client.outbound.extend_from_slice(b"421 4.4.2 too slow\r\n");
+            assert!(matches!(client.flush_within(limit).await, Err(Lost::Closed)), "{is_dropped}");
+            drop(client);
+            let (mut came, mut octets) = (0, vec![0; 1 << 20]);
+            // A reset is an end too.
+            while let Ok(read @ 1..) = reader.read(&mut octets).await {
+                assert!(octets[..read].iter().all(|octet| *octet == b'x'));
+                came += read;
+            }
+            assert!(came < 64 << 20);
         }
-        assert!(came < 64 << 20);
     }
 
     /// In whatever records mail data comes, `min_rate` counts each octet, and each arrives once.
