@@ -310,7 +310,9 @@ impl Conversation {
     /// Lets others have the upstream connection; if the transaction goes on, it takes another.
     fn rest_upstream(&mut self) {
         if let Some(upstream) = &mut self.upstream {
+            let was_in_doubt = upstream.is_in_doubt();
             upstream.rest();
+            self.note_doubt(was_in_doubt);
         }
     }
 

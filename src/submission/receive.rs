@@ -75,8 +75,8 @@ impl Conversation {
             let blocked =
                 self.sender.as_ref().is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
             let resting = blocked || rest <= Instant::now();
-            if resting && let Some(upstream) = &mut self.upstream {
-                upstream.rest();
+            if resting {
+                self.rest_upstream();
             }
             let wait = if resting || self.upstream.is_none() { deadline } else { deadline.min(rest) };
             let octets = match self.client.read_data(wait).await {

@@ -198,15 +198,12 @@ impl Transaction {
 
     /// Provides a connection on which the accepted part stands, with room for more refusals.
     async fn make_ready(&mut self) -> Result<(), Fault> {
-        if let Some(worn) = self.connection.take_if(|connection| connection.refusals >= MAX_REFUSALS) {
-            self.replacement = false;
-            self.spare = Some(match self.upstream.pool.spare() {
-                Some(slot) => {
-                    worn.quit();
-                    slot
-                }
-                None => worn.leave().await,
-            });
+        let is_worn = |connection: &mut Box<Connection>| connection.refusals >= MAX_REFUSALS;
+        if let Some(mut worn) = self.connection.take_if(is_worn) {
+            if let Err(loss) = worn.check_in_step() {
+                self.doubt(&loss);
+            }
+            self.replace(worn).await;
         }
         if self.connection.is_none() {
             self.connect().await?;
@@ -215,6 +212,18 @@ impl Transaction {
             Some(Repetition::MailRefused(why)) => Err(Fault::Unavailable(why.clone())),
             _ => Ok(()),
         }
+    }
+
+    /// Gives up a worn connection and takes a place for the next one.
+    async fn replace(&mut self, worn: Box<Connection>) {
+        self.replacement = false;
+        self.spare = Some(match self.upstream.pool.spare() {
+            Some(slot) => {
+                worn.quit();
+                slot
+            }
+            None => worn.leave().await,
+        });
     }
 
     /// Connects and repeats what had been accepted.
@@ -299,6 +308,9 @@ impl Transaction {
             Err(Loss::Silent(_)) if is_worn => {
                 // The upstream gets slower from here on: the rest goes over a fresh connection.
                 self.in_flight = 0;
+                if let Some(worn) = self.connection.take() {
+                    Box::pin(self.replace(worn)).await;
+                }
                 return None;
             }
             Ok(reply) => connection.check_awaiting(self.in_flight.saturating_sub(1)).map(|()| reply),
@@ -415,17 +427,23 @@ impl Transaction {
     fn give_back(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.stage != Stage::Envelope {
-            drop(connection);
-        } else if self.in_flight > 0
-            || !connection.is_reusable(Instant::now())
-            || connection.check_in_step().is_err()
-        {
-            connection.quit();
-        } else {
-            if self.mail.is_some() {
-                connection.reset();
+            return drop(connection);
+        }
+        if self.in_flight > 0 {
+            return connection.quit();
+        }
+        match connection.check_in_step() {
+            Ok(()) if connection.is_reusable(Instant::now()) => {
+                if self.mail.is_some() {
+                    connection.reset();
+                }
+                self.upstream.pool.give_back(connection);
             }
-            self.upstream.pool.give_back(connection);
+            Ok(()) => connection.quit(),
+            Err(loss) => {
+                self.doubt(&loss);
+                connection.quit();
+            }
         }
     }
 }

@@ -207,6 +207,39 @@ async fn a_reply_too_many_behind_answered_recipients_leaves_them_in_doubt() {
     scripted.finish(2).await;
 }
 
+/// The same if it is noticed only when the connection is given up: because the client is silent, or after eight
+/// refusals.
+#[tokio::test]
+async fn a_reply_too_many_before_a_connection_is_given_up_leaves_them_in_doubt() {
+    for refusals in [0, 8] {
+        let mut first = one_recipient();
+        for _ in 0..refusals {
+            first.push_str(&format!("< {}\n> 450 4.2.0 later\n", rcpt("r0")));
+        }
+        first.push_str("pause 100\n> 250 2.1.5 late\n< QUIT");
+        let second = format!("{READY}< {MAIL}\n> 250 2.1.0 ok\n< {}\n> 250 2.1.5 r2\n< RSET", rcpt("r2"));
+        let scripted = Scripted::start(&[&first, &second]).await;
+        let upstream = upstream(scripted.address);
+        let mut transaction = ready_for_data(&upstream).await;
+        for _ in 0..refusals {
+            assert_eq!(ask_one(&mut transaction, &rcpt("r0")).await, "450 4.2.0 later");
+        }
+        let stream = &mut transaction.connection.as_mut().unwrap().stream;
+        timeout(DEADLINE, stream.readable()).await.expect("a reply too many").unwrap();
+        assert!(!transaction.is_in_doubt());
+        if refusals == 0 {
+            transaction.rest();
+            assert!(transaction.is_in_doubt());
+        }
+        assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 r2");
+        assert!(transaction.is_in_doubt(), "{refusals}");
+        assert!(matches!(transaction.begin_data().await, Err(Stopped::Fault(Fault::Protocol(_)))));
+        drop(transaction);
+        upstream.close();
+        scripted.finish(2).await;
+    }
+}
+
 /// RFC 5321 3.8: it may come at any time.
 #[tokio::test]
 async fn a_421_is_no_reply_too_many() {
