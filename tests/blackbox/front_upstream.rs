@@ -1,11 +1,12 @@
 //! In front and behind, towards the upstream: several of them, sockets, logins, certificates, connections given back.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -504,6 +505,42 @@ fn a_block_takes_the_connection_away() {
     blocked.data(&message("relayed"), 250);
     let taken = upstream.expect_taken(3).remove(2);
     assert_eq!(taken.recipients, ["RCPT TO:<bob@mta.example>"]);
+}
+
+/// docs/mail-path.md: a reply too many is looked for then as well, and an operator hears of it.
+#[test]
+fn a_reply_too_many_before_the_connection_is_taken_away() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, streams) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let asked = asked.clone();
+            thread::spawn(move || agree(stream, &asked));
+        }
+    });
+    let gatepost = Setup::new(address).start();
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    let mut stream = streams.recv_timeout(PATIENCE).unwrap();
+    stream.write_all(b"250 2.1.5 late\r\n").unwrap();
+    gatepost.run(&["block", "alice"]).expect(0);
+    gatepost.expect_log("that the answers are in doubt", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("more replies than it was asked for"))
+    });
+}
+
+/// Says 250 to everything, and hands over the connection once a recipient has got its.
+fn agree(mut stream: TcpStream, asked: &mpsc::Sender<TcpStream>) {
+    stream.set_nodelay(true).unwrap();
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    stream.write_all(b"220 mta.example ESMTP\r\n").unwrap();
+    for line in lines.map_while(Result::ok) {
+        if stream.write_all(b"250 2.0.0 Ok\r\n").is_ok() && line.starts_with("RCPT") {
+            let _ = asked.send(stream.try_clone().unwrap());
+        }
+    }
 }
 
 /// CONTRACT, Front: nor one that waits for the next transaction of any of its sessions, whoever blocks it.
