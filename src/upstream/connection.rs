@@ -21,8 +21,9 @@ use crate::net::{Stream, TimeLimit};
 use crate::smtp::reply::MAX_REPLY;
 use crate::smtp::{Extensions, Reply};
 
-/// Refusals after which a connection is replaced: Postfix slows down after 10 errors (`smtpd_soft_error_limit`) and
-/// hangs up after 20 (`smtpd_hard_error_limit`).
+/// Refusals after which a connection is replaced. After 10 errors (`smtpd_soft_error_limit`) Postfix delays every reply
+/// by a second, also those to recipients that exist, and after 20 (`smtpd_hard_error_limit`) it hangs up. So more would
+/// not pay even where much has to be repeated.
 pub const MAX_REFUSALS: u32 = 8;
 /// The most commands in flight. Their replies fit the kernel's buffers, so that neither side blocks until the other
 /// reads (RFC 2920 3.1).
