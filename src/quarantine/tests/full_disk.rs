@@ -7,10 +7,13 @@ struct Disk(tempfile::TempDir);
 
 impl Disk {
     fn mount(mib: u64) -> Self {
+        Self::mount_with(&format!("size={mib}m"))
+    }
+
+    fn mount_with(options: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
-        let options = format!("size={mib}m");
         let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "gatepost-test"])
+            .args(["-t", "tmpfs", "-o", options, "gatepost-test"])
             .arg(place.path())
             .status();
         assert!(mount.unwrap().success(), "mount needs root");
@@ -102,5 +105,34 @@ async fn somebody_else_fills_the_disk() {
     drop(other);
     std::fs::remove_file(home.join("other")).unwrap();
     claim.finish().await.unwrap();
+    park(&spool, b"goes on").await;
+}
+
+/// The outbox and the list of blocks need inodes as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "mounts a tmpfs: needs root"]
+async fn refused_before_the_inodes_are_used_up() {
+    let disk = Disk::mount_with("size=64m,nr_inodes=1000");
+    let home = disk.0.path();
+    let spool = open(home).await;
+    let tasks = (0..700).map(|_| {
+        let spool = spool.clone();
+        tokio::spawn(async move { park_as(&spool, &anna(), b"").await })
+    });
+    let mut parked = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        match task.await.unwrap() {
+            Ok(_) => parked += 1,
+            Err(error) => assert!(error.to_string().ends_with("too few inodes left"), "{error}"),
+        }
+    }
+    while park_as(&spool, &anna(), b"").await.is_ok() {
+        parked += 1;
+    }
+    let left = rustix::fs::statvfs(home).unwrap().f_favail;
+    assert!((10..=12).contains(&left), "{left} left");
+    assert!(parked > 450, "{parked}");
+    assert!(spool.room(&anna(), 0).unwrap_err().to_string().contains("inodes"));
+    spool.remove(spool.ids(None)[0]).await.unwrap();
     park(&spool, b"goes on").await;
 }
