@@ -50,7 +50,7 @@ pub enum Notice {
     QuarantineNearlyFull {
         /// Parked messages.
         messages: u64,
-        /// Their size in octets.
+        /// What of them counts towards `max_size`, in octets.
         octets: u64,
         /// `[quarantine] max_size`, in octets.
         max_size: u64,
@@ -353,8 +353,9 @@ fn would_block(incident: &Incident) -> String {
 fn nearly_full(messages: u64, octets: u64, max_size: u64) -> String {
     let mebibytes = |octets: u64| octets.div_ceil(1 << 20);
     format!(
-        "{messages} messages with {} MiB are parked; the quarantine takes {} MiB. When it is full, blocked accounts get\n\
-         a temporary refusal (452), and see that something is wrong; other accounts are not concerned.\n\n\
+        "{messages} messages with {} MiB are parked, envelopes and files included; the quarantine takes {} MiB. When it\n\
+         is full, blocked accounts get a temporary refusal (452), and see that something is wrong; other accounts are not\n\
+         concerned.\n\n\
          To see whose they are, and to remove or release them:\n\
          \x20      gatepost status\n\
          \x20      gatepost quarantine list --account ACCOUNT\n\
@@ -656,7 +657,7 @@ mod tests {
             (
                 Notice::QuarantineNearlyFull { messages: 12, octets: 1 << 33, max_size: 10 << 30 },
                 "nearly full",
-                "12 messages with 8192 MiB are parked; the quarantine takes 10240 MiB",
+                "12 messages with 8192 MiB are parked, envelopes and files included; the quarantine takes 10240 MiB",
             ),
             (
                 Notice::Guessed {

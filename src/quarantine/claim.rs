@@ -94,7 +94,7 @@ impl Claim {
             return Err(SpoolError::Io(format!("the envelope is not that of {id}")));
         }
         let text = envelope.encode().map_err(|cause| SpoolError::Io(format!("message {id}: {cause}")))?;
-        let record = Record::of(&envelope);
+        let record = Record::of(&envelope, text.len() as u64);
         let held = Arc::clone(&self.held);
         let written = blocking(move || {
             held.shared.folder.write(files::envelope_name(id), text.as_bytes())?;

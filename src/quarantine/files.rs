@@ -51,8 +51,9 @@ impl LoadError {
     }
 }
 
-/// Reads an envelope, and checks that the message file is there and has the right size.
-pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<Envelope, LoadError> {
+/// Reads an envelope, and checks that the message file is there and has the right size. The number is that of the
+/// octets of the envelope's text.
+pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<(Envelope, u64), LoadError> {
     let path = folder.path().join(envelope_name(id));
     let file = match folder.read(envelope_name(id)) {
         Ok(file) => file,
@@ -73,19 +74,19 @@ pub(super) fn load(folder: &Folder, id: QuarantineId) -> Result<Envelope, LoadEr
     if envelope.id != id {
         return Err(LoadError::Unreadable(format!("the envelope is that of {}", envelope.id)));
     }
-    match message_size(folder, id)? {
+    match size(folder, &message_name(id))? {
         None => Err(LoadError::Unreadable("the message file is missing".into())),
         Some(size) if size != envelope.size => Err(LoadError::Unreadable(format!(
             "the message file has {size} octets, and should have {}",
             envelope.size
         ))),
-        Some(_) => Ok(envelope),
+        Some(_) => Ok((envelope, octets.len() as u64)),
     }
 }
 
-/// Returns the size of the message file in octets; `None` if there is none.
-fn message_size(folder: &Folder, id: QuarantineId) -> Result<Option<u64>, LoadError> {
-    let path = folder.path().join(message_name(id));
+/// Returns the size of a file in octets; `None` if there is none.
+fn size(folder: &Folder, name: &str) -> Result<Option<u64>, LoadError> {
+    let path = folder.path().join(name);
     match std::fs::symlink_metadata(&path) {
         Ok(found) => Ok(Some(found.len())),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -200,7 +201,7 @@ pub(super) fn scan(folder: &Folder) -> Result<(Index, Vec<Swept>), DurableError>
     for id in messages {
         // A folder of that name is not ours.
         if !envelopes.contains(&id) && !folder.path().join(message_name(id)).is_dir() {
-            let size = message_size(folder, id).ok().flatten().unwrap_or(0);
+            let size = known_size(folder, &message_name(id));
             if folder.unlink(message_name(id))? {
                 swept += 1;
                 without_envelope.push(Swept { id, size });
@@ -230,7 +231,7 @@ fn records(folder: &Folder, ids: &[QuarantineId]) -> Vec<Record> {
         let read = readers.into_iter().zip(ids.chunks(share));
         // A reader that panicked must not hide its messages.
         read.flat_map(|(reader, ids)| {
-            reader.join().unwrap_or_else(|_| ids.iter().map(|id| Record::unreadable(*id, 0)).collect())
+            reader.join().unwrap_or_else(|_| ids.iter().map(|id| Record::unreadable(*id, 0, 0)).collect())
         })
         .collect()
     })
@@ -238,9 +239,17 @@ fn records(folder: &Folder, ids: &[QuarantineId]) -> Vec<Record> {
 
 fn record(folder: &Folder, id: QuarantineId) -> Record {
     match load(folder, id) {
-        Ok(envelope) => Record::of(&envelope),
-        Err(_) => Record::unreadable(id, message_size(folder, id).ok().flatten().unwrap_or(0)),
+        Ok((envelope, octets)) => Record::of(&envelope, octets),
+        Err(_) => {
+            let of = |name: String| known_size(folder, &name);
+            Record::unreadable(id, of(message_name(id)), of(envelope_name(id)))
+        }
     }
+}
+
+/// Like [`size`], but 0 if there is no such file, or nobody can say.
+fn known_size(folder: &Folder, name: &str) -> u64 {
+    size(folder, name).ok().flatten().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::queue::Queue;
 use super::schedule::postponed;
 use super::terms::{Limits, Line, Usage};
 use super::waiting::{Awaited, Message, Sum, Waiting};
+use super::weight::Weight;
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::id::QuarantineId;
@@ -27,6 +28,8 @@ pub(super) struct Record {
     /// `None` if the envelope cannot be read.
     account: Option<Account>,
     size: u64,
+    /// Octets of the envelope's text.
+    envelope: u64,
     parked: Timestamp,
     state: State,
     /// The next try or the due time.
@@ -42,10 +45,12 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn of(envelope: &Envelope) -> Self {
+    /// A record for a message whose envelope's text has `octets`.
+    pub(super) fn of(envelope: &Envelope, octets: u64) -> Self {
         Self {
             account: Some(envelope.account.clone()),
             size: envelope.size,
+            envelope: octets,
             parked: envelope.parked,
             state: envelope.state(),
             due: envelope.release.as_ref().map_or(envelope.due, |release| release.next),
@@ -57,11 +62,12 @@ impl Record {
         }
     }
 
-    /// A record for a message whose envelope cannot be read; `size` is that of its message file, in octets.
-    pub(super) fn unreadable(id: QuarantineId, size: u64) -> Self {
+    /// A record for a message whose envelope cannot be read; `size` and `envelope` are those of its files, in octets.
+    pub(super) fn unreadable(id: QuarantineId, size: u64, envelope: u64) -> Self {
         Self {
             account: None,
             size,
+            envelope,
             parked: id.born(),
             state: State::Unreadable,
             due: None,
@@ -71,6 +77,10 @@ impl Record {
             told: None,
             claimed: false,
         }
+    }
+
+    fn weight(&self) -> Weight {
+        Weight::of_content(self.size).plus(Weight::of_envelope(self.envelope))
     }
 
     /// Like [`Envelope::goes_by_itself`], but with a due time that may be postponed in memory only.
@@ -100,31 +110,36 @@ pub(super) enum Refusal {
 
 #[derive(Debug, Default)]
 struct Holding {
-    usage: Usage,
-    /// Octets of messages being received.
-    reserved: u64,
+    messages: u64,
+    parked: Weight,
+    /// Of messages being received.
+    reserved: Weight,
     /// The account's messages that go out, or are tried again, without an operator's decision, by due time; empty in
     /// the total.
     awaited: BTreeSet<(Timestamp, QuarantineId)>,
 }
 
 impl Holding {
-    fn octets(&self) -> u64 {
-        self.usage.octets.saturating_add(self.reserved)
+    fn weight(&self) -> Weight {
+        self.parked.plus(self.reserved)
     }
 
-    fn add(&mut self, size: u64) {
-        self.usage.messages += 1;
-        self.usage.octets = self.usage.octets.saturating_add(size);
+    fn usage(&self) -> Usage {
+        Usage { messages: self.messages, octets: self.parked.content() }
     }
 
-    fn subtract(&mut self, size: u64) {
-        self.usage.messages = self.usage.messages.saturating_sub(1);
-        self.usage.octets = self.usage.octets.saturating_sub(size);
+    fn add(&mut self, weight: Weight) {
+        self.messages += 1;
+        self.parked = self.parked.plus(weight);
+    }
+
+    fn subtract(&mut self, weight: Weight) {
+        self.messages = self.messages.saturating_sub(1);
+        self.parked = self.parked.minus(weight);
     }
 
     fn is_empty(&self) -> bool {
-        self.usage.messages == 0 && self.reserved == 0
+        self.messages == 0 && self.reserved == Weight::default()
     }
 }
 
@@ -150,11 +165,16 @@ impl Index {
         u64::try_from(unreadable.count()).unwrap_or(u64::MAX)
     }
 
-    /// Checks whether `octets` more of `account` fit; for 0, whether one octet would.
+    /// Checks whether one more message of `account` with `octets` would fit, whatever its envelope; for 0, whether one
+    /// of one octet would.
     pub(super) fn fits(&self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
-        let fits = |holding: u64, limit: u64| holding.saturating_add(octets.max(1)) <= limit;
-        let of_account = self.accounts.get(account).map_or(0, Holding::octets);
-        if !fits(self.total.octets(), limits.max_size) {
+        self.check(limits, account, Weight::of_content(octets.max(1)).plus(Weight::of_envelope(0)))
+    }
+
+    fn check(&self, limits: &Limits, account: &Account, more: Weight) -> Result<(), String> {
+        let fits = |holding: Weight, limit: u64| holding.plus(more).counted() <= limit;
+        let of_account = self.accounts.get(account).map_or_else(Weight::default, Holding::weight);
+        if !fits(self.total.weight(), limits.max_size) {
             return Err(format!("max_size, {} octets, is reached", limits.max_size));
         }
         if !fits(of_account, limits.max_size_per_account) {
@@ -166,22 +186,23 @@ impl Index {
         Ok(())
     }
 
-    /// Reserves `octets` for a message that is being received.
-    pub(super) fn reserve(&mut self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {
-        if octets == 0 {
+    /// Reserves `more` for a message that is being received.
+    pub(super) fn reserve(&mut self, limits: &Limits, account: &Account, more: Weight) -> Result<(), String> {
+        if more == Weight::default() {
             return Ok(());
         }
-        self.fits(limits, account, octets)?;
-        self.total.reserved += octets;
-        self.accounts.entry(account.clone()).or_default().reserved += octets;
+        self.check(limits, account, more)?;
+        self.total.reserved = self.total.reserved.plus(more);
+        let holding = self.accounts.entry(account.clone()).or_default();
+        holding.reserved = holding.reserved.plus(more);
         Ok(())
     }
 
-    /// Gives back reserved octets.
-    pub(super) fn unreserve(&mut self, account: &Account, octets: u64) {
-        self.total.reserved = self.total.reserved.saturating_sub(octets);
+    /// Gives back what was reserved.
+    pub(super) fn unreserve(&mut self, account: &Account, weight: Weight) {
+        self.total.reserved = self.total.reserved.minus(weight);
         if let Some(holding) = self.accounts.get_mut(account) {
-            holding.reserved = holding.reserved.saturating_sub(octets);
+            holding.reserved = holding.reserved.minus(weight);
             if holding.is_empty() {
                 self.accounts.remove(account);
             }
@@ -197,12 +218,13 @@ impl Index {
                 (record.due, record.put_off) = (old.due, true);
             }
         }
-        self.total.add(record.size);
+        let weight = record.weight();
+        self.total.add(weight);
         if let Some(account) = record.account.take() {
             let entry = self.accounts.entry(account);
             // All messages of an account share one allocation.
             record.account = Some(entry.key().clone());
-            entry.or_default().add(record.size);
+            entry.or_default().add(weight);
         }
         self.records.insert(id, record);
         self.enter(id);
@@ -212,11 +234,11 @@ impl Index {
     pub(super) fn remove(&mut self, id: QuarantineId) -> Option<Record> {
         self.leave(id);
         let record = self.records.remove(&id)?;
-        self.total.subtract(record.size);
+        self.total.subtract(record.weight());
         if let Some(account) = &record.account
             && let Some(holding) = self.accounts.get_mut(account)
         {
-            holding.subtract(record.size);
+            holding.subtract(record.weight());
             if holding.is_empty() {
                 self.accounts.remove(account);
             }
@@ -440,24 +462,26 @@ impl Index {
 
     pub(super) fn usage(&self, account: Option<&Account>) -> Usage {
         match account {
-            None => self.total.usage,
-            Some(account) => self.accounts.get(account).map_or_else(Usage::default, |holding| holding.usage),
+            None => self.total.usage(),
+            Some(account) => self.accounts.get(account).map_or_else(Usage::default, Holding::usage),
         }
     }
 
     /// Returns the used share of `max_size`, 0 to 1.
     pub(super) fn fill_level(&self, limits: &Limits) -> f64 {
         // Precise enough: sizes below 2^53 octets convert exactly.
-        let level = self.total.octets() as f64 / limits.max_size.max(1) as f64;
+        let level = self.total.weight().counted() as f64 / limits.max_size.max(1) as f64;
         level.min(1.0)
     }
 
-    /// Returns whether it has become nearly full since the last call.
-    pub(super) fn became_nearly_full(&mut self, limits: &Limits) -> bool {
+    /// If it has become nearly full since the last call, returns what is parked: how many messages, and the octets that
+    /// count towards `max_size`.
+    pub(super) fn became_nearly_full(&mut self, limits: &Limits) -> Option<Usage> {
         let level = self.fill_level(limits);
         let news = level >= NOTICE_SHARE && !self.noticed;
         self.noticed = level >= if self.noticed { QUIET_SHARE } else { NOTICE_SHARE };
-        news
+        let (messages, octets) = (self.total.messages, self.total.weight().counted());
+        news.then_some(Usage { messages, octets })
     }
 }
 
@@ -488,7 +512,7 @@ mod tests {
     }
 
     fn record(name: &str, size: usize) -> Record {
-        Record { account: Some(account(name)), ..Record::of(&envelope(id(1), &vec![0; size])) }
+        Record { account: Some(account(name)), ..Record::of(&envelope(id(1), &vec![0; size]), 0) }
     }
 
     #[test]
@@ -497,7 +521,7 @@ mod tests {
         let (one, two, three) = (id(1), id(2), id(3));
         index.put(one, record("anna", 10));
         index.put(two, record("bert", 20));
-        index.put(three, Record::unreadable(three, 5));
+        index.put(three, Record::unreadable(three, 5, 0));
         index.put(one, record("anna", 10));
         let usage = |messages, octets| Usage { messages, octets };
         assert_eq!(index.usage(None), usage(3, 35));
@@ -514,20 +538,58 @@ mod tests {
 
     #[test]
     fn reservations_count_against_both_limits() {
+        let content = Weight::of_content;
         let (anna, bert) = (account("anna"), account("bert"));
         let mut index = Index::default();
         index.put(id(1), record("anna", 30));
-        assert!(index.reserve(&limits(), &anna, 31).unwrap_err().contains("per_account"));
-        index.reserve(&limits(), &anna, 30).unwrap();
+        assert!(index.reserve(&limits(), &anna, content(31)).unwrap_err().contains("per_account"));
+        index.reserve(&limits(), &anna, content(30)).unwrap();
         assert!(index.fits(&limits(), &anna, 0).is_err(), "not one octet more");
         index.fits(&limits(), &bert, 0).unwrap();
-        assert!(index.reserve(&limits(), &bert, 41).unwrap_err().contains("max_size,"));
-        index.reserve(&limits(), &bert, 40).unwrap();
+        assert!(index.reserve(&limits(), &bert, content(41)).unwrap_err().contains("max_size,"));
+        index.reserve(&limits(), &bert, content(40)).unwrap();
         assert!(index.fits(&limits(), &account("carl"), 0).is_err());
-        index.unreserve(&anna, 30);
-        index.unreserve(&bert, 40);
-        assert_eq!((index.total.reserved, index.accounts.len()), (0, 1));
+        index.unreserve(&anna, content(30));
+        index.unreserve(&bert, content(40));
+        assert_eq!((index.total.reserved, index.accounts.len()), (Weight::default(), 1));
         assert!(index.fits(&limits(), &anna, u64::MAX).is_err());
+    }
+
+    /// Neither an empty message nor one for a thousand recipients is free of charge, and what lists show is the message.
+    #[test]
+    fn envelopes_and_files_count_against_both_limits() {
+        const MIB: u64 = 1024 * 1024;
+        let anna = account("anna");
+        let limits = Limits { max_size: 10 * MIB, max_size_per_account: 5 * MIB, ..limits() };
+        for (envelope, fit) in [(1_000, 598), (MIB, 5)] {
+            let mut index = Index::default();
+            let full = (1..1_000).find_map(|place| {
+                let one = Weight::of_envelope(envelope);
+                if let Err(full) = index.reserve(&limits, &anna, one) {
+                    return Some(full);
+                }
+                index.unreserve(&anna, one);
+                index.put(id(place), Record { envelope, ..record("anna", 0) });
+                None
+            });
+            assert!(full.unwrap().contains("per_account"), "{envelope}");
+            assert_eq!(index.usage(Some(&anna)), Usage { messages: fit, octets: 0 });
+            index.fits(&limits, &account("bert"), 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_envelope_that_grows_is_followed() {
+        const MIB: u64 = 1024 * 1024;
+        let (mut index, id) = (Index::default(), id(1));
+        let limits = Limits { max_size: 5 * MIB, ..limits() };
+        for (envelope, said) in [(MIB, false), (4 * MIB, false), (5 * MIB, true)] {
+            index.put(id, Record { envelope, ..record("anna", 10) });
+            let said = said.then_some(Usage { messages: 1, octets: 10 + envelope + 8_192 - 262_144 });
+            assert_eq!(index.became_nearly_full(&limits), said, "{envelope}");
+        }
+        index.remove(id);
+        assert_eq!((index.fill_level(&limits), index.accounts.len()), (0.0, 0));
     }
 
     #[test]
@@ -539,7 +601,7 @@ mod tests {
         releasing.release =
             Some(Release { requested: at(0), quiet: false, by_itself: false, tries: 1, next: Some(at(7)) });
         index.put(one, Record { due: Some(at(9)), ..record("anna", 1) });
-        index.put(two, Record::of(&releasing));
+        index.put(two, Record::of(&releasing, 0));
         assert_eq!(index.next_due(), Some(at(7)));
         assert_eq!(due(&mut index, 8), [two]);
         assert_eq!(due(&mut index, 9), [two, one]);
@@ -553,7 +615,7 @@ mod tests {
         assert_eq!(index.claim(id(3)), Err(Refusal::Unknown));
         assert_eq!((due(&mut index, 9), index.next_due()), (vec![one], Some(at(9))));
         releasing.release.as_mut().unwrap().next = Some(at(20));
-        index.put(two, Record::of(&releasing));
+        index.put(two, Record::of(&releasing, 0));
         assert_eq!(index.claim(two), Err(Refusal::Claimed), "a change keeps the claim");
         index.unclaim(two);
         index.remove(one);
@@ -661,7 +723,7 @@ mod tests {
         }
         index.claim(ids[0]).unwrap();
         index.put(ids[1], Record { state: State::Failed, ..record("anna", 1) });
-        index.put(ids[2], Record::unreadable(ids[2], 1));
+        index.put(ids[2], Record::unreadable(ids[2], 1, 0));
         let expire = |index: &Index, before, held: &[&str]| {
             index.parked_before(at(before), at(8), &held.iter().map(|name| account(name)).collect(), 9)
         };
@@ -696,7 +758,8 @@ mod tests {
             [(79, false), (80, true), (90, false), (75, false), (85, false), (69, false), (80, true)]
         {
             index.put(id(1), record("anna", octets));
-            assert_eq!(index.became_nearly_full(&limits), expected, "{octets}");
+            let said = expected.then_some(Usage { messages: 1, octets: octets as u64 });
+            assert_eq!(index.became_nearly_full(&limits), said, "{octets}");
             let kept = index.records.keys().next().copied().unwrap();
             index.remove(kept);
         }

@@ -20,6 +20,7 @@ pub mod spool;
 mod terms;
 mod tests;
 mod waiting;
+mod weight;
 
 pub use envelope::{Envelope, Recipient, RecipientState};
 pub use spool::Spool;

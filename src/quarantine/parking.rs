@@ -16,6 +16,7 @@ use super::index::Record;
 use super::shared::{Shared, blocking};
 use super::space::{Booking, FIRST_BOOKING};
 use super::terms::ParkError;
+use super::weight::Weight;
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::durable::{DurableError, Temporary};
@@ -53,18 +54,18 @@ impl Drop for Draft {
     }
 }
 
-/// Octets reserved in the index.
+/// What is reserved in the index.
 struct Reservation {
     shared: Arc<Shared>,
     account: Account,
-    octets: u64,
+    weight: Weight,
 }
 
 impl Reservation {
-    fn grow(&mut self, octets: u64) -> Result<(), ParkError> {
+    fn grow(&mut self, more: Weight) -> Result<(), ParkError> {
         let shared = &self.shared;
-        shared.index().reserve(&shared.limits.load(), &self.account, octets).map_err(ParkError::Full)?;
-        self.octets += octets;
+        shared.index().reserve(&shared.limits.load(), &self.account, more).map_err(ParkError::Full)?;
+        self.weight = self.weight.plus(more);
         Ok(())
     }
 
@@ -72,15 +73,15 @@ impl Reservation {
     fn redeem(mut self, id: QuarantineId, record: Record) {
         let shared = Arc::clone(&self.shared);
         let mut index = shared.index();
-        index.unreserve(&self.account, std::mem::take(&mut self.octets));
+        index.unreserve(&self.account, std::mem::take(&mut self.weight));
         index.put(id, record);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.octets > 0 {
-            self.shared.index().unreserve(&self.account, self.octets);
+        if self.weight != Weight::default() {
+            self.shared.index().unreserve(&self.account, self.weight);
         }
     }
 }
@@ -91,7 +92,11 @@ impl Parking {
         Ok(Self {
             id: QuarantineId::new(now),
             booking: shared.space.book(FIRST_BOOKING)?,
-            reservation: Reservation { shared: Arc::clone(shared), account: account.clone(), octets: 0 },
+            reservation: Reservation {
+                shared: Arc::clone(shared),
+                account: account.clone(),
+                weight: Weight::default(),
+            },
             draft: Draft(None),
             written: 0,
             buffer: Vec::new(),
@@ -124,7 +129,7 @@ impl Parking {
 
     async fn append(&mut self, mut content: &[u8]) -> Result<(), ParkError> {
         let octets = content.len() as u64;
-        self.reservation.grow(octets)?;
+        self.reservation.grow(Weight::of_content(octets))?;
         self.booking.cover(octets.saturating_add(self.buffer.len() as u64))?;
         self.hasher.update(content);
         while !content.is_empty() {
@@ -189,7 +194,7 @@ impl Parking {
             Err(error) => return Err(Unparked { error, content: self.salvage() }),
         };
         let again = self.draft.0.as_ref().map(Temporary::again).transpose();
-        let record = Record::of(envelope);
+        let record = Record::of(envelope, text.len() as u64);
         let Self { id, reservation, booking, mut draft, written, buffer, size, .. } = self;
         let begun = draft.0.take();
         let parked = blocking(move || {
@@ -219,6 +224,7 @@ impl Parking {
         }
         self.check(envelope)?;
         let text = envelope.encode().map_err(|error| ParkError::Io(error.to_string()))?;
+        self.reservation.grow(Weight::of_envelope(text.len() as u64))?;
         self.booking.cover((self.buffer.len() + text.len()) as u64)?;
         Ok(text)
     }

@@ -37,10 +37,10 @@ impl Shared {
     pub(super) fn load(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
         let Some(state) = self.index().state(id) else { return Err(SpoolError::Unknown(id.to_string())) };
         match files::load(&self.folder, id) {
-            Ok(mut envelope) => {
+            Ok((mut envelope, octets)) => {
                 // Somebody has repaired it, or the disk failed when it was first read.
                 if state == State::Unreadable {
-                    self.put_if_there(id, Record::of(&envelope));
+                    self.put_if_there(id, Record::of(&envelope, octets));
                 }
                 if envelope.state() == State::Parked {
                     envelope.due = envelope.due.max(self.index().due_time(id));
@@ -86,7 +86,7 @@ impl Shared {
         self.folder
             .write(files::envelope_name(id), text.as_bytes())
             .map_err(|error| failed(error.to_string()))?;
-        self.put_if_there(id, Record::of(envelope));
+        self.put_if_there(id, Record::of(envelope, text.len() as u64));
         Ok(())
     }
 

@@ -172,14 +172,14 @@ impl Spool {
         self.shared.index().usage(account)
     }
 
-    /// Returns the used share of `max_size`, 0 to 1.
+    /// Returns the used share of `max_size`, 0 to 1; envelopes and files count as well.
     pub fn fill_level(&self) -> f64 {
         self.shared.index().fill_level(&self.shared.limits.load())
     }
 
-    /// Returns whether it has reached 80 % of `max_size` since the last call: true once, and again only after it fell
-    /// below 70 %.
-    pub fn became_nearly_full(&self) -> bool {
+    /// If it has reached 80 % of `max_size` since the last call, returns what is parked: how many messages, and all
+    /// octets that count, envelopes and files included. Only once, and again only after it fell below 70 %.
+    pub fn became_nearly_full(&self) -> Option<Usage> {
         self.shared.index().became_nearly_full(&self.shared.limits.load())
     }
 

@@ -12,9 +12,9 @@ use crate::id::QuarantineId;
 /// The limits in `[quarantine]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The most octets of all messages together.
+    /// The most octets of all messages together, with their envelopes and files ([`super::weight`]).
     pub max_size: u64,
-    /// The most octets of one account's messages.
+    /// The same for one account's messages.
     pub max_size_per_account: u64,
     /// How long a parked message is kept; `None`: forever.
     pub expire_after: Option<Duration>,
@@ -124,7 +124,7 @@ impl std::fmt::Display for Swept {
 pub struct Usage {
     /// How many messages.
     pub messages: u64,
-    /// How many octets.
+    /// How many octets, of the messages themselves unless said otherwise.
     pub octets: u64,
 }
 

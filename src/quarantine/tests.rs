@@ -264,13 +264,66 @@ async fn those_who_come_at_once_never_pass_the_limits() {
     assert_eq!(spool.usage(None), Usage { messages: 20, octets: of_all });
     assert!(matches!(spool.room(&anna(), 0), Err(ParkError::Full(_))));
     assert!(matches!(spool.begin(&anna(), clock::now()).await, Err(ParkError::Full(_))));
-    assert!(spool.became_nearly_full() && !spool.became_nearly_full());
+    assert_eq!(spool.became_nearly_full(), Some(Usage { messages: 20, octets: of_all }));
+    assert_eq!(spool.became_nearly_full(), None);
     spool.remove(spool.ids(Some(&anna()))[0]).await.unwrap();
     spool.room(&anna(), 4096).unwrap();
     assert!(matches!(spool.room(&anna(), 4097), Err(ParkError::Full(_))));
     park_as(&spool, &anna(), &[b'x'; 4097]).await.unwrap_err();
     park_as(&spool, &anna(), &[b'x'; 4096]).await.unwrap();
     eventually(|| names(home.path()).len() == 40).await;
+}
+
+/// A message of no octets for many recipients: what it takes is its envelope, in memory as after a restart; and once that
+/// does not fit, the message can be had back.
+#[tokio::test]
+async fn what_is_written_beside_a_message_counts() {
+    const MIB: u64 = 1024 * 1024;
+    let home = tempfile::tempdir().unwrap();
+    let limits = Limits { max_size: 2 * MIB, max_size_per_account: 2 * MIB, expire_after: None };
+    let spool = Spool::open(home.path(), limits.clone()).await.unwrap();
+    let crowd = |parking: &Parking| {
+        let mut envelope = envelope(parking, &anna());
+        envelope.recipients = vec![envelope.recipients[0].clone(); 5_000];
+        envelope
+    };
+    let written = |home: &Path| {
+        names(home).iter().map(|name| std::fs::metadata(folder(home).join(name)).unwrap().len()).sum::<u64>()
+    };
+    let mut parked = 0;
+    let (content, refused) = loop {
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        parking.write(b"x").await.unwrap();
+        let envelope = crowd(&parking);
+        match parking.commit(&envelope).await {
+            Ok(()) => parked += 1,
+            Err(unparked) => break (unparked.content.unwrap(), unparked.error),
+        }
+        assert!(parked < 100, "for ever");
+    };
+    assert!(matches!(refused, ParkError::Full(_)), "{refused}");
+    assert_eq!(salvaged(content).await, b"x");
+    assert_eq!(spool.usage(None), Usage { messages: parked, octets: parked });
+    assert!(parked > 1 && written(home.path()) < 2 * MIB + MIB / 4, "{parked}: {}", written(home.path()));
+    let level = spool.fill_level();
+    assert!(level > 0.7, "{level}");
+    drop(spool);
+    // One is unreadable from now on, which does not make it smaller.
+    let damaged = names(home.path()).into_iter().find(|name| name.ends_with(".envelope")).unwrap();
+    let mut text = std::fs::read(folder(home.path()).join(&damaged)).unwrap();
+    text[0] = b'x';
+    std::fs::write(folder(home.path()).join(&damaged), &text).unwrap();
+    let spool = Spool::open(home.path(), limits).await.unwrap();
+    assert_eq!((spool.unreadable(), spool.fill_level()), (1, level));
+    text[0] = b'{';
+    std::fs::write(folder(home.path()).join(&damaged), &text).unwrap();
+    spool.envelope(damaged.trim_end_matches(".envelope").parse().unwrap()).await.unwrap();
+    assert_eq!((spool.unreadable(), spool.fill_level()), (0, level));
+    let mut claim = spool.claim(spool.ids(None)[0]).await.unwrap();
+    let mut shorter = claim.envelope().clone();
+    shorter.recipients.truncate(1);
+    claim.update(shorter).await.unwrap();
+    assert!(spool.fill_level() < level);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -289,8 +289,7 @@ pub(super) async fn digests(parts: Parts) {
 /// Reports when the quarantine is nearly full.
 pub(super) async fn quarantine(parts: Parts) {
     loop {
-        if parts.spool.became_nearly_full() {
-            let usage = parts.spool.usage(None);
+        if let Some(usage) = parts.spool.became_nearly_full() {
             maillog::quarantine_nearly_full(
                 usage.messages,
                 usage.octets,

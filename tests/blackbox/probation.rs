@@ -618,6 +618,28 @@ fn a_full_quarantine_relays_at_once() {
     }
 }
 
+/// What fills it may be the envelope, which is written when all of the message has come.
+#[test]
+fn an_envelope_that_does_not_fit_relays_at_once() {
+    let upstream = Scripted::start();
+    let gatepost = setup(&upstream, "1h").set("quarantine.max_size_per_account", "4KiB").start();
+    let mut client = gatepost.login("alice");
+    alarm(&mut client, 0);
+    let domain = format!("{}.example", ["d".repeat(60).as_str(); 3].join("."));
+    let crowd: Vec<String> = (0..900).map(|n| format!("r{n}@{domain}")).collect();
+    let reply = client.submit(
+        "alice@mta.example",
+        &crowd.iter().map(String::as_str).collect::<Vec<_>>(),
+        &message("to a crowd"),
+    );
+    assert!(reply.text().contains("queued as ABC00010"), "{}", reply.text());
+    let taken = upstream.expect_taken(1);
+    assert!(taken[0].message().ends_with(&message("to a crowd")), "octet for octet");
+    assert_eq!((taken[0].recipients.len(), gatepost.parked().len()), (900, 0));
+    send(&mut client, "waits");
+    assert_eq!(subjects(&gatepost.parked()), ["waits"]);
+}
+
 /// So does a disk that fails before the message is parked: at its beginning, and in its middle.
 #[test]
 fn a_disk_that_fails_relays_at_once() {

@@ -496,6 +496,46 @@ fn a_full_quarantine_says_so() {
     }
 }
 
+/// Its envelope takes room as well: with many recipients more than the message, which may be next to nothing.
+#[test]
+fn many_recipients_fill_the_quarantine() {
+    let upstream = Scripted::start();
+    let gatepost =
+        Setup::new(upstream.address).set("quarantine.max_size", "1MiB").notify("abuse@mta.example").start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let mut client = gatepost.login("alice");
+    let domain = format!("{}.example", ["d".repeat(60).as_str(); 3].join("."));
+    let rcpt: Vec<String> = (0..1_000).map(|n| format!("RCPT TO:<r{n}@{domain}>\r\n")).collect();
+    let mut parked = 0;
+    let full = loop {
+        let mail = client.ask("MAIL FROM:<alice@mta.example>");
+        if mail.code != 250 {
+            break mail;
+        }
+        for some in rcpt.chunks(100) {
+            client.send(some.concat().as_bytes());
+            some.iter().for_each(|_| drop(client.expect_reply(250)));
+        }
+        client.expect("DATA", 354);
+        let end = client.ask(".");
+        if end.code != 250 {
+            break end;
+        }
+        parked += 1;
+        assert!(parked < 10, "for ever");
+    };
+    assert!(full.text().starts_with("452 4.3.1"), "{}", full.text());
+    let list = gatepost.parked();
+    assert_eq!((list.len(), parked > 1), (parked, true));
+    assert!(list.iter().all(|one| one["size"] == 0), "lists show the message's size");
+    let files = std::fs::read_dir(gatepost.data_dir().join("quarantine")).unwrap();
+    let octets: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(octets < (1 << 20) + (1 << 18), "{octets} octets");
+    // 80 %: the abuse desk hears of it.
+    let notice = upstream.expect_taken(1).remove(0);
+    assert!(contains(&notice.data, b"nearly full"), "{}", String::from_utf8_lossy(&notice.data));
+}
+
 /// CONTRACT, `expire_after`: parked messages alone.
 #[test]
 fn parked_messages_expire() {
