@@ -25,6 +25,9 @@ use crate::id::QuarantineId;
 /// The most octets of a message held in memory.
 pub(super) const BUFFER: usize = 64 * 1024;
 
+/// In force during a write, should its caller go away.
+const INTERRUPTED: &str = "the writing of the message was interrupted";
+
 /// A message being parked. Dropping it leaves nothing behind.
 pub struct Parking {
     id: QuarantineId,
@@ -33,7 +36,7 @@ pub struct Parking {
     draft: Draft,
     /// Octets already in the file.
     written: u64,
-    /// Octets not in the file yet; grows with the message up to [`BUFFER`].
+    /// Octets not in the file yet; grows with the message up to [`BUFFER`], or until [`Parking::spill`].
     buffer: Vec<u8>,
     /// Octets of all writes that succeeded.
     size: u64,
@@ -120,8 +123,7 @@ impl Parking {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        // In force if the caller goes away in the middle.
-        self.failed = Some(ParkError::Io("the writing of the message was interrupted".into()));
+        self.failed = Some(ParkError::Io(INTERRUPTED.into()));
         let outcome = self.append(content).await;
         self.failed = outcome.clone().err();
         outcome
@@ -160,10 +162,27 @@ impl Parking {
         let (file, buffer, outcome) = visit.await?;
         (self.draft.0, self.buffer) = (file, buffer);
         outcome.map_err(|error| failure(&error))?;
-        self.booking.written(BUFFER as u64);
-        self.written += BUFFER as u64;
+        self.booking.written(self.buffer.len() as u64);
+        self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Returns how many octets of memory the message takes.
+    pub fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Writes out what is held in memory, and frees it. If the disk fails, the next write or the commit says so.
+    pub async fn spill(&mut self) {
+        if self.failed.is_some() || self.buffer.is_empty() {
+            return;
+        }
+        self.failed = Some(ParkError::Io(INTERRUPTED.into()));
+        self.failed = self.flush().await.err();
+        if self.failed.is_none() {
+            self.buffer = Vec::new();
+        }
     }
 
     /// Returns what was appended, if the message cannot be parked after all.

@@ -274,6 +274,49 @@ async fn those_who_come_at_once_never_pass_the_limits() {
     eventually(|| names(home.path()).len() == 40).await;
 }
 
+/// Memory may be short at any moment; all of it is there in the end, whether it is parked or had back.
+#[tokio::test]
+async fn what_is_held_of_a_message_can_be_written_out() {
+    let (home, spool) = spool().await;
+    let octets: Vec<u8> = (0..2 * BUFFER + 90_000).map(|at| (at % 251) as u8).collect();
+    let begin = async || {
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        parking.spill().await;
+        assert_eq!(parking.held(), 0);
+        for piece in octets.chunks(30_000) {
+            parking.write(piece).await.unwrap();
+            if parking.held() > 40_000 {
+                parking.spill().await;
+                assert_eq!(parking.held(), 0);
+            }
+            assert!(parking.held() <= BUFFER);
+        }
+        parking
+    };
+    let parking = begin().await;
+    let (id, good) = (parking.id(), envelope(&parking, &anna()));
+    parking.commit(&good).await.unwrap();
+    assert!(content(spool.message(id).await.unwrap()).await == octets);
+    assert!(salvaged(begin().await.salvage().unwrap()).await == octets);
+    // The disk fails, which shows at the next write or at the commit.
+    for writes in [true, false] {
+        let (home, spool) = self::spool().await;
+        let mut parking = spool.begin(&anna(), clock::now()).await.unwrap();
+        parking.write(b"came").await.unwrap();
+        std::fs::remove_dir_all(folder(home.path())).unwrap();
+        parking.spill().await;
+        let rescued = if writes {
+            assert!(matches!(parking.write(b"later").await, Err(ParkError::Io(_))));
+            parking.salvage().unwrap()
+        } else {
+            let good = envelope(&parking, &anna());
+            parking.commit(&good).await.unwrap_err().content.unwrap()
+        };
+        assert_eq!(salvaged(rescued).await, b"came");
+    }
+    eventually(|| names(home.path()) == pair(id).into()).await;
+}
+
 /// A message of no octets for many recipients: what it takes is its envelope, in memory as after a restart; and once that
 /// does not fit, the message can be had back.
 #[tokio::test]

@@ -264,10 +264,10 @@ impl Incoming {
         self.held = Vec::new();
         self.raw = Vec::new();
         self.head.take_if(|head| matches!(head, Head::Collecting(_)));
-        self.settle_loan();
         if !matches!(self.route, Route::Nowhere(_)) {
             self.route = Route::Nowhere(delivery);
         }
+        self.settle_loan();
     }
 
     /// Begins mail data upstream, without sending any of the message yet.
@@ -372,7 +372,19 @@ impl Incoming {
             Err(error) if order.reason == ParkReason::Probation => self.hurry(&error),
             Err(error) => self.not_parked(order.reason, &error),
         }
-        self.settle_loan();
+        self.settle_parking().await;
+    }
+
+    /// Adjusts the loan to what is held; if there is not enough memory, what the quarantine has of the message goes to
+    /// disk earlier.
+    async fn settle_parking(&mut self) {
+        if self.settle_loan() {
+            return;
+        }
+        if let Route::Quarantine(parked) = &mut self.route {
+            parked.parking.spill().await;
+            self.settle_loan();
+        }
     }
 
     /// Adjusts the loan to what is held; `false` if there is not enough memory.
@@ -382,7 +394,11 @@ impl Incoming {
             Some(Head::Complete(header)) => header.as_bytes().len(),
             None => 0,
         };
-        self.loan.fit(header + self.held.len() + self.raw.len())
+        let parking = match &self.route {
+            Route::Quarantine(parked) => parked.parking.held(),
+            _ => 0,
+        };
+        self.loan.fit(header + self.held.len() + self.raw.len() + parking)
     }
 
     /// Takes the message back from the quarantine, which did not take all of it.
@@ -473,7 +489,7 @@ impl Incoming {
                 }
             }
             (Route::Quarantine(parked), _) => {
-                let Err(error) = parked.parking.write(raw).await else { return };
+                let Err(error) = parked.parking.write(raw).await else { return self.settle_parking().await };
                 let (delayed, reason) = (parked.is_delayed(), parked.order.reason);
                 match std::mem::replace(&mut self.route, Route::Undecided) {
                     Route::Quarantine(parked) if delayed => self.strand(&error, parked.parking.salvage()),
@@ -518,5 +534,43 @@ pub(super) fn upstream_fault(fault: &Fault) -> UpstreamFault {
         Fault::Busy(_) => UpstreamFault::Busy,
         Fault::Protocol(_) | Fault::MissingExtension(_) => UpstreamFault::Protocol,
         Fault::Ambiguous(_) => UpstreamFault::Ambiguous,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::quarantine::spool::{Limits, Spool};
+    use crate::smtp::Reply;
+    use crate::submission::buffers::{Buffers, OWN};
+
+    /// What the quarantine holds of a message in memory is borrowed like all else, and goes to disk if nothing is lent.
+    #[tokio::test]
+    async fn a_message_being_parked_borrows_its_memory() {
+        let home = tempfile::tempdir().unwrap();
+        let limits = Limits { max_size: 1 << 40, max_size_per_account: 1 << 40, expire_after: None };
+        let spool = Spool::open(home.path(), limits).await.unwrap();
+        for (lent, expected) in [(0, 0..=OWN), (1 << 20, OWN + 1..=66_000)] {
+            let mut incoming = Incoming::by_chunks(Bounds {
+                size: 1 << 30,
+                header: 10_000,
+                newlines: Newlines::Strict,
+                loan: Buffers::new(lent).loan(),
+                pace: Pace::new(0),
+            });
+            incoming.take_chunk(b"Subject: short\r\n\r\n", None).await;
+            let told = Reply { code: 250, enhanced: None, text: "Ok".into() };
+            let order = ParkOrder { told, told_queue_id: None, reason: ParkReason::Blocked };
+            let begun = spool.begin(&"anna".parse().unwrap(), Timestamp::from_millis(1)).await;
+            incoming.park(begun, order, Treatment::default(), String::new()).await;
+            let mut most = 0;
+            for _ in 0..20 {
+                incoming.take_chunk(&[b"x".repeat(7_998), b"\r\n".to_vec()].concat(), None).await;
+                let Route::Quarantine(parked) = &incoming.route else { panic!("{:?}", incoming.trouble) };
+                most = most.max(parked.parking.held() + incoming.header().unwrap().as_bytes().len());
+            }
+            assert!(expected.contains(&most), "{most} octets, {lent} are lent");
+        }
     }
 }
