@@ -6,52 +6,46 @@
 /// Phrases with the same meaning.
 pub(super) type Phrases = &'static [&'static str];
 
-/// Phrases that deny relaying, whatever the codes say; each contains [`RELAY`]. `User unknown in relay recipient table`
-/// (Postfix) is not one of them.
-const NO_RELAY: Phrases = &[
-    "relay access denied", // Postfix; Exchange Online
-    "relaying denied",     // Sendmail, Cisco
-    "relay denied",        // Gmail
-    "relay not permitted", // Exim
-    "relaying not permitted",
-    "relay is not permitted",
-    "relaying is not permitted",
-    "relay not allowed",    // Stalwart
-    "relay is not allowed", // Mimecast
-    "relaying not allowed", // MDaemon
-    "relaying is not allowed",
-    "relay not authorized",
-    "relaying not authorized",
-    "relay not authorised",
-    "relaying not authorised",
-    "relay disallowed",
-    "relaying disallowed",
-    "relay forbidden",
-    "relaying forbidden",
-    "relay prohibited",
-    "relaying prohibited", // CommuniGate
-    "relay refused",
-    "relaying refused",
-    "relay rejected", // Domino
-    "relaying rejected",
-    "unable to relay", // Exchange
-    "do not relay",    // Sendmail: we do not relay
+/// The words for relaying. A host may be called `relay.example.org` or `relay[192.0.2.1]`, which says nothing.
+const RELAY: &[&str] = &["relay", "relaying", "relayed", "relays"];
+
+/// Postfix's table of recipients: `User unknown in relay recipient table` denies no relaying.
+const RELAY_TABLE: &str = "relay recipient table";
+
+/// What denies relaying, whatever the codes say, where a word for relaying stands in the same text.
+const DENIES: Phrases = &[
+    "denied", // Postfix, Exchange Online: Relay access denied; Sendmail, Cisco, Gmail
+    "not permitted",
+    "not allowed", // Stalwart, Mimecast, MDaemon
+    "not authoriz",
+    "not authoris",
+    "unauthoriz",
+    "isn't allowed", // cPanel's Exim: isn't allowed to relay
+    "isn't permitted",
+    "disallowed",
+    "disabled",
+    "blocked",
+    "forbidden",
+    "prohibited", // CommuniGate; Exim before 4: relaying to ... prohibited by administrator
+    "refuse",
+    "rejected",  // Domino
+    "unable",    // Exchange: Unable to relay
+    "not relay", // Not relaying to; Sendmail: we do not relay
     "don't relay",
-    "does not relay",
-    "cannot relay",
+    "doesn't relay",
+    "cannot",
+    "can't",
     "no longer relays", // apache.org
-    "no relaying",
+    "no relay",
+    "not a relay",
     "open relay", // Mimecast: open relay not allowed
     "insecure mail relay",
-    "configured to relay", // This system is not configured to relay mail
-    "allowed to relay",    // cPanel's Exim: isn't allowed to relay
-    "permitted to relay",  // cPanel's Exim: is not permitted to relay through this server
-    "authorized to relay",
-    "relaying mail to",      // Relaying mail to ... is not allowed
-    "credentials for relay", // Gmail: invalid credentials for relay
-    "required for relay",    // MDaemon: authentication is required for relay
+    "invalid relay",
+    "not configured", // This system is not configured to relay mail
+    "credentials",    // Gmail: invalid credentials for relay
+    "required",       // MDaemon: authentication is required for relay
+    "authenticat",    // MessageLabs: relay through this server without authentication
 ];
-const RELAY: &str = "relay";
 
 /// The same in other words.
 const NOT_OURS: Phrases = &[
@@ -66,7 +60,14 @@ const NOT_OURS: Phrases = &[
 
 /// Whether a text denies relaying.
 pub(super) fn denies_relaying(text: &str) -> bool {
-    (text.contains(RELAY) && has_any(text, NO_RELAY)) || has_any(text, NOT_OURS)
+    text.contains(RELAY[0]) && has_any(text, DENIES) && speaks_of_relaying(text) || has_any(text, NOT_OURS)
+}
+
+fn speaks_of_relaying(text: &str) -> bool {
+    text.replace(RELAY_TABLE, "")
+        .split(|c: char| c.is_ascii_whitespace() || "(),;:!?<>\"'".contains(c))
+        .map(|word| word.strip_suffix('.').unwrap_or(word))
+        .any(|word| RELAY.contains(&word))
 }
 
 /// What precedes the finding of Postfix's `reject_unverified_recipient` (smtpd_check.c, `reject_unverified_address`).
