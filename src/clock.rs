@@ -132,6 +132,16 @@ pub fn now() -> Timestamp {
     now
 }
 
+/// The earliest and the latest time that the clock has said for a while. What has passed by the earliest is over, and
+/// what lies after the latest is in the future, even if the clock is briefly wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The earliest.
+    pub earliest: Timestamp,
+    /// The latest.
+    pub latest: Timestamp,
+}
+
 /// A clock for irreversible actions, which lags behind and does not jump: such actions wait until their time has passed
 /// by this clock, so that a system clock which is briefly ahead does no harm.
 #[derive(Debug, Default)]
@@ -158,6 +168,11 @@ impl Settled {
     /// Notes that the clock says `now` at `at`. Returns the earliest time that it has said since [`Self::wait`] of
     /// `age` ago; `None` if the readings do not go back that far.
     pub fn look(&mut self, at: Instant, now: Timestamp, age: Duration) -> Option<Timestamp> {
+        self.span(at, now, age).map(|span| span.earliest)
+    }
+
+    /// As [`Self::look`]; returns the latest time too.
+    pub fn span(&mut self, at: Instant, now: Timestamp, age: Duration) -> Option<Span> {
         let wait = Self::wait(age);
         let is_older = |than: Duration| {
             move |(then, _): &(Instant, Timestamp)| at.saturating_duration_since(*then) >= than
@@ -169,7 +184,11 @@ impl Settled {
             self.looks.pop_front();
         }
         let is_settled = self.looks.front().is_some_and(is_older(wait));
-        is_settled.then(|| self.looks.iter().map(|(_, then)| *then).fold(now, Timestamp::min))
+        let said = || self.looks.iter().map(|(_, then)| *then);
+        is_settled.then(|| Span {
+            earliest: said().fold(now, Timestamp::min),
+            latest: said().fold(now, Timestamp::max),
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use reading::Reading;
 
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Span, Timestamp};
 use crate::fail;
 use crate::guard::ledger::Relayed;
 use crate::id::{QuarantineId, SessionId};
@@ -26,7 +26,7 @@ use crate::parts::Parts;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
 use crate::quarantine::progress::{Answer as Answered, ReleaseOutcome};
-use crate::quarantine::schedule::next_try;
+use crate::quarantine::schedule::{is_over, next_try};
 use crate::quarantine::spool::{Claim, SpoolError};
 use crate::smtp::header::HeaderCollector;
 use crate::smtp::parameter::Ret;
@@ -80,6 +80,8 @@ struct Try {
     envelope: Envelope,
     decision: Decision,
     now: Timestamp,
+    /// What the clock has said for a while; `None` if that is not known: then nothing is given up.
+    settled: Option<Span>,
 }
 
 /// The transaction of a try, after the upstream was asked about each open recipient and before anything is sent.
@@ -147,7 +149,8 @@ impl Releaser {
     /// disk takes them.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
         let claim = self.parts.spool.claim(id).await?;
-        let mut attempt = Try::begin(claim, Decision::Operator { quiet }).await?;
+        // Only `run` looks at the clock all the time: to give up is left to it.
+        let mut attempt = Try::begin(claim, Decision::Operator { quiet }, None).await?;
         let asked = self.ask(&mut attempt).await;
         self.finish(attempt, asked).await
     }
@@ -165,7 +168,7 @@ impl Releaser {
     /// Sends the message to the recipients that the upstream accepts, and ensures that the answers are written down. If
     /// its content cannot be read, none is: all open recipients are asked again.
     async fn finish(&self, attempt: Try, asked: Asked) -> Result<Report, SpoolError> {
-        let Try { claim, mut envelope, decision, now } = attempt;
+        let Try { claim, mut envelope, decision, now, settled } = attempt;
         // Dropped before the claim, should this be cut short.
         let mut asked = asked;
         let tried = match asked.taken.as_slice() {
@@ -175,7 +178,7 @@ impl Releaser {
         asked.end(&mut envelope, now);
         let tried = tried?;
         fail::point("release.answered");
-        let mut report = settle(&mut envelope, tried, now);
+        let mut report = settle(&mut envelope, tried, now, settled);
         report.message_id = message_id(&claim, &envelope).await;
         maillog::released(&report, &envelope);
         if decision == Decision::Due {
@@ -280,14 +283,14 @@ impl Releaser {
 
 impl Try {
     /// Writes the decision to disk.
-    async fn begin(mut claim: Claim, decision: Decision) -> Result<Self, SpoolError> {
+    async fn begin(mut claim: Claim, decision: Decision, settled: Option<Span>) -> Result<Self, SpoolError> {
         fail::point("release.claimed");
         let mut envelope = claim.envelope().clone();
         let now = clock::now();
         decide(&mut envelope, decision, now);
         claim.update(envelope.clone()).await?;
         fail::point("release.decided");
-        Ok(Self { claim, envelope, decision, now })
+        Ok(Self { claim, envelope, decision, now, settled })
     }
 
     /// Leaves the message to an operator: nothing of it was sent, and its account is blocked.
@@ -420,18 +423,14 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
     if let Some(release) = &mut envelope.release {
         release.tries = release.tries.saturating_add(1);
         // A try that is cut short by a crash is repeated after the usual pause.
-        release.next = next_try(release.requested, release.tries, now).or(Some(now));
+        release.next = Some(next_try(release.requested, release.tries, now));
     }
 }
 
 /// Determines the outcome of the try, and records it in the envelope.
-fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
+fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp, settled: Option<Span>) -> Report {
     let any_delivered = envelope.any_delivered();
-    let next = match &envelope.release {
-        Some(release) => next_try(release.requested, release.tries, now),
-        None => None,
-    };
-    if next.is_none() {
+    if envelope.release.as_ref().is_some_and(|release| is_over(release.requested, settled)) {
         give_up(envelope, now);
     }
     let open = envelope.pending().next().is_some();
@@ -446,7 +445,7 @@ fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     };
     if let Some(release) = &mut envelope.release {
         release.next = match outcome {
-            ReleaseOutcome::Releasing => next,
+            ReleaseOutcome::Releasing => Some(next_try(release.requested, release.tries, now)),
             // It is removed in a moment; after a crash before that, the next try finishes the release.
             ReleaseOutcome::Released => Some(now),
             ReleaseOutcome::Failed => None,
@@ -455,7 +454,7 @@ fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp) -> Report {
     report(envelope, outcome)
 }
 
-/// Records deferred recipients as refused, since the five days are over.
+/// Records deferred recipients as refused, since the five days are over by a clock that has settled.
 fn give_up(envelope: &mut Envelope, now: Timestamp) {
     for recipient in &mut envelope.recipients {
         if let RecipientState::Deferred { reply, .. } = &recipient.state {
@@ -576,4 +575,62 @@ fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
         extended: facts.extended,
         login: facts.login.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quarantine::sample;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    fn at(hours: u32) -> Timestamp {
+        Timestamp::from_millis(1_795_536_328_123).after(HOUR * hours)
+    }
+
+    fn later() -> Reply {
+        Reply { code: 451, enhanced: None, text: "come back later".into() }
+    }
+
+    /// A release decided at hour 0, with as many recipients, all of which were deferred.
+    fn deferred(recipients: usize) -> Envelope {
+        let mut envelope = sample::envelope(sample::id(1), b"");
+        let recipient = envelope.recipients.remove(0);
+        let state = answered(&later(), at(0));
+        envelope.recipients = vec![Recipient { state, ..recipient }; recipients];
+        decide(&mut envelope, Decision::Operator { quiet: true }, at(0));
+        envelope
+    }
+
+    /// Whatever the clock says at the moment: mail would be lost without a word.
+    #[test]
+    fn five_days_are_over_only_by_a_settled_clock() {
+        let span = |earliest, latest| Some(Span { earliest: at(earliest), latest: at(latest) });
+        for (hour, settled, given_up) in [
+            (119, None, false),
+            (120, None, false),
+            (121, span(120, 121), true),
+            // Ahead.
+            (9_000, None, false),
+            (9_000, span(1, 9_000), false),
+            (9_000, span(119, 9_000), false),
+            // Too far behind to be true.
+            (1, span(120, 121), true),
+        ] {
+            for decision in [Decision::Operator { quiet: true }, Decision::Earlier] {
+                let mut envelope = deferred(2);
+                envelope.recipients[0].state = answered(&sample::reply(), at(0));
+                decide(&mut envelope, decision, at(hour));
+                let begun = envelope.release.clone().unwrap().next.unwrap();
+                assert!(begun > at(hour) && begun <= at(hour + 1), "{hour}: {begun}");
+                let report = settle(&mut envelope, Tried::Answered, at(hour), settled);
+                let outcome = if given_up { ReleaseOutcome::Released } else { ReleaseOutcome::Releasing };
+                assert_eq!((report.outcome, report.refused.len()), (outcome, usize::from(given_up)));
+                let next = envelope.release.unwrap().next;
+                if hour >= 120 && !given_up {
+                    assert_eq!(next, Some(at(hour + 1)), "{hour} {settled:?}");
+                }
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod marks;
 mod parking;
 pub mod progress;
 mod queue;
-mod sample;
+pub(crate) mod sample;
 pub mod schedule;
 mod shared;
 mod space;

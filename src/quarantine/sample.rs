@@ -1,4 +1,4 @@
-//! An envelope for the tests of this module.
+//! An envelope for tests.
 #![cfg(test)]
 
 use std::borrow::Cow;
@@ -11,16 +11,16 @@ use crate::id::{QuarantineId, SessionId};
 use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePath};
 
 /// Returns an id born at `millis`.
-pub(super) fn id(millis: u64) -> QuarantineId {
+pub(crate) fn id(millis: u64) -> QuarantineId {
     QuarantineId::new(Timestamp::from_millis(millis))
 }
 
-pub(super) fn reply() -> Reply {
+pub(crate) fn reply() -> Reply {
     Reply { code: 250, enhanced: None, text: Cow::Borrowed("Ok: queued as 4F2A91B0C3") }
 }
 
 /// Returns an envelope that fits a message of `content`.
-pub(super) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
+pub(crate) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
     Envelope {
         version: VERSION,
         id,
@@ -58,6 +58,6 @@ pub(super) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
     }
 }
 
-pub(super) fn sha256(content: &[u8]) -> String {
+pub(crate) fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|octet| format!("{octet:02x}")).collect()
 }

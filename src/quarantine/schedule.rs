@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 
 /// How long after the first, second, ... try the next one comes; after the last, [`EVERY`].
 const FIRST_DELAYS: [Duration; 4] = [minutes(5), minutes(10), minutes(20), minutes(40)];
@@ -13,6 +13,10 @@ const FIRST_DELAYS: [Duration; 4] = [minutes(5), minutes(10), minutes(20), minut
 const EVERY: Duration = minutes(60);
 /// How long after the decision tries are made (RFC 5321 4.5.4.1: at least 4 to 5 days).
 pub const GIVE_UP_AFTER: Duration = minutes(5 * 24 * 60);
+
+/// What [`Settled`](crate::clock::Settled) is asked with, to judge whether [`GIVE_UP_AFTER`] is over: readings must then
+/// agree for 36 minutes, or 41 at most, so that the try an hour after the end is the last one.
+pub const SETTLED_AGE: Duration = minutes(5 * 24 * 60 / 2);
 
 /// How long after its arrival a message of an account on probation goes out at the latest, however many further alarms
 /// there are.
@@ -23,12 +27,12 @@ const fn minutes(minutes: u64) -> Duration {
 }
 
 /// Returns the next try of a release that was decided at `requested` and has been tried `tries` times, the last time at
-/// `now`. The very last try comes at the end of [`GIVE_UP_AFTER`]; `None` once that is over, when unanswered recipients
-/// count as refused.
-pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Option<Timestamp> {
+/// `now`. One try comes at the end of [`GIVE_UP_AFTER`]. After that they go on until [`is_over`] says so: the clock may
+/// be wrong.
+pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Timestamp {
     let end = requested.after(GIVE_UP_AFTER);
     if now >= end {
-        return None;
+        return now.after(EVERY);
     }
     let delay = match tries.checked_sub(1) {
         None => Duration::ZERO,
@@ -36,7 +40,13 @@ pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Option<Time
             usize::try_from(index).ok().and_then(|i| FIRST_DELAYS.get(i)).copied().unwrap_or(EVERY)
         }
     };
-    Some(now.after(delay).min(end))
+    now.after(delay).min(end)
+}
+
+/// Returns whether [`GIVE_UP_AFTER`] is over by a settled clock, so that unanswered recipients count as refused.
+/// `settled` is `None` if no clock has settled: never in a process that ends with its command.
+pub fn is_over(requested: Timestamp, settled: Option<Span>) -> bool {
+    settled.is_some_and(|said| said.earliest >= requested.after(GIVE_UP_AFTER))
 }
 
 /// Returns when a message that arrived at `parked` and was due at `due` goes out by itself, now that probation lasts
@@ -48,7 +58,10 @@ pub fn postponed(due: Timestamp, parked: Timestamp, until: Timestamp) -> Timesta
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::clock::Settled;
 
     #[test]
     fn the_delay_begins_anew_and_ends_after_a_day() {
@@ -73,42 +86,62 @@ mod tests {
         const DAYS: u64 = 24 * 60;
         let at = |minute: u64| Timestamp::default().after(minutes(10_000 + minute));
         for (tries, minute, expected) in [
-            (0, 0, Some(0)),
-            (1, 0, Some(5)),
-            (2, 5, Some(15)),
-            (3, 15, Some(35)),
-            (4, 35, Some(75)),
-            (5, 75, Some(135)),
-            (6, 135, Some(195)),
-            (u32::MAX, 195, Some(255)),
-            (100, 5 * DAYS - 61, Some(5 * DAYS - 1)),
-            // A last try at the end, instead of nearly an hour without one.
-            (100, 5 * DAYS - 30, Some(5 * DAYS)),
-            (100, 5 * DAYS, None),
-            // Gatepost was down and made its last try late.
-            (2, 9 * DAYS, None),
+            (0, 0, 0),
+            (1, 0, 5),
+            (2, 5, 15),
+            (3, 15, 35),
+            (4, 35, 75),
+            (5, 75, 135),
+            (6, 135, 195),
+            (u32::MAX, 195, 255),
+            (100, 5 * DAYS - 61, 5 * DAYS - 1),
+            // A try at the end, instead of nearly an hour without one.
+            (100, 5 * DAYS - 30, 5 * DAYS),
+            // Nobody has said yet that the clock is right.
+            (100, 5 * DAYS, 5 * DAYS + 60),
+            // Gatepost was down.
+            (2, 9 * DAYS, 9 * DAYS + 60),
         ] {
-            assert_eq!(
-                next_try(at(0), tries, at(minute)),
-                expected.map(at),
-                "try {tries} at minute {minute}"
-            );
+            assert_eq!(next_try(at(0), tries, at(minute)), at(expected), "try {tries} at minute {minute}");
         }
         let stepped_back = at(0).before(minutes(60));
-        assert_eq!(
-            next_try(at(0), 1, stepped_back),
-            Some(stepped_back.after(minutes(5))),
-            "the clock went back"
-        );
+        assert_eq!(next_try(at(0), 1, stepped_back), stepped_back.after(minutes(5)), "the clock went back");
     }
 
     #[test]
     fn five_days_have_about_120_tries() {
         let requested = Timestamp::from_millis(1_795_536_328_123);
         let (mut now, mut tries) = (requested, 0);
-        while let Some(next) = next_try(requested, tries, now) {
-            (now, tries) = (next, tries + 1);
+        while !is_over(requested, Some(Span { earliest: now, latest: now })) {
+            (now, tries) = (next_try(requested, tries, now), tries + 1);
         }
         assert_eq!((now, tries), (requested.after(GIVE_UP_AFTER), 124));
+        assert!(!is_over(requested, None), "no clock has settled");
+    }
+
+    /// The clock is a year ahead for half an hour, three hours before the end.
+    #[test]
+    fn the_try_an_hour_after_the_end_is_the_last() {
+        let (begin, tick) = (Instant::now(), Duration::from_secs(5));
+        let requested = Timestamp::from_millis(1_795_536_328_123);
+        let end = requested.after(GIVE_UP_AFTER);
+        let first = end.before(minutes(180));
+        let (mut settled, mut next, mut tries) = (Settled::default(), first, Vec::new());
+        for n in 0..10_000 {
+            let right = first.after(tick * n);
+            let is_ahead = (1..360).contains(&n);
+            let now = if is_ahead { right.after(minutes(365 * 24 * 60)) } else { right };
+            let said = settled.span(begin + tick * n, now, SETTLED_AGE);
+            assert!(!is_ahead || !is_over(requested, said), "{right}");
+            if is_ahead || right < next {
+                continue;
+            }
+            tries.push(right);
+            if is_over(requested, said) {
+                break;
+            }
+            next = next_try(requested, 100, now);
+        }
+        assert_eq!(tries, [first, end.before(minutes(120)), end.before(minutes(60)), end, end.after(EVERY)]);
     }
 }

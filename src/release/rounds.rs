@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use super::{Decision, Releaser, Report, Try};
 use crate::account::Account;
-use crate::clock::{self, Settled, Timestamp};
+use crate::clock::{self, Settled, Span, Timestamp};
 use crate::fail;
 use crate::guard::Standing;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
 use crate::quarantine::envelope::State;
-use crate::quarantine::schedule::postponed;
+use crate::quarantine::schedule::{SETTLED_AGE, postponed};
 use crate::quarantine::spool::{Claim, Held, Line, SpoolError};
 use crate::quarantine::{Envelope, Spool};
 
@@ -53,6 +53,8 @@ struct Rounds {
     looked: Option<Instant>,
     /// Accounts whose mail could not be held back, which has been logged.
     unkept: BTreeSet<Account>,
+    /// What the clock has said for a while; `None` while that is not known.
+    said: Option<Span>,
 }
 
 impl Rounds {
@@ -69,7 +71,8 @@ impl Rounds {
         fail::point("probation.due");
         let id = held.id();
         let releaser = releaser.clone();
-        let task = self.tasks.spawn(async move { releaser.release_due(held).await });
+        let said = self.said;
+        let task = self.tasks.spawn(async move { releaser.release_due(held, said).await });
         self.under_way.insert(task.id(), (id, line));
     }
 
@@ -105,8 +108,9 @@ impl Releaser {
         let mut shutdown = self.parts.shutdown.clone();
         let mut rounds = Rounds::default();
         let mut expiry = Instant::now();
-        let mut settled = Settled::default();
+        let (mut settled, mut schedule) = (Settled::default(), Settled::default());
         while !*shutdown.borrow() {
+            rounds.said = schedule.span(Instant::now().into_std(), clock::now(), SETTLED_AGE);
             self.begin_due(&mut rounds).await;
             let then = self.settled(&mut settled);
             if expiry.elapsed() >= EXPIRY_TICK {
@@ -181,7 +185,7 @@ impl Releaser {
     }
 
     /// Relays a message whose delay is over, or tries a release again, if the message is still to go.
-    async fn release_due(&self, held: Held) -> Attempt {
+    async fn release_due(&self, held: Held, said: Option<Span>) -> Attempt {
         let claim = Claim::of(held).await?;
         let envelope = claim.envelope();
         let decision = match envelope.state() {
@@ -195,7 +199,7 @@ impl Releaser {
         if decision == Decision::Due {
             maillog::delay_over(envelope);
         }
-        let mut attempt = Try::begin(claim, decision).await?;
+        let mut attempt = Try::begin(claim, decision, said).await?;
         let asked = self.ask(&mut attempt).await;
         // The account may have been blocked meanwhile.
         if !asked.taken.is_empty() && self.is_to_be_kept(&attempt.envelope).await {

@@ -272,6 +272,32 @@ fn release_keeps_the_deferred_alone() {
     assert!(upstream.lines("RCPT TO:<later@").len() >= 2);
 }
 
+/// The clock is days ahead at the start, or where there is no `serve`: nobody knows for how long, so nothing is given up.
+#[test]
+fn a_clock_that_is_days_ahead_gives_no_release_up() {
+    let upstream = Scripted::with(|asked| match asked.verb {
+        "RCPT" if asked.path().starts_with("later") => Answer::reply("451 4.2.1 come back later"),
+        _ => None,
+    });
+    let mut gatepost = blocked(&upstream);
+    let id = park(&gatepost, "partly", &["bob@mta.example", "later@mta.example"]);
+    gatepost.run(&["quarantine", "release", &id]).expect(1);
+    assert!(gatepost.terminate().success());
+    let path = obstacle::envelope(&gatepost, &id);
+    let mut envelope: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for time in ["requested", "next"] {
+        envelope["release"][time] = "2026-01-02T03:04:05.678Z".into();
+    }
+    std::fs::write(&path, envelope.to_string()).unwrap();
+    gatepost.start();
+    let again = wait_for(PATIENCE, || (upstream.lines("RCPT TO:<later@").len() == 2).then_some(()));
+    assert!(again.is_some(), "{}", gatepost.log_text());
+    assert!(gatepost.terminate().success());
+    let result = gatepost.run(&["quarantine", "release", &id, "--json"]).expect(1).json_lines().remove(0);
+    assert_eq!((&result["outcome"], &result["refused"]), (&"releasing".into(), &json!([])));
+    assert_eq!(upstream.lines("RCPT TO:<later@").len(), 3);
+}
+
 /// The disk does not take what the upstream answered: nobody is sent the message again because of that.
 #[test]
 fn answers_that_cannot_be_written_down_are_kept() {

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
@@ -28,11 +28,11 @@ use tokio::task::spawn_blocking;
 pub use route::Route;
 
 use super::webhook::Messenger;
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Settled, Span, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};
 use crate::fail;
 use crate::id::OutboxId;
-use crate::quarantine::schedule::{GIVE_UP_AFTER, next_try};
+use crate::quarantine::schedule::{SETTLED_AGE, is_over, next_try};
 use file::Meta;
 use route::{Carrier, Outcome};
 
@@ -305,10 +305,13 @@ impl Outbox {
     }
 
     async fn drive(&self, bearer: &Bearer<'_>, wake: &Notify, mut report: impl FnMut(Event)) -> Infallible {
+        let mut settled = Settled::default();
         loop {
             // Only one lane writes what the disk did not take. What is on disk is sent all the same, which makes room.
             let disk = bearer.lane() == Lane::Mail && !self.write_kept(&mut report).await;
-            let due = self.send_due(bearer, clock::now(), &mut report).await;
+            let now = clock::now();
+            let said = settled.span(Instant::now(), now, SETTLED_AGE);
+            let due = self.send_due(bearer, now, said, &mut report).await;
             let wait = due.into_iter().chain(disk.then_some(DISK_AGAIN)).min();
             let woken = wake.notified();
             match wait {
@@ -320,11 +323,13 @@ impl Outbox {
         }
     }
 
-    /// Tries everything that is due, notices first; returns how long to wait for the next.
+    /// Tries everything that is due, notices first; returns how long to wait for the next. What is over by what
+    /// the clock has `said` for a while is given up.
     async fn send_due(
         &self,
         bearer: &Bearer<'_>,
         now: Timestamp,
+        said: Option<Span>,
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
         // Looked up anew each time: a notice that arrives meanwhile must not wait for hundreds of other mails.
@@ -334,7 +339,7 @@ impl Outbox {
             due.min_by_key(|(id, meta, _)| (meta.kind, *id)).map(|(id, meta, _)| (id, meta.clone()))
         };
         while let Some((id, meta)) = next() {
-            if self.send(bearer, id, meta, report).await == Way::Closed {
+            if self.send(bearer, id, meta, said, report).await == Way::Closed {
                 return Some(ANYBODY_THERE);
             }
         }
@@ -347,6 +352,7 @@ impl Outbox {
         bearer: &Bearer<'_>,
         id: OutboxId,
         mut meta: Meta,
+        said: Option<Span>,
         report: &mut impl FnMut(Event),
     ) -> Way {
         let _permit = self.shared.sending.acquire().await;
@@ -377,9 +383,8 @@ impl Outbox {
                 Event::Sent { id, kind, to, reply }
             }
             Outcome::Unreachable(reply) => {
-                let (now, end) = (clock::now(), meta.created.after(GIVE_UP_AFTER));
                 let is_news = meta.last.replace(reply.clone()).as_ref() != Some(&reply);
-                meta.next = (now < end).then(|| now.after(ANYBODY_THERE).min(end));
+                meta.next = (!is_over(meta.created, said)).then(|| clock::now().after(ANYBODY_THERE));
                 self.state().mails.insert(id, meta.clone());
                 match meta.next {
                     // Tried so often that it would fill the log.
@@ -392,7 +397,8 @@ impl Outbox {
                 }
             }
             Outcome::Refused(ref reply) | Outcome::Deferred(ref reply) => {
-                meta.settle(reply, clock::now(), matches!(outcome, Outcome::Refused(_)));
+                let for_good = matches!(outcome, Outcome::Refused(_)) || is_over(meta.created, said);
+                meta.settle(reply, clock::now(), for_good);
                 let reply = reply.clone();
                 self.note(id, &meta, &message, report).await;
                 match meta.next {
@@ -538,7 +544,7 @@ impl Meta {
     fn settle(&mut self, reply: &str, now: Timestamp, for_good: bool) {
         self.tries = self.tries.saturating_add(1);
         self.last = Some(reply.to_owned());
-        self.next = if for_good { None } else { next_try(self.created, self.tries, now) };
+        self.next = (!for_good).then(|| next_try(self.created, self.tries, now));
     }
 
     fn describe(&self) -> String {

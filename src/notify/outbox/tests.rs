@@ -310,10 +310,28 @@ fn the_times_are_those_of_a_release() {
     while let Some(next) = meta.next {
         waits.push(next.since(now).as_secs() / 60);
         now = next;
-        meta.settle("451 later", now, false);
+        meta.settle("451 later", now, is_over(created, Some(Span { earliest: now, latest: now })));
     }
     assert_eq!(waits[..7], [0, 5, 10, 20, 40, 60, 60]);
     assert_eq!(now.since(created), Duration::from_secs(5 * 86_400), "then it is given up");
+}
+
+/// Nobody knows yet for how long the clock has said that it is that old.
+#[tokio::test]
+async fn a_clock_that_is_days_ahead_gives_nothing_up() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (busy, _sight) = upstream(Script::from([("RCPT", "451 4.7.1 later")]), None).await;
+    for (port, wait) in [(busy, Duration::from_secs(60 * 60)), (closed, ANYBODY_THERE)] {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path()).unwrap();
+        let begun = clock::now();
+        outbox.put(mail(&["a@example.org"]), begun.before(Duration::from_secs(6 * 86_400))).await.unwrap();
+        let (mut events, task) = run(&outbox, route(port));
+        let event = soon(events.recv()).await.unwrap();
+        let Event::Deferred { next, .. } = event else { panic!("{event:?}") };
+        assert!(next.since(begun) >= wait && next.since(begun) < wait + DEADLINE, "{next}");
+        task.abort();
+    }
 }
 
 #[tokio::test]
