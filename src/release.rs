@@ -287,7 +287,7 @@ impl Try {
         fail::point("release.claimed");
         let mut envelope = claim.envelope().clone();
         let now = clock::now();
-        decide(&mut envelope, decision, now);
+        decide(&mut envelope, decision, now, settled);
         claim.update(envelope.clone()).await?;
         fail::point("release.decided");
         Ok(Self { claim, envelope, decision, now, settled })
@@ -397,8 +397,8 @@ async fn message_id(claim: &Claim, envelope: &Envelope) -> Option<String> {
 }
 
 /// Records the decision. A failed message starts over: its refused recipients are tried again, and the five days begin
-/// anew.
-fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
+/// anew. Those of a release that was decided while the clock was ahead begin once that is known.
+fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp, settled: Option<Span>) {
     let failed = envelope.state() == State::Failed;
     let quiet = match decision {
         Decision::Operator { quiet } => Some(quiet),
@@ -421,6 +421,9 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp) {
         envelope.release = Some(Release { requested, quiet, by_itself, tries: 0, next: Some(now) });
     }
     if let Some(release) = &mut envelope.release {
+        if let Some(said) = settled.filter(|_| decision == Decision::Earlier) {
+            release.requested = release.requested.min(said.latest);
+        }
         release.tries = release.tries.saturating_add(1);
         // A try that is cut short by a crash is repeated after the usual pause.
         release.next = Some(next_try(release.requested, release.tries, now));
@@ -598,7 +601,7 @@ mod tests {
         let recipient = envelope.recipients.remove(0);
         let state = answered(&later(), at(0));
         envelope.recipients = vec![Recipient { state, ..recipient }; recipients];
-        decide(&mut envelope, Decision::Operator { quiet: true }, at(0));
+        decide(&mut envelope, Decision::Operator { quiet: true }, at(0), None);
         envelope
     }
 
@@ -620,7 +623,7 @@ mod tests {
             for decision in [Decision::Operator { quiet: true }, Decision::Earlier] {
                 let mut envelope = deferred(2);
                 envelope.recipients[0].state = answered(&sample::reply(), at(0));
-                decide(&mut envelope, decision, at(hour));
+                decide(&mut envelope, decision, at(hour), None);
                 let begun = envelope.release.clone().unwrap().next.unwrap();
                 assert!(begun > at(hour) && begun <= at(hour + 1), "{hour}: {begun}");
                 let report = settle(&mut envelope, Tried::Answered, at(hour), settled);
@@ -631,6 +634,22 @@ mod tests {
                     assert_eq!(next, Some(at(hour + 1)), "{hour} {settled:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_five_days_begin_when_the_clock_is_back() {
+        for (hour, latest, requested) in [(1, None, 0), (1, Some(1), 0), (1, Some(9_000), 0)] {
+            let said = latest.map(|latest| Span { earliest: at(0), latest: at(latest) });
+            let mut envelope = deferred(1);
+            decide(&mut envelope, Decision::Earlier, at(hour), said);
+            assert_eq!(envelope.release.unwrap().requested, at(requested));
+        }
+        let mut envelope = deferred(1);
+        envelope.release.as_mut().unwrap().requested = at(9_000);
+        for (said, requested) in [(None, 9_000), (Some(Span { earliest: at(1), latest: at(2) }), 2)] {
+            decide(&mut envelope, Decision::Earlier, at(2), said);
+            assert_eq!(envelope.release.as_ref().unwrap().requested, at(requested));
         }
     }
 }

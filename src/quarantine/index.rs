@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::envelope::{Envelope, State};
 use super::queue::Queue;
-use super::schedule::postponed;
+use super::schedule::{due_by, next_try_by, postponed};
 use super::terms::{Limits, Line, Usage};
 use super::waiting::{Awaited, Message, Sum, Waiting};
 use super::weight::Weight;
@@ -36,7 +36,7 @@ pub(super) struct Record {
     due: Option<Timestamp>,
     /// Whether its release began without an operator's decision.
     begun_by_itself: bool,
-    /// Whether the due time was postponed in memory only, not yet on disk.
+    /// Whether the due time was changed in memory only, not yet on disk.
     put_off: bool,
     /// Until when it is left alone, although it may be due.
     rests: Option<Timestamp>,
@@ -83,7 +83,7 @@ impl Record {
         Weight::of_content(self.size).plus(Weight::of_envelope(self.envelope))
     }
 
-    /// Like [`Envelope::goes_by_itself`], but with a due time that may be postponed in memory only.
+    /// Like [`Envelope::goes_by_itself`], but with a due time that may be changed in memory only.
     fn goes_by_itself(&self) -> Option<Timestamp> {
         self.due.filter(|_| self.state == State::Parked || self.begun_by_itself)
     }
@@ -98,6 +98,16 @@ impl Record {
     fn line(&self) -> Option<Line> {
         let by_itself = self.goes_by_itself().is_some();
         Some(Line { account: self.account.clone()?, state: self.state, by_itself })
+    }
+
+    /// Returns its next try or due time, given the `latest` time that the clock has said for a while.
+    fn due_by(&self, latest: Timestamp) -> Option<Timestamp> {
+        let due = self.due?;
+        Some(if self.state == State::Parked {
+            due_by(due, self.parked, latest)
+        } else {
+            next_try_by(due, latest)
+        })
     }
 }
 
@@ -209,13 +219,16 @@ impl Index {
         }
     }
 
-    /// Adds a message, or replaces its record. A claim and a rest are kept, and so is a later due time that was
-    /// postponed in memory.
+    /// Adds a message, or replaces its record. A claim and a rest are kept, and so is a due time that was changed in
+    /// memory.
     pub(super) fn put(&mut self, id: QuarantineId, mut record: Record) {
         if let Some(old) = self.remove(id) {
             (record.claimed, record.rests) = (old.claimed, old.rests);
-            if old.put_off && record.state == State::Parked && record.due < old.due {
-                (record.due, record.put_off) = (old.due, true);
+            if old.put_off
+                && record.state == State::Parked
+                && record.due.is_some_and(|due| Some(due) != old.due)
+            {
+                (record.due, record.parked, record.put_off) = (old.due, old.parked, true);
             }
         }
         let weight = record.weight();
@@ -373,6 +386,28 @@ impl Index {
         }
     }
 
+    /// Brings back next tries and due times that were set while the clock was ahead; `latest` is the latest time that it
+    /// has said for a while. In memory only.
+    pub(super) fn bring_back(&mut self, latest: Timestamp) {
+        let rest = |record: &Record| record.rests.map(|until| next_try_by(until, latest));
+        let is_ahead = |record: &Record| {
+            !record.claimed && (record.due_by(latest) != record.due || rest(record) != record.rests)
+        };
+        let ahead: Vec<_> =
+            self.records.iter().filter(|(_, record)| is_ahead(record)).map(|(id, _)| *id).collect();
+        for id in ahead {
+            self.change(id, |record| {
+                record.rests = rest(record);
+                if record.due_by(latest) == record.due {
+                    return;
+                }
+                record.due = record.due_by(latest);
+                record.parked = record.parked.min(latest);
+                record.put_off = record.state == State::Parked;
+            });
+        }
+    }
+
     /// Returns the messages of `account` that go out, or are tried again, without an operator's decision; if `by` is
     /// given, only those due by then.
     pub(super) fn awaited_ids(&self, account: &Account, by: Option<Timestamp>) -> Vec<QuarantineId> {
@@ -385,7 +420,7 @@ impl Index {
         self.change(id, |record| (record.due, record.put_off) = (None, false));
     }
 
-    /// Returns the messages of `account` whose due time was postponed in memory only.
+    /// Returns the messages of `account` whose due time was changed in memory only.
     pub(super) fn put_off(&self, account: &Account) -> Vec<QuarantineId> {
         let is_put_off = |id: &QuarantineId| self.records.get(id).is_some_and(|record| record.put_off);
         self.awaited_of(account).map(|(_, id)| id).filter(is_put_off).collect()

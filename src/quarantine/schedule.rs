@@ -56,6 +56,20 @@ pub fn postponed(due: Timestamp, parked: Timestamp, until: Timestamp) -> Timesta
     due.max(until.min(parked.after(LONGEST_DELAY)))
 }
 
+/// Returns the next try of what was to be tried again at `next`, now that the clock says `now`: at the latest when it
+/// would come after a try made now, since it may have been put off while the clock was ahead.
+pub fn next_try_by(next: Timestamp, now: Timestamp) -> Timestamp {
+    next.min(now.after(EVERY))
+}
+
+/// Returns when a message that says that it arrived at `parked` and is due at `due` goes out, given the `latest` time
+/// that the clock has said for a while. If it arrived while the clock was ahead, its delay begins at `latest`.
+pub fn due_by(due: Timestamp, parked: Timestamp, latest: Timestamp) -> Timestamp {
+    let came_ahead = parked > latest && due >= parked;
+    let due = if came_ahead { latest.after(due.since(parked)) } else { due };
+    due.min(latest.after(LONGEST_DELAY))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -78,6 +92,29 @@ mod tests {
             (2 * DAY, 0, DAY + 30, 2 * DAY),
         ] {
             assert_eq!(postponed(at(due), at(parked), at(until)), at(expected), "{due} {parked} {until}");
+        }
+    }
+
+    #[test]
+    fn what_was_made_while_the_clock_was_ahead_is_brought_back() {
+        const DAY: u64 = 24 * 60;
+        let at = |minute: u64| Timestamp::default().after(minutes(10_000 + minute));
+        for (due, parked, latest, expected) in [
+            // Nothing is wrong.
+            (30, 0, 0, 30),
+            (30, 0, 20, 30),
+            (DAY, 0, 0, DAY),
+            // It came while the clock was two days ahead.
+            (2 * DAY + 30, 2 * DAY, 10, 10 + 30),
+            // That is done, and its due time was written down.
+            (40, 2 * DAY, 11, 40),
+            // It came before, and an alarm postponed it meanwhile; the delay is at most a day all the same.
+            (2 * DAY, 0, 60, DAY + 60),
+        ] {
+            assert_eq!(due_by(at(due), at(parked), at(latest)), at(expected), "{due} {parked} {latest}");
+        }
+        for (next, now, expected) in [(60, 0, 60), (0, 10, 0), (2 * DAY, 10, 70)] {
+            assert_eq!(next_try_by(at(next), at(now)), at(expected), "{next} {now}");
         }
     }
 

@@ -33,7 +33,7 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads an envelope, with its due time as postponed in memory; blocking.
+    /// Reads an envelope, with its due time as memory has it; blocking.
     pub(super) fn load(&self, id: QuarantineId) -> Result<Envelope, SpoolError> {
         let Some(state) = self.index().state(id) else { return Err(SpoolError::Unknown(id.to_string())) };
         match files::load(&self.folder, id) {
@@ -43,7 +43,7 @@ impl Shared {
                     self.put_if_there(id, Record::of(&envelope, octets));
                 }
                 if envelope.state() == State::Parked {
-                    envelope.due = envelope.due.max(self.index().due_time(id));
+                    envelope.due = self.index().due_time(id).or(envelope.due);
                 }
                 Ok(envelope)
             }

@@ -226,6 +226,12 @@ impl Spool {
         self.shared.index().postpone(account, until);
     }
 
+    /// Brings back next tries and due times that were set while the clock was ahead; `latest` is the latest time that it
+    /// has said for a while. In memory only, so call it again and again.
+    pub fn bring_back(&self, latest: Timestamp) {
+        self.shared.index().bring_back(latest);
+    }
+
     /// Writes the due times of an account's messages to disk, as they are in memory.
     ///
     /// # Errors

@@ -763,6 +763,60 @@ async fn due_times_are_put_off() {
     assert_eq!(due_times(&spool).await[0], Some(at(80)), "what was due once stays written");
 }
 
+/// What came, or was tried, while the clock was ahead waits as long as usual once it is back; nothing else changes.
+#[tokio::test]
+async fn due_times_from_the_future_are_brought_back() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    let base = clock::now();
+    let at = |minutes: u64| base.after(Duration::from_secs(60 * minutes));
+    const DAY: u64 = 24 * 60;
+    let mut ids = Vec::new();
+    for (parked, due) in [(0, Some(30)), (2 * DAY, Some(2 * DAY + 30)), (2 * DAY, None), (0, Some(30))] {
+        let parking = spool.begin(&anna(), base).await.unwrap();
+        let (due, parked) = (due.map(at), at(parked));
+        let envelope = Envelope { due, parked, ..envelope(&parking, &anna()) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    let mut claim = spool.claim(ids[3]).await.unwrap();
+    let started = releasing(claim.envelope(), Some(at(2 * DAY)));
+    claim.update(started).await.unwrap();
+    drop(claim);
+    let due = async |spool: &Spool| {
+        let mut times = Vec::new();
+        for id in &ids {
+            times.push(spool.envelope(*id).await.unwrap().due);
+        }
+        times
+    };
+    // Somebody has it in hand.
+    let claim = spool.claim(ids[1]).await.unwrap();
+    spool.bring_back(at(5));
+    drop(claim);
+    assert_eq!(due(&spool).await[1], Some(at(2 * DAY + 30)));
+    for now in [10, 15, 39] {
+        spool.bring_back(at(now));
+        let expected = [Some(at(30)), Some(at(40)), None, Some(at(30))];
+        assert_eq!(due(&spool).await, expected, "{now}");
+    }
+    let come = |minute| self::due(&spool, at(minute)).into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
+    assert_eq!(come(40), [ids[0], ids[1]].into());
+    assert_eq!((come(64).len(), come(65)), (2, [ids[0], ids[1], ids[3]].into()), "an hour after it was seen");
+    // On its way out, with the time that memory has.
+    let mut claim = spool.claim(ids[1]).await.unwrap();
+    let reason = "another".into();
+    claim.update(Envelope { reason, ..claim.envelope().clone() }).await.unwrap();
+    drop(claim);
+    drop(spool);
+    let spool = open(home.path()).await;
+    assert_eq!(due(&spool).await[1], Some(at(40)));
+    spool.bring_back(at(50));
+    assert_eq!(due(&spool).await[1], Some(at(40)), "that was done already");
+    spool.keep(&anna(), None).await.unwrap();
+    assert_eq!(due(&spool).await[1], None);
+}
+
 #[tokio::test]
 async fn a_newer_quarantine_is_refused_and_left_alone() {
     let home = tempfile::tempdir().unwrap();

@@ -36,7 +36,7 @@ const AT_ONCE: usize = 4;
 /// How long a message is left alone after a try that could not be recorded, whatever its envelope says: the disk may not
 /// have taken the next try.
 const REST: Duration = Duration::from_secs(60);
-/// How often expired messages are looked for.
+/// How often expired messages are looked for, and what was put off while the clock was ahead.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
 
 /// `None`: it was not to go after all, or a block or probation holds it back.
@@ -115,6 +115,7 @@ impl Releaser {
             let then = self.settled(&mut settled);
             if expiry.elapsed() >= EXPIRY_TICK {
                 expiry = Instant::now();
+                self.bring_back(&rounds);
                 self.expire(then).await;
             }
             tokio::select! {
@@ -125,6 +126,15 @@ impl Releaser {
         }
         while let Some(done) = rounds.tasks.join_next_with_id().await {
             rounds.ended(&self.parts.spool, done);
+        }
+    }
+
+    /// Brings back what was put off while the clock was ahead. Only what all readings for a while put into the future, so
+    /// that a clock that is behind for a moment lets nothing out early.
+    fn bring_back(&self, rounds: &Rounds) {
+        if let Some(said) = rounds.said {
+            self.parts.ledger.bring_back(said.latest);
+            self.parts.spool.bring_back(said.latest);
         }
     }
 

@@ -152,6 +152,12 @@ impl Ledger {
         self.changed(&watch, made, written).await
     }
 
+    /// Shortens the probations that began or were extended while the clock was ahead; `latest` is the latest time that it has
+    /// said for a while.
+    pub fn bring_back(&self, latest: Timestamp) {
+        self.shared().bring_back(latest);
+    }
+
     /// Returns the accounts whose block was not made by hand, is at least `age` old, and was reported.
     pub fn lapsed(&self, age: Duration, now: Timestamp) -> Vec<Account> {
         let mut lapsed = Vec::new();

@@ -274,6 +274,22 @@ impl Shared {
         });
     }
 
+    /// Shortens the probations that began or were extended while the clock was ahead of `latest`.
+    pub(super) fn bring_back(&self, latest: Timestamp) {
+        let policy = self.policy.load();
+        self.accounts.each(|entry| {
+            if entry.probation(latest).is_none() {
+                return;
+            }
+            let mut state = entry.lock();
+            let terms = state.terms(&policy);
+            if state.bring_back(latest, &terms) {
+                entry.show_probation(&state);
+                self.queue.submit_idly(entry, &mut state);
+            }
+        });
+    }
+
     /// Returns the entries whose evidence on the disk is worse than in memory, before the process ends.
     pub(super) fn with_better_evidence(&self) -> Vec<Arc<Entry>> {
         let mut entries = Vec::new();

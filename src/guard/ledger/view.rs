@@ -163,9 +163,11 @@ impl Watch {
         self.ledger.shared().refused(&self.entry.account, domain, now);
     }
 
-    /// Returns until when the account's mail is delayed; `None` if it is not on probation. Takes no lock.
+    /// Returns until when the account's mail is delayed; `None` if it is not on probation. Takes no lock then. That is at most
+    /// the delay from now: an alarm may have come while the clock was ahead.
     pub fn probation(&self, now: Timestamp) -> Option<Timestamp> {
-        self.entry.probation(now)
+        let until = self.entry.probation(now)?;
+        Some(until.min(now.after(self.terms().delay)))
     }
 
     /// Returns the policy as it applies to the account.

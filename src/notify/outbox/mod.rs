@@ -32,7 +32,7 @@ use crate::clock::{self, Settled, Span, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};
 use crate::fail;
 use crate::id::OutboxId;
-use crate::quarantine::schedule::{SETTLED_AGE, is_over, next_try};
+use crate::quarantine::schedule::{SETTLED_AGE, is_over, next_try, next_try_by};
 use file::Meta;
 use route::{Carrier, Outcome};
 
@@ -332,6 +332,7 @@ impl Outbox {
         said: Option<Span>,
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
+        self.state().bring_back(now);
         // Looked up anew each time: a notice that arrives meanwhile must not wait for hundreds of other mails.
         let next = || {
             let state = self.state();
@@ -465,6 +466,13 @@ impl Outbox {
 }
 
 impl State {
+    /// Brings back next tries that were set while the clock was ahead. If it is behind now, some come early.
+    fn bring_back(&mut self, now: Timestamp) {
+        for meta in self.mails.values_mut() {
+            meta.next = meta.next.map(|next| next_try_by(next, now));
+        }
+    }
+
     /// The mails of a lane that may be sent next, and when; of the events about the same account, only the oldest.
     fn heads(&self, lane: Lane) -> impl Iterator<Item = (OutboxId, &Meta, Timestamp)> {
         let mut about = HashSet::new();

@@ -316,6 +316,26 @@ fn the_times_are_those_of_a_release() {
     assert_eq!(now.since(created), Duration::from_secs(5 * 86_400), "then it is given up");
 }
 
+/// What was put off while the clock was ahead waits for an hour at most once it is back.
+#[tokio::test]
+async fn a_clock_that_was_ahead_puts_nothing_off_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let now = clock::now();
+    outbox.put(mail(&["a@example.org"]), now).await.unwrap();
+    let hour = Duration::from_secs(60 * 60);
+    let next = |outbox: &Outbox| outbox.state().mails.values().next().unwrap().next.unwrap();
+    outbox.state().mails.values_mut().for_each(|meta| meta.next = Some(now.after(48 * hour)));
+    let bearer = Bearer::Mail(Carrier::new(&route(1)).unwrap());
+    let wait = outbox.send_due(&bearer, now, None, &mut |event| panic!("{event:?}")).await.unwrap();
+    assert!(wait <= hour && wait > hour / 2, "{wait:?}");
+    assert_eq!(next(&outbox), now.after(hour));
+    // That time stays.
+    let later = now.after(hour / 2);
+    outbox.send_due(&bearer, later, None, &mut |event| panic!("{event:?}")).await;
+    assert_eq!(next(&outbox), now.after(hour));
+}
+
 /// Nobody knows yet for how long the clock has said that it is that old.
 #[tokio::test]
 async fn a_clock_that_is_days_ahead_gives_nothing_up() {

@@ -359,6 +359,18 @@ impl State {
         ends
     }
 
+    /// Shortens a probation that lasts longer than the delay from `latest` on, since it began or was extended while the clock
+    /// was ahead; returns whether there was one.
+    pub(super) fn bring_back(&mut self, latest: Timestamp, terms: &Terms) -> bool {
+        let until = latest.after(terms.delay);
+        let Some(probation) = self.probation.filter(|probation| probation.until > until) else {
+            return false;
+        };
+        // When it began identifies it: that stays.
+        self.set_probation(Some(Probation { until, ..probation }));
+        true
+    }
+
     /// Lifts a block, ends a probation, and forgets the window and the test; `false` if there was neither block nor running
     /// probation.
     pub(super) fn unblock(&mut self, now: Timestamp) -> bool {

@@ -232,6 +232,35 @@ async fn a_restart_keeps_probation_test_and_what_is_to_be_told() {
     assert!(untold_probations(&ledger, at(3 * HOUR)).await.is_empty());
 }
 
+/// A probation that began or was extended while the clock was ahead ends a delay after the clock is back; also over a
+/// restart.
+#[tokio::test]
+async fn a_probation_from_the_future_is_brought_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let anna = account("anna");
+    let ledger = open(dir.path(), watchful(OnAlarm::Probation));
+    let watch = ledger.watch(&anna, at(48 * HOUR)).await;
+    assert!(seven(&watch, 0, at(48 * HOUR)).await.last().unwrap().starts_with("alarmed"));
+    // Whoever asks is told of a delay at most; that alone brings nothing back.
+    assert_eq!(watch.probation(at(MINUTE)), Some(at(31 * MINUTE)));
+    assert_eq!(watch.probation(at(20 * MINUTE)), Some(at(50 * MINUTE)));
+    assert_eq!(watch.probation(at(48 * HOUR)), Some(at(48 * HOUR + 30 * MINUTE)));
+    // The clock was behind for a moment: nothing happens.
+    ledger.bring_back(at(48 * HOUR));
+    assert_eq!(watch.probation(at(48 * HOUR)), Some(at(48 * HOUR + 30 * MINUTE)));
+    ledger.bring_back(at(40 * MINUTE));
+    for now in [41, 60, 69] {
+        assert_eq!(watch.probation(at(now * MINUTE)), Some(at(70 * MINUTE)), "{now}");
+        ledger.bring_back(at(now * MINUTE));
+    }
+    assert_eq!(watch.probation(at(70 * MINUTE)), None);
+    drop(watch);
+    soon(ledger.close()).await;
+    let ledger = open(dir.path(), watchful(OnAlarm::Probation));
+    let untold = untold_probations(&ledger, at(50 * MINUTE)).await;
+    assert_eq!(untold[0].probation.unwrap().until, at(70 * MINUTE));
+}
+
 /// Valid recipients count in memory; their effect reaches the disk with the next invalid one, or when the account leaves
 /// memory.
 #[tokio::test]
