@@ -44,8 +44,7 @@ impl Day {
     /// Counts one recipient.
     pub(super) fn count(&mut self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
         let today = day_of(now);
-        // Sessions on both sides of midnight must not start the day twice.
-        if today > self.day || today + 1 < self.day {
+        if is_another(self.day, today) {
             *self = Self { day: today, ..Self::default() };
         }
         self.everybody.count(refused);
@@ -89,6 +88,12 @@ impl Day {
 /// The days since the Unix epoch.
 pub(super) fn day_of(now: Timestamp) -> u64 {
     now.as_millis() / 86_400_000
+}
+
+/// Whether `today` is another day than `day`, for what happens once a day. Sessions on both sides of midnight must not start
+/// a day twice; a day further in the future is one of a clock that was ahead.
+pub(super) fn is_another(day: u64, today: u64) -> bool {
+    today > day || today + 1 < day
 }
 
 impl Tally {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use changes::{Changes, Part};
 pub(super) use commit::Commit;
 
-use super::day::day_of;
+use super::day::{day_of, is_another};
 use super::rows::{self, Extent, KeptBlock};
 use super::{
     Attempt, Block, BlockedBy, Leniency, OnAlarm, Policy, Probation, RELAYED, Record, Relayed, SAMPLES,
@@ -153,13 +153,13 @@ impl State {
         if evidence != Evidence::Known {
             self.changes.mark(Part::Row);
         }
-        let today = Some(day_of(now));
+        let today = day_of(now);
         let verdict = if count >= rule.limit && terms.blocks() {
             let reason = format!("{count} invalid recipients within {}", show_duration(rule.period));
             self.block_by_itself(BlockedBy::Limit, reason, now);
             Verdict::Crossed(Box::new(self.record(now, &terms)))
-        } else if count >= rule.limit && self.would_block_day < today {
-            self.would_block_day = today;
+        } else if count >= rule.limit && self.would_block_day.is_none_or(|told| is_another(told, today)) {
+            self.would_block_day = Some(today);
             self.changes.mark(Part::Row);
             Verdict::WouldBlock(Box::new(self.record(now, &terms)))
         } else if evidence == Evidence::Alarm {
@@ -192,16 +192,16 @@ impl State {
             (Leniency::None | Leniency::Observed, OnAlarm::Notify) => Verdict::Suspected,
             _ => Verdict::WouldAlarm,
         };
-        let today = Some(day_of(now));
+        let today = day_of(now);
         // That the account would have been blocked is reported once a day, whatever the reason.
         let told = match terms.on_alarm {
             OnAlarm::Block => &mut self.would_block_day,
             OnAlarm::Probation | OnAlarm::Notify | OnAlarm::Off => &mut self.alarm_day,
         };
-        if *told >= today {
+        if told.is_some_and(|told| !is_another(told, today)) {
             return Verdict::Counted { count };
         }
-        *told = today;
+        *told = Some(today);
         self.changes.mark(Part::Row);
         verdict(record(self))
     }

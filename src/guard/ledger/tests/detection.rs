@@ -150,6 +150,33 @@ async fn alarms_that_do_nothing_are_told_of_once_a_day() {
     assert_eq!(seven(&watch, 0, at(0)).await.last().unwrap(), "7");
 }
 
+/// A clock that was ahead silences none of these: neither that of the limit nor that of an alarm.
+#[tokio::test]
+async fn once_a_day_goes_on_after_a_clock_that_was_ahead() {
+    let day = 24 * HOUR;
+    for (policy, expected) in [
+        (Policy { observe: true, ..policy(7) }, "would block 7"),
+        (Policy { observe: true, ..watchful(OnAlarm::Probation) }, "would alarm 7"),
+        (Policy { observe: true, ..watchful(OnAlarm::Block) }, "would alarm 7"),
+        (watchful(OnAlarm::Notify), "suspected 7"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path(), policy);
+        let anna = account("anna");
+        let told = async |from, now| {
+            // Nothing is left in window and test.
+            soon(ledger.unblock(&anna, at(now))).await.unwrap();
+            let watch = ledger.watch(&anna, at(now)).await;
+            seven(&watch, from, at(now)).await.last().unwrap() == expected
+        };
+        assert!(told(0, 40 * day).await, "{expected}: ahead");
+        assert!(told(10, 10 * day).await, "{expected}: back");
+        assert!(!told(20, 10 * day + 1).await, "{expected}: once a day");
+        assert!(!told(30, 9 * day).await, "{expected}: on the other side of midnight");
+        assert!(told(40, 11 * day).await, "{expected}: the next day");
+    }
+}
+
 #[tokio::test]
 async fn what_is_different_for_an_account() {
     let dir = tempfile::tempdir().unwrap();
