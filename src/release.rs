@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use reading::Reading;
 
@@ -36,6 +36,12 @@ use crate::upstream::{Answer, ClientIdentity, Fault, Question, SessionConnection
 
 /// The pause before the answers to a message are written again to a disk that did not take them.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
+/// How long one try waits in all for answers that settle nothing: for none, or for 4xx. What is left is asked first at
+/// the next try.
+const ASK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How many recipients are asked about in one write. Once the upstream is silent each of them may take as long as
+/// `[upstream] timeout`, whatever [`ASK_PATIENCE`] says.
+const ASKED_AT_ONCE: usize = 4;
 
 /// The state after one try, over all recipients that the client was told 250 for.
 #[derive(Debug, Clone)]
@@ -161,7 +167,7 @@ impl Releaser {
         let connections = self.parts.upstream.session(identity.session);
         let mut upstream = self.parts.upstream.transaction(identity);
         let before = attempt.envelope.recipients.clone();
-        let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now).await;
+        let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now, ASK_PATIENCE).await;
         Asked { upstream, taken, before, _connections: connections }
     }
 
@@ -484,11 +490,18 @@ fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
     }
 }
 
-/// Asks MAIL, and RCPT for each open recipient; records the refusals; returns the places of those accepted.
-async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp) -> Vec<usize> {
-    let open: Vec<usize> = envelope.pending().map(|(place, _)| place).collect();
+/// Asks MAIL, and RCPT for each open recipient until `patience` is over; records the refusals; returns the places of those
+/// accepted. Those that earlier tries did not come to are asked first, then those that were asked the longest ago.
+async fn ask(
+    upstream: &mut Transaction,
+    envelope: &mut Envelope,
+    now: Timestamp,
+    patience: Duration,
+) -> Vec<usize> {
+    let mut open: Vec<_> = envelope.pending().map(|(place, one)| (last_asked(one), place)).collect();
+    open.sort_unstable();
     if open.is_empty() {
-        return open; // a crash came between the last answer and the removal
+        return Vec::new(); // a crash came between the last answer and the removal
     }
     let elapsed = now.since(envelope.parked).as_secs();
     let Some(mut parameters) = envelope.parameters.after(elapsed) else {
@@ -503,23 +516,50 @@ async fn ask(upstream: &mut Transaction, envelope: &mut Envelope, now: Timestamp
         answer_all(envelope, &opened, now);
         return Vec::new();
     }
-    for (_, recipient) in envelope.pending() {
-        upstream.ask(Question::Rcpt(RcptCommand {
-            forward_path: recipient.forward_path.clone(),
-            parameters: recipient.parameters.clone(),
-        }));
-    }
-    let mut taken = Vec::new();
-    for index in open {
-        let reply = reply_to(upstream.answer().await);
-        let Some(recipient) = envelope.recipients.get_mut(index) else { continue };
-        if reply.is_completion() {
-            taken.push(index);
-        } else {
+    let (mut taken, mut waited) = (Vec::new(), Duration::ZERO);
+    for some in open.chunks(ASKED_AT_ONCE) {
+        let is_over = waited >= patience;
+        for (_, place) in some {
+            let Some(recipient) = envelope.recipients.get_mut(*place) else { continue };
+            if is_over {
+                // One that was asked before keeps that answer, and its time.
+                if recipient.state == RecipientState::Pending {
+                    recipient.state = answered(&not_asked(), now);
+                }
+            } else {
+                upstream.ask(Question::Rcpt(RcptCommand {
+                    forward_path: recipient.forward_path.clone(),
+                    parameters: recipient.parameters.clone(),
+                }));
+            }
+        }
+        if is_over {
+            continue;
+        }
+        for (_, place) in some {
+            let since = Instant::now();
+            let reply = reply_to(upstream.answer().await);
+            let Some(recipient) = envelope.recipients.get_mut(*place) else { continue };
+            if reply.is_completion() {
+                taken.push(*place);
+                continue;
+            }
             recipient.state = answered(&reply, now);
+            if recipient.is_open() {
+                waited += since.elapsed();
+            }
         }
     }
+    taken.sort_unstable();
     taken
+}
+
+/// Returns when the recipient was last put off by an answer of its own; `None` if no try came to it.
+fn last_asked(recipient: &Recipient) -> Option<Timestamp> {
+    match &recipient.state {
+        RecipientState::Deferred { reply, at } if *reply != not_asked() => Some(*at),
+        _ => None,
+    }
 }
 
 /// Records one reply for all open recipients.
@@ -555,6 +595,15 @@ fn no_answer(fault: &Fault) -> Reply {
     }
 }
 
+/// Returns the reply recorded for a recipient that no try has come to yet; it defers it.
+fn not_asked() -> Reply {
+    Reply {
+        code: 451,
+        enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
+        text: "not asked yet: the upstream was silent, or put off others, for too long".into(),
+    }
+}
+
 fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
     let reply = reply.clone();
     if reply.is_completion() {
@@ -582,8 +631,17 @@ fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::net::address::{Address, Endpoint, Protection};
     use crate::quarantine::sample;
+    use crate::smtp::ForwardPath;
+    use crate::upstream::{Settings, Timeouts, Upstream};
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -650,6 +708,121 @@ mod tests {
         for (said, requested) in [(None, 9_000), (Some(Span { earliest: at(1), latest: at(2) }), 2)] {
             decide(&mut envelope, Decision::Earlier, at(2), said);
             assert_eq!(envelope.release.as_ref().unwrap().requested, at(requested));
+        }
+    }
+
+    /// An upstream that accepts recipients whose names begin with `good`, and puts off those with `busy`. It leaves RCPTs
+    /// of others unanswered. Returns which it was asked about.
+    async fn upstream() -> (Upstream, mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, asks) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let asked = asked.clone();
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    stream.write_all(b"220 mx\r\n").await.unwrap();
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).await.is_ok_and(|octets| octets > 0) {
+                        let command = std::mem::take(&mut line);
+                        let name = command.strip_prefix("RCPT TO:<").and_then(|path| path.split('@').next());
+                        if let Some(name) = name {
+                            asked.send(name.to_owned()).unwrap();
+                        }
+                        let reply = match name {
+                            Some(name) if name.starts_with("busy") => {
+                                tokio::time::sleep(SILENCE / 2).await;
+                                "451 4.7.1 later\r\n"
+                            }
+                            Some(name) if !name.starts_with("good") => continue,
+                            _ if command.starts_with("EHLO") => "250-mx\r\n250 PIPELINING\r\n",
+                            _ => "250 ok\r\n",
+                        };
+                        if stream.write_all(reply.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let address = Address::Tcp { host: "127.0.0.1".into(), port };
+        let settings = Settings {
+            endpoints: vec![Endpoint { address, tls_name: "mx.example.org".into() }],
+            protection: Protection::Off,
+            ca: None,
+            identity: None,
+            credentials: None,
+            hostname: "gate.example.org".into(),
+            xclient: false,
+            connect_timeout: 50 * SILENCE,
+            timeouts: Timeouts { rcpt: SILENCE, ..Timeouts::new(50 * SILENCE, 50 * SILENCE) },
+            max_connections: 1,
+        };
+        (Upstream::open(settings).unwrap(), asks)
+    }
+
+    /// As long as this test upstream may be silent at RCPT.
+    const SILENCE: Duration = Duration::from_millis(200);
+
+    /// One try; returns who was asked about, and who was taken, by name.
+    async fn one_try(
+        upstream: &Upstream,
+        asks: &mut mpsc::UnboundedReceiver<String>,
+        envelope: &mut Envelope,
+        now: Timestamp,
+    ) -> (BTreeSet<String>, Vec<String>) {
+        let mut transaction = upstream.transaction(identity(envelope, now));
+        let taken = ask(&mut transaction, envelope, now, SILENCE * 2).await;
+        drop(transaction);
+        let asked = std::iter::from_fn(|| asks.try_recv().ok()).collect();
+        let name = |place: &usize| {
+            let path = envelope.recipients[*place].forward_path.as_str();
+            path.split('@').next().unwrap().to_owned()
+        };
+        let taken: Vec<_> = taken.iter().map(|place| (*place, name(place))).collect();
+        for (place, _) in &taken {
+            envelope.recipients[*place].state = answered(&sample::reply(), now);
+        }
+        (asked, taken.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// A silent domain takes as long as the time limit for each recipient, and holds one of four places meanwhile.
+    #[tokio::test]
+    async fn a_try_ends_and_the_next_one_goes_on() {
+        for (slow, state) in [
+            ("dead", RecipientState::Pending),
+            ("dead", answered(&later(), at(0))),
+            ("busy", RecipientState::Pending),
+        ] {
+            let (upstream, mut asks) = upstream().await;
+            let mut envelope = deferred(1);
+            let pattern = Recipient { state, ..envelope.recipients.remove(0) };
+            let name =
+                |n| if n < 20 { format!("{slow}{n}@example.org") } else { format!("good{n}@example.org") };
+            let recipient =
+                |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
+            envelope.recipients = (0..30).map(recipient).collect();
+            let begun = Instant::now();
+            let mut tries = Vec::new();
+            for n in 1..20 {
+                let (asked, taken) = one_try(&upstream, &mut asks, &mut envelope, at(n)).await;
+                let open: Vec<_> = envelope.pending().map(|(_, one)| &one.state).collect();
+                let all = open.iter().all(|state| matches!(state, RecipientState::Deferred { .. }));
+                assert!(all, "listed as such, and refused when the five days are over: {open:?}");
+                tries.push((asked, taken.len()));
+                if n == 1 {
+                    assert!(begun.elapsed() < 15 * SILENCE, "{:?}", begun.elapsed());
+                }
+                if taken.len() == 10 {
+                    break;
+                }
+            }
+            let (last, before) = tries.split_last().unwrap();
+            assert_eq!(last.1, 10, "all that are good, and none before: {tries:?}");
+            assert!(before.iter().all(|(asked, _)| (3..=8).contains(&asked.len())), "{tries:?}");
+            let different: BTreeSet<_> = before.iter().flat_map(|(asked, _)| asked).collect();
+            assert!(different.len() + 4 >= before.iter().map(|(asked, _)| asked.len()).sum(), "{tries:?}");
         }
     }
 }
