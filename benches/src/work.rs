@@ -115,7 +115,11 @@ fn precedent() -> Work {
     let (mut precedents, reply) = (Precedents::default(), reply(ACCEPTED));
     precedents.learn(Place::Rcpt, About::address("bob@example.com"), &reply);
     simple("precedent_is_no_news", move || {
-        precedents.learn(Place::Rcpt, About::address(black_box("anna.example@example.org")), black_box(&reply))
+        precedents.learn(
+            Place::Rcpt,
+            About::address(black_box("anna.example@example.org")),
+            black_box(&reply),
+        )
     })
 }
 

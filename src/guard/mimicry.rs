@@ -75,8 +75,8 @@ pub struct Precedents {
 pub struct Imitation {
     /// What the client is told.
     pub reply: Reply,
-    /// The made-up queue id in it, for the envelope and the log: the first word that was replaced. One in angle brackets (a
-    /// Message-ID, which Exchange repeats) is taken only if there is no other.
+    /// The made-up queue ids in it, for the envelope and the log: the words that were replaced, with a blank between two.
+    /// Those in angle brackets (a Message-ID, which Exchange repeats) are taken only if there is no other.
     pub queue_id: Option<String>,
 }
 
@@ -133,7 +133,8 @@ impl Precedents {
     pub fn imitate(&self, place: Place, about: About<'_>, shuffle: &mut Shuffle) -> Imitation {
         let Some(precedent) = self.at(place) else { return default_reply(place, shuffle) };
         let mut text = String::with_capacity(precedent.reply.text.len() + about.address.len());
-        let mut ids: [Option<String>; 2] = [None, None];
+        // What was replaced, by what, and whether in angle brackets. A word that stands twice is replaced alike.
+        let mut ids: Vec<(&str, String, bool)> = Vec::new();
         let (sender, recipients) = about.envelope.unwrap_or_default();
         let put = |text: &mut String, name: &str| {
             text.extend(name.chars().map(|c| if c.is_control() { '?' } else { c }));
@@ -145,16 +146,26 @@ impl Precedents {
                 Piece::Recipient => put(&mut text, recipients.first().copied().unwrap_or_default()),
                 Piece::Text(same) => text.push_str(same),
                 Piece::Id(word) => {
-                    let made_up = shuffle.shape(word);
+                    let made_up = match ids.iter().find(|(known, ..)| *known == word) {
+                        Some((_, made_up, _)) => made_up.clone(),
+                        None => {
+                            let made_up = shuffle.shape(word);
+                            ids.push((word, made_up.clone(), text.rfind('<') > text.rfind('>')));
+                            made_up
+                        }
+                    };
                     text.push_str(&made_up);
-                    let [outside, within] = &mut ids;
-                    let in_brackets = text.rfind('<') > text.rfind('>');
-                    (if in_brackets { within } else { outside }).get_or_insert(made_up);
                 }
             }
         }
         let reply = Reply { text: Cow::Owned(text), ..precedent.reply.clone() };
-        Imitation { reply, queue_id: ids.into_iter().flatten().next() }
+        let all_within = ids.iter().all(|(.., within)| *within);
+        let told: Vec<String> = ids
+            .into_iter()
+            .filter(|(.., within)| *within == all_within)
+            .map(|(_, made_up, _)| made_up)
+            .collect();
+        Imitation { reply, queue_id: (!told.is_empty()).then(|| told.join(" ")) }
     }
 
     /// Whether a reply differs from the last one at its place in more than the words that [`Self::imitate`] replaces anyway.
@@ -481,7 +492,9 @@ mod tests {
             ("250 2.0.0 Ok: queued as 4XyZqr0kLMz9sTw\r\n", "4XyZqr0kLMz9sTw", "Postfix, long ids"),
             ("250 OK id=1tFabc-000000001Ab-2cD3\r\n", "1tFabc-000000001Ab-2cD3", "Exim"),
             ("250 2.0.0 4AOGJfBC012345 Message accepted for delivery\r\n", "4AOGJfBC012345", "Sendmail"),
-            ("250 ok 1349174460 qp 13230 by mx1.example.org\r\n", "1349174460", "qmail"),
+            ("250 ok 1349174460 qp 13230 by mx1.example.org\r\n", "1349174460 13230", "qmail: both"),
+            ("250 OK  1349174460 d9443c01a7336-29ab - gsmtp\r\n", "1349174460 d9443c01a7336-29ab", "Gmail"),
+            ("250 ABC123456 queued as ABC123456\r\n", "ABC123456", "the same word twice"),
             (
                 "250 2.6.0 <0f1e2d3c@mx.example.org> [InternalId=4398046511106, Hostname=x] Queued mail for delivery\r\n",
                 "4398046511106",
@@ -502,7 +515,11 @@ mod tests {
             assert_eq!(one == another, id.is_empty(), "{software}: each has its own");
             if let Some(made_up) = &one.queue_id {
                 assert_ne!(made_up, id, "{software}");
-                assert!(one.reply.text.contains(made_up.as_str()), "{software}");
+                let alike = |of: &str, word: &str| of.split(' ').filter(|other| *other == word).count();
+                for (old, new) in id.split(' ').zip(made_up.split(' ')) {
+                    let kept = alike(&one.reply.text, new) == alike(&read(wire).text, old);
+                    assert!(kept && one.reply.text.contains(new), "{software}: {old} {new}");
+                }
             }
         }
     }

@@ -62,7 +62,7 @@ pub struct Envelope {
     pub treatment: Treatment,
     /// The reply that the client got to the end of data.
     pub told: Reply,
-    /// The made-up queue id in that reply.
+    /// The made-up queue ids in that reply, with a blank between two.
     #[serde(deserialize_with = "present")]
     pub told_queue_id: Option<String>,
     /// When it goes out by itself (probation).

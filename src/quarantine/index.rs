@@ -334,10 +334,12 @@ impl Index {
         self.records.get(&id).map(|record| record.size)
     }
 
-    /// Returns the newest message for which a client was told `queue_id`.
+    /// Returns the newest message for which a client was told `queue_id`, among others.
     pub(super) fn told(&self, queue_id: &str) -> Option<QuarantineId> {
         let mut newest_first = self.records.iter().rev();
-        newest_first.find(|(_, record)| record.told.as_deref() == Some(queue_id)).map(|(id, _)| *id)
+        let told =
+            |record: &Record| record.told.iter().any(|told| told.split(' ').any(|word| word == queue_id));
+        newest_first.find(|(_, record)| told(record)).map(|(id, _)| *id)
     }
 
     /// Returns the first `count` ids after `after`, restricted to `account` and to messages parked at or after `since`
@@ -783,6 +785,8 @@ mod tests {
         index.put(two, record("anna", 1));
         assert_eq!(index.told("4F2A91B0C3"), Some(two));
         assert_eq!(index.told("4F2A91B0C"), None);
+        index.put(id(3), Record { told: Some("1349174460 d9443c-29ab".into()), ..record("anna", 1) });
+        assert_eq!(index.told("d9443c-29ab"), Some(id(3)), "one of several");
     }
 
     #[test]

@@ -198,7 +198,7 @@ pub enum Destination {
 pub struct ParkOrder {
     /// The 250 reply.
     pub told: Reply,
-    /// The made-up queue id in the reply.
+    /// The made-up queue ids in the reply, with a blank between two.
     pub told_queue_id: Option<String>,
     /// Why the message is parked.
     pub reason: ParkReason,
