@@ -170,7 +170,7 @@ fn listener(section: &mut Section<'_>, earlier: &[Listen]) -> Listen {
     } else if let Some(other) = earlier.iter().find(|other| overlap(other.address, address)) {
         let other = other.address;
         section
-            .problem("address", format!("an address that no other [[listen]] has or covers, unlike {other}"));
+            .problem("address", format!("an address that can be open beside {other} of another [[listen]]"));
     }
     Listen { address, tls, proxy_protocol }
 }
@@ -181,10 +181,14 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         IpAddr::V6(wide) => wide.is_unspecified(),
         IpAddr::V4(wide) => wide.is_unspecified() && narrow.is_ipv4(),
     };
+    let scope = |address: SocketAddr| match address {
+        SocketAddr::V6(v6) => v6.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
     let (here, there) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port()
         && one.port() != 0
-        && (here == there || covers(here, there) || covers(there, here))
+        && (here == there && scope(one) == scope(other) || covers(here, there) || covers(there, here))
 }
 
 fn tls(section: &mut Section<'_>) -> Tls {

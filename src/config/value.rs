@@ -107,7 +107,7 @@ pub(super) fn account(text: &str) -> Result<Account, Remedy> {
     if text.parse::<IpAddr>().is_ok() {
         return Err(format!("host:{text} for the relay host, or user:{text} for a user of that name"));
     }
-    if !text.starts_with("user:") && text.contains(['*', '/']) {
+    if !text.starts_with("user:") && !text.starts_with("host:") && text.contains(['*', '/']) {
         let remedy = "an account; [[account]] with match and exempt = true for several, or user:NAME for that very name";
         return Err(remedy.to_owned());
     }

@@ -785,8 +785,8 @@ mod tests {
         index.put(two, record("anna", 1));
         assert_eq!(index.told("4F2A91B0C3"), Some(two));
         assert_eq!(index.told("4F2A91B0C"), None);
-        index.put(id(3), Record { told: Some("1349174460 d9443c-29ab".into()), ..record("anna", 1) });
-        assert_eq!(index.told("d9443c-29ab"), Some(id(3)), "one of several");
+        index.put(one, Record { told: Some("1349174460 d9443c-29ab".into()), ..record("anna", 1) });
+        assert_eq!(index.told("d9443c-29ab"), Some(one), "one of several");
     }
 
     #[test]

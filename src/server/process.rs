@@ -39,7 +39,7 @@ const SYSTEM: [&str; 10] = [
     "/nix/store",
     "/var/lib/ca-certificates",
 ];
-/// The variables that name other trust anchors, for OpenSSL and for `rustls-native-certs`.
+/// The variables that name other trust anchors, for OpenSSL and for `rustls-native-certs`: files, and folders of them.
 const ANCHORS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The process as [`ready`] left it.
@@ -183,8 +183,12 @@ fn named(config: &Config) -> BTreeSet<PathBuf> {
     let password = settings.credentials.iter().map(|credentials| &credentials.password_file);
     let served = config.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
     // The links of a folder of anchors lead elsewhere.
-    let anchors: Vec<PathBuf> =
-        ANCHORS.iter().filter_map(std::env::var_os).map(PathBuf::from).flat_map(with_entries).collect();
+    let anchors: Vec<PathBuf> = ANCHORS
+        .iter()
+        .filter_map(std::env::var_os)
+        .flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>())
+        .flat_map(with_entries)
+        .collect();
     [&config.tls.certificate, &config.tls.private_key, &config.auth.users, &config.sender.map]
         .into_iter()
         .chain(served)

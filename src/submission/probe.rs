@@ -314,7 +314,9 @@ impl Conversation {
                 // Earlier replies must not wait for the disk.
                 self.client.pass_on().await;
                 // A host without a name is the cause for all domains that are reached by way of it.
-                let missing = missing_host(reply);
+                let missing = missing_host(reply)
+                    .filter(|host| !path.domain().is_some_and(|domain| domain.eq_ignore_ascii_case(host)))
+                    .map(|host| format!("{host} (on the way, and not found)"));
                 let cause = missing.as_deref().or(path.domain());
                 Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), cause)).await;
             }

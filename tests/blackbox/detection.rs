@@ -291,7 +291,10 @@ fn a_host_without_a_name_is_a_common_cause() {
         assert_eq!(status.map_or(0, |status| status["invalid_recipients"].as_i64().unwrap()), 0, "{account}");
     }
     let warned = gatepost.run(&["status"]).expect(0).stderr;
-    assert!(warned.contains("smarthost.isp.example has refused everybody since"), "{warned}");
+    assert!(
+        warned.contains("smarthost.isp.example (on the way, and not found) has refused everybody since"),
+        "{warned}"
+    );
 }
 
 fn text(line: &Value) -> &str {

@@ -133,6 +133,16 @@ fn export_is_evidence() {
     let checked =
         crate::support::program::run(sha256sum.arg("-c").arg(manifest).current_dir(&output), b"").expect(0);
     assert_eq!(checked.stdout.lines().count(), 4, "{}", checked.stdout);
+
+    // It is whole even if nobody reads what is said of it, which is more than is written at once.
+    let unread = gatepost.folder().join("unread");
+    let mut arguments = vec!["quarantine", "export", "--output", unread.to_str().unwrap()];
+    arguments.extend([&*ids[0]; 200]);
+    arguments.push(&ids[1]);
+    let mut child = gatepost.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(&unread).unwrap().count(), files.len());
 }
 
 /// `quarantine delete`: removes for good, by id and by account.

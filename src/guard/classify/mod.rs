@@ -72,7 +72,7 @@ fn says_no_such_recipient(reply: &Quoted<'_>, whole: &str, said: &str) -> bool {
     if !reply.answers_rcpt() || is_finding && has_any(whole, phrases::ABOUT_THE_SENDER) {
         return false;
     }
-    if phrases::denies_relaying(whole) {
+    if phrases::denies_relaying(said) {
         return false;
     }
     if let Some(reason) = postfix_reason(said) {

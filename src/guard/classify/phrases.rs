@@ -9,19 +9,25 @@ pub(super) type Phrases = &'static [&'static str];
 /// The words for relaying. A host may be called `relay.example.org` or `relay[192.0.2.1]`, which says nothing.
 const RELAY: &[&str] = &["relay", "relaying", "relayed", "relays"];
 
-/// Postfix's table of recipients: `User unknown in relay recipient table` denies no relaying.
-const RELAY_TABLE: &str = "relay recipient table";
+/// Postfix's table of recipients denies no relaying: `User unknown in relay recipient table`, whose end Postfix may cut off.
+const RELAY_TABLE: &str = "user unknown in relay";
 
 /// What denies relaying, whatever the codes say, where a word for relaying stands in the same text.
 const DENIES: Phrases = &[
     "denied", // Postfix, Exchange Online: Relay access denied; Sendmail, Cisco, Gmail
     "not permitted",
-    "not allowed", // Stalwart, Mimecast, MDaemon
-    "not authoriz",
-    "not authoris",
+    "not allow", // Stalwart, Mimecast, MDaemon
+    "doesn't allow",
+    "doesn't permit",
+    "allowed to relay", // cPanel's Exim: isn't allowed to relay
+    "permitted to relay",
+    "configured to relay", // This system is not configured to relay mail
+    "authoriz",
+    "authoris",
     "unauthoriz",
-    "isn't allowed", // cPanel's Exim: isn't allowed to relay
-    "isn't permitted",
+    "restrict",
+    "only",
+    "won't",
     "disallowed",
     "disabled",
     "blocked",
@@ -41,10 +47,9 @@ const DENIES: Phrases = &[
     "open relay", // Mimecast: open relay not allowed
     "insecure mail relay",
     "invalid relay",
-    "not configured", // This system is not configured to relay mail
-    "credentials",    // Gmail: invalid credentials for relay
-    "required",       // MDaemon: authentication is required for relay
-    "authenticat",    // MessageLabs: relay through this server without authentication
+    "credentials", // Gmail: invalid credentials for relay
+    "require",     // MDaemon: authentication is required for relay
+    "authenticat", // MessageLabs: relay through this server without authentication
 ];
 
 /// The same in other words.
@@ -67,7 +72,9 @@ fn speaks_of_relaying(text: &str) -> bool {
     text.replace(RELAY_TABLE, "")
         .split(|c: char| c.is_ascii_whitespace() || "(),;:!?<>\"'".contains(c))
         .map(|word| word.strip_suffix('.').unwrap_or(word))
-        .any(|word| RELAY.contains(&word))
+        // A dot makes it a host's name.
+        .filter(|word| !word.contains('.'))
+        .any(|word| word.split('-').any(|part| RELAY.contains(&part)))
 }
 
 /// What precedes the finding of Postfix's `reject_unverified_recipient` (smtpd_check.c, `reject_unverified_address`).
@@ -161,11 +168,11 @@ pub(super) const POLICY: Phrases = &[
     "rejected by recipient", // QQ: Mail is rejected by recipients, who have listed the sender
     "mx only",               // Coremail: no smtp MX only
     "smtp server of your isp",
-    "returned mail", // returned mail not accepted here
-    "preferences",   // Facebook: Refused due to recipient preferences
-    "subscriber",    // lists
-    "members-only",  // lists
-    "not a member",  // lists
+    "returned mail not accepted",
+    "preferences",  // Facebook: Refused due to recipient preferences
+    "subscriber",   // lists
+    "members-only", // lists
+    "not a member", // lists
     "message content",
     "mail content", // QQ: Mail content denied
     "virus",
@@ -269,17 +276,16 @@ pub(super) const MAILBOX_EXISTS: Phrases = &[
 
 /// Phrases that outweigh the codes 5.1.x: the mailbox is full or its owner chooses, or we have sent too much.
 pub(super) const OUTWEIGHS_THE_CODE: Phrases = &[
-    "overquota",  // Orange: 552 5.1.1 Boite du destinataire pleine. Recipient overquota
-    "over quota", // qmail-toaster: user over quota. (#5.1.1); MailFoundry
-    "over-quota",
-    "quota violation", // Comcast: 552 5.1.1 recipient rejected - extended quota violation
-    "exceeded quota",
-    "quota exceeded",
+    "quota", // Comcast: 552 5.1.1 recipient rejected - extended quota violation; qmail-toaster; MailFoundry
+    "overquota", // Orange: 552 5.1.1 Boite du destinataire pleine. Recipient overquota
     "mailbox full",
     "mailbox is full",
+    "full mailbox",
+    "size limit",
+    "too many", // GoDaddy: 550 5.1.1 IP has sent to too many recipients this hour
+    "rate limit",
     "policy error",          // Zoho: 552 5.1.1 Mailbox delivery failure policy error
     "recipient preferences", // Facebook: 550 5.1.1 RCP-P2 Refused due to recipient preferences
-    "too many recipients",   // GoDaddy: 550 5.1.1 IP has sent to too many recipients this hour
 ];
 
 /// Whether the text contains one of the phrases, from the start of a word.

@@ -151,6 +151,25 @@ fn the_rules_of_the_contract() {
         ("550 refused to relay", OtherRefusal, "denies relaying"),
         ("550 No relay", OtherRefusal, "denies relaying"),
         ("550 5.1.1 Unable to find a relay for x", OtherRefusal, "denies relaying"),
+        ("550 Only local hosts are allowed to relay", OtherRefusal, "denies relaying"),
+        ("550 5.1.2 relaying mail to x requires SMTP AUTH", OtherRefusal, "denies relaying"),
+        ("550 5.1.2 You must be authorized to relay", OtherRefusal, "denies relaying"),
+        ("550 5.1.2 anti-relaying denied", OtherRefusal, "denies relaying"),
+        (
+            "450 4.1.1 Recipient address rejected: unverified address: host c said: 550 5.1.1 User unknown in relay recip",
+            NoSuchRecipient,
+            "cut off",
+        ),
+        (
+            "450 4.1.1 Recipient address rejected: unverified address: host c said: 550 response to \"RCPT TO:<x>\" from relay \
+             [192.0.2.4] was: 550 5.1.1 Recipient address rejected: User unknown",
+            NoSuchRecipient,
+            "a host's name",
+        ),
+        ("552 5.1.1 Mailbox quota is exceeded", OtherRefusal, "a full mailbox"),
+        ("552 5.1.1 Mailbox size limit exceeded", OtherRefusal, "a full mailbox"),
+        ("550 5.1.1 too many messages from you", OtherRefusal, "a rate"),
+        ("550 User unknown, returned mail", NoSuchRecipient, "no enhanced code"),
         ("550 5.1.1 relay.example.org: recipient rejected: User unknown", NoSuchRecipient, "a host's name"),
         (
             "450 4.1.1 unverified address: host relay[192.0.2.1] said: 550 5.1.1 Recipient address rejected: User unknown",
