@@ -7,6 +7,7 @@
 
 mod reading;
 mod rounds;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use reading::Reading;
+use turns::Turns;
 
 use crate::clock::{self, Span, Timestamp};
 use crate::fail;
@@ -39,9 +41,6 @@ const DISK_AGAIN: Duration = Duration::from_secs(1);
 /// How long one try waits in all for answers that settle nothing: for none, or for 4xx. What is left is asked first at
 /// the next try.
 const ASK_PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// How many recipients are asked about in one write. Once the upstream is silent each of them may take as long as
-/// `[upstream] timeout`, whatever [`ASK_PATIENCE`] says.
-const ASKED_AT_ONCE: usize = 4;
 
 /// The state after one try, over all recipients that the client was told 250 for.
 #[derive(Debug, Clone)]
@@ -491,16 +490,15 @@ fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
 }
 
 /// Asks MAIL, and RCPT for each open recipient until `patience` is over; records the refusals; returns the places of those
-/// accepted. Those that earlier tries did not come to are asked first, then those that were asked the longest ago.
+/// accepted. Who is asked first is decided by [`Turns`].
 async fn ask(
     upstream: &mut Transaction,
     envelope: &mut Envelope,
     now: Timestamp,
     patience: Duration,
 ) -> Vec<usize> {
-    let mut open: Vec<_> = envelope.pending().map(|(place, one)| (last_asked(one), place)).collect();
-    open.sort_unstable();
-    if open.is_empty() {
+    let mut turns = Turns::of(envelope, |recipient| last_asked(recipient, now));
+    if turns.is_empty() {
         return Vec::new(); // a crash came between the last answer and the removal
     }
     let elapsed = now.since(envelope.parked).as_secs();
@@ -517,31 +515,26 @@ async fn ask(
         return Vec::new();
     }
     let (mut taken, mut waited) = (Vec::new(), Duration::ZERO);
-    for some in open.chunks(ASKED_AT_ONCE) {
-        let is_over = waited >= patience;
-        for (_, place) in some {
-            let Some(recipient) = envelope.recipients.get_mut(*place) else { continue };
-            if is_over {
-                // One that was asked before keeps that answer, and its time.
-                if recipient.state == RecipientState::Pending {
-                    recipient.state = answered(&not_asked(), now);
-                }
-            } else {
-                upstream.ask(Question::Rcpt(RcptCommand {
-                    forward_path: recipient.forward_path.clone(),
-                    parameters: recipient.parameters.clone(),
-                }));
-            }
+    while !turns.is_empty() && waited < patience {
+        let some = turns.next();
+        for recipient in some.iter().filter_map(|place| envelope.recipients.get(*place)) {
+            upstream.ask(Question::Rcpt(RcptCommand {
+                forward_path: recipient.forward_path.clone(),
+                parameters: recipient.parameters.clone(),
+            }));
         }
-        if is_over {
-            continue;
-        }
-        for (_, place) in some {
+        for place in some {
             let since = Instant::now();
-            let reply = reply_to(upstream.answer().await);
-            let Some(recipient) = envelope.recipients.get_mut(*place) else { continue };
+            let answer = upstream.answer().await;
+            let Some(recipient) = envelope.recipients.get_mut(place) else { continue };
+            match &answer {
+                Answer::Replied(_) => turns.heard(&recipient.forward_path, true),
+                Answer::None(Fault::Silent(_)) => turns.heard(&recipient.forward_path, false),
+                Answer::None(_) => {}
+            }
+            let reply = reply_to(answer);
             if reply.is_completion() {
-                taken.push(*place);
+                taken.push(place);
                 continue;
             }
             recipient.state = answered(&reply, now);
@@ -550,23 +543,49 @@ async fn ask(
             }
         }
     }
+    for place in turns.rest() {
+        if let Some(recipient) = envelope.recipients.get_mut(place) {
+            leave(recipient, now);
+        }
+    }
     taken.sort_unstable();
     taken
 }
 
-/// Returns when the recipient was last put off by an answer of its own; `None` if no try came to it.
-fn last_asked(recipient: &Recipient) -> Option<Timestamp> {
+/// Returns when the recipient was last put off by an answer of its own; `None` if no try came to it, or if that is said to
+/// have been in the future, by a clock that was ahead.
+fn last_asked(recipient: &Recipient, now: Timestamp) -> Option<Timestamp> {
     match &recipient.state {
-        RecipientState::Deferred { reply, at } if *reply != not_asked() => Some(*at),
+        RecipientState::Deferred { reply, at } if *reply != not_asked() && *at <= now => Some(*at),
         _ => None,
     }
 }
 
-/// Records one reply for all open recipients.
+/// Leaves a recipient to the next try. One that was asked before keeps that answer, and its time.
+fn leave(recipient: &mut Recipient, now: Timestamp) {
+    if recipient.state == RecipientState::Pending {
+        recipient.state = answered(&not_asked(), now);
+    }
+}
+
+/// Records one reply for all open recipients. If it only puts them off, those that were put off before are still asked in
+/// the order of their own answers: each keeps the time of that, and one that was not asked stays so.
 fn answer_all(envelope: &mut Envelope, reply: &Reply, now: Timestamp) {
     for recipient in envelope.recipients.iter_mut().filter(|recipient| recipient.is_open()) {
-        recipient.state = answered(reply, now);
+        let at = match &recipient.state {
+            RecipientState::Deferred { reply: before, .. } if !settles(reply) && *before == not_asked() => {
+                continue;
+            }
+            RecipientState::Deferred { at, .. } if !settles(reply) => *at,
+            _ => now,
+        };
+        recipient.state = answered(reply, at);
     }
+}
+
+/// Returns whether a recipient with this reply is answered for good.
+fn settles(reply: &Reply) -> bool {
+    reply.is_completion() || reply.is_permanent()
 }
 
 fn reply_to(answer: Answer) -> Reply {
@@ -711,8 +730,8 @@ mod tests {
         }
     }
 
-    /// An upstream that accepts recipients whose names begin with `good`, and puts off those with `busy`. It leaves RCPTs
-    /// of others unanswered. Returns which it was asked about.
+    /// An upstream that accepts recipients whose names begin with `good`, and puts off those with `busy`. At an RCPT of
+    /// another it falls silent. Returns which it was asked about.
     async fn upstream() -> (Upstream, mpsc::UnboundedReceiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -735,7 +754,7 @@ mod tests {
                                 tokio::time::sleep(SILENCE / 2).await;
                                 "451 4.7.1 later\r\n"
                             }
-                            Some(name) if !name.starts_with("good") => continue,
+                            Some(name) if !name.starts_with("good") => return std::future::pending().await,
                             _ if command.starts_with("EHLO") => "250-mx\r\n250 PIPELINING\r\n",
                             _ => "250 ok\r\n",
                         };
@@ -787,7 +806,47 @@ mod tests {
         (asked, taken.into_iter().map(|(_, name)| name).collect())
     }
 
-    /// A silent domain takes as long as the time limit for each recipient, and holds one of four places meanwhile.
+    /// Nobody waits for hours because some of the recipients before him are silent.
+    #[tokio::test]
+    async fn one_silent_domain_holds_up_no_other() {
+        let (upstream, mut asks) = upstream().await;
+        let mut envelope = deferred(1);
+        let pattern = envelope.recipients.remove(0);
+        let name = |n| {
+            if n < 20 { format!("dead{n}@dead.example") } else { format!("good{n}@example.org") }
+        };
+        let recipient =
+            |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
+        envelope.recipients = (0..30).map(recipient).collect();
+        let (asked, taken) = one_try(&upstream, &mut asks, &mut envelope, at(1)).await;
+        assert_eq!(
+            (asked.len(), taken.len()),
+            (12, 10),
+            "all others, and as many as patience allows: {asked:?}"
+        );
+    }
+
+    #[test]
+    fn who_was_asked_when_outlives_tries_that_ask_nobody() {
+        let mut envelope = deferred(4);
+        envelope.recipients[0].state = answered(&later(), at(2));
+        envelope.recipients[1].state = answered(&not_asked(), at(2));
+        envelope.recipients[2].state = RecipientState::Pending;
+        let busy = Reply { text: "busy".into(), ..later() };
+        answer_all(&mut envelope, &busy, at(3));
+        let states: Vec<_> = envelope.recipients.iter().map(|one| one.state.clone()).collect();
+        let not_asked = answered(&not_asked(), at(2));
+        let [busy_2, busy_3, busy_0] = [2, 3, 0].map(|hour| answered(&busy, at(hour)));
+        assert_eq!(states, [busy_2, not_asked, busy_3, busy_0]);
+        let order = [Some(at(2)), None, Some(at(3)), Some(at(0))];
+        assert_eq!(envelope.recipients.iter().map(|one| last_asked(one, at(3))).collect::<Vec<_>>(), order);
+        assert_eq!(last_asked(&envelope.recipients[2], at(2)), None, "the clock was ahead");
+        let refused = answered(&Reply { code: 550, ..busy }, at(4));
+        answer_all(&mut envelope, &Reply { code: 550, text: "busy".into(), ..later() }, at(4));
+        assert!(envelope.recipients.iter().all(|one| one.state == refused));
+    }
+
+    /// A silent recipient takes as long as the time limit, one that is put off half of that. All have one domain.
     #[tokio::test]
     async fn a_try_ends_and_the_next_one_goes_on() {
         for (slow, state) in [
@@ -820,7 +879,7 @@ mod tests {
             }
             let (last, before) = tries.split_last().unwrap();
             assert_eq!(last.1, 10, "all that are good, and none before: {tries:?}");
-            assert!(before.iter().all(|(asked, _)| (3..=8).contains(&asked.len())), "{tries:?}");
+            assert!(before.iter().all(|(asked, _)| (2..=8).contains(&asked.len())), "{tries:?}");
             let different: BTreeSet<_> = before.iter().flat_map(|(asked, _)| asked).collect();
             assert!(different.len() + 4 >= before.iter().map(|(asked, _)| asked.len()).sum(), "{tries:?}");
         }

@@ -529,7 +529,7 @@ pub(super) fn stopped(stopped: Stopped) -> Delivery {
 /// Converts an upstream fault to what the session knows of it.
 pub(super) fn upstream_fault(fault: &Fault) -> UpstreamFault {
     match fault {
-        Fault::Unavailable(_) | Fault::NotRepeated(_) => UpstreamFault::Unavailable,
+        Fault::Unavailable(_) | Fault::Silent(_) | Fault::NotRepeated(_) => UpstreamFault::Unavailable,
         Fault::Starved(_) => UpstreamFault::Starved,
         Fault::Busy(_) => UpstreamFault::Busy,
         Fault::Protocol(_) | Fault::MissingExtension(_) => UpstreamFault::Protocol,

@@ -177,6 +177,9 @@ pub enum Fault {
     /// 4.4.1
     #[error("{0}")]
     Unavailable(String),
+    /// The upstream was silent at RCPT for this long; perhaps not it, but the server that it asks: 451 4.4.1
+    #[error("the upstream was silent for {0:?}")]
+    Silent(Duration),
     /// We have no file descriptor left to connect with, which is not the upstream's fault: 451 4.4.1
     #[error("{0}")]
     Starved(String),

@@ -378,7 +378,10 @@ impl Transaction {
                 // We keep the place: the other questions go on over a fresh connection, whoever else waits.
                 self.spare = Some(lost.discard());
                 self.questions.pop_front();
-                Some(Answer::None(loss.into()))
+                Some(Answer::None(match loss {
+                    Loss::Silent(limit) if !first => Fault::Silent(limit),
+                    loss => loss.into(),
+                }))
             }
         }
     }
