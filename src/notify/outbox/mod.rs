@@ -333,9 +333,10 @@ impl Outbox {
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
         self.state().bring_back(now);
-        // Looked up anew each time: a notice that arrives meanwhile must not wait for hundreds of other mails.
+        // Looked up anew each time: a notice that arrives meanwhile must not wait for hundreds of other mails. What was put
+        // off in this round waits, although the clock may have been set back since it began.
         let next = || {
-            let state = self.state();
+            let (state, now) = (self.state(), now.min(clock::now()));
             let due = state.heads(bearer.lane()).filter(|(_, _, next)| *next <= now);
             due.min_by_key(|(id, meta, _)| (meta.kind, *id)).map(|(id, meta, _)| (id, meta.clone()))
         };

@@ -336,6 +336,25 @@ async fn a_clock_that_was_ahead_puts_nothing_off_for_long() {
     assert_eq!(next(&outbox), now.after(hour));
 }
 
+/// The next try is then earlier than the time at which the round began.
+#[tokio::test]
+async fn a_clock_that_is_set_back_during_a_round_repeats_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let day = Duration::from_secs(86_400);
+    outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
+    let (port, _sight) = upstream(Script::from([("RCPT", "451 4.7.1 later")]), None).await;
+    let bearer = Bearer::Mail(Carrier::new(&route(port)).unwrap());
+    let mut tries = 0;
+    let ahead = clock::now().after(day);
+    soon(outbox.send_due(&bearer, ahead, None, &mut |_| {
+        tries += 1;
+        assert_eq!(tries, 1, "put off, and tried again at once");
+    }))
+    .await;
+    assert_eq!(tries, 1);
+}
+
 /// Nobody knows yet for how long the clock has said that it is that old.
 #[tokio::test]
 async fn a_clock_that_is_days_ahead_gives_nothing_up() {
