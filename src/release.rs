@@ -438,7 +438,7 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp, settled: 
 /// Determines the outcome of the try, and records it in the envelope.
 fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp, settled: Option<Span>) -> Report {
     let any_delivered = envelope.any_delivered();
-    if envelope.release.as_ref().is_some_and(|release| is_over(release.requested, settled)) {
+    if envelope.release.as_ref().is_some_and(|release| is_over(release.requested, release.tries, settled)) {
         give_up(envelope, now);
     }
     let open = envelope.pending().next().is_some();
@@ -701,7 +701,9 @@ mod tests {
                 let mut envelope = deferred(2);
                 envelope.recipients[0].state = answered(&sample::reply(), at(0));
                 decide(&mut envelope, decision, at(hour), None);
-                let begun = envelope.release.clone().unwrap().next.unwrap();
+                let release = envelope.release.as_mut().unwrap();
+                release.tries = 100;
+                let begun = release.next.unwrap();
                 assert!(begun > at(hour) && begun <= at(hour + 1), "{hour}: {begun}");
                 let report = settle(&mut envelope, Tried::Answered, at(hour), settled);
                 let outcome = if given_up { ReleaseOutcome::Released } else { ReleaseOutcome::Releasing };

@@ -14,6 +14,10 @@ const EVERY: Duration = minutes(60);
 /// How long after the decision tries are made (RFC 5321 4.5.4.1: at least 4 to 5 days).
 pub const GIVE_UP_AFTER: Duration = minutes(5 * 24 * 60);
 
+/// How many tries there are at least before something is given up; five days have some 124. So a clock that was behind when
+/// it all began, and was then put right, ends nothing within an hour.
+const FEWEST_TRIES: u32 = 24;
+
 /// What [`Settled`](crate::clock::Settled) is asked with, to judge whether [`GIVE_UP_AFTER`] is over: readings must then
 /// agree for 36 minutes, or 41 at most, so that the try an hour after the end is the last one.
 pub const SETTLED_AGE: Duration = minutes(5 * 24 * 60 / 2);
@@ -43,10 +47,15 @@ pub fn next_try(requested: Timestamp, tries: u32, now: Timestamp) -> Timestamp {
     now.after(delay).min(end)
 }
 
-/// Returns whether [`GIVE_UP_AFTER`] is over by a settled clock, so that unanswered recipients count as refused.
-/// `settled` is `None` if no clock has settled: never in a process that ends with its command.
-pub fn is_over(requested: Timestamp, settled: Option<Span>) -> bool {
-    settled.is_some_and(|said| said.earliest >= requested.after(GIVE_UP_AFTER))
+/// Returns whether [`GIVE_UP_AFTER`] is over by a settled clock and after enough `tries`, so that unanswered recipients count
+/// as refused. `settled` is `None` if no clock has settled: never in a process that ends with its command.
+pub fn is_over(requested: Timestamp, tries: u32, settled: Option<Span>) -> bool {
+    tries >= FEWEST_TRIES && settled.is_some_and(|said| said.earliest >= requested.after(GIVE_UP_AFTER))
+}
+
+/// Returns how many tries by the schedule are worth as much as `tries` that come `every` so often.
+pub fn worth(tries: u32, every: Duration) -> u32 {
+    u32::try_from(every.saturating_mul(tries).as_secs() / EVERY.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// Returns when a message that arrived at `parked` and was due at `due` goes out by itself, now that probation lasts
@@ -149,11 +158,24 @@ mod tests {
     fn five_days_have_about_120_tries() {
         let requested = Timestamp::from_millis(1_795_536_328_123);
         let (mut now, mut tries) = (requested, 0);
-        while !is_over(requested, Some(Span { earliest: now, latest: now })) {
+        while !is_over(requested, tries, Some(Span { earliest: now, latest: now })) {
             (now, tries) = (next_try(requested, tries, now), tries + 1);
         }
         assert_eq!((now, tries), (requested.after(GIVE_UP_AFTER), 124));
-        assert!(!is_over(requested, None), "no clock has settled");
+        assert!(!is_over(requested, tries, None), "no clock has settled");
+    }
+
+    /// Begun in 1970, three minutes before the clock was put right.
+    #[test]
+    fn a_clock_that_was_behind_ends_nothing_within_a_day_or_so() {
+        let (requested, right) = (Timestamp::default(), Timestamp::from_millis(1_795_536_328_123));
+        let (mut now, mut tries) = (right, 1);
+        while !is_over(requested, tries, Some(Span { earliest: now, latest: now })) {
+            (now, tries) = (next_try(requested, tries, now), tries + 1);
+        }
+        assert_eq!(now, right.after(23 * EVERY));
+        let quarter = Duration::from_secs(15);
+        assert_eq!([0, 239, 240, 24 * 240, u32::MAX].map(|n| worth(n, quarter)), [0, 0, 1, 24, 17_895_697]);
     }
 
     /// The clock is a year ahead for half an hour, three hours before the end.
@@ -169,12 +191,12 @@ mod tests {
             let is_ahead = (1..360).contains(&n);
             let now = if is_ahead { right.after(minutes(365 * 24 * 60)) } else { right };
             let said = settled.span(begin + tick * n, now, SETTLED_AGE);
-            assert!(!is_ahead || !is_over(requested, said), "{right}");
+            assert!(!is_ahead || !is_over(requested, 100, said), "{right}");
             if is_ahead || right < next {
                 continue;
             }
             tries.push(right);
-            if is_over(requested, said) {
+            if is_over(requested, 100, said) {
                 break;
             }
             next = next_try(requested, 100, now);

@@ -33,6 +33,9 @@ pub(super) struct Meta {
     pub(super) created: Timestamp,
     /// The number of tries so far.
     pub(super) tries: u32,
+    /// The number of tries since the start that met nobody; they come more often.
+    #[serde(skip)]
+    pub(super) unreached: u32,
     /// When the next try is due; `null` once the mail was given up: permanently refused, or after five days.
     pub(super) next: Option<Timestamp>,
     /// The upstream's reply to the last try.
@@ -97,6 +100,7 @@ mod tests {
             to: "anna@example.org".into(),
             created: Timestamp::from_millis(1_795_536_328_123),
             tries: 2,
+            unreached: 0,
             next: Some(Timestamp::from_millis(1_795_536_628_123)),
             last: Some("451 \"later\"\n".into()),
             require_tls: true,

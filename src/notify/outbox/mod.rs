@@ -32,7 +32,7 @@ use crate::clock::{self, Settled, Span, Timestamp};
 use crate::durable::{DurableError, Existing, Folder};
 use crate::fail;
 use crate::id::OutboxId;
-use crate::quarantine::schedule::{SETTLED_AGE, is_over, next_try, next_try_by};
+use crate::quarantine::schedule::{SETTLED_AGE, is_over, next_try, next_try_by, worth};
 use file::Meta;
 use route::{Carrier, Outcome};
 
@@ -386,7 +386,8 @@ impl Outbox {
             }
             Outcome::Unreachable(reply) => {
                 let is_news = meta.last.replace(reply.clone()).as_ref() != Some(&reply);
-                meta.next = (!is_over(meta.created, said)).then(|| clock::now().after(ANYBODY_THERE));
+                meta.unreached = meta.unreached.saturating_add(1);
+                meta.next = (!meta.is_over(said)).then(|| clock::now().after(ANYBODY_THERE));
                 self.state().mails.insert(id, meta.clone());
                 match meta.next {
                     // Tried so often that it would fill the log.
@@ -399,8 +400,8 @@ impl Outbox {
                 }
             }
             Outcome::Refused(ref reply) | Outcome::Deferred(ref reply) => {
-                let for_good = matches!(outcome, Outcome::Refused(_)) || is_over(meta.created, said);
-                meta.settle(reply, clock::now(), for_good);
+                let is_refused = matches!(outcome, Outcome::Refused(_));
+                meta.settle(reply, clock::now(), is_refused, said);
                 let reply = reply.clone();
                 self.note(id, &meta, &message, report).await;
                 match meta.next {
@@ -543,17 +544,26 @@ impl Meta {
             to: to.to_owned(),
             created: now,
             tries: 0,
+            unreached: 0,
             next: Some(now),
             last: None,
             require_tls: mail.require_tls,
         }
     }
 
-    /// Notes a try that did not succeed.
-    fn settle(&mut self, reply: &str, now: Timestamp, for_good: bool) {
+    /// Notes a try that did not succeed, and gives the mail up if it `is_refused`, or if its time is over by what the clock
+    /// has `said` for a while.
+    fn settle(&mut self, reply: &str, now: Timestamp, is_refused: bool, said: Option<Span>) {
         self.tries = self.tries.saturating_add(1);
         self.last = Some(reply.to_owned());
-        self.next = (!for_good).then(|| next_try(self.created, self.tries, now));
+        let is_over = is_refused || self.is_over(said);
+        self.next = (!is_over).then(|| next_try(self.created, self.tries, now));
+    }
+
+    /// Returns whether it has been tried for long enough, by what the clock has `said` for a while.
+    fn is_over(&self, said: Option<Span>) -> bool {
+        let tries = self.tries.saturating_add(worth(self.unreached, ANYBODY_THERE));
+        is_over(self.created, tries, said)
     }
 
     fn describe(&self) -> String {

@@ -310,10 +310,36 @@ fn the_times_are_those_of_a_release() {
     while let Some(next) = meta.next {
         waits.push(next.since(now).as_secs() / 60);
         now = next;
-        meta.settle("451 later", now, is_over(created, Some(Span { earliest: now, latest: now })));
+        meta.settle("451 later", now, false, Some(Span { earliest: now, latest: now }));
     }
     assert_eq!(waits[..7], [0, 5, 10, 20, 40, 60, 60]);
     assert_eq!(now.since(created), Duration::from_secs(5 * 86_400), "then it is given up");
+}
+
+/// Created in 1970, before the clock was put right.
+#[tokio::test]
+async fn a_clock_that_was_behind_gives_nothing_up() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (busy, _sight) = upstream(Script::from([("RCPT", "451 4.7.1 later")]), None).await;
+    let now = clock::now();
+    for (port, tries, unreached, gone) in [
+        (busy, 1, 0, false),
+        (busy, 23, 0, true),
+        (busy, 0, 23 * 240, true),
+        (closed, 1, 200, false),
+        (closed, 0, 24 * 240, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path()).unwrap();
+        outbox.put(mail(&["a@example.org"]), Timestamp::default()).await.unwrap();
+        outbox.state().mails.values_mut().for_each(|meta| (meta.tries, meta.unreached) = (tries, unreached));
+        let bearer = Bearer::Mail(Carrier::new(&route(port)).unwrap());
+        let said = Some(Span { earliest: now, latest: now });
+        let mut events = Vec::new();
+        soon(outbox.send_due(&bearer, now, said, &mut |event| events.push(event))).await;
+        let refused = matches!(events[..], [Event::Refused { .. }]);
+        assert!(events.len() == 1 && refused == gone, "{tries} {unreached}: {events:?}");
+    }
 }
 
 /// What was put off while the clock was ahead waits for an hour at most once it is back.
