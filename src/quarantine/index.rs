@@ -219,16 +219,20 @@ impl Index {
         }
     }
 
-    /// Adds a message, or replaces its record. A claim and a rest are kept, and so is a due time that was changed in
-    /// memory.
+    /// Adds a message, or replaces its record. A claim and a rest are kept, and so are a due time and a time of arrival
+    /// that were changed in memory.
     pub(super) fn put(&mut self, id: QuarantineId, mut record: Record) {
         if let Some(old) = self.remove(id) {
             (record.claimed, record.rests) = (old.claimed, old.rests);
+            if old.state != State::Unreadable {
+                // The envelope says when it came by the clock of that time, which may have been ahead.
+                record.parked = record.parked.min(old.parked);
+            }
             if old.put_off
                 && record.state == State::Parked
                 && record.due.is_some_and(|due| Some(due) != old.due)
             {
-                (record.due, record.parked, record.put_off) = (old.due, old.parked, true);
+                (record.due, record.put_off) = (old.due, true);
             }
         }
         let weight = record.weight();
@@ -748,6 +752,22 @@ mod tests {
             index.remove(id);
         }
         assert_eq!((index.next_due(), index.awaited_accounts()), (None, [].into()));
+    }
+
+    /// Written down or not: probation must not postpone it into the future again.
+    #[test]
+    fn what_was_brought_back_stays_so() {
+        const DAY: u64 = 24 * 3_600_000;
+        let mut index = Index::default();
+        let ahead = |due: u64| Record { parked: at(9 * DAY), due: Some(at(due)), ..record("anna", 1) };
+        let (one, two) = (id(1), id(2));
+        index.put(one, ahead(9 * DAY + 30));
+        index.put(two, ahead(9 * DAY + 30));
+        index.bring_back(at(100));
+        index.put(one, ahead(130));
+        index.put(two, ahead(9 * DAY + 30));
+        index.postpone(&account("anna"), at(3 * DAY));
+        assert_eq!([one, two].map(|id| index.due_time(id)), [Some(at(DAY + 100)); 2]);
     }
 
     #[test]

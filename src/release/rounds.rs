@@ -19,9 +19,8 @@ use crate::fail;
 use crate::guard::Standing;
 use crate::id::QuarantineId;
 use crate::maillog;
-use crate::parts::Parts;
 use crate::quarantine::envelope::State;
-use crate::quarantine::schedule::{SETTLED_AGE, postponed};
+use crate::quarantine::schedule::SETTLED_AGE;
 use crate::quarantine::spool::{Claim, Held, Line, SpoolError};
 use crate::quarantine::{Envelope, Spool};
 
@@ -71,8 +70,8 @@ impl Rounds {
         fail::point("probation.due");
         let id = held.id();
         let releaser = releaser.clone();
-        let said = self.said;
-        let task = self.tasks.spawn(async move { releaser.release_due(held, said).await });
+        let (account, said) = (line.account.clone(), self.said);
+        let task = self.tasks.spawn(async move { releaser.release_due(held, &account, said).await });
         self.under_way.insert(task.id(), (id, line));
     }
 
@@ -179,28 +178,34 @@ impl Releaser {
     /// Postpones what accounts on probation have parked until probation ends. Returns the blocked accounts, whose mail
     /// stays although its time may have come.
     async fn hold_back(&self) -> BTreeSet<Account> {
-        let Parts { ledger, spool, .. } = &self.parts;
         let mut held = BTreeSet::new();
-        for account in spool.awaited_accounts() {
-            let now = clock::now();
-            let watch = ledger.watch(&account, now).await;
-            if let Some(until) = watch.probation(now) {
-                spool.postpone(&account, until);
-            }
-            if watch.standing() == Standing::Blocked {
+        for account in self.parts.spool.awaited_accounts() {
+            if self.postpone(&account).await == Standing::Blocked {
                 held.insert(account);
             }
         }
         held
     }
 
-    /// Relays a message whose delay is over, or tries a release again, if the message is still to go.
-    async fn release_due(&self, held: Held, said: Option<Span>) -> Attempt {
+    /// Postpones what an account has parked until its probation ends, if it is on probation. Returns its standing.
+    async fn postpone(&self, account: &Account) -> Standing {
+        let now = clock::now();
+        let watch = self.parts.ledger.watch(account, now).await;
+        if let Some(until) = watch.probation(now) {
+            self.parts.spool.postpone(account, until);
+        }
+        watch.standing()
+    }
+
+    /// Relays a message of `account` whose delay is over, or tries a release again, if the message is still to go.
+    async fn release_due(&self, held: Held, account: &Account, said: Option<Span>) -> Attempt {
+        // The account may have had an alarm just now. The claim takes the due time that follows from that.
+        self.postpone(account).await;
         let claim = Claim::of(held).await?;
         let envelope = claim.envelope();
         let decision = match envelope.state() {
             State::Releasing => Decision::Earlier,
-            State::Parked if self.is_delay_over(envelope).await => Decision::Due,
+            State::Parked if envelope.due.is_some_and(|due| due <= clock::now()) => Decision::Due,
             State::Parked | State::Failed | State::Unreadable => return Ok(None),
         };
         if self.is_to_be_kept(envelope).await {
@@ -216,14 +221,6 @@ impl Releaser {
             return attempt.keep(asked).await.map(|()| None);
         }
         self.finish(attempt, asked).await.map(Some)
-    }
-
-    /// Returns whether the delay of a parked message is over, although its account may have had an alarm just now.
-    async fn is_delay_over(&self, envelope: &Envelope) -> bool {
-        let Some(due) = envelope.due else { return false };
-        let now = clock::now();
-        let until = self.parts.ledger.watch(&envelope.account, now).await.probation(now);
-        until.map_or(due, |until| postponed(due, envelope.parked, until)) <= now
     }
 
     /// Returns whether a block holds the message back: its account is blocked, and no operator has decided that it
