@@ -490,7 +490,8 @@ fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
 }
 
 /// Asks MAIL, and RCPT for each open recipient until `patience` is over; records the refusals; returns the places of those
-/// accepted. Who is asked first is decided by [`Turns`].
+/// accepted. Who is asked first is decided by [`Turns`]. Once the upstream is gone nobody else is asked: each further
+/// attempt to reach it may take `[upstream] connect_timeout`.
 async fn ask(
     upstream: &mut Transaction,
     envelope: &mut Envelope,
@@ -514,8 +515,8 @@ async fn ask(
         answer_all(envelope, &opened, now);
         return Vec::new();
     }
-    let (mut taken, mut waited) = (Vec::new(), Duration::ZERO);
-    while !turns.is_empty() && waited < patience {
+    let (mut taken, mut waited, mut is_gone) = (Vec::new(), Duration::ZERO, false);
+    while !turns.is_empty() && waited < patience && !is_gone {
         let some = turns.next();
         for recipient in some.iter().filter_map(|place| envelope.recipients.get(*place)) {
             upstream.ask(Question::Rcpt(RcptCommand {
@@ -530,7 +531,12 @@ async fn ask(
             match &answer {
                 Answer::Replied(_) => turns.heard(&recipient.forward_path, true),
                 Answer::None(Fault::Silent(_)) => turns.heard(&recipient.forward_path, false),
-                Answer::None(_) => {}
+                Answer::None(Fault::MissingExtension(_)) => {}
+                Answer::None(_) if is_gone => {
+                    leave(recipient, now);
+                    continue;
+                }
+                Answer::None(_) => is_gone = true,
             }
             let reply = reply_to(answer);
             if reply.is_completion() {
@@ -619,7 +625,7 @@ fn not_asked() -> Reply {
     Reply {
         code: 451,
         enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
-        text: "not asked yet: the upstream was silent, or put off others, for too long".into(),
+        text: "not asked yet: the upstream was silent, or put off others, for too long, or went away".into(),
     }
 }
 
@@ -732,8 +738,8 @@ mod tests {
         }
     }
 
-    /// An upstream that accepts recipients whose names begin with `good`, and puts off those with `busy`. At an RCPT of
-    /// another it falls silent. Returns which it was asked about.
+    /// An upstream that accepts recipients whose names begin with `good`, puts off those with `busy`, and hangs up at those
+    /// with `gone`. At an RCPT of another it falls silent. Returns which it was asked about.
     async fn upstream() -> (Upstream, mpsc::UnboundedReceiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -756,6 +762,7 @@ mod tests {
                                 tokio::time::sleep(SILENCE / 2).await;
                                 "451 4.7.1 later\r\n"
                             }
+                            Some(name) if name.starts_with("gone") => return,
                             Some(name) if !name.starts_with("good") => return std::future::pending().await,
                             _ if command.starts_with("EHLO") => "250-mx\r\n250 PIPELINING\r\n",
                             _ => "250 ok\r\n",
@@ -826,6 +833,26 @@ mod tests {
             (12, 10),
             "all others, and as many as patience allows: {asked:?}"
         );
+    }
+
+    /// A host that is down is not dialled again for each few recipients.
+    #[tokio::test]
+    async fn once_the_upstream_is_gone_nobody_else_is_asked() {
+        let (upstream, mut asks) = upstream().await;
+        let mut envelope = deferred(1);
+        let pattern = Recipient { state: RecipientState::Pending, ..envelope.recipients.remove(0) };
+        let name = |n| if n == 0 { "good0@example.org".into() } else { format!("gone{n}@{n}.example") };
+        let recipient =
+            |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
+        envelope.recipients = (0..12).map(recipient).collect();
+        for n in 1..4 {
+            let (mut asked, taken) = one_try(&upstream, &mut asks, &mut envelope, at(n)).await;
+            assert_eq!(taken.len(), usize::from(n == 1));
+            asked.remove("good0");
+            assert_eq!(asked, [format!("gone{n}")].into(), "the next one");
+            let left = envelope.recipients.iter().filter(|one| one.state == answered(&not_asked(), at(1)));
+            assert_eq!(left.count(), 11 - usize::try_from(n).unwrap());
+        }
     }
 
     #[test]
