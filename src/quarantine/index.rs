@@ -393,14 +393,12 @@ impl Index {
     }
 
     /// Brings back next tries and due times that were set while the clock was ahead; `latest` is the latest time that it
-    /// has said for a while. In memory only.
+    /// has said for a while. In memory only. Looks only at what is to go after that.
     pub(super) fn bring_back(&mut self, latest: Timestamp) {
         let rest = |record: &Record| record.rests.map(|until| next_try_by(until, latest));
-        let is_ahead = |record: &Record| {
-            !record.claimed && (record.due_by(latest) != record.due || rest(record) != record.rests)
-        };
-        let ahead: Vec<_> =
-            self.records.iter().filter(|(_, record)| is_ahead(record)).map(|(id, _)| *id).collect();
+        let is_ahead = |record: &Record| record.due_by(latest) != record.due || rest(record) != record.rests;
+        let is_ahead = |id: &QuarantineId| self.records.get(id).is_some_and(is_ahead);
+        let ahead: Vec<_> = self.queue.after(latest).filter(is_ahead).collect();
         for id in ahead {
             self.change(id, |record| {
                 record.rests = rest(record);

@@ -4,7 +4,7 @@
 //! time comes: each look begins where the last one ended.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Included};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::envelope::State;
 use super::terms::Line;
@@ -65,6 +65,12 @@ impl Queue {
     /// Returns when the next message goes, or went.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.times.keys().next().map(|(time, _)| *time)
+    }
+
+    /// Returns the messages that go after `time`.
+    pub(super) fn after(&self, time: Timestamp) -> impl Iterator<Item = QuarantineId> {
+        let later = (Excluded((time, QuarantineId::LAST)), Unbounded);
+        self.times.range(later).map(|((_, id), _)| *id)
     }
 
     /// Puts into the lines what came due since the last look; if the clock was set back, takes out what is no longer
@@ -138,6 +144,8 @@ mod tests {
         for (born, time, name) in [(1, 50, "anna"), (3, 52, "bert"), (4, 40, "anna"), (5, 41, "anna")] {
             queue.insert(at(time), id(born), delayed(name));
         }
+        let after = |queue: &Queue, time| queue.after(at(time)).map(|id| id.born()).collect::<Vec<_>>();
+        assert_eq!((after(&queue, 41), after(&queue, 52)), (vec![at(1), at(3)], vec![]));
         assert_eq!(queue.first(at(39), |_| true), None);
         assert_eq!(queue.first(at(51), |_| true).unwrap().0.born(), at(1));
         assert_eq!(queue.first(at(51), |line| line.account.as_str() == "user:bert"), None);
