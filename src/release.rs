@@ -149,9 +149,10 @@ impl Releaser {
 
     /// Releases a message: tries at once, and returns how that went.
     ///
-    /// # Errors It is unknown, unreadable or claimed, or its decision cannot be written: then nothing was sent. Or its
-    /// content cannot be read, or the upstream's answers cannot be written; the answers are then written as soon as the
-    /// disk takes them.
+    /// # Errors
+    /// It is unknown, unreadable or claimed, or its decision cannot be written: then nothing was sent. Or its content
+    /// cannot be read, or the upstream's answers cannot be written; the answers are then written as soon as the disk takes
+    /// them.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
         let claim = self.parts.spool.claim(id).await?;
         // Only `run` looks at the clock all the time: to give up is left to it.

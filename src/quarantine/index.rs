@@ -490,7 +490,8 @@ impl Index {
             None => true,
             Some(due) => due <= now && record.account.as_ref().is_some_and(|account| held.contains(account)),
         };
-        // No message is parked before its id is born.
+        // Nothing expires before its id is old enough. A message that came while the clock was ahead may have been brought
+        // back to before its id's birth: it expires late, not early.
         let old = self.records.iter().take_while(|(id, _)| id.born() < before);
         old.filter(|(_, record)| record.state == State::Parked && !record.claimed && record.parked < before)
             .filter(|(_, record)| waits(record))
@@ -793,6 +794,17 @@ mod tests {
             index.put(ids[3], Record { parked: at(4), due: Some(at(due)), ..record("anna", 1) });
             assert_eq!(expire(&index, 6, held), expected, "due at {due}, {held:?} blocked");
         }
+    }
+
+    #[test]
+    fn what_came_while_the_clock_was_ahead_expires_late() {
+        let (mut index, id) = (Index::default(), id(1_000));
+        index.put(id, Record { parked: at(1_000), due: Some(at(1_030)), ..record("anna", 1) });
+        index.bring_back(at(100));
+        index.keep(id);
+        let expire = |before| index.parked_before(at(before), at(before), &[].into(), 9);
+        assert_eq!(index.oldest_waiting(), Some(at(100)));
+        assert_eq!((expire(101), expire(1_000), expire(1_001)), (vec![], vec![], vec![id]));
     }
 
     #[test]

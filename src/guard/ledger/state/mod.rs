@@ -360,7 +360,9 @@ impl State {
     }
 
     /// Shortens a probation that lasts longer than the delay from `latest` on, since it began or was extended while the clock
-    /// was ahead; returns whether there was one.
+    /// was ahead; returns whether there was one. So does a reload with a shorter delay: running probations then end by that
+    /// one. A clock that is behind for so long that it counts shortens them too, by as much at most as it is behind; they
+    /// still end a whole delay later by its own time.
     pub(super) fn bring_back(&mut self, latest: Timestamp, terms: &Terms) -> bool {
         let until = latest.after(terms.delay);
         let Some(probation) = self.probation.filter(|probation| probation.until > until) else {
