@@ -28,7 +28,7 @@ use crate::parts::Parts;
 use crate::quarantine::Envelope;
 use crate::quarantine::envelope::{Recipient, RecipientState, Release, State};
 use crate::quarantine::progress::{Answer as Answered, ReleaseOutcome};
-use crate::quarantine::schedule::{is_over, next_try};
+use crate::quarantine::schedule::{GIVE_UP_AFTER, is_over, next_try};
 use crate::quarantine::spool::{Claim, SpoolError};
 use crate::smtp::header::HeaderCollector;
 use crate::smtp::parameter::Ret;
@@ -423,8 +423,13 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp, settled: 
             Some(release) if !failed => release.requested,
             _ => now,
         };
+        // Once its time is over the tries that it had still count: an operator's repetition is no new beginning.
+        let tries = match &envelope.release {
+            Some(release) if !failed && now >= requested.after(GIVE_UP_AFTER) => release.tries,
+            _ => 0,
+        };
         let by_itself = decision == Decision::Due;
-        envelope.release = Some(Release { requested, quiet, by_itself, tries: 0, next: Some(now) });
+        envelope.release = Some(Release { requested, quiet, by_itself, tries, next: Some(now) });
     }
     if let Some(release) = &mut envelope.release {
         if let Some(said) = settled.filter(|_| decision == Decision::Earlier) {
@@ -723,6 +728,17 @@ mod tests {
         }
     }
 
+    /// Somebody releases everything each hour: what has had its five days is given up all the same.
+    #[test]
+    fn a_repetition_is_no_new_beginning() {
+        for (hour, tries) in [(119, 1), (120, 101)] {
+            let mut envelope = deferred(1);
+            envelope.release.as_mut().unwrap().tries = 100;
+            decide(&mut envelope, Decision::Operator { quiet: false }, at(hour), None);
+            assert_eq!(envelope.release.unwrap().tries, tries, "{hour}");
+        }
+    }
+
     #[test]
     fn the_five_days_begin_when_the_clock_is_back() {
         for (hour, latest, requested) in [(1, None, 0), (1, Some(1), 0), (1, Some(9_000), 0)] {
@@ -854,6 +870,21 @@ mod tests {
             let left = envelope.recipients.iter().filter(|one| one.state == answered(&not_asked(), at(1)));
             assert_eq!(left.count(), 11 - usize::try_from(n).unwrap());
         }
+    }
+
+    /// The upstream hangs up at each recipient of one domain, who come first.
+    #[tokio::test]
+    async fn a_domain_that_ends_each_try_holds_up_no_other() {
+        let (upstream, mut asks) = upstream().await;
+        let mut envelope = deferred(1);
+        let pattern = Recipient { state: RecipientState::Pending, ..envelope.recipients.remove(0) };
+        let name = |n| if n < 20 { format!("gone{n}@x.example") } else { format!("good{n}@{n}.example") };
+        let recipient =
+            |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
+        envelope.recipients = (0..25).map(recipient).collect();
+        let (_, first) = one_try(&upstream, &mut asks, &mut envelope, at(1)).await;
+        let (_, second) = one_try(&upstream, &mut asks, &mut envelope, at(2)).await;
+        assert_eq!(first.len() + second.len(), 5, "{first:?} {second:?}");
     }
 
     #[test]

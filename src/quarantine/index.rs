@@ -111,6 +111,9 @@ impl Record {
     }
 }
 
+/// The shortest of several queue ids by which a message is found, in octets.
+const SHORTEST_TOLD: usize = 8;
+
 /// Why a message cannot be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -338,12 +341,15 @@ impl Index {
         self.records.get(&id).map(|record| record.size)
     }
 
-    /// Returns the newest message for which a client was told `queue_id`, among others.
+    /// Returns the newest message for which a client was told `queue_id`, alone or among others. Of several, a short one
+    /// says too little: many messages have the same five digits.
     pub(super) fn told(&self, queue_id: &str) -> Option<QuarantineId> {
+        let told = |told: &str| {
+            told == queue_id
+                || queue_id.len() >= SHORTEST_TOLD && told.split(' ').any(|word| word == queue_id)
+        };
         let mut newest_first = self.records.iter().rev();
-        let told =
-            |record: &Record| record.told.iter().any(|told| told.split(' ').any(|word| word == queue_id));
-        newest_first.find(|(_, record)| told(record)).map(|(id, _)| *id)
+        newest_first.find(|(_, record)| record.told.as_deref().is_some_and(told)).map(|(id, _)| *id)
     }
 
     /// Returns the first `count` ids after `after`, restricted to `account` and to messages parked at or after `since`
@@ -815,8 +821,9 @@ mod tests {
         index.put(two, record("anna", 1));
         assert_eq!(index.told("4F2A91B0C3"), Some(two));
         assert_eq!(index.told("4F2A91B0C"), None);
-        index.put(one, Record { told: Some("1349174460 d9443c-29ab".into()), ..record("anna", 1) });
+        index.put(one, Record { told: Some("1349174460 d9443c-29ab 13230".into()), ..record("anna", 1) });
         assert_eq!(index.told("d9443c-29ab"), Some(one), "one of several");
+        assert_eq!(index.told("13230"), None, "too short to be the only one");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whose turn it is: in which order a try asks the upstream about the recipients; pure.
 //!
-//! Those that earlier tries did not come to are asked about first, then those that were asked the longest ago. Silence
+//! The domains that earlier tries did not come to are asked about first, then those that were asked the longest ago, and
+//! the same within a domain: one at which the upstream hangs up each time ends a try, and must not be first in the next. Silence
 //! costs the whole time limit each time: what is left of a domain whose server gives no answer comes after all others,
 //! and one at a time.
 
@@ -34,10 +35,15 @@ impl Turns {
     pub(super) fn of(envelope: &Envelope, asked: impl Fn(&Recipient) -> Option<Timestamp>) -> Self {
         let mut open: Vec<_> = envelope
             .pending()
-            .map(|(place, recipient)| (asked(recipient), place, domain(&recipient.forward_path)))
+            .map(|(place, recipient)| (domain(&recipient.forward_path), asked(recipient), place))
             .collect();
-        open.sort_unstable();
-        Self { left: open.into_iter().map(|(_, place, domain)| (domain, place)).collect(), ..Self::default() }
+        let mut last: HashMap<Domain, Option<Timestamp>> = HashMap::new();
+        for (domain, asked, _) in &open {
+            let last = last.entry(domain.clone()).or_default();
+            *last = (*last).max(*asked);
+        }
+        open.sort_unstable_by_key(|(domain, asked, place)| (last.get(domain).copied(), *asked, *place));
+        Self { left: open.into_iter().map(|(domain, _, place)| (domain, place)).collect(), ..Self::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {

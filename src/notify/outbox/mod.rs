@@ -342,6 +342,7 @@ impl Outbox {
         };
         while let Some((id, meta)) = next() {
             if self.send(bearer, id, meta, said, report).await == Way::Closed {
+                self.state().note_closed(bearer.lane(), id);
                 return Some(ANYBODY_THERE);
             }
         }
@@ -472,6 +473,14 @@ impl State {
     fn bring_back(&mut self, now: Timestamp) {
         for meta in self.mails.values_mut() {
             meta.next = meta.next.map(|next| next_try_by(next, now));
+        }
+    }
+
+    /// Notes for all other mails of a lane that the way is closed for them too.
+    fn note_closed(&mut self, lane: Lane, tried: OutboxId) {
+        let others = self.mails.iter_mut().filter(|(id, meta)| **id != tried && meta.kind.lane() == lane);
+        for (_, meta) in others {
+            meta.unreached = meta.unreached.saturating_add(1);
         }
     }
 
