@@ -5,6 +5,7 @@
 //! (with the same Message-ID), but never loses a message. If the disk does not take the answers, Gatepost waits for it.
 //! Tries that happen by themselves are in `rounds`.
 
+mod asking;
 mod reading;
 mod rounds;
 mod turns;
@@ -13,10 +14,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use asking::{ASK_PATIENCE, answer_all, answered, ask, no_answer};
 use reading::Reading;
-use turns::Turns;
 
 use crate::clock::{self, Span, Timestamp};
 use crate::fail;
@@ -32,15 +33,12 @@ use crate::quarantine::schedule::{GIVE_UP_AFTER, is_over, next_try};
 use crate::quarantine::spool::{Claim, SpoolError};
 use crate::smtp::header::HeaderCollector;
 use crate::smtp::parameter::Ret;
-use crate::smtp::{Enhanced, MailCommand, MailParameters, RcptCommand, Reply};
+use crate::smtp::{MailParameters, Reply};
 use crate::transfer::{Form, Transfer, as_sent};
-use crate::upstream::{Answer, ClientIdentity, Fault, Question, SessionConnections, Stopped, Transaction};
+use crate::upstream::{ClientIdentity, Fault, SessionConnections, Stopped, Transaction};
 
 /// The pause before the answers to a message are written again to a disk that did not take them.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
-/// How long one try waits in all for answers that settle nothing: for none, or for 4xx. What is left is asked first at
-/// the next try.
-const ASK_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// The state after one try, over all recipients that the client was told 250 for.
 #[derive(Debug, Clone)]
@@ -419,14 +417,13 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp, settled: 
                 }
             }
         }
-        let requested = match &envelope.release {
-            Some(release) if !failed => release.requested,
-            _ => now,
-        };
-        // Once its time is over the tries that it had still count: an operator's repetition is no new beginning.
-        let tries = match &envelope.release {
-            Some(release) if !failed && now >= requested.after(GIVE_UP_AFTER) => release.tries,
-            _ => 0,
+        let (requested, tries) = match &envelope.release {
+            // Once its time is over the tries that it had still count: an operator's repetition is no new beginning.
+            Some(earlier) if !failed && now >= earlier.requested.after(GIVE_UP_AFTER) => {
+                (earlier.requested, earlier.tries)
+            }
+            Some(earlier) if !failed => (earlier.requested, 0),
+            _ => (now, 0),
         };
         let by_itself = decision == Decision::Due;
         envelope.release = Some(Release { requested, quiet, by_itself, tries, next: Some(now) });
@@ -495,157 +492,6 @@ fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
     }
 }
 
-/// Asks MAIL, and RCPT for each open recipient until `patience` is over; records the refusals; returns the places of those
-/// accepted. Who is asked first is decided by [`Turns`]. Once the upstream is gone nobody else is asked: each further
-/// attempt to reach it may take `[upstream] connect_timeout`.
-async fn ask(
-    upstream: &mut Transaction,
-    envelope: &mut Envelope,
-    now: Timestamp,
-    patience: Duration,
-) -> Vec<usize> {
-    let mut turns = Turns::of(envelope, |recipient| last_asked(recipient, now));
-    if turns.is_empty() {
-        return Vec::new(); // a crash came between the last answer and the removal
-    }
-    let elapsed = now.since(envelope.parked).as_secs();
-    let Some(mut parameters) = envelope.parameters.after(elapsed) else {
-        answer_all(envelope, &too_late(), now);
-        return Vec::new();
-    };
-    parameters.forget_the_past(now);
-    let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: Box::new(parameters) };
-    upstream.ask(Question::Mail(mail));
-    let opened = reply_to(upstream.answer().await);
-    if !opened.is_completion() {
-        answer_all(envelope, &opened, now);
-        return Vec::new();
-    }
-    let (mut taken, mut waited, mut is_gone) = (Vec::new(), Duration::ZERO, false);
-    while !turns.is_empty() && waited < patience && !is_gone {
-        let some = turns.next();
-        for recipient in some.iter().filter_map(|place| envelope.recipients.get(*place)) {
-            upstream.ask(Question::Rcpt(RcptCommand {
-                forward_path: recipient.forward_path.clone(),
-                parameters: recipient.parameters.clone(),
-            }));
-        }
-        for place in some {
-            let since = Instant::now();
-            let answer = upstream.answer().await;
-            let Some(recipient) = envelope.recipients.get_mut(place) else { continue };
-            match &answer {
-                Answer::Replied(_) => turns.heard(&recipient.forward_path, true),
-                Answer::None(Fault::Silent(_)) => turns.heard(&recipient.forward_path, false),
-                Answer::None(Fault::MissingExtension(_)) => {}
-                Answer::None(_) if is_gone => {
-                    leave(recipient, now);
-                    continue;
-                }
-                Answer::None(_) => is_gone = true,
-            }
-            let reply = reply_to(answer);
-            if reply.is_completion() {
-                taken.push(place);
-                continue;
-            }
-            recipient.state = answered(&reply, now);
-            if recipient.is_open() {
-                waited += since.elapsed();
-            }
-        }
-    }
-    for place in turns.rest() {
-        if let Some(recipient) = envelope.recipients.get_mut(place) {
-            leave(recipient, now);
-        }
-    }
-    taken.sort_unstable();
-    taken
-}
-
-/// Returns when the recipient was last put off by an answer of its own; `None` if no try came to it, or if that is said to
-/// have been in the future, by a clock that was ahead.
-fn last_asked(recipient: &Recipient, now: Timestamp) -> Option<Timestamp> {
-    match &recipient.state {
-        RecipientState::Deferred { reply, at } if *reply != not_asked() && *at <= now => Some(*at),
-        _ => None,
-    }
-}
-
-/// Leaves a recipient to the next try. One that was asked before keeps that answer, and its time.
-fn leave(recipient: &mut Recipient, now: Timestamp) {
-    if recipient.state == RecipientState::Pending {
-        recipient.state = answered(&not_asked(), now);
-    }
-}
-
-/// Records one reply for all open recipients. If it only puts them off, those that were put off before are still asked in
-/// the order of their own answers: each keeps the time of that, and one that was not asked stays so.
-fn answer_all(envelope: &mut Envelope, reply: &Reply, now: Timestamp) {
-    for recipient in envelope.recipients.iter_mut().filter(|recipient| recipient.is_open()) {
-        let at = match &recipient.state {
-            RecipientState::Deferred { reply: before, .. } if !settles(reply) && *before == not_asked() => {
-                continue;
-            }
-            RecipientState::Deferred { at, .. } if !settles(reply) => *at,
-            _ => now,
-        };
-        recipient.state = answered(reply, at);
-    }
-}
-
-/// Returns whether a recipient with this reply is answered for good.
-fn settles(reply: &Reply) -> bool {
-    reply.is_completion() || reply.is_permanent()
-}
-
-fn reply_to(answer: Answer) -> Reply {
-    match answer {
-        Answer::Replied(reply) => reply,
-        Answer::None(fault) => no_answer(&fault),
-    }
-}
-
-/// Returns the reply for by-mode R when the time is over, so that the sender no longer wants delivery (RFC 2852 4, RFC
-/// 3463 3.5).
-fn too_late() -> Reply {
-    Reply {
-        code: 554,
-        enhanced: Some(Enhanced { class: 5, subject: 4, detail: 7 }),
-        text: "the time that BY= gave it was over before it was released".into(),
-    }
-}
-
-/// Returns the reply recorded if the upstream gave no answer; it defers the recipient.
-fn no_answer(fault: &Fault) -> Reply {
-    Reply {
-        code: 451,
-        enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
-        text: maillog::clean(&fault.to_string()).into(),
-    }
-}
-
-/// Returns the reply recorded for a recipient that no try has come to yet; it defers it.
-fn not_asked() -> Reply {
-    Reply {
-        code: 451,
-        enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
-        text: "not asked yet: the upstream was silent, or put off others, for too long, or went away".into(),
-    }
-}
-
-fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
-    let reply = reply.clone();
-    if reply.is_completion() {
-        RecipientState::Delivered { reply, at }
-    } else if reply.is_permanent() {
-        RecipientState::Refused { reply, at }
-    } else {
-        RecipientState::Deferred { reply, at }
-    }
-}
-
 /// Returns the identity of the session in which the message arrived, with a session id of this try's own, so that its
 /// connections are not shared.
 fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
@@ -662,30 +508,21 @@ fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
-
     use super::*;
-    use crate::net::address::{Address, Endpoint, Protection};
     use crate::quarantine::sample;
-    use crate::smtp::ForwardPath;
-    use crate::upstream::{Settings, Timeouts, Upstream};
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
-    fn at(hours: u32) -> Timestamp {
+    pub(super) fn at(hours: u32) -> Timestamp {
         Timestamp::from_millis(1_795_536_328_123).after(HOUR * hours)
     }
 
-    fn later() -> Reply {
+    pub(super) fn later() -> Reply {
         Reply { code: 451, enhanced: None, text: "come back later".into() }
     }
 
     /// A release decided at hour 0, with as many recipients, all of which were deferred.
-    fn deferred(recipients: usize) -> Envelope {
+    pub(super) fn deferred(recipients: usize) -> Envelope {
         let mut envelope = sample::envelope(sample::id(1), b"");
         let recipient = envelope.recipients.remove(0);
         let state = answered(&later(), at(0));
@@ -752,197 +589,6 @@ mod tests {
         for (said, requested) in [(None, 9_000), (Some(Span { earliest: at(1), latest: at(2) }), 2)] {
             decide(&mut envelope, Decision::Earlier, at(2), said);
             assert_eq!(envelope.release.as_ref().unwrap().requested, at(requested));
-        }
-    }
-
-    /// An upstream that accepts recipients whose names begin with `good`, puts off those with `busy`, and hangs up at those
-    /// with `gone`. At an RCPT of another it falls silent. Returns which it was asked about.
-    async fn upstream() -> (Upstream, mpsc::UnboundedReceiver<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (asked, asks) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let asked = asked.clone();
-                tokio::spawn(async move {
-                    let mut stream = BufReader::new(stream);
-                    stream.write_all(b"220 mx\r\n").await.unwrap();
-                    let mut line = String::new();
-                    while stream.read_line(&mut line).await.is_ok_and(|octets| octets > 0) {
-                        let command = std::mem::take(&mut line);
-                        let name = command.strip_prefix("RCPT TO:<").and_then(|path| path.split('@').next());
-                        if let Some(name) = name {
-                            asked.send(name.to_owned()).unwrap();
-                        }
-                        let reply = match name {
-                            Some(name) if name.starts_with("busy") => {
-                                tokio::time::sleep(SILENCE / 2).await;
-                                "451 4.7.1 later\r\n"
-                            }
-                            Some(name) if name.starts_with("gone") => return,
-                            Some(name) if !name.starts_with("good") => return std::future::pending().await,
-                            _ if command.starts_with("EHLO") => "250-mx\r\n250 PIPELINING\r\n",
-                            _ => "250 ok\r\n",
-                        };
-                        if stream.write_all(reply.as_bytes()).await.is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        let address = Address::Tcp { host: "127.0.0.1".into(), port };
-        let settings = Settings {
-            endpoints: vec![Endpoint { address, tls_name: "mx.example.org".into() }],
-            protection: Protection::Off,
-            ca: None,
-            identity: None,
-            credentials: None,
-            hostname: "gate.example.org".into(),
-            xclient: false,
-            connect_timeout: 50 * SILENCE,
-            timeouts: Timeouts { rcpt: SILENCE, ..Timeouts::new(50 * SILENCE, 50 * SILENCE) },
-            max_connections: 1,
-        };
-        (Upstream::open(settings).unwrap(), asks)
-    }
-
-    /// As long as this test upstream may be silent at RCPT.
-    const SILENCE: Duration = Duration::from_millis(200);
-
-    /// One try; returns who was asked about, and who was taken, by name.
-    async fn one_try(
-        upstream: &Upstream,
-        asks: &mut mpsc::UnboundedReceiver<String>,
-        envelope: &mut Envelope,
-        now: Timestamp,
-    ) -> (BTreeSet<String>, Vec<String>) {
-        let mut transaction = upstream.transaction(identity(envelope, now));
-        let taken = ask(&mut transaction, envelope, now, SILENCE * 2).await;
-        drop(transaction);
-        let asked = std::iter::from_fn(|| asks.try_recv().ok()).collect();
-        let name = |place: &usize| {
-            let path = envelope.recipients[*place].forward_path.as_str();
-            path.split('@').next().unwrap().to_owned()
-        };
-        let taken: Vec<_> = taken.iter().map(|place| (*place, name(place))).collect();
-        for (place, _) in &taken {
-            envelope.recipients[*place].state = answered(&sample::reply(), now);
-        }
-        (asked, taken.into_iter().map(|(_, name)| name).collect())
-    }
-
-    /// Nobody waits for hours because some of the recipients before him are silent.
-    #[tokio::test]
-    async fn one_silent_domain_holds_up_no_other() {
-        let (upstream, mut asks) = upstream().await;
-        let mut envelope = deferred(1);
-        let pattern = envelope.recipients.remove(0);
-        let name = |n| {
-            if n < 20 { format!("dead{n}@dead.example") } else { format!("good{n}@example.org") }
-        };
-        let recipient =
-            |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
-        envelope.recipients = (0..30).map(recipient).collect();
-        let (asked, taken) = one_try(&upstream, &mut asks, &mut envelope, at(1)).await;
-        assert_eq!(
-            (asked.len(), taken.len()),
-            (12, 10),
-            "all others, and as many as patience allows: {asked:?}"
-        );
-    }
-
-    /// A host that is down is not dialled again for each few recipients.
-    #[tokio::test]
-    async fn once_the_upstream_is_gone_nobody_else_is_asked() {
-        let (upstream, mut asks) = upstream().await;
-        let mut envelope = deferred(1);
-        let pattern = Recipient { state: RecipientState::Pending, ..envelope.recipients.remove(0) };
-        let name = |n| if n == 0 { "good0@example.org".into() } else { format!("gone{n}@{n}.example") };
-        let recipient =
-            |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
-        envelope.recipients = (0..12).map(recipient).collect();
-        for n in 1..4 {
-            let (mut asked, taken) = one_try(&upstream, &mut asks, &mut envelope, at(n)).await;
-            assert_eq!(taken.len(), usize::from(n == 1));
-            asked.remove("good0");
-            assert_eq!(asked, [format!("gone{n}")].into(), "the next one");
-            let left = envelope.recipients.iter().filter(|one| one.state == answered(&not_asked(), at(1)));
-            assert_eq!(left.count(), 11 - usize::try_from(n).unwrap());
-        }
-    }
-
-    /// The upstream hangs up at each recipient of one domain, who come first.
-    #[tokio::test]
-    async fn a_domain_that_ends_each_try_holds_up_no_other() {
-        let (upstream, mut asks) = upstream().await;
-        let mut envelope = deferred(1);
-        let pattern = Recipient { state: RecipientState::Pending, ..envelope.recipients.remove(0) };
-        let name = |n| if n < 20 { format!("gone{n}@x.example") } else { format!("good{n}@{n}.example") };
-        let recipient =
-            |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
-        envelope.recipients = (0..25).map(recipient).collect();
-        let (_, first) = one_try(&upstream, &mut asks, &mut envelope, at(1)).await;
-        let (_, second) = one_try(&upstream, &mut asks, &mut envelope, at(2)).await;
-        assert_eq!(first.len() + second.len(), 5, "{first:?} {second:?}");
-    }
-
-    #[test]
-    fn who_was_asked_when_outlives_tries_that_ask_nobody() {
-        let mut envelope = deferred(4);
-        envelope.recipients[0].state = answered(&later(), at(2));
-        envelope.recipients[1].state = answered(&not_asked(), at(2));
-        envelope.recipients[2].state = RecipientState::Pending;
-        let busy = Reply { text: "busy".into(), ..later() };
-        answer_all(&mut envelope, &busy, at(3));
-        let states: Vec<_> = envelope.recipients.iter().map(|one| one.state.clone()).collect();
-        let not_asked = answered(&not_asked(), at(2));
-        let [busy_2, busy_3, busy_0] = [2, 3, 0].map(|hour| answered(&busy, at(hour)));
-        assert_eq!(states, [busy_2, not_asked, busy_3, busy_0]);
-        let order = [Some(at(2)), None, Some(at(3)), Some(at(0))];
-        assert_eq!(envelope.recipients.iter().map(|one| last_asked(one, at(3))).collect::<Vec<_>>(), order);
-        assert_eq!(last_asked(&envelope.recipients[2], at(2)), None, "the clock was ahead");
-        let refused = answered(&Reply { code: 550, ..busy }, at(4));
-        answer_all(&mut envelope, &Reply { code: 550, text: "busy".into(), ..later() }, at(4));
-        assert!(envelope.recipients.iter().all(|one| one.state == refused));
-    }
-
-    /// A silent recipient takes as long as the time limit, one that is put off half of that. All have one domain.
-    #[tokio::test]
-    async fn a_try_ends_and_the_next_one_goes_on() {
-        for (slow, state) in [
-            ("dead", RecipientState::Pending),
-            ("dead", answered(&later(), at(0))),
-            ("busy", RecipientState::Pending),
-        ] {
-            let (upstream, mut asks) = upstream().await;
-            let mut envelope = deferred(1);
-            let pattern = Recipient { state, ..envelope.recipients.remove(0) };
-            let name =
-                |n| if n < 20 { format!("{slow}{n}@example.org") } else { format!("good{n}@example.org") };
-            let recipient =
-                |n| Recipient { forward_path: ForwardPath::parse(&name(n)).unwrap(), ..pattern.clone() };
-            envelope.recipients = (0..30).map(recipient).collect();
-            let begun = Instant::now();
-            let mut tries = Vec::new();
-            for n in 1..20 {
-                let (asked, taken) = one_try(&upstream, &mut asks, &mut envelope, at(n)).await;
-                let open: Vec<_> = envelope.pending().map(|(_, one)| &one.state).collect();
-                let all = open.iter().all(|state| matches!(state, RecipientState::Deferred { .. }));
-                assert!(all, "listed as such, and refused when the five days are over: {open:?}");
-                tries.push((asked, taken.len()));
-                if n == 1 {
-                    assert!(begun.elapsed() < 15 * SILENCE, "{:?}", begun.elapsed());
-                }
-                if taken.len() == 10 {
-                    break;
-                }
-            }
-            let (last, before) = tries.split_last().unwrap();
-            assert_eq!(last.1, 10, "all that are good, and none before: {tries:?}");
-            assert!(before.iter().all(|(asked, _)| (2..=8).contains(&asked.len())), "{tries:?}");
-            let different: BTreeSet<_> = before.iter().flat_map(|(asked, _)| asked).collect();
-            assert!(different.len() + 4 >= before.iter().map(|(asked, _)| asked.len()).sum(), "{tries:?}");
         }
     }
 }

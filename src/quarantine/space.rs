@@ -55,16 +55,19 @@ impl Space {
 
     /// Checks whether `octets` could be booked, and two files. The system calls do not read the disk.
     pub(super) fn check(&self, octets: u64) -> Result<(), ParkError> {
-        self.check_files(self.writers.load(Ordering::Relaxed) + 1)?;
-        fits(self.booked.load(Ordering::Relaxed), octets, self.free()?).map(drop).ok_or_else(|| self.full())
+        let found = self.ask()?;
+        self.check_files(&found, self.writers.load(Ordering::Relaxed) + 1)?;
+        let booked = self.booked.load(Ordering::Relaxed);
+        fits(booked, octets, free(&found)).map(drop).ok_or_else(|| self.full())
     }
 
     /// Books the first `octets` of a message, and its two files.
     pub(super) fn book(self: &Arc<Self>, octets: u64) -> Result<Booking, ParkError> {
         let others = self.writers.fetch_add(1, Ordering::Relaxed);
         let mut booking = Booking { space: Arc::clone(self), left: 0 };
-        self.check_files(others + 1)?;
-        booking.add(octets)?;
+        let found = self.ask()?;
+        self.check_files(&found, others + 1)?;
+        booking.take(octets, &found)?;
         Ok(booking)
     }
 
@@ -76,21 +79,12 @@ impl Space {
     }
 
     /// Checks whether the files of `writers` leave the floor of files free.
-    fn check_files(&self, writers: u64) -> Result<(), ParkError> {
-        let found = self.ask()?;
+    fn check_files(&self, found: &StatVfs, writers: u64) -> Result<(), ParkError> {
         if files_fit(found.f_files, found.f_favail, writers) {
             return Ok(());
         }
         let folder = self.folder.display();
         Err(ParkError::Full(format!("the file system of {folder} has too few inodes left")))
-    }
-
-    /// Returns how many octets may still be written before the floor is reached, bookings not deducted.
-    fn free(&self) -> Result<u64, ParkError> {
-        let found = self.ask()?;
-        let (total, free) =
-            (found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize));
-        Ok(free.saturating_sub(floor(total)))
     }
 
     fn full(&self) -> ParkError {
@@ -116,7 +110,12 @@ impl Booking {
     }
 
     fn add(&mut self, octets: u64) -> Result<(), ParkError> {
-        let free = self.space.free()?;
+        let found = self.space.ask()?;
+        self.take(octets, &found)
+    }
+
+    fn take(&mut self, octets: u64, found: &StatVfs) -> Result<(), ParkError> {
+        let free = free(found);
         let outcome = self
             .space
             .booked
@@ -134,6 +133,13 @@ impl Drop for Booking {
         self.space.booked.fetch_sub(self.left, Ordering::Relaxed);
         self.space.writers.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Returns how many octets may still be written before the floor is reached, bookings not deducted.
+fn free(found: &StatVfs) -> u64 {
+    let (total, free) =
+        (found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize));
+    free.saturating_sub(floor(total))
 }
 
 /// Returns what is booked afterwards; `None` if it does not fit.
