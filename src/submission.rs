@@ -245,6 +245,9 @@ impl Conversation {
             if let Some(line) = self.client.buffered_command() {
                 let overtakes = Session::may_overtake(&line) && self.session.has_room();
                 if !overtakes {
+                    if matches!(line, Ok(Command::Data)) {
+                        self.data_follows();
+                    }
                     if self.settle_all().await == Step::Close {
                         return Ok(Step::Close);
                     }

@@ -136,6 +136,11 @@ impl Detector {
         self.s
     }
 
+    /// Whether so many more invalid recipients could raise an alarm.
+    pub fn may_alarm(&self, invalid: usize, test: &Test) -> bool {
+        self.s + invalid as f64 * test.rise >= test.threshold
+    }
+
     /// Notes a recipient that does not exist. `period` is how long a domain's acceptance holds.
     pub fn invalid(
         &mut self,
@@ -312,6 +317,8 @@ mod tests {
             (0..7).map(|n| feed(&mut detector, &format!("dead a@{n}.example"), at(n)).unwrap()).collect();
         assert_eq!(seven[..6], [Evidence::Raised; 6]);
         assert_eq!((seven[6], detector.s()), (Evidence::Alarm, 0.0));
+        let evidence = Detector { s: 3.0 * rise, ..Detector::default() };
+        assert!(!evidence.may_alarm(3, &test()) && evidence.may_alarm(4, &test()));
         // It starts from zero, and knows what it knew.
         assert_eq!(feed(&mut detector, "dead a@0.example", at(10)), Some(Evidence::Known));
         assert_eq!(feed(&mut detector, "dead b@0.example", at(10)), Some(Evidence::Raised));

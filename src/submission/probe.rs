@@ -149,6 +149,16 @@ impl Conversation {
         Ok(step)
     }
 
+    /// Lets DATA go upstream with the RCPTs that it follows in the client's batch, if the message will certainly go there too:
+    /// not if one of these RCPTs may block the account or raise an alarm.
+    pub(super) fn data_follows(&mut self) {
+        let (Some(upstream), Some(Sender { watch, .. })) = (&mut self.upstream, &self.sender) else { return };
+        let recipients = self.asked.iter().filter(|asked| matches!(asked, Asked::Rcpt { .. })).count();
+        if recipients > 0 && watch.stays_open(recipients, clock::now()) {
+            upstream.data_follows();
+        }
+    }
+
     /// Gets the guard's leave for one more RCPT in flight, asking once for all that have come. If this session's own questions
     /// hold all the leave there is, they are answered first.
     async fn leave_to_ask(&mut self) -> Result<Leave, Lost> {

@@ -43,6 +43,8 @@ const QUIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait for each further reply of a batch that has used up [`MAX_REFUSALS`]: less than the second by which
 /// Postfix delays every reply from the tenth error on (`smtpd_error_sleep_time`).
 pub(super) const WORN_PATIENCE: Duration = Duration::from_millis(250);
+/// RFC 5321 4.1.1.4
+const DATA: &[u8] = b"DATA\r\n";
 /// Octets per read: an EHLO reply, or the replies to a batch.
 const READ_CHUNK: usize = 2048;
 
@@ -104,6 +106,9 @@ pub(super) struct Connection {
     rested: bool,
     /// Replies still to come for which nobody waits.
     owed: u32,
+    /// DATA has been sent in a batch, and its reply is still to come. Until then nothing else can be said: it might be taken for
+    /// content.
+    data_ahead: bool,
     /// Since when no transaction has used it.
     pub(super) idle_since: Instant,
     /// When the outbox was last sent completely.
@@ -129,6 +134,7 @@ impl Connection {
             made_at: now,
             rested: false,
             owed: 0,
+            data_ahead: false,
             idle_since: now,
             written_at: now,
         }
@@ -157,6 +163,50 @@ impl Connection {
     /// Queues octets; they go out with the next wait for a reply.
     pub(super) fn queue(&mut self, octets: &[u8]) {
         self.outbox.extend_from_slice(octets);
+    }
+
+    /// Queues DATA behind the commands of a batch.
+    pub(super) fn queue_data_ahead(&mut self) {
+        self.queue(DATA);
+        self.data_ahead = true;
+    }
+
+    /// Returns the reply to DATA, which is sent unless it has gone out ahead.
+    pub(super) async fn ask_for_data(&mut self, limit: Duration) -> Result<Reply, Loss> {
+        if !self.data_ahead {
+            return self.command(DATA, limit).await;
+        }
+        let reply = self.reply(limit).await?;
+        self.data_ahead = false;
+        // The reply may be old by now, and the connection gone.
+        self.check_in_step()?;
+        Ok(reply)
+    }
+
+    /// Whether DATA has gone out ahead, and its reply has not been looked at.
+    pub(super) fn is_data_ahead(&self) -> bool {
+        self.data_ahead
+    }
+
+    /// Makes sure that commands may be sent: not behind a DATA that has gone out ahead, unless its refusal is here.
+    pub(super) fn take_data_back(&mut self) -> Result<(), Loss> {
+        if !self.data_ahead {
+            return Ok(());
+        }
+        let _ = self.poll_read(&mut no_waiting());
+        match self.buffered_reply()? {
+            None => Err(Loss::Closed("DATA has been sent, and no content follows".to_owned())),
+            Some(reply) if reply.code == CLOSING => Err(Loss::Closed(reply.to_string())),
+            Some(reply) if reply.code >= 400 => {
+                self.data_ahead = false;
+                self.refusals += 1;
+                Ok(())
+            }
+            Some(reply) if reply.is_intermediate() && self.inbox.is_empty() => {
+                Err(Loss::Closed("DATA has been accepted, and no content follows".to_owned()))
+            }
+            Some(_) => Err(Loss::OutOfStep),
+        }
     }
 
     /// Sends a command and returns the reply to it.
@@ -281,6 +331,7 @@ impl Connection {
     /// Checks, as far as possible, that no more than `awaited` replies have arrived. One that arrives in time for the
     /// next command is taken for the reply to it. A 421 may come at any time.
     pub(super) fn check_awaiting(&mut self, awaited: usize) -> Result<(), Loss> {
+        let awaited = awaited + usize::from(self.data_ahead);
         if awaited == 0 {
             // If the connection has ended, its next user finds out.
             let _ = self.poll_read(&mut no_waiting());
@@ -333,7 +384,8 @@ impl Connection {
         let allowed =
             self.extensions.further.limits.mail_max.unwrap_or(MAX_TRANSACTIONS).min(MAX_TRANSACTIONS);
         let is_young = now.saturating_duration_since(self.made_at) < MAX_AGE;
-        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < allowed && is_young
+        let is_free = self.inbox.is_empty() && !self.data_ahead;
+        is_free && self.refusals < MAX_REFUSALS && self.transactions < allowed && is_young
     }
 
     /// Counts a transaction that has used it.
@@ -370,8 +422,10 @@ impl Connection {
     }
 
     fn say_quit(&mut self) {
-        self.queue(b"QUIT\r\n");
-        self.send_without_waiting();
+        if !self.data_ahead {
+            self.queue(b"QUIT\r\n");
+            self.send_without_waiting();
+        }
         let _ = Pin::new(&mut self.stream).poll_shutdown(&mut no_waiting());
     }
 

@@ -68,6 +68,8 @@ pub struct Transaction {
     answered: usize,
     /// Whether the answers may belong to other recipients.
     pub(super) in_doubt: bool,
+    /// Whether DATA is to go out behind the last question.
+    data_follows: bool,
 }
 
 impl Transaction {
@@ -89,13 +91,22 @@ impl Transaction {
             turned_away: Vec::new(),
             answered: 0,
             in_doubt: false,
+            data_follows: false,
         }
     }
 
     /// Queues a question, to be sent by the next [`Self::answer`]; all queued ones go out in one write where the
     /// upstream offers PIPELINING.
     pub fn ask(&mut self, question: Question) {
+        self.data_follows = false;
         self.questions.push_back(question);
+    }
+
+    /// Lets DATA go out in one write with the last of the questions that are queued, if the upstream offers PIPELINING and
+    /// has refused nothing so far: that saves a round trip. [`Self::begin_data`] waits for the reply; if it is not called,
+    /// the connection is cut, unless DATA has been refused.
+    pub fn data_follows(&mut self) {
+        self.data_follows = !self.questions.is_empty();
     }
 
     /// Counts the unanswered questions.
@@ -192,12 +203,14 @@ impl Transaction {
     }
 
     fn is_ready(&self) -> bool {
-        let fresh = self.connection.as_ref().is_some_and(|connection| connection.refusals < MAX_REFUSALS);
-        fresh && self.not_repeated.is_none()
+        let is_usable =
+            |connection: &Connection| connection.refusals < MAX_REFUSALS && !connection.is_data_ahead();
+        self.connection.as_deref().is_some_and(is_usable) && self.not_repeated.is_none()
     }
 
     /// Provides a connection on which the accepted part stands, with room for more refusals.
     async fn make_ready(&mut self) -> Result<(), Fault> {
+        self.take_data_back();
         let is_worn = |connection: &mut Box<Connection>| connection.refusals >= MAX_REFUSALS;
         if let Some(mut worn) = self.connection.take_if(is_worn) {
             if let Err(loss) = worn.check_in_step() {
@@ -211,6 +224,19 @@ impl Transaction {
         match &self.not_repeated {
             Some(Repetition::MailRefused(why)) => Err(Fault::Unavailable(why.clone())),
             _ => Ok(()),
+        }
+    }
+
+    /// Closes a connection on which DATA has gone out ahead, unless it has been refused: no content follows.
+    pub(super) fn take_data_back(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            match connection.take_data_back() {
+                Ok(()) => self.connection = Some(connection),
+                Err(loss) => {
+                    self.doubt(&loss);
+                    self.spare = Some(connection.discard());
+                }
+            }
         }
     }
 
@@ -290,6 +316,13 @@ impl Transaction {
                 Question::Rcpt(rcpt) => rcpt.encode(extensions, &mut connection.outbox),
             }
             self.in_flight += 1;
+        }
+        if self.in_flight == self.questions.len() {
+            // RFC 2920 3.1: DATA may end a batch. After a refusal it may be one error too many for the upstream.
+            let is_clean = !self.dirty && connection.refusals == 0;
+            if std::mem::take(&mut self.data_follows) && is_clean && connection.extensions.pipelining {
+                connection.queue_data_ahead();
+            }
         }
         Ok(None)
     }
@@ -434,6 +467,9 @@ impl Transaction {
         }
         if self.in_flight > 0 {
             return connection.quit();
+        }
+        if let Err(loss) = connection.take_data_back() {
+            return self.doubt(&loss);
         }
         match connection.check_in_step() {
             Ok(()) if connection.is_reusable(Instant::now()) => {

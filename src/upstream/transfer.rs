@@ -68,7 +68,7 @@ impl Transaction {
             return Err(Loss::Closed("there is no connection".to_owned()));
         };
         self.stage = Stage::Content;
-        let reply = connection.command(b"DATA\r\n", limit).await?;
+        let reply = connection.ask_for_data(limit).await?;
         match reply.code {
             354 => Ok(reply),
             400.. => {

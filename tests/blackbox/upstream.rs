@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::gatepost::Setup;
 use crate::support::mta::Mta;
 use crate::support::scripted::{Answer, Asked, EXTENSIONS, Scripted};
-use crate::support::smtp::{Smtp, message};
+use crate::support::smtp::{Smtp, message, stuffed};
 use crate::support::{PATIENCE, contains, tls, wait_for};
 
 /// CONTRACT, SMTP: RCPT and MAIL: the upstream's own reply: code, enhanced code and text (printable, multi-line kept); one without an
@@ -96,7 +96,7 @@ fn refusals_of_mail_data_and_the_message_are_passed_on_and_do_not_count() {
         client.expect("MAIL FROM:<alice@mta.example>", 250);
         client.expect("RCPT TO:<bob@mta.example>", 250);
         client.expect("DATA", 354);
-        client.send(&crate::support::smtp::stuffed(&message(&format!("message {number}"))));
+        client.send(&stuffed(&message(&format!("message {number}"))));
         replies.push(client.reply().text());
     }
     replies.sort();
@@ -486,6 +486,49 @@ fn a_transaction_open_at_the_block_is_parked() {
     assert_eq!(upstream.taken(), []);
 }
 
+/// DATA that a client pipelines goes upstream with its batch. A block still holds until the content follows, and the upstream hears
+/// nothing that it could take for content; behind a RCPT that may cross the limit, nothing is asked.
+#[test]
+fn data_in_a_batch() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).limit(3).start();
+    let mut client = gatepost.login("alice");
+    let batch = |client: &mut Smtp, names: &[&str]| {
+        let recipients: String =
+            names.iter().map(|name| format!("RCPT TO:<{name}@mta.example>\r\n")).collect();
+        client.send(format!("MAIL FROM:<alice@mta.example>\r\n{recipients}DATA\r\n").as_bytes());
+        (0..names.len() + 2).map(|_| client.reply().code).collect::<Vec<_>>()
+    };
+    let heard = |count: usize| {
+        let data = wait_for(PATIENCE, || Some(upstream.lines("DATA").len()).filter(|&heard| heard >= count));
+        assert_eq!(data, Some(count), "DATA");
+    };
+    for block in [false, true] {
+        assert_eq!(batch(&mut client, &["bob"]), [250, 250, 354]);
+        heard(1 + usize::from(block));
+        if block {
+            gatepost.run(&["block", "alice"]).expect(0);
+        }
+        client.send(&stuffed(&message("a batch")));
+        client.expect_reply(250);
+    }
+    assert_eq!((upstream.taken().len(), gatepost.parked().len()), (1, 1));
+    wait_for(PATIENCE, || (upstream.open_connections() == 0).then_some(())).expect("the connection is cut");
+    let octets = upstream.octets();
+    assert!(octets.iter().any(|one| one.ends_with(b"RCPT TO:<bob@mta.example>\r\nDATA\r\n")));
+
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    assert_eq!(batch(&mut client, &["nobody-1"]), [250, 550, 554], "nobody is left");
+    heard(3);
+    // On a connection that has refused nothing.
+    let mut client = gatepost.login("alice");
+    assert_eq!(batch(&mut client, &["nobody-2", "nobody-3"]), [250, 550, 250, 354]);
+    client.send(&stuffed(&message("crossed")));
+    client.expect_reply(250);
+    assert_eq!((upstream.taken().len(), gatepost.parked().len()), (1, 2));
+    heard(3);
+}
+
 /// CONTRACT, `[limit] action = "refuse"`: the crossing RCPT has the upstream's own reply, and 550 5.7.1 answers what follows.
 #[test]
 fn refuse_says_so() {
@@ -499,7 +542,7 @@ fn refuse_says_so() {
     }
     assert!(client.ask("RCPT TO:<bob@mta.example>").text().starts_with("550 5.7.1"));
     client.expect("DATA", 354);
-    client.send(&crate::support::smtp::stuffed(&message("refused")));
+    client.send(&stuffed(&message("refused")));
     assert!(client.reply().text().starts_with("550 5.7.1"));
     assert!(gatepost.login("alice").ask("MAIL FROM:<alice@mta.example>").text().starts_with("550 5.7.1"));
     assert!(gatepost.parked().is_empty() && upstream.taken().is_empty());

@@ -114,6 +114,14 @@ impl Watch {
         Some(granted)
     }
 
+    /// Whether the account's mail is neither parked nor delayed, and would not be if so many more recipients were invalid.
+    pub fn stays_open(&self, invalid: usize, now: Timestamp) -> bool {
+        let policy = self.ledger.shared().policy.load();
+        self.standing() == Standing::Open
+            && self.probation(now).is_none()
+            && self.entry.lock().stays_open(invalid, now, &policy)
+    }
+
     /// Counts an invalid recipient; returns when that is durable, or cannot be written for now (`Ledger::trouble` says so). If
     /// the caller drops this future the attempt is counted, but the verdict is lost; a block is in [`Ledger::untold`] all the
     /// same.

@@ -1,5 +1,6 @@
 //! Transactions against a scripted upstream: what goes over the wire, and what the caller is told.
 
+mod ahead;
 mod chunks;
 mod connections;
 mod content;

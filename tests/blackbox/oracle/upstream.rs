@@ -65,6 +65,8 @@ impl Kind {
 
 /// A message with this field is refused at its end.
 pub(super) const UNWANTED: &str = "X-Unwanted: yes\r\n";
+/// Of so many DATA without a recipient one is told to go ahead.
+const GO_AHEAD_FOR_NOBODY: u64 = 4;
 /// Of so many DATA one finds the connection closed.
 const CLOSED_AT_DATA: u64 = 30;
 /// Of so many replies one comes in two pieces.
@@ -241,11 +243,9 @@ impl<'a> Connection<'a> {
     }
 
     fn data(&mut self) -> Result<(), Over> {
-        let Some((transaction, recipients)) =
-            self.mail.take().filter(|(_, recipients)| !recipients.is_empty())
+        let Some((transaction, recipients)) = self.mail.take_if(|(_, recipients)| !recipients.is_empty())
         else {
-            self.fault("DATA without recipients".to_owned());
-            return self.say("554 5.5.1 No valid recipients");
+            return self.data_for_nobody();
         };
         if self.random.once_in(CLOSED_AT_DATA) {
             self.record.lock().unwrap().failed.insert(transaction);
@@ -269,6 +269,18 @@ impl<'a> Connection<'a> {
         delivery.recipients.sort();
         self.record.lock().unwrap().deliveries.entry(subject).or_default().push(delivery);
         self.say("250 2.0.0 Ok: queued as 4F1A22C0D")
+    }
+
+    /// DATA may come in one batch with recipients that are all refused; content may not. Some upstreams answer 354 all the same
+    /// (RFC 2920 3.1).
+    fn data_for_nobody(&mut self) -> Result<(), Over> {
+        if !self.random.once_in(GO_AHEAD_FOR_NOBODY) {
+            return self.say("554 5.5.1 No valid recipients");
+        }
+        self.say("354 Go ahead")?;
+        let line = self.line()?;
+        self.fault(format!("{} for nobody", String::from_utf8_lossy(&line)));
+        Err(Over::other("content for nobody"))
     }
 
     fn fault(&self, what: String) {

@@ -301,6 +301,18 @@ impl State {
         granted
     }
 
+    /// Whether so many more invalid recipients would neither reach a limit that blocks nor raise an alarm that delays or blocks.
+    pub(super) fn stays_open(&mut self, invalid: usize, now: Timestamp, policy: &Arc<Policy>) -> bool {
+        let terms = self.terms(policy);
+        if !terms.blocks() {
+            return true;
+        }
+        let count = self.window.count(now, terms.rule.period) as usize;
+        let is_watched = matches!(terms.on_alarm, OnAlarm::Probation | OnAlarm::Block);
+        count + invalid < terms.rule.limit as usize
+            && !(is_watched && self.detector.may_alarm(invalid, &terms.test))
+    }
+
     /// Returns how long until an attempt leaves the window and makes room for another.
     pub(super) fn next_expiry(&mut self, now: Timestamp, policy: &Arc<Policy>) -> Option<Duration> {
         let period = self.terms(policy).rule.period;
