@@ -300,10 +300,11 @@ impl<K: Eq + Hash, V: Default> Recent<K, V> {
 
     /// The entry of a key, created if missing, to be changed.
     fn entry(&mut self, key: K) -> &mut V {
+        // First, since it may be among those that are dropped.
+        let before = self.old.remove(&key);
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
-        let before = self.old.remove(&key);
         let value = self.young.entry(key).or_default();
         if let Some(before) = before {
             *value = before;
@@ -508,5 +509,15 @@ mod tests {
                 .chain(state.accounts.young.values())
                 .all(|one| one.guesses.len() <= 100)
         );
+    }
+
+    #[test]
+    fn what_is_changed_outlives_the_half_it_was_in() {
+        let mut recent = Recent::new(8);
+        for key in 0..8 {
+            *recent.entry(key) = key;
+        }
+        assert_eq!(*recent.entry(1), 1);
+        assert_eq!(recent.get(&0), None, "not changed for longest");
     }
 }
