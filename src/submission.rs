@@ -41,9 +41,12 @@ use crate::id::SessionId;
 use crate::maillog::SessionLog;
 use crate::net::Stream;
 use crate::parts::Parts;
+use crate::quarantine::spool::ParkError;
 use crate::roster::{Ending, Ticket};
 use crate::sender::Rules;
-use crate::session::{AuthOutcome, Event, Interruption, LineError, Session, Sources, Step, Terms, View};
+use crate::session::{
+    AuthOutcome, Event, Interruption, LineError, ParkReason, Session, Sources, Step, Terms, View,
+};
 use crate::smtp::{Command, CommandError, Extensions};
 use crate::upstream::{SessionConnections, Transaction};
 
@@ -458,7 +461,11 @@ impl Conversation {
         if event.concerns_login() {
             scene.mechanisms = Some(self.mechanisms());
         }
-        self.session.handle(event, &scene.view(), &mut self.client.outbound)
+        let step = self.session.handle(event, &scene.view(), &mut self.client.outbound);
+        if let (Some(Err(full)), Some(account)) = (scene.room.get(), scene.account) {
+            self.log.not_parked(account, ParkReason::Blocked, &full.to_string());
+        }
+        step
     }
 }
 
@@ -477,12 +484,13 @@ struct Scene<'a> {
     now: Timestamp,
     blocked: bool,
     probation: bool,
-    room: bool,
     interruption: Option<Interruption>,
     /// The mechanisms, for events that concern the login.
     mechanisms: Option<Arc<str>>,
     parts: &'a Parts,
     account: Option<&'a Account>,
+    /// Whether a message could be parked, if that decided the reply.
+    room: OnceCell<Result<(), ParkError>>,
     precedents: OnceCell<Guard<Arc<Precedents>>>,
     upstream: OnceCell<Guard<Option<Arc<Extensions>>>>,
     rules: OnceCell<Guard<Arc<Rules>>>,
@@ -493,7 +501,6 @@ impl<'a> Scene<'a> {
         let now = clock::now();
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
         let probation = sender.is_some_and(|sender| sender.watch.probation(now).is_some());
-        let room = !blocked || sender.is_some_and(|sender| parts.spool.room(&sender.account, 0).is_ok());
         let interruption = match sender.and_then(|sender| sender.ticket.ending()) {
             Some(Ending::Kicked) => Some(Interruption::Kicked),
             Some(Ending::CredentialsChanged) => Some(Interruption::CredentialsChanged),
@@ -503,11 +510,11 @@ impl<'a> Scene<'a> {
             now,
             blocked,
             probation,
-            room,
             interruption,
             mechanisms: None,
             parts,
             account: sender.map(|sender| &sender.account),
+            room: OnceCell::new(),
             precedents: OnceCell::new(),
             upstream: OnceCell::new(),
             rules: OnceCell::new(),
@@ -519,7 +526,6 @@ impl<'a> Scene<'a> {
             now: self.now,
             blocked: self.blocked,
             probation: self.probation,
-            room: self.room,
             interruption: self.interruption,
             mechanisms: self.mechanisms.as_deref().unwrap_or_default(),
             sources: self,
@@ -539,6 +545,11 @@ impl Sources for Scene<'_> {
 
     fn sender(&self) -> Option<(&Rules, &Account)> {
         self.account.map(|account| (&***self.rules.get_or_init(|| self.parts.senders.rules()), account))
+    }
+
+    fn room(&self) -> bool {
+        let room = |account| self.parts.spool.room(account, 0);
+        self.room.get_or_init(|| self.account.map_or(Ok(()), room)).is_ok()
     }
 }
 

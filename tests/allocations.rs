@@ -45,12 +45,12 @@ impl Talk {
     }
 
     fn happens(&mut self, event: Event) -> Step {
-        let given = Given { precedents: &self.precedents, upstream: Some(&self.upstream), sender: None };
+        let given =
+            Given { precedents: &self.precedents, upstream: Some(&self.upstream), sender: None, room: true };
         let view = View {
             now: Timestamp::default(),
             blocked: false,
             probation: false,
-            room: true,
             interruption: None,
             mechanisms: "",
             sources: &given,

@@ -207,13 +207,16 @@ fn session() -> Work {
     let mut session = Session::new(terms, 7);
     let mut out = Vec::with_capacity(4096);
     let mut handle = move |event| {
-        let given =
-            Given { precedents: &precedents, upstream: Some(&upstream), sender: Some((&rules, &account)) };
+        let given = Given {
+            precedents: &precedents,
+            upstream: Some(&upstream),
+            sender: Some((&rules, &account)),
+            room: true,
+        };
         let view = View {
             now: WHEN,
             blocked: false,
             probation: false,
-            room: true,
             interruption: None,
             mechanisms: "PLAIN LOGIN",
             sources: &given,

@@ -121,12 +121,11 @@ impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
         let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
             &self.world;
-        let given = Given { precedents, upstream: upstream.as_ref(), sender: None };
+        let given = Given { precedents, upstream: upstream.as_ref(), sender: None, room: *room };
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
             probation: *probation,
-            room: *room,
             interruption: *interruption,
             mechanisms,
             sources: &given,
@@ -139,12 +138,11 @@ impl Driver<'_> {
     fn destination(&mut self) -> Destination {
         let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
             &self.world;
-        let given = Given { precedents, upstream: upstream.as_ref(), sender: None };
+        let given = Given { precedents, upstream: upstream.as_ref(), sender: None, room: *room };
         let view = View {
             now: Timestamp::from_millis(1_795_536_328_123),
             blocked: *blocked,
             probation: *probation,
-            room: *room,
             interruption: *interruption,
             mechanisms,
             sources: &given,

@@ -237,8 +237,6 @@ pub struct View<'a> {
     pub blocked: bool,
     /// Whether the account is on probation.
     pub probation: bool,
-    /// Whether the quarantine has room (looked at only if the account is blocked).
-    pub room: bool,
     /// Why the session is to end at its next command, if it is.
     pub interruption: Option<Interruption>,
     /// The SASL mechanisms to offer; empty if there are none. Needed only if [`Event::concerns_login`].
@@ -255,6 +253,8 @@ pub trait Sources {
     fn upstream(&self) -> Option<&Extensions>;
     /// The sender addresses that the account may use; `None` while there is no account.
     fn sender(&self) -> Option<(&Rules, &Account)>;
+    /// Whether the quarantine has room. Looked at where nothing else is left to decide: if not, the client is told so.
+    fn room(&self) -> bool;
 }
 
 /// [`Sources`] with values known in advance.
@@ -266,6 +266,8 @@ pub struct Given<'a> {
     pub upstream: Option<&'a Extensions>,
     /// [`Sources::sender`]
     pub sender: Option<(&'a Rules, &'a Account)>,
+    /// [`Sources::room`]
+    pub room: bool,
 }
 
 impl Sources for Given<'_> {
@@ -279,5 +281,9 @@ impl Sources for Given<'_> {
 
     fn sender(&self) -> Option<(&Rules, &Account)> {
         self.sender
+    }
+
+    fn room(&self) -> bool {
+        self.room
     }
 }

@@ -395,7 +395,7 @@ impl Session {
         if self.terms.refuse_blocked {
             return self.say(texts::BLOCKED, out);
         }
-        if !view.room {
+        if !view.sources.room() {
             return self.say(texts::QUARANTINE_FULL, out);
         }
         let told = imitated(Place::Mail, command.reverse_path.as_str(), view, &mut self.shuffle);

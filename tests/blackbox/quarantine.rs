@@ -532,6 +532,33 @@ fn a_full_quarantine_says_so() {
     }
 }
 
+/// Who is refused at MAIL leaves a line as well, one each; the others leave none.
+#[test]
+fn a_mail_refused_for_a_full_quarantine_is_logged() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("quarantine.max_size_per_account", "1KiB").start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let mut client = gatepost.login("alice");
+    let whole = [b"Subject: all of it\r\n\r\n".to_vec(), b"x".repeat(1_000), b"\r\n".to_vec()].concat();
+    assert_eq!(whole.len(), 1_024);
+    client.submit("alice@mta.example", &["bob@mta.example"], &whole);
+    client.expect("MAIL FROM:<alice@mta.example>", 452);
+    client.expect("RCPT TO:<bob@mta.example>", 503);
+    client.expect("MAIL FROM:<alice@mta.example>", 452);
+    client.expect("MAIL FROM:<alice@mta.example> SIZE=999999999", 552);
+    client.expect("MAIL", 501);
+    gatepost.run(&["block", "bob"]).expect(0);
+    gatepost.expect_log("what came later", |line| line.to_string().contains("user:bob"));
+    let not_parked = |line: &&Value| line["message"].as_str().unwrap().contains("could not be parked");
+    let lines = gatepost.log_lines();
+    let refused: Vec<&Value> = lines.iter().filter(not_parked).collect();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    for line in refused {
+        assert_eq!((&line["level"], &line["account"]), (&"WARN".into(), &"user:alice".into()), "{line}");
+        assert!(line["why"].as_str().unwrap().contains("max_size_per_account"), "{line}");
+    }
+}
+
 /// Its envelope takes room as well: with many recipients more than the message, which may be next to nothing.
 #[test]
 fn many_recipients_fill_the_quarantine() {

@@ -59,6 +59,10 @@ impl Sources for World {
     fn sender(&self) -> Option<(&Rules, &Account)> {
         self.bound.as_ref().map(|(rules, account)| (rules, account))
     }
+
+    fn room(&self) -> bool {
+        self.room
+    }
 }
 
 impl World {
@@ -89,7 +93,6 @@ impl World {
             now: Timestamp::from_millis(1_795_536_328_123), // 2026-11-24
             blocked: self.blocked,
             probation: self.probation,
-            room: self.room,
             interruption: self.interruption,
             mechanisms: self.mechanisms,
             sources: self,
