@@ -41,10 +41,19 @@ pub(super) const PERIODS: RangeInclusive<Duration> = SECOND..=Duration::from_sec
 const MECHANISMS: [(&str, Mechanism); 3] =
     [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login), ("SCRAM-SHA-256", Mechanism::ScramSha256)];
 
+/// What a value that follows from our name, such as the default of `[notify] from`, follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// From `hostname` as it is written.
+    AsWritten,
+    /// From the name that stands for an empty `hostname`.
+    InForce,
+}
+
 /// Reads a whole configuration file.
-pub(super) fn read(text: &str, file: &Path, machine: &str) -> Result<Config, Problems> {
+pub(super) fn read(text: &str, file: &Path, machine: &str, naming: Naming) -> Result<Config, Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
-    let (config, mut findings) = interpret(text, root.get_ref(), file, machine);
+    let (config, mut findings) = interpret(text, root.get_ref(), file, machine, naming);
     let leftovers = std::mem::take(&mut findings.leftovers);
     let keys = if leftovers.is_empty() { Vec::new() } else { keys() };
     findings.problems.extend(leftovers.iter().map(|left| unknown_key(left, &keys)));
@@ -61,22 +70,32 @@ pub(super) fn keys() -> Vec<Key> {
     // The keys of a repeatable table are only read if there is such a table.
     let text = "[[listen]]\n[[certificate]]\n[[account]]\n[[classify]]";
     let (root, _) = DeTable::parse_recoverable(text);
-    let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost");
+    let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost", Naming::AsWritten);
     findings.keys
 }
 
 /// Reads all tables. A wrong or missing value takes its default, so the [`Config`] is valid only if the findings have
 /// no problems.
-fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &str) -> (Config, Findings) {
+fn interpret<'a>(
+    text: &'a str,
+    root: &'a DeTable<'a>,
+    file: &Path,
+    machine: &str,
+    naming: Naming,
+) -> (Config, Findings) {
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut top = Section::top(text, folder, root);
 
     let hostname = hostname(&mut top, machine);
+    let name = match naming {
+        Naming::AsWritten => &hostname,
+        Naming::InForce => machine,
+    };
     let data_dir = folder.join(top.text("data_dir", "/var/lib/gatepost".to_owned(), value::path));
     let listen = listeners(&mut top);
     let tls = top.table("tls", "[tls]", tls);
     let certificates = top.tables("certificate", "[[certificate]]", |section, _| certificate(section));
-    let upstream = top.table("upstream", "[upstream]", |section| upstream::read(section, &hostname, &listen));
+    let upstream = top.table("upstream", "[upstream]", |section| upstream::read(section, name, &listen));
     let (relay_hosts, hosts_meant) = top.table("relay", "[relay]", relay);
     let auth = top.table("auth", "[auth]", |section| auth(section, hosts_meant));
     let (mut policy, action, unblock_after) = top.table("limit", "[limit]", limit);
@@ -86,7 +105,7 @@ fn interpret<'a>(text: &'a str, root: &'a DeTable<'a>, file: &Path, machine: &st
     });
     let classify = top.tables("classify", "[[classify]]", |section, _| classify::read(section));
     let quarantine = top.table("quarantine", "[quarantine]", quarantine);
-    let notify = top.table("notify", "[notify]", |section| notify::read(section, &data_dir, &hostname));
+    let notify = top.table("notify", "[notify]", |section| notify::read(section, &data_dir, name));
     let sender = top.table("sender", "[sender]", sender);
     let submission = top.table("submission", "[submission]", submission);
     let session = top.table("session", "[session]", session);

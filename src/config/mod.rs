@@ -27,6 +27,7 @@ use crate::notify::webhook::Hook;
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 use crate::upstream::{KeyPair, Settings};
+use file::Naming;
 
 pub use named::NamedFiles;
 pub use problem::{Problem, Problems};
@@ -84,14 +85,27 @@ impl Config {
     /// # Errors
     /// All problems of the file, or that it cannot be read.
     pub fn load(file: &Path, machine: &str) -> Result<Self, Problems> {
+        file::read(&Self::text(file)?, file, machine, Naming::AsWritten)
+    }
+
+    /// Reads a file anew, while our name is `hostname`: that stands for an empty one, and whatever follows from our name
+    /// follows from it, even if the file has another one by now.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_anew(file: &Path, hostname: &str) -> Result<Self, Problems> {
+        file::read(&Self::text(file)?, file, hostname, Naming::InForce)
+    }
+
+    fn text(file: &Path) -> Result<String, Problems> {
         let octets = std::fs::read(file).map_err(|error| {
             Problems::of_file(file, None, format!("cannot be read: {error}; is it the right --config FILE?"))
         })?;
-        let text = str::from_utf8(&octets).map_err(|error| {
-            let line = 1 + octets.iter().take(error.valid_up_to()).filter(|octet| **octet == b'\n').count();
+        String::from_utf8(octets).map_err(|error| {
+            let valid = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+            let line = 1 + valid.filter(|octet| **octet == b'\n').count();
             Problems::of_file(file, Some(line), "is not UTF-8 from this line on".to_owned())
-        })?;
-        Self::parse(text, file, machine)
+        })
     }
 
     /// All pairs of certificate and key that clients are served, the default first.
@@ -107,7 +121,7 @@ impl Config {
     /// # Errors
     /// All problems of the text.
     pub fn parse(text: &str, file: &Path, machine: &str) -> Result<Self, Problems> {
-        file::read(text, file, machine)
+        file::read(text, file, machine, Naming::AsWritten)
     }
 }
 

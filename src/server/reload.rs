@@ -75,7 +75,7 @@ fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
 /// Reads the new configuration, with what is bound to the start as it was; returns it with the keys of those values that
 /// changed.
 fn read(file: &Path, old: &Config) -> Result<(Config, Vec<&'static str>), String> {
-    let mut new = Config::load(file, &old.hostname).map_err(|problems| problems.to_string())?;
+    let mut new = Config::load_anew(file, &old.hostname).map_err(|problems| problems.to_string())?;
     let mut waiting = Vec::new();
     let mut keep = |key, changed: bool| {
         if changed {
@@ -101,4 +101,33 @@ fn bind<T: Clone + PartialEq>(old: &T, new: &mut T) -> bool {
     let changed = old != new;
     new.clone_from(old);
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_changed_waits_for_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let write = |hostname: &str, more: &str| {
+            let text = format!("hostname = \"{hostname}\"\n[relay]\nhosts = [\"127.0.0.1\"]\n{more}");
+            std::fs::write(&file, text).unwrap();
+        };
+        write("mx.old.example", "");
+        let old = Config::load(&file, "machine.example").unwrap();
+        for (hostname, more, expected) in [
+            ("mx.old.example", "", &[][..]),
+            ("mx.new.example", "", &["hostname"]),
+            ("mx.old.example", "[upstream]\ndomains = [\"other.example\"]", &["[upstream]"]),
+            ("mx.new.example", "[upstream]\ntimeout = \"1m\"", &["hostname", "[upstream]"]),
+        ] {
+            write(hostname, more);
+            let (new, waiting) = read(&file, &old).unwrap();
+            assert_eq!(waiting, expected, "{hostname} {more}");
+            assert_eq!((new.hostname.as_str(), &new.upstream), ("mx.old.example", &old.upstream));
+            assert_eq!(new.notify.from, "gatepost@mx.old.example", "that follows from it");
+        }
+    }
 }
