@@ -15,6 +15,8 @@ use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePat
 
 /// The version that this Gatepost writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
+/// The reason of a message that did not go out by itself after all.
+const KEPT: &str = "account on probation, and blocked since: it waits for an operator";
 /// The longest text that is written or read, in octets: 1,000 recipients, each with the longest reply
 /// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is accepted from an upstream.
 pub const MAX_TEXT: usize = 64 * 1024 * 1024;
@@ -279,10 +281,12 @@ impl Envelope {
         }
     }
 
-    /// Makes the message wait for an operator, for those recipients that have no answer yet.
+    /// Makes the message wait for an operator, for those recipients that have no answer yet: its account was blocked
+    /// before it could go out by itself.
     pub fn keep(&mut self) {
         self.due = None;
         self.release = None;
+        KEPT.clone_into(&mut self.reason);
     }
 
     /// Encodes it as text.
@@ -450,8 +454,10 @@ mod tests {
         }
         envelope.release =
             Some(Release { requested: at(5), quiet: false, by_itself: true, tries: 1, next: Some(at(9)) });
+        envelope.reason = "account on probation: it goes out by itself".into();
         envelope.keep();
         assert_eq!((envelope.goes_by_itself(), envelope.state()), (None, State::Parked));
+        assert!(!envelope.reason.contains("by itself"), "{}", envelope.reason);
     }
 
     fn replies() -> impl Strategy<Value = Reply> {

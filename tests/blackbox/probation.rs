@@ -294,7 +294,8 @@ fn a_block_in_between_keeps_it() {
     let mut client = gatepost.login("alice");
     alarm(&mut client, 0);
     send(&mut client, "waits");
-    let due = only(&gatepost)["due"].clone();
+    let (due, reason) = (only(&gatepost)["due"].clone(), only(&gatepost)["reason"].clone());
+    assert!(reason.as_str().unwrap().contains("goes out by itself"), "{reason}");
     gatepost.run(&["block", "alice"]).expect(0);
     let status = gatepost.status("user:alice").unwrap();
     assert_eq!(
@@ -307,6 +308,8 @@ fn a_block_in_between_keeps_it() {
     let parked = gatepost.parked();
     assert_eq!(subjects(&parked), ["waits", "of the blocked account"]);
     assert_eq!((&parked[0]["due"], &parked[1]["due"]), (&Value::Null, &Value::Null), "it fell due meanwhile");
+    let reason = parked[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("waits for an operator") && !reason.contains("by itself"), "{reason}");
     gatepost.kill();
     gatepost.start();
     // The block of a stolen account is lifted once the password is another: what the thief left does not go out for that.
