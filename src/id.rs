@@ -88,6 +88,15 @@ id! {
     AuditId
 }
 
+impl OutboxId {
+    /// Creates an id with the time `now`; if it would not be greater than `last`, the next one after that.
+    pub fn after(last: Option<Self>, now: Timestamp) -> Self {
+        let id = Self::new(now);
+        let next = last.filter(|last| id <= *last).and_then(|last| last.0.0.checked_add(1));
+        next.map_or(id, |next| Self(Ulid(next)))
+    }
+}
+
 impl QuarantineId {
     /// The last in the order of ids; no message has it.
     pub(crate) const LAST: Self = Self(Ulid(u128::MAX));
@@ -112,6 +121,20 @@ mod tests {
         assert!(early < late && early.to_string() < late.to_string());
         assert_eq!(late.to_string().parse(), Ok(late));
         assert_eq!(late.born(), Timestamp::from_millis(2_000));
+    }
+
+    #[test]
+    fn one_after_the_other() {
+        let at = |millis| Timestamp::from_millis(millis);
+        let mut last = OutboxId::after(None, at(1_000));
+        for millis in [1_000, 1_000, 999, 0] {
+            let next = OutboxId::after(Some(last), at(millis));
+            assert!(next > last && next.born() <= at(1_001), "{last} {next}");
+            last = next;
+        }
+        assert_eq!(OutboxId::after(Some(last), at(2_000)).born(), at(2_000));
+        let end = OutboxId(Ulid(u128::MAX));
+        assert_eq!(OutboxId::after(Some(end), at(1)).born(), at(1), "there is none after it");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Reading is strict: a newer version or an unknown key is an error with an explanation; nothing is dropped silently.
 //! Writing is done by `durable`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
@@ -50,6 +51,11 @@ pub(super) fn name(id: OutboxId) -> String {
     format!("{id}{ENDING}")
 }
 
+/// The mail that a file of this name is for, if any.
+pub(super) fn id(name: &OsStr) -> Option<OutboxId> {
+    name.to_str()?.strip_suffix(ENDING)?.parse().ok()
+}
+
 /// The content of the file.
 pub(super) fn content(meta: &Meta, message: &[u8]) -> Vec<u8> {
     let mut content = serde_json::to_vec(meta).unwrap_or_default();
@@ -60,12 +66,7 @@ pub(super) fn content(meta: &Meta, message: &[u8]) -> Vec<u8> {
 
 /// Reads a file; the error is for people.
 pub(super) fn read(path: &Path) -> Result<(OutboxId, Meta, Vec<u8>), String> {
-    let id = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_suffix(ENDING))
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| format!("its name is not ID{ENDING}"))?;
+    let id = path.file_name().and_then(id).ok_or_else(|| format!("its name is not ID{ENDING}"))?;
     let mut content = fs::read(path).map_err(|error| format!("it cannot be read: {error}"))?;
     let line = memchr(b'\n', &content).ok_or("its first line has no end")?;
     let message = content.split_off(line + 1);

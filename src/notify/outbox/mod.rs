@@ -179,12 +179,23 @@ struct Shared {
 struct State {
     /// Waiting and refused mail, oldest first.
     mails: BTreeMap<OutboxId, Meta>,
+    /// The greatest id so far. The next one is greater, whatever the clock says: what is sent first goes by the ids.
+    last: Option<OutboxId>,
     /// Mail that could not be written to the disk yet.
-    kept: VecDeque<(Vec<Mail>, Timestamp)>,
+    kept: VecDeque<Batch>,
     /// The last error reported about that: writing is retried each second, but reported once.
     told: Option<String>,
     /// Files that are not mail.
     broken: Vec<Stuck>,
+}
+
+/// Mails of which either all are stored or none.
+#[derive(Debug, Clone)]
+struct Batch {
+    mails: Vec<Mail>,
+    /// One per recipient, in order.
+    ids: Vec<OutboxId>,
+    created: Timestamp,
 }
 
 /// How many lanes there are, see [`Lane`].
@@ -210,6 +221,7 @@ impl Outbox {
         let mut state = State::default();
         for name in folder.names()? {
             let path = folder.path().join(&name);
+            state.last = state.last.max(file::id(&name));
             match file::read(&path) {
                 Ok((id, mut meta, _)) => {
                     // Due at once: a restart often follows a repair of what delayed it.
@@ -242,13 +254,19 @@ impl Outbox {
         if mails.is_empty() {
             return Ok(Vec::new());
         }
+        let batch = self.state().batch(mails, now);
+        let ids = batch.ids.clone();
+        self.write(batch).await?;
+        Ok(ids)
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), OutboxError> {
         let folder = Arc::clone(&self.shared.folder);
-        let written = spawn_blocking(move || write_all(&folder, &mails, now)).await??;
-        let ids = written.iter().map(|(id, _)| *id).collect();
+        let written = spawn_blocking(move || write_all(&folder, &batch)).await??;
         self.state().mails.extend(written);
         self.shared.wake_mail.notify_one();
         self.shared.wake_events.notify_one();
-        Ok(ids)
+        Ok(())
     }
 
     /// Keeps in memory what the disk did not take; [`Outbox::run`] writes it as soon as possible.
@@ -257,7 +275,8 @@ impl Outbox {
         if state.kept.len() >= MAX_KEPT {
             state.kept.pop_front();
         }
-        state.kept.push_back((mails, now));
+        let batch = state.batch(mails, now);
+        state.kept.push_back(batch);
         self.shared.wake_mail.notify_one();
     }
 
@@ -279,7 +298,7 @@ impl Outbox {
     pub fn waiting(&self) -> usize {
         let state = self.state();
         state.mails.values().filter(|meta| meta.next.is_some()).count()
-            + state.kept.iter().map(|(mails, _)| mails.len()).sum::<usize>()
+            + state.kept.iter().map(|batch| batch.mails.len()).sum::<usize>()
     }
 
     /// Sends due mail by `route`, for as long as this is polled. One caller at a time.
@@ -436,15 +455,16 @@ impl Outbox {
     /// Writes what the disk did not take before; returns whether nothing is left.
     async fn write_kept(&self, report: &mut impl FnMut(Event)) -> bool {
         loop {
-            let Some((mails, since)) = self.state().kept.front().cloned() else {
+            let Some(batch) = self.state().kept.front().cloned() else {
                 self.state().told = None;
                 return true;
             };
-            match self.put_all(mails.clone(), since).await {
-                Ok(_) => {
+            let ids = batch.ids.clone();
+            match self.write(batch).await {
+                Ok(()) => {
                     let mut state = self.state();
                     // Unless a newer one displaced it meanwhile.
-                    state.kept.pop_front_if(|(front, _)| *front == mails);
+                    state.kept.pop_front_if(|front| front.ids == ids);
                 }
                 Err(error) => {
                     let why = Some(error.to_string());
@@ -469,6 +489,17 @@ impl Outbox {
 }
 
 impl State {
+    fn batch(&mut self, mails: Vec<Mail>, now: Timestamp) -> Batch {
+        let recipients = mails.iter().map(|mail| mail.to.len()).sum();
+        let next = || {
+            let id = OutboxId::after(self.last, now);
+            self.last = Some(id);
+            id
+        };
+        let ids = std::iter::repeat_with(next).take(recipients).collect();
+        Batch { mails, ids, created: now }
+    }
+
     /// Brings back next tries that were set while the clock was ahead. If it is behind now, some come early.
     fn bring_back(&mut self, now: Timestamp) {
         for meta in self.mails.values_mut() {
@@ -515,22 +546,19 @@ impl Bearer<'_> {
 }
 
 /// Writes one file per recipient; either all of them or none.
-fn write_all(
-    folder: &Arc<Folder>,
-    mails: &[Mail],
-    now: Timestamp,
-) -> Result<Vec<(OutboxId, Meta)>, DurableError> {
+fn write_all(folder: &Arc<Folder>, batch: &Batch) -> Result<Vec<(OutboxId, Meta)>, DurableError> {
     let mut written = Vec::new();
-    let outcome = mails
-        .iter()
-        .flat_map(|mail| mail.to.iter().map(move |to| (mail, to)))
-        .try_for_each(|(mail, to)| {
-            let (id, meta) = (OutboxId::new(now), Meta::new(mail, to, now));
+    let recipients = batch.mails.iter().flat_map(|mail| mail.to.iter().map(move |to| (mail, to)));
+    let outcome = recipients
+        .zip(&batch.ids)
+        .try_for_each(|((mail, to), id)| {
+            let meta = Meta::new(mail, to, batch.created);
             let mut temporary = folder.temporary()?;
             temporary.write(&file::content(&meta, &mail.message))?;
-            temporary.sync()?.rename(file::name(id), Existing::Keep)?;
+            // One that is there is left from an earlier try of the same batch.
+            temporary.sync()?.rename(file::name(*id), Existing::Replace)?;
             fail::point("outbox.named");
-            written.push((id, meta));
+            written.push((*id, meta));
             Ok(())
         })
         .and_then(|()| folder.sync());

@@ -158,8 +158,6 @@ async fn a_mail_goes_out_at_once_and_its_file_away() {
             assert!(seen.message.starts_with("Subject: x\r\n\r\n..dot\r\n"), "{seen:?}");
             sent.push((id, to));
         }
-        // Ids of the same millisecond are in no particular order.
-        sent.sort_by(|one, other| one.1.cmp(&other.1));
         assert_eq!(sent, [(ids[0], "a@example.org".into()), (ids[1], "b@example.org".into())]);
         assert_eq!((files(folder.path()), outbox.waiting(), outbox.stuck()), (0, 0, vec![]));
     }
@@ -498,7 +496,7 @@ async fn the_oldest_makes_room() {
         () = soon(written) => {}
     }
     let state = outbox.state();
-    let kept = state.kept.iter().flat_map(|(mails, _)| mails).flat_map(|mail| mail.to.clone());
+    let kept = state.kept.iter().flat_map(|batch| &batch.mails).flat_map(|mail| mail.to.clone());
     let all: HashSet<_> = state.mails.values().map(|meta| meta.to.clone()).chain(kept).collect();
     assert!((1..=MAX_KEPT + 1).all(|number| all.contains(&format!("{number}@example.org"))));
     assert_eq!(all.len(), MAX_KEPT + 1, "the oldest went");
@@ -747,6 +745,29 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
         stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     }
     task.abort();
+}
+
+/// Each is created an hour before the one that it follows.
+#[tokio::test]
+async fn events_keep_their_order_though_the_clock_is_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(folder.path()).unwrap();
+    let now = clock::now();
+    let at = |n: u32| now.before(n * Duration::from_secs(3_600));
+    let event = |n: u32| webhook::event("account.blocked", "user:anna", at(n), &n);
+    for n in [0, 1] {
+        outbox.put(event(n), at(n)).await.unwrap();
+    }
+    // The disk takes it later than the next one.
+    outbox.keep(vec![event(2)], at(2));
+    outbox.put(event(3), at(3)).await.unwrap();
+    assert!(outbox.write_kept(&mut |event| panic!("{event:?}")).await);
+    for n in [4, 5] {
+        outbox = Outbox::open(folder.path()).unwrap();
+        outbox.put(event(n), at(n)).await.unwrap();
+    }
+    let created: Vec<_> = outbox.state().mails.values().map(|meta| meta.created).collect();
+    assert_eq!(created, [0, 1, 2, 3, 4, 5].map(at));
 }
 
 /// An orderly stop lets what is on its way arrive: it is not sent again by the next process.
