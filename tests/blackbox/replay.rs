@@ -200,7 +200,7 @@ fn what_verifying_mtas_log() {
     let postfix =
         Mta::start(Kind::Postfix, DOMAIN, Foreign::Verified { by: second.address, reject_code: None });
     let gatepost = Setup::new(postfix.address).start();
-    asked(&mut gatepost.login("alice"), 450);
+    asked(&mut gatepost.login("alice"), 550);
     expect_attributed(&postfix.log_file(), &[], &expected, 0);
 
     let exim = Mta::start(Kind::Exim, DOMAIN, Foreign::Verified { by: second.address, reject_code: None });

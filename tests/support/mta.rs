@@ -59,7 +59,7 @@ pub(crate) enum Foreign {
     Unrouted,
     /// It takes everybody there, and bounces who is none when that MTA says so.
     Taken { by: SocketAddr },
-    /// It asks the MTA there before it answers. `reject_code` is Postfix's `unverified_recipient_reject_code`.
+    /// It asks the MTA there before it answers. `reject_code` is Postfix's `unverified_recipient_reject_code`, if not as in the README.
     Verified { by: SocketAddr, reject_code: Option<u16> },
 }
 
@@ -256,15 +256,11 @@ fn with_crlf(text: &[u8]) -> Vec<u8> {
 /// The README's recipe: a loopback listener of its own that believes XCLIENT from us.
 fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) {
     let d = dir.display();
-    let (routes, verify) = match foreign {
-        Foreign::Unrouted => (String::new(), String::new()),
-        Foreign::Taken { by } => (format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port()), String::new()),
-        Foreign::Verified { by, reject_code } => (
-            format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port()),
-            reject_code
-                .map(|code| format!("unverified_recipient_reject_code = {code}\n"))
-                .unwrap_or_default(),
-        ),
+    let routes = match foreign {
+        Foreign::Unrouted => String::new(),
+        Foreign::Taken { by } | Foreign::Verified { by, .. } => {
+            format!("{FOREIGN} smtp:[{}]:{}\n", by.ip(), by.port())
+        }
     };
     let refusals: String =
         REFUSALS.iter().map(|(name, reply)| format!("{name}@{domain} {reply}\n")).collect();
@@ -315,8 +311,7 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
          smtpd_helo_restrictions =\n\
          mynetworks = {RELAY_NETWORK}\n\
          smtpd_relay_restrictions = permit_sasl_authenticated, permit_mynetworks, reject_unauth_destination\n\
-         smtpd_recipient_restrictions = check_recipient_access texthash:{d}/refusals\n\
-         {verify}"
+         smtpd_recipient_restrictions = check_recipient_access texthash:{d}/refusals\n"
     );
     fs::write(dir.join("main.cf"), main).unwrap();
     let services = [
@@ -342,8 +337,12 @@ fn configure_postfix(dir: &Path, domain: &str, address: SocketAddr, foreign: For
         "postlog unix-dgram n - n - 1 postlogd",
     ];
     let listener = match foreign {
-        Foreign::Verified { .. } => {
-            recipe("127.0.0.1:10025 inet ").replace("127.0.0.1:10025", &address.to_string())
+        Foreign::Verified { reject_code, .. } => {
+            let code = "unverified_recipient_reject_code=";
+            let listener = recipe("127.0.0.1:10025 inet ").replace("127.0.0.1:10025", &address.to_string());
+            assert!(listener.contains(&format!("{code}550\n")));
+            let reject_code = reject_code.unwrap_or(550);
+            listener.replace(&format!("{code}550\n"), &format!("{code}{reject_code}\n"))
         }
         Foreign::Unrouted | Foreign::Taken { .. } => format!("{address} inet n - n - - smtpd\n"),
     };
