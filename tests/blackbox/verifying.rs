@@ -2,6 +2,7 @@
 
 use crate::support::gatepost::Setup;
 use crate::support::mta::{FOREIGN, Foreign, Kind, Mta};
+use crate::support::smtp::Smtp;
 
 /// CONTRACT, Classification: a reply that quotes another is judged by the innermost quoted one alone.
 fn expect_counted(front: Kind, reject_code: Option<u16>, behind: Kind) {
@@ -70,4 +71,22 @@ fn exim_that_calls_out_in_front_of_postfix() {
 #[ignore = "needs tests/install: Exim"]
 fn exim_that_calls_out_in_front_of_exim() {
     expect_counted(Kind::Exim, None, Kind::Exim);
+}
+
+/// The README's recipe: servers must not be asked whenever a stranger sends something, since that gets the MTA onto blocklists.
+#[test]
+#[ignore = "needs tests/install: Exim"]
+fn exim_calls_out_for_gatepost_alone() {
+    let second = Mta::start(Kind::Exim, FOREIGN, Foreign::Unrouted);
+    let first = Mta::start(
+        Kind::Exim,
+        crate::support::mta::DOMAIN,
+        Foreign::Verified { by: second.address, reject_code: None },
+    );
+    for (address, expected) in [(first.public, 250), (first.address, 550)] {
+        let mut client = Smtp::connect(address);
+        client.ehlo();
+        client.expect("MAIL FROM:<x@else.example>", 250);
+        client.expect(&format!("RCPT TO:<nobody-1@{FOREIGN}>"), expected);
+    }
 }

@@ -66,6 +66,8 @@ pub(crate) enum Foreign {
 pub(crate) struct Mta {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
+    /// Where mail from elsewhere comes in; Exim alone has such a port beside Gatepost's.
+    pub(crate) public: SocketAddr,
     folder: tempfile::TempDir,
     child: Child,
     /// Its end is the end of the MTA and of all its processes.
@@ -107,12 +109,14 @@ impl Mta {
         let folder = tempfile::Builder::new().prefix("gatepost-mta-").tempdir().unwrap();
         // The MTA's own unprivileged processes must get through.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let address = free_address();
+        let (address, public) = (free_address(), free_address());
         let dir = folder.path();
         fs::write(dir.join("accounts"), ACCOUNTS.join("\n") + "\n").unwrap();
         match kind {
             Kind::Postfix => configure_postfix(dir, domain, address, foreign),
-            Kind::Exim => fs::write(dir.join("exim.conf"), exim_conf(dir, domain, address, foreign)).unwrap(),
+            Kind::Exim => {
+                fs::write(dir.join("exim.conf"), exim_conf(dir, domain, [address, public], foreign)).unwrap();
+            }
             Kind::OpenSmtpd => {
                 fs::write(dir.join("smtpd.conf"), opensmtpd::smtpd_conf(domain, address)).unwrap();
             }
@@ -136,7 +140,7 @@ impl Mta {
             .spawn()
             .map_err(|error| format!("tests/support/mta.sh: {error}"))?;
         let lifeline = child.stdin.take();
-        let mut mta = Self { kind, address, folder, child, lifeline };
+        let mut mta = Self { kind, address, public, folder, child, lifeline };
         let up = wait_for(Duration::from_secs(30), || {
             greeted(address).then_some(true).or_else(|| mta.child.try_wait().unwrap().map(|_| false))
         });
@@ -358,7 +362,7 @@ fn recipe(first: &str) -> String {
     format!("{first}{block}")
 }
 
-fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) -> String {
+fn exim_conf(dir: &Path, domain: &str, [address, public]: [SocketAddr; 2], foreign: Foreign) -> String {
     let d = dir.display();
     let refusals: String = REFUSALS
         .iter()
@@ -368,10 +372,13 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
             format!("  {verb} recipients = {name}@{domain}\n    message = {reply}\n")
         })
         .collect();
+    let ours = |recipe: String| recipe.replace("10025", &address.port().to_string());
     let verify = match foreign {
         Foreign::Unrouted | Foreign::Taken { .. } => String::new(),
-        Foreign::Verified { .. } => recipe("  require verify = "),
+        Foreign::Verified { .. } => ours(recipe("  deny condition = ")),
     };
+    // Tests listen on loopback alone.
+    let interfaces = ours(recipe("local_interfaces = ")).replace("::0 ; 0.0.0.0", "127.0.0.1");
     let (route, onward) = match foreign {
         Foreign::Unrouted => (String::new(), 25),
         Foreign::Taken { by } | Foreign::Verified { by, .. } => (
@@ -388,7 +395,7 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
          domainlist local_domains = {domain}\n\
          spool_directory = {d}/queue\n\
          log_file_path = {d}/logs/%slog\n\
-         local_interfaces = 127.0.0.1\n\
+         {interfaces}\
          daemon_smtp_ports = {port}\n\
          tls_advertise_hosts =\n\
          host_lookup =\n\
@@ -419,6 +426,6 @@ fn exim_conf(dir: &Path, domain: &str, address: SocketAddr, foreign: Foreign) ->
          begin authenticators\n\
          plain_server:\n  driver = plaintext\n  public_name = PLAIN\n  server_prompts = :\n\
          \x20 server_condition = ${{if eq{{$auth3}}{{{PASSWORD}}}}}\n  server_set_id = $auth2\n",
-        port = address.port(),
+        port = public.port(),
     )
 }
