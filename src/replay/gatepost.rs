@@ -178,10 +178,12 @@ mod tests {
         Reply::fixed(550, Enhanced { class: 5, subject: 1, detail: 1 }, text)
     }
 
-    /// Reads the lines as replay does, including their heads; returns what they say without the session.
-    fn say(lines: &str) -> Vec<String> {
+    /// Reads the lines as replay does, including their heads, with `syslogs` before each; returns what they say without
+    /// the session.
+    fn say(syslogs: &str, lines: &str) -> Vec<String> {
         let mut calendar = Calendar::new(Timestamp::from_millis(u64::MAX));
         let said = lines.lines().map(|line| {
+            let line = &format!("{syslogs}{line}");
             let head = head(line, &mut calendar).unwrap_or_else(|| panic!("{line}"));
             assert_eq!(head.program, Program::Gatepost);
             match read(&line[head.rest..], &Rules::default()).unwrap_or_else(|_| panic!("{line}")) {
@@ -249,7 +251,10 @@ mod tests {
                 "user:anna@example.org a@example.org,b@example.org transferred".to_owned(),
                 "nothing".to_owned(),
             ];
-            assert_eq!(say(&lines), expected, "{lines}");
+            // As in a file, and as `journalctl -o short-iso` shows it.
+            for syslogs in ["", "2026-11-30T10:05:43+0100 mx gatepost[812]: "] {
+                assert_eq!(say(syslogs, &lines), expected, "{syslogs}{lines}");
+            }
         }
         assert_eq!(
             read(

@@ -71,12 +71,15 @@ pub fn read(line: &str, calendar: &mut Calendar) -> Option<Head> {
         return Some(Head { at, host: 0..0, program: Program::Other, rest: line.len() });
     };
     let mut head = Head { at, host: place..place + host.len(), program, rest: offset(line, rest) };
-    if program == Program::Exim
-        && let Some((own, rest)) = exims_own(rest)
-    {
-        // With syslog_timestamp the time is written twice; this one is the message's.
+    let own = match program {
+        Program::Exim => exims_own(rest),
+        Program::Gatepost => gateposts_own(rest),
+        Program::Smtpd(_) | Program::Postfix | Program::Other => None,
+    };
+    if let Some((own, rest)) = own {
+        // The time is written twice (Exim: syslog_timestamp); this one is the message's.
         head.rest = offset(line, rest);
-        head.at = own.unwrap_or(at);
+        head.at = own;
     }
     Some(head)
 }
@@ -153,9 +156,15 @@ fn program(name: &str, process: &str) -> Program {
 }
 
 /// Parses Exim's own time in a line that it sent to syslog; also returns the rest.
-fn exims_own(rest: &str) -> Option<(Option<Timestamp>, &str)> {
+fn exims_own(rest: &str) -> Option<(Timestamp, &str)> {
     let (at, rest) = Calendar::new(Timestamp::default()).read(rest)?;
-    Some((Some(at), rest.strip_prefix(' ')?))
+    Some((at, rest.strip_prefix(' ')?))
+}
+
+/// Parses the time and the level of Gatepost's text form behind a syslog head; also returns the rest.
+fn gateposts_own(rest: &str) -> Option<(Timestamp, &str)> {
+    let (at, rest) = Calendar::new(Timestamp::default()).read(rest)?;
+    Some((at, without_level(rest)?))
 }
 
 #[cfg(test)]
@@ -207,6 +216,14 @@ mod tests {
                 "{\"timestamp\":\"2026-11-24T16:05:28.000000Z\"}",
             ),
             ("Nov 24 16:05:28 mx gatepost[1]: {}", november, "mx", Gatepost, "{}"),
+            (
+                "2026-11-24T17:05:29+0100 mx gatepost[1]: 2026-11-24T16:05:28.000000Z  INFO message relayed a=b",
+                november,
+                "mx",
+                Gatepost,
+                "message relayed a=b",
+            ),
+            ("Nov 24 16:05:28 mx gatepost[1]: thread panicked", november, "mx", Gatepost, "thread panicked"),
         ] {
             let mut calendar = Calendar::new(Timestamp::parse_rfc3339("2026-11-28T00:00:00Z").unwrap());
             let head = read(line, &mut calendar).unwrap_or_else(|| panic!("{line}"));
