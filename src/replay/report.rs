@@ -474,10 +474,14 @@ fn sentence(verb: &str, best: &Row, exempt: &[Account], unclear: usize) -> Strin
             text.push_str(&format!(" with at most {most} recipients reached"));
         }
     }
-    match unclear {
-        0 => {}
-        1 => text.push_str(", one more that is unclear (look at it) too"),
-        more => text.push_str(&format!(", {more} more that are unclear (look at them) too")),
+    match (best.thieves, unclear) {
+        (_, 0) => {}
+        (0, 1) => text.push_str("; one account that is unclear would have been stopped: look at it"),
+        (0, unclear) => text.push_str(&format!(
+            "; {unclear} accounts that are unclear would have been stopped: look at them"
+        )),
+        (_, 1) => text.push_str(", one more that is unclear (look at it) too"),
+        (_, more) => text.push_str(&format!(", {more} more that are unclear (look at them) too")),
     }
     match exempt {
         [] if best.thieves == 0 && unclear == 0 => text.push_str(", and nobody would have been disturbed"),
@@ -587,6 +591,60 @@ mod tests {
             "{}",
             quiet.text
         );
+    }
+
+    /// Each is one sentence that contradicts nothing in it.
+    #[test]
+    fn sentences() {
+        let row = |thieves, missed| Row {
+            setting: Setting { invalid_recipients: Some(100), usual_share: None },
+            yours: false,
+            blocked: 0,
+            probation: 0,
+            thieves,
+            missed,
+            reached_median: None,
+            reached_most: None,
+            cost: 0.0,
+        };
+        let old = [Account::user("anna").unwrap()];
+        for (thieves, missed, exempt, unclear, expected) in [
+            (
+                0,
+                0,
+                &[][..],
+                0,
+                "nothing in this log looks like a stolen account, and nobody would have been disturbed",
+            ),
+            (
+                0,
+                0,
+                &[],
+                1,
+                "nothing in this log looks like a stolen account; one account that is unclear would have been stopped: look at it",
+            ),
+            (
+                0,
+                1,
+                &old,
+                3,
+                "no setting here would have stopped what looks like a stolen account; 3 accounts that are unclear would have been \
+                 stopped: look at them; consider to exempt user:anna, which looks like an old list",
+            ),
+            (
+                1,
+                0,
+                &[],
+                1,
+                "the one account that looks stolen would have been stopped, one more that is unclear (look at it) too",
+            ),
+        ] {
+            let text = sentence("Set", &row(thieves, missed), exempt, unclear);
+            let expected = format!(
+                "Set [limit] invalid_recipients = 100 and [detection] on_alarm = \"off\": {expected}."
+            );
+            assert_eq!(text, expected);
+        }
     }
 
     /// The configured row follows what is configured for each account.
