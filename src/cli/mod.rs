@@ -39,6 +39,9 @@ use output::{Failed, Output};
 /// Where the configuration is looked for, in this order.
 const CONFIG_FILES: [&str; 2] = ["config.toml", "/etc/gatepost/config.toml"];
 
+/// The exit status for wrong usage, as clap has it.
+const USAGE: u8 = 2;
+
 /// An SMTP submission proxy that catches stolen accounts.
 #[derive(Debug, Parser)]
 #[command(name = "gatepost", version, about, propagate_version = true)]
@@ -85,6 +88,10 @@ pub fn main() -> ExitCode {
         Err(Failed::Because(why)) => {
             output::complain(&why);
             ExitCode::FAILURE
+        }
+        Err(Failed::Misused(why)) => {
+            output::complain(&why);
+            ExitCode::from(USAGE)
         }
         Err(Failed::Told) => ExitCode::FAILURE,
     }

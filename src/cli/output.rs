@@ -16,6 +16,8 @@ const HELD_MOST: usize = 64 * 1024 * 1024;
 pub(super) enum Failed {
     /// The reason and the remedy, still to be printed.
     Because(String),
+    /// The arguments contradict each other; why is still to be printed.
+    Misused(String),
     /// The reason has been printed already.
     Told,
     /// The reader of the output is gone, which is not a failure.

@@ -263,6 +263,30 @@ fn logs_as_they_lie_around() {
     assert!(accepted(broken).is_some_and(|accepted| (1..200).contains(&accepted)));
 }
 
+/// What lies outside the time asked for is not taken for a log of something else.
+#[test]
+fn a_time_in_which_there_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = thiefs_hour(300, "2026-11-23");
+    for more in [&["--since", "2026-11-24T00:00:00Z"][..], &["--until", "2026-11-22T00:00:00Z"]] {
+        let said = replay(more, folder.path(), log.as_bytes()).expect(1).stderr;
+        assert!(
+            said.contains(
+                "every line that can be read lies before --since or after --until (301 lines in all)"
+            ),
+            "{said}"
+        );
+    }
+    // Within it, another program's alone.
+    let more = "2026-11-25T00:00:00Z mx kernel: x\n";
+    let said = replay(&["--since", "2026-11-24T00:00:00Z"], folder.path(), (log.clone() + more).as_bytes())
+        .expect(1);
+    assert!(said.stderr.contains("none of the 302 lines tells "), "{}", said.stderr);
+    // The wrong way round is a mistake in the command.
+    let said = replay(&["--since", "1h", "--until", "2h"], folder.path(), log.as_bytes()).expect(2).stderr;
+    assert!(said.contains("--since is later than --until"), "{said}");
+}
+
 /// The table, the recommendation and the picture.
 #[test]
 fn what_people_see() {

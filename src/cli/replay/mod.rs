@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::output::{Failed, warn};
+use super::text::{count, moment};
 use super::{Format, load_if_there, time};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -22,7 +23,7 @@ use crate::guard::window::Count;
 use crate::replay::attribution::Attribution;
 use crate::replay::log::Replay;
 use crate::replay::plot;
-use crate::replay::report::{Report, Setting};
+use crate::replay::report::{Reading, Report, Setting};
 use crate::replay::trial::{Course, Grid, Own, OwnTerms, Trial};
 use progress::Progress;
 use source::Source;
@@ -54,6 +55,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failed> {
+    if let (Some(since), Some(until)) = (arguments.since, arguments.until)
+        && since > until
+    {
+        return Err(Failed::Misused(format!(
+            "--since is later than --until ({} and {}); of two durations ago, --since takes the longer one",
+            moment(since),
+            moment(until)
+        )));
+    }
     let config = load_if_there(file)?;
     let sources = source::open(&arguments.logs)?;
     let grid = grid(config.as_ref());
@@ -78,10 +88,17 @@ pub(super) fn run(arguments: &Arguments, file: Option<&Path>) -> Result<(), Fail
     }
     let (trial, reading, left_out) = replay.finish();
     let report = Report::of(&trial, reading, left_out, setting);
-    if report.reading.used == 0 {
+    let Reading { lines, used, out_of_time, from, .. } = report.reading;
+    if out_of_time > 0 && from.is_none() {
+        return Err(Failed::because(format!(
+            "every line that can be read lies before --since or after --until ({} in all)",
+            count(lines, "line")
+        )));
+    }
+    if used == 0 {
         return Err(Failed::because(format!(
             "none of the {} lines tells of a message or a recipient; replay reads the mail logs of Postfix, Exim and Gatepost",
-            report.reading.lines
+            lines
         )));
     }
     if let Some(file) = &arguments.plot {
