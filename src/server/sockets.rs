@@ -73,11 +73,17 @@ fn bound(address: SocketAddr) -> Result<TcpListener, ServerError> {
         }
         socket => socket,
     };
-    socket.map_err(|error| {
-        ServerError(format!(
-            "cannot listen on {address}: {error}; is another server there, or the privilege missing?"
-        ))
-    })
+    socket.map_err(|error| ServerError(format!("cannot listen on {address}: {error}; {}", cure(&error))))
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "the privilege is missing: let systemd open it (`systemctl enable --now gatepost.socket`, with this address as \
+             ListenStream=), or start as root with [process] user"
+        }
+        _ => "is another server there, or the address not this machine's?",
+    }
 }
 
 fn listening(address: SocketAddr) -> io::Result<TcpListener> {
@@ -101,6 +107,14 @@ fn no_ipv6(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_privilege_that_is_missing_has_a_cure() {
+        assert!(
+            cure(&io::Error::from(io::ErrorKind::PermissionDenied)).contains("enable --now gatepost.socket")
+        );
+        assert!(cure(&io::Error::from(io::ErrorKind::AddrInUse)).contains("another server"));
+    }
 
     #[test]
     fn which_socket_stands_in_for_which_listener() {

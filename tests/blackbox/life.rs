@@ -577,3 +577,24 @@ fn the_units_are_sound() {
     let judged = analyze(&["security", "--offline=true", "--threshold=20", "./gatepost.service"]);
     assert!(judged.stdout.contains("Overall exposure level"), "{}", judged.stdout);
 }
+
+/// The README's steps: whoever enables or starts the service has its sockets too.
+#[test]
+#[ignore = "needs tests/install: systemd"]
+fn the_service_brings_its_sockets() {
+    let root = tempfile::tempdir().unwrap();
+    let units = root.path().join("etc/systemd/system");
+    std::fs::create_dir_all(&units).unwrap();
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    for name in ["gatepost.service", "gatepost.socket"] {
+        std::fs::copy(source.join(name), units.join(name)).unwrap();
+    }
+    let there = |program: &str, arguments: &[&str]| {
+        let root = format!("--root={}", root.path().display());
+        run(Command::new(program).arg(root).args(arguments), b"").expect(0)
+    };
+    there("systemctl", &["enable", "gatepost.service"]);
+    assert!(units.join("sockets.target.wants/gatepost.socket").is_symlink());
+    let service = std::fs::read_to_string(units.join("gatepost.service")).unwrap();
+    assert!(service.contains("\nRequires=gatepost.socket\n"), "{service}");
+}
