@@ -578,10 +578,10 @@ fn the_units_are_sound() {
     assert!(judged.stdout.contains("Overall exposure level"), "{}", judged.stdout);
 }
 
-/// The README's steps: whoever enables or starts the service has its sockets too.
+/// The README's steps: whoever enables or starts the service has its sockets too, and the user can be made by systemd.
 #[test]
 #[ignore = "needs tests/install: systemd"]
-fn the_service_brings_its_sockets() {
+fn the_service_brings_its_sockets_and_its_user() {
     let root = tempfile::tempdir().unwrap();
     let units = root.path().join("etc/systemd/system");
     std::fs::create_dir_all(&units).unwrap();
@@ -597,4 +597,8 @@ fn the_service_brings_its_sockets() {
     assert!(units.join("sockets.target.wants/gatepost.socket").is_symlink());
     let service = std::fs::read_to_string(units.join("gatepost.service")).unwrap();
     assert!(service.contains("\nRequires=gatepost.socket\n"), "{service}");
+
+    there("systemd-sysusers", &[source.join("gatepost.sysusers").to_str().unwrap()]);
+    let users = std::fs::read_to_string(root.path().join("etc/passwd")).unwrap();
+    assert!(users.starts_with("gatepost:"), "{users}");
 }
