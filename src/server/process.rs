@@ -1,8 +1,8 @@
 //! Restricts the process: the user it runs as, the files it sees, the number of descriptors, and no core dumps.
 //!
 //! All of this happens before there is a second thread: user and file system restrictions belong to a thread and are inherited
-//! by its children. Landlock (Linux 5.13 and later) restricts files as far as the kernel supports it; if it does not, a line in
-//! the log says so.
+//! by its children. Landlock (Linux 5.13 and later) restricts files as far as the kernel supports it; if it does not, or a
+//! container's filter forbids it, a line in the log says so.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -82,7 +82,9 @@ pub fn ready(config: &Config) -> Result<Ready, ServerError> {
     let no_sandbox = if config.process.sandbox {
         match restrict(config) {
             Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => None,
-            Ok(RulesetStatus::NotEnforced) => Some("the kernel has no Landlock".to_owned()),
+            Ok(RulesetStatus::NotEnforced) => {
+                Some("the kernel has no Landlock, or a filter (a container's) forbids it".to_owned())
+            }
             Err(error) => Some(error.to_string()),
         }
     } else {

@@ -359,6 +359,32 @@ fn the_sandbox_holds_in_the_running_process() {
     }
 }
 
+/// Forbids itself landlock_create_ruleset(2) by a filter, as a container does, and becomes the command.
+const WITHOUT_LANDLOCK: &str = r#"
+import ctypes, os, struct, sys
+# BPF: load the number of the system call; EPERM if it is 444, else allow.
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addressof(code)))
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, program, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+/// Where there is no sandbox, the log blames the kernel alone for nothing.
+#[test]
+#[ignore = "needs tests/install: python3"]
+fn a_filter_that_forbids_the_sandbox_is_thought_of() {
+    let upstream = refusing();
+    let mut gatepost = Setup::new(upstream.address).write();
+    let mut python = Command::new("python3");
+    python.args(["-c", WITHOUT_LANDLOCK]);
+    gatepost.start_under(python);
+    let line = gatepost.expect_log("no sandbox", |line| says(line, "no sandbox"));
+    let why = "the kernel has no Landlock, or a filter (a container's) forbids it";
+    assert_eq!(line["why"], why, "{line}");
+}
+
 /// A second process is told who has the data directory, whatever else it would find wrong.
 #[test]
 fn one_data_directory_one_process() {
