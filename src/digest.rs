@@ -4,10 +4,12 @@
 //! A parked message is removed only if its time is over *and* a digest that announced it has been durable in the outbox
 //! for at least [`Digests::notice`], so that somebody had time to read it. `DATA_DIR/digests` records when digests were
 //! sent and what they announced. It is written after the outbox: a crash in between sends the same digest twice, but
-//! never lets anything expire unannounced. If it cannot be read, nothing counts as announced. Without `[notify] to`, or
+//! never lets anything expire unannounced. If it cannot be read, nothing counts as announced. What a digest announced is
+//! one moment, before which everything was parked: so a digest is forgotten if the clock falls behind that moment. Without `[notify] to`, or
 //! with `digest = "off"`, there are no digests, and expiry does not wait for them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ struct Shared {
     path: PathBuf,
     times: Mutex<Times>,
     record: Mutex<Record>,
+    /// Whether the file has digests that the record no longer has.
+    unwritten: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,9 +82,16 @@ struct Sent {
     announced: Option<Timestamp>,
 }
 
+impl Sent {
+    /// Returns whether a message that comes at `now` would count as announced by it. Then the clock is behind.
+    fn would_announce(&self, now: Timestamp) -> bool {
+        self.announced.is_some_and(|announced| now < announced)
+    }
+}
+
 impl Digests {
-    /// Reads the record of earlier digests; also returns why it could not be read, if so.
-    pub fn open(data_dir: &Path, config: &Config) -> (Self, Option<String>) {
+    /// Reads the record of earlier digests; also returns why it could not be read, if so. See [`Self::look`] for `now`.
+    pub fn open(data_dir: &Path, config: &Config, now: Timestamp) -> (Self, Option<String>) {
         let path = data_dir.join(NAME);
         let (record, trouble) = match read(&path) {
             Ok(record) => (record, None),
@@ -89,8 +100,42 @@ impl Digests {
             }
         };
         let record = Mutex::new(record.unwrap_or(Record { version: VERSION, digests: Vec::new() }));
-        let times = Mutex::new(Times::of(config));
-        (Self { shared: Arc::new(Shared { path, times, record }) }, trouble)
+        let (times, unwritten) = (Mutex::new(Times::of(config)), AtomicBool::new(false));
+        let digests = Self { shared: Arc::new(Shared { path, times, record, unwritten }) };
+        digests.forget(now);
+        (digests, trouble)
+    }
+
+    /// Forgets, durably, the digests that would count as having announced a message that comes at `now`: the clock is
+    /// behind, and what is parked now was in none of them. Call it each second.
+    ///
+    /// # Errors
+    /// It could not be written: they are forgotten until the next start, and the next call writes it.
+    pub async fn look(&self, now: Timestamp) -> Result<(), String> {
+        self.forget(now);
+        if !self.shared.unwritten.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let record = self.record().clone();
+        self.write(&record).await
+    }
+
+    fn forget(&self, now: Timestamp) {
+        let mut record = self.record();
+        let before = record.digests.len();
+        record.digests.retain(|sent| !sent.would_announce(now));
+        if record.digests.len() != before {
+            self.shared.unwritten.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn write(&self, record: &Record) -> Result<(), String> {
+        let content = serde_json::to_vec(record).unwrap_or_default();
+        let shared = Arc::clone(&self.shared);
+        let written = spawn_blocking(move || durable::write(&shared.path, &content)).await;
+        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.shared.unwritten.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Adopts the intervals of a new configuration.
@@ -133,10 +178,7 @@ impl Digests {
             let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= old).count();
             record.digests.drain(..settled.saturating_sub(1));
         }
-        let content = serde_json::to_vec(&record).unwrap_or_default();
-        let shared = Arc::clone(&self.shared);
-        let written = spawn_blocking(move || durable::write(&shared.path, &content)).await;
-        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.write(&record).await?;
         *self.record() = record;
         Ok(())
     }
@@ -205,9 +247,13 @@ mod tests {
     }
 
     fn open(folder: &Path, text: &str) -> (Digests, Option<String>) {
+        open_at(folder, text, Timestamp::from_millis(u64::MAX))
+    }
+
+    fn open_at(folder: &Path, text: &str, now: Timestamp) -> (Digests, Option<String>) {
         let text = format!("[notify]\nto = [\"abuse@example.org\"]\n{text}");
         let config = Config::parse(&text, Path::new("config.toml"), "mail.example.org").unwrap();
-        Digests::open(folder, &config)
+        Digests::open(folder, &config, now)
     }
 
     #[tokio::test]
@@ -256,6 +302,42 @@ mod tests {
         assert_eq!(digests.horizon(at(1_100)), Some(at(1_100)));
         let (digests, _) = open(folder.path(), "digest = \"off\"");
         assert_eq!(digests.released(at(5)), Some(at(5)));
+    }
+
+    /// What is parked while the clock is behind was in no digest that went out before.
+    #[tokio::test]
+    async fn a_digest_announces_nothing_that_came_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (digests, _) = open(folder.path(), "");
+        let announced = |hours| Some(at(hours).before(27 * DAY));
+        digests.sent(at(1_000)).await.unwrap();
+        digests.sent(at(1_024)).await.unwrap();
+        // Behind, but not by so much that what comes now would count.
+        digests.look(at(1_024).before(27 * DAY)).await.unwrap();
+        let file = folder.path().join(NAME);
+        assert_eq!(digests.released(at(1_048)), announced(1_024));
+        let before = std::fs::read(&file).unwrap();
+        let (_, trouble) = open_at(folder.path(), "", at(1_000).before(27 * DAY));
+        assert_eq!(
+            (trouble, std::fs::read(&file).unwrap() == before),
+            (None, true),
+            "forgotten, not written"
+        );
+        digests.look(at(1_000).before(27 * DAY)).await.unwrap();
+        assert_eq!(digests.released(at(1_048)), announced(1_000), "the later one is forgotten");
+        let (digests, _) = open(folder.path(), "");
+        assert_eq!(digests.released(at(1_048)), announced(1_000), "over a restart too");
+        // At the start, and while the disk takes nothing.
+        let (digests, _) = open_at(folder.path(), "", Timestamp::default());
+        assert_eq!(digests.released(at(1_048)), None);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        digests.look(at(1_048)).await.unwrap_err();
+        std::fs::remove_dir(&file).unwrap();
+        digests.look(at(1_048)).await.unwrap();
+        digests.sent(at(1_048)).await.unwrap();
+        let (digests, _) = open(folder.path(), "");
+        assert_eq!(digests.released(at(1_072)), announced(1_048));
     }
 
     /// Callers go by an earlier time; things expire even if the interval is shorter than that lag.

@@ -135,6 +135,14 @@ pub fn digests_unreadable(why: &str) {
     error!(why = clean(why), "it is not known which digests went out");
 }
 
+/// The clock is behind, and it could not be noted that earlier digests did not announce what comes now.
+pub fn digests_not_forgotten(why: &str) {
+    error!(
+        why = clean(why),
+        "the clock is behind, and it cannot be noted that earlier digests no longer count; it is tried again"
+    );
+}
+
 /// A block is due to be lifted, but what the account has parked could not be kept from being sent.
 pub fn lapse_postponed(account: &Account, why: &str) {
     error!(%account, why = clean(why), "account stays blocked although unblock_after is over: its parked mail could not be held back");
@@ -356,6 +364,12 @@ pub fn quarantine_swept(swept: &Swept) {
 /// This many more messages were removed.
 pub fn quarantine_swept_more(messages: usize) {
     warn!(messages, "further messages without an envelope were removed");
+}
+
+/// The clock is behind what it has said before.
+pub fn clock_behind(floor: Timestamp, now: Timestamp, file: &Path) {
+    warn!(%now, %floor, file = clean(&file.display().to_string()),
+        "the clock is behind what it has said before; until it is past that, what is parked expires as if it had come then. If the clock is right now, remove this file and start Gatepost again");
 }
 
 /// A domain refuses everyone.

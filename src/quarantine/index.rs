@@ -439,8 +439,10 @@ impl Index {
     /// Returns what waits for an operator, by account; messages parked before `before` count as old.
     pub(super) fn waiting(&self, before: Option<Timestamp>) -> Vec<Waiting> {
         let mut sum = Sum::default();
-        for record in self.records.values() {
+        for (id, record) in &self.records {
             let Some(account) = &record.account else { continue };
+            // As in `parked_before`.
+            let before = before.filter(|before| id.born() < *before);
             let (size, parked, state) = (record.size, record.parked, record.state);
             sum.add(Message { account, size, parked, state, awaited: record.due.is_some() }, before);
         }
@@ -496,8 +498,9 @@ impl Index {
             None => true,
             Some(due) => due <= now && record.account.as_ref().is_some_and(|account| held.contains(account)),
         };
-        // Nothing expires before its id is old enough. A message that came while the clock was ahead may have been brought
-        // back to before its id's birth: it expires late, not early.
+        // Nothing expires before its id is old enough. A message that came while the clock was behind says that it came
+        // long ago, but its id is not older than the floor. One that came while the clock was ahead may have been
+        // brought back to before its id's birth: it expires late, not early.
         let old = self.records.iter().take_while(|(id, _)| id.born() < before);
         old.filter(|(_, record)| record.state == State::Parked && !record.claimed && record.parked < before)
             .filter(|(_, record)| waits(record))

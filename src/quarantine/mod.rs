@@ -6,6 +6,7 @@
 mod claim;
 pub mod envelope;
 mod files;
+mod floor;
 mod index;
 mod listing;
 mod marks;

@@ -93,7 +93,7 @@ impl Parking {
     pub(super) fn begin(shared: &Arc<Shared>, account: &Account, now: Timestamp) -> Result<Self, ParkError> {
         shared.index().fits(&shared.limits.load(), account, 0).map_err(ParkError::Full)?;
         Ok(Self {
-            id: QuarantineId::new(now),
+            id: QuarantineId::new(shared.floor().born(now)),
             booking: shared.space.book(FIRST_BOOKING)?,
             reservation: Reservation {
                 shared: Arc::clone(shared),

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::envelope::{Envelope, State};
 use super::files::{self, LoadError};
+use super::floor::Floor;
 use super::index::{Index, Record, Refusal};
 use super::space::Space;
 use super::terms::{Limits, Line, SpoolError, Swept, Unfinished};
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     pub(super) limits: ArcSwap<Limits>,
     pub(super) space: Arc<Space>,
     pub(super) index: Mutex<Index>,
+    pub(super) floor: Mutex<Floor>,
     /// Held while marks are written.
     pub(super) marking: Mutex<()>,
     /// Messages removed at opening because they had no envelope.
@@ -31,6 +33,11 @@ impl Shared {
     /// Locks the index; never hold it across an await or a disk access.
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the floor; never hold it across an await or a disk access.
+    pub(super) fn floor(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads an envelope, with its due time as memory has it; blocking.

@@ -6,7 +6,7 @@
 //! and due times. Only one process at a time has the folder open. Files not named like a parked message are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 
 pub use super::claim::{Claim, MessageReader};
 use super::envelope::Envelope;
+use super::floor::{self, Floor};
 use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
 pub use super::shared::Held;
@@ -55,8 +56,9 @@ impl Spool {
             let (index, swept) = files::scan(&folder).map_err(|error| error.to_string())?;
             let space = Space::of(&path);
             let (index, marking) = (Mutex::new(index), Mutex::default());
+            let floor = Mutex::new(Floor::read(&folder));
             let limits = ArcSwap::from_pointee(limits);
-            Ok(Shared { folder: Arc::new(folder), limits, space, index, marking, swept, _lock: lock })
+            Ok(Shared { folder: Arc::new(folder), limits, space, index, floor, marking, swept, _lock: lock })
         });
         let shared = opened.await?.map_err(SpoolError::Io)?;
         Ok(Self { shared: Arc::new(shared) })
@@ -75,6 +77,27 @@ impl Spool {
     pub fn room(&self, account: &Account, size: u64) -> Result<(), ParkError> {
         self.shared.index().fits(&self.shared.limits.load(), account, size).map_err(ParkError::Full)?;
         self.shared.space.check(size.max(FIRST_BOOKING))
+    }
+
+    /// Returns the time that is certainly over: what is parked while the clock is behind that expires as if it had come
+    /// then.
+    pub fn floor(&self) -> Timestamp {
+        self.shared.floor().time()
+    }
+
+    /// Returns the file that says so.
+    pub fn floor_file(&self) -> PathBuf {
+        self.shared.folder.path().join(floor::NAME)
+    }
+
+    /// Learns the earliest time that the clock has said for a while. Written each hour; if that fails, with the next
+    /// call.
+    pub async fn settled(&self, earliest: Timestamp) {
+        let Some(time) = self.shared.floor().raise(earliest) else { return };
+        let shared = Arc::clone(&self.shared);
+        // Nothing depends on the last hour, and a disk that takes nothing is noticed elsewhere.
+        let _ =
+            blocking(move || floor::write(&shared.folder, time).map(|()| shared.floor().wrote(time))).await;
     }
 
     /// Begins to park a message.

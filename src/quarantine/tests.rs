@@ -650,6 +650,36 @@ async fn only_what_waits_expires() {
     assert_eq!(spool.ids(None), [ids[0]]);
 }
 
+/// It is acknowledged, so it must not be gone an hour after the clock is put right.
+#[tokio::test]
+async fn what_came_while_the_clock_was_behind_expires_as_if_it_had_come_when_it_was_right() {
+    let home = tempfile::tempdir().unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let open =
+        async || Spool::open(home.path(), Limits { expire_after: Some(30 * day), ..limits() }).await.unwrap();
+    let right = clock::now();
+    let spool = open().await;
+    spool.settled(right).await;
+    drop(spool);
+    let spool = open().await;
+    assert_eq!(spool.floor(), right);
+    let mut ids = Vec::new();
+    for now in [Timestamp::default(), right.before(40 * day), Timestamp::default()] {
+        let parking = spool.begin(&anna(), now).await.unwrap();
+        let envelope = Envelope { parked: now, ..envelope(&parking, &anna()) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    assert!(ids.is_sorted(), "in the order of their arrival");
+    let second = Duration::from_secs(1);
+    for (later, old, expired) in [(day, 0, &[][..]), (30 * day, 0, &[]), (30 * day + second, 3, &ids[..])] {
+        let now = right.after(later);
+        let waiting = spool.waiting(Some(now.before(30 * day)));
+        assert_eq!(waiting.iter().map(|of| of.old).sum::<u64>(), old, "as a digest announces them");
+        assert_eq!(spool.expire(now, &[].into(), now).await, expired, "{later:?} later");
+    }
+}
+
 /// Files go first, then the record: in between, a listing does not show it as unreadable.
 #[tokio::test]
 async fn what_is_being_removed_is_not_listed() {

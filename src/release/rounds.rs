@@ -115,6 +115,9 @@ impl Releaser {
             if expiry.elapsed() >= EXPIRY_TICK {
                 expiry = Instant::now();
                 self.bring_back(&rounds);
+                if let Some(said) = rounds.said {
+                    self.parts.spool.settled(said.earliest).await;
+                }
                 self.expire(then).await;
             }
             tokio::select! {

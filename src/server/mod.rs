@@ -118,7 +118,7 @@ impl Workshop {
         let buffers = Buffers::new(config.session.max_buffered);
         let (shutdown, down) = watch::channel(false);
         let config = Arc::new(config);
-        let (digests, trouble) = Digests::open(data_dir.path(), &config);
+        let (digests, trouble) = Digests::open(data_dir.path(), &config, clock::now());
         if let Some(why) = trouble {
             maillog::digests_unreadable(&why);
         }
@@ -252,6 +252,10 @@ impl Server {
         swept.iter().take(SWEPT_TOLD).for_each(maillog::quarantine_swept);
         if let Some(more) = swept.len().checked_sub(SWEPT_TOLD).filter(|more| *more > 0) {
             maillog::quarantine_swept_more(more);
+        }
+        let (floor, now) = (parts.spool.floor(), clock::now());
+        if floor > now {
+            maillog::clock_behind(floor, now, &parts.spool.floor_file());
         }
         let unreadable = parts.spool.unreadable();
         if unreadable > 0 {

@@ -265,8 +265,10 @@ pub(super) async fn causes(parts: Parts) {
 
 /// Sends digests of what waits in the quarantine; each is noted as sent once it is on the disk.
 pub(super) async fn digests(parts: Parts) {
-    let mut failures = Once::default();
+    let (mut failures, mut unwritten) = (Once::default(), Once::default());
     loop {
+        let now = clock::now();
+        unwritten.note(&parts.digests.look(now).await, maillog::digests_not_forgotten);
         tokio::time::sleep(DIGEST_TICK).await;
         let now = clock::now();
         if !parts.spool.oldest_waiting().is_some_and(|oldest| parts.digests.is_due(oldest, now)) {
