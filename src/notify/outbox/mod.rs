@@ -5,10 +5,10 @@
 //! one of two recipients is refused. [`Outbox::put`] returns when the mail is on disk; [`Outbox::run`] sends what is
 //! due, by way of [`route`], and reports each outcome. Retries follow the schedule of releases, and each start tries at
 //! once; while no upstream can be reached, they come every [`ANYBODY_THERE`], so that notices are sent soon after it
-//! returns. Mail that was given up stays visible until somebody removes the file. Events ([`Kind::Event`]) have a lane
-//! of their own, so that neither lane waits for the other's receiver; events about the same account are sent one after
-//! the other, in order. A crash between the upstream's 250 and the removal sends a mail twice (with the same
-//! Message-ID), but none is lost.
+//! returns. Mail that was given up stays visible until somebody removes the file. Notices, reports ([`Kind::Dsn`]) and
+//! events ([`Kind::Event`]) have a lane each, so that none waits for what hangs in another; events about the same
+//! account are sent one after the other, in order. A crash between the upstream's 250 and the removal sends a mail
+//! twice (with the same Message-ID), but none is lost.
 
 mod file;
 mod route;
@@ -36,8 +36,8 @@ use crate::quarantine::schedule::{SETTLED_AGE, is_over, next_try, next_try_by, w
 use file::Meta;
 use route::{Carrier, Outcome};
 
-/// The kinds of mail, in the order of precedence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// The kinds of mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A notice for the abuse desk.
@@ -48,17 +48,20 @@ pub enum Kind {
     Event,
 }
 
-/// The lanes of the outbox; each waits only for its own receiver.
+/// The lanes of the outbox; none waits for what is on its way in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
-    Mail,
+    Notices,
+    /// What senders are told may hang in the upstream's content filter, which the abuse desk must not wait for.
+    Reports,
     Events,
 }
 
 impl Kind {
     fn lane(self) -> Lane {
         match self {
-            Self::Notice | Self::Dsn => Lane::Mail,
+            Self::Notice => Lane::Notices,
+            Self::Dsn => Lane::Reports,
             Self::Event => Lane::Events,
         }
     }
@@ -73,9 +76,8 @@ enum Way {
 }
 
 /// What sends the mail of a lane.
-#[allow(clippy::large_enum_variant, reason = "there are two of them")]
 enum Bearer<'a> {
-    Mail(Carrier),
+    Mail(Lane, &'a Carrier),
     Events(&'a Messenger),
 }
 
@@ -169,7 +171,8 @@ pub struct Outbox {
 struct Shared {
     folder: Arc<Folder>,
     state: Mutex<State>,
-    wake_mail: Notify,
+    wake_notices: Notify,
+    wake_reports: Notify,
     wake_events: Notify,
     /// One permit for each lane, held while a mail of it is on its way.
     sending: Semaphore,
@@ -199,7 +202,7 @@ struct Batch {
 }
 
 /// How many lanes there are, see [`Lane`].
-const LANES: u32 = 2;
+const LANES: u32 = 3;
 /// The most entries that wait for the disk; further ones displace the oldest.
 const MAX_KEPT: usize = 1_000;
 /// How often an unreachable upstream is tried again.
@@ -231,11 +234,15 @@ impl Outbox {
                 Err(why) => state.broken.push(Stuck { why: format!("no mail: {why}"), path }),
             }
         }
-        let (wake_mail, wake_events) = (Notify::new(), Notify::new());
-        let sending = Semaphore::new(LANES as usize);
-        Ok(Self {
-            shared: Arc::new(Shared { folder, state: Mutex::new(state), wake_mail, wake_events, sending }),
-        })
+        let shared = Shared {
+            folder,
+            state: Mutex::new(state),
+            wake_notices: Notify::new(),
+            wake_reports: Notify::new(),
+            wake_events: Notify::new(),
+            sending: Semaphore::new(LANES as usize),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Stores a mail, one id per recipient. It is on disk when this returns, and is then sent at once.
@@ -264,8 +271,8 @@ impl Outbox {
         let folder = Arc::clone(&self.shared.folder);
         let written = spawn_blocking(move || write_all(&folder, &batch)).await??;
         self.state().mails.extend(written);
-        self.shared.wake_mail.notify_one();
-        self.shared.wake_events.notify_one();
+        let Shared { wake_notices, wake_reports, wake_events, .. } = &*self.shared;
+        [wake_notices, wake_reports, wake_events].into_iter().for_each(Notify::notify_one);
         Ok(())
     }
 
@@ -277,7 +284,7 @@ impl Outbox {
         }
         let batch = state.batch(mails, now);
         state.kept.push_back(batch);
-        self.shared.wake_mail.notify_one();
+        self.shared.wake_notices.notify_one();
     }
 
     /// Mail that was given up (see [`Event::Refused`]), and files that are not mail, for as long as the files exist.
@@ -305,9 +312,13 @@ impl Outbox {
     ///
     /// # Errors
     /// TLS cannot be set up; nothing was sent.
-    pub async fn run(&self, route: &Route, report: impl FnMut(Event)) -> Result<Infallible, OutboxError> {
-        let bearer = Bearer::Mail(Carrier::new(route)?);
-        Ok(self.drive(&bearer, &self.shared.wake_mail, report).await)
+    pub async fn run(&self, route: &Route, report: impl Fn(Event)) -> Result<Infallible, OutboxError> {
+        let carrier = Carrier::new(route)?;
+        let [notices, reports] = [Lane::Notices, Lane::Reports].map(|lane| Bearer::Mail(lane, &carrier));
+        tokio::select! {
+            never = Box::pin(self.drive(&notices, &self.shared.wake_notices, &report)) => Ok(never),
+            never = Box::pin(self.drive(&reports, &self.shared.wake_reports, &report)) => Ok(never),
+        }
     }
 
     /// Sends due events, for as long as this is polled. One caller at a time.
@@ -327,7 +338,7 @@ impl Outbox {
         let mut settled = Settled::default();
         loop {
             // Only one lane writes what the disk did not take. What is on disk is sent all the same, which makes room.
-            let disk = bearer.lane() == Lane::Mail && !self.write_kept(&mut report).await;
+            let disk = bearer.lane() == Lane::Notices && !self.write_kept(&mut report).await;
             let now = clock::now();
             let said = settled.span(Instant::now(), now, SETTLED_AGE);
             let due = self.send_due(bearer, now, said, &mut report).await;
@@ -342,8 +353,8 @@ impl Outbox {
         }
     }
 
-    /// Tries everything that is due, notices first; returns how long to wait for the next. What is over by what
-    /// the clock has `said` for a while is given up.
+    /// Tries everything that is due, oldest first; returns how long to wait for the next. What is over by what the clock
+    /// has `said` for a while is given up.
     async fn send_due(
         &self,
         bearer: &Bearer<'_>,
@@ -352,12 +363,11 @@ impl Outbox {
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
         self.state().bring_back(now);
-        // Looked up anew each time: a notice that arrives meanwhile must not wait for hundreds of other mails. What was put
-        // off in this round waits, although the clock may have been set back since it began.
+        // What was put off in this round waits, although the clock may have been set back since it began.
         let next = || {
             let (state, now) = (self.state(), now.min(clock::now()));
-            let due = state.heads(bearer.lane()).filter(|(_, _, next)| *next <= now);
-            due.min_by_key(|(id, meta, _)| (meta.kind, *id)).map(|(id, meta, _)| (id, meta.clone()))
+            let due = state.heads(bearer.lane()).find(|(_, _, next)| *next <= now);
+            due.map(|(id, meta, _)| (id, meta.clone()))
         };
         while let Some((id, meta)) = next() {
             if self.send(bearer, id, meta, said, report).await == Way::Closed {
@@ -522,21 +532,21 @@ impl State {
             .iter()
             .filter(move |(_, meta)| meta.kind.lane() == lane)
             .filter_map(|(id, meta)| Some((*id, meta, meta.next?)))
-            .filter(move |(_, meta, _)| lane == Lane::Mail || about.insert(meta.to.as_str()))
+            .filter(move |(_, meta, _)| lane != Lane::Events || about.insert(meta.to.as_str()))
     }
 }
 
 impl Bearer<'_> {
     fn lane(&self) -> Lane {
         match self {
-            Self::Mail(_) => Lane::Mail,
+            Self::Mail(lane, _) => *lane,
             Self::Events(_) => Lane::Events,
         }
     }
 
     async fn send(&self, id: OutboxId, meta: &Meta, message: &[u8]) -> Outcome {
         match self {
-            Self::Mail(carrier) => carrier.send(meta, message).await,
+            Self::Mail(_, carrier) => carrier.send(meta, message).await,
             Self::Events(messenger) => match messenger.post(id, message, clock::now()).await {
                 Ok(answer) => Outcome::Taken(answer),
                 Err(why) => Outcome::Deferred(why),
