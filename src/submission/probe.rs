@@ -154,7 +154,7 @@ impl Conversation {
     pub(super) fn data_follows(&mut self) {
         let (Some(upstream), Some(Sender { watch, .. })) = (&mut self.upstream, &self.sender) else { return };
         let recipients = self.asked.iter().filter(|asked| matches!(asked, Asked::Rcpt { .. })).count();
-        if recipients > 0 && watch.stays_open(recipients, clock::now()) {
+        if recipients > 0 && self.session.needs_upstream() && watch.stays_open(recipients, clock::now()) {
             upstream.data_follows();
         }
     }

@@ -20,7 +20,7 @@ impl Transaction {
             let why = "BDAT needs an accepted recipient, and no question open";
             return Err(Fault::Protocol(why.to_owned()).into());
         }
-        self.take_data_back();
+        self.take_data_back().await;
         if let Some(mut connection) = self.connection.take() {
             match connection.check_in_step() {
                 Ok(()) => self.connection = Some(connection),

@@ -177,10 +177,15 @@ impl Connection {
             return self.command(DATA, limit).await;
         }
         let reply = self.reply(limit).await?;
-        self.data_ahead = false;
-        // The reply may be old by now, and the connection gone.
-        self.check_in_step()?;
-        Ok(reply)
+        match self.check_in_step() {
+            // If it is somebody else's reply, 354 may still come: nothing more is said on this connection.
+            Ok(()) | Err(Loss::Closed(_)) if reply.code >= 400 => Ok(reply),
+            // The 354 may be old by now, and the connection gone.
+            checked => {
+                self.data_ahead = false;
+                checked.map(|()| reply)
+            }
+        }
     }
 
     /// Whether DATA has gone out ahead, and its reply has not been looked at.
@@ -202,7 +207,7 @@ impl Connection {
                 self.refusals += 1;
                 Ok(())
             }
-            Some(reply) if reply.is_intermediate() && self.inbox.is_empty() => {
+            Some(reply) if reply.is_intermediate() && is_closing(&self.inbox) => {
                 Err(Loss::Closed("DATA has been accepted, and no content follows".to_owned()))
             }
             Some(_) => Err(Loss::OutOfStep),
@@ -465,7 +470,7 @@ impl Connection {
     }
 }
 
-/// Whether the octets are the beginning of a 421.
+/// Whether the octets are the beginning of a 421, or none.
 fn is_closing(octets: &[u8]) -> bool {
     octets.iter().zip(b"421").all(|(octet, code)| octet == code)
 }

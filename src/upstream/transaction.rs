@@ -19,7 +19,7 @@ use super::repetition::{Repetition, repeat};
 use super::shared::Shared;
 use super::slot::Slot;
 use super::{Answer, ClientIdentity, Fault, Question};
-use crate::smtp::{MailCommand, RcptCommand, Reply};
+use crate::smtp::{Body, MailCommand, RcptCommand, Reply};
 
 /// How far the transaction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +104,14 @@ impl Transaction {
 
     /// Lets DATA go out in one write with the last of the questions that are queued, if the upstream offers PIPELINING and
     /// has refused nothing so far: that saves a round trip. [`Self::begin_data`] waits for the reply; if it is not called,
-    /// the connection is cut, unless DATA has been refused.
+    /// the connection is given up without another word, unless DATA has been refused.
     pub fn data_follows(&mut self) {
-        self.data_follows = !self.questions.is_empty();
+        let mail = self.questions.iter().find_map(|question| match question {
+            Question::Mail(mail) => Some(mail),
+            Question::Rcpt(_) => None,
+        });
+        let is_binary = |mail: &MailCommand| mail.parameters.body == Some(Body::BinaryMime);
+        self.data_follows = !self.questions.is_empty() && !mail.or(self.mail.as_ref()).is_some_and(is_binary);
     }
 
     /// Counts the unanswered questions.
@@ -210,7 +215,7 @@ impl Transaction {
 
     /// Provides a connection on which the accepted part stands, with room for more refusals.
     async fn make_ready(&mut self) -> Result<(), Fault> {
-        self.take_data_back();
+        self.take_data_back().await;
         let is_worn = |connection: &mut Box<Connection>| connection.refusals >= MAX_REFUSALS;
         if let Some(mut worn) = self.connection.take_if(is_worn) {
             if let Err(loss) = worn.check_in_step() {
@@ -227,28 +232,27 @@ impl Transaction {
         }
     }
 
-    /// Closes a connection on which DATA has gone out ahead, unless it has been refused: no content follows.
-    pub(super) fn take_data_back(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            match connection.take_data_back() {
-                Ok(()) => self.connection = Some(connection),
-                Err(loss) => {
-                    self.doubt(&loss);
-                    self.spare = Some(connection.discard());
-                }
+    /// Gives up a connection on which DATA has gone out ahead, unless it has been refused: no content follows.
+    pub(super) async fn take_data_back(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        match connection.take_data_back() {
+            Ok(()) => self.connection = Some(connection),
+            Err(loss) => {
+                self.doubt(&loss);
+                self.replace(connection).await;
             }
         }
     }
 
-    /// Gives up a worn connection and takes a place for the next one.
-    async fn replace(&mut self, worn: Box<Connection>) {
+    /// Gives up a connection that still answers, and takes a place for the next one.
+    async fn replace(&mut self, old: Box<Connection>) {
         self.replacement = false;
         self.spare = Some(match self.upstream.pool.spare() {
             Some(slot) => {
-                worn.quit();
+                old.quit();
                 slot
             }
-            None => worn.leave().await,
+            None => old.leave().await,
         });
     }
 
@@ -319,7 +323,7 @@ impl Transaction {
         }
         if self.in_flight == self.questions.len() {
             // RFC 2920 3.1: DATA may end a batch. After a refusal it may be one error too many for the upstream.
-            let is_clean = !self.dirty && connection.refusals == 0;
+            let is_clean = !self.dirty && !self.in_doubt && connection.refusals == 0;
             if std::mem::take(&mut self.data_follows) && is_clean && connection.extensions.pipelining {
                 connection.queue_data_ahead();
             }
@@ -469,7 +473,8 @@ impl Transaction {
             return connection.quit();
         }
         if let Err(loss) = connection.take_data_back() {
-            return self.doubt(&loss);
+            self.doubt(&loss);
+            return connection.quit();
         }
         match connection.check_in_step() {
             Ok(()) if connection.is_reusable(Instant::now()) => {

@@ -91,7 +91,7 @@ async fn it_waits_after_a_refusal_and_without_pipelining() {
 /// Whatever is said behind DATA might become content: the connection is cut, without QUIT or RSET.
 #[tokio::test]
 async fn nothing_is_said_behind_it() {
-    for reply in ["> 354 go\n", ""] {
+    for reply in ["> 354 go\n", "", "> 354 go\n> 421 4.4.2 too slow\nclose"] {
         for how in ["abandoned", "rest", "a further question"] {
             let first = format!("{}{ACCEPTED}{reply}", batch(&["r1"]));
             let second = format!("{}{CONTENT}", repeated(&["r1"]));
@@ -102,11 +102,13 @@ async fn nothing_is_said_behind_it() {
             let upstream = upstream(scripted.address);
             let mut transaction = upstream.transaction(identity("alice"));
             ask_with_data(&mut transaction, &["r1"]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             match how {
                 "rest" => transaction.rest(),
                 "abandoned" => {}
                 _ => assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 ok"),
             }
+            assert!(!transaction.is_in_doubt(), "a 421 may come at any time");
             if how != "abandoned" {
                 assert_eq!(deliver(&mut transaction).await, "250 2.0.0 queued");
             }
@@ -151,18 +153,45 @@ async fn after_refused_recipients() {
     scripted.finish(1).await;
 }
 
+/// Until the upstream has closed as well it counts the connection: the next one waits for that.
 #[tokio::test]
-async fn it_is_refused() {
-    let script = format!("{}{ACCEPTED}> 451 4.7.1 later\n< RSET\n> 250 ok\n< QUIT", batch(&["r1"]));
-    let scripted = Scripted::start(&[&script]).await;
-    let upstream = upstream(scripted.address);
+async fn its_place_becomes_free_when_the_upstream_has_closed() {
+    const SLOW: Duration = Duration::from_millis(300);
+    let first = format!("{}{ACCEPTED}> 354 go\npause 300\n", batch(&["r1"]));
+    let second = repeated(&["r1"]).replace("< DATA", &format!("< {}\n> 250 2.1.5 ok\n< DATA", rcpt("r2")));
+    let scripted = Scripted::start(&[&first, &format!("{second}{CONTENT}")]).await;
+    let upstream = Upstream::open(Settings { max_connections: 1, ..settings(scripted.address) }).unwrap();
     let mut transaction = upstream.transaction(identity("alice"));
     ask_with_data(&mut transaction, &["r1"]).await;
-    let refusal = transaction.begin_data().await.unwrap_err();
-    assert!(matches!(&refusal, Stopped::Refused(reply) if reply.to_string() == "451 4.7.1 later"));
+    let asked = Instant::now();
+    assert_eq!(ask_one(&mut transaction, &rcpt("r2")).await, "250 2.1.5 ok");
+    assert!(asked.elapsed() > SLOW / 2, "{:?}", asked.elapsed());
+    assert_eq!(deliver(&mut transaction).await, "250 2.0.0 queued");
     drop(transaction);
     upstream.close();
-    scripted.finish(1).await;
+    scripted.finish(2).await;
+}
+
+/// The refusal holds though the upstream hangs up behind it. In case it was another command's, and 354 follows, nothing more is said.
+#[tokio::test]
+async fn it_is_refused() {
+    for end in ["", "close", "> 421 4.3.2 bye\nclose", "pause 200\n> 354 go\n"] {
+        let script = format!("{}{ACCEPTED}> 550 5.7.1 no\n{end}", batch(&["r1"]));
+        let scripted = Scripted::start(&[&script]).await;
+        let upstream = upstream(scripted.address);
+        let mut transaction = upstream.transaction(identity("alice"));
+        ask_with_data(&mut transaction, &["r1"]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let refusal = transaction.begin_data().await.unwrap_err();
+        assert!(
+            matches!(&refusal, Stopped::Refused(reply) if reply.to_string() == "550 5.7.1 no"),
+            "{refusal:?}"
+        );
+        drop(transaction);
+        upstream.close();
+        let heard = scripted.finish(1).await.remove(0);
+        assert!(heard.ends_with("DATA\r\n"), "{heard}");
+    }
 }
 
 /// An upstream that hangs up at any moment before the content is replaced, though its 354 may be here already.

@@ -304,13 +304,14 @@ impl State {
     /// Whether so many more invalid recipients would neither reach a limit that blocks nor raise an alarm that delays or blocks.
     pub(super) fn stays_open(&mut self, invalid: usize, now: Timestamp, policy: &Arc<Policy>) -> bool {
         let terms = self.terms(policy);
-        if !terms.blocks() {
-            return true;
+        if self.block.is_some() || !terms.blocks() {
+            return self.block.is_none();
         }
         let count = self.window.count(now, terms.rule.period) as usize;
+        // Those of other sessions too.
+        let crosses = count + self.in_flight.max(invalid) >= terms.rule.limit as usize;
         let is_watched = matches!(terms.on_alarm, OnAlarm::Probation | OnAlarm::Block);
-        count + invalid < terms.rule.limit as usize
-            && !(is_watched && self.detector.may_alarm(invalid, &terms.test))
+        !crosses && !(is_watched && self.detector.may_alarm(invalid, &terms.test))
     }
 
     /// Returns how long until an attempt leaves the window and makes room for another.
