@@ -43,6 +43,9 @@ const SCHEMES: [(Scheme, &str, &[&str]); 5] = [
     (Scheme::Sha256Crypt, "SHA256-CRYPT", &["$5$"]),
 ];
 
+/// Dovecot's name for any bare form that crypt(3) knows.
+const CRYPT: &str = "CRYPT";
+
 /// What follows a user's name in the file.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Secret {
@@ -80,20 +83,19 @@ impl Secret {
                 rest.split_once('}').ok_or("a `{` without its `}`; a hash begins with {SCHEME}")?;
             match SCHEMES.iter().find(|(_, known, _)| known.eq_ignore_ascii_case(name)) {
                 Some((scheme, ..)) => (*scheme, rest),
+                // What `doveadm pw` writes by itself: a hash of crypt(3), whose beginning says which.
+                None if name.eq_ignore_ascii_case(CRYPT) => match Scheme::of_bare(rest) {
+                    Ok(scheme) => (scheme, rest),
+                    // The oldest kind of crypt, DES, has no dollar signs.
+                    Err("") => return Ok(Self::unknown(CRYPT)),
+                    Err(name) => return Ok(Self::unknown(name)),
+                },
                 None => return Ok(Self::unknown(name)),
             }
         } else {
-            let bare = SCHEMES.iter().find(|(scheme, ..)| scheme.begins(text));
-            match bare {
-                Some((scheme, ..)) => (*scheme, text),
-                // `$1$salt$hash`: the scheme is named between the first two dollar signs.
-                None => {
-                    return Ok(Self::unknown(
-                        text.strip_prefix('$')
-                            .and_then(|rest| rest.split_once('$'))
-                            .map_or("", |(name, _)| name),
-                    ));
-                }
+            match Scheme::of_bare(text) {
+                Ok(scheme) => (scheme, text),
+                Err(name) => return Ok(Self::unknown(name)),
             }
         };
         let (hash, excess) = match scheme {
@@ -130,6 +132,17 @@ impl Secret {
 impl Scheme {
     fn name(self) -> &'static str {
         SCHEMES.iter().find(|(scheme, ..)| *scheme == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// The scheme of a bare `$...$` form, or the name of one that is not known; it is empty if the text names none.
+    fn of_bare(text: &str) -> Result<Self, &str> {
+        // `$1$salt$hash`: the scheme is named between the first two dollar signs.
+        let named =
+            || text.strip_prefix('$').and_then(|rest| rest.split_once('$')).map_or("", |(name, _)| name);
+        SCHEMES
+            .iter()
+            .find(|(scheme, ..)| scheme.begins(text))
+            .map_or_else(|| Err(named()), |(scheme, ..)| Ok(*scheme))
     }
 
     /// Whether the text is this scheme's `$...$` form.
@@ -292,6 +305,8 @@ mod tests {
             "Größe ½ 🔑",
             "{SHA512-CRYPT}$6$mkqT3kx.Q0/PAoex$bqBhtP9OGaF1z.D.rLy08dQRU4SlHEUGvIJ9Xsx.R70lo6m2rspyiOELmQ9pHruzGBaiQRpRw1OQ2dG.znKjt1",
         ),
+        // Without -s.
+        ("correct horse", "{CRYPT}$2y$05$XBlbquNsfxe.Q69anykD2eIBJ/gfC7phwU1RTg5lzvgnqgs4W2o4C"),
         ("Größe ½ 🔑", "{SHA256-CRYPT}$5$Hm3uC1NNE9RQ/W2s$pJU0Gkg/wi5wz51cu6Ia0G/JRkZHvvpxse9M1uK3WU5"),
     ];
 
@@ -320,6 +335,9 @@ mod tests {
             assert!(usable(&format!("{}{bare}", prefix.to_lowercase())) == usable(text));
             if bare.starts_with('$') {
                 assert!(usable(bare) == usable(text), "{bare}");
+                for crypt in ["{CRYPT}", "{crypt}"] {
+                    assert!(usable(&format!("{crypt}{bare}")) == usable(text), "{bare}");
+                }
             }
         }
         for begin in ["$2a$", "$2b$"] {
@@ -335,7 +353,14 @@ mod tests {
         for (text, scheme, part) in [
             ("{SSHA}x7HdCCS88lBckW/eYB9T3hvOVnpFfClD", "SSHA", "not among SCRAM-SHA-256"),
             ("{PLAIN}correct horse", "PLAIN", "not among"),
-            ("{CRYPT}$2y$05$XBlbquNsfxe.Q69anykD2eIBJ/gfC7phwU1RTg5lzvgnqgs4W2o4C", "CRYPT", "not among"),
+            ("{CRYPT}$1$0KgSR77o$BTxlVT2181lXp8FcQK3yy/", "1", "not among"),
+            (
+                "{CRYPT}$y$j9T$kT1kxTvkGlAjJYPTtzVLu.$t8dmvYWWJFhxPBcsvyoWf2iGyKIaxG6wBJrWHaHBfs4",
+                "y",
+                "not among",
+            ),
+            ("{CRYPT}7kUJOVLjPAtXM", "CRYPT", "not among"),
+            ("{CRYPT}", "CRYPT", "not among"),
             ("$1$0KgSR77o$BTxlVT2181lXp8FcQK3yy/", "1", "not among"),
             ("$2x$05$IhegxnBPH6c86e4370LNzu44XcMbqs7CPNVRfe3a8Dg9Iw9AcIbNO", "2x", "not among"),
             (
@@ -399,6 +424,7 @@ mod tests {
             "{ARGON2ID}$argon2i$v=19$m=65536,t=3,p=1$GSyPristXoef3i/XB2E7KA$4R4J+tq59OXL7D3p3ECKzh8PO0bLXT7AnXj3YYLX7vU",
             "{BLF-CRYPT}$2x$05$IhegxnBPH6c86e4370LNzu44XcMbqs7CPNVRfe3a8Dg9Iw9AcIbNO",
             "{BLF-CRYPT}$2y$05$IhegxnBPH6c86e4370LNzu44XcMbqs7CPNVRfe3a8Dg9Iw9AcIbN",
+            "{CRYPT}$2y$05$IhegxnBPH6c86e4370LNzu44XcMbqs7CPNVRfe3a8Dg9Iw9AcIbN",
             "$2y$03$IhegxnBPH6c86e4370LNzu44XcMbqs7CPNVRfe3a8Dg9Iw9AcIbNO",
             "$2y$xx$IhegxnBPH6c86e4370LNzu44XcMbqs7CPNVRfe3a8Dg9Iw9AcIbNO",
             "$2y$",

@@ -148,18 +148,20 @@ fn impossible_users_files_stop_the_start() {
 #[test]
 fn hashes_of_other_programs() {
     let upstream = Scripted::start();
-    // Bare, and in Dovecot's notation.
+    // Bare, and in Dovecot's notations.
     let mut setup = Setup::new(upstream.address);
     for (name, option) in [("sha512", "-6"), ("sha256", "-5")] {
         let mut openssl = std::process::Command::new("openssl");
         let made =
             run(openssl.args(["passwd", option, "-salt", "saltsalt", "password"]), b"").expect(0).stdout;
         let scheme = name.to_uppercase();
-        setup =
-            setup.user_line(&format!("{name}:{}\n{name}d:{{{scheme}-CRYPT}}{}\n", made.trim(), made.trim()));
+        let made = made.trim();
+        setup = setup.user_line(&format!(
+            "{name}:{made}\n{name}d:{{{scheme}-CRYPT}}{made}\n{name}c:{{CRYPT}}{made}\n"
+        ));
     }
     let gatepost = setup.start();
-    for name in ["sha512", "sha512d", "sha256", "sha256d"] {
+    for name in ["sha512", "sha512d", "sha512c", "sha256", "sha256d", "sha256c"] {
         Smtp::secured(gatepost.starttls).auth_plain(name, "password", 235);
         Smtp::secured(gatepost.starttls).auth_plain(name, "Password", 535);
     }
