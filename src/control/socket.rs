@@ -14,7 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 /// Its name in the data folder.
 pub const NAME: &str = "control.sock";
 
-const TEMPORARY: &str = ".control.sock.new";
+/// The name under which it is made.
+pub const TEMPORARY: &str = ".control.sock.new";
 /// The longest path that a socket's address holds (`sun_path`, less the terminating zero).
 const MAX_PATH: usize = 107;
 

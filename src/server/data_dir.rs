@@ -1,17 +1,18 @@
 //! The data directory: private, used by one process at a time, with a secret that survives restarts.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Access, FlockOperation, OFlags};
+use rustix::fs::{Access, AtFlags, Dir, FlockOperation, OFlags, statat};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::ServerError;
-use crate::control::Actor;
+use crate::control::{Actor, audit, socket};
 use crate::durable::{self, TEMP_PREFIX};
 
 /// The file locked by the process that has the data directory.
@@ -37,6 +38,15 @@ const CONTENTS: [&str; 12] = [
     "outbox",
     "digests",
 ];
+/// How the names of what else may be in it begin.
+const BEGINNINGS: [&str; 6] =
+    [socket::NAME, socket::TEMPORARY, audit::PENDING, TEMP_PREFIX, "ledger.broken", "ledger.recovered"];
+/// What tells a data directory from any other folder: every start makes the first, and a quarantine that was brought back from
+/// a backup has the second.
+const MARKS: [&str; 2] = [LOCK, "quarantine/version"];
+/// How the names begin of what may be in one before the first start: what an empty file system has, and what `check` and
+/// `user add` leave.
+const BEFORE: [&str; 3] = ["lost+found", TEMP_PREFIX, audit::PENDING];
 
 /// A data directory that no other process uses, until this is dropped.
 pub struct DataDir {
@@ -116,6 +126,38 @@ impl DataDir {
         CONTENTS.iter().map(|name| path.join(name)).filter(|path| path.symlink_metadata().is_ok())
     }
 
+    /// Whether something by this name, at the top of a data directory, is ours.
+    pub(super) fn is_ours(name: &[u8]) -> bool {
+        CONTENTS.iter().any(|known| known.as_bytes() == name)
+            || BEGINNINGS.iter().any(|begin| name.starts_with(begin.as_bytes()))
+    }
+
+    /// Returns the name of something in an open folder that is no data directory, and is not empty either.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(super) fn stranger(folder: impl AsFd) -> io::Result<Option<String>> {
+        let marked = |mark| statat(&folder, mark, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        if MARKS.into_iter().any(marked) {
+            return Ok(None);
+        }
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let none = [&b"."[..], b".."].contains(&name);
+            if !none && !BEFORE.iter().any(|begin| name.starts_with(begin.as_bytes())) {
+                return Ok(Some(String::from_utf8_lossy(name).into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the name of something in a folder that is no data directory, and is not empty either; `None` also if the folder
+    /// cannot be read.
+    pub fn stranger_in(path: &Path) -> Option<String> {
+        Self::stranger(File::open(path).ok()?).ok()?
+    }
+
     /// Says what in a data directory we may not use, whose it is, and what to do.
     pub fn barred(path: &Path) -> Option<String> {
         std::iter::once(path.to_owned()).chain(Self::contents(path)).find_map(|found| {
@@ -123,14 +165,21 @@ impl DataDir {
             let search = if metadata.is_dir() { Access::EXEC_OK } else { Access::empty() };
             let error = rustix::fs::access(&found, Access::READ_OK | Access::WRITE_OK | search).err()?;
             let (owner, we) = (Actor::from_uid(metadata.uid()).user, Actor::current().user);
-            // If the folder itself belongs to another user, we may be the wrong one.
-            let other_user =
-                if found == path { format!("run Gatepost as `{owner}`, or: ") } else { String::new() };
+            let cure = match Self::stranger_in(path) {
+                Some(name) => {
+                    format!("it holds `{name}`, so it is not Gatepost's; set data_dir to a folder of its own")
+                }
+                // If the folder itself belongs to another user, we may be the wrong one.
+                None if found == path => format!(
+                    "run Gatepost as `{owner}`, or, if nothing else uses this folder: chown -R {we} {}",
+                    path.display()
+                ),
+                None => format!("chown -R {we} {}", path.display()),
+            };
             Some(format!(
-                "{}: {} for `{we}`, since it is `{owner}`'s; {other_user}chown -R {we} {}",
+                "{}: {} for `{we}`, since it is `{owner}`'s; {cure}",
                 found.display(),
-                std::io::Error::from(error),
-                path.display()
+                io::Error::from(error)
             ))
         })
     }
@@ -153,7 +202,7 @@ impl DataDir {
                     path.display()
                 ))
             }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut secret = [0; 32];
                 getrandom::fill(&mut secret).map_err(|error| {
                     ServerError(format!("the operating system has no random numbers: {error}"))
@@ -234,6 +283,42 @@ mod tests {
         assert_eq!(DataDir::take(&path).expect("free again").secret().expect("kept"), secret);
         std::fs::write(path.join("secret"), b"short").unwrap();
         assert!(DataDir::take(&path).expect("free").secret().is_err());
+    }
+
+    #[test]
+    fn a_folder_is_ours_by_its_marks_or_empty() {
+        for (contents, expected) in [
+            (&[][..], None),
+            // A file system of its own; a `check` that was killed; users were added.
+            (&["lost+found/", ".new-check-7", "audit-pending-1"], None),
+            (&["gatepost.lock", "ledger/db", "server.crt"], None),
+            (&["quarantine/version", "quarantine/1.message", "notes"], None),
+            (&["top.txt"], Some("top.txt")),
+            (&["quarantine/mail"], Some("quarantine")),
+            (&["gatepost.lock.old"], Some("gatepost.lock.old")),
+        ] {
+            let home = tempfile::tempdir().unwrap();
+            for name in contents {
+                let path = home.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                match name.ends_with('/') {
+                    true => std::fs::create_dir_all(path).unwrap(),
+                    false => std::fs::write(path, "").unwrap(),
+                }
+            }
+            assert_eq!(DataDir::stranger_in(home.path()).as_deref(), expected, "{contents:?}");
+        }
+        for (name, expected) in [
+            ("ledger", true),
+            ("ledger.broken-20260101T000000Z-2", true),
+            ("audit-pending-7", true),
+            (".new-7-1", true),
+            ("ledgers", false),
+            ("certs", false),
+            (".git", false),
+        ] {
+            assert_eq!(DataDir::is_ours(name.as_bytes()), expected, "{name}");
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Hands a data directory that belongs to root to the user that Gatepost is about to become.
 //!
 //! Runs as root; the new owner must have no influence on what it does. A folder that already belongs to that user is
-//! left alone, since he may have put anything there. In others, each file is checked and given by its descriptor, never
-//! by a path that could mean another file by then. Links are not followed; files with a second name, and mounts, keep
-//! their owner. A folder is given after its contents.
+//! left alone, since he may have put anything there; one with contents that is no data directory is refused. In others,
+//! what Gatepost made is given, each file checked and given by its descriptor, never by a path that could mean another
+//! file by then. Links are not followed; files with a second name, and mounts, keep their owner. A folder is given after
+//! its contents.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, openat};
 
+use super::DataDir;
 use crate::durable;
 
 /// The new owner.
@@ -21,20 +23,50 @@ pub(super) struct Owner {
     pub(super) group: u32,
 }
 
-/// Creates the data directory if it is missing, and gives it and its contents to `owner`, unless it is his already, or is in a
-/// place where he could exchange it.
+/// Creates the data directory if it is missing, and gives it and what is ours in it to `owner`, unless it is his already, or is
+/// in a place where he could exchange it.
+///
+/// # Errors
+/// It is no data directory, and not empty either: says what to do. Or a step failed.
 pub(super) fn give(folder: &Path, owner: Owner) -> io::Result<()> {
     if steered(folder, owner)? {
         return Ok(()); // he makes and has it himself, or is told to at the next step
     }
     durable::create_folder(folder).map_err(io::Error::other)?;
-    // The directory itself may be a link made by the administrator.
+    let (fd, about) = open(folder)?;
+    if about.st_uid == owner.user {
+        return Ok(());
+    }
+    match DataDir::stranger(&fd)? {
+        Some(name) => Err(io::Error::other(not_ours(&name))),
+        None => give_folder(&fd, &about, owner, DataDir::is_ours),
+    }
+}
+
+/// Says why [`give`] would refuse a folder that exists, if it would.
+pub(super) fn refusal(folder: &Path, owner: Owner) -> Option<String> {
+    if steered(folder, owner).ok()? {
+        return None;
+    }
+    let (fd, about) = open(folder).ok()?;
+    if about.st_uid == owner.user {
+        return None;
+    }
+    DataDir::stranger(&fd).ok()?.map(|name| not_ours(&name))
+}
+
+fn not_ours(name: &str) -> String {
+    format!(
+        "it holds `{name}`, and nothing that shows that it is Gatepost's; set data_dir to a folder that is empty or does not exist \
+         yet, or, if nothing else uses this one, make that user its owner"
+    )
+}
+
+/// The directory itself may be a link made by the administrator.
+fn open(folder: &Path) -> io::Result<(OwnedFd, Stat)> {
     let fd = openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let about = fstat(&fd)?;
-    if about.st_uid != owner.user {
-        give_folder(&fd, &about, owner)?;
-    }
-    Ok(())
+    Ok((fd, about))
 }
 
 /// Whether `owner` may write to a folder on `path`, as written or as resolved.
@@ -53,11 +85,12 @@ fn steered(path: &Path, owner: Owner) -> io::Result<bool> {
     }))
 }
 
-fn give_folder(fd: &OwnedFd, about: &Stat, owner: Owner) -> io::Result<()> {
+/// Gives a folder and those of its contents whose names are `wanted`, with all that is below them.
+fn give_folder(fd: &OwnedFd, about: &Stat, owner: Owner, wanted: fn(&[u8]) -> bool) -> io::Result<()> {
     for entry in Dir::read_from(fd)? {
         let entry = entry?;
         let name = entry.file_name();
-        if [&b"."[..], b".."].contains(&name.to_bytes()) {
+        if [&b"."[..], b".."].contains(&name.to_bytes()) || !wanted(name.to_bytes()) {
             continue;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -69,7 +102,7 @@ fn give_folder(fd: &OwnedFd, about: &Stat, owner: Owner) -> io::Result<()> {
         match FileType::from_raw_mode(found.st_mode) {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                give_folder(&openat(&child, ".", flags, Mode::empty())?, &found, owner)?;
+                give_folder(&openat(&child, ".", flags, Mode::empty())?, &found, owner, |_| true)?;
             }
             FileType::RegularFile | FileType::Socket if found.st_nlink == 1 => give_one(&child, owner)?,
             _ => {}
@@ -101,20 +134,42 @@ mod tests {
         let (data, precious) = (home.path().join("data"), home.path().join("precious"));
         std::fs::create_dir_all(data.join("quarantine")).unwrap();
         std::fs::create_dir(&precious).unwrap();
-        for file in [data.join("secret"), data.join("quarantine/1.message"), precious.join("shadow")] {
+        let ours =
+            ["gatepost.lock", "secret", "audit-pending-1", "quarantine/version", "quarantine/1.message"];
+        for file in ours.map(|name| data.join(name)).into_iter().chain([precious.join("shadow")]) {
             std::fs::write(file, "x").unwrap();
         }
+        std::fs::create_dir(data.join("certs")).unwrap();
+        std::fs::write(data.join("certs/server.key"), "x").unwrap();
         symlink(precious.join("shadow"), data.join("link")).unwrap();
         symlink(&precious, data.join("outbox")).unwrap();
-        std::fs::hard_link(precious.join("shadow"), data.join("second-name")).unwrap();
+        std::fs::hard_link(precious.join("shadow"), data.join("digests")).unwrap();
         give(&data, NOBODY).unwrap();
-        for given in ["", "secret", "quarantine", "quarantine/1.message"] {
+        for given in ["", "quarantine"].into_iter().chain(ours) {
             assert_eq!(owner(&data.join(given)), NOBODY.user, "{given}");
+        }
+        for kept in ["digests", "certs", "certs/server.key"] {
+            assert_eq!(owner(&data.join(kept)), 0, "{kept}");
         }
         for kept in ["", "shadow"] {
             assert_eq!(owner(&precious.join(kept)), 0, "{kept}");
         }
-        assert_eq!(owner(&data.join("second-name")), 0);
+    }
+
+    #[test]
+    #[ignore = "needs root: tests/run runs it"]
+    fn what_is_not_ours_is_refused_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("shared");
+        std::fs::create_dir_all(folder.join("projects")).unwrap();
+        let refused = give(&folder, NOBODY).unwrap_err().to_string();
+        assert!(refused.starts_with("it holds `projects`") && refused.contains("set data_dir"), "{refused}");
+        assert_eq!(refusal(&folder, NOBODY).as_ref(), Some(&refused));
+        assert_eq!((owner(&folder), owner(&folder.join("projects"))), (0, 0));
+        // What it says does it.
+        chown(&folder, Some(NOBODY.user), None).unwrap();
+        give(&folder, NOBODY).unwrap();
+        assert_eq!((refusal(&folder, NOBODY), owner(&folder.join("projects"))), (None, 0));
     }
 
     #[test]
@@ -135,6 +190,7 @@ mod tests {
         give(&data.join("missing"), NOBODY).unwrap();
         assert_eq!((owner(&etc), data.join("missing").exists()), (0, false));
         // The administrator's own link is followed.
+        std::fs::write(data.join("gatepost.lock"), "").unwrap();
         chown(&data, Some(0), Some(0)).unwrap();
         symlink(&data, home.path().join("var")).unwrap();
         give(&home.path().join("var"), NOBODY).unwrap();

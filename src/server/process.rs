@@ -17,7 +17,7 @@ use nix::unistd::{User, getgrouplist};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::handing::{Owner, give};
+use super::handing::{Owner, give, refusal};
 use super::{DataDir, ServerError, sockets};
 use crate::config::Config;
 use crate::durable;
@@ -113,10 +113,7 @@ fn become_user(config: &Config) -> Result<Option<Vec<TcpListener>>, ServerError>
     // That the data directory is in use is a better error than that the port is.
     DataDir::in_use(&config.data_dir).map_or(Ok(()), Err)?;
     let bound = sockets::open(&config.listen)?;
-    let owner = Owner { user: user.uid.as_raw(), group: user.gid.as_raw() };
-    give(&config.data_dir, owner).map_err(|error| {
-        ServerError(format!("{}: cannot be given to {name}: {error}", config.data_dir.display()))
-    })?;
+    give(&config.data_dir, owner(&user)).map_err(|error| ServerError(not_given(config, &error)))?;
     switch(&user).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
     Ok(Some(bound))
 }
@@ -135,6 +132,23 @@ pub fn look_as_user(config: &Config) -> Result<Option<String>, ServerError> {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     switch(&user(name)?).map_err(|error| ServerError(format!("cannot become {name}: {error}")))?;
     Ok(Some(name.clone()))
+}
+
+/// Says why `serve`, started as root, would not give the data directory to `[process] user`, if it would not.
+pub fn would_not_give(config: &Config) -> Option<String> {
+    let name = &config.process.user;
+    if name.is_empty() || !geteuid().is_root() {
+        return None;
+    }
+    refusal(&config.data_dir, owner(&user(name).ok()?)).map(|why| not_given(config, &why))
+}
+
+fn owner(user: &User) -> Owner {
+    Owner { user: user.uid.as_raw(), group: user.gid.as_raw() }
+}
+
+fn not_given(config: &Config, why: &dyn std::fmt::Display) -> String {
+    format!("{}: cannot be given to {}: {why}", config.data_dir.display(), config.process.user)
 }
 
 fn user(name: &str) -> Result<User, ServerError> {

@@ -203,6 +203,33 @@ fn files_that_are_open_to_everybody_are_named() {
     }
 }
 
+/// Nobody is told to change the modes or the owner of what another program needs.
+#[test]
+fn what_is_not_gateposts_is_left_as_it_is() {
+    let upstream = Scripted::start();
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::write(shared.path().join("top.txt"), "").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(shared.path(), mode).unwrap();
+    let folder = shared.path().to_str().unwrap();
+    for (key, value, part) in [
+        ("data_dir", folder, "it holds `top.txt`. set data_dir to a folder of its own"),
+        ("data_dir", "/etc/passwd", "data_dir cannot be used"),
+        ("data_dir", "/proc", "data_dir cannot be used"),
+        ("auth.users", "/etc/passwd", "nobody can log in"),
+        ("auth.users", folder, "is a directory"),
+        ("tls.private_key", "/etc/passwd", "no private key"),
+        ("tls.private_key", "/etc", "is a directory"),
+    ] {
+        let (_, text) = check(&Setup::new(upstream.address).set(key, value).write());
+        assert!(text.contains(part), "{key} = {value}: {text}");
+        // The other files of this configuration are Gatepost's.
+        let about_it = |line: &&str| line.contains(&value.to_lowercase());
+        let harmful = |line: &str| line.contains("chmod") || line.contains("chown");
+        assert!(!text.lines().filter(about_it).any(harmful), "{key} = {value}: {text}");
+    }
+}
+
 /// `check | head -1`: the exit status tells of all that was found.
 #[test]
 fn whoever_stops_reading_is_told_the_verdict_all_the_same() {

@@ -298,6 +298,28 @@ fn root_becomes_the_user() {
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&precious).unwrap());
     assert_eq!(owner, 0);
 
+    // A first user was added before the first start.
+    let mut fresh = Setup::new(upstream.address).set("process.user", "nobody").write();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(fresh.folder(), open).unwrap();
+    run(&mut fresh.command(&["user", "add", "dora", "--password-stdin"]), b"secret\n").expect(0);
+    assert!(fresh.data_dir().read_dir().unwrap().next().is_some(), "an audit line waits");
+    fresh.start();
+    assert!(fresh.terminate().success());
+
+    // Another program's folder stays that program's.
+    let mut shared = Setup::new(upstream.address).set("process.user", "nobody").write();
+    std::fs::set_permissions(shared.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir_all(shared.data_dir()).unwrap();
+    let theirs = shared.data_dir().join("top.txt");
+    std::fs::write(&theirs, "content").unwrap();
+    shared.spawn();
+    assert!(!shared.expect_end(PATIENCE).success());
+    assert!(shared.log_text().contains("it holds `top.txt`"), "{}", shared.log_text());
+    let owners = [theirs, shared.data_dir()]
+        .map(|path| std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap()));
+    assert_eq!(owners, [0, 0]);
+
     let mut nobody_like_that = Setup::new(upstream.address).set("process.user", "no-such-user").write();
     nobody_like_that.spawn();
     assert!(!nobody_like_that.expect_end(PATIENCE).success());

@@ -64,11 +64,22 @@ fn read(facts: &local::Facts, why: &str) -> String {
 }
 
 fn data_dir(facts: &local::Facts, config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
     if let Some(why) = &facts.unusable {
-        let cure = "Give data_dir to the user that Gatepost runs as, and check as that user; or set another data_dir";
-        findings.push(error("data_dir", format!("data_dir cannot be used: {why}"), cure));
-    } else if let Some(Foreign { path, owner, expected }) = &facts.foreign {
+        let cure = match facts.stranger {
+            None => {
+                "Give data_dir to the user that Gatepost runs as, and check as that user; or set another data_dir"
+            }
+            Some(_) => "Set data_dir to a folder of its own",
+        };
+        return vec![error("data_dir", format!("data_dir cannot be used: {why}"), cure)];
+    }
+    // Who changed the owner or the modes there would harm another program.
+    if let Some(name) = &facts.stranger {
+        let finding = format!("data_dir {} is not Gatepost's: it holds `{name}`", config.data_dir.display());
+        return vec![warning("data_dir", finding, "Set data_dir to a folder of its own")];
+    }
+    let mut findings = Vec::new();
+    if let Some(Foreign { path, owner, expected }) = &facts.foreign {
         let finding = format!(
             "{} is `{owner}`'s, and data_dir is `{expected}`'s: `serve` could not use it as that user",
             path.display()
@@ -81,7 +92,7 @@ fn data_dir(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             "{} can be read by other users, and parked mail is nobody else's business",
             path.display()
         );
-        findings.push(warning("data_dir", finding, format!("Run: chmod -R go= {}", path.display())));
+        findings.push(warning("data_dir", finding, format!("Run: chmod go= {}", path.display())));
     }
     findings
 }
@@ -114,6 +125,13 @@ fn certificates(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
 }
 
 fn open_secrets(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
+    // What cannot be used may be the wrong file, and another program's.
+    let is_wrong = |about| match about {
+        "users" => !matches!(facts.users, UsersFile::Usable { offered: 1.., .. }),
+        "certificate" => matches!(facts.certificate, Certificate::Unusable(_)),
+        "webhook" => !facts.notify.is_empty(),
+        _ => false,
+    };
     let finding = |OpenSecret { about, path, mode }: &OpenSecret| {
         let path = path.display();
         let may = match (mode & 0o004 != 0, mode & 0o002 != 0) {
@@ -126,7 +144,7 @@ fn open_secrets(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
         );
         warning(about, finding, format!("Run: chmod 600 {path} (640 where Gatepost reads it by its group)"))
     };
-    facts.open_secrets.iter().map(finding).collect()
+    facts.open_secrets.iter().filter(|secret| !is_wrong(secret.about)).map(finding).collect()
 }
 
 fn senders(facts: &local::Facts, _config: &Config) -> Vec<Finding> {
@@ -546,6 +564,7 @@ mod tests {
             weak_secret: false,
             open_secrets: Vec::new(),
             unusable: None,
+            stranger: None,
             foreign: None,
         }
     }
@@ -559,7 +578,11 @@ mod tests {
     }
 
     fn open_secret() -> OpenSecret {
-        OpenSecret { about: "upstream", path: "/etc/password".into(), mode: 0o644 }
+        secret_of("upstream")
+    }
+
+    fn secret_of(about: &'static str) -> OpenSecret {
+        OpenSecret { about, path: "/etc/password".into(), mode: 0o644 }
     }
 
     #[test]
@@ -661,6 +684,53 @@ mod tests {
                 &[(Error, "data_dir")],
             ),
             (local::Facts { exposed: vec!["/data".into()], ..well() }, QUIET, &[(Warning, "data_dir")]),
+            // No cure for the modes or the owner of what is not ours.
+            (
+                local::Facts {
+                    exposed: vec!["/proc".into()],
+                    unusable: Some("not writable".to_owned()),
+                    ..well()
+                },
+                QUIET,
+                &[(Error, "data_dir")],
+            ),
+            (
+                local::Facts {
+                    exposed: vec!["/etc".into()],
+                    foreign: Some(foreign()),
+                    stranger: Some("passwd".to_owned()),
+                    ..well()
+                },
+                QUIET,
+                &[(Warning, "data_dir")],
+            ),
+            (
+                local::Facts {
+                    open_secrets: vec![secret_of("users")],
+                    users: usable(vec![], vec![], 0),
+                    ..well()
+                },
+                QUIET,
+                &[(Error, "users")],
+            ),
+            (
+                local::Facts {
+                    open_secrets: vec![secret_of("certificate")],
+                    certificate: Certificate::Unusable("no key".to_owned()),
+                    ..well()
+                },
+                QUIET,
+                &[(Error, "certificate")],
+            ),
+            (
+                local::Facts {
+                    open_secrets: vec![secret_of("webhook")],
+                    notify: vec!["no secret".to_owned()],
+                    ..well()
+                },
+                QUIET,
+                &[(Error, "notify")],
+            ),
             // Nothing expires before a digest has announced it; without digests, expiry waits for nothing.
             (
                 well(),

@@ -16,7 +16,7 @@ use crate::net::tls::{Acceptor, EXPIRY_WARNING, Expiring};
 use crate::notify::template::Template;
 use crate::notify::webhook::Secrets;
 use crate::sender::Senders;
-use crate::server::process;
+use crate::server::{DataDir, process};
 
 /// What was found on this machine.
 pub(super) struct Facts {
@@ -40,6 +40,8 @@ pub(super) struct Facts {
     pub(super) weak_secret: bool,
     /// Why the data folder cannot be used.
     pub(super) unusable: Option<String>,
+    /// Something that shows that the data folder is another program's.
+    pub(super) stranger: Option<String>,
     /// Something in the data folder with another owner than the folder.
     pub(super) foreign: Option<Foreign>,
 }
@@ -88,8 +90,10 @@ pub(super) fn look(config: &Config) -> Facts {
             exposed.push(path);
         }
     }
-    let (unusable, foreign) = (folder::unusable(&config.data_dir), folder::foreign(&config.data_dir));
-    let secrets = secret_files(config).into_iter();
+    let stranger = DataDir::stranger_in(&config.data_dir);
+    let unusable = folder::unusable(&config.data_dir).or_else(|| process::would_not_give(config));
+    let foreign = folder::foreign(&config.data_dir);
+    let secrets = secret_files(config).into_iter().filter(|(_, path)| path.is_file());
     let secrets =
         secrets.map(|(about, path)| OpenSecret { about, path: path.clone(), mode: mode(path) & 0o7777 });
     // Some keep such files readable for a group of its own.
@@ -118,6 +122,7 @@ pub(super) fn look(config: &Config) -> Facts {
         weak_secret: secrets.is_some_and(|read| read.is_ok_and(|secrets| secrets.are_weak())),
         open_secrets,
         unusable,
+        stranger,
         foreign,
     }
 }
