@@ -86,7 +86,11 @@ pub(super) fn sample_lines(incident: &Incident) -> String {
 
 pub(super) fn relayed(incident: &Incident) -> String {
     if incident.relayed.is_empty() {
-        return "\nThe mail server took no message of this account before.\n".to_owned();
+        // The ledger keeps them of such accounts alone over a restart, and of all others for an hour.
+        return "\nGatepost knows of no message of this account that the mail server took. It does not remember for long what an account \
+                sent before its first invalid recipient: for an hour after its last session, and not over a restart. The mail server's \
+                log has it all.\n"
+            .to_owned();
     }
     format!(
         "\nTHE LATEST {} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue\n\n{}",

@@ -708,7 +708,8 @@ mod tests {
         let (_, body) =
             written(&Notice::Blocked(Incident { relayed: vec![], ..incident("host:192.0.2.1") }, PARKED));
         assert!(
-            body.contains("took no message of this account before")
+            body.contains("knows of no message of this account")
+                && body.contains("not over a restart")
                 && body.contains("the machine or the form"),
             "{body}"
         );
