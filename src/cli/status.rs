@@ -1,5 +1,5 @@
 //! `gatepost status`: accounts with an invalid recipient in the window, on probation, blocked, or with messages that
-//! will be released automatically.
+//! will be released automatically; and how much the quarantine holds of all others.
 
 use super::Format;
 use super::gate::Gate;
@@ -7,9 +7,18 @@ use super::output::Failed;
 use super::table::{Table, column};
 use super::text::moment;
 use crate::config::Config;
-use crate::control::api::{AccountState, AccountStatus, Answer, Request, UpstreamStatus};
+use crate::control::api::{AccountState, AccountStatus, Answer, Request, Stock, UpstreamStatus};
 use crate::guard::ledger::BlockedBy;
+use crate::quarantine::envelope::State;
 use crate::units;
+
+/// Each state of a message with its label.
+const STATES: [(State, &str); 4] = [
+    (State::Parked, "{state=\"parked\"}"),
+    (State::Releasing, "{state=\"releasing\"}"),
+    (State::Failed, "{state=\"failed\"}"),
+    (State::Unreadable, "{state=\"unreadable\"}"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,12 +47,17 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         column("REASON", 11, 12, 50),
     ]);
     let mut upstream = None;
+    let mut quarantine = Vec::new();
     let mut sums = Sums::default();
     while let Some(answer) = replies.next().await {
         let status = match answer {
             Answer::Account(status) => status,
             Answer::Upstream(status) => {
                 upstream = Some(status);
+                continue;
+            }
+            Answer::Quarantine(stock) => {
+                quarantine = stock;
                 continue;
             }
             _ => continue,
@@ -57,7 +71,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     }
     if arguments.metrics {
         if let Some(upstream) = upstream.filter(|_| replies.verdict().is_ok()) {
-            for line in sums.metrics(&upstream).lines() {
+            for line in sums.metrics(&upstream, &quarantine).lines() {
                 output.line(line)?;
             }
         }
@@ -69,6 +83,9 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         output.line("No account has an invalid recipient in the window, none is blocked, and no mail waits to go out by itself.")?;
     }
     if let Some(status) = upstream.filter(|_| !output.is_json()) {
+        if let Some(line) = of_others(&quarantine, sums.parked) {
+            output.line(&line)?;
+        }
         output.line(&of_upstream(&status))?;
     }
     gate.close().await;
@@ -101,8 +118,14 @@ impl Sums {
     }
 
     /// The text format of Prometheus, version 0.0.4.
-    fn metrics(&self, upstream: &UpstreamStatus) -> String {
-        let Self { counting, probation, blocked, invalid, parked, awaited } = *self;
+    fn metrics(&self, upstream: &UpstreamStatus, quarantine: &[Stock]) -> String {
+        let Self { counting, probation, blocked, invalid, parked: _, awaited } = *self;
+        let in_quarantine = |measure: fn(&Stock) -> u64| {
+            STATES.map(|(state, labels)| {
+                let of_state = quarantine.iter().filter(|stock| stock.state == state);
+                (labels, of_state.map(measure).sum::<u64>())
+            })
+        };
         let one = |name: &str, help: &str, lines: &[(&str, u64)]| {
             let lines = lines.iter().map(|(labels, value)| format!("gatepost_{name}{labels} {value}\n"));
             format!(
@@ -121,8 +144,18 @@ impl Sums {
                 ],
             ),
             one("invalid_recipients", "Invalid recipients in the windows of all accounts.", &[("", invalid)]),
-            one("parked_messages", "Messages in the quarantine, of these accounts.", &[("", parked)]),
-            one("awaited_messages", "Of those, how many go out by themselves.", &[("", awaited)]),
+            one(
+                "parked_messages",
+                "Messages in the quarantine.",
+                &[("", quarantine.iter().map(|stock| stock.messages).sum())],
+            ),
+            one("quarantine_messages", "The same, by state.", &in_quarantine(|stock| stock.messages)),
+            one(
+                "quarantine_octets",
+                "How many octets these messages have.",
+                &in_quarantine(|stock| stock.octets),
+            ),
+            one("awaited_messages", "How many of them go out by themselves.", &[("", awaited)]),
             one(
                 "recipients_asked_today",
                 "About how many recipients the upstream was asked today (UTC).",
@@ -147,6 +180,19 @@ impl Sums {
         ]
         .concat()
     }
+}
+
+/// What the quarantine holds of accounts that are not listed; `listed` is how many messages those have that are. A warning
+/// tells of the unreadable ones, whose accounts are unknown.
+fn of_others(quarantine: &[Stock], listed: u64) -> Option<String> {
+    let known = quarantine.iter().filter(|stock| stock.state != State::Unreadable);
+    let others = known.map(|stock| stock.messages).sum::<u64>().saturating_sub(listed);
+    let (are, them) = match others {
+        0 => return None,
+        1 => ("1 message of another account is".to_owned(), "it"),
+        more => (format!("{more} messages of other accounts are"), "them"),
+    };
+    Some(format!("{are} in the quarantine; `gatepost quarantine list` shows {them}."))
 }
 
 /// The share of recipients that the upstream refuses, which shows an operator whether it verifies them.
@@ -203,6 +249,49 @@ fn row(status: AccountStatus) -> [String; 11] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn stock(numbers: [u64; 4]) -> Vec<Stock> {
+        let of = |((state, _), messages)| Stock { state, messages, octets: 1000 * messages };
+        STATES.into_iter().zip(numbers).map(of).collect()
+    }
+
+    #[test]
+    fn what_waits_of_accounts_that_are_not_listed() {
+        for (numbers, listed, expected) in [
+            ([0, 0, 0, 0], 0, None),
+            ([3, 0, 0, 2], 3, None),
+            // One went while the accounts were being listed.
+            ([2, 0, 0, 0], 3, None),
+            ([3, 0, 1, 0], 3, Some("1 message of another account is in the quarantine")),
+            ([5, 1, 1, 9], 2, Some("5 messages of other accounts are in the quarantine")),
+        ] {
+            let line = of_others(&stock(numbers), listed);
+            let begins = line.as_deref().zip(expected).is_some_and(|(line, part)| line.starts_with(part));
+            assert!(begins || line.is_none() && expected.is_none(), "{numbers:?} {listed}: {line:?}");
+        }
+    }
+
+    #[test]
+    fn the_metrics_have_the_whole_quarantine() {
+        let upstream = UpstreamStatus {
+            asked: 0,
+            refused: 0,
+            foreign_asked: 0,
+            foreign_refused: 0,
+            blind: false,
+            common_causes: 0,
+            not_counted: 0,
+        };
+        let text = Sums::default().metrics(&upstream, &stock([4, 1, 0, 2]));
+        for line in [
+            "gatepost_parked_messages 7",
+            "gatepost_quarantine_messages{state=\"parked\"} 4",
+            "gatepost_quarantine_messages{state=\"failed\"} 0",
+            "gatepost_quarantine_octets{state=\"unreadable\"} 2000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
 
     #[test]
     fn the_upstream_in_words() {

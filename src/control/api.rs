@@ -134,6 +134,8 @@ pub enum Part {
 pub enum Answer {
     /// To `status`: about the upstream; comes first.
     Upstream(UpstreamStatus),
+    /// To `status`: about the quarantine; comes before the accounts.
+    Quarantine(Vec<Stock>),
     /// To `status`: one account.
     Account(AccountStatus),
     /// To `block`, `unblock`, `kick`.
@@ -169,6 +171,17 @@ pub struct UpstreamStatus {
     pub common_causes: u64,
     /// How many of their answers did not count, since each common cause began.
     pub not_counted: u64,
+}
+
+/// What the quarantine has in one state, whosever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// In which.
+    pub state: State,
+    /// How many messages.
+    pub messages: u64,
+    /// How many octets, of the messages alone.
+    pub octets: u64,
 }
 
 /// The state of an account.

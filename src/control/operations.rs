@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::api::{
     AccountState, AccountStatus, Answer, Changed, Deed, DeleteOutcome, Deleted, Entry, Part, Purpose,
-    Released, Request, Selection, UpstreamStatus,
+    Released, Request, Selection, Stock, UpstreamStatus,
 };
 use super::audit::{Actor, AuditLine};
 use super::missed::Missed;
@@ -24,7 +24,7 @@ use crate::clock;
 use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, LedgerError, Record, Tallies};
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
-use crate::quarantine::spool::{self, Filter, SpoolError};
+use crate::quarantine::spool::{self, Filter, SpoolError, Usage};
 use crate::quarantine::{Awaited, Spool};
 use crate::roster::{Ending, Roster};
 
@@ -267,6 +267,9 @@ impl Command<'_> {
             not_counted: causes.iter().map(|cause| cause.answers).sum(),
         };
         self.say(Answer::Upstream(upstream)).await?;
+        let stock = self.operations.spool.stock().into_iter();
+        let stock = stock.map(|(state, Usage { messages, octets })| Stock { state, messages, octets });
+        self.say(Answer::Quarantine(stock.collect())).await?;
         let unreadable = self.operations.unreadable();
         for warning in self.operations.host.warnings().into_iter().chain(blind).chain(unreadable) {
             self.say(Answer::Warning(warning)).await?;

@@ -516,6 +516,17 @@ impl Index {
         }
     }
 
+    /// Returns what is in each state.
+    pub(super) fn stock(&self) -> BTreeMap<State, Usage> {
+        let mut stock = BTreeMap::new();
+        for record in self.records.values() {
+            let usage: &mut Usage = stock.entry(record.state).or_default();
+            usage.messages += 1;
+            usage.octets = usage.octets.saturating_add(record.size);
+        }
+        stock
+    }
+
     /// Returns the used share of `max_size`, 0 to 1.
     pub(super) fn fill_level(&self, limits: &Limits) -> f64 {
         // Precise enough: sizes below 2^53 octets convert exactly.
@@ -574,6 +585,8 @@ mod tests {
         index.put(one, record("anna", 10));
         let usage = |messages, octets| Usage { messages, octets };
         assert_eq!(index.usage(None), usage(3, 35));
+        let stock = [(State::Parked, usage(2, 30)), (State::Unreadable, usage(1, 5))];
+        assert_eq!(index.stock(), stock.into());
         assert_eq!(index.usage(Some(&account("anna"))), usage(1, 10));
         assert_eq!(index.page(Some(&account("bert")), None, None, 9), [two]);
         assert_eq!(index.page(None, None, Some(one), 9), [two, three]);

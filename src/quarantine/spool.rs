@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use super::claim::{Claim, MessageReader};
-use super::envelope::Envelope;
+use super::envelope::{Envelope, State};
 use super::floor::{self, Floor};
 use super::marks::{self, Mark};
 pub use super::parking::{Parking, Salvaged, Unparked};
@@ -193,6 +193,11 @@ impl Spool {
     /// Returns what an account (`None`: all) has in the quarantine.
     pub fn usage(&self, account: Option<&Account>) -> Usage {
         self.shared.index().usage(account)
+    }
+
+    /// Returns what is in the quarantine, by state.
+    pub fn stock(&self) -> BTreeMap<State, Usage> {
+        self.shared.index().stock()
     }
 
     /// Returns the used share of `max_size`, 0 to 1; envelopes and files count as well.

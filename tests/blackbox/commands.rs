@@ -184,6 +184,31 @@ fn commands_without_serve() {
     upstream.expect_taken(1);
 }
 
+/// What is parked stays in sight, although its account is neither counting nor blocked any more.
+#[test]
+fn status_tells_of_mail_of_accounts_that_it_does_not_list() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], &message("parked"));
+    let status = || gatepost.run(&["status"]).expect(0).stdout;
+    assert!(!status().contains("quarantine"), "{}", status());
+    gatepost.run(&["unblock", "alice"]).expect(0);
+    assert!(status().contains("1 message of another account is in the quarantine"), "{}", status());
+    let json = gatepost.run(&["status", "--json"]).expect(0).stdout;
+    assert_eq!(json, "", "an object is an account");
+    let metrics = gatepost.run(&["status", "--metrics"]).expect(0).stdout;
+    let size = gatepost.parked()[0]["size"].as_u64().unwrap();
+    for line in [
+        "gatepost_parked_messages 1".to_owned(),
+        "gatepost_quarantine_messages{state=\"parked\"} 1".to_owned(),
+        "gatepost_quarantine_messages{state=\"failed\"} 0".to_owned(),
+        format!("gatepost_quarantine_octets{{state=\"parked\"}} {size}"),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+}
+
 /// A second `serve` on the same data is refused.
 #[test]
 fn one_serve_at_a_time() {
