@@ -230,6 +230,22 @@ fn what_is_not_gateposts_is_left_as_it_is() {
     }
 }
 
+/// `serve` raises the soft limit by itself; the hard one is what counts.
+#[test]
+fn few_descriptors_are_those_that_serve_cannot_have() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("session.max_connections", 100).write();
+    for (soft, hard, expected) in [(64, 400, false), (64, 350, true)] {
+        let command = gatepost.command(&["check"]);
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\""), "sh"]);
+        limited.arg(command.get_program()).args(command.get_args()).current_dir(gatepost.folder());
+        let said = run(&mut limited, b"").stdout;
+        assert!(said.contains("canary"), "it ran: {said}");
+        assert_eq!(said.contains("files open here"), expected, "{soft} of {hard}: {said}");
+    }
+}
+
 /// `check | head -1`: the exit status tells of all that was found.
 #[test]
 fn whoever_stops_reading_is_told_the_verdict_all_the_same() {

@@ -22,7 +22,7 @@ use crate::server::{DataDir, process};
 pub(super) struct Facts {
     /// The user as whom the files were read, if not the calling one; or why switching to that user failed.
     pub(super) read_as: Result<Option<String>, String>,
-    /// The limit on open files per process; `None`: unlimited.
+    /// The highest limit on open files that a process may set itself; `None`: unlimited.
     pub(super) descriptors: Option<u64>,
     pub(super) certificate: Certificate,
     /// Certificates that expire soon, and whether they already have.
@@ -112,7 +112,8 @@ pub(super) fn look(config: &Config) -> Facts {
     ];
     Facts {
         read_as,
-        descriptors: getrlimit(Resource::Nofile).current,
+        // `serve` raises its own limit to the highest that it is allowed.
+        descriptors: getrlimit(Resource::Nofile).maximum,
         certificate,
         expiring,
         users: users(config),
