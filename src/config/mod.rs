@@ -177,6 +177,14 @@ pub struct Upstream {
     pub canary: Vec<String>,
 }
 
+impl Upstream {
+    /// The canaries that are foreign indeed.
+    pub fn foreign_canaries(&self) -> impl Iterator<Item = &str> {
+        let is_own = |canary: &str| self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(canary));
+        self.canary.iter().map(String::as_str).filter(move |canary| !is_own(canary))
+    }
+}
+
 /// `[auth]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {

@@ -203,6 +203,37 @@ fn files_that_are_open_to_everybody_are_named() {
     }
 }
 
+/// A notice that the upstream does not take tells nobody; what the configuration names and nobody knows does nothing. None of it
+/// keeps Gatepost from working.
+#[test]
+fn what_would_have_no_effect_is_a_warning() {
+    let upstream = Scripted::with(|asked| match asked.verb {
+        "RCPT" if asked.path().contains("example.com") || asked.path().contains("desk@") => None,
+        "RCPT" => Answer::reply("550 5.1.1 User unknown"),
+        _ => None,
+    });
+    let setup =
+        || Setup::new(upstream.address).set("notify.to", vec!["desk@mta.example", "gone@mta.example"]);
+    let gatepost = setup()
+        .set("limit.exempt", vec!["alice", "news@mta.example"])
+        .set("upstream.domains", vec!["mta.example"])
+        .set("upstream.canary", vec!["mta.example"])
+        .set("session.max_message_size", "1KiB")
+        .write();
+    expect(
+        &gatepost,
+        0,
+        &[
+            "warning: the upstream refuses mail to gone@mta.example, so that notices do not arrive there: 550 5.1.1",
+            "warning: [limit] exempt names news@mta.example, and there is no such user",
+            "warning: foreign recipients were not tested, since",
+            "warning: [session] max_message_size is less than",
+        ],
+    );
+    let (_, text) = check(&gatepost);
+    assert!(!text.contains("desk@") && !text.contains("names alice"), "{text}");
+}
+
 /// Nobody is told to change the modes or the owner of what another program needs.
 #[test]
 fn what_is_not_gateposts_is_left_as_it_is() {

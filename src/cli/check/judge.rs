@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::folder::Foreign;
 use super::local::{self, Certificate, OpenSecret, UsersFile};
-use super::upstream::{self, Asked, Place, Said, Sender, Talk};
+use super::upstream::{self, Asked, Place, Said, Sender, Talk, Unwelcome};
 use super::{Finding, Severity};
-use crate::config::{Action, Config};
+use crate::config::{Action, Config, ListenTls};
 use crate::guard::ledger::OnAlarm;
 use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::net::tls::Expiring;
+use crate::smtp::Reply;
 use crate::units;
 use crate::upstream::Address;
 
@@ -20,6 +21,9 @@ use crate::upstream::Address;
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// File descriptors needed beside those of the connections: listeners, the database, files being written.
 const RESERVE: u64 = 200;
+
+/// The size of a message that every server must take, in octets (RFC 5321 4.5.3.1.7).
+const LEAST_SIZE: u64 = 64 * 1024;
 
 const RENEW: &str = "Renew it; a running `serve` reads the new one by itself";
 
@@ -33,7 +37,7 @@ fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<Stri
 
 /// Findings about this machine.
 pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
-    let checks: [fn(&local::Facts, &Config) -> Vec<Finding>; 10] = [
+    let checks: [fn(&local::Facts, &Config) -> Vec<Finding>; 12] = [
         process,
         data_dir,
         certificates,
@@ -44,6 +48,8 @@ pub(super) fn local(facts: &local::Facts, config: &Config) -> Vec<Finding> {
         notify,
         withheld,
         relay_hosts,
+        listeners,
+        sizes,
     ];
     checks.iter().flat_map(|check| check(facts, config)).collect()
 }
@@ -216,6 +222,35 @@ fn relay_hosts(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
     .collect()
 }
 
+/// What mail programs expect at a port (RFC 8314 7.3, RFC 6409 3.1): one that waits for TLS where Gatepost waits for a command
+/// hangs, and so the other way round.
+fn listeners(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let usual = [(465, ListenTls::Implicit, "implicit"), (587, ListenTls::StartTls, "starttls")];
+    let unusual = config.listen.iter().filter_map(|listen| {
+        let (.., name) =
+            usual.iter().find(|(port, tls, _)| listen.address.port() == *port && listen.tls != *tls)?;
+        Some(warning(
+            "listen",
+            format!("[[listen]] {} has another tls than mail programs expect at this port", listen.address),
+            format!("Set tls = \"{name}\" there, or another port"),
+        ))
+    });
+    unusual.collect()
+}
+
+fn sizes(_facts: &local::Facts, config: &Config) -> Vec<Finding> {
+    let small = (config.session.max_message_size < LEAST_SIZE).then(|| {
+        let finding =
+            "[session] max_message_size is less than the 64KiB that every server must take (RFC 5321)";
+        warning(
+            "session",
+            finding,
+            "Set it to 64KiB or more, unless all of your users' messages are that small",
+        )
+    });
+    small.into_iter().collect()
+}
+
 fn users(facts: &local::Facts, config: &Config) -> Vec<Finding> {
     let path = config.auth.users.display();
     let relay_hosts = !config.relay_hosts.is_empty();
@@ -230,7 +265,12 @@ fn users(facts: &local::Facts, config: &Config) -> Vec<Finding> {
             ));
         }
         UsersFile::Unusable { why, cure } => findings.push(error("users", read(facts, why), *cure)),
-        UsersFile::Usable { shut_out, barred, offered } => {
+        UsersFile::Usable { shut_out, barred, offered, unknown } => {
+            for (key, name) in unknown {
+                let finding = format!("{key} names {name}, and there is no such user in {path}");
+                let cure = "Write the name as it stands in the users file, or take it out";
+                findings.push(warning("users", finding, cure));
+            }
             for (name, why) in shut_out {
                 let cure = format!("Run: gatepost user passwd {name}");
                 findings.push(warning("users", format!("user {name} cannot log in: {why}"), cure));
@@ -289,7 +329,7 @@ pub(super) fn upstreams(all: &[(Address, upstream::Facts)], config: &Config) -> 
 }
 
 fn upstream(address: &Address, facts: &upstream::Facts, config: &Config) -> Vec<Finding> {
-    let (offers_xclient, talks) = match facts {
+    let (offers_xclient, talks, notices) = match facts {
         upstream::Facts::Unusable(why) => {
             return vec![error("upstream", why.clone(), "Mend that file, or the key that names it")];
         }
@@ -297,7 +337,7 @@ fn upstream(address: &Address, facts: &upstream::Facts, config: &Config) -> Vec<
             let finding = format!("the upstream {address} cannot be used: {why}");
             return vec![error("upstream", finding, "Start it, or correct [upstream] address and tls")];
         }
-        upstream::Facts::Answers { offers_xclient, talks } => (*offers_xclient, talks),
+        upstream::Facts::Answers { offers_xclient, talks, notices } => (*offers_xclient, talks, notices),
     };
     let mut findings = Vec::new();
     if !offers_xclient && config.upstream.settings.names_clients() {
@@ -307,17 +347,45 @@ fn upstream(address: &Address, facts: &upstream::Facts, config: &Config) -> Vec<
             "In Postfix set smtpd_authorized_xclient_hosts; with an MTA that has no XCLIENT set [upstream] xclient = false",
         ));
     }
-    if config.upstream.canary.is_empty() {
+    if config.upstream.foreign_canaries().next().is_none() {
+        let why = match config.upstream.canary.first() {
+            None => "",
+            Some(_) => ", since [upstream] canary names none but its own domains",
+        };
         findings.push(warning(
             "canary",
-            "foreign recipients were not tested",
+            format!("foreign recipients were not tested{why}"),
             "Set [upstream] canary to domains that refuse unknown recipients, and check again",
         ));
     }
     for talk in talks {
         judge_talk(talk, &config.classify, &mut findings);
     }
+    findings.extend(notices.iter().map(|notice| judge_notice(notice, config)));
     findings
+}
+
+fn judge_notice(unwelcome: &Unwelcome, config: &Config) -> Finding {
+    let refuses = |reply: &Reply| if reply.is_transient() { "puts off" } else { "refuses" };
+    match unwelcome {
+        Unwelcome::From(reply) => warning(
+            "notify",
+            format!(
+                "the upstream {} mail from {}, so that no notice arrives: {reply}",
+                refuses(reply),
+                config.notify.from
+            ),
+            "Set [notify] from to a sender that it accepts from Gatepost's address",
+        ),
+        Unwelcome::To(to, reply) => warning(
+            "notify",
+            format!(
+                "the upstream {} mail to {to}, so that notices do not arrive there: {reply}",
+                refuses(reply)
+            ),
+            "Correct [notify] to, or let the upstream take mail for it from Gatepost's address",
+        ),
+    }
 }
 
 fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
@@ -426,7 +494,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::smtp::Reply;
 
     fn config(text: &str) -> Config {
         Config::parse(text, Path::new("config.toml"), "mail.example.org").unwrap()
@@ -444,7 +511,7 @@ mod tests {
             let asked =
                 Asked { domain: "a.example".to_owned(), place: Place::Own, reply: reply("250 2.1.5 Ok") };
             let talk = Talk { sender: Sender::Gatepost, said: Said::Recipients(vec![asked]) };
-            upstream::Facts::Answers { offers_xclient: true, talks: vec![talk] }
+            upstream::Facts::Answers { offers_xclient: true, talks: vec![talk], notices: Vec::new() }
         };
         let text = "[upstream]\ncanary = [\"example.net\"]\n";
         for (all, expected) in [
@@ -480,7 +547,7 @@ mod tests {
     }
 
     fn summary(talks: Vec<Talk>, text: &str) -> Vec<(Severity, &'static str)> {
-        let facts = upstream::Facts::Answers { offers_xclient: true, talks };
+        let facts = upstream::Facts::Answers { offers_xclient: true, talks, notices: Vec::new() };
         upstream(&address(25), &facts, &config(text))
             .iter()
             .map(|finding| (finding.severity, finding.about))
@@ -537,11 +604,49 @@ mod tests {
     }
 
     #[test]
+    fn a_canary_of_its_own_tests_no_foreign_recipient() {
+        for (text, expected) in [
+            ("[upstream]\ndomains = [\"example.org\"]\ncanary = [\"Example.org\"]\n", &["canary"][..]),
+            ("[upstream]\ncanary = [\"example.org\"]\n", &["canary"]),
+            ("[upstream]\ndomains = [\"example.org\"]\ncanary = [\"example.org\", \"example.net\"]\n", &[]),
+        ] {
+            let found = summary(Vec::new(), text);
+            assert_eq!(found.iter().map(|(_, about)| *about).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn where_notices_do_not_arrive() {
+        let text = "[upstream]\ncanary = [\"example.net\"]\n[notify]\nto = [\"abuse@example.org\"]\n";
+        for (unwelcome, part) in [
+            (
+                Unwelcome::To("abuse@example.org".to_owned(), reply("550 5.1.1 User unknown")),
+                "refuses mail to abuse@example.org, so that notices do not arrive there: 550 5.1.1 User unknown",
+            ),
+            (
+                Unwelcome::To("abuse@example.org".to_owned(), reply("450 4.1.1 later")),
+                "puts off mail to abuse@example.org",
+            ),
+            (Unwelcome::From(reply("550 5.7.1 no")), "refuses mail from gatepost@mail.example.org"),
+        ] {
+            let facts = upstream::Facts::Answers {
+                offers_xclient: true,
+                talks: Vec::new(),
+                notices: vec![unwelcome],
+            };
+            let found = upstream(&address(25), &facts, &config(text));
+            assert_eq!((found.len(), found[0].severity, found[0].about), (1, Severity::Warning, "notify"));
+            assert!(found[0].finding.contains(part), "{}", found[0].finding);
+        }
+    }
+
+    #[test]
     fn whether_the_upstream_is_there() {
         let down = upstream::Facts::Unreachable("connection refused".to_owned());
         let found = upstream(&address(25), &down, &config(""));
         assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Error]);
-        let plain = || upstream::Facts::Answers { offers_xclient: false, talks: Vec::new() };
+        let plain =
+            || upstream::Facts::Answers { offers_xclient: false, talks: Vec::new(), notices: Vec::new() };
         for (text, expected) in [
             ("[upstream]\ncanary = [\"example.net\"]\n", &["xclient"][..]),
             ("[upstream]\ncanary = [\"example.net\"]\nxclient = false\n", &[]),
@@ -557,7 +662,7 @@ mod tests {
             descriptors: None,
             certificate: Certificate::Usable,
             expiring: Vec::new(),
-            users: UsersFile::Usable { shut_out: Vec::new(), barred: Vec::new(), offered: 3 },
+            users: usable(Vec::new(), Vec::new(), 3),
             senders: None,
             exposed: Vec::new(),
             notify: Vec::new(),
@@ -567,6 +672,14 @@ mod tests {
             stranger: None,
             foreign: None,
         }
+    }
+
+    fn usable(
+        shut_out: Vec<(String, String)>,
+        barred: Vec<(&'static str, String)>,
+        offered: usize,
+    ) -> UsersFile {
+        UsersFile::Usable { shut_out, barred, offered, unknown: Vec::new() }
     }
 
     fn expiring() -> Expiring {
@@ -623,12 +736,33 @@ mod tests {
         const RELAY: &str = "[notify]\nto = [\"abuse@example.org\"]\n[relay]\nhosts = [\"192.0.2.0/24\"]\n";
         const OPEN: &str = "[notify]\nto = [\"abuse@example.org\"]\n[relay]\nhosts = [\"0.0.0.0/0\"]\n";
         let one = |name: &str| vec![(name.to_owned(), "unknown scheme".to_owned())];
-        let usable = |shut_out, barred, offered| UsersFile::Usable { shut_out, barred, offered };
         for (facts, text, expected) in [
             (well(), QUIET, &[][..]),
             (well(), "", &[(Warning, "notify")]),
             (well(), RELAY, &[]),
             (well(), OPEN, &[(Warning, "relay")]),
+            (
+                local::Facts {
+                    users: UsersFile::Usable {
+                        shut_out: vec![],
+                        barred: vec![],
+                        offered: 3,
+                        unknown: vec![("[limit] exempt", "newsletter".to_owned())],
+                    },
+                    ..well()
+                },
+                QUIET,
+                &[(Warning, "users")],
+            ),
+            (well(), &format!("{QUIET}[[listen]]\naddress = \"127.0.0.1:465\"\n"), &[(Warning, "listen")]),
+            (
+                well(),
+                &format!("{QUIET}[[listen]]\naddress = \"127.0.0.1:587\"\ntls = \"implicit\"\n"),
+                &[(Warning, "listen")],
+            ),
+            (well(), &format!("{QUIET}[[listen]]\naddress = \"127.0.0.1:2465\"\n"), &[]),
+            (well(), &format!("{QUIET}[session]\nmax_message_size = \"63KiB\"\n"), &[(Warning, "session")]),
+            (well(), &format!("{QUIET}[session]\nmax_message_size = \"64KiB\"\n"), &[]),
             (
                 local::Facts { read_as: Err("there is no such user".to_owned()), ..well() },
                 QUIET,

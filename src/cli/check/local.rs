@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit};
 
 use super::folder::{self, Foreign};
+use crate::account::Kind;
 use crate::auth::UsersError;
 use crate::auth::users::Users;
 use crate::clock;
 use crate::config::Config;
+use crate::guard::ledger::Match;
 use crate::net::self_signed;
 use crate::net::tls::{Acceptor, EXPIRY_WARNING, Expiring};
 use crate::notify::template::Template;
@@ -70,6 +72,8 @@ pub(super) enum UsersFile {
         barred: Vec<(&'static str, String)>,
         /// The number of mechanisms that are offered.
         offered: usize,
+        /// The keys of the configuration that name a user who is not in it, each with that name.
+        unknown: Vec<(&'static str, String)>,
     },
     Missing,
     Unusable {
@@ -196,5 +200,38 @@ fn users(config: &Config) -> UsersFile {
             Some((mechanism.name(), user.name().to_owned()))
         })
         .collect();
-    UsersFile::Usable { shut_out, barred, offered: users.offered(mechanisms).len() }
+    let unknown = unknown(&users, config);
+    UsersFile::Usable { shut_out, barred, offered: users.offered(mechanisms).len(), unknown }
+}
+
+fn unknown(users: &Users, config: &Config) -> Vec<(&'static str, String)> {
+    let exempt = config.policy.exempt.iter().filter_map(|account| match account.kind() {
+        Kind::User(name) => Some(("[limit] exempt", name)),
+        Kind::Host(_) => None,
+    });
+    let rules = config.policy.rules.iter().filter_map(|rule| match &rule.matches {
+        Match::User(name) => Some(("[[account]] match", name.as_str())),
+        Match::Domain(_) | Match::Network(_) => None,
+    });
+    let named = exempt.chain(rules).filter(|(_, name)| users.get(name).is_none());
+    named.map(|(key, name)| (key, name.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_that_the_configuration_alone_knows() {
+        let hash = "$5$rounds=1000$8g3bLFkL5Aut2SOi$GLcj/dD3LUBe6HsKOb/.Md/0lurit91j96ihy0vhx/2";
+        let users = Users::parse(format!("Anna:{hash}\n").as_bytes()).unwrap();
+        let rule = |who: &str| format!("[[account]]\nmatch = {who:?}\nexempt = true\n");
+        let exempt = "[limit]\nexempt = [\"anna\", \"bert\", \"host:192.0.2.7\"]\n";
+        let text = exempt.to_owned() + &rule("ANNA") + &rule("carl") + &rule("*@example.org");
+        let config = Config::parse(&text, Path::new("config.toml"), "mail.example.org").unwrap();
+        assert_eq!(
+            unknown(&users, &config),
+            [("[limit] exempt", "bert".to_owned()), ("[[account]] match", "carl".to_owned())]
+        );
+    }
 }

@@ -40,6 +40,8 @@ pub(super) enum Facts {
         offers_xclient: bool,
         /// What it said to each kind of sender.
         talks: Vec<Talk>,
+        /// What of a mail to the abuse desk it did not accept.
+        notices: Vec<Unwelcome>,
     },
 }
 
@@ -52,6 +54,14 @@ pub(super) enum Sender {
     RelayHost(IpAddr),
     /// Gatepost itself: the upstream cannot tell senders apart.
     Gatepost,
+}
+
+/// An address of `[notify]` that the upstream does not accept.
+pub(super) enum Unwelcome {
+    /// It refused MAIL from it.
+    From(Reply),
+    /// It refused one of the recipients.
+    To(String, Reply),
 }
 
 /// What the upstream said to one kind of sender.
@@ -107,7 +117,7 @@ pub(super) async fn ask_all(config: &Config) -> Vec<(Address, Facts)> {
 async fn ask(endpoint: &Endpoint, config: &Config) -> Facts {
     let settings = Settings { endpoints: vec![endpoint.clone()], ..config.upstream.settings.clone() };
     let names_clients = settings.names_clients();
-    let upstream = match Upstream::open(settings) {
+    let upstream = match Upstream::open(settings.clone()) {
         Ok(upstream) => upstream,
         Err(error) => return Facts::Unusable(config.files.located(&error)),
     };
@@ -122,7 +132,42 @@ async fn ask(endpoint: &Endpoint, config: &Config) -> Facts {
         talks.push(Talk { sender, said });
     }
     upstream.close();
-    Facts::Answers { offers_xclient, talks }
+    // As the outbox sends them: without XCLIENT.
+    let settings = Settings { xclient: false, ..settings };
+    let notices = match Upstream::open(settings) {
+        Ok(upstream) => {
+            // A conversation that failed does so for the others too, which is a finding already.
+            let unwelcome = notices(&upstream, config).await.unwrap_or_default();
+            upstream.close();
+            unwelcome
+        }
+        Err(_) => Vec::new(),
+    };
+    Facts::Answers { offers_xclient, talks, notices }
+}
+
+/// Asks about the addresses that notices go to.
+async fn notices(upstream: &Upstream, config: &Config) -> Result<Vec<Unwelcome>, Fault> {
+    let mut unwelcome = Vec::new();
+    let Ok(from) = config.notify.from.parse::<ReversePath>() else { return Ok(unwelcome) };
+    if config.notify.to.is_empty() {
+        return Ok(unwelcome);
+    }
+    let mut transaction = upstream.transaction(identity(&Sender::Gatepost));
+    let reply = open(&mut transaction, &from).await?;
+    if reply.is_completion() {
+        for to in &config.notify.to {
+            let Ok(forward_path) = to.parse::<ForwardPath>() else { continue };
+            let reply = ask_about(&mut transaction, forward_path, &config.classify).await?;
+            if !reply.is_completion() {
+                unwelcome.push(Unwelcome::To(to.clone(), reply));
+            }
+        }
+    } else {
+        unwelcome.push(Unwelcome::From(reply));
+    }
+    transaction.abandon();
+    Ok(unwelcome)
 }
 
 /// The kinds of senders that the upstream can distinguish.
@@ -212,12 +257,12 @@ async fn recipients(transaction: &mut Transaction, config: &Config) -> Said {
 
 fn domains(config: &Config) -> Vec<(&str, Place)> {
     let own = config.upstream.domains.iter().map(|domain| (domain.as_str(), Place::Own));
-    let canary = config.upstream.canary.iter().map(|domain| (domain.as_str(), Place::Canary));
-    let foreign = config.upstream.canary.is_empty().then_some((NOBODYS_DOMAIN, Place::Foreign));
+    let canary: Vec<_> = config.upstream.foreign_canaries().map(|domain| (domain, Place::Canary)).collect();
+    let foreign = canary.is_empty().then_some((NOBODYS_DOMAIN, Place::Foreign));
     own.chain(canary).chain(foreign).collect()
 }
 
-/// Asks about a nonexistent recipient; repeatedly if the answer is deferred.
+/// Asks about a nonexistent recipient.
 async fn nobody_at(transaction: &mut Transaction, domain: &str, rules: &Rules) -> Result<Reply, Fault> {
     let mut octets = [0; 16];
     // Without random octets, the local-part is still one that nobody has.
@@ -226,6 +271,15 @@ async fn nobody_at(transaction: &mut Transaction, domain: &str, rules: &Rules) -
     let recipient = format!("gatepost-check-{random}@{domain}");
     let forward_path: ForwardPath =
         recipient.parse().map_err(|error| Fault::Protocol(format!("{recipient}: {error}")))?;
+    ask_about(transaction, forward_path, rules).await
+}
+
+/// Asks about a recipient; repeatedly if the answer is deferred.
+async fn ask_about(
+    transaction: &mut Transaction,
+    forward_path: ForwardPath,
+    rules: &Rules,
+) -> Result<Reply, Fault> {
     let rcpt = RcptCommand { forward_path, parameters: RcptParameters::default() };
     let mut repeats = 0;
     loop {
