@@ -165,7 +165,11 @@ fn find(text: &str, users: &Users, name: &str) -> Result<(String, Entry), EditEr
     Ok((user.name().to_owned(), entry))
 }
 
-fn check_name(name: &str) -> Result<(), EditError> {
+/// Checks whether a user may have this name.
+///
+/// # Errors
+/// It may not stand in the file; says why.
+pub fn check_name(name: &str) -> Result<(), EditError> {
     let wrong = |why: &str| EditError::Name(name.escape_debug().to_string(), why.to_owned());
     Account::user(name).map_err(|cause| wrong(&cause.to_string()))?;
     if name.contains(':') {

@@ -2,8 +2,8 @@
 
 use super::Format;
 use super::gate::{Gate, Need};
-use super::output::Failed;
-use super::quarantine::selection;
+use super::output::{self, Failed};
+use super::quarantine::{none_in, selection};
 use crate::account::Account;
 use crate::config::Config;
 use crate::control::api::{Answer, Request};
@@ -24,10 +24,12 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Failed> {
     let mut output = arguments.format.output().going_on();
     let which = selection(arguments.ids, arguments.account, config);
+    let mut none = none_in(&which);
     let mut gate = Gate::open(config, Need::Records).await?;
     let mut replies = gate.ask(Request::Delete { which }).await?;
     while let Some(answer) = replies.next().await {
         let Answer::Deleted(deleted) = answer else { continue };
+        none = None;
         if output.is_json() {
             output.object(&deleted)?;
         } else {
@@ -36,5 +38,8 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     }
     gate.close().await;
     replies.verdict()?;
+    if let Some(none) = none.filter(|_| !output.is_json()) {
+        output::warn(&none);
+    }
     output.end()
 }

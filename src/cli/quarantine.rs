@@ -30,6 +30,15 @@ pub(super) async fn run(command: Command, config: &Config) -> Result<(), Failed>
     }
 }
 
+/// What is said, on standard error, of a selection that has no message; nothing of ids, each of which fails by itself.
+pub(super) fn none_in(which: &Selection) -> Option<String> {
+    match which {
+        Selection::Ids(_) => None,
+        Selection::Account(account) => Some(format!("{account} has no message in the quarantine")),
+        Selection::All => Some("there is no message in the quarantine".to_owned()),
+    }
+}
+
 /// The messages that ids or `--account` select; clap ensures that exactly one of them is given.
 pub(super) fn selection(ids: Vec<String>, account: Option<Account>, config: &Config) -> Selection {
     match account {

@@ -2,8 +2,8 @@
 
 use super::Format;
 use super::gate::{Gate, Need};
-use super::output::{Failed, Output};
-use super::quarantine::selection;
+use super::output::{self, Failed, Output};
+use super::quarantine::{none_in, selection};
 use super::text::count;
 use crate::account::Account;
 use crate::config::Config;
@@ -33,6 +33,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     let Arguments { ids, account, all, quiet, format } = arguments;
     let mut output = format.output().going_on();
     let which = if all { Selection::All } else { selection(ids, account, config) };
+    let none = none_in(&which);
     let mut gate = Gate::open(config, Need::Upstream).await?;
     let mut replies = gate.ask(Request::Release { which, quiet }).await?;
     let mut tally = Tally::default();
@@ -49,6 +50,9 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> Result<(), Fai
     }
     gate.close().await;
     replies.verdict()?;
+    if let Some(none) = none.filter(|_| tally.is_empty() && !output.is_json()) {
+        output::warn(&none);
+    }
     tally.verdict()?;
     output.end()
 }
@@ -68,6 +72,10 @@ impl Tally {
             ReleaseOutcome::Releasing => self.releasing += 1,
             ReleaseOutcome::Failed => self.failed += 1,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.released + self.releasing + self.failed == 0
     }
 
     /// Succeeds only if all were released.

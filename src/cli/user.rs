@@ -76,8 +76,11 @@ struct Listed<'a> {
 pub(super) async fn run(command: Command, config: &Config) -> Result<(), Failed> {
     match command {
         Command::Add(arguments) => {
+            // Before anybody is asked for a password.
             let edited =
-                with_password(&arguments, |name, password| edit::add(&config.auth.users, name, password));
+                edit::check_name(&arguments.name).map_err(|error| error.to_string()).and_then(|()| {
+                    with_password(&arguments, |name, password| edit::add(&config.auth.users, name, password))
+                });
             tell(arguments.format, config, "user add", "added", &arguments.name, edited).await
         }
         Command::Passwd(arguments) => {

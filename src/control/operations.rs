@@ -186,7 +186,7 @@ impl Operations {
         self.spool.resolve(id).ok_or_else(|| {
             format!(
                 "no message {} is in the quarantine; `gatepost quarantine list` shows those that are",
-                shown(id)
+                if id.is_empty() { "with an empty id".to_owned() } else { shown(id) }
             )
         })
     }

@@ -184,6 +184,26 @@ fn commands_without_serve() {
     upstream.expect_taken(1);
 }
 
+/// Who asks for what is not there is told so, and nobody is asked for the password of a name that cannot be.
+#[test]
+fn nothing_there_is_said() {
+    let gatepost = Setup::new(Scripted::start().address).start();
+    for (arguments, part) in [
+        (&["quarantine", "release", "--account", "alice"][..], "user:alice has no message in the quarantine"),
+        (&["quarantine", "delete", "--account", "alice"], "user:alice has no message in the quarantine"),
+        (&["quarantine", "release", "--all"], "there is no message in the quarantine"),
+    ] {
+        let said = gatepost.run(arguments).expect(0);
+        assert!(said.stdout.is_empty() && said.stderr.contains(part), "{said:?}");
+        let json = gatepost.run(&[arguments, &["--json"]].concat()).expect(0);
+        assert!(json.stdout.is_empty() && json.stderr.is_empty(), "{json:?}");
+    }
+    let empty = gatepost.run(&["quarantine", "show", ""]).expect(1).stderr;
+    assert!(empty.contains("no message with an empty id is in the quarantine"), "{empty}");
+    let name = gatepost.run(&["user", "add", "a b"]).expect(1).stderr;
+    assert!(name.contains("blanks") && !name.contains("terminal"), "{name}");
+}
+
 /// What is parked stays in sight, although its account is neither counting nor blocked any more.
 #[test]
 fn status_tells_of_mail_of_accounts_that_it_does_not_list() {
