@@ -80,7 +80,7 @@ pub fn released(report: &Report, envelope: &Envelope) {
     };
     info!(session = %envelope.session.id, client = %envelope.session.client, account = %envelope.account,
         sender = clean(envelope.reverse_path.as_str()), message_id = report.message_id.as_deref().map(clean), size = envelope.size,
-        quarantine_id = %report.id, outcome = ?report.outcome, delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
+        quarantine_id = %report.id, outcome = report.outcome.as_str(), delivered = addresses(&report.delivered), refused = addresses(&report.refused), deferred = addresses(&report.deferred), "release tried");
 }
 
 /// A delayed message of an account on probation has become due.
@@ -274,12 +274,20 @@ pub fn users_reloaded(users: usize, ended: &[String]) {
     info!(users, ended = ended.join(","), "users file read anew; the sessions of changed users end");
 }
 
-/// Some users cannot log in; `first` names some of them and why.
-pub fn users_shut_out(users: usize, first: &[(String, String)]) {
-    let first: Vec<String> = first.iter().map(|(name, why)| clean(&format!("{name}: {why}"))).collect();
+/// Some users cannot log in; `some` names some of them and why.
+pub fn users_shut_out(users: usize, some: &[(String, String)]) {
+    // Users of another scheme have one reason, which is long.
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, why) in some {
+        match reasons.iter_mut().find(|(reason, _)| reason == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    let named = reasons.iter().map(|(why, names)| clean(&format!("{}: {why}", names.join(", "))));
     warn!(
         users,
-        first = first.join("; "),
+        named = named.collect::<Vec<_>>().join("; "),
         "users cannot log in; see `gatepost check`, and give them a password by `gatepost user passwd NAME`"
     );
 }
@@ -455,13 +463,13 @@ pub fn outbox(event: &Event) {
                 "event given up after five days; it is kept, and `gatepost status` shows it");
         }
         Event::Sent { id, kind, to, reply } => {
-            info!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply), "mail of ours sent");
+            info!(outbox_id = %id, kind = kind.as_str(), to = clean(to), reply = clean(reply), "mail of ours sent");
         }
         Event::Deferred { id, kind, to, reply, next } => {
-            warn!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply), %next, "mail of ours put off");
+            warn!(outbox_id = %id, kind = kind.as_str(), to = clean(to), reply = clean(reply), %next, "mail of ours put off");
         }
         Event::Refused { id, kind, to, reply } => {
-            error!(outbox_id = %id, ?kind, to = clean(to), reply = clean(reply),
+            error!(outbox_id = %id, kind = kind.as_str(), to = clean(to), reply = clean(reply),
                 "mail of ours refused for good; it is kept, and `gatepost status` shows it");
         }
         Event::Trouble(why) => error!(why = clean(why), "the outbox is in trouble"),

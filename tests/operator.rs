@@ -667,7 +667,7 @@ fn messages_that_cannot_be_read() {
     ));
     assert!(!quarantine.join(format!("{alone}.message")).exists());
     serve.wait_for("WARN&messages in the quarantine cannot be read&\"messages\":2");
-    serve.wait_for("WARN&users cannot log in&\"users\":2&anna: &bert: ");
+    serve.wait_for("WARN&users cannot log in&\"users\":2&anna, bert: its scheme");
     for command in ["status", "unblock anna --release", "quarantine delete --account anna"] {
         let warned = String::from_utf8(site.run(command).stderr).unwrap();
         assert!(warned.contains("2 messages in the quarantine cannot be read"), "`{command}`: {warned}");

@@ -92,7 +92,7 @@ fn a_release_is_one_line_of_the_log() {
     assert_eq!(ids.len(), 2);
     for parked in ids {
         let released = gatepost.expect_log("what became of it", |line| {
-            line["quarantine_id"] == parked["quarantine_id"] && line["outcome"] == "Released"
+            line["quarantine_id"] == parked["quarantine_id"] && line["outcome"] == "released"
         });
         for key in ["session", "client", "account", "sender", "message_id"] {
             assert!(released[key].is_string(), "no {key} in {released}");

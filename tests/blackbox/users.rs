@@ -144,6 +144,21 @@ fn impossible_users_files_stop_the_start() {
     assert!(!Smtp::secured(gatepost.starttls).ehlo().offers("AUTH"), "there is nobody who could");
 }
 
+/// The log names those who are shut out; a reason that several have stands there once.
+#[test]
+fn who_is_shut_out_is_logged_with_one_reason_for_all() {
+    let gatepost = Setup::new(Scripted::start().address)
+        .user_line("odd:{SSHA}x7HdCCS88lBckW/eYB9T3hvOVnpFfClD\neven:{PLAIN}secret\nlocked:\n")
+        .start();
+    let line = gatepost.expect_log("who is shut out", |line| line["users"] == 3);
+    let named = line["named"].as_str().unwrap();
+    assert!(named.starts_with("odd, even: its scheme is not among "), "{named}");
+    assert!(
+        named.ends_with("; locked: the line has no hash") && named.matches("ARGON2ID").count() == 1,
+        "{named}"
+    );
+}
+
 /// The schemes that the contract lists, each made by another program than ours.
 #[test]
 fn hashes_of_other_programs() {

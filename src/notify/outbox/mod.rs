@@ -58,6 +58,15 @@ enum Lane {
 }
 
 impl Kind {
+    /// Returns its word in the log and in the outbox's files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Notice => "notice",
+            Self::Dsn => "dsn",
+            Self::Event => "event",
+        }
+    }
+
     fn lane(self) -> Lane {
         match self {
             Self::Notice => Lane::Notices,
