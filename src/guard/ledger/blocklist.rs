@@ -108,7 +108,8 @@ pub(super) fn read(dir: &Path) -> Option<Listed> {
 }
 
 fn text(blocks: &Blocks, change: u64, now: Timestamp) -> String {
-    let mut text = format!("{HEAD}{change}, {} accounts, at {now}\n{LEGEND}\n", blocks.len());
+    let accounts = if blocks.len() == 1 { "account" } else { "accounts" };
+    let mut text = format!("{HEAD}{change}, {} {accounts}, at {now}\n{LEGEND}\n", blocks.len());
     for (account, KeptBlock { block, told }) in blocks {
         let by = match block.by {
             BlockedBy::Limit => "limit",
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!(list.unstored(), Some(2));
         list.write(now).unwrap();
         assert!(
-            file().contains("change 2, 1 accounts") && list.is_behind(),
+            file().contains("change 2, 1 account,") && list.is_behind(),
             "the database does not know yet"
         );
         list.is_stored(2);

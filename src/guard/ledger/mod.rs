@@ -87,6 +87,8 @@ impl Ledger {
     ) -> Result<Self, LedgerError> {
         let (shared, list) = Shared::open(dir, policy, parked, now)?;
         let shared = Arc::new(shared);
+        // The writer may have the list of blocks to write before any session tells it the time.
+        shared.tell_time(now);
         shared.end_probations();
         let writer = Writer::new(shared.clone(), list);
         std::thread::Builder::new()

@@ -57,6 +57,22 @@ async fn it_is_made_anew_from_the_database() {
     }
 }
 
+#[tokio::test]
+async fn its_first_line_tells_the_time_and_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let head =
+        || std::fs::read_to_string(dir.path().join("blocked")).unwrap().lines().next().map(str::to_owned);
+    let ledger = open(dir.path(), policy(2));
+    soon(ledger.close()).await;
+    let none = head().unwrap();
+    assert!(none.ends_with(&format!(", 0 accounts, at {}", at(0))), "{none}");
+    let ledger = open(dir.path(), policy(2));
+    soon(ledger.block(&account("anna"), None, at(1))).await.unwrap();
+    let one = head().unwrap();
+    assert!(one.ends_with(&format!(", 1 account, at {}", at(1))), "{one}");
+    soon(ledger.close()).await;
+}
+
 /// A block is on the disk when both have it: one that can be written in one place only holds in memory, and is retried.
 #[tokio::test]
 async fn while_it_cannot_be_written_memory_holds_and_then_it_catches_up() {
