@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write, stderr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::super::text::count;
 use super::source::Source;
 
 const PACE: Duration = Duration::from_millis(200);
@@ -49,10 +50,10 @@ impl Progress {
 }
 
 fn line(read: u64, size: Option<u64>, lines: u64) -> String {
-    let Some(size) = size.filter(|size| *size > 0) else { return format!("{lines} lines read") };
+    let Some(size) = size.filter(|size| *size > 0) else { return format!("{} read", count(lines, "line")) };
     let percent = usize::try_from(read.min(size) * 100 / size).unwrap_or(100);
     let full = percent * BAR / 100;
-    format!("[{}{}] {percent:3} %  {lines} lines read", "#".repeat(full), "-".repeat(BAR - full))
+    format!("[{}{}] {percent:3} %  {} read", "#".repeat(full), "-".repeat(BAR - full), count(lines, "line"))
 }
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ mod tests {
     #[test]
     fn lines() {
         assert_eq!(line(0, None, 7), "7 lines read");
+        assert_eq!(line(0, None, 1), "1 line read");
         assert_eq!(line(5, Some(10), 7), "[###############---------------]  50 %  7 lines read");
         assert_eq!(line(20, Some(10), 7), "[##############################] 100 %  7 lines read");
         assert_eq!(line(0, Some(0), 7), "7 lines read");

@@ -30,14 +30,14 @@ fn summary(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
     let time = |time: Option<_>| time.map(moment).unwrap_or_default();
     let share = percent(report.invalid, report.accepted);
     output.line(&format!(
-        "{} from {} to {}: {} asked for {}, of which {} do not exist ({share}) and {} were refused for another reason.",
+        "{} from {} to {}: {} asked for {}, of which {} not exist ({share}) and {} refused for another reason.",
         count(reading.lines, "line"),
         time(reading.from),
         time(reading.until),
         count(report.accounts, "account"),
         count(report.accepted + report.invalid + report.refused_otherwise + report.not_counted, "recipient"),
-        report.invalid,
-        report.refused_otherwise,
+        verb(report.invalid, "does", "do"),
+        verb(report.refused_otherwise, "was", "were"),
     ))?;
     let left_out = &report.left_out;
     if report.not_counted > 0 {
@@ -47,23 +47,29 @@ fn summary(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
             count(report.common_causes, "time"),
         ))?;
     }
-    for (number, what) in [
+    for (number, what, which) in [
         (
             left_out.inbound,
-            "recipients of mail from elsewhere: no account's, unless --relay names the network",
+            "recipient",
+            "of mail from elsewhere: no account's, unless --relay names the network",
         ),
-        (left_out.local, "recipients of mail from programs on the machine"),
-        (left_out.unknown_message, "recipients of messages that came before the log begins"),
-        (left_out.unnamed, "recipients of somebody who logged in, the log does not tell as whom"),
-        (report.no_room, "recipients of accounts beyond the first 10,000 with invalid recipients"),
-        (reading.out_of_time, "lines before --since or after --until"),
-        (reading.unreadable, "lines that cannot be read"),
+        (left_out.local, "recipient", "of mail from programs on the machine"),
+        (left_out.unknown_message, "recipient", "of messages that came before the log begins"),
+        (left_out.unnamed, "recipient", "of somebody who logged in, the log does not tell as whom"),
+        (report.no_room, "recipient", "of accounts beyond the first 10,000 with invalid recipients"),
+        (reading.out_of_time, "line", "before --since or after --until"),
+        (reading.unreadable, "line", "that cannot be read"),
     ] {
         if number > 0 {
-            output.line(&format!("Left out: {number} {what}."))?;
+            output.line(&format!("Left out: {} {which}.", count(number, what)))?;
         }
     }
     Ok(())
+}
+
+/// `1 was`, `2 were`.
+fn verb(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// The tests, combined with the limit in force or the default; `--json` has all combinations.
