@@ -44,7 +44,7 @@ struct Shared {
     path: PathBuf,
     times: Mutex<Times>,
     record: Mutex<Record>,
-    /// Whether the file has digests that the record no longer has.
+    /// Whether the file is not what the record is.
     unwritten: AtomicBool,
 }
 
@@ -76,10 +76,10 @@ struct Record {
 /// One digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sent {
+pub struct Sent {
     at: Timestamp,
-    /// All messages parked before this were announced; `null`: none.
-    announced: Option<Timestamp>,
+    /// All messages parked before this are announced; `null`: none.
+    pub announced: Option<Timestamp>,
 }
 
 impl Sent {
@@ -90,7 +90,7 @@ impl Sent {
 }
 
 impl Digests {
-    /// Reads the record of earlier digests; also returns why it could not be read, if so. See [`Self::look`] for `now`.
+    /// Reads the record of earlier digests; also returns why it could not be read, if so. See [`Self::forget`] for `now`.
     pub fn open(data_dir: &Path, config: &Config, now: Timestamp) -> (Self, Option<String>) {
         let path = data_dir.join(NAME);
         let (record, trouble) = match read(&path) {
@@ -106,21 +106,9 @@ impl Digests {
         (digests, trouble)
     }
 
-    /// Forgets, durably, the digests that would count as having announced a message that comes at `now`: the clock is
-    /// behind, and what is parked now was in none of them. Call it each second.
-    ///
-    /// # Errors
-    /// It could not be written: they are forgotten until the next start, and the next call writes it.
-    pub async fn look(&self, now: Timestamp) -> Result<(), String> {
-        self.forget(now);
-        if !self.shared.unwritten.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let record = self.record().clone();
-        self.write(&record).await
-    }
-
-    fn forget(&self, now: Timestamp) {
+    /// Forgets the digests that would count as having announced a message that comes at `now`: the clock is behind, and
+    /// what is parked now was in none of them. Call it each second.
+    pub fn forget(&self, now: Timestamp) {
         let mut record = self.record();
         let before = record.digests.len();
         record.digests.retain(|sent| !sent.would_announce(now));
@@ -129,13 +117,20 @@ impl Digests {
         }
     }
 
-    async fn write(&self, record: &Record) -> Result<(), String> {
-        let content = serde_json::to_vec(record).unwrap_or_default();
+    /// Writes what changed, durably.
+    ///
+    /// # Errors
+    /// It could not be written: it holds until the next start, and the next call writes it.
+    pub async fn write(&self) -> Result<(), String> {
+        if !self.shared.unwritten.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let content = serde_json::to_vec(&*self.record()).unwrap_or_default();
         let shared = Arc::clone(&self.shared);
         let written = spawn_blocking(move || durable::write(&shared.path, &content)).await;
-        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.shared.unwritten.store(false, Ordering::Relaxed);
-        Ok(())
+        let written = written.map_err(|error| error.to_string());
+        let written = written.and_then(|written| written.map_err(|error| error.to_string()));
+        written.inspect_err(|_| self.shared.unwritten.store(true, Ordering::Relaxed))
     }
 
     /// Adopts the intervals of a new configuration.
@@ -156,31 +151,30 @@ impl Digests {
         rested && now.since(oldest) >= every
     }
 
+    /// Returns a digest of `now`, as it is to be noted once it is in the outbox.
+    pub fn digest(&self, now: Timestamp) -> Sent {
+        Sent { at: now, announced: self.horizon(now) }
+    }
+
     /// Messages parked before this expire within [`HORIZON`]; a digest sent now announces them.
-    pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
+    fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
         self.times().expire_after.map(|age| now.after(HORIZON).before(age).min(now))
     }
 
-    /// Notes, durably, that a digest of `now` is durable in the outbox.
-    ///
-    /// # Errors
-    /// It could not be noted: the same digest will be sent again, and nothing expires because of this one.
-    pub async fn sent(&self, now: Timestamp) -> Result<(), String> {
-        let mut record = self.record().clone();
-        {
-            let notice = self.notice();
-            record.digests.retain(|sent| sent.at <= now);
-            record.digests.push(Sent { at: now, announced: self.horizon(now) });
-            thin(&mut record.digests, self.lag() / NEAR);
-            // Of the digests old enough to expire by, even for a caller whose clock lags, the last one announced the
-            // most.
-            let old = notice + self.lag();
-            let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= old).count();
-            record.digests.drain(..settled.saturating_sub(1));
-        }
-        self.write(&record).await?;
-        *self.record() = record;
-        Ok(())
+    /// Notes that a digest is durable in the outbox; [`Self::write`] makes that durable. Not before, so that a restart in
+    /// between sends it twice; but a disk that takes no note does not have it sent again and again.
+    pub fn sent(&self, digest: Sent) {
+        let now = digest.at;
+        let (notice, lag) = (self.notice(), self.lag());
+        let mut record = self.record();
+        record.digests.retain(|sent| sent.at <= now);
+        record.digests.push(digest);
+        thin(&mut record.digests, lag / NEAR);
+        // Of the digests old enough to expire by, even for a caller whose clock lags, the last one announced the most.
+        let old = notice + lag;
+        let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= old).count();
+        record.digests.drain(..settled.saturating_sub(1));
+        self.shared.unwritten.store(true, Ordering::Relaxed);
     }
 
     /// Messages parked before this may expire as far as digests are concerned; `None`: none may.
@@ -256,6 +250,16 @@ mod tests {
         Digests::open(folder, &config, now)
     }
 
+    async fn send(digests: &Digests, now: Timestamp) {
+        digests.sent(digests.digest(now));
+        digests.write().await.unwrap();
+    }
+
+    async fn look(digests: &Digests, now: Timestamp) -> Result<(), String> {
+        digests.forget(now);
+        digests.write().await
+    }
+
     #[tokio::test]
     async fn one_an_interval_while_something_waits() {
         let folder = tempfile::tempdir().unwrap();
@@ -263,7 +267,7 @@ mod tests {
         assert_eq!(trouble, None);
         assert!(!digests.is_due(at(0), at(23)), "nobody waits for that long");
         assert!(digests.is_due(at(0), at(24)));
-        digests.sent(at(24)).await.unwrap();
+        send(&digests, at(24)).await;
         assert!(!digests.is_due(at(0), at(47)) && digests.is_due(at(0), at(48)));
         assert!(!digests.is_due(at(40), at(60)), "what waits now came later");
         // After a restart, and with another interval.
@@ -275,7 +279,7 @@ mod tests {
         assert!(!digests.is_due(at(0), at(100)));
         // The clock had been ahead.
         let (digests, _) = open(folder.path(), "");
-        digests.sent(at(9_000)).await.unwrap();
+        send(&digests, at(9_000)).await;
         assert!(digests.is_due(at(0), at(48)));
     }
 
@@ -286,10 +290,10 @@ mod tests {
         assert_eq!(digests.released(at(10_000)), None);
         // 30 days earlier, less the three days ahead.
         let announced = |hours| at(hours).before(27 * DAY);
-        digests.sent(at(1_000)).await.unwrap();
+        send(&digests, at(1_000)).await;
         assert_eq!(digests.released(at(1_023)), None, "nobody can have acted on it");
         assert_eq!(digests.released(at(1_024)), Some(announced(1_000)));
-        digests.sent(at(1_024)).await.unwrap();
+        send(&digests, at(1_024)).await;
         assert_eq!(digests.released(at(1_047)), Some(announced(1_000)));
         let (digests, _) = open(folder.path(), "");
         assert_eq!(digests.released(at(1_047)), Some(announced(1_000)), "over a restart");
@@ -310,10 +314,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (digests, _) = open(folder.path(), "");
         let announced = |hours| Some(at(hours).before(27 * DAY));
-        digests.sent(at(1_000)).await.unwrap();
-        digests.sent(at(1_024)).await.unwrap();
+        send(&digests, at(1_000)).await;
+        send(&digests, at(1_024)).await;
         // Behind, but not by so much that what comes now would count.
-        digests.look(at(1_024).before(27 * DAY)).await.unwrap();
+        look(&digests, at(1_024).before(27 * DAY)).await.unwrap();
         let file = folder.path().join(NAME);
         assert_eq!(digests.released(at(1_048)), announced(1_024));
         let before = std::fs::read(&file).unwrap();
@@ -323,7 +327,7 @@ mod tests {
             (None, true),
             "forgotten, not written"
         );
-        digests.look(at(1_000).before(27 * DAY)).await.unwrap();
+        look(&digests, at(1_000).before(27 * DAY)).await.unwrap();
         assert_eq!(digests.released(at(1_048)), announced(1_000), "the later one is forgotten");
         let (digests, _) = open(folder.path(), "");
         assert_eq!(digests.released(at(1_048)), announced(1_000), "over a restart too");
@@ -332,10 +336,12 @@ mod tests {
         assert_eq!(digests.released(at(1_048)), None);
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
-        digests.look(at(1_048)).await.unwrap_err();
+        look(&digests, at(1_048)).await.unwrap_err();
+        digests.sent(digests.digest(at(1_048)));
+        digests.write().await.unwrap_err();
+        assert!(!digests.is_due(at(0), at(1_071)), "it was sent, although that cannot be noted");
         std::fs::remove_dir(&file).unwrap();
-        digests.look(at(1_048)).await.unwrap();
-        digests.sent(at(1_048)).await.unwrap();
+        digests.write().await.unwrap();
         let (digests, _) = open(folder.path(), "");
         assert_eq!(digests.released(at(1_072)), announced(1_048));
     }
@@ -356,7 +362,7 @@ mod tests {
             let mut latest = None;
             for number in 0..400 {
                 let now = begin.after(number * every);
-                digests.sent(now).await.unwrap();
+                send(&digests, now).await;
                 let kept = digests.record().digests.len();
                 assert!(kept <= 20, "{settings}: {kept} digests");
                 let then = now.before(lag);
@@ -378,7 +384,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (digests, _) = open(folder.path(), "digest = \"1h\"");
         for hour in 0..100 {
-            digests.sent(at(hour)).await.unwrap();
+            send(&digests, at(hour)).await;
         }
         assert!(digests.record().digests.len() <= 4, "{:?}", digests.record().digests);
         for content in ["{", "{\"version\":2,\"digests\":[]}", "{\"version\":1,\"digests\":[],\"more\":1}"] {

@@ -135,11 +135,11 @@ pub fn digests_unreadable(why: &str) {
     error!(why = clean(why), "it is not known which digests went out");
 }
 
-/// The clock is behind, and it could not be noted that earlier digests did not announce what comes now.
-pub fn digests_not_forgotten(why: &str) {
+/// It could not be noted which digests went out and count.
+pub fn digests_not_noted(why: &str) {
     error!(
         why = clean(why),
-        "the clock is behind, and it cannot be noted that earlier digests no longer count; it is tried again"
+        "it cannot be noted which digests of the quarantine went out and still count; it is tried again, and a restart before that sends the last one again"
     );
 }
 

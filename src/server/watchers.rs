@@ -144,9 +144,11 @@ impl Once {
 pub(super) async fn recovery(parts: Parts) {
     let Some(text) = parts.ledger.recovery() else { return };
     text.lines().for_each(maillog::ledger_mended);
-    let mut failures = Once::default();
+    let (mut failures, mut is_sent) = (Once::default(), false);
     loop {
-        let told = match parts.desk.ledger_mended(&text).await {
+        let sent = if is_sent { Ok(()) } else { parts.desk.ledger_mended(&text).await };
+        is_sent = sent.is_ok();
+        let told = match sent {
             Ok(()) => parts.ledger.told_recovery().map_err(|error| error.to_string()),
             Err(why) => Err(why),
         };
@@ -265,26 +267,25 @@ pub(super) async fn causes(parts: Parts) {
 
 /// Sends digests of what waits in the quarantine; each is noted as sent once it is on the disk.
 pub(super) async fn digests(parts: Parts) {
-    let (mut failures, mut unwritten) = (Once::default(), Once::default());
+    let (mut failures, mut unnoted) = (Once::default(), Once::default());
     loop {
-        let now = clock::now();
-        unwritten.note(&parts.digests.look(now).await, maillog::digests_not_forgotten);
+        parts.digests.forget(clock::now());
+        unnoted.note(&parts.digests.write().await, maillog::digests_not_noted);
         tokio::time::sleep(DIGEST_TICK).await;
         let now = clock::now();
         if !parts.spool.oldest_waiting().is_some_and(|oldest| parts.digests.is_due(oldest, now)) {
             continue;
         }
-        let waiting = parts.spool.waiting(parts.digests.horizon(now));
-        let written = match parts.desk.digest(&waiting, parts.spool.unreadable()).await {
-            Ok(()) => parts.digests.sent(now).await,
-            Err(why) => Err(why),
-        };
-        if written.is_ok() {
+        let digest = parts.digests.digest(now);
+        let waiting = parts.spool.waiting(digest.announced);
+        let sent = parts.desk.digest(&waiting, parts.spool.unreadable()).await;
+        if sent.is_ok() {
+            parts.digests.sent(digest);
             let messages = waiting.iter().map(|waiting| waiting.usage.messages).sum();
             let expiring = waiting.iter().map(|waiting| waiting.old).sum();
             maillog::digest_sent(messages, waiting.len(), expiring);
         }
-        failures.note(&written, maillog::digest_failed);
+        failures.note(&sent, maillog::digest_failed);
     }
 }
 

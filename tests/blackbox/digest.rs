@@ -1,6 +1,6 @@
 //! Issue 5, Digest: one mail an interval while something waits; nothing expires that none announced.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::scripted::Scripted;
@@ -100,6 +100,24 @@ fn short_intervals_expire_too() {
     let gone = wait_for(Duration::from_secs(60), || gatepost.parked().is_empty().then_some(()));
     assert!(gone.is_some(), "it is still there");
     assert!(!digests(&upstream).is_empty());
+}
+
+/// A digest that is in the outbox, and cannot be noted as sent, is not sent again and again.
+#[test]
+fn one_that_cannot_be_noted_is_sent_once() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).notify("desk@mta.example").set("notify.digest", "4s").start();
+    // A file cannot replace a folder.
+    let file = gatepost.data_dir().join("digests");
+    std::fs::create_dir(&file).unwrap();
+    park(&gatepost, "alice", 1);
+    expect_digests(&upstream, 1);
+    gatepost.expect_log("that it cannot be noted", |line| line.to_string().contains("digests"));
+    // The next one comes after an interval all the same.
+    let (begun, second) = (Instant::now(), expect_digests(&upstream, 2));
+    assert!(begun.elapsed() > Duration::from_secs(2) && second.len() == 2, "{second:?}");
+    std::fs::remove_dir(&file).unwrap();
+    wait_for(PATIENCE, || file.is_file().then_some(())).expect("noted");
 }
 
 /// `digest = "off"`, and nobody to be told: expiry waits for nothing.
