@@ -364,6 +364,11 @@ pub fn quarantine_unreadable(messages: u64) {
     );
 }
 
+/// Messages that could not be read before now can.
+pub fn quarantine_readable(messages: usize) {
+    info!(messages, "messages in the quarantine that could not be read can be read again");
+}
+
 /// A message without an envelope was removed at start-up.
 pub fn quarantine_swept(swept: &Swept) {
     warn!(id = %swept.id, size = swept.size, "{swept}");

@@ -178,6 +178,20 @@ impl Index {
         u64::try_from(unreadable.count()).unwrap_or(u64::MAX)
     }
 
+    /// Returns the first `count` of them after `after`.
+    pub(super) fn unreadable_after(&self, after: Option<QuarantineId>, count: usize) -> Vec<QuarantineId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.records.range((from, Bound::Unbounded));
+        later.filter(|(_, record)| record.state == State::Unreadable).map(|(id, _)| *id).take(count).collect()
+    }
+
+    /// Replaces the record of a message that could not be read, and now can.
+    pub(super) fn heal(&mut self, id: QuarantineId, record: Record) {
+        if self.state(id) == Some(State::Unreadable) {
+            self.put(id, record);
+        }
+    }
+
     /// Checks whether one more message of `account` with `octets` would fit, whatever its envelope; for 0, whether one
     /// of one octet would.
     pub(super) fn fits(&self, limits: &Limits, account: &Account, octets: u64) -> Result<(), String> {

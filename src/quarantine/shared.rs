@@ -47,7 +47,7 @@ impl Shared {
             Ok((mut envelope, octets)) => {
                 // Somebody has repaired it, or the disk failed when it was first read.
                 if state == State::Unreadable {
-                    self.put_if_there(id, Record::of(&envelope, octets));
+                    self.index().heal(id, Record::of(&envelope, octets));
                 }
                 if envelope.state() == State::Parked {
                     envelope.due = self.index().due_time(id).or(envelope.due);

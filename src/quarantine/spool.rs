@@ -36,6 +36,8 @@ const FOLDER: &str = "quarantine";
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How many expired messages are removed with one fsync.
 const EXPIRE_BATCH: usize = 256;
+/// How many unreadable messages are read again at a time.
+const READ_AGAIN_BATCH: usize = 256;
 
 /// The quarantine. Cheap to clone.
 #[derive(Clone)]
@@ -188,6 +190,20 @@ impl Spool {
     /// Returns how many messages are known to be unreadable; their accounts are unknown.
     pub fn unreadable(&self) -> u64 {
         self.shared.index().unreadable()
+    }
+
+    /// Reads again what could not be read: up to [`READ_AGAIN_BATCH`] messages after `after`. A disk that failed, or a lack
+    /// of descriptors, is soon over; a message that is damaged stays unreadable. Returns how many can be read now, and
+    /// the last that was tried; `None` if there are no more.
+    pub async fn read_again(&self, after: Option<QuarantineId>) -> (usize, Option<QuarantineId>) {
+        let ids = self.shared.index().unreadable_after(after, READ_AGAIN_BATCH);
+        let last = ids.last().filter(|_| ids.len() == READ_AGAIN_BATCH).copied();
+        if ids.is_empty() {
+            return (0, None);
+        }
+        let shared = Arc::clone(&self.shared);
+        let read = blocking(move || ids.into_iter().filter(|id| shared.load(*id).is_ok()).count());
+        (read.await.unwrap_or(0), last)
     }
 
     /// Returns what an account (`None`: all) has in the quarantine.

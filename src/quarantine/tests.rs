@@ -650,6 +650,36 @@ async fn only_what_waits_expires() {
     assert_eq!(spool.ids(None), [ids[0]]);
 }
 
+/// Mail that is to go out, and could not be read at the start, goes as soon as it can be read.
+#[tokio::test]
+async fn what_could_not_be_read_at_the_start_is_read_again() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    let base = clock::now();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let parking = spool.begin(&anna(), base).await.unwrap();
+        let envelope = Envelope { due: Some(base), ..envelope(&parking, &anna()) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    drop(spool);
+    ids.sort();
+    let path = folder(home.path()).join(files::envelope_name(ids[0]));
+    let text = std::fs::read(&path).unwrap();
+    for trouble in [&b"{"[..], b""] {
+        std::fs::write(&path, trouble).unwrap();
+        let spool = open(home.path()).await;
+        assert_eq!((spool.unreadable(), spool.read_again(None).await), (1, (0, None)));
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(due(&spool, base), [(ids[1], State::Parked)]);
+        assert_eq!(spool.read_again(Some(ids[0])).await, (0, None), "those after it");
+        assert_eq!(spool.read_again(None).await, (1, None));
+        assert_eq!((spool.unreadable(), spool.usage(Some(&anna())).messages), (0, 2));
+        assert_eq!(due(&spool, base).len(), 2);
+    }
+}
+
 /// It is acknowledged, so it must not be gone an hour after the clock is put right.
 #[tokio::test]
 async fn what_came_while_the_clock_was_behind_expires_as_if_it_had_come_when_it_was_right() {

@@ -345,6 +345,7 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::causes(parts.clone()));
     beside.spawn(watchers::digests(parts.clone()));
     beside.spawn(watchers::quarantine(parts.clone()));
+    beside.spawn(watchers::unreadable(parts.clone()));
     for index in 0..parts.tls.served().pairs().len() {
         beside.spawn(watchers::certificate(parts.clone(), index));
     }

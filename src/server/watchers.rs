@@ -25,6 +25,8 @@ const UNTOLD_TICK: Duration = Duration::from_secs(1);
 const CAUSE_TICK: Duration = Duration::from_secs(10);
 /// How often the quarantine's fill level is checked.
 const FILL_TICK: Duration = Duration::from_secs(10);
+/// How often to read again what could not be read.
+const READ_AGAIN_TICK: Duration = Duration::from_secs(60);
 /// How often to check whether a digest is due.
 const DIGEST_TICK: Duration = Duration::from_secs(1);
 /// How often to look for blocks whose time is over.
@@ -301,6 +303,23 @@ pub(super) async fn quarantine(parts: Parts) {
             parts.desk.quarantine_nearly_full(usage).await;
         }
         tokio::time::sleep(FILL_TICK).await;
+    }
+}
+
+/// Reads again what could not be read: mail that is to go out must not stand still until somebody lists it. As long as that
+/// helps it goes on at once.
+pub(super) async fn unreadable(parts: Parts) {
+    let mut after = None;
+    loop {
+        tokio::time::sleep(READ_AGAIN_TICK).await;
+        loop {
+            let (messages, last) = parts.spool.read_again(after).await;
+            after = last;
+            if messages == 0 {
+                break;
+            }
+            maillog::quarantine_readable(messages);
+        }
     }
 }
 
