@@ -32,6 +32,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// How many releases are tried again at once, and how many accounts have mail on its way out at once: a silent upstream
 /// must not hold up all the others.
 const AT_ONCE: usize = 4;
+/// How many releases of one account are tried again at once: nor must its silent recipients hold up everybody else's.
+const OF_ONE: usize = AT_ONCE / 2;
 /// How long a message is left alone after a try that could not be recorded, whatever its envelope says: the disk may not
 /// have taken the next try.
 const REST: Duration = Duration::from_secs(60);
@@ -63,7 +65,21 @@ impl Rounds {
             || self.under_way.values().map(|(_, other)| other).filter(|other| other.state == line.state);
         !(line.by_itself && self.blocked.contains(&line.account))
             && alike().count() < AT_ONCE
-            && (line.state != State::Parked || alike().all(|other| other.account != line.account))
+            && alike().filter(|other| other.account == line.account).count() < of_one
+    }
+
+    /// Returns whether, besides, no other of its account is under way: those go first, however long others have been due.
+    fn is_first(&self, line: &Line) -> bool {
+        let mut others = self.under_way.values().map(|(_, other)| other);
+        self.has_place(line)
+            && !others.any(|other| other.state == line.state && other.account == line.account)
+    }
+
+    /// Claims what goes next of what is due.
+    fn claim(&self, spool: &Spool, now: Timestamp) -> Option<(Held, Line)> {
+        let first = spool.claim_due(now, |line| self.is_first(line));
+        first.or_else(|| spool.claim_due(now, |line| self.has_place(line)))
+        let of_one = if line.state == State::Parked { 1 } else { OF_ONE };
     }
 
     fn begin(&mut self, releaser: &Releaser, held: Held, line: Line) {
@@ -150,7 +166,7 @@ impl Releaser {
             self.look(rounds).await;
         }
         let now = clock::now();
-        while let Some((held, line)) = self.parts.spool.claim_due(now, |line| rounds.has_place(line)) {
+        while let Some((held, line)) = rounds.claim(&self.parts.spool, now) {
             rounds.begin(self, held, line);
         }
     }
@@ -269,11 +285,16 @@ mod tests {
         begin(&mut rounds, delayed("anna"));
         assert!(!rounds.has_place(&delayed("anna")));
         assert!(rounds.has_place(&delayed("bert")));
-        for _ in 0..AT_ONCE {
-            assert!(rounds.has_place(&again("anna", false)), "of one account too");
-            begin(&mut rounds, again("anna", false));
+        for n in 0..OF_ONE {
+            assert!(rounds.has_place(&again("anna", false)), "two of one account too");
+            assert_eq!(rounds.is_first(&again("anna", n == 1)), n == 0);
+            begin(&mut rounds, again("anna", n == 1));
         }
-        assert!(!rounds.has_place(&again("bert", true)));
+        assert!(!rounds.has_place(&again("anna", false)) && rounds.is_first(&again("bert", true)));
+        for name in ["bert", "carl"] {
+            begin(&mut rounds, again(name, false));
+        }
+        assert!(!rounds.has_place(&again("dora", true)));
         assert!(rounds.has_place(&delayed("bert")), "releases that hang do not hold up what is delayed");
         for name in ["bert", "carl", "dora"] {
             begin(&mut rounds, delayed(name));
