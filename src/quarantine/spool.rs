@@ -298,11 +298,28 @@ impl Spool {
     /// themselves; if `by` is given, only those due by then.
     ///
     /// # Errors
-    /// Some could not be written, or are claimed: those are due as before, and the call can be repeated.
+    /// Some are claimed or unreadable, or one could not be written, and none after it: those are due as before, and the
+    /// call can be repeated.
     pub async fn keep(&self, account: &Account, by: Option<Timestamp>) -> Result<(), SpoolError> {
+        self.keep_some(account, by, usize::MAX).await
+    }
+
+    /// Does the same for up to `most` messages.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub async fn keep_some(
+        &self,
+        account: &Account,
+        by: Option<Timestamp>,
+        most: usize,
+    ) -> Result<(), SpoolError> {
         let awaited = self.shared.index().awaited_ids(account, by);
-        let mut failed = Ok(());
+        let (mut failed, mut written) = (Ok(()), 0);
         for id in awaited {
+            if written == most {
+                break;
+            }
             let held = match self.shared.hold(id) {
                 Ok(held) => held,
                 Err(SpoolError::Unknown(_)) => continue,
@@ -313,8 +330,11 @@ impl Spool {
                 }
             };
             let kept = blocking(move || held.shared.write_kept(id)).await;
-            if let Err(error) = kept.unwrap_or_else(|unfinished| Err(unfinished.into())) {
-                failed = Err(error);
+            match kept.unwrap_or_else(|unfinished| Err(unfinished.into())) {
+                Ok(()) => written += 1,
+                // The disk takes no other either, and may take long to say so.
+                Err(error @ SpoolError::Io(_)) => return Err(error),
+                Err(error) => failed = Err(error),
             }
         }
         failed

@@ -769,6 +769,34 @@ async fn what_was_awaited_can_be_kept() {
     assert_eq!(due(&spool, at(99)).len(), 1);
 }
 
+/// A disk that takes nothing is not asked again for each message, and a long line is kept in pieces.
+#[tokio::test]
+async fn what_was_awaited_is_kept_piece_by_piece() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path()).await;
+    let base = clock::now();
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let parking = spool.begin(&anna(), base).await.unwrap();
+        let envelope =
+            Envelope { due: Some(base.after(Duration::from_secs(n))), ..envelope(&parking, &anna()) };
+        ids.push(parking.id());
+        parking.commit(&envelope).await.unwrap();
+    }
+    let left = |spool: &Spool| spool.awaited(&anna()).messages;
+    spool.keep_some(&anna(), None, 2).await.unwrap();
+    assert_eq!((left(&spool), spool.envelope(ids[1]).await.unwrap().due), (3, None));
+    // A folder cannot be read.
+    let path = folder(home.path()).join(files::envelope_name(ids[2]));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(spool.keep(&anna(), None).await, Err(SpoolError::Io(_))));
+    assert_eq!(left(&spool), 3, "nothing after the error was tried");
+    std::fs::remove_dir(&path).unwrap();
+    assert!(matches!(spool.keep(&anna(), None).await, Err(SpoolError::Unreadable { .. })));
+    assert_eq!(left(&spool), 1, "damage to one message is its own");
+}
+
 /// A further alarm postpones what waits: in memory for every caller at once, on disk once that is asked for, and never
 /// a release.
 #[tokio::test]

@@ -39,6 +39,9 @@ const OF_ONE: usize = AT_ONCE / 2;
 const REST: Duration = Duration::from_secs(60);
 /// How often expired messages are looked for, and what was put off while the clock was ahead.
 const EXPIRY_TICK: Duration = Duration::from_secs(10);
+/// How many messages of a blocked account are made to wait for an operator between two looks, since nothing else goes
+/// meanwhile: two fsyncs each. What is left is not due to go either as long as the account is blocked.
+const KEPT_AT_ONCE: usize = 16;
 
 /// `None`: it was not to go after all, or a block or probation holds it back.
 type Attempt = Result<Option<Report>, SpoolError>;
@@ -63,6 +66,7 @@ impl Rounds {
     fn has_place(&self, line: &Line) -> bool {
         let alike =
             || self.under_way.values().map(|(_, other)| other).filter(|other| other.state == line.state);
+        let of_one = if line.state == State::Parked { 1 } else { OF_ONE };
         !(line.by_itself && self.blocked.contains(&line.account))
             && alike().count() < AT_ONCE
             && alike().filter(|other| other.account == line.account).count() < of_one
@@ -79,7 +83,6 @@ impl Rounds {
     fn claim(&self, spool: &Spool, now: Timestamp) -> Option<(Held, Line)> {
         let first = spool.claim_due(now, |line| self.is_first(line));
         first.or_else(|| spool.claim_due(now, |line| self.has_place(line)))
-        let of_one = if line.state == State::Parked { 1 } else { OF_ONE };
     }
 
     fn begin(&mut self, releaser: &Releaser, held: Held, line: Line) {
@@ -184,7 +187,7 @@ impl Releaser {
 
     /// Makes what fell due while its account is blocked wait for an operator.
     async fn keep(&self, account: &Account, now: Timestamp, rounds: &mut Rounds) {
-        match self.parts.spool.keep(account, Some(now)).await {
+        match self.parts.spool.keep_some(account, Some(now), KEPT_AT_ONCE).await {
             Ok(()) => drop(rounds.unkept.remove(account)),
             Err(error) => {
                 if rounds.unkept.insert(account.clone()) {
