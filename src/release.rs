@@ -165,7 +165,12 @@ impl Releaser {
         let connections = self.parts.upstream.session(identity.session);
         let mut upstream = self.parts.upstream.transaction(identity);
         let before = attempt.envelope.recipients.clone();
-        let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now, ASK_PATIENCE).await;
+        let certain = match attempt.decision {
+            // Whoever decides now sees what comes of it, and can repeat it.
+            Decision::Operator { .. } => Some(attempt.now),
+            Decision::Due | Decision::Earlier => attempt.settled.map(|said| said.earliest),
+        };
+        let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now, certain, ASK_PATIENCE).await;
         Asked { upstream, taken, before, _connections: connections }
     }
 

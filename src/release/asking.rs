@@ -18,20 +18,23 @@ pub(super) const ASK_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Asks MAIL, and RCPT for each open recipient until `patience` is over; records the refusals; returns the places of those
 /// accepted. Who is asked first is decided by [`Turns`]. Once the upstream is gone nobody else is asked: each further
-/// attempt to reach it may take `[upstream] connect_timeout`.
+/// attempt to reach it may take `[upstream] connect_timeout`. `certain` is the time by which BY= may be judged for good:
+/// `now` may be ahead.
 pub(super) async fn ask(
     upstream: &mut Transaction,
     envelope: &mut Envelope,
     now: Timestamp,
+    certain: Option<Timestamp>,
     patience: Duration,
 ) -> Vec<usize> {
     let mut turns = Turns::of(envelope, |recipient| last_asked(recipient, now));
     if turns.is_empty() {
         return Vec::new(); // a crash came between the last answer and the removal
     }
-    let elapsed = now.since(envelope.parked).as_secs();
-    let Some(mut parameters) = envelope.parameters.after(elapsed) else {
-        answer_all(envelope, &too_late(), now);
+    let left = |by: Timestamp| envelope.parameters.after(by.since(envelope.parked).as_secs());
+    let Some(mut parameters) = left(now) else {
+        let is_certain = certain.is_some_and(|certain| left(certain).is_none());
+        answer_all(envelope, &if is_certain { too_late() } else { perhaps_too_late() }, now);
         return Vec::new();
     };
     parameters.forget_the_past(now);
@@ -135,6 +138,16 @@ fn too_late() -> Reply {
         code: 554,
         enhanced: Some(Enhanced { class: 5, subject: 4, detail: 7 }),
         text: "the time that BY= gave it was over before it was released".into(),
+    }
+}
+
+/// Returns the reply recorded if that time is over by a clock that has not settled; it defers the recipient.
+fn perhaps_too_late() -> Reply {
+    Reply {
+        code: 451,
+        enhanced: Some(Enhanced { class: 4, subject: 4, detail: 7 }),
+        text: "the time that BY= gave it seems to be over; it is not certain yet that the clock is right"
+            .into(),
     }
 }
 
@@ -246,7 +259,7 @@ mod tests {
         now: Timestamp,
     ) -> (BTreeSet<String>, Vec<String>) {
         let mut transaction = upstream.transaction(identity(envelope, now));
-        let taken = ask(&mut transaction, envelope, now, SILENCE * 2).await;
+        let taken = ask(&mut transaction, envelope, now, None, SILENCE * 2).await;
         drop(transaction);
         let asked = std::iter::from_fn(|| asks.try_recv().ok()).collect();
         let name = |place: &usize| {
@@ -313,6 +326,26 @@ mod tests {
         let (_, first) = one_try(&upstream, &mut asks, &mut envelope, at(1)).await;
         let (_, second) = one_try(&upstream, &mut asks, &mut envelope, at(2)).await;
         assert_eq!(first.len() + second.len(), 5, "{first:?} {second:?}");
+    }
+
+    /// A clock that is ahead for a moment must not refuse it for good.
+    #[tokio::test]
+    async fn that_the_time_of_by_is_over_must_be_certain() {
+        let (upstream, mut asks) = upstream().await;
+        for (now, certain, expected) in [
+            (2, None, perhaps_too_late()),
+            (2, Some(at(0)), perhaps_too_late()),
+            (2, Some(at(2)), too_late()),
+        ] {
+            let mut envelope = deferred(1);
+            envelope.parked = at(0);
+            envelope.parameters.by = Some("3600;R".into());
+            let mut transaction = upstream.transaction(identity(&envelope, at(now)));
+            let taken = ask(&mut transaction, &mut envelope, at(now), certain, SILENCE * 2).await;
+            let state = answered(&expected, if settles(&expected) { at(now) } else { at(0) });
+            assert_eq!((taken, &envelope.recipients[0].state), (vec![], &state), "{certain:?}");
+        }
+        assert!(asks.try_recv().is_err(), "nobody was asked about");
     }
 
     #[test]
