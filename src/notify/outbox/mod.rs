@@ -195,6 +195,8 @@ struct State {
     last: Option<OutboxId>,
     /// Mail that could not be written to the disk yet.
     kept: VecDeque<Batch>,
+    /// Mail that was sent, and whose file could not be removed yet: the next start would send it again.
+    spent: Vec<OutboxId>,
     /// The last error reported about that: writing is retried each second, but reported once.
     told: Option<String>,
     /// Files that are not mail.
@@ -347,7 +349,8 @@ impl Outbox {
         let mut settled = Settled::default();
         loop {
             // Only one lane writes what the disk did not take. What is on disk is sent all the same, which makes room.
-            let disk = bearer.lane() == Lane::Notices && !self.write_kept(&mut report).await;
+            let is_first = bearer.lane() == Lane::Notices;
+            let disk = is_first && !(self.remove_spent().await & self.write_kept(&mut report).await);
             let now = clock::now();
             let said = settled.span(Instant::now(), now, SETTLED_AGE);
             let due = self.send_due(bearer, now, said, &mut report).await;
@@ -362,7 +365,7 @@ impl Outbox {
         }
     }
 
-    /// Tries everything that is due, oldest first; returns how long to wait for the next. What is over by what the clock
+    /// Tries everything that is due, see [`State::next`]; returns how long to wait for the next. What is over by what the clock
     /// has `said` for a while is given up.
     async fn send_due(
         &self,
@@ -374,9 +377,8 @@ impl Outbox {
         self.state().bring_back(now);
         // What was put off in this round waits, although the clock may have been set back since it began.
         let next = || {
-            let (state, now) = (self.state(), now.min(clock::now()));
-            let due = state.heads(bearer.lane()).find(|(_, _, next)| *next <= now);
-            due.map(|(id, meta, _)| (id, meta.clone()))
+            let state = self.state();
+            state.next(bearer.lane(), now.min(clock::now())).map(|(id, meta)| (id, meta.clone()))
         };
         while let Some((id, meta)) = next() {
             if self.send(bearer, id, meta, said, report).await == Way::Closed {
@@ -413,6 +415,8 @@ impl Outbox {
                 return Way::Open;
             }
         };
+        // It may have been made while the clock was ahead.
+        meta.created = said.map_or(meta.created, |said| meta.created.min(said.latest));
         let outcome = bearer.send(id, &meta, &message).await;
         let way = if matches!(outcome, Outcome::Unreachable(_)) { Way::Closed } else { Way::Open };
         let (kind, to) = (meta.kind, meta.to.clone());
@@ -465,10 +469,31 @@ impl Outbox {
 
     async fn remove(&self, id: OutboxId, report: &mut impl FnMut(Event)) {
         self.state().mails.remove(&id);
-        let folder = Arc::clone(&self.shared.folder);
-        if let Ok(Err(error)) = spawn_blocking(move || folder.remove(file::name(id))).await {
-            report(Event::Trouble(format!("{error}; the mail goes out again at the next start")));
+        if let Err(error) = self.unlink(id).await {
+            let why =
+                format!("{error}; if its file cannot be removed, the mail goes out again at the next start");
+            report(Event::Trouble(why));
+            self.state().spent.push(id);
+            self.shared.wake_notices.notify_one();
         }
+    }
+
+    /// Removes what could not be removed before; returns whether nothing is left.
+    async fn remove_spent(&self) -> bool {
+        let spent = std::mem::take(&mut self.state().spent);
+        for (at, id) in spent.iter().enumerate() {
+            if self.unlink(*id).await.is_err() {
+                self.state().spent.extend_from_slice(&spent[at..]);
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn unlink(&self, id: OutboxId) -> Result<(), OutboxError> {
+        let folder = Arc::clone(&self.shared.folder);
+        spawn_blocking(move || folder.remove(file::name(id))).await??;
+        Ok(())
     }
 
     /// Writes what the disk did not take before; returns whether nothing is left.
@@ -532,6 +557,21 @@ impl State {
         for (_, meta) in others {
             meta.unreached = meta.unreached.saturating_add(1);
         }
+    }
+
+    /// The mail of a lane that is due at `now` and goes first: the oldest, but mails to an address that puts off what it
+    /// gets go behind those to all others, who need not wait while it keeps silent.
+    fn next(&self, lane: Lane, now: Timestamp) -> Option<(OutboxId, &Meta)> {
+        let slow: HashSet<&str> = match lane {
+            Lane::Notices | Lane::Reports => {
+                let tried = self.heads(lane).filter(|(_, meta, _)| meta.tries > 0);
+                tried.map(|(_, meta, _)| meta.to.as_str()).collect()
+            }
+            Lane::Events => HashSet::new(),
+        };
+        let due = self.heads(lane).filter(|(_, _, next)| *next <= now);
+        let first = due.min_by_key(|(id, meta, _)| (slow.contains(meta.to.as_str()), *id));
+        first.map(|(id, meta, _)| (id, meta))
     }
 
     /// The mails of a lane that may be sent next, and when; of the events about the same account, only the oldest.

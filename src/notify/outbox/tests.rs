@@ -276,6 +276,55 @@ async fn a_report_that_hangs_holds_up_no_notice() {
     task.abort();
 }
 
+/// One that keeps silent takes its time with each mail; the others do not wait for that.
+#[tokio::test]
+async fn an_address_that_puts_off_waits_for_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let now = clock::now();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.extend(outbox.put(mail(&["silent@example.org", "desk@example.org"]), now).await.unwrap());
+    }
+    let mut state = outbox.state();
+    let order = |state: &State| {
+        let (mut left, mut order) = (state.mails.clone(), Vec::new());
+        while let Some(id) =
+            (State { mails: left.clone(), ..State::default() }).next(Lane::Notices, now).map(|(id, _)| id)
+        {
+            left.get_mut(&id).unwrap().next = Some(now.after(DEADLINE));
+            order.push(id);
+        }
+        order
+    };
+    assert_eq!(order(&state), ids);
+    let silent = state.mails.get_mut(&ids[0]).unwrap();
+    (silent.tries, silent.next) = (1, Some(now.after(DEADLINE)));
+    assert_eq!(order(&state), [ids[1], ids[3], ids[2]], "its new mail too");
+    state.mails.get_mut(&ids[0]).unwrap().next = Some(now);
+    assert_eq!(order(&state), [ids[1], ids[3], ids[0], ids[2]]);
+}
+
+/// The next start would send it again.
+#[tokio::test]
+async fn what_could_not_be_removed_is_removed_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let id = outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap()[0];
+    // A folder cannot be removed as a file is.
+    let path = outbox.path(id);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let mut told = Vec::new();
+    outbox.remove(id, &mut |event| told.push(event)).await;
+    assert!(matches!(&told[..], [Event::Trouble(_)]), "{told:?}");
+    assert!(!outbox.remove_spent().await);
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "sent").unwrap();
+    assert!(outbox.remove_spent().await && outbox.state().spent.is_empty());
+    assert!(!path.exists());
+}
+
 #[tokio::test]
 async fn what_is_refused_for_good_stays_to_be_seen() {
     for script in [
@@ -364,6 +413,22 @@ async fn a_clock_that_was_ahead_puts_nothing_off_for_long() {
     let later = now.after(hour / 2);
     outbox.send_due(&bearer, later, None, &mut |event| panic!("{event:?}")).await;
     assert_eq!(next(&outbox), now.after(hour));
+}
+
+/// Its five days count from when the clock was right, not from when it will be that late.
+#[tokio::test]
+async fn a_mail_made_while_the_clock_was_ahead_is_given_up_in_time() {
+    let (busy, _sight) = upstream(Script::from([("RCPT", "451 4.7.1 later")]), None).await;
+    let (now, day) = (clock::now(), Duration::from_secs(86_400));
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    outbox.put(mail(&["a@example.org"]), now.after(400 * day)).await.unwrap();
+    outbox.state().mails.values_mut().for_each(|meta| meta.next = Some(now));
+    let carrier = Carrier::new(&route(busy)).unwrap();
+    let bearer = Bearer::Mail(Lane::Notices, &carrier);
+    let said = Span { earliest: now.before(day), latest: now };
+    soon(outbox.send_due(&bearer, now, Some(said), &mut |_| {})).await;
+    assert_eq!(outbox.state().mails.values().next().unwrap().created, now);
 }
 
 /// The next try is then earlier than the time at which the round began.

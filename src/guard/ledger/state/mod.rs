@@ -311,7 +311,8 @@ impl State {
         // Those of other sessions too.
         let crosses = count + self.in_flight.max(invalid) >= terms.rule.limit as usize;
         let is_watched = matches!(terms.on_alarm, OnAlarm::Probation | OnAlarm::Block);
-        !crosses && !(is_watched && self.detector.may_alarm(invalid, &terms.test))
+        let alarms = is_watched && self.detector.may_alarm(invalid, &terms.test);
+        !crosses && !alarms
     }
 
     /// Returns how long until an attempt leaves the window and makes room for another.
