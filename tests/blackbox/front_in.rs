@@ -365,6 +365,12 @@ fn the_header_must_say_so_too() {
             ("From: alice@mta.example\r\nFROM : bob@mta.example\r\n", false),
             ("From: friends: alice@mta.example,\r\n\tbob@mta.example;\r\n", false),
             ("From: <alice@mta.example> <bob@mta.example>\r\n", false),
+            ("From: Alice \"Boss, the\" <alice@mta.example>\r\n", true),
+            (
+                "From: A \"<alice@mta.example>, \" <bob@mta.example>, \"<alice@mta.example>, x\" <alice@mta.example>\r\n",
+                false,
+            ),
+            ("From: (() \") <bob@mta.example>, (\") <alice@mta.example>\r\n", false),
         ] {
             client.expect("MAIL FROM:<alice@mta.example>", 250);
             client.expect("RCPT TO:<carol@mta.example>", 250);
@@ -373,7 +379,7 @@ fn the_header_must_say_so_too() {
             assert!(allowed || reply.text().starts_with("550 5.7.1"), "{from}: {}", reply.text());
         }
     }
-    assert_eq!((upstream.taken().len(), gatepost.parked().len()), (3, 3));
+    assert_eq!((upstream.taken().len(), gatepost.parked().len()), (4, 4));
     // A relay host's header may be as bad as it likes.
     gatepost.relay().submit("a@b", &["carol@mta.example"], b"From: ,;<\r\n\r\nHello\r\n");
 }
