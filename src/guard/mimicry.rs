@@ -57,6 +57,13 @@ impl<'a> About<'a> {
         let (sender, recipients) = self.envelope.unwrap_or_default();
         recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(sender))
     }
+
+    /// Whether a Message-ID that is none stands in the text: nobody knows then whether the reply repeats it, or says that
+    /// word to everybody.
+    fn is_word_of(&self, text: &str) -> bool {
+        let id = self.address.trim_matches(['<', '>']);
+        !id.is_empty() && !is_message_id(id) && text.contains(&*ascii(id))
+    }
 }
 
 /// The last 250 at each place, whoever got it. Cheap to clone.
@@ -174,14 +181,21 @@ impl Precedents {
         if reply.code != 250 || reply.text.len() > MAX_TEXT {
             return false;
         }
-        let Some(known) = self.at(place) else { return true };
+        let known = self.at(place);
         let named = names_somebody(reply);
-        if known.reply.enhanced == reply.enhanced && known.reply.text == reply.text {
+        if let Some(known) = known
+            && known.reply.enhanced == reply.enhanced
+            && known.reply.text == reply.text
+        {
             // Neither address is in it, so every word is the same as before.
             if !named && about.address.contains('@') && known.address.contains('@') {
                 return false;
             }
         }
+        if place == Place::EndOfData && about.is_word_of(&reply.text) {
+            return false;
+        }
+        let Some(known) = known else { return true };
         if named && about.is_ambiguous() {
             return false;
         }
@@ -256,6 +270,12 @@ pub fn names_somebody(reply: &Reply) -> bool {
     memchr2(b'@', b'<', reply.text.as_bytes()).is_some()
 }
 
+/// Whether a text is built like a Message-ID (RFC 5322 3.6.4). Clients write what they like there: a mere word must not be
+/// taken for what the upstream repeats.
+fn is_message_id(text: &str) -> bool {
+    text.contains('@') && !text.contains([' ', '\t'])
+}
+
 /// Calls `then` with the pieces of a reply's text as it would reach a client.
 fn as_sent<T>(place: Place, about: About<'_>, reply: &Reply, then: impl FnOnce(Pieces<'_>) -> T) -> T {
     let (text, address) = (ascii(&reply.text), ascii(about.address));
@@ -302,8 +322,12 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     fn of(place: Place, text: &'a str, about: About<'a>) -> Self {
-        // `<>` in a reply to MAIL is where another MAIL's address would be (Sendmail: `<>... Sender ok`).
-        let address = Some(about.address).filter(|address| !address.is_empty() || place == Place::Mail);
+        let address = Some(about.address).filter(|address| match place {
+            // `<>` in a reply to MAIL is where another MAIL's address would be (Sendmail: `<>... Sender ok`).
+            Place::Mail => true,
+            Place::Rcpt => !address.is_empty(),
+            Place::EndOfData => is_message_id(address),
+        });
         let (sender, recipients) = about.envelope.unzip();
         Self { text, address, sender, recipients: recipients.unwrap_or_default(), at: 0 }
     }
@@ -521,6 +545,35 @@ mod tests {
                     assert!(kept && one.reply.text.contains(new), "{software}: {old} {new}");
                 }
             }
+        }
+    }
+
+    /// A client must not choose which words of the upstream's reply are exchanged.
+    #[test]
+    fn a_word_is_no_message_id() {
+        let reply = |text: &str| read(&format!("250 2.0.0 {text}\r\n"));
+        let new = About { address: "<mine@b>", envelope: Some(("a@b", &["c@d"])) };
+        for (id, text, is_learned) in [
+            ("as", "Message queued as 4F5A000001", false),
+            ("<as>", "Message queued as 4F5A000001", false),
+            ("queued as", "Message queued as 4F5A000001", false),
+            ("\u{fc}", "Message ? queued as 4F5A000001", false),
+            ("<1>", "<1> [InternalId=42] Queued mail for delivery", false), // Exchange, and it is not known what is what
+            ("as", "Saved.", true),
+            ("<>", "Message queued as 4F5A000001", true),
+            ("", "Message queued as 4F5A000001", true),
+        ] {
+            let about = About { address: id, ..new };
+            assert_eq!(
+                Precedents::default().learn(Place::EndOfData, about, &reply(text)),
+                is_learned,
+                "{id}"
+            );
+            // One that is on disk from before.
+            let stored = Precedent { reply: reply(text), address: ascii(id).into_owned() };
+            let stored = Precedents { end_of_data: Some(Arc::new(stored)), ..Precedents::default() };
+            let told = stored.imitate(Place::EndOfData, new, &mut Shuffle::new(1)).reply.text;
+            assert_eq!(shape(&told), shape(text), "{id}");
         }
     }
 
