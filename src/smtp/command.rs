@@ -239,9 +239,11 @@ fn rcpt(arguments: &str) -> Result<RcptCommand, CommandError> {
 
 /// Returns the octets in the brackets of a RCPT, if an `@` and an invalid character are among them.
 fn harvested(line: &[u8]) -> Option<Vec<u8>> {
-    let begin = line.iter().position(|octet| *octet == b'<')? + 1;
-    let end = line.iter().rposition(|octet| *octet == b'>')?;
-    let path = line.get(begin..end).filter(|path| path.contains(&b'@'))?;
+    let (_, arguments) = line.split_at(line.iter().position(|octet| *octet == b'<')?);
+    // Latin-1 has a character for each octet, so the path ends where it would end if it were sound.
+    let text: String = arguments.iter().copied().map(char::from).collect();
+    let length = split_brackets(&text).ok()?.0.chars().count();
+    let path = arguments.get(1..=length).filter(|path| path.contains(&b'@'))?;
     let sound = std::str::from_utf8(path).is_ok_and(|path| !path.chars().any(char::is_control));
     (!sound).then(|| path.to_vec())
 }
@@ -465,6 +467,19 @@ mod tests {
             let expected = CommandError::ForwardPath { harvested: Some(path.to_vec()) };
             let line = [b"RCPT TO:<", path, b"> NOTIFY=NEVER"].concat();
             assert_eq!(Command::parse(&line), Err(expected), "{}", path.escape_ascii());
+        }
+        let path = &b"\"a>\xfc\"@b"[..]; // a bracket in quotes ends no path
+        let expected = CommandError::ForwardPath { harvested: Some(path.to_vec()) };
+        assert_eq!(Command::parse(&[b"RCPT TO:<", path, b">"].concat()), Err(expected));
+        for line in [
+            &b"RCPT TO:<a@b> ORCPT=rfc822;\t<a@b>"[..],
+            b"RCPT TO:<a@b>\t<A M>",
+            b"RCPT TO:<a@b> <\xfc>",
+            b"RCPT TO:<a> <\xfc@b>",
+        ] {
+            // CONTRACT: malformed parameters do not count.
+            let expected = CommandError::Rcpt(Box::new(CommandError::Character));
+            assert_eq!(Command::parse(line), Err(expected), "{}", line.escape_ascii());
         }
         let long = format!("{}@example.org", "a".repeat(300));
         for (line, harvested) in [
