@@ -108,16 +108,17 @@ fn is_postfix_for_no_such_recipient(reason: &str) -> bool {
         || (reason.contains("host not found") && !reason.contains("try again"))
 }
 
-/// Policy, reputation, authentication, the sender, or the state of a mailbox that does exist.
+/// Policy, reputation, authentication, the sender, trouble, or the state of a mailbox that does exist.
 fn is_about_something_else(text: &str) -> bool {
     let mut text = text.to_owned();
     for phrase in phrases::INNOCENT {
         text = text.replace(phrase, "");
     }
-    let tables: [Phrases; 5] = [
+    let tables: [Phrases; 6] = [
         phrases::SENDER,
         phrases::POLICY,
         phrases::REPUTATION,
+        phrases::TROUBLE,
         phrases::AUTHENTICATION,
         phrases::MAILBOX_EXISTS,
     ];

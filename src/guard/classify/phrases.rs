@@ -139,6 +139,10 @@ pub(super) const SENDER: Phrases = &[
     "your mail server",
     "your ip",
     "your domain",
+    "your hostname",
+    "your network",
+    "dynamic ip",
+    "dynamic address",
     "client host", // Postfix
     "client ip",   // Exchange Online: domain mismatches client ip
     "ip address",
@@ -173,9 +177,15 @@ pub(super) const POLICY: Phrases = &[
     "subscriber",   // lists
     "members-only", // lists
     "not a member", // lists
-    "message content",
-    "mail content", // QQ: Mail content denied
+    "content",      // QQ: Mail content denied
     "virus",
+    "malware",
+    "phish",
+    "backscatter",
+    "rule imposed",
+    "mail loop",
+    "loop detected",
+    "bad sequence", // of commands
     "message size",
     "size limit",
     "too large",
@@ -213,19 +223,81 @@ pub(super) const REPUTATION: Phrases = &[
     "at a rate", // Gmail: is receiving mail at a rate that ...
     "frequency", // QQ: Ip frequency limited
     "throttl",
+    "limit exceeded",
+    "limit reached",
+    "limit has been", // reached, exceeded
+    "sending limit",
+    "message limit",
+    "recipient limit",
+    "recipients exceeded",
+    "exceeded your",     // daily sending limit
     "exceeded the max", // cPanel: Domain ... has exceeded the max emails per hour; GoDaddy: ... messages per session
     "failed recipients", // Exim, where a local rule counts them: Max 11 failed recipients allowed
     "too many",
     "too fast",
     "excessive",
-    "try again later", // GMX: Failure sending mail. Try again later
-    "try later",
+    "compromised",
+    "outbound",
+    "outgoing",
     "temporar",   // temporary, temporarily
     "mi:",        // 163.com: MI:SPF, MI:DMC
     "rp:",        // 163.com: RP:TRC, RP:RCL
     "dt:spm",     // 163.com
     "open proxy", // the client is said to be one
     "go away",
+];
+
+/// Trouble of the receiver's, or on the way to it.
+pub(super) const TROUBLE: Phrases = &[
+    "service unavailable",
+    "service currently unavailable",
+    "service is unavailable",
+    "service is currently unavailable",
+    "service not available",
+    "internal error",
+    "internal server error",
+    "internal system error",
+    "server error",
+    "system error",
+    "system failure",
+    "local error", // Local error in processing, RFC 5321 4.2.3 of 451
+    "at this time",
+    "try again later", // GMX: Failure sending mail. Try again later
+    "try later",
+    "please try again", // but not: check the address and try again
+    "essayer plus tard",
+    "lookup fail",
+    "lookup error",
+    "ldap error",
+    "to database", // Cannot connect to database
+    "to the database",
+    "database error",
+    "connection refused",
+    "connection rejected",
+    "connection dropped",
+    "connection closed by",
+    "connection lost",
+    "connection reset",
+    "connection timed",
+    "connection fail",
+    "accepting connections", // ESMTP not accepting connections
+    "cannot connect",
+    "can't connect",
+    "could not connect",
+    "unable to connect",
+    "timed out",
+    "timeout",
+    "host unreachable",
+    "host is unreachable",
+    "network unreachable",
+    "network is unreachable",
+    "callout verification error",
+    "unable to verify",
+    "cannot verify",
+    "can't verify",
+    "could not verify",
+    "could not be verified",
+    "could not complete", // Exim: Could not complete recipient verify
 ];
 
 /// Authentication of the client, the message or the channel.
@@ -245,6 +317,8 @@ pub(super) const AUTHENTICATION: Phrases = &[
     "encryption",
     "requires tls", // Mimecast
     "tls required",
+    "tls is", // mandatory, required
+    "secure connection",
     "security reason",
 ];
 
@@ -256,10 +330,23 @@ pub(super) const MAILBOX_EXISTS: Phrases = &[
     "mailbox full",
     "mailbox is full", // cPanel's Exim
     "full mailbox",
+    "inbox full",
+    "inbox is full",
+    "account is full",
     "mailfolder is full", // Oracle
     "pleine",             // Orange: Boite du destinataire pleine
     "used up",            // the user's space has been used up
     "exceeded the local limit",
+    "exceeds allowed", // User mailbox exceeds allowed size
+    "exceeds the",
+    "exceeds its",
+    "over limit",
+    "over the limit",
+    "over its limit",
+    "enough space",
+    "space left",
+    "insufficient",
+    "too much mail",
     "storage", // exceeded storage allocation
     "disk space",
     "diskspace",
@@ -281,20 +368,30 @@ pub(super) const OUTWEIGHS_THE_CODE: Phrases = &[
     "mailbox full",
     "mailbox is full",
     "full mailbox",
+    "inbox full",
+    "inbox is full",
     "size limit",
+    "sending limit",
+    "limit exceeded",
+    "limit reached",
     "too many", // GoDaddy: 550 5.1.1 IP has sent to too many recipients this hour
     "rate limit",
     "policy error",          // Zoho: 552 5.1.1 Mailbox delivery failure policy error
     "recipient preferences", // Facebook: 550 5.1.1 RCP-P2 Refused due to recipient preferences
 ];
 
-/// Whether the text contains one of the phrases, from the start of a word.
+/// Whether the text contains one of the phrases, each of which begins with a letter or a digit, from the start of a word.
 pub(super) fn has_any(text: &str, phrases: Phrases) -> bool {
-    phrases.iter().any(|phrase| {
-        text.match_indices(phrase).any(|(at, _)| {
-            let before = at.checked_sub(1).and_then(|before| text.as_bytes().get(before));
-            !before.is_some_and(u8::is_ascii_alphanumeric)
-        })
+    // There are far fewer words in a text than phrases, so it is gone through once.
+    let octets = text.as_bytes();
+    let mut in_word = false;
+    octets.iter().enumerate().any(|(at, octet)| {
+        let was_in_word = std::mem::replace(&mut in_word, octet.is_ascii_alphanumeric());
+        in_word
+            && !was_in_word
+            && phrases.iter().any(|phrase| {
+                phrase.as_bytes().first() == Some(octet) && octets[at..].starts_with(phrase.as_bytes())
+            })
     })
 }
 

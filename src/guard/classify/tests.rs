@@ -183,6 +183,142 @@ fn the_rules_of_the_contract() {
     }
 }
 
+/// CONTRACT, Classification: in doubt a text without a code that says it does not count.
+#[test]
+fn what_550_alone_does_not_say() {
+    for text in [
+        // rates and accounts of ours
+        "You have exceeded your daily sending limit",
+        "sending limit reached for this account",
+        "Daily message limit exceeded",
+        "Hourly limit reached",
+        "Sorry, recipient limit exceeded",
+        "Maximum recipients exceeded",
+        "Recipient limit reached",
+        "Your sending limit has been reached",
+        "your account has been compromised",
+        "outbound mail is not possible",
+        "Outgoing mail from this account is on hold",
+        // trouble
+        "Service unavailable",
+        "Service currently unavailable",
+        "Internal error",
+        "System error",
+        "Local error in processing",
+        "Please try again",
+        "veuillez essayer plus tard",
+        "LDAP lookup failure",
+        "Cannot connect to database",
+        "DNS lookup failed",
+        "domain lookup error",
+        "connection refused by remote host",
+        "connection dropped",
+        "esmtp not accepting connections",
+        "Timed out waiting for remote host",
+        "recipient verification failed, remote host unreachable",
+        "callout verification error",
+        "Unable to verify recipient",
+        "Could not complete recipient verify",
+        "Message could not be accepted at this time",
+        // full mailboxes
+        "User mailbox exceeds allowed size",
+        "mail file size exceeds the maximum size allowed for mail delivery",
+        "Inbox is full",
+        "recipient's inbox full",
+        "Account is over limit",
+        "does not have enough space",
+        "no space left on device",
+        "too much mail data",
+        // policy, authentication, the sender
+        "Malware detected",
+        "Phishing detected",
+        "Rejected for content",
+        "TLS is mandatory",
+        "This recipient requires a secure connection",
+        "hosts with dynamic ip",
+        "cannot find your hostname",
+        "backscatter protection detected an invalid or expired email address",
+        "rule imposed mailbox access for x",
+        "Mail loop detected",
+        "Bad sequence of commands",
+    ] {
+        for code in ["550", "550 5.0.0", "553 5.1.0"] {
+            assert_eq!(judge(&format!("{code} {text}")), Outcome::OtherRefusal, "{code} {text}");
+        }
+        assert_eq!(judge(&format!("550 {}", text.to_uppercase())), Outcome::OtherRefusal, "{text}");
+    }
+    for text in [
+        "User unknown",
+        "unknown user",
+        "No such user here",
+        "mailbox unavailable",
+        "Requested action not taken: mailbox unavailable",
+        "Mailbox not found",
+        "The email account that you tried to reach does not exist",
+        "Please check the recipient's address and try again",
+        "Please try double-checking the recipient's email address for typos",
+        "Recipient not in our database",
+        "no such account, this is not your mailbox",
+        "Invalid recipient",
+        "Address rejected",
+        "No such user at Example Limited",
+        "user unknown in system",
+        "unknown local part",
+        "mailbox not available on this server",
+    ] {
+        for code in ["550", "550 5.0.0", "553 5.1.0"] {
+            assert_eq!(judge(&format!("{code} {text}")), Outcome::NoSuchRecipient, "{code} {text}");
+        }
+    }
+    // Only quotas and rates outweigh a code that says it.
+    for text in ["recipient limit exceeded", "Hourly limit reached", "daily sending limit", "Inbox is full"] {
+        assert_eq!(judge(&format!("550 5.1.1 {text}")), Outcome::OtherRefusal, "{text}");
+    }
+    for text in ["Service unavailable", "Internal error, or user unknown", "Content", "Unable to verify"] {
+        assert_eq!(judge(&format!("550 5.1.1 {text}")), Outcome::NoSuchRecipient, "{text}");
+    }
+}
+
+/// `has_any` looks at the beginnings of words alone.
+#[test]
+fn phrases_begin_as_words_do() {
+    for (text, phrase, found) in [
+        ("blocked", "block", true),
+        ("unblocked", "block", false),
+        ("un-blocked", "block", true),
+        ("é blocked", "block", true),
+        ("unmail from mail from", "mail from", true),
+        ("mail fro", "mail from", false),
+        ("", "mail", false),
+    ] {
+        let phrases: Phrases = match phrase {
+            "block" => &["zero", "block"],
+            "mail" => &["mail"],
+            _ => &["mail from"],
+        };
+        assert_eq!(has_any(text, phrases), found, "{text}");
+    }
+    use phrases::{
+        ABOUT_THE_SENDER, AUTHENTICATION, GIVES_NO_REASON, MAILBOX_EXISTS, OUTWEIGHS_THE_CODE, POLICY,
+        REPUTATION, SENDER, TROUBLE,
+    };
+    for table in [
+        ABOUT_THE_SENDER,
+        AUTHENTICATION,
+        GIVES_NO_REASON,
+        MAILBOX_EXISTS,
+        OUTWEIGHS_THE_CODE,
+        POLICY,
+        REPUTATION,
+        SENDER,
+        TROUBLE,
+    ] {
+        for phrase in table {
+            assert!(phrase.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()), "{phrase}");
+        }
+    }
+}
+
 #[test]
 fn the_innermost_reply_alone() {
     use Outcome::{NoSuchRecipient, OtherRefusal};
