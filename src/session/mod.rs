@@ -54,6 +54,8 @@ pub struct Hello {
     /// The upstream's extensions as offered in our reply to EHLO. A reply to HELO offers nothing, but the same
     /// extensions are accepted after it, for the sake of old devices.
     offered: Extensions,
+    /// Whether the upstream's offer was known then. If it was not, what it has was not offered either.
+    upstream_known: bool,
 }
 
 /// One client's conversation.
@@ -300,7 +302,8 @@ impl Session {
     fn hello_said(&mut self, name: String, extended: bool, view: &View<'_>, out: &mut Vec<u8>) -> Step {
         // RFC 5321 4.1.4: EHLO in mid-session resets as RSET does.
         self.transaction = None;
-        let offered = offer::offered(view.sources.upstream(), self.encrypted);
+        let upstream = view.sources.upstream();
+        let (offered, upstream_known) = (offer::offered(upstream, self.encrypted), upstream.is_some());
         let mut text = self.terms.hostname.clone();
         if extended {
             for keyword in self.keywords(&offered, view.mechanisms) {
@@ -308,7 +311,7 @@ impl Session {
                 text.push_str(&keyword);
             }
         }
-        self.hello = Some(Hello { name, extended, offered });
+        self.hello = Some(Hello { name, extended, offered, upstream_known });
         Reply { code: 250, enhanced: None, text: text.into() }.encode_plain(out);
         Step::Read
     }
@@ -410,14 +413,25 @@ impl Session {
         if parameters.size.is_some_and(|size| size > self.max_size(offered)) {
             return Some(texts::TOO_BIG);
         }
-        if offer::exceeds(parameters, offered) {
-            return Some(texts::PARAMETER_UNKNOWN);
+        if let Some(missing) = parameters.missing_extension(offered) {
+            return Some(self.not_offered(missing));
         }
         // Refused here for all alike, as the upstream would: for a blocked account it is not asked.
         if let Some(name) = offer::beyond(parameters, offered) {
             return Some(texts::command_error(&CommandError::ParameterValue(name)));
         }
         (!command.reverse_path.is_ascii() && !parameters.smtputf8).then_some(texts::SENDER_NEEDS_SMTPUTF8)
+    }
+
+    /// The reply to a parameter of an extension that was not offered.
+    fn not_offered(&self, extension: &str) -> Reply {
+        let upstream_known = self.hello.as_ref().is_none_or(|hello| hello.upstream_known);
+        // An upstream that was not there yet may have it, but REQUIRETLS also takes TLS on our side (RFC 8689 2).
+        if upstream_known || extension == "REQUIRETLS" && !self.encrypted {
+            texts::PARAMETER_UNKNOWN
+        } else {
+            texts::UPSTREAM_UNAVAILABLE
+        }
     }
 
     fn rcpt(&mut self, command: RcptCommand, view: &View<'_>, out: &mut Vec<u8>) -> Step {
@@ -452,7 +466,7 @@ impl Session {
         }
         let dsn = self.hello.as_ref().is_some_and(|hello| hello.offered.dsn);
         let uses_dsn = command.parameters.notify.is_some() || command.parameters.orcpt.is_some();
-        (uses_dsn && !dsn).then_some(texts::PARAMETER_UNKNOWN)
+        (uses_dsn && !dsn).then(|| self.not_offered("DSN"))
     }
 
     /// Whether the MAIL to which a RCPT now belongs had SMTPUTF8.

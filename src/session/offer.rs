@@ -39,11 +39,6 @@ pub(super) fn limits(max_recipients: usize, max_transactions: u32, offered: &Ext
     ours.smaller(offered.further.limits)
 }
 
-/// Whether MAIL has a parameter that was not offered.
-pub(super) fn exceeds(parameters: &MailParameters, offered: &Extensions) -> bool {
-    parameters.missing_extension(offered).is_some()
-}
-
 /// Returns the first parameter whose value exceeds the offer: a BY that returns the message sooner than the minimum
 /// by-time (RFC 2852 4), a HOLDFOR or HOLDUNTIL beyond the maximum (RFC 4865 4), or a HOLDUNTIL on a day that does not
 /// exist.

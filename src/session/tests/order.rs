@@ -96,9 +96,47 @@ fn greetings() {
             S: 250 2.0.0 Ok",
         ),
         (
-            "what is not known of the upstream is not offered, nor taken: RFC 5321 4.1.1.11",
+            "what is not known of the upstream is not offered, but nor is it refused for good",
             User,
             "V: no-upstream
+            C: EHLO client.example
+            S: 250-mx.example.org
+            S: 250-PIPELINING
+            S: 250-SIZE 1000
+            S: 250-AUTH PLAIN LOGIN
+            S: 250-ENHANCEDSTATUSCODES
+            S: 250-CHUNKING
+            S: 250-HELP
+            S: 250 LIMITS RCPTMAX=3
+            C: MAIL FROM:<a@example.org> BODY=8BITMIME
+            S: 451 4.4.1 *
+            C: MAIL FROM:<a@example.org> SMTPUTF8
+            S: 451 4.4.1 *
+            C: MAIL FROM:<a@example.org> RET=HDRS
+            S: 451 4.4.1 *
+            C: MAIL FROM:<a@example.org> ENVID=x
+            S: 451 4.4.1 *
+            C: MAIL FROM:<a@example.org> REQUIRETLS
+            S: 451 4.4.1 *
+            C: MAIL FROM:<a@example.org> FOO=BAR
+            S: 555 5.5.4 *
+            V: blocked
+            C: MAIL FROM:<a@example.org> BODY=8BITMIME
+            S: 451 4.4.1 *
+            V: open
+            C: MAIL FROM:<a@example.org> BODY=7BIT SIZE=3 AUTH=<>
+            > ask MAIL <a@example.org>
+            U: 250 2.1.0 Ok
+            S: 250 2.1.0 Ok
+            C: RCPT TO:<b@example.org> NOTIFY=NEVER
+            S: 451 4.4.1 *
+            C: RCPT TO:<b@example.org> ORCPT=rfc822;b@example.org
+            S: 451 4.4.1 *",
+        ),
+        (
+            "what the upstream does not have is not offered, nor taken: RFC 5321 4.1.1.11",
+            User,
+            "V: plain-upstream
             C: EHLO client.example
             S: 250-mx.example.org
             S: 250-PIPELINING
@@ -124,6 +162,17 @@ fn greetings() {
             S: 555 5.5.4 *
             C: RCPT TO:<b@example.org> ORCPT=rfc822;b@example.org
             S: 555 5.5.4 *",
+        ),
+        (
+            "RFC 8689 2: not on cleartext, whatever the upstream has",
+            Relay,
+            "V: no-upstream
+            C: HELO x
+            S: 250 mx.example.org
+            C: MAIL FROM:<a@example.org> REQUIRETLS
+            S: 555 5.5.4 *
+            C: MAIL FROM:<a@example.org> SMTPUTF8
+            S: 451 4.4.1 *",
         ),
         (
             "what counts is what was offered, not what is known by now",
