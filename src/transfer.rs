@@ -129,16 +129,31 @@ impl Transfer {
     /// # Errors
     /// See [`Stopped`].
     pub async fn finish(mut self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
-        if matches!(self.framing, Framing::Chunks) {
+        self.complete(upstream).await?;
+        self.end(upstream).await
+    }
+
+    /// Sends the rest, as far as the message is certainly not accepted yet: all but the end of data, or the last chunk.
+    ///
+    /// # Errors
+    /// See [`Stopped`]; nothing more can be sent then.
+    pub async fn complete(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {
+        match self.framing {
+            Framing::Dots(_) => self.write(upstream).await,
+            Framing::Chunks => Ok(()),
+        }
+    }
+
+    /// Ends the message after [`Self::complete`], and waits for the reply.
+    ///
+    /// # Errors
+    /// See [`Stopped`].
+    pub async fn end(self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
+        let Framing::Dots(stuffer) = self.framing else {
             return Ok(upstream.finish_chunks(&self.buffer).await?);
-        }
-        // Written separately from the terminator: if anything fails before that, the message was certainly not
-        // accepted.
-        self.write(upstream).await?;
+        };
         let mut terminator = Vec::new();
-        if let Framing::Dots(stuffer) = self.framing {
-            stuffer.finish(&mut terminator);
-        }
+        stuffer.finish(&mut terminator);
         Ok(upstream.finish_data(&terminator).await?)
     }
 

@@ -4,13 +4,14 @@
 
 use super::client::Lost;
 use super::message::{Parked, Route, stopped};
-use super::{Conversation, facts, message};
+use super::{Conversation, Sender, facts, message};
 use crate::clock::{self, Timestamp};
 use crate::guard::Standing;
 use crate::guard::ledger::Relayed;
 use crate::guard::mimicry::{About, Place, names_somebody};
+use crate::maillog::{MessageFacts, SessionLog};
 use crate::quarantine::spool::Unparked;
-use crate::session::{Delivery, Event, ParkReason, Step, UpstreamFault};
+use crate::session::{Delivery, Event, ParkReason, Step, Transaction, UpstreamFault};
 use crate::smtp::{MailParameters, Reply};
 use crate::transfer::Transfer;
 
@@ -62,9 +63,19 @@ impl Conversation {
         Ok(self.handle(Event::Delivered(delivery)))
     }
 
-    async fn finish_upstream(&mut self, transfer: Transfer, message: &facts::Message) -> Delivery {
+    async fn finish_upstream(&mut self, mut transfer: Transfer, message: &facts::Message) -> Delivery {
         let Some(upstream) = &mut self.upstream else { return Delivery::Fault(UpstreamFault::Unavailable) };
-        let reply = match transfer.finish(upstream).await {
+        let ended = match transfer.complete(upstream).await {
+            Ok(()) => {
+                let open = self.sender.as_ref().zip(self.session.transaction());
+                let unanswered = Unanswered { open, message, log: &self.log };
+                let ended = transfer.end(upstream).await;
+                unanswered.answered();
+                ended
+            }
+            Err(stop) => Err(stop),
+        };
+        let reply = match ended {
             Ok(reply) => reply,
             Err(stop) => {
                 let trouble = message::cause(&stop);
@@ -193,6 +204,28 @@ impl Conversation {
             Delivery::Loop => self.log.rejected(&sender.account, "too many Received: lines"),
             Delivery::Refused => self.log.rejected(&sender.account, "the account is blocked"),
             Delivery::Parked => {}
+        }
+    }
+}
+
+/// The wait for the reply to the end of data. If the stop of the process cuts it off, the log says so.
+struct Unanswered<'a> {
+    open: Option<(&'a Sender, &'a Transaction)>,
+    message: &'a facts::Message,
+    log: &'a SessionLog,
+}
+
+impl Unanswered<'_> {
+    fn answered(mut self) {
+        self.open = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some((sender, transaction)) = self.open.take() {
+            let log = |facts: &MessageFacts<'_>| self.log.ambiguous(facts, "cut off by the shutdown");
+            self.message.with_facts(&sender.account, transaction, log);
         }
     }
 }

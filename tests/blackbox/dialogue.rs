@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{Answer, Scripted};
 use crate::support::smtp::{Heard, Smtp, message};
 use crate::support::{PATIENCE, wait_for};
 
@@ -547,6 +547,28 @@ fn shutting_down_tells_the_silent_and_waits_for_chunks() {
     drop(chunked.try_send(b"NOOP\r\n"));
     assert!(chunked.reply().text().starts_with("421 4.3.2"));
     assert!(gatepost.expect_end(Duration::from_secs(20)).success());
+}
+
+/// CONTRACT, SMTP: if the reply to the end of data does not come, the log says that the message may have been accepted; so it does
+/// if the stop cuts the wait off.
+#[test]
+fn shutting_down_says_what_may_have_been_accepted() {
+    let upstream = Scripted::with(|asked| (asked.verb == ".").then_some(Answer::Silence));
+    let mut gatepost = Setup::new(upstream.address).set("session.shutdown_timeout", "1s").relay().start();
+    let mut client = gatepost.relay();
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    client.expect("DATA", 354);
+    client.send(&[&message("cut off")[..], b".\r\n"].concat());
+    let has_come = || upstream.transactions().iter().any(|sent| sent.data.ends_with(b"trailing blank \r\n"));
+    wait_for(PATIENCE, || has_come().then_some(())).expect("the upstream has the message");
+    gatepost.terminate();
+    gatepost.expect_log("what may have been accepted", |line| {
+        let line = line.to_string();
+        line.contains("may have been accepted")
+            && line.contains("cut off by the shutdown")
+            && line.contains("bob@")
+    });
 }
 
 /// Issue 3, Logs: every line of a session with its session id; per relayed message one line with account, client, Message-ID,
