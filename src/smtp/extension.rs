@@ -32,6 +32,10 @@ pub struct Extensions {
     pub further: Further,
 }
 
+/// How many SASL mechanisms and how many XCLIENT attributes are kept: several times as many as any server has, and few
+/// enough to compare each with each.
+const MAX_NAMES: usize = 32;
+
 impl Extensions {
     /// Parses the reply to EHLO. A refusal offers nothing.
     pub fn from_ehlo(reply: &Reply) -> Self {
@@ -105,12 +109,12 @@ impl Extensions {
             // Some servers list it twice, the second time as `AUTH=`.
             "AUTH" => {
                 for mechanism in words.map(str::to_ascii_uppercase) {
-                    if !self.auth.contains(&mechanism) {
+                    if self.auth.len() < MAX_NAMES && !self.auth.contains(&mechanism) {
                         self.auth.push(mechanism);
                     }
                 }
             }
-            "XCLIENT" => self.xclient = words.map(str::to_ascii_uppercase).collect(),
+            "XCLIENT" => self.xclient = words.take(MAX_NAMES).map(str::to_ascii_uppercase).collect(),
             _ => self.further.add(line),
         }
     }
@@ -129,6 +133,16 @@ mod tests {
         let (reply, taken) = Reply::parse(octets).unwrap().unwrap();
         assert_eq!(taken, octets.len());
         Extensions::from_ehlo(&reply)
+    }
+
+    /// Comparing each with each of the thousands that fit into a reply would take seconds.
+    #[test]
+    fn endless_names_are_not_kept() {
+        let names = |line: usize| (0..80).map(|name| format!(" X{line}-{name}")).collect::<String>();
+        let auth: String = (0..90).map(|line| format!("250-AUTH PLAIN{}\r\n", names(line))).collect();
+        let offered = read(format!("250-a\r\n{auth}250-XCLIENT LOGIN{}\r\n250 DSN\r\n", names(0)).as_bytes());
+        assert_eq!((offered.auth.len(), offered.xclient.len()), (32, 32));
+        assert!(offered.auth[0] == "PLAIN" && offered.xclient[0] == "LOGIN" && offered.dsn);
     }
 
     #[test]
