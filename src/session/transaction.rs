@@ -24,6 +24,10 @@ pub struct Recipient {
     pub accepted: bool,
 }
 
+/// The most octets that are kept of the text of a reply to RCPT: eight of RFC 5321's longest lines. There may be thousands
+/// of them, and an upstream may say 64 KiB in each.
+const MAX_KEPT: usize = 4 * 1_024;
+
 /// A mail transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
@@ -59,7 +63,10 @@ impl Transaction {
 
     /// Records a recipient. Refused ones beyond `max_refused` are forgotten, since a client must not make the list grow
     /// at will.
-    pub(super) fn note(&mut self, recipient: Recipient, max_refused: usize) {
+    pub(super) fn note(&mut self, mut recipient: Recipient, max_refused: usize) {
+        if let Some(reply) = &mut recipient.upstream {
+            reply.shorten(MAX_KEPT);
+        }
         let refused = self.recipients.len() - self.accepted;
         if recipient.accepted {
             self.accepted += 1;
@@ -73,6 +80,29 @@ impl Transaction {
     pub(super) fn divert(&mut self) {
         if self.bound == Bound::Upstream {
             self.bound = Bound::Quarantine;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::{Command, ReversePath};
+
+    #[test]
+    fn of_a_long_reply_the_beginning_is_kept() {
+        let Ok(Command::Rcpt(command)) = Command::parse(b"RCPT TO:<a@b>") else { panic!() };
+        let wire = format!("{}550 x\r\n", format!("550-{}\r\n", "x".repeat(500)).repeat(120));
+        let (reply, _) = Reply::parse(wire.as_bytes()).unwrap().unwrap();
+        assert!(reply.text.len() > 60_000);
+        let mail = MailCommand { reverse_path: ReversePath::Null, parameters: Box::default() };
+        let mut transaction = Transaction::new(mail, None, Bound::Upstream);
+        for accepted in [true, false] {
+            let upstream = Some(reply.clone());
+            transaction.note(Recipient { command: command.clone(), upstream, accepted }, 9);
+        }
+        for recipient in &transaction.recipients {
+            assert_eq!(recipient.upstream.as_ref().unwrap().text.len(), 4_096);
         }
     }
 }

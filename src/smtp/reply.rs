@@ -74,6 +74,14 @@ impl Reply {
         self.code >= 500
     }
 
+    /// Keeps at most the first `octets` of the text, and the memory for no more.
+    pub fn shorten(&mut self, octets: usize) {
+        if self.text.len() > octets {
+            // Not truncated in place, which would keep the room of all of it.
+            self.text = Cow::Owned(self.text[..self.text.floor_char_boundary(octets)].to_owned());
+        }
+    }
+
     /// Parses a whole reply at the front of `octets`: returns the reply and how many octets it took, or `Ok(None)` if
     /// its last line has not arrived. Lenient where it does not matter (a missing text; a line over [`MAX_REPLY_LINE`]
     /// is cut; a character that is not printable becomes `?`), strict where it does (CRLF, code, separator, the same
@@ -388,6 +396,25 @@ mod tests {
         let mut out = Vec::new();
         reply.encode(&mut out);
         out
+    }
+
+    #[test]
+    fn the_beginning_is_kept() {
+        for (text, octets, kept) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("a\u{fc}c", 2, "a"),
+            ("a\u{fc}c", 3, "a\u{fc}"),
+            ("", 0, ""),
+        ] {
+            let mut reply = Reply { code: 550, enhanced: None, text: text.into() };
+            reply.shorten(octets);
+            assert_eq!(reply.text, kept, "{text} {octets}");
+        }
+        let mut long = Reply { code: 550, enhanced: None, text: "x".repeat(60_000).into() };
+        long.shorten(9);
+        let Cow::Owned(text) = long.text else { panic!() };
+        assert!(text.capacity() < 100);
     }
 
     #[test]
