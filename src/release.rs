@@ -166,9 +166,9 @@ impl Releaser {
         let mut upstream = self.parts.upstream.transaction(identity);
         let before = attempt.envelope.recipients.clone();
         let certain = match attempt.decision {
-            // Whoever decides now sees what comes of it, and can repeat it.
-            Decision::Operator { .. } => Some(attempt.now),
-            Decision::Due | Decision::Earlier => attempt.settled.map(|said| said.earliest),
+            // Whoever decides now sees what comes of it, and can repeat it while nobody was taken.
+            Decision::Operator { .. } if !attempt.envelope.any_delivered() => Some(attempt.now),
+            _ => attempt.settled.map(|said| said.earliest),
         };
         let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now, certain, ASK_PATIENCE).await;
         Asked { upstream, taken, before, _connections: connections }

@@ -42,6 +42,9 @@ pub(super) struct Record {
     rests: Option<Timestamp>,
     told: Option<Box<str>>,
     claimed: bool,
+    /// Whether it could not be read when this process began: no digest has shown it, so it does not expire before the next
+    /// start.
+    was_unreadable: bool,
 }
 
 impl Record {
@@ -59,7 +62,15 @@ impl Record {
             rests: None,
             told: envelope.told_queue_id.as_deref().map(Into::into),
             claimed: false,
+            was_unreadable: false,
         }
+    }
+
+    /// Whether a digest that announced all that was parked before `before` was about this message too. Its id counts as
+    /// well: one that came while the clock was behind says that it was parked long ago, but its id is not older than the
+    /// floor. One that came while the clock was ahead may have been brought back to before its id's birth.
+    fn is_from_before(&self, id: QuarantineId, before: Timestamp) -> bool {
+        id.born() < before && self.parked < before && !self.was_unreadable
     }
 
     /// A record for a message whose envelope cannot be read; `size` and `envelope` are those of its files, in octets.
@@ -76,6 +87,7 @@ impl Record {
             rests: None,
             told: None,
             claimed: false,
+            was_unreadable: false,
         }
     }
 
@@ -188,7 +200,7 @@ impl Index {
     /// Replaces the record of a message that could not be read, and now can.
     pub(super) fn heal(&mut self, id: QuarantineId, record: Record) {
         if self.state(id) == Some(State::Unreadable) {
-            self.put(id, record);
+            self.put(id, Record { was_unreadable: true, ..record });
         }
     }
 
@@ -241,6 +253,7 @@ impl Index {
     pub(super) fn put(&mut self, id: QuarantineId, mut record: Record) {
         if let Some(old) = self.remove(id) {
             (record.claimed, record.rests) = (old.claimed, old.rests);
+            record.was_unreadable |= old.was_unreadable;
             if old.state != State::Unreadable {
                 // The envelope says when it came by the clock of that time, which may have been ahead.
                 record.parked = record.parked.min(old.parked);
@@ -456,7 +469,7 @@ impl Index {
         for (id, record) in &self.records {
             let Some(account) = &record.account else { continue };
             // As in `parked_before`.
-            let before = before.filter(|before| id.born() < *before);
+            let before = before.filter(|before| record.is_from_before(*id, *before));
             let (size, parked, state) = (record.size, record.parked, record.state);
             sum.add(Message { account, size, parked, state, awaited: record.due.is_some() }, before);
         }
@@ -512,11 +525,9 @@ impl Index {
             None => true,
             Some(due) => due <= now && record.account.as_ref().is_some_and(|account| held.contains(account)),
         };
-        // Nothing expires before its id is old enough. A message that came while the clock was behind says that it came
-        // long ago, but its id is not older than the floor. One that came while the clock was ahead may have been
-        // brought back to before its id's birth: it expires late, not early.
         let old = self.records.iter().take_while(|(id, _)| id.born() < before);
-        old.filter(|(_, record)| record.state == State::Parked && !record.claimed && record.parked < before)
+        old.filter(|(id, record)| record.is_from_before(**id, before))
+            .filter(|(_, record)| record.state == State::Parked && !record.claimed)
             .filter(|(_, record)| waits(record))
             .map(|(id, _)| *id)
             .take(count)

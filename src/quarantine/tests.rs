@@ -678,6 +678,15 @@ async fn what_could_not_be_read_at_the_start_is_read_again() {
         assert_eq!((spool.unreadable(), spool.usage(Some(&anna())).messages), (0, 2));
         assert_eq!(due(&spool, base).len(), 2);
     }
+    // No digest has shown it: it does not expire as soon as it can be read.
+    let day = Duration::from_secs(24 * 3600);
+    std::fs::write(&path, "{").unwrap();
+    let limits = Limits { expire_after: Some(30 * day), ..limits() };
+    let spool = Spool::open(home.path(), limits).await.unwrap();
+    std::fs::write(&path, &text).unwrap();
+    assert_eq!(spool.read_again(None).await, (1, None));
+    let late = base.after(40 * day);
+    assert_eq!(spool.expire(late, &[anna()].into(), late).await, [ids[1]]);
 }
 
 /// It is acknowledged, so it must not be gone an hour after the clock is put right.

@@ -59,6 +59,8 @@ struct Rounds {
     unkept: BTreeSet<Account>,
     /// What the clock has said for a while; `None` while that is not known.
     said: Option<Span>,
+    /// Whether the clock is behind the floor, which has been logged.
+    is_below: bool,
 }
 
 impl Rounds {
@@ -83,6 +85,14 @@ impl Rounds {
     fn claim(&self, spool: &Spool, now: Timestamp) -> Option<(Held, Line)> {
         let first = spool.claim_due(now, |line| self.is_first(line));
         first.or_else(|| spool.claim_due(now, |line| self.has_place(line)))
+    }
+
+    /// Logs, once, that the clock is behind the floor: nothing that is parked until it is past that expires as usual.
+    fn mention_floor(&mut self, spool: &Spool, said: Span) {
+        let floor = spool.floor();
+        if !std::mem::replace(&mut self.is_below, said.latest < floor) && self.is_below {
+            maillog::clock_behind(floor, said.latest, &spool.floor_file());
+        }
     }
 
     fn begin(&mut self, releaser: &Releaser, held: Held, line: Line) {
@@ -136,6 +146,7 @@ impl Releaser {
                 self.bring_back(&rounds);
                 if let Some(said) = rounds.said {
                     self.parts.spool.settled(said.earliest).await;
+                    rounds.mention_floor(&self.parts.spool, said);
                 }
                 self.expire(then).await;
             }

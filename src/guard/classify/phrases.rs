@@ -112,6 +112,7 @@ pub(super) const ABOUT_THE_SENDER: Phrases = &[
 /// Texts that contain a policy phrase but are not about policy.
 pub(super) const INNOCENT: Phrases = &[
     "mailbox name not allowed", // RFC 5321 4.2.3 of 553, for example IONOS
+    "rule imposed mailbox access for  refused: user invalid", // MailMarshal; the address is taken out
 ];
 
 /// The sender: its address, host, name or connection.
@@ -177,12 +178,16 @@ pub(super) const POLICY: Phrases = &[
     "subscriber",   // lists
     "members-only", // lists
     "not a member", // lists
-    "content",      // QQ: Mail content denied
+    "mail content", // QQ: Mail content denied
+    "message content",
+    "for content",
+    "content reject",
+    "content filter",
     "virus",
     "malware",
     "phish",
     "backscatter",
-    "rule imposed",
+    "rule imposed", // MailMarshal; see INNOCENT
     "mail loop",
     "loop detected",
     "bad sequence", // of commands
@@ -237,8 +242,14 @@ pub(super) const REPUTATION: Phrases = &[
     "too fast",
     "excessive",
     "compromised",
-    "outbound",
-    "outgoing",
+    "outbound mail",
+    "outbound message",
+    "outgoing mail",
+    "outgoing message",
+    "hourly limit",
+    "daily limit",
+    "recipients reached",
+    "you have reached",
     "temporar",   // temporary, temporarily
     "mi:",        // 163.com: MI:SPF, MI:DMC
     "rp:",        // 163.com: RP:TRC, RP:RCL
@@ -292,6 +303,19 @@ pub(super) const TROUBLE: Phrases = &[
     "network unreachable",
     "network is unreachable",
     "callout verification error",
+    "callout failed",
+    "too busy",
+    "is busy",
+    "overloaded",
+    "no route to host",
+    "hop count",
+    "software error",
+    "error in processing",
+    "dot-lock",
+    "system unavailable",
+    "database unavailable",
+    "dns fail",
+    "dns error",
     "unable to verify",
     "cannot verify",
     "can't verify",
@@ -320,6 +344,7 @@ pub(super) const AUTHENTICATION: Phrases = &[
     "tls is", // mandatory, required
     "secure connection",
     "security reason",
+    "receive your mail before", // POP before SMTP
 ];
 
 /// What the enhanced codes 5.2.x mean, in words: the mailbox exists.
@@ -328,23 +353,27 @@ pub(super) const MAILBOX_EXISTS: Phrases = &[
     "overquota",
     "over-quota",
     "mailbox full",
-    "mailbox is full", // cPanel's Exim
+    "is full", // cPanel's Exim: mailbox is full; Oracle: mailfolder is full
     "full mailbox",
     "inbox full",
-    "inbox is full",
-    "account is full",
-    "mailfolder is full", // Oracle
-    "pleine",             // Orange: Boite du destinataire pleine
-    "used up",            // the user's space has been used up
+    "pleine",  // Orange: Boite du destinataire pleine
+    "used up", // the user's space has been used up
     "exceeded the local limit",
     "exceeds allowed", // User mailbox exceeds allowed size
     "exceeds the",
     "exceeds its",
+    "exceeded the limit",
+    "exceeded its",
+    "would exceed",
+    "over the maximum",
     "over limit",
     "over the limit",
     "over its limit",
     "enough space",
     "space left",
+    "space not enough",
+    "space available",
+    "any more mail",
     "insufficient",
     "too much mail",
     "storage", // exceeded storage allocation

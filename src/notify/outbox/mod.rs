@@ -375,12 +375,15 @@ impl Outbox {
         report: &mut impl FnMut(Event),
     ) -> Option<Duration> {
         self.state().bring_back(now);
-        // What was put off in this round waits, although the clock may have been set back since it began.
-        let next = || {
+        // What was put off in this round waits, although the clock may have been set back since; what has come since goes
+        // as if it had been here.
+        let mut tried = HashSet::new();
+        let next = |tried: &HashSet<OutboxId>| {
             let state = self.state();
-            state.next(bearer.lane(), now.min(clock::now())).map(|(id, meta)| (id, meta.clone()))
+            state.next(bearer.lane(), clock::now(), tried).map(|(id, meta)| (id, meta.clone()))
         };
-        while let Some((id, meta)) = next() {
+        while let Some((id, meta)) = next(&tried) {
+            tried.insert(id);
             if self.send(bearer, id, meta, said, report).await == Way::Closed {
                 self.state().note_closed(bearer.lane(), id);
                 return Some(ANYBODY_THERE);
@@ -415,8 +418,6 @@ impl Outbox {
                 return Way::Open;
             }
         };
-        // It may have been made while the clock was ahead.
-        meta.created = said.map_or(meta.created, |said| meta.created.min(said.latest));
         let outcome = bearer.send(id, &meta, &message).await;
         let way = if matches!(outcome, Outcome::Unreachable(_)) { Way::Closed } else { Way::Open };
         let (kind, to) = (meta.kind, meta.to.clone());
@@ -559,9 +560,9 @@ impl State {
         }
     }
 
-    /// The mail of a lane that is due at `now` and goes first: the oldest, but mails to an address that puts off what it
+    /// The mail of a lane that is due at `now`, was not `tried` in this round, and goes first: the oldest, but mails to an address that puts off what it
     /// gets go behind those to all others, who need not wait while it keeps silent.
-    fn next(&self, lane: Lane, now: Timestamp) -> Option<(OutboxId, &Meta)> {
+    fn next(&self, lane: Lane, now: Timestamp, tried: &HashSet<OutboxId>) -> Option<(OutboxId, &Meta)> {
         let slow: HashSet<&str> = match lane {
             Lane::Notices | Lane::Reports => {
                 let tried = self.heads(lane).filter(|(_, meta, _)| meta.tries > 0);
@@ -569,7 +570,7 @@ impl State {
             }
             Lane::Events => HashSet::new(),
         };
-        let due = self.heads(lane).filter(|(_, _, next)| *next <= now);
+        let due = self.heads(lane).filter(|(id, _, next)| *next <= now && !tried.contains(id));
         let first = due.min_by_key(|(id, meta, _)| (slow.contains(meta.to.as_str()), *id));
         first.map(|(id, meta, _)| (id, meta))
     }
