@@ -5,8 +5,8 @@
 //! for at least [`Digests::notice`], so that somebody had time to read it. `DATA_DIR/digests` records when digests were
 //! sent and what they announced. It is written after the outbox: a crash in between sends the same digest twice, but
 //! never lets anything expire unannounced. If it cannot be read, nothing counts as announced. What a digest announced is
-//! one moment, before which everything was parked: so a digest is forgotten if the clock falls behind that moment. Without `[notify] to`, or
-//! with `digest = "off"`, there are no digests, and expiry does not wait for them.
+//! one moment, before which everything was parked: so a digest is forgotten if the clock falls behind that moment.
+//! Without `[notify] to`, or with `digest = "off"`, there are no digests, and expiry does not wait for them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -165,11 +165,7 @@ impl Releaser {
         let connections = self.parts.upstream.session(identity.session);
         let mut upstream = self.parts.upstream.transaction(identity);
         let before = attempt.envelope.recipients.clone();
-        let certain = match attempt.decision {
-            // Whoever decides now sees what comes of it, and can repeat it while nobody was taken.
-            Decision::Operator { .. } if !attempt.envelope.any_delivered() => Some(attempt.now),
-            _ => attempt.settled.map(|said| said.earliest),
-        };
+        let certain = certain(&attempt.envelope, attempt.decision, attempt.now, attempt.settled);
         let taken = ask(&mut upstream, &mut attempt.envelope, attempt.now, certain, ASK_PATIENCE).await;
         Asked { upstream, taken, before, _connections: connections }
     }
@@ -511,6 +507,20 @@ fn identity(envelope: &Envelope, now: Timestamp) -> Arc<ClientIdentity> {
     })
 }
 
+/// Returns the time by which BY= may be judged for good in a try at `now`; `settled` is what the clock has said for a while.
+fn certain(
+    envelope: &Envelope,
+    decision: Decision,
+    now: Timestamp,
+    settled: Option<Span>,
+) -> Option<Timestamp> {
+    match decision {
+        // Whoever decides now sees what comes of it, and can repeat it while nobody was taken.
+        Decision::Operator { .. } if !envelope.any_delivered() => Some(now),
+        Decision::Operator { .. } | Decision::Due | Decision::Earlier => settled.map(|said| said.earliest),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,6 +544,21 @@ mod tests {
         envelope.recipients = vec![Recipient { state, ..recipient }; recipients];
         decide(&mut envelope, Decision::Operator { quiet: true }, at(0), None);
         envelope
+    }
+
+    /// After the first delivery the message leaves with this try: nobody can repeat it.
+    #[test]
+    fn an_operator_goes_by_the_clock_while_that_can_be_repeated() {
+        let mut envelope = deferred(2);
+        let settled = Some(Span { earliest: at(1), latest: at(2) });
+        let operator = Decision::Operator { quiet: false };
+        for (decision, expected) in [(operator, at(3)), (Decision::Due, at(1)), (Decision::Earlier, at(1))] {
+            assert_eq!(certain(&envelope, decision, at(3), settled), Some(expected), "{decision:?}");
+        }
+        let reply = Reply { code: 250, enhanced: None, text: "ok".into() };
+        envelope.recipients[0].state = RecipientState::Delivered { reply, at: at(0) };
+        assert_eq!(certain(&envelope, operator, at(3), settled), Some(at(1)));
+        assert_eq!(certain(&envelope, operator, at(3), None), None);
     }
 
     /// Whatever the clock says at the moment: mail would be lost without a word.

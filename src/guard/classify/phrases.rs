@@ -141,7 +141,8 @@ pub(super) const SENDER: Phrases = &[
     "your ip",
     "your domain",
     "your hostname",
-    "your network",
+    "your network is",
+    "from your network",
     "dynamic ip",
     "dynamic address",
     "client host", // Postfix
@@ -280,8 +281,6 @@ pub(super) const TROUBLE: Phrases = &[
     "lookup fail",
     "lookup error",
     "ldap error",
-    "to database", // Cannot connect to database
-    "to the database",
     "database error",
     "connection refused",
     "connection rejected",

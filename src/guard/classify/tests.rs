@@ -274,6 +274,8 @@ fn what_550_alone_does_not_say() {
         "The email account that you tried to reach does not exist",
         "Please check the recipient's address and try again",
         "Rule imposed mailbox access for x@y.example refused: user invalid",
+        "user not known to the database",
+        "No such recipient; contact your network administrator",
         "User unknown on content.example.com",
         "No such user. See https://kb.example.com/content/550",
         "No such user (outbound-3.example.net)",

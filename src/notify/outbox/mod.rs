@@ -570,8 +570,8 @@ impl State {
             }
             Lane::Events => HashSet::new(),
         };
-        let due = self.heads(lane).filter(|(id, _, next)| *next <= now && !tried.contains(id));
-        let first = due.min_by_key(|(id, meta, _)| (slow.contains(meta.to.as_str()), *id));
+        let due = || self.heads(lane).filter(|(id, _, next)| *next <= now && !tried.contains(id));
+        let first = due().find(|(_, meta, _)| !slow.contains(meta.to.as_str())).or_else(|| due().next());
         first.map(|(id, meta, _)| (id, meta))
     }
 

@@ -306,6 +306,28 @@ async fn an_address_that_puts_off_waits_for_the_others() {
     assert_eq!(order(&state), [ids[1], ids[3], ids[0], ids[2]]);
 }
 
+/// It need not wait until all that was there has been tried.
+#[tokio::test]
+async fn what_comes_during_a_round_goes_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let (port, _sight) = upstream(Script::from([("RCPT", "451 4.7.1 later")]), None).await;
+    let carrier = Carrier::new(&route(port)).unwrap();
+    let bearer = Bearer::Mail(Lane::Notices, &carrier);
+    outbox.put(mail(&["silent@example.org"]), clock::now()).await.unwrap();
+    let (began, mut tried) = (clock::now(), Vec::new());
+    soon(outbox.send_due(&bearer, began, None, &mut |event| {
+        let Event::Deferred { to, .. } = event else { panic!("{event:?}") };
+        if tried.is_empty() {
+            let came = outbox.state().batch(vec![mail(&["desk@example.org"])], clock::now());
+            outbox.state().mails.extend(write_all(&outbox.shared.folder, &came).unwrap());
+        }
+        tried.push(to);
+    }))
+    .await;
+    assert_eq!(tried, ["silent@example.org", "desk@example.org"]);
+}
+
 /// The next start would send it again.
 #[tokio::test]
 async fn what_could_not_be_removed_is_removed_later() {

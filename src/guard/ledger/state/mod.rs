@@ -304,8 +304,11 @@ impl State {
     /// Whether so many more invalid recipients would neither reach a limit that blocks nor raise an alarm that delays or blocks.
     pub(super) fn stays_open(&mut self, invalid: usize, now: Timestamp, policy: &Arc<Policy>) -> bool {
         let terms = self.terms(policy);
-        if self.block.is_some() || !terms.blocks() {
-            return self.block.is_none();
+        if self.block.is_some() {
+            return false; // also one that is not shown yet
+        }
+        if !terms.blocks() {
+            return true;
         }
         let count = self.window.count(now, terms.rule.period) as usize;
         // Those of other sessions too.
