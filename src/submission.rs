@@ -462,8 +462,8 @@ impl Conversation {
             scene.mechanisms = Some(self.mechanisms());
         }
         let step = self.session.handle(event, &scene.view(), &mut self.client.outbound);
-        if let (Some(Err(full)), Some(account)) = (scene.room.get(), scene.account) {
-            self.log.not_parked(account, ParkReason::Blocked, &full.to_string());
+        if let (Some(Err(full)), Some(sender)) = (scene.room.get(), scene.sender) {
+            self.log.not_parked(&sender.account, ParkReason::Blocked, &full.to_string());
         }
         step
     }
@@ -481,14 +481,15 @@ async fn unless_blocked<T>(waiting: impl Future<Output = T>, watch: &Watch) -> O
 /// What the machine sees of the world during one event. Holds guards instead of `Arc`s: all sessions share their counters, and
 /// changing them at each event makes the cores wait for each other.
 struct Scene<'a> {
-    now: Timestamp,
     blocked: bool,
-    probation: bool,
+    /// Whether a message may be delayed.
+    delays: bool,
     interruption: Option<Interruption>,
     /// The mechanisms, for events that concern the login.
     mechanisms: Option<Arc<str>>,
     parts: &'a Parts,
-    account: Option<&'a Account>,
+    sender: Option<&'a Sender>,
+    now: OnceCell<Timestamp>,
     /// Whether a message could be parked, if that decided the reply.
     room: OnceCell<Result<(), ParkError>>,
     precedents: OnceCell<Guard<Arc<Precedents>>>,
@@ -498,22 +499,20 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn of(parts: &'a Parts, sender: Option<&'a Sender>, shutdown: &watch::Receiver<bool>) -> Self {
-        let now = clock::now();
         let blocked = sender.is_some_and(|sender| sender.watch.standing() == Standing::Blocked);
-        let probation = sender.is_some_and(|sender| sender.watch.probation(now).is_some());
         let interruption = match sender.and_then(|sender| sender.ticket.ending()) {
             Some(Ending::Kicked) => Some(Interruption::Kicked),
             Some(Ending::CredentialsChanged) => Some(Interruption::CredentialsChanged),
             None => shutdown.borrow().then_some(Interruption::ShuttingDown),
         };
         Self {
-            now,
             blocked,
-            probation,
+            delays: true,
             interruption,
             mechanisms: None,
             parts,
-            account: sender.map(|sender| &sender.account),
+            sender,
+            now: OnceCell::new(),
             room: OnceCell::new(),
             precedents: OnceCell::new(),
             upstream: OnceCell::new(),
@@ -523,9 +522,7 @@ impl<'a> Scene<'a> {
 
     fn view(&self) -> View<'_> {
         View {
-            now: self.now,
             blocked: self.blocked,
-            probation: self.probation,
             interruption: self.interruption,
             mechanisms: self.mechanisms.as_deref().unwrap_or_default(),
             sources: self,
@@ -535,6 +532,14 @@ impl<'a> Scene<'a> {
 
 /// Loaded on demand, at most once per event.
 impl Sources for Scene<'_> {
+    fn now(&self) -> Timestamp {
+        *self.now.get_or_init(clock::now)
+    }
+
+    fn probation(&self) -> bool {
+        self.delays && self.sender.is_some_and(|sender| sender.watch.probation(self.now()).is_some())
+    }
+
     fn precedents(&self) -> &Precedents {
         self.precedents.get_or_init(|| self.parts.ledger.precedents())
     }
@@ -544,12 +549,13 @@ impl Sources for Scene<'_> {
     }
 
     fn sender(&self) -> Option<(&Rules, &Account)> {
-        self.account.map(|account| (&***self.rules.get_or_init(|| self.parts.senders.rules()), account))
+        let rules = || self.parts.senders.rules();
+        self.sender.map(|sender| (&***self.rules.get_or_init(rules), &sender.account))
     }
 
     fn room(&self) -> bool {
-        let room = |account| self.parts.spool.room(account, 0);
-        self.room.get_or_init(|| self.account.map_or(Ok(()), room)).is_ok()
+        let room = |sender: &Sender| self.parts.spool.room(&sender.account, 0);
+        self.room.get_or_init(|| self.sender.map_or(Ok(()), room)).is_ok()
     }
 }
 

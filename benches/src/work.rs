@@ -208,15 +208,15 @@ fn session() -> Work {
     let mut out = Vec::with_capacity(4096);
     let mut handle = move |event| {
         let given = Given {
+            now: WHEN,
+            probation: false,
             precedents: &precedents,
             upstream: Some(&upstream),
             sender: Some((&rules, &account)),
             room: true,
         };
         let view = View {
-            now: WHEN,
             blocked: false,
-            probation: false,
             interruption: None,
             mechanisms: "PLAIN LOGIN",
             sources: &given,

@@ -121,15 +121,10 @@ impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
         let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
             &self.world;
-        let given = Given { precedents, upstream: upstream.as_ref(), sender: None, room: *room };
-        let view = View {
-            now: Timestamp::from_millis(1_795_536_328_123),
-            blocked: *blocked,
-            probation: *probation,
-            interruption: *interruption,
-            mechanisms,
-            sources: &given,
-        };
+        let now = Timestamp::from_millis(1_795_536_328_123);
+        let upstream = upstream.as_ref();
+        let given = Given { now, probation: *probation, precedents, upstream, sender: None, room: *room };
+        let view = View { blocked: *blocked, interruption: *interruption, mechanisms, sources: &given };
         let step = self.session.handle(event, &view, &mut self.out);
         self.closed |= step == Step::Close;
         step
@@ -138,15 +133,10 @@ impl Driver<'_> {
     fn destination(&mut self) -> Destination {
         let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
             &self.world;
-        let given = Given { precedents, upstream: upstream.as_ref(), sender: None, room: *room };
-        let view = View {
-            now: Timestamp::from_millis(1_795_536_328_123),
-            blocked: *blocked,
-            probation: *probation,
-            interruption: *interruption,
-            mechanisms,
-            sources: &given,
-        };
+        let now = Timestamp::from_millis(1_795_536_328_123);
+        let upstream = upstream.as_ref();
+        let given = Given { now, probation: *probation, precedents, upstream, sender: None, room: *room };
+        let view = View { blocked: *blocked, interruption: *interruption, mechanisms, sources: &given };
         self.session.destination(|| "<1@example.org>".to_owned(), &view)
     }
 

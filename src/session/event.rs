@@ -231,12 +231,8 @@ pub enum Interruption {
 /// The world as seen at the moment of an event.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The time of the event.
-    pub now: Timestamp,
     /// Whether the account is blocked.
     pub blocked: bool,
-    /// Whether the account is on probation.
-    pub probation: bool,
     /// Why the session is to end at its next command, if it is.
     pub interruption: Option<Interruption>,
     /// The SASL mechanisms to offer; empty if there are none. Needed only if [`Event::concerns_login`].
@@ -247,6 +243,10 @@ pub struct View<'a> {
 
 /// What few events need, and is costly to look at.
 pub trait Sources {
+    /// The time of the event.
+    fn now(&self) -> Timestamp;
+    /// Whether the account is on probation.
+    fn probation(&self) -> bool;
     /// The upstream's most recent replies.
     fn precedents(&self) -> &Precedents;
     /// What the upstream offers, as far as known.
@@ -260,6 +260,10 @@ pub trait Sources {
 /// [`Sources`] with values known in advance.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
+    /// [`Sources::now`]
+    pub now: Timestamp,
+    /// [`Sources::probation`]
+    pub probation: bool,
     /// [`Sources::precedents`]
     pub precedents: &'a Precedents,
     /// [`Sources::upstream`]
@@ -271,6 +275,14 @@ pub struct Given<'a> {
 }
 
 impl Sources for Given<'_> {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn probation(&self) -> bool {
+        self.probation
+    }
+
     fn precedents(&self) -> &Precedents {
         self.precedents
     }

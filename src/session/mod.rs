@@ -202,7 +202,7 @@ impl Session {
             Bound::Upstream if view.interruption == Some(Interruption::CredentialsChanged) => {
                 ParkReason::CredentialsChanged
             }
-            Bound::Upstream if view.probation => ParkReason::Probation,
+            Bound::Upstream if view.sources.probation() => ParkReason::Probation,
             Bound::Upstream => return Destination::Relay,
         };
         // On probation it stays open upstream until it is parked: if it cannot be, it is relayed at once.
@@ -381,7 +381,7 @@ impl Session {
         if let Some(reply) = self.unacceptable_mail(&command) {
             return self.say(reply, out);
         }
-        command.parameters.forget_the_past(view.now);
+        command.parameters.forget_the_past(view.sources.now());
         // Checked before the block: it must not show.
         if view.sources.sender().is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path))
         {
@@ -603,7 +603,7 @@ impl Session {
         self.write(told, out);
         if let Some(transaction) = &mut self.transaction {
             let recipient = Recipient { command, upstream: upstream.ok(), accepted };
-            transaction.note(recipient, self.terms.max_recipients);
+            transaction.note(recipient, self.terms.max_recipients, self.pending.recipients());
         }
     }
 
@@ -614,7 +614,7 @@ impl Session {
         let told = imitated(Place::Rcpt, command.forward_path.as_str(), view, &mut self.shuffle);
         transaction.bound = Bound::Unasked;
         let recipient = Recipient { command, upstream: None, accepted: true };
-        transaction.note(recipient, self.terms.max_recipients);
+        transaction.note(recipient, self.terms.max_recipients, self.pending.recipients());
         self.write(&told, out);
     }
 

@@ -62,8 +62,8 @@ impl Transaction {
     }
 
     /// Records a recipient. Refused ones beyond `max_refused` are forgotten, since a client must not make the list grow
-    /// at will.
-    pub(super) fn note(&mut self, mut recipient: Recipient, max_refused: usize) {
+    /// at will. `expected` more are about to follow.
+    pub(super) fn note(&mut self, mut recipient: Recipient, max_refused: usize, expected: usize) {
         if let Some(reply) = &mut recipient.upstream {
             reply.shorten(MAX_KEPT);
         }
@@ -72,6 +72,9 @@ impl Transaction {
             self.accepted += 1;
         } else if refused >= max_refused {
             return;
+        }
+        if self.recipients.is_empty() {
+            self.recipients.reserve(1 + expected);
         }
         self.recipients.push(recipient);
     }
@@ -99,7 +102,7 @@ mod tests {
         let mut transaction = Transaction::new(mail, None, Bound::Upstream);
         for accepted in [true, false] {
             let upstream = Some(reply.clone());
-            transaction.note(Recipient { command: command.clone(), upstream, accepted }, 9);
+            transaction.note(Recipient { command: command.clone(), upstream, accepted }, 9, 0);
         }
         for recipient in &transaction.recipients {
             assert_eq!(recipient.upstream.as_ref().unwrap().text.len(), 4_096);

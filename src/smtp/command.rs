@@ -128,13 +128,14 @@ impl Command {
     /// # Errors
     /// See [`CommandError`].
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
-        let verb = line.split(|octet| *octet == b' ').next().unwrap_or_default();
+        let verb = || line.split(|octet| *octet == b' ').next();
+        let is_rcpt = || verb().is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"));
         Self::read(line).map_err(|error| match error {
             CommandError::ForwardPath { .. } => error,
-            CommandError::Character if verb.eq_ignore_ascii_case(b"RCPT") && harvested(line).is_some() => {
+            CommandError::Character if is_rcpt() && harvested(line).is_some() => {
                 CommandError::ForwardPath { harvested: harvested(line) }
             }
-            _ if verb.eq_ignore_ascii_case(b"RCPT") => CommandError::Rcpt(Box::new(error)),
+            _ if is_rcpt() => CommandError::Rcpt(Box::new(error)),
             _ => error,
         })
     }
@@ -145,7 +146,11 @@ impl Command {
         if has_control(text) {
             return Err(CommandError::Character);
         }
-        let (verb, arguments) = text.split_once(' ').unwrap_or((text, ""));
+        // A verb is short: a loop finds its end sooner than a search would begin.
+        let (verb, arguments) = match text.bytes().position(|octet| octet == b' ') {
+            Some(blank) => (&text[..blank], &text[blank + 1..]),
+            None => (text, ""),
+        };
         let arguments = arguments.trim_start_matches(' ');
         let alone = |command: Self, syntax| match arguments {
             "" => Ok(command),
@@ -155,22 +160,22 @@ impl Command {
             "" => Err(CommandError::Arguments(syntax)),
             _ => Ok(arguments),
         };
-        match Upper::of(verb).as_str() {
-            "EHLO" => Ok(Self::Ehlo(some("Syntax: EHLO domain or address literal")?.to_owned())),
-            "HELO" => Ok(Self::Helo(some("Syntax: HELO domain")?.to_owned())),
-            "STARTTLS" => alone(Self::StartTls, "Syntax: STARTTLS, without parameters"),
-            "AUTH" => auth(arguments),
-            "MAIL" => mail(arguments).map(Self::Mail),
-            "RCPT" => rcpt(arguments).map(Self::Rcpt),
-            "DATA" => alone(Self::Data, "Syntax: DATA, without parameters"),
-            "BDAT" => bdat(arguments),
-            "RSET" => alone(Self::Rset, "Syntax: RSET, without parameters"),
-            "NOOP" => Ok(Self::Noop),
-            "QUIT" => alone(Self::Quit, "Syntax: QUIT, without parameters"),
-            "VRFY" => some("Syntax: VRFY address").map(|_| Self::Vrfy),
-            "EXPN" => some("Syntax: EXPN list").map(|_| Self::Expn),
-            "HELP" => Ok(Self::Help),
-            verb if HTTP.contains(&verb) => Err(CommandError::Http),
+        match Upper::of(verb).octets() {
+            b"EHLO" => Ok(Self::Ehlo(some("Syntax: EHLO domain or address literal")?.to_owned())),
+            b"HELO" => Ok(Self::Helo(some("Syntax: HELO domain")?.to_owned())),
+            b"STARTTLS" => alone(Self::StartTls, "Syntax: STARTTLS, without parameters"),
+            b"AUTH" => auth(arguments),
+            b"MAIL" => mail(arguments).map(Self::Mail),
+            b"RCPT" => rcpt(arguments).map(Self::Rcpt),
+            b"DATA" => alone(Self::Data, "Syntax: DATA, without parameters"),
+            b"BDAT" => bdat(arguments),
+            b"RSET" => alone(Self::Rset, "Syntax: RSET, without parameters"),
+            b"NOOP" => Ok(Self::Noop),
+            b"QUIT" => alone(Self::Quit, "Syntax: QUIT, without parameters"),
+            b"VRFY" => some("Syntax: VRFY address").map(|_| Self::Vrfy),
+            b"EXPN" => some("Syntax: EXPN list").map(|_| Self::Expn),
+            b"HELP" => Ok(Self::Help),
+            verb if is_http_method(verb) => Err(CommandError::Http),
             _ => Err(CommandError::Unknown),
         }
     }

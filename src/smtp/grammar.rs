@@ -27,8 +27,8 @@ impl Upper {
         Self { octets, length: word.len() }
     }
 
-    pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.octets[..self.length]).unwrap_or_default()
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets[..self.length]
     }
 }
 
@@ -42,7 +42,23 @@ pub(super) fn local_part(text: &str) -> Option<usize> {
         return text[length..].starts_with('@').then_some(length);
     }
     let length = memchr(b'@', text.as_bytes())?;
-    parts(&text[..length]).all(is_atom).then_some(length)
+    is_dot_string(&text[..length]).then_some(length)
+}
+
+/// `Dot-string`
+fn is_dot_string(text: &str) -> bool {
+    if !text.is_ascii() {
+        return parts(text).all(is_atom);
+    }
+    // Nearly all are ASCII, and need one look at each octet.
+    let mut dot = true;
+    for octet in text.bytes() {
+        if octet == b'.' && dot || octet != b'.' && !ATEXT[usize::from(octet & 0x7f)] {
+            return false;
+        }
+        dot = octet == b'.';
+    }
+    !dot
 }
 
 /// The parts between dots; at least one.
@@ -95,6 +111,17 @@ const ATEXT: [bool; 128] = {
     table
 };
 
+/// For each ASCII character, whether it is a letter, a digit or a hyphen.
+const LDH: [bool; 128] = {
+    let mut table = [false; 128];
+    let mut octet = 0_u8;
+    while octet < 128 {
+        table[octet as usize] = octet.is_ascii_alphanumeric() || octet == b'-';
+        octet += 1;
+    }
+    table
+};
+
 /// C1 control characters are UTF8-non-ascii by the letter; but no address has one, and terminals obey them.
 fn is_visible_non_ascii(c: char) -> bool {
     !c.is_ascii() && !c.is_control()
@@ -128,7 +155,22 @@ pub(super) fn is_domain_or_literal(text: &str) -> bool {
 
 /// `Domain`: no trailing dot, no underscore.
 pub(super) fn is_domain(text: &str) -> bool {
-    parts(text).all(is_label)
+    if !text.is_ascii() {
+        return parts(text).all(is_label);
+    }
+    // As for `Dot-string`.
+    let (mut length, mut last) = (0, b'.');
+    for octet in text.bytes() {
+        match octet {
+            b'.' if length == 0 || last == b'-' => return false,
+            b'.' => length = 0,
+            b'-' if length == 0 => return false,
+            _ if length == MAX_LABEL || !LDH[usize::from(octet & 0x7f)] => return false,
+            _ => length += 1,
+        }
+        last = octet;
+    }
+    length > 0 && last != b'-'
 }
 
 fn is_label(label: &str) -> bool {
@@ -174,6 +216,8 @@ fn is_ipv4(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -186,7 +230,7 @@ mod tests {
             ("\u{131}", "\u{131}"), // no keyword by way of Unicode's capitals
             ("abcdefghijklm", ""),
         ] {
-            assert_eq!(Upper::of(word).as_str(), expected, "{word}");
+            assert_eq!(Upper::of(word).octets(), expected.as_bytes(), "{word}");
         }
     }
 
@@ -227,6 +271,14 @@ mod tests {
             ("[example.org]", false),
         ] {
             assert_eq!(is_domain(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_look_at_each_octet_finds_the_same(text in r"[aZ9.-]{0,8}|[a.@_ -]{0,8}|[ab]{60,66}(\.[a-]{1,3})?") {
+            prop_assert_eq!(is_domain(&text), parts(&text).all(is_label));
+            prop_assert_eq!(is_dot_string(&text), parts(&text).all(is_atom));
         }
     }
 

@@ -131,25 +131,25 @@ impl MailParameters {
         let mut parameters = Self::default();
         let (mut smtputf8, mut require_tls, mut auth) = (None, None, None);
         for (keyword, value) in keywords(text) {
-            match Upper::of(keyword).as_str() {
-                "SIZE" => once(&mut parameters.size, "SIZE", value.and_then(size))?,
-                "BODY" => once(&mut parameters.body, "BODY", value.and_then(body))?,
-                "SMTPUTF8" => once(&mut smtputf8, "SMTPUTF8", value.is_none().then_some(()))?,
-                "RET" => once(&mut parameters.ret, "RET", value.and_then(ret))?,
-                "ENVID" => once(&mut parameters.envid, "ENVID", value.and_then(envid))?,
-                "AUTH" => once(&mut auth, "AUTH", value.and_then(submitter))?,
-                "REQUIRETLS" => once(&mut require_tls, "REQUIRETLS", value.is_none().then_some(()))?,
-                "BY" => once(&mut parameters.by, "BY", value.and_then(further::by))?,
+            match Upper::of(keyword).octets() {
+                b"SIZE" => once(&mut parameters.size, "SIZE", value.and_then(size))?,
+                b"BODY" => once(&mut parameters.body, "BODY", value.and_then(body))?,
+                b"SMTPUTF8" => once(&mut smtputf8, "SMTPUTF8", value.is_none().then_some(()))?,
+                b"RET" => once(&mut parameters.ret, "RET", value.and_then(ret))?,
+                b"ENVID" => once(&mut parameters.envid, "ENVID", value.and_then(envid))?,
+                b"AUTH" => once(&mut auth, "AUTH", value.and_then(submitter))?,
+                b"REQUIRETLS" => once(&mut require_tls, "REQUIRETLS", value.is_none().then_some(()))?,
+                b"BY" => once(&mut parameters.by, "BY", value.and_then(further::by))?,
                 // RFC 4865 3: one or the other.
-                "HOLDFOR" if parameters.hold_until.is_none() => {
+                b"HOLDFOR" if parameters.hold_until.is_none() => {
                     once(&mut parameters.hold_for, "HOLDFOR", value.and_then(further::hold_for))?;
                 }
-                "HOLDUNTIL" if parameters.hold_for.is_none() => {
+                b"HOLDUNTIL" if parameters.hold_for.is_none() => {
                     once(&mut parameters.hold_until, "HOLDUNTIL", value.and_then(further::hold_until))?;
                 }
-                "HOLDFOR" => return Err(CommandError::ParameterValue("HOLDFOR")),
-                "HOLDUNTIL" => return Err(CommandError::ParameterValue("HOLDUNTIL")),
-                "MT-PRIORITY" => {
+                b"HOLDFOR" => return Err(CommandError::ParameterValue("HOLDFOR")),
+                b"HOLDUNTIL" => return Err(CommandError::ParameterValue("HOLDUNTIL")),
+                b"MT-PRIORITY" => {
                     let priority = value.and_then(further::mt_priority);
                     once(&mut parameters.mt_priority, "MT-PRIORITY", priority)?;
                 }
@@ -257,9 +257,9 @@ impl RcptParameters {
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let mut parameters = Self::default();
         for (keyword, value) in keywords(text) {
-            match Upper::of(keyword).as_str() {
-                "NOTIFY" => once(&mut parameters.notify, "NOTIFY", value.and_then(notify))?,
-                "ORCPT" => once(&mut parameters.orcpt, "ORCPT", value.and_then(orcpt))?,
+            match Upper::of(keyword).octets() {
+                b"NOTIFY" => once(&mut parameters.notify, "NOTIFY", value.and_then(notify))?,
+                b"ORCPT" => once(&mut parameters.orcpt, "ORCPT", value.and_then(orcpt))?,
                 _ => return Err(CommandError::Parameter),
             }
         }
@@ -314,18 +314,18 @@ fn size(text: &str) -> Option<u64> {
 }
 
 fn body(text: &str) -> Option<Body> {
-    match Upper::of(text).as_str() {
-        "7BIT" => Some(Body::SevenBit),
-        "8BITMIME" => Some(Body::EightBitMime),
-        "BINARYMIME" => Some(Body::BinaryMime),
+    match Upper::of(text).octets() {
+        b"7BIT" => Some(Body::SevenBit),
+        b"8BITMIME" => Some(Body::EightBitMime),
+        b"BINARYMIME" => Some(Body::BinaryMime),
         _ => None,
     }
 }
 
 fn ret(text: &str) -> Option<Ret> {
-    match Upper::of(text).as_str() {
-        "FULL" => Some(Ret::Full),
-        "HDRS" => Some(Ret::Hdrs),
+    match Upper::of(text).octets() {
+        b"FULL" => Some(Ret::Full),
+        b"HDRS" => Some(Ret::Hdrs),
         _ => None,
     }
 }
@@ -336,10 +336,10 @@ fn notify(text: &str) -> Option<Notify> {
         return Some(notify);
     }
     for event in text.split(',') {
-        match Upper::of(event).as_str() {
-            "SUCCESS" => notify.success = true,
-            "FAILURE" => notify.failure = true,
-            "DELAY" => notify.delay = true,
+        match Upper::of(event).octets() {
+            b"SUCCESS" => notify.success = true,
+            b"FAILURE" => notify.failure = true,
+            b"DELAY" => notify.delay = true,
             _ => return None,
         }
     }

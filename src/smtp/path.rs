@@ -68,13 +68,11 @@ impl Mailbox {
     /// # Errors
     /// See [`PathError`]; never [`PathError::NoBrackets`].
     pub fn parse(text: &str) -> Result<Self, PathError> {
-        if memchr(b'@', text.as_bytes()).is_none() {
-            return Err(PathError::NoDomain);
-        }
+        let fault = |fault| if memchr(b'@', text.as_bytes()).is_some() { fault } else { PathError::NoDomain };
         if text.len() + "<>".len() > MAX_PATH {
-            return Err(PathError::TooLong);
+            return Err(fault(PathError::TooLong));
         }
-        let at = grammar::local_part(text).ok_or(PathError::Syntax)?;
+        let at = grammar::local_part(text).ok_or_else(|| fault(PathError::Syntax))?;
         if !grammar::is_domain_or_literal(&text[at + 1..]) {
             return Err(PathError::Syntax);
         }

@@ -43,6 +43,9 @@ const MAX_LINE_CONTENT: usize = MAX_REPLY_LINE - 2;
 /// The most octets of a whole reply from an upstream; a longer one breaks SMTP.
 pub const MAX_REPLY: usize = 64 * 1024;
 
+/// What many MTAs say to a RCPT: there may be a thousand of these in a transaction, which then need no memory of their own.
+const USUAL: [&str; 5] = ["Ok", "ok", "OK", "Accepted", "Recipient OK"];
+
 /// Why an upstream's octets are not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no SMTP reply: {0}")]
@@ -135,6 +138,9 @@ impl Reply {
         let (code, text) = split_enhanced(line.text);
         let enhanced = code.filter(|code| u16::from(code.class) == line.code / 100);
         let text = if enhanced.is_some() { text } else { line.text };
+        if let Some(usual) = USUAL.iter().find(|usual| usual.as_bytes() == text) {
+            return Self { code: line.code, enhanced, text: Cow::Borrowed(usual) };
+        }
         let mut clean = String::with_capacity(text.len());
         push_clean(&mut clean, text);
         Self { code: line.code, enhanced, text: Cow::Owned(clean) }
@@ -246,7 +252,8 @@ fn next_line(octets: &[u8]) -> Result<Option<(&[u8], usize)>, ReplyError> {
 
 /// Splits the text of a line into an enhanced code at its front, if there is one, and the rest.
 fn split_enhanced(text: &[u8]) -> (Option<Enhanced>, &[u8]) {
-    let end = memchr(b' ', text).unwrap_or(text.len());
+    // No code is longer than `5.999.999`.
+    let end = text.iter().take(10).position(|octet| *octet == b' ').unwrap_or(text.len());
     let code = Enhanced::read(&text[..end]);
     (code, text.get(end + 1..).unwrap_or_default())
 }
@@ -288,6 +295,12 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
 
 impl Enhanced {
     fn read(text: &[u8]) -> Option<Self> {
+        // Nearly all look like this.
+        if let [class @ (b'2' | b'4' | b'5'), b'.', subject @ b'0'..=b'9', b'.', detail @ b'0'..=b'9'] = text
+        {
+            let [class, subject, detail] = [class, subject, detail].map(|digit| digit - b'0');
+            return Some(Self { class, subject: subject.into(), detail: detail.into() });
+        }
         let (class, rest) = enhanced_part(text)?;
         let (subject, rest) = enhanced_part(rest.strip_prefix(b".")?)?;
         let (detail, rest) = enhanced_part(rest.strip_prefix(b".")?)?;
@@ -296,6 +309,10 @@ impl Enhanced {
     }
 
     fn encode(self, out: &mut Vec<u8>) {
+        if let Self { class, subject: subject @ ..10, detail: detail @ ..10 } = self {
+            let [class, subject, detail] = [class.into(), subject, detail].map(digit);
+            return out.extend_from_slice(&[class, b'.', subject, b'.', detail]);
+        }
         push_number(out, self.class.into());
         out.push(b'.');
         push_number(out, self.subject);

@@ -205,7 +205,7 @@ impl Conversation {
         let mut scene = Scene::of(&self.parts, self.sender.as_ref(), &self.shutdown);
         // A message is no longer delayed once the upstream is ready for it.
         let is_ready = self.upstream.as_ref().is_some_and(|upstream| upstream.is_in_content());
-        scene.probation &= !is_ready && !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once);
+        scene.delays = !is_ready && !self.incoming.as_ref().is_some_and(|incoming| incoming.at_once);
         let (incoming, config) = (self.incoming.as_deref(), &self.parts.config);
         let message_id = |incoming: &Incoming| incoming.message_id(self.id, self.messages, &config.hostname);
         self.session.destination(|| incoming.map(message_id).unwrap_or_default(), &scene.view())

@@ -379,7 +379,12 @@ impl Transaction {
         }
         match question {
             Question::Mail(mail) => self.mail = Some(mail),
-            Question::Rcpt(rcpt) if self.mail.is_some() => self.accepted.push(rcpt),
+            Question::Rcpt(rcpt) if self.mail.is_some() => {
+                if self.accepted.is_empty() {
+                    self.accepted.reserve(1 + self.questions.len());
+                }
+                self.accepted.push(rcpt);
+            }
             Question::Rcpt(_) => {}
         }
         Some(Answer::Replied(reply))

@@ -48,6 +48,14 @@ pub(super) struct World {
 }
 
 impl Sources for World {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_795_536_328_123) // 2026-11-24
+    }
+
+    fn probation(&self) -> bool {
+        self.probation
+    }
+
     fn precedents(&self) -> &Precedents {
         &self.precedents
     }
@@ -90,9 +98,7 @@ impl World {
 
     pub(super) fn view(&self) -> View<'_> {
         View {
-            now: Timestamp::from_millis(1_795_536_328_123), // 2026-11-24
             blocked: self.blocked,
-            probation: self.probation,
             interruption: self.interruption,
             mechanisms: self.mechanisms,
             sources: self,
