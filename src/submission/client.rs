@@ -52,6 +52,41 @@ pub(super) enum Lost {
     Io(#[from] io::Error),
 }
 
+/// How a line begins: what must be known of it before it is whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// A TLS record.
+    Tls,
+    /// An HTTP request.
+    Http,
+    /// AUTH, whose line may be longer.
+    Auth,
+    /// BDAT, which a chunk follows.
+    Chunk,
+    /// RCPT, whose errors do not count.
+    Rcpt,
+    /// Anything else, or too little to tell.
+    Other,
+}
+
+impl Beginning {
+    fn of(octets: &[u8]) -> Self {
+        if begins_as(b"RCPT", octets) {
+            Self::Rcpt
+        } else if begins_as(b"BDAT", octets) {
+            Self::Chunk
+        } else if begins_as_auth(octets) {
+            Self::Auth
+        } else if begins_as_tls(octets) {
+            Self::Tls
+        } else if begins_as_http(octets) {
+            Self::Http
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// What happens to a line's octets in the buffer once it has been taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
@@ -68,12 +103,8 @@ pub(super) struct Client {
     framer: Framer,
     /// Replies not yet sent.
     pub outbound: Vec<u8>,
-    /// Inside an over-long line, whether it began like AUTH.
-    overlong_auth: bool,
-    /// Whether the current line is a BDAT.
-    chunk_follows: bool,
-    /// Whether the current line is a RCPT.
-    is_rcpt: bool,
+    /// How the current line begins.
+    beginning: Beginning,
     /// Octets of mail data per read, within [`DATA_READ`].
     data_read: usize,
     /// Why the last [`Self::pass_on`] could not.
@@ -89,9 +120,7 @@ impl Client {
             inbound: BytesMut::new(),
             framer: Framer::default(),
             outbound: Vec::new(),
-            overlong_auth: false,
-            chunk_follows: false,
-            is_rcpt: false,
+            beginning: Beginning::Other,
             data_read: *DATA_READ.start(),
             loss: None,
         }
@@ -107,42 +136,33 @@ impl Client {
         // Commands may follow mail data in its last TLS record.
         self.gather();
         if !self.framer.is_overflowing() {
-            // Whatever else is wrong with the line, and however long it is.
-            let other = if begins_as_tls(&self.inbound) {
-                Some(LineError::TlsHello)
-            } else if begins_as_http(&self.inbound) {
-                Some(LineError::Command(CommandError::Http))
-            } else {
-                None
-            };
-            if let Some(other) = other {
-                self.inbound = BytesMut::new();
-                return Some(Err(other));
-            }
-            self.chunk_follows = begins_as(b"BDAT", &self.inbound);
-            self.is_rcpt = begins_as(b"RCPT", &self.inbound);
+            self.beginning = Beginning::of(&self.inbound);
         }
-        let limit = if self.framer.is_overflowing() {
-            MAX_COMMAND_LINE
-        } else {
-            self.overlong_auth = begins_as_auth(&self.inbound);
-            if self.overlong_auth { MAX_SASL_LINE } else { MAX_COMMAND_LINE }
+        let (limit, too_long, kept) = match self.beginning {
+            // Whatever else is wrong with the line, and however long it is.
+            Beginning::Tls => return Some(Err(self.another(LineError::TlsHello))),
+            Beginning::Http => return Some(Err(self.another(LineError::Command(CommandError::Http)))),
+            Beginning::Auth => (MAX_SASL_LINE, LineError::AuthTooLong, Kept::Wiped),
+            Beginning::Rcpt => (MAX_COMMAND_LINE, LineError::RcptTooLong, Kept::AsItIs),
+            Beginning::Chunk | Beginning::Other => (MAX_COMMAND_LINE, LineError::TooLong, Kept::AsItIs),
         };
-        let too_long = if self.overlong_auth { LineError::AuthTooLong } else { LineError::TooLong };
-        let kept = if self.overlong_auth { Kept::Wiped } else { Kept::AsItIs };
         let found =
             self.frame(limit, too_long, kept, |line| Command::parse(line).map_err(LineError::Command))?;
-        Some(found.map_err(|error| match error {
+        Some(found.map_err(|error| match (error, self.beginning) {
             // Where the chunk ends is unknown, and its octets must not be taken for commands.
-            LineError::TooLong | LineError::Fault | LineError::Command(CommandError::Character)
-                if self.chunk_follows =>
-            {
-                LineError::Command(CommandError::ChunkSize)
-            }
-            LineError::TooLong if self.is_rcpt => LineError::RcptTooLong,
-            LineError::Fault if self.is_rcpt => LineError::RcptFault,
-            error => error,
+            (
+                LineError::TooLong | LineError::Fault | LineError::Command(CommandError::Character),
+                Beginning::Chunk,
+            ) => LineError::Command(CommandError::ChunkSize),
+            (LineError::Fault, Beginning::Rcpt) => LineError::RcptFault,
+            (error, _) => error,
         }))
+    }
+
+    /// Drops what another protocol's client has sent.
+    fn another(&mut self, protocol: LineError) -> LineError {
+        self.inbound = BytesMut::new();
+        protocol
     }
 
     /// Takes the next response of a SASL exchange, if a whole line is buffered.
