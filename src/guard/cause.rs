@@ -7,7 +7,7 @@
 //!
 //! Memory is bounded by [`DOMAINS`] domains, the latest.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::window::Key;
@@ -25,7 +25,7 @@ pub const DOMAINS: usize = 512;
 /// The recent answers of domains.
 #[derive(Debug, Default)]
 pub struct Causes {
-    domains: HashMap<Key, Domain>,
+    domains: BTreeMap<Key, Domain>,
 }
 
 /// What an answer means.

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 
 use super::window::Key;
@@ -89,6 +90,8 @@ pub struct Detector {
     raised: VecDeque<Raised>,
     /// Hashes of the last valid recipients: a ring once it is full.
     valid: Vec<u64>,
+    /// An octet of each of these, by which they are found faster.
+    valid_octets: Vec<u8>,
     oldest_valid: usize,
     /// The domains that accepted a recipient, and when they last did.
     accepted: Vec<(Key, Timestamp)>,
@@ -179,13 +182,16 @@ impl Detector {
         if let Some(domain) = domain {
             self.accept(domain, now);
         }
-        if self.valid.contains(&address) {
+        let octet = address.to_le_bytes()[0];
+        if memchr_iter(octet, &self.valid_octets).any(|at| self.valid[at] == address) {
             return;
         }
         if self.valid.len() < REMEMBERED {
             self.valid.push(address);
+            self.valid_octets.push(octet);
         } else {
             self.valid[self.oldest_valid] = address;
+            self.valid_octets[self.oldest_valid] = octet;
             self.oldest_valid = (self.oldest_valid + 1) % REMEMBERED;
         }
         self.s = (self.s - test.fall).max(0.0);
@@ -216,12 +222,13 @@ impl Detector {
 
     /// Forgets what only memory knows.
     pub fn forget_valid(&mut self) {
-        (self.valid, self.oldest_valid, self.accepted) = (Vec::new(), 0, Vec::new());
+        (self.valid, self.valid_octets, self.oldest_valid) = (Vec::new(), Vec::new(), 0);
+        self.accepted = Vec::new();
     }
 
     /// How many octets only memory knows.
     pub fn unkept_octets(&self) -> usize {
-        size_of_val(self.valid.as_slice()) + size_of_val(self.accepted.as_slice())
+        size_of_val(self.valid.as_slice()) + self.valid_octets.len() + size_of_val(self.accepted.as_slice())
     }
 
     /// Whether [`OF_A_DEAD_DOMAIN`] invalid recipients of the domain have moved `s`, so that no more do.
@@ -461,7 +468,7 @@ mod tests {
                 let evidence = feed(&mut detector, &name(recipient), at(now));
                 prop_assert!((0.0..12.0).contains(&detector.s()));
                 prop_assert!(detector.raised.len() <= RAISED);
-                prop_assert!(detector.unkept_octets() <= REMEMBERED * 8 + DOMAINS * 16);
+                prop_assert!(detector.unkept_octets() <= REMEMBERED * 9 + DOMAINS * 16);
                 // The disk has it as of the last that moved it upwards: too high, never too low.
                 if evidence.is_some_and(|evidence| evidence != Evidence::Known) {
                     kept = detector.kept();

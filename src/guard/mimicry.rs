@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 use serde::{Deserialize, Serialize};
 
 use crate::smtp::{Enhanced, Reply};
@@ -188,7 +188,7 @@ impl Precedents {
             && known.reply.text == reply.text
         {
             // Neither address is in it, so every word is the same as before.
-            if !named && about.address.contains('@') && known.address.contains('@') {
+            if !named && has_at(about.address) && has_at(&known.address) {
                 return false;
             }
         }
@@ -265,6 +265,11 @@ fn default_reply(place: Place, shuffle: &mut Shuffle) -> Imitation {
     }
 }
 
+/// Whether there is an `@` in the text.
+fn has_at(text: &str) -> bool {
+    memchr(b'@', text.as_bytes()).is_some()
+}
+
 /// Whether a reply may name somebody. If not, it need not be searched for addresses.
 pub fn names_somebody(reply: &Reply) -> bool {
     memchr2(b'@', b'<', reply.text.as_bytes()).is_some()
@@ -273,7 +278,7 @@ pub fn names_somebody(reply: &Reply) -> bool {
 /// Whether a text is built like a Message-ID (RFC 5322 3.6.4). Clients write what they like there: a mere word must not be
 /// taken for what the upstream repeats.
 fn is_message_id(text: &str) -> bool {
-    text.contains('@') && !text.contains([' ', '\t'])
+    has_at(text) && !text.contains([' ', '\t'])
 }
 
 /// Calls `then` with the pieces of a reply's text as it would reach a client.

@@ -36,7 +36,7 @@ pub struct Rule {
 }
 
 /// A hash of an address or a domain: equal ones have equal keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key([u8; 8]);
 
 impl Key {

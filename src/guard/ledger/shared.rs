@@ -1,6 +1,6 @@
 //! The state that sessions and the writer share.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,16 +113,18 @@ impl Shared {
     }
 
     fn hash_whole(&self, address: &str) -> u64 {
+        let mut hasher = self.hashes.build_hasher();
         // Room for the longest path.
         let mut lower = [0; MAX_PATH];
         match lower.get_mut(..address.len()) {
             Some(lower) if address.is_ascii() => {
                 lower.copy_from_slice(address.as_bytes());
                 lower.make_ascii_lowercase();
-                self.hashes.hash_one(&*lower)
+                hasher.write(lower);
             }
-            _ => self.hashes.hash_one(address.to_lowercase().as_bytes()),
+            _ => hasher.write(address.to_lowercase().as_bytes()),
         }
+        hasher.finish()
     }
 
     pub(super) fn now(&self) -> Timestamp {
