@@ -9,6 +9,8 @@ use super::{Extensions, ForwardPath, MailParameters, RcptParameters, ReversePath
 
 /// The longest name of a SASL mechanism (RFC 4422 3.1).
 const MAX_MECHANISM: usize = 20;
+/// Room for MAIL or RCPT with the usual parameters, in octets, without the address.
+const ROOM_FOR_LINE: usize = 64;
 /// The methods of HTTP (RFC 9110 9.3, 5789) and the start of HTTP/2 (RFC 9113 3.4). None is an SMTP verb.
 const HTTP: &[&str] =
     &["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI"];
@@ -275,6 +277,7 @@ impl MailCommand {
 
     /// Appends `MAIL FROM:<...> ...` CRLF, with the parameters that `upstream` knows.
     pub fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
+        out.reserve(ROOM_FOR_LINE + self.reverse_path.as_str().len());
         out.extend_from_slice(b"MAIL FROM:<");
         out.extend_from_slice(self.reverse_path.as_str().as_bytes());
         out.push(b'>');
@@ -294,6 +297,7 @@ impl RcptCommand {
 
     /// Appends `RCPT TO:<...> ...` CRLF.
     pub fn encode(&self, upstream: &Extensions, out: &mut Vec<u8>) {
+        out.reserve(ROOM_FOR_LINE + self.forward_path.as_str().len());
         out.extend_from_slice(b"RCPT TO:<");
         out.extend_from_slice(self.forward_path.as_str().as_bytes());
         out.push(b'>');

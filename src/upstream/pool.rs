@@ -234,7 +234,12 @@ impl Pool {
             connection.quit();
             return;
         }
-        if connection.identity.is_some() {
+        if let Some(identity) = &connection.identity {
+            // A session has one transaction at a time: those that named its client otherwise, before another EHLO or
+            // login, will not be used again.
+            let is_outdated =
+                |other: &ClientIdentity| other.session == identity.session && other != &**identity;
+            let outdated = state.take_idle(|idle| idle.identity.as_deref().is_some_and(is_outdated));
             // What carried XCLIENT is of no use to others: its place goes to someone who waits, unless enough others
             // are closing.
             let waiting = state.waiting.iter().filter(|waiting| !waiting.is_closed()).count();
@@ -244,6 +249,9 @@ impl Pool {
                 connection.quit();
             } else {
                 self.keep_idle(state, connection);
+            }
+            if let Some(outdated) = outdated {
+                outdated.quit();
             }
             return;
         }

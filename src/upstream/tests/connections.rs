@@ -71,15 +71,15 @@ async fn an_address_that_the_upstream_cannot_take_is_left_out_where_there_is_a_u
 
 #[tokio::test]
 async fn the_same_session_as_someone_else_gets_a_connection_of_its_own() {
-    let before = format!("{}{}< RSET\n> 250 ok\n", ready_with_xclient("[UNAVAILABLE]"), mail());
-    let after = format!("{}{}", ready_with_xclient("alice"), mail());
+    let before = format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient("[UNAVAILABLE]"), mail());
+    let after = format!("{}{}< RSET\n> 250 ok\nclose", ready_with_xclient("alice"), mail());
     let scripted = Scripted::start(&[&before, &after]).await;
     let upstream = upstream(scripted.address);
     let authenticated = identity("alice");
     let relay = Arc::new(ClientIdentity { login: None, ..ClientIdentity::clone(&authenticated) });
     use_once(&upstream, &relay).await;
     use_once(&upstream, &authenticated).await;
-    upstream.end_session(authenticated.session);
+    // The first is closed although the session goes on: it has had its last transaction.
     let heard = scripted.finish(2).await;
     assert_eq!(heard[0].matches("MAIL").count(), 1, "{heard:?}");
 }
