@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::envelope::Envelope;
 use super::files;
-use super::index::Record;
+use super::record::Record;
 use super::shared::{Held, Shared, blocking};
 use super::terms::SpoolError;
 use crate::id::QuarantineId;

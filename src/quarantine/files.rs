@@ -15,7 +15,8 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::envelope::{Envelope, MAX_TEXT};
-use super::index::{Index, Record};
+use super::index::Index;
+use super::record::Record;
 use super::terms::Swept;
 use crate::durable::{self, DurableError, Existing, Folder, Temporary};
 use crate::fail;

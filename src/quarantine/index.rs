@@ -1,15 +1,18 @@
-//! What is known of every parked message without reading it, about 100 octets each, and as much again for one that is to
-//! go; pure.
+//! What is known of all parked messages without reading them: a record each, and as much again for one that is to go;
+//! pure.
 //!
 //! Answers questions about sizes, limits, due times and pages, and holds the claims. A message being received counts as
-//! reserved, so that concurrent messages cannot exceed a limit together.
+//! reserved, so that concurrent messages cannot exceed a limit together. Whenever a record comes, changes or goes, `enter` and
+//! `leave` keep what is counted by state and sorted by time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use super::envelope::{Envelope, State};
+use super::envelope::State;
 use super::queue::Queue;
-use super::schedule::{due_by, next_try_by, postponed};
+use super::record::Record;
+use super::schedule::{next_try_by, postponed};
+use super::stock::Stock;
 use super::terms::{Limits, Line, Usage};
 use super::waiting::{Awaited, Message, Sum, Waiting};
 use super::weight::Weight;
@@ -21,107 +24,6 @@ use crate::id::QuarantineId;
 const NOTICE_SHARE: f64 = 0.8;
 /// The share below which it must fall before it is reported again.
 const QUIET_SHARE: f64 = 0.7;
-
-/// One message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    /// `None` if the envelope cannot be read.
-    account: Option<Account>,
-    size: u64,
-    /// Octets of the envelope's text.
-    envelope: u64,
-    parked: Timestamp,
-    state: State,
-    /// The next try or the due time.
-    due: Option<Timestamp>,
-    /// Whether its release began without an operator's decision.
-    begun_by_itself: bool,
-    /// Whether the due time was changed in memory only, not yet on disk.
-    put_off: bool,
-    /// Until when it is left alone, although it may be due.
-    rests: Option<Timestamp>,
-    told: Option<Box<str>>,
-    claimed: bool,
-    /// Whether it could not be read when this process began: no digest has shown it, so it does not expire before the next
-    /// start.
-    was_unreadable: bool,
-}
-
-impl Record {
-    /// A record for a message whose envelope's text has `octets`.
-    pub(super) fn of(envelope: &Envelope, octets: u64) -> Self {
-        Self {
-            account: Some(envelope.account.clone()),
-            size: envelope.size,
-            envelope: octets,
-            parked: envelope.parked,
-            state: envelope.state(),
-            due: envelope.release.as_ref().map_or(envelope.due, |release| release.next),
-            begun_by_itself: envelope.release.as_ref().is_some_and(|release| release.by_itself),
-            put_off: false,
-            rests: None,
-            told: envelope.told_queue_id.as_deref().map(Into::into),
-            claimed: false,
-            was_unreadable: false,
-        }
-    }
-
-    /// Whether a digest that announced all that was parked before `before` was about this message too. Its id counts as
-    /// well: one that came while the clock was behind says that it was parked long ago, but its id is not older than the
-    /// floor. One that came while the clock was ahead may have been brought back to before its id's birth.
-    fn is_from_before(&self, id: QuarantineId, before: Timestamp) -> bool {
-        id.born() < before && self.parked < before && !self.was_unreadable
-    }
-
-    /// A record for a message whose envelope cannot be read; `size` and `envelope` are those of its files, in octets.
-    pub(super) fn unreadable(id: QuarantineId, size: u64, envelope: u64) -> Self {
-        Self {
-            account: None,
-            size,
-            envelope,
-            parked: id.born(),
-            state: State::Unreadable,
-            due: None,
-            begun_by_itself: false,
-            put_off: false,
-            rests: None,
-            told: None,
-            claimed: false,
-            was_unreadable: false,
-        }
-    }
-
-    fn weight(&self) -> Weight {
-        Weight::of_content(self.size).plus(Weight::of_envelope(self.envelope))
-    }
-
-    /// Like [`Envelope::goes_by_itself`], but with a due time that may be changed in memory only.
-    fn goes_by_itself(&self) -> Option<Timestamp> {
-        self.due.filter(|_| self.state == State::Parked || self.begun_by_itself)
-    }
-
-    /// Returns from when on it may go; `None` if it is claimed or never due.
-    fn goes_from(&self) -> Option<Timestamp> {
-        let due = self.due.filter(|_| !self.claimed)?;
-        Some(due.max(self.rests.unwrap_or(due)))
-    }
-
-    /// Returns where it goes in the queue.
-    fn line(&self) -> Option<Line> {
-        let by_itself = self.goes_by_itself().is_some();
-        Some(Line { account: self.account.clone()?, state: self.state, by_itself })
-    }
-
-    /// Returns its next try or due time, given the `latest` time that the clock has said for a while.
-    fn due_by(&self, latest: Timestamp) -> Option<Timestamp> {
-        let due = self.due?;
-        Some(if self.state == State::Parked {
-            due_by(due, self.parked, latest)
-        } else {
-            next_try_by(due, latest)
-        })
-    }
-}
 
 /// The shortest of several queue ids by which a message is found, in octets.
 const SHORTEST_TOLD: usize = 8;
@@ -174,6 +76,7 @@ pub(super) struct Index {
     records: BTreeMap<QuarantineId, Record>,
     accounts: HashMap<Account, Holding>,
     total: Holding,
+    stock: Stock,
     queue: Queue,
     noticed: bool,
 }
@@ -184,10 +87,9 @@ impl Index {
         self.records.get(&id).is_some_and(|record| record.claimed)
     }
 
-    /// Counts the messages whose envelope cannot be read.
+    /// Returns how many messages have an envelope that cannot be read.
     pub(super) fn unreadable(&self) -> u64 {
-        let unreadable = self.records.values().filter(|record| record.state == State::Unreadable);
-        u64::try_from(unreadable.count()).unwrap_or(u64::MAX)
+        self.stock.of(State::Unreadable).messages
     }
 
     /// Returns the first `count` of them after `after`.
@@ -293,7 +195,8 @@ impl Index {
         Some(record)
     }
 
-    /// Changes a message's record, and its place wherever messages are sorted by time; no effect if it is gone.
+    /// Changes a message's record, its place wherever messages are sorted by time, and the counts; no effect if it is
+    /// gone.
     fn change(&mut self, id: QuarantineId, change: impl FnOnce(&mut Record)) {
         self.leave(id);
         if let Some(record) = self.records.get_mut(&id) {
@@ -302,9 +205,10 @@ impl Index {
         self.enter(id);
     }
 
-    /// Enters a message wherever messages are sorted by time.
+    /// Enters a message wherever messages are counted by state or sorted by time.
     fn enter(&mut self, id: QuarantineId) {
         let Some(record) = self.records.get(&id) else { return };
+        self.stock.add(record.state, record.size);
         if let Some(due) = record.goes_by_itself()
             && let Some(holding) = record.account.as_ref().and_then(|account| self.accounts.get_mut(account))
         {
@@ -315,9 +219,10 @@ impl Index {
         }
     }
 
-    /// Takes a message out from there.
+    /// Takes a message out from there. Nothing that it is counted or sorted by may change before that.
     fn leave(&mut self, id: QuarantineId) {
         let Some(record) = self.records.get(&id) else { return };
+        self.stock.subtract(record.state, record.size);
         if let Some(due) = record.goes_by_itself()
             && let Some(holding) = record.account.as_ref().and_then(|account| self.accounts.get_mut(account))
         {
@@ -542,14 +447,8 @@ impl Index {
     }
 
     /// Returns what is in each state.
-    pub(super) fn stock(&self) -> BTreeMap<State, Usage> {
-        let mut stock = BTreeMap::new();
-        for record in self.records.values() {
-            let usage: &mut Usage = stock.entry(record.state).or_default();
-            usage.messages += 1;
-            usage.octets = usage.octets.saturating_add(record.size);
-        }
-        stock
+    pub(super) fn stock(&self) -> &Stock {
+        &self.stock
     }
 
     /// Returns the used share of `max_size`, 0 to 1.
@@ -573,6 +472,8 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use std::iter;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::quarantine::envelope::Release;
@@ -611,7 +512,7 @@ mod tests {
         let usage = |messages, octets| Usage { messages, octets };
         assert_eq!(index.usage(None), usage(3, 35));
         let stock = [(State::Parked, usage(2, 30)), (State::Unreadable, usage(1, 5))];
-        assert_eq!(index.stock(), stock.into());
+        assert_eq!(index.stock().by_state(), stock.into());
         assert_eq!(index.usage(Some(&account("anna"))), usage(1, 10));
         assert_eq!(index.page(Some(&account("bert")), None, None, 9), [two]);
         assert_eq!(index.page(None, None, Some(one), 9), [two, three]);
@@ -621,6 +522,82 @@ mod tests {
         assert_eq!(index.usage(Some(&account("anna"))), usage(0, 0));
         assert_eq!(index.usage(None), usage(2, 25));
         assert_eq!(index.accounts.len(), 1);
+    }
+
+    /// Whatever happens to messages, the kept counts are those that counting anew gives.
+    fn assert_kept_counts(index: &Index) {
+        let mut stock = BTreeMap::<State, Usage>::new();
+        let mut accounts = BTreeMap::<Account, Usage>::new();
+        let mut total = Usage::default();
+        for record in index.records.values() {
+            let of_account = record.account.clone().map(|account| accounts.entry(account).or_default());
+            for usage in of_account.into_iter().chain([stock.entry(record.state).or_default(), &mut total]) {
+                usage.messages += 1;
+                usage.octets += record.size;
+            }
+        }
+        let kept = index.accounts.iter().map(|(account, holding)| (account.clone(), holding.usage()));
+        assert_eq!((index.stock().by_state(), kept.collect(), index.usage(None)), (stock, accounts, total));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Put(u64, Record),
+        Heal(u64, Record),
+        Remove(u64),
+        Claim(u64),
+        Unclaim(u64),
+        Keep(u64),
+        Postpone(Account),
+        BringBack,
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let states = vec![State::Parked, State::Releasing, State::Failed];
+        let readable =
+            (prop::sample::select(vec!["anna", "bert"]), 0..99_usize, prop::sample::select(states));
+        let readable = (readable, any::<bool>()).prop_map(|((name, size, state), is_due)| Record {
+            state,
+            due: is_due.then_some(at(50)),
+            ..record(name, size)
+        });
+        let readable = readable.boxed();
+        let unreadable = (0..99_u64).prop_map(|size| Record::unreadable(id(1), size, 0));
+        let place = 1..6_u64;
+        prop_oneof![
+            4 => (place.clone(), readable.clone()).prop_map(|(place, record)| Event::Put(place, record)),
+            2 => (place.clone(), unreadable).prop_map(|(place, record)| Event::Put(place, record)),
+            2 => (place.clone(), readable).prop_map(|(place, record)| Event::Heal(place, record)),
+            3 => place.clone().prop_map(Event::Remove),
+            1 => place.clone().prop_map(Event::Claim),
+            1 => place.clone().prop_map(Event::Unclaim),
+            1 => place.prop_map(Event::Keep),
+            1 => Just(Event::Postpone(account("anna"))),
+            1 => Just(Event::BringBack),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_kept_counts_are_those_of_a_recount(events in prop::collection::vec(any_event(), 0..40)) {
+            // An id is the same whenever it is asked for.
+            let ids: Vec<_> = (0..6).map(id).collect();
+            let id = |place: u64| ids[usize::try_from(place).unwrap()];
+            let mut index = Index::default();
+            for event in events {
+                match event {
+                    Event::Put(place, record) => index.put(id(place), record),
+                    Event::Heal(place, record) => index.heal(id(place), record),
+                    Event::Remove(place) => drop(index.remove(id(place))),
+                    Event::Claim(place) => drop(index.claim(id(place))),
+                    Event::Unclaim(place) => index.unclaim(id(place)),
+                    Event::Keep(place) => index.keep(id(place)),
+                    Event::Postpone(account) => index.postpone(&account, at(70)),
+                    Event::BringBack => index.bring_back(at(10)),
+                }
+                assert_kept_counts(&index);
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::envelope::{Envelope, VERSION};
 use super::files;
-use super::index::Record;
+use super::record::Record;
 use super::shared::{Shared, blocking};
 use super::space::{Booking, FIRST_BOOKING};
 use super::terms::ParkError;

@@ -213,7 +213,7 @@ impl Spool {
 
     /// Returns what is in the quarantine, by state.
     pub fn stock(&self) -> BTreeMap<State, Usage> {
-        self.shared.index().stock()
+        self.shared.index().stock().by_state()
     }
 
     /// Returns the used share of `max_size`, 0 to 1; envelopes and files count as well.
