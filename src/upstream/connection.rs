@@ -383,14 +383,13 @@ impl Connection {
         self.inbox.is_empty() && self.poll_read(&mut no_waiting()).is_pending()
     }
 
-    /// Whether another transaction may use it.
+    /// Whether another transaction may use it. No DATA may have gone out ahead: see [`Self::take_data_back`].
     pub(super) fn is_reusable(&self, now: Instant) -> bool {
         // RFC 9422 4.1
         let allowed =
             self.extensions.further.limits.mail_max.unwrap_or(MAX_TRANSACTIONS).min(MAX_TRANSACTIONS);
         let is_young = now.saturating_duration_since(self.made_at) < MAX_AGE;
-        let is_free = self.inbox.is_empty() && !self.data_ahead;
-        is_free && self.refusals < MAX_REFUSALS && self.transactions < allowed && is_young
+        self.inbox.is_empty() && self.refusals < MAX_REFUSALS && self.transactions < allowed && is_young
     }
 
     /// Counts a transaction that has used it.
