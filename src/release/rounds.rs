@@ -281,7 +281,11 @@ impl Releaser {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::quarantine::spool::Limits;
 
     fn line(name: &str, state: State, by_itself: bool) -> Line {
         Line { account: name.parse().unwrap(), state, by_itself }
@@ -318,5 +322,39 @@ mod tests {
         rounds.blocked.insert("anna".parse().unwrap());
         let places = [delayed("anna"), again("anna", true), again("anna", false), delayed("bert")];
         assert_eq!(places.map(|line| rounds.has_place(&line)), [false, false, true, true]);
+    }
+
+    /// Whoever mends the clock is to hear of the next time that it is behind, and not of each look meanwhile.
+    #[tokio::test]
+    async fn a_clock_behind_the_floor_is_said_once_a_time() {
+        let home = tempfile::tempdir().unwrap();
+        let limits = Limits { max_size: 1, max_size_per_account: 1, expire_after: None };
+        let spool = Spool::open(home.path(), limits).await.unwrap();
+        let floor = Timestamp::from_millis(1_795_536_000_000);
+        spool.settled(floor).await;
+        let log = home.path().join("log");
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(Arc::new(File::create(&log).unwrap())).finish();
+        let mut rounds = Rounds::default();
+        tracing::subscriber::with_default(subscriber, || {
+            let hour = Duration::from_secs(3_600);
+            let mut said = 0;
+            for (latest, is_said) in [
+                (floor, false),
+                (floor.before(hour), true),
+                (floor.before(2 * hour), false),
+                (floor.after(hour), false),
+                (Timestamp::default(), true),
+            ] {
+                // What the clock said for a moment only says nothing.
+                rounds.mention_floor(&spool, Span { earliest: Timestamp::default(), latest });
+                said += usize::from(is_said);
+                let log = std::fs::read_to_string(&log).unwrap();
+                assert_eq!(log.lines().count(), said, "{latest}: {log}");
+                let parts = [floor.to_string(), latest.to_string(), spool.floor_file().display().to_string()];
+                let last = log.lines().last().unwrap_or_default();
+                assert!(!is_said || parts.iter().all(|part| last.contains(part)), "{log}");
+            }
+        });
     }
 }
