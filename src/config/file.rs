@@ -41,19 +41,16 @@ pub(super) const PERIODS: RangeInclusive<Duration> = SECOND..=Duration::from_sec
 const MECHANISMS: [(&str, Mechanism); 3] =
     [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login), ("SCRAM-SHA-256", Mechanism::ScramSha256)];
 
-/// What a value that follows from our name, such as the default of `[notify] from`, follows from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Naming {
-    /// From `hostname` as it is written.
-    AsWritten,
-    /// From the name that stands for an empty `hostname`.
-    InForce,
-}
-
-/// Reads a whole configuration file.
-pub(super) fn read(text: &str, file: &Path, machine: &str, naming: Naming) -> Result<Config, Problems> {
+/// Reads a whole configuration file. What follows from our name or the data folder, such as the default of `[notify] from`,
+/// follows from those `in_force`, if given, whatever the file says.
+pub(super) fn read(
+    text: &str,
+    file: &Path,
+    machine: &str,
+    in_force: Option<&Config>,
+) -> Result<Config, Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
-    let (config, mut findings) = interpret(text, root.get_ref(), file, machine, naming);
+    let (config, mut findings) = interpret(text, root.get_ref(), file, machine, in_force);
     let leftovers = std::mem::take(&mut findings.leftovers);
     let keys = if leftovers.is_empty() { Vec::new() } else { keys() };
     findings.problems.extend(leftovers.iter().map(|left| unknown_key(left, &keys)));
@@ -70,7 +67,7 @@ pub(super) fn keys() -> Vec<Key> {
     // The keys of a repeatable table are only read if there is such a table.
     let text = "[[listen]]\n[[certificate]]\n[[account]]\n[[classify]]";
     let (root, _) = DeTable::parse_recoverable(text);
-    let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost", Naming::AsWritten);
+    let (_, findings) = interpret(text, root.get_ref(), Path::new(""), "localhost", None);
     findings.keys
 }
 
@@ -81,17 +78,15 @@ fn interpret<'a>(
     root: &'a DeTable<'a>,
     file: &Path,
     machine: &str,
-    naming: Naming,
+    in_force: Option<&Config>,
 ) -> (Config, Findings) {
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut top = Section::top(text, folder, root);
 
     let hostname = hostname(&mut top, machine);
-    let name = match naming {
-        Naming::AsWritten => &hostname,
-        Naming::InForce => machine,
-    };
+    let name = in_force.map_or(&hostname, |config| &config.hostname);
     let data_dir = folder.join(top.text("data_dir", "/var/lib/gatepost".to_owned(), value::path));
+    let own_folder = in_force.map_or(&data_dir, |config| &config.data_dir);
     let listen = listeners(&mut top);
     let tls = top.table("tls", "[tls]", tls);
     let certificates = top.tables("certificate", "[[certificate]]", |section, _| certificate(section));
@@ -105,7 +100,7 @@ fn interpret<'a>(
     });
     let classify = top.tables("classify", "[[classify]]", |section, _| classify::read(section));
     let quarantine = top.table("quarantine", "[quarantine]", quarantine);
-    let notify = top.table("notify", "[notify]", |section| notify::read(section, &data_dir, name));
+    let notify = top.table("notify", "[notify]", |section| notify::read(section, own_folder, name));
     let sender = top.table("sender", "[sender]", sender);
     let submission = top.table("submission", "[submission]", submission);
     let session = top.table("session", "[session]", session);

@@ -27,7 +27,6 @@ use crate::notify::webhook::Hook;
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 use crate::upstream::{KeyPair, Settings};
-use file::Naming;
 
 pub use named::NamedFiles;
 pub use problem::{Problem, Problems};
@@ -85,16 +84,16 @@ impl Config {
     /// # Errors
     /// All problems of the file, or that it cannot be read.
     pub fn load(file: &Path, machine: &str) -> Result<Self, Problems> {
-        file::read(&Self::text(file)?, file, machine, Naming::AsWritten)
+        file::read(&Self::text(file)?, file, machine, None)
     }
 
-    /// Reads a file anew, while our name is `hostname`: that stands for an empty one, and whatever follows from our name
-    /// follows from it, even if the file has another one by now.
+    /// Reads a file anew while `in_force` is what we started with: its `hostname` stands for an empty one, and whatever
+    /// follows from our name or the data folder follows from those, even if the file has others by now.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_anew(file: &Path, hostname: &str) -> Result<Self, Problems> {
-        file::read(&Self::text(file)?, file, hostname, Naming::InForce)
+    pub fn load_anew(file: &Path, in_force: &Self) -> Result<Self, Problems> {
+        file::read(&Self::text(file)?, file, &in_force.hostname, Some(in_force))
     }
 
     fn text(file: &Path) -> Result<String, Problems> {
@@ -121,7 +120,7 @@ impl Config {
     /// # Errors
     /// All problems of the text.
     pub fn parse(text: &str, file: &Path, machine: &str) -> Result<Self, Problems> {
-        file::read(text, file, machine, Naming::AsWritten)
+        file::read(text, file, machine, None)
     }
 }
 

@@ -75,7 +75,7 @@ fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
 /// Reads the new configuration, with what is bound to the start as it was; returns it with the keys of those values that
 /// changed.
 fn read(file: &Path, old: &Config) -> Result<(Config, Vec<&'static str>), String> {
-    let mut new = Config::load_anew(file, &old.hostname).map_err(|problems| problems.to_string())?;
+    let mut new = Config::load_anew(file, old).map_err(|problems| problems.to_string())?;
     let mut waiting = Vec::new();
     let mut keep = |key, changed: bool| {
         if changed {
@@ -128,6 +128,26 @@ mod tests {
             assert_eq!(waiting, expected, "{hostname} {more}");
             assert_eq!((new.hostname.as_str(), &new.upstream), ("mx.old.example", &old.upstream));
             assert_eq!(new.notify.from, "gatepost@mx.old.example", "that follows from it");
+        }
+    }
+
+    #[test]
+    fn our_own_secret_stays_in_the_data_folder_that_we_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let write = |data_dir: &str, webhook: &str| {
+            let notify = format!("[notify]\nwebhook = \"{webhook}\"\n");
+            let text = format!("data_dir = \"{data_dir}\"\n[relay]\nhosts = [\"127.0.0.1\"]\n{notify}");
+            std::fs::write(&file, text).unwrap();
+        };
+        for webhook in ["", "https://hook.example/"] {
+            write("old", webhook);
+            let old = Config::load(&file, "machine.example").unwrap();
+            write("new", "https://hook.example/");
+            let (new, waiting) = read(&file, &old).unwrap();
+            assert_eq!((waiting, new.data_dir), (vec!["data_dir"], folder.path().join("old")));
+            let secret_file = new.notify.webhook.map(|hook| hook.secret_file);
+            assert_eq!(secret_file, Some(folder.path().join("old/webhook-secret")));
         }
     }
 }
