@@ -52,9 +52,10 @@ pub struct Hello {
     /// Whether it said EHLO rather than HELO.
     pub extended: bool,
     /// The upstream's extensions as offered in our reply to EHLO. A reply to HELO offers nothing, but the same
-    /// extensions are accepted after it, for the sake of old devices.
+    /// extensions are accepted after it, for the sake of old devices. If the upstream was not known then, what it
+    /// turned out to have by a later MAIL.
     offered: Extensions,
-    /// Whether the upstream's offer was known then. If it was not, what it has was not offered either.
+    /// Whether the upstream's offer is known. If it is not, what it has was not offered either.
     upstream_known: bool,
 }
 
@@ -378,6 +379,7 @@ impl Session {
         if let Some(reply) = out_of_order(Verb::Mail, &self.situation(view)) {
             return self.say(reply.clone(), out);
         }
+        self.learn_offer(view);
         if let Some(reply) = self.unacceptable_mail(&command) {
             return self.say(reply, out);
         }
@@ -404,6 +406,17 @@ impl Session {
         let told = imitated(Place::Mail, command.reverse_path.as_str(), view, &mut self.shuffle);
         self.transaction = Some(Transaction::new(command, None, Bound::Upstream));
         self.say(told, out)
+    }
+
+    /// If the upstream was not known at EHLO, takes what it has by now as offered: else the client could not use that as
+    /// long as the session lasts. Of what our reply to EHLO said only SIZE and LIMITS can become narrower, and the
+    /// upstream would insist on that anyway.
+    fn learn_offer(&mut self, view: &View<'_>) {
+        let Some(hello) = self.hello.as_mut().filter(|hello| !hello.upstream_known) else { return };
+        if let Some(upstream) = view.sources.upstream() {
+            hello.offered = offer::offered(Some(upstream), self.encrypted);
+            hello.upstream_known = true;
+        }
     }
 
     /// Returns what is wrong with MAIL, given what was offered.

@@ -134,6 +134,40 @@ fn greetings() {
             S: 451 4.4.1 *",
         ),
         (
+            "what the upstream turns out to have can be used in the same session",
+            User,
+            "V: no-upstream
+            C: EHLO client.example
+            S: 250-*
+            S: 250-*
+            S: 250-*
+            S: 250-*
+            S: 250-*
+            S: 250-*
+            S: 250-*
+            S: 250 *
+            C: MAIL FROM:<a@example.org> BODY=8BITMIME
+            S: 451 4.4.1 *
+            V: offers 8BITMIME|DSN
+            C: MAIL FROM:<a@example.org> BODY=8BITMIME
+            > ask MAIL <a@example.org>
+            U: 250 2.1.0 Ok
+            S: 250 2.1.0 Ok
+            C: RCPT TO:<b@example.org> NOTIFY=NEVER
+            > ask RCPT <b@example.org>
+            U: 250 2.1.5 Ok
+            S: 250 2.1.5 Ok
+            C: RSET
+            S: 250 2.0.0 Ok
+            C: MAIL FROM:<a@example.org> BODY=BINARYMIME
+            S: 555 5.5.4 *
+            V: no-upstream
+            C: MAIL FROM:<a@example.org> BODY=8BITMIME
+            > ask MAIL <a@example.org>
+            U: 451 4.4.1 no
+            S: 451 4.4.1 no",
+        ),
+        (
             "what the upstream does not have is not offered, nor taken: RFC 5321 4.1.1.11",
             User,
             "V: plain-upstream
