@@ -427,7 +427,7 @@ fn decide(envelope: &mut Envelope, decision: Decision, now: Timestamp, settled: 
             _ => (now, 0),
         };
         let by_itself = decision == Decision::Due;
-        envelope.release = Some(Release { requested, quiet, by_itself, tries, next: Some(now) });
+        envelope.begin_release(Release { requested, quiet, by_itself, tries, next: Some(now) });
     }
     if let Some(release) = &mut envelope.release {
         if let Some(said) = settled.filter(|_| decision == Decision::Earlier) {
@@ -592,6 +592,20 @@ mod tests {
                     assert_eq!(next, Some(at(hour + 1)), "{hour} {settled:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_failed_no_longer_goes_out_by_itself() {
+        for decision in [Decision::Due, Decision::Operator { quiet: true }] {
+            let mut envelope = deferred(1);
+            envelope.release = None;
+            envelope.due = Some(at(1));
+            envelope.reason = "account on probation: it goes out by itself".into();
+            decide(&mut envelope, decision, at(1), None);
+            let tried = Tried::ContentRefused;
+            assert_eq!(settle(&mut envelope, tried, at(1), None).outcome, ReleaseOutcome::Failed);
+            assert_eq!(envelope.reason, "account on probation when it came");
         }
     }
 

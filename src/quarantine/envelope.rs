@@ -17,6 +17,10 @@ use crate::smtp::{ForwardPath, MailParameters, RcptParameters, Reply, ReversePat
 pub const VERSION: u32 = 1;
 /// The reason of a message that did not go out by itself after all.
 const KEPT: &str = "account on probation, and blocked since: it waits for an operator";
+/// The same once its release has begun.
+const WAS_KEPT: &str = "account on probation when it came, and blocked since";
+/// The reason of a message that was delayed, once its release has begun.
+const WAS_DELAYED: &str = "account on probation when it came";
 /// The longest text that is written or read, in octets: 1,000 recipients, each with the longest reply
 /// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is accepted from an upstream.
 pub const MAX_TEXT: usize = 64 * 1024 * 1024;
@@ -281,6 +285,15 @@ impl Envelope {
         }
     }
 
+    /// Begins its release, or begins it anew. What the message waited for is over, so the reason no longer says it.
+    pub fn begin_release(&mut self, release: Release) {
+        let was = if self.reason == KEPT { Some(WAS_KEPT) } else { self.due.map(|_| WAS_DELAYED) };
+        if let Some(was) = was {
+            was.clone_into(&mut self.reason);
+        }
+        self.release = Some(release);
+    }
+
     /// Makes the message wait for an operator, for those recipients that have no answer yet: its account was blocked
     /// before it could go out by itself.
     pub fn keep(&mut self) {
@@ -458,6 +471,37 @@ mod tests {
         envelope.keep();
         assert_eq!((envelope.goes_by_itself(), envelope.state()), (None, State::Parked));
         assert!(!envelope.reason.contains("by itself"), "{}", envelope.reason);
+    }
+
+    #[test]
+    fn the_reason_of_a_release_says_nothing_of_waiting() {
+        let release = |next| Release {
+            requested: Timestamp::default(),
+            quiet: false,
+            by_itself: false,
+            tries: 1,
+            next,
+        };
+        let mut kept = sample::envelope(sample::id(1), b"");
+        kept.keep();
+        let delayed = "account on probation: it goes out by itself, unless the account is blocked by then";
+        let mut delayed = Envelope { reason: delayed.into(), ..kept.clone() };
+        delayed.due = Some(Timestamp::default());
+        let blocked = sample::envelope(sample::id(1), b"");
+        let expected = blocked.reason.clone();
+        for (envelope, expected) in [
+            (delayed, "account on probation when it came"),
+            (kept, "account on probation when it came, and blocked since"),
+            (blocked, expected.as_str()),
+        ] {
+            let mut envelope = envelope;
+            for next in [Some(Timestamp::default()), None, Some(Timestamp::default())] {
+                envelope.begin_release(release(next));
+                assert_eq!(envelope.reason, expected);
+            }
+            envelope.keep();
+            assert_eq!(envelope.reason, KEPT);
+        }
     }
 
     fn replies() -> impl Strategy<Value = Reply> {
