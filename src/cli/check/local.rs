@@ -48,10 +48,18 @@ pub(super) struct Facts {
     pub(super) foreign: Option<Foreign>,
 }
 
+/// What a file with a secret belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Users,
+    Certificate,
+    Upstream,
+    Webhook,
+}
+
 /// A file whose secret is not protected.
 pub(super) struct OpenSecret {
-    /// What the secret belongs to.
-    pub(super) about: &'static str,
+    pub(super) owner: Owner,
     pub(super) path: PathBuf,
     /// The file's permissions.
     pub(super) mode: u32,
@@ -99,7 +107,7 @@ pub(super) fn look(config: &Config) -> Facts {
     let foreign = folder::foreign(&config.data_dir);
     let secrets = secret_files(config).into_iter().filter(|(_, path)| path.is_file());
     let secrets =
-        secrets.map(|(about, path)| OpenSecret { about, path: path.clone(), mode: mode(path) & 0o7777 });
+        secrets.map(|(owner, path)| OpenSecret { owner, path: path.clone(), mode: mode(path) & 0o7777 });
     // Some keep such files readable for a group of its own.
     let open_secrets = secrets.filter(|secret| secret.mode & 0o006 != 0).collect();
     let read_as = process::look_as_user(config).map_err(|error| error.to_string());
@@ -133,7 +141,7 @@ pub(super) fn look(config: &Config) -> Facts {
 }
 
 /// The files with secrets, each with what it belongs to.
-fn secret_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
+fn secret_files(config: &Config) -> Vec<(Owner, &PathBuf)> {
     let settings = &config.upstream.settings;
     let keys = config.certificates.iter().map(|pair| &pair.private_key);
     let password = settings.credentials.as_ref().map(|credentials| &credentials.password_file);
@@ -141,10 +149,10 @@ fn secret_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
     // Gatepost's own secret is in data_dir, which is examined as a whole.
     let webhook =
         config.notify.webhook.as_ref().filter(|hook| !hook.own_secret).map(|hook| &hook.secret_file);
-    let mut files = vec![("users", &config.auth.users), ("certificate", &config.tls.private_key)];
-    files.extend(keys.map(|key| ("certificate", key)));
-    files.extend(password.into_iter().chain(identity).map(|file| ("upstream", file)));
-    files.extend(webhook.map(|file| ("webhook", file)));
+    let mut files = vec![(Owner::Users, &config.auth.users), (Owner::Certificate, &config.tls.private_key)];
+    files.extend(keys.map(|key| (Owner::Certificate, key)));
+    files.extend(password.into_iter().chain(identity).map(|file| (Owner::Upstream, file)));
+    files.extend(webhook.map(|file| (Owner::Webhook, file)));
     files
 }
 

@@ -45,16 +45,9 @@ struct Finding {
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Failed> {
     // Goes on even if nobody reads all of it: the verdict covers everything.
     let mut output = arguments.format.output().going_on();
-    let mut here = local::look(config);
+    let here = local::look(config);
     let there = upstream::ask_all(config).await;
-    if there.iter().any(|(_, facts)| matches!(facts, upstream::Facts::Unusable(_))) {
-        // It may be the wrong file, and another program's.
-        here.open_secrets.retain(|secret| secret.about != "upstream");
-    }
-    let mut findings = judge::local(&here, config);
-    findings.extend(judge::upstreams(&there, config));
-    findings.sort();
-    findings.dedup();
+    let findings = judge::all(&here, &there, config);
     for finding in &findings {
         if output.is_json() {
             output.object(finding)?;
