@@ -382,7 +382,7 @@ pub fn quarantine_swept_more(messages: usize) {
 /// The clock is behind what it has said before.
 pub fn clock_behind(floor: Timestamp, now: Timestamp, file: &Path) {
     warn!(%now, %floor, file = clean(&file.display().to_string()),
-        "the clock is behind what it has said before; until it is past that, what is parked expires as if it had come then. If the clock is right now, remove this file and start Gatepost again");
+        "the clock is behind what it has said before; until it is past that, what is parked expires, and a block lapses, as if it had come then. If the clock is right now, remove this file and start Gatepost again");
 }
 
 /// A domain refuses everyone.

@@ -146,6 +146,7 @@ impl Releaser {
                 self.bring_back(&rounds);
                 if let Some(said) = rounds.said {
                     self.parts.spool.settled(said.earliest).await;
+                    self.parts.ledger.raise_floor(said.earliest);
                     rounds.mention_floor(&self.parts.spool, said);
                 }
                 self.expire(then).await;

@@ -254,6 +254,7 @@ impl Server {
             maillog::quarantine_swept_more(more);
         }
         let (floor, now) = (parts.spool.floor(), clock::now());
+        parts.ledger.raise_floor(floor);
         if floor > now {
             maillog::clock_behind(floor, now, &parts.spool.floor_file());
         }

@@ -11,7 +11,7 @@ use crate::auth::UsersEvent;
 use crate::clock::{self, Settled};
 use crate::control::AuditLine;
 use crate::fail;
-use crate::guard::ledger::{BlockedBy, CauseChange, News, Record};
+use crate::guard::ledger::{BlockedBy, CauseChange, Moment, News, Record};
 use crate::maillog;
 use crate::net::tls::EXPIRY_WARNING;
 use crate::parts::Parts;
@@ -183,8 +183,9 @@ pub(super) async fn lapses(parts: Parts) {
 /// `unblock_after`, and the accounts whose automatic block has lasted as long; `None` while that is not known.
 fn lapsed(parts: &Parts, settled: &mut Settled) -> Option<(Duration, Vec<Account>)> {
     let age = parts.in_force.load().unblock_after?;
-    let then = settled.look(Instant::now(), clock::now(), age)?;
-    Some((age, parts.ledger.lapsed(age, then)))
+    let instant = Instant::now();
+    let at = settled.look(instant, clock::now(), age)?;
+    Some((age, parts.ledger.lapsed(age, Moment { at, instant })))
 }
 
 /// Lifts a block that is `age` old. CONTRACT: parked mail stays, also that of a probation before the block: nobody has looked
@@ -196,7 +197,8 @@ async fn lift(parts: &Parts, account: &Account, age: Duration) -> Result<(), Str
         let marked = parts.spool.mark_unblocked(account, block.at, now).await;
         marked.map_err(|error| error.to_string())?;
     }
-    let Some(block) = parts.ledger.lapse(account, age, now).await else { return Ok(()) };
+    let moment = Moment { at: now, instant: Instant::now() };
+    let Some(block) = parts.ledger.lapse(account, age, moment).await else { return Ok(()) };
     maillog::lapsed(account, block.at, parts.spool.usage(Some(account)).messages);
     maillog::audit(&AuditLine::of_gatepost(
         "unblock",

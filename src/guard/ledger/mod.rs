@@ -45,7 +45,7 @@ pub use crate::history::{Block, BlockedBy, Relayed, Sample, Uncounted};
 pub use day::{BLIND_AFTER, Tallies};
 pub use policy::{AccountRule, Detection, Leniency, Match, OnAlarm, Policy, Terms};
 pub use terms::{
-    Attempt, Blindness, CauseChange, Change, LedgerError, News, Probation, RELAYED, Record, SAMPLES,
+    Attempt, Blindness, CauseChange, Change, LedgerError, Moment, News, Probation, RELAYED, Record, SAMPLES,
     Standing, Verdict,
 };
 pub use view::{Reservation, Watch};
@@ -160,8 +160,13 @@ impl Ledger {
         self.shared().bring_back(latest);
     }
 
+    /// Learns of a time that is certainly over: a block that is made while the clock is behind that counts from then on.
+    pub fn raise_floor(&self, floor: Timestamp) {
+        self.shared().raise_floor(floor);
+    }
+
     /// Returns the accounts whose block was not made by hand, is at least `age` old, and was reported.
-    pub fn lapsed(&self, age: Duration, now: Timestamp) -> Vec<Account> {
+    pub fn lapsed(&self, age: Duration, now: Moment) -> Vec<Account> {
         let mut lapsed = Vec::new();
         self.shared().accounts.each(|entry| {
             if entry.standing() == Standing::Blocked && entry.lock().has_lapsed(age, now) {
@@ -172,9 +177,9 @@ impl Ledger {
     }
 
     /// Lifts such a block, as [`Self::unblock`] does, and returns it.
-    pub async fn lapse(&self, account: &Account, age: Duration, now: Timestamp) -> Option<Block> {
+    pub async fn lapse(&self, account: &Account, age: Duration, now: Moment) -> Option<Block> {
         // The window must be loaded to be forgotten.
-        let watch = self.watch(account, now).await;
+        let watch = self.watch(account, now.at).await;
         let (block, written) = {
             let mut state = watch.entry().lock();
             let block = state.lapse(age, now);

@@ -22,7 +22,7 @@ use super::rows;
 use super::state::State;
 use super::store::{Store, Tree};
 use super::writer::{Queue, Waiting, Written};
-use super::{Blindness, Block, CauseChange, LedgerError, Policy};
+use super::{Blindness, Block, CauseChange, LedgerError, Moment, Policy};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::cause::{self, Answer, Cause, Causes};
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) caused: Notify,
     /// The time that a caller gave last. Not the latest time: a clock that was ahead must not make counts look old for ever.
     now: AtomicU64,
+    /// A time that is certainly over, even if the clock is behind.
+    floor: AtomicU64,
 }
 
 impl Shared {
@@ -88,6 +90,7 @@ impl Shared {
             cause_changes: Mutex::default(),
             caused: Notify::new(),
             now: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
         };
         Ok((shared, list))
     }
@@ -125,6 +128,16 @@ impl Shared {
             _ => hasher.write(address.to_lowercase().as_bytes()),
         }
         hasher.finish()
+    }
+
+    pub(super) fn raise_floor(&self, floor: Timestamp) {
+        self.floor.fetch_max(floor.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Returns when something that happens at `now` by the clock is dated: not before the floor.
+    pub(super) fn moment(&self, now: Timestamp) -> Moment {
+        let floor = Timestamp::from_millis(self.floor.load(Ordering::Relaxed));
+        Moment { at: now.max(floor), instant: Instant::now() }
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -1,7 +1,7 @@
 //! The types of the ledger's questions and answers.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -41,6 +41,15 @@ pub struct Attempt<'a> {
     pub client: IpAddr,
     /// When.
     pub now: Timestamp,
+}
+
+/// A moment by two clocks, since one of them may be put right in between.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the clock.
+    pub at: Timestamp,
+    /// By one that does not jump, and knows only the time of this process.
+    pub instant: Instant,
 }
 
 /// The effect of an attempt.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -137,7 +138,12 @@ impl Watch {
         let (verdict, waiting) = {
             let policy = shared.policy.load();
             let mut state = self.entry.lock();
-            let (verdict, durability) = state.attempt(&attempt, &policy);
+            let moment = shared.moment(attempt.now);
+            let (verdict, durability) = state.attempt(&attempt, moment, &policy);
+            if matches!(verdict, Verdict::Crossed(_)) && moment.at > attempt.now {
+                // The time at which a block was made identifies it, also while the clock is behind.
+                shared.raise_floor(moment.at.after(Duration::from_millis(1)));
+            }
             if matches!(verdict, Verdict::Alarmed(_) | Verdict::AlarmedAgain(_)) {
                 self.entry.show_probation(&state);
             }

@@ -7,7 +7,7 @@ mod commit;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use changes::{Changes, Part};
 pub(super) use commit::Commit;
@@ -15,8 +15,8 @@ pub(super) use commit::Commit;
 use super::day::{day_of, is_another};
 use super::rows::{self, Extent, KeptBlock};
 use super::{
-    Attempt, Block, BlockedBy, Leniency, OnAlarm, Policy, Probation, RELAYED, Record, Relayed, SAMPLES,
-    Sample, Terms, Uncounted, Verdict,
+    Attempt, Block, BlockedBy, Leniency, Moment, OnAlarm, Policy, Probation, RELAYED, Record, Relayed,
+    SAMPLES, Sample, Terms, Uncounted, Verdict,
 };
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -49,6 +49,8 @@ pub(super) struct State {
     /// The detector's evidence as the disk has it.
     written_s: f64,
     block: Option<KeptBlock>,
+    /// When the block was made, by a clock that does not jump; `None` if it was made before this process began, or by hand.
+    blocked: Option<Instant>,
     /// A lifted block, until its lifting is shown.
     lifting: Option<KeptBlock>,
     probation: Option<Probation>,
@@ -105,6 +107,7 @@ impl State {
             uncounted: VecDeque::new(),
             written_s: 0.0,
             block: None,
+            blocked: None,
             lifting: None,
             probation: None,
             lifted: None,
@@ -124,8 +127,13 @@ impl State {
         (self.block, self.probation) = (block, probation);
     }
 
-    /// Counts an attempt and decides its effect.
-    pub(super) fn attempt(&mut self, attempt: &Attempt<'_>, policy: &Arc<Policy>) -> (Verdict, Durability) {
+    /// Counts an attempt and decides its effect; a block is dated `moment`.
+    pub(super) fn attempt(
+        &mut self,
+        attempt: &Attempt<'_>,
+        moment: Moment,
+        policy: &Arc<Policy>,
+    ) -> (Verdict, Durability) {
         if self.block.is_some() {
             let durability = if self.is_dirty() { Durability::Awaited } else { Durability::Unchanged };
             return (Verdict::Blocked, durability);
@@ -156,14 +164,14 @@ impl State {
         let today = day_of(now);
         let verdict = if count >= rule.limit && terms.blocks() {
             let reason = format!("{count} invalid recipients within {}", show_duration(rule.period));
-            self.block_by_itself(BlockedBy::Limit, reason, now);
+            self.block_by_itself(BlockedBy::Limit, reason, moment);
             Verdict::Crossed(Box::new(self.record(now, &terms)))
         } else if count >= rule.limit && self.would_block_day.is_none_or(|told| is_another(told, today)) {
             self.would_block_day = Some(today);
             self.changes.mark(Part::Row);
             Verdict::WouldBlock(Box::new(self.record(now, &terms)))
         } else if evidence == Evidence::Alarm {
-            self.alarm(now, count, &terms)
+            self.alarm(now, moment, count, &terms)
         } else {
             Verdict::Counted { count }
         };
@@ -171,7 +179,7 @@ impl State {
     }
 
     /// Decides the effect of the test's alarm; the attempt is the `count`th in the window.
-    fn alarm(&mut self, now: Timestamp, count: u32, terms: &Terms) -> Verdict {
+    fn alarm(&mut self, now: Timestamp, moment: Moment, count: u32, terms: &Terms) -> Verdict {
         let record = |state: &Self| Box::new(state.record(now, terms));
         let verdict = match (terms.leniency, terms.on_alarm) {
             (Leniency::None, OnAlarm::Block) => {
@@ -179,7 +187,7 @@ impl State {
                     "the share of invalid recipients is that of a stolen account ({count} of them within {})",
                     show_duration(terms.rule.period)
                 );
-                self.block_by_itself(BlockedBy::Detection, reason, now);
+                self.block_by_itself(BlockedBy::Detection, reason, moment);
                 return Verdict::Crossed(record(self));
             }
             (Leniency::None, OnAlarm::Probation) => {
@@ -342,9 +350,10 @@ impl State {
         true
     }
 
-    fn block_by_itself(&mut self, by: BlockedBy, reason: String, now: Timestamp) {
-        let block = Block { at: now, by, reason: Some(reason) };
+    fn block_by_itself(&mut self, by: BlockedBy, reason: String, moment: Moment) {
+        let block = Block { at: moment.at, by, reason: Some(reason) };
         self.set_block(Some(KeptBlock { block, told: false }));
+        self.blocked = Some(moment.instant);
     }
 
     /// Notes that this block was reported; `false` if it is not the current one, or was reported before.
@@ -393,7 +402,8 @@ impl State {
     /// Lifts a block, ends a probation, and forgets the window and the test; `false` if there was neither block nor running
     /// probation.
     pub(super) fn unblock(&mut self, now: Timestamp) -> bool {
-        let (blocked, probation) = (self.block.is_some(), self.probation);
+        let (blocked_at, probation) = (self.block().map(|block| block.at), self.probation);
+        let blocked = blocked_at.is_some();
         let unknown = self.window.held() == 0 && self.detector.is_new() && !self.unread;
         if !blocked && probation.is_none() && unknown {
             return false;
@@ -412,23 +422,29 @@ impl State {
         }
         let made = blocked || probation.is_some_and(|probation| probation.until > now);
         if made {
-            self.lifted = Some(now);
+            // A block may be dated later than the clock says: it is not lifted before it was made.
+            self.lifted = blocked_at.max(Some(now));
             self.changes.mark(Part::Lifting);
         }
         made
     }
 
-    /// Whether the account has been blocked for at least `age`, not by hand, and the block was reported.
-    pub(super) fn has_lapsed(&self, age: Duration, now: Timestamp) -> bool {
+    /// Whether the account has been blocked for at least `age`, not by hand, and the block was reported. It is no older
+    /// than the time that has passed for this process if this process made it, whatever the clock says.
+    pub(super) fn has_lapsed(&self, age: Duration, now: Moment) -> bool {
+        let is_old = |blocked: Instant| now.instant.saturating_duration_since(blocked) >= age;
         self.block.as_ref().is_some_and(|KeptBlock { block, told }| {
-            *told && block.by != BlockedBy::Operator && now.since(block.at) >= age
+            *told
+                && block.by != BlockedBy::Operator
+                && now.at.since(block.at) >= age
+                && self.blocked.is_none_or(is_old)
         })
     }
 
     /// Lifts a block that has lapsed, as [`Self::unblock`] does, and returns it.
-    pub(super) fn lapse(&mut self, age: Duration, now: Timestamp) -> Option<Block> {
+    pub(super) fn lapse(&mut self, age: Duration, now: Moment) -> Option<Block> {
         let block = self.block().filter(|_| self.has_lapsed(age, now))?.clone();
-        self.unblock(now).then_some(block)
+        self.unblock(now.at).then_some(block)
     }
 
     /// Sets when a block was lifted, as the disk has it; that is still to be reported.
@@ -577,6 +593,7 @@ impl State {
             self.set_probation(Some(Probation { told: true, ..probation }));
         }
         let before = std::mem::replace(&mut self.block, block);
+        self.blocked = None;
         self.lifting = if self.block.is_none() { before } else { None };
         self.changes.mark(Part::Block);
     }

@@ -1,7 +1,6 @@
 //! The cost of the ledger: for a recipient that exists, and at a start with a million accounts.
 
 use std::process::Command;
-use std::time::Instant;
 
 use super::super::rows::{self, AttemptRow};
 use super::super::store::{Edit, Store, Tree};

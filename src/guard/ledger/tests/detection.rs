@@ -331,7 +331,7 @@ async fn who_connects_anew_for_each_message_is_not_the_worse_for_it() {
         watch.accepted(&format!("new-{n}@living.example"), Some(Key::of_domain("living.example")), at(300));
     }
     drop(watch);
-    ledger.shared().dismiss_idle(std::time::Instant::now() + Duration::from_secs(3600));
+    ledger.shared().dismiss_idle(Instant::now() + Duration::from_secs(3600));
     soon(async {
         while ledger.shared().accounts.find(&anna).is_some_and(|entry| entry.lock().is_dirty()) {
             tokio::task::yield_now().await;

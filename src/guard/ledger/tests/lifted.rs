@@ -12,6 +12,10 @@ async fn tell_all(ledger: &Ledger, now: Timestamp) {
 }
 
 async fn lapse(ledger: &Ledger, now: Timestamp) -> Vec<String> {
+    lapse_at(ledger, long_after(now)).await
+}
+
+async fn lapse_at(ledger: &Ledger, now: Moment) -> Vec<String> {
     let mut lapsed = Vec::new();
     for account in ledger.lapsed(DAY, now) {
         let block = soon(ledger.lapse(&account, DAY, now)).await.unwrap();
@@ -49,6 +53,40 @@ async fn automatic_blocks_lapse_and_all_begins_from_zero() {
     let ledger = open(dir.path(), policy(2));
     assert_eq!(ledger.watch(&anna, later).await.standing(), Standing::Open);
     assert_eq!(ledger.record(&anna, later).await.unwrap().invalid_recipients, 1);
+}
+
+/// A machine without a battery starts in 1970, and blocks somebody before its clock is right.
+#[tokio::test]
+async fn a_block_is_no_older_than_the_time_that_has_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let anna = account("anna");
+    let ledger = open(dir.path(), policy(2));
+    let floor = at(0).after(10_000 * DAY);
+    ledger.raise_floor(floor);
+    let watch = ledger.watch(&anna, at(0)).await;
+    let block = async |address: &str, now| {
+        count(&watch, address, now).await;
+        count(&watch, &format!("{address}y"), now).await;
+        tell_all(&ledger, now).await;
+        ledger.record(&anna, now).await.unwrap().block.unwrap().at
+    };
+    assert_eq!(block("a@x", at(1)).await, floor, "not in 1970");
+    let right = floor.after(5 * DAY);
+    let (minute, begun) = (Duration::from_secs(60), Instant::now());
+    let lapse_after = async |passed, at| lapse_at(&ledger, Moment { at, instant: begun + passed }).await;
+    assert_eq!(lapse_after(minute, right).await, [""; 0], "the clock was put right a minute later");
+    assert_eq!(lapse_after(DAY - minute, right.after(DAY)).await, [""; 0]);
+    assert_eq!(lapse_after(2 * DAY, floor.after(DAY - minute)).await, [""; 0], "by both clocks");
+
+    // Lifted and made again while the clock is behind: each has a time of its own, and the lifting is between them.
+    soon(ledger.unblock(&anna, at(2))).await.unwrap();
+    assert_eq!(untold_unblocks(&ledger).await, [(anna.clone(), floor)]);
+    assert_eq!(block("b@x", at(3)).await, floor.after(Duration::from_millis(1)));
+    drop(watch);
+    soon(ledger.close()).await;
+    let ledger = open(dir.path(), policy(2));
+    assert_eq!(lapse(&ledger, floor.after(DAY)).await, [""; 0]);
+    assert_eq!(lapse(&ledger, floor.after(2 * DAY)).await, ["user:anna Limit"]);
 }
 
 /// An operator who blocks a blocked account has looked at it, and means it to stay blocked.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -73,6 +73,11 @@ async fn count(watch: &Watch, address: &str, now: Timestamp) -> Verdict {
 async fn untold_blocks(ledger: &Ledger, now: Timestamp) -> Vec<Record> {
     let news = soon(ledger.untold(now)).await.into_iter();
     news.filter_map(|news| if let News::Blocked(record) = news { Some(record) } else { None }).collect()
+}
+
+/// A moment at which all of that time has passed for this process, too.
+fn long_after(at: Timestamp) -> Moment {
+    Moment { at, instant: Instant::now() + Duration::from_secs(10_000 * 86_400) }
 }
 
 /// The liftings that are still to be reported.
