@@ -60,7 +60,8 @@ const SHUTDOWN_SHARE: u32 = 3;
 /// which the upstream would close it (Postfix's `smtpd_timeout`: 300 s).
 const UPSTREAM_REST: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// How long the upstream may take to answer what was asked once the client has closed.
+/// How long the upstream may take at least to answer what was asked once the client has closed; it always has its
+/// `[upstream] timeout`.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The account that a session belongs to.
@@ -308,7 +309,8 @@ impl Conversation {
     /// Settles what was asked of the upstream although the client has closed or is gone: it counts, and a client that has
     /// closed only its half waits for the replies.
     async fn last_answers(&mut self, lost: Lost) -> Lost {
-        let _ = timeout(LAST_ANSWERS, self.settle_all()).await;
+        let limit = self.parts.config.upstream.settings.timeouts.rcpt.max(LAST_ANSWERS);
+        let _ = timeout(limit, self.settle_all()).await;
         let _ = self.client.flush().await;
         lost
     }
@@ -359,6 +361,7 @@ impl Conversation {
     }
 
     async fn start_tls(&mut self) -> Result<Step, Lost> {
+        self.client.discard_cleartext().await;
         self.client.flush().await?;
         let deadline = self.command_deadline().min(Instant::now() + self.parts.config.session.tls_timeout);
         self.client.start_tls(&self.parts.tls, Some(deadline)).await?;

@@ -176,7 +176,8 @@ impl Precedents {
     }
 
     /// Whether a reply differs from the last one at its place in more than the words that [`Self::imitate`] replaces anyway.
-    /// Replies other than 250 never do: they are no precedents. Allocates only if the reply names somebody or is not ASCII.
+    /// Replies other than 250 never do, nor do those to MAIL and RCPT that name a stranger: they are no precedents. Allocates
+    /// only if the reply names somebody or is not ASCII.
     pub fn is_news(&self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         if reply.code != 250 || reply.text.len() > MAX_TEXT {
             return false;
@@ -195,12 +196,16 @@ impl Precedents {
         if place == Place::EndOfData && about.is_word_of(&reply.text) {
             return false;
         }
-        let Some(known) = known else { return true };
-        if named && about.is_ambiguous() {
+        if named && known.is_some() && about.is_ambiguous() {
             return false;
         }
-        let old = Pieces::of(place, &known.reply.text, About::address(&known.address));
-        known.reply.enhanced != reply.enhanced || !as_sent(place, about, reply, |new| old.same_form(new))
+        let differs = known.is_none_or(|known| {
+            let old = Pieces::of(place, &known.reply.text, About::address(&known.address));
+            known.reply.enhanced != reply.enhanced || !as_sent(place, about, reply, |new| old.same_form(new))
+        });
+        // At the end of data it may be a Message-ID that the upstream made.
+        let is_about_one = named && place != Place::EndOfData;
+        differs && !(is_about_one && as_sent(place, about, reply, |new| new.name_a_stranger()))
     }
 
     /// Returns these with a reply in its place, of which [`Self::is_news`] is true.
@@ -365,6 +370,12 @@ impl<'a> Pieces<'a> {
         Some((Piece::Sender, sender.len()))
     }
 
+    /// Whether an address is among them that is not the command's: where an alias leads, or what the upstream makes
+    /// of `<postmaster>`. Nobody else must be told that.
+    fn name_a_stranger(mut self) -> bool {
+        self.any(|piece| matches!(piece, Piece::Text(text) if has_at(text)))
+    }
+
     fn same_form(mut self, mut other: Pieces<'_>) -> bool {
         loop {
             match (self.next(), other.next()) {
@@ -508,8 +519,8 @@ mod tests {
             ),
             (Rcpt, "ü@b.c", "250 <ü@b.c> ok ü\r\n", "ö@b.c", "<ö@b.c> ok ?", "RFC 6531; sent as ?@b.c"),
         ] {
-            let imitation =
-                learned(place, old, wire).imitate(place, About::address(new), &mut Shuffle::new(1));
+            let precedents = Precedents::default().with(place, About::address(old), &read(wire));
+            let imitation = precedents.imitate(place, About::address(new), &mut Shuffle::new(1));
             assert_eq!(imitation.reply.to_string(), format!("250 {expected}"), "{software}");
         }
     }
@@ -647,6 +658,27 @@ mod tests {
         );
     }
 
+    /// A blocked account must not be told an address that is another's.
+    #[test]
+    fn what_names_a_stranger_is_no_precedent() {
+        use Place::{EndOfData, Mail, Rcpt};
+        for (place, address, text, is_learned) in [
+            (Rcpt, "\"anna\"@x.example", "<anna@x.example>... Recipient ok", false), // without the quotes
+            (Rcpt, "postmaster", "<postmaster@mail.example>... Recipient ok", false),
+            (Rcpt, "info@x.example", "<info@x.example>, that is <boss@x.example>", false),
+            (Rcpt, "info@x.example", "<INFO@x.example>... Recipient ok", true),
+            (Rcpt, "postmaster", "postmaster... Recipient ok", true),
+            (Mail, "\"chef\"@x.example", "chef@x.example... Sender ok", false),
+            (Mail, "", "<>... Sender ok", true),
+            (EndOfData, "", "<0f1e2d3c@mail.example> Queued mail for delivery", true),
+        ] {
+            let reply = read(&format!("250 {text}\r\n"));
+            for mut known in [Precedents::default(), learned(place, "a@b.c", "250 welcome\r\n")] {
+                assert_eq!(known.learn(place, About::address(address), &reply), is_learned, "{text}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_hexadecimal_stays_so() {
         let precedents = learned(Place::EndOfData, "", "250 2.0.0 0F00BA and 0f-00ba and 0g00ba\r\n");
@@ -725,8 +757,7 @@ mod tests {
         #[test]
         fn the_form_is_kept(text in text(), seed in any::<u64>()) {
             let reply = Reply { code: 250, enhanced: None, text: Cow::Owned(text.clone()) };
-            let mut precedents = Precedents::default();
-            prop_assert!(precedents.learn(Place::Rcpt, About::address("a@b.c"), &reply));
+            let mut precedents = Precedents::default().with(Place::Rcpt, About::address("a@b.c"), &reply);
             let imitation = precedents.imitate(Place::Rcpt, About::address("x@y.z"), &mut Shuffle::new(seed));
             prop_assert_eq!(shape(&imitation.reply.text).to_lowercase(), shape(&ascii(&text)).to_lowercase());
             prop_assert!(!precedents.learn(Place::Rcpt, About::address("x@y.z"), &imitation.reply), "its own imitation is no news");

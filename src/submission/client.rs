@@ -32,6 +32,8 @@ const COMMAND_READ: usize = 1_024;
 const BATCH_READ: usize = 8 * 1_024;
 /// Octets per read while mail data is expected: the slower it comes, the fewer.
 const DATA_READ: std::ops::RangeInclusive<usize> = 8 * 1_024..=32 * 1_024;
+/// How many reads may be discarded before a handshake: whoever sends more than that behind STARTTLS wants none.
+const DISCARDED_READS: usize = 16;
 /// How long the client may take to accept all replies of one flush before it counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -356,6 +358,17 @@ impl Client {
             self.outbound = Vec::new();
         }
         Ok(())
+    }
+
+    /// Drops the cleartext that has come behind STARTTLS, as far as it is here. Call it before the client is told to begin:
+    /// what is read afterwards is taken for its handshake.
+    pub(super) async fn discard_cleartext(&mut self) {
+        for _ in 0..DISCARDED_READS {
+            self.inbound = BytesMut::new();
+            if !matches!(self.read_ready().await, Ok(true)) {
+                return;
+            }
+        }
     }
 
     /// Does the TLS handshake as the server, after STARTTLS. Cleartext that came after STARTTLS is discarded: it was

@@ -381,6 +381,7 @@ fn what_follows_starttls_in_cleartext_is_discarded() {
         b"EHLO evil.example\r\nMAIL FROM:<evil@mta.example>\r\n",
         b"AUTH PLAIN AGFsaWNlAHg=\r\n",
         b"NOO",
+        &b"NOOP\r\n".repeat(2_000), // more than one read takes
     ] {
         let mut client = Smtp::connect(gatepost.starttls);
         client.ehlo();
