@@ -339,6 +339,8 @@ impl Command<'_> {
             return self.fail(why).await;
         }
         self.mark_unblocked(&account).await;
+        // First, so that none of the sessions that are to end sends anything in between.
+        let kicked = kick.then(|| self.end_sessions(&account));
         let made = self.operations.ledger.unblock(&account, clock::now()).await;
         let outcome = match &made {
             Ok(Change::Made) if was == Some(AccountState::Probation) => "done, was on probation".to_owned(),
@@ -353,9 +355,8 @@ impl Command<'_> {
             // It is released right away, and does not go out by itself.
             (changed.awaited, changed.last_due) = (0, None);
         }
-        if kick {
-            changed.sessions = self.end_sessions(&account);
-            changed.kicked = true;
+        if let Some(sessions) = kicked {
+            (changed.sessions, changed.kicked) = (sessions, true);
         }
         let _ = self.report(changed, made.err()).await;
         if release { self.release(Selection::Account(account), false).await } else { Ok(()) }
