@@ -304,6 +304,15 @@ fn a_chunk_that_is_refused() {
     assert_eq!(client.reply().text(), "552 5.3.4 too much of it");
     client.expect("NOOP", 250);
     assert!(upstream.lines("BDAT").iter().all(|line| !line.contains("LAST")), "{:?}", upstream.lines("BDAT"));
+    // So small that its last chunk is the first that goes upstream.
+    client.expect("MAIL FROM:<alice@mta.example> BODY=BINARYMIME", 250);
+    client.expect("RCPT TO:<bob@mta.example>", 250);
+    client.send(&chunk(b"Subject: x\r\n\r\n\0", true));
+    assert_eq!(client.reply().text(), "552 5.3.4 too much of it");
+    client.expect("NOOP", 250);
+    let last = upstream.lines("BDAT").pop().unwrap();
+    assert!(last.ends_with(" LAST"), "{last}");
+    assert_eq!(upstream.taken(), []);
 
     let lacking = Scripted::offering(offering(&["BINARYMIME"]), |_| None);
     let gatepost = Setup::new(lacking.address).relay().start();

@@ -71,7 +71,7 @@ pub(crate) struct Transaction {
     pub(crate) recipients: Vec<String>,
     /// Everything after the 354, as it came over the wire, the end of data not included.
     pub(crate) data: Vec<u8>,
-    /// The end of data came and was answered 250.
+    /// The end of data, or the last chunk, came and was answered 250.
     pub(crate) taken: bool,
 }
 
@@ -292,6 +292,12 @@ struct Conversation<'a> {
 /// The conversation is over.
 struct Over;
 
+/// Whether the reply to this says if the message was taken.
+fn ends_message(verb: &str, line: &str) -> bool {
+    let is_last = || line.split(' ').nth(2).is_some_and(|word| word.eq_ignore_ascii_case("LAST"));
+    verb == "." || verb == "BDAT" && is_last()
+}
+
 impl Conversation<'_> {
     fn hold(shared: &Shared, stream: TcpStream) {
         let connection = {
@@ -331,13 +337,18 @@ impl Conversation<'_> {
         line.truncate(line.len() - 2);
         let line = String::from_utf8_lossy(&line).into_owned();
         let verb = line.split(' ').next().unwrap().to_ascii_uppercase();
+        if verb == "BDAT" {
+            self.chunk(&line)?;
+        }
         let reply = self.answer(&verb, &line)?;
         self.account(&verb, &line, &reply);
-        match verb.as_str() {
-            "DATA" if reply.starts_with("354") => self.data(),
-            "BDAT" => self.chunk(&line),
-            _ => Ok(()),
+        if verb == "DATA" && reply.starts_with("354") {
+            return self.data();
         }
+        if ends_message(&verb, &line) {
+            self.finish(&reply);
+        }
+        Ok(())
     }
 
     fn account(&mut self, verb: &str, line: &str, reply: &str) {
@@ -383,7 +394,7 @@ impl Conversation<'_> {
             None => default_answer(&asked),
             Some(answer) => answer,
         };
-        if let (".", Answer::Reply(text) | Answer::Dripped(text)) = (verb, &answer) {
+        if let (true, Answer::Reply(text) | Answer::Dripped(text)) = (ends_message(verb, line), &answer) {
             // Before the other side can know of it.
             self.finish(text);
         }
@@ -440,17 +451,12 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// `BDAT SIZE [LAST]`: its octets come before its reply in truth; the reply was sent early here, which a client that
-    /// pipelines cannot tell.
+    /// The octets of `BDAT SIZE [LAST]`.
     fn chunk(&mut self, line: &str) -> Result<(), Over> {
-        let mut words = line.split(' ').skip(1);
-        let size: usize = words.next().and_then(|size| size.parse().ok()).ok_or(Over)?;
+        let size: usize = line.split(' ').nth(1).and_then(|size| size.parse().ok()).ok_or(Over)?;
         let mut octets = vec![0; size];
         self.reader.read_exact(&mut octets).map_err(|_| Over)?;
         self.keep(&octets);
-        if words.next().is_some_and(|word| word.eq_ignore_ascii_case("LAST")) {
-            self.finish("250");
-        }
         Ok(())
     }
 
