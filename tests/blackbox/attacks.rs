@@ -311,10 +311,22 @@ fn hostile_messages_are_safe_to_look_at() {
         shown
     };
     safe(&["quarantine", "list"]);
-    for (parked, content) in gatepost.parked().iter().zip([&long, &deep]) {
+    let parked = gatepost.parked();
+    assert_eq!(parked.len(), 2);
+    let expected = [
+        (&long, "Subject: long", "its header is very long"),
+        (&deep, "Subject: deep", "it has very many multiparts"),
+    ];
+    for (parked, (content, subject, note)) in parked.iter().zip(expected) {
         let id = parked["id"].as_str().unwrap();
         let shown = safe(&["quarantine", "show", id]);
-        assert!(shown.contains("long") || shown.contains("deep"), "{shown}");
+        let lines: Vec<String> =
+            shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert!(lines.iter().any(|line| line.starts_with(subject)), "{subject}: {shown}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("Note: ") && line.contains(note)),
+            "{note}: {shown}"
+        );
         safe(&["quarantine", "show", id, "--json"]);
         let output = gatepost.folder().join(format!("evidence-{id}"));
         gatepost.run(&["quarantine", "export", id, "--output", output.to_str().unwrap()]).expect(0);
@@ -463,11 +475,25 @@ fn an_envelope_without_end_is_unreadable() {
 /// A path with `../` in an id is no id: nothing is read, made or removed by it.
 #[test]
 fn an_id_is_no_path() {
+    const SECRET: &str = "not for those who ask by a path";
     let upstream = Scripted::start();
     let mut gatepost = Setup::new(upstream.address).start();
-    let secret = gatepost.folder().join("secret.message");
-    std::fs::write(&secret, "secret").unwrap();
-    std::fs::write(gatepost.folder().join("secret.envelope"), "{}").unwrap();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let content = format!("Subject: {SECRET}\r\n\r\nHello.\r\n");
+    gatepost.login("alice").submit("alice@mta.example", &["carl@mta.example"], content.as_bytes());
+    let parked = gatepost.parked().remove(0);
+    // Sound files, so that they are shown if they are found.
+    let quarantine = gatepost.data_dir().join("quarantine");
+    let outside = ["message", "envelope"].map(|kind| {
+        let file = gatepost.folder().join("secret").with_extension(kind);
+        std::fs::rename(quarantine.join(format!("{}.{kind}", parked["id"].as_str().unwrap())), &file)
+            .unwrap();
+        file
+    });
+    let before = outside.each_ref().map(|file| std::fs::read(file).unwrap());
+    gatepost.terminate();
+    gatepost.start();
+    assert_eq!(gatepost.parked(), [""; 0]);
     let output = gatepost.folder().join("evidence");
     for running in [true, false] {
         if !running {
@@ -490,11 +516,14 @@ fn an_id_is_no_path() {
                 &["quarantine", "export", id, "--output", output],
             ] {
                 let failed = gatepost.run(arguments).expect(1);
-                assert!(!failed.stdout.contains("secret\n") && !failed.stderr.contains('\x1b'), "{failed:?}");
+                assert!(!failed.stdout.contains(SECRET) && !failed.stderr.contains(SECRET), "{failed:?}");
+                assert!(!failed.stdout.contains("carl@") && !failed.stderr.contains("carl@"), "{failed:?}");
+                assert!(!failed.stderr.contains('\x1b'), "{failed:?}");
             }
         }
     }
-    assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
+    assert_eq!(outside.map(|file| std::fs::read(file).unwrap()), before);
+    assert_eq!(upstream.taken(), []);
     let left = std::fs::read_dir(&output).map_or(0, Iterator::count);
     assert_eq!(left, 0, "nothing was exported");
 }
