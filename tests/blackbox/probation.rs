@@ -12,7 +12,7 @@ use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::mta::Mta;
 use crate::support::scripted::{Answer, Scripted, Transaction};
 use crate::support::smtp::{Reply, Smtp, message, stuffed};
-use crate::support::{PATIENCE, contains, wait_for};
+use crate::support::{LONGER_THAN_A_LOOK, PATIENCE, contains, throughout, wait_for};
 
 /// The test alarms with the second recipient that does not exist.
 fn setup(upstream: &Scripted, delay: &str) -> Setup {
@@ -58,6 +58,11 @@ fn time(value: &Value) -> i64 {
 
 fn now() -> i64 {
     jiff::Timestamp::now().as_millisecond()
+}
+
+/// How long it is until that time.
+fn until(value: &Value) -> Duration {
+    Duration::from_millis(u64::try_from(time(value) - now()).unwrap_or(0))
 }
 
 /// The one parked message.
@@ -303,8 +308,7 @@ fn a_block_in_between_keeps_it() {
         (&"blocked".into(), &0.into(), &Value::Null)
     );
     send(&mut client, "of the blocked account");
-    assert!(wait_for(PATIENCE, || (now() > time(&due) + 2_500).then_some(())).is_some());
-    assert_eq!(upstream.taken(), []);
+    throughout(until(&due) + LONGER_THAN_A_LOOK, || assert_eq!(upstream.taken(), []));
     let parked = gatepost.parked();
     assert_eq!(subjects(&parked), ["waits", "of the blocked account"]);
     assert_eq!((&parked[0]["due"], &parked[1]["due"]), (&Value::Null, &Value::Null), "it fell due meanwhile");
@@ -315,8 +319,7 @@ fn a_block_in_between_keeps_it() {
     // The block of a stolen account is lifted once the password is another: what the thief left does not go out for that.
     let told = gatepost.run(&["unblock", "alice"]).expect(0).stdout;
     assert!(told.contains("no longer blocked") && !told.contains("by themselves"), "{told}");
-    assert!(wait_for(PATIENCE, || (now() > time(&due) + 6_000).then_some(())).is_some());
-    assert_eq!(upstream.taken(), []);
+    throughout(LONGER_THAN_A_LOOK, || assert_eq!(upstream.taken(), []));
     gatepost.run(&["quarantine", "release", "--account", "alice"]).expect(0);
     assert_eq!(went_out(&upstream.expect_taken(2)).len(), 2);
 }
@@ -352,10 +355,7 @@ fn a_block_keeps_what_would_be_tried_again() {
     let kept = kept.unwrap_or_else(|| panic!("{}", only(&gatepost)));
     assert_eq!(kept["due"], Value::Null);
     gatepost.run(&["unblock", "alice"]).expect(0);
-    // Longer than the pause between two looks at what is due.
-    let since = now();
-    assert!(wait_for(PATIENCE, || (now() > since + 6_000).then_some(())).is_some());
-    assert_eq!(upstream.taken().len(), 1);
+    throughout(LONGER_THAN_A_LOOK, || assert_eq!(upstream.taken().len(), 1));
     gatepost.run(&["quarantine", "release", &id]).expect(0);
     let taken = upstream.expect_taken(2);
     let recipients: Vec<_> = taken.iter().map(|one| one.recipients.clone()).collect();
@@ -418,10 +418,8 @@ fn what_cannot_be_held_back_keeps_the_block() {
     assert_eq!(gatepost.status("user:alice").unwrap()["state"], "blocked");
     obstacle::remove(&envelope);
     gatepost.run(&["unblock", "alice"]).expect(0);
-    // Longer than the pause between two looks at what is due.
-    let since = now();
-    assert!(wait_for(PATIENCE, || (now() > since + 6_000).then_some(())).is_some());
-    assert_eq!((upstream.taken().len(), subjects(&gatepost.parked())), (0, vec!["waits"]));
+    throughout(LONGER_THAN_A_LOOK, || assert_eq!(upstream.taken(), []));
+    assert_eq!(subjects(&gatepost.parked()), ["waits"]);
 }
 
 /// What went out by itself is told with a block, also if the disk took the note of it late.
@@ -475,8 +473,8 @@ fn a_block_that_ends_before_the_due_time_delays_nothing() {
     assert!(wait_for(PATIENCE, || (now() > time(&due) + 500).then_some(())).is_some());
     gatepost.run(&["unblock", "alice"]).expect(0);
     gatepost.start();
-    assert!(wait_for(PATIENCE, || (now() > time(&due) + 6_000).then_some(())).is_some());
-    assert_eq!((upstream.taken().len(), subjects(&gatepost.parked())), (1, vec!["waits too"]));
+    throughout(LONGER_THAN_A_LOOK, || assert_eq!(upstream.taken().len(), 1));
+    assert_eq!(subjects(&gatepost.parked()), ["waits too"]);
 }
 
 /// CONTRACT: `unblock_after` lifts automatic blocks alone; parked mail stays, that of the probation before too.
@@ -500,10 +498,7 @@ fn a_block_that_ends_by_itself_lets_nothing_out() {
     gatepost.start();
     let parked = only(&gatepost);
     assert_eq!((&parked["subject"], &parked["due"]), (&"waits".into(), &Value::Null));
-    // Longer than the pause between two looks at what is due.
-    let since = now();
-    assert!(wait_for(PATIENCE, || (now() > since + 6_000).then_some(())).is_some());
-    assert_eq!(went_out(&upstream.taken()), ["at once"]);
+    throughout(LONGER_THAN_A_LOOK, || assert_eq!(went_out(&upstream.taken()), ["at once"]));
 }
 
 /// The limit outweighs the alarm.

@@ -10,7 +10,7 @@ use crate::obstacle::{self, Trap, trapped};
 use crate::support::gatepost::{Gatepost, Setup};
 use crate::support::scripted::{Answer, Scripted, Transaction};
 use crate::support::smtp::message;
-use crate::support::{PATIENCE, contains, wait_for};
+use crate::support::{LONGER_THAN_TWO_TRIES, PATIENCE, contains, throughout, wait_for};
 
 fn blocked(upstream: &Scripted) -> Gatepost {
     let gatepost = Setup::new(upstream.address).start();
@@ -361,9 +361,7 @@ fn a_release_without_serve_waits_for_the_disk() {
     std::thread::scope(|scope| {
         let command = scope.spawn(|| gatepost.run(&["quarantine", "release", &id]));
         upstream.expect_taken(1);
-        // Longer than it takes to try again.
-        std::thread::sleep(Duration::from_secs(3));
-        assert!(!command.is_finished(), "it waits");
+        throughout(LONGER_THAN_TWO_TRIES, || assert!(!command.is_finished(), "it does not wait"));
         obstacle::remove(&envelope);
         let released = command.join().unwrap().expect(0);
         assert!(released.stderr.contains("Do not end this command"), "{}", released.stderr);

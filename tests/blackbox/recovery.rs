@@ -2,7 +2,7 @@
 
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::scripted::Scripted;
-use crate::support::{PATIENCE, contains, wait_for};
+use crate::support::{LONGER_THAN_TWO_TRIES, PATIENCE, contains, throughout, wait_for};
 
 /// Who is blocked, and by what.
 fn blocked(gatepost: &Gatepost) -> Vec<String> {
@@ -119,9 +119,11 @@ fn one_notice_while_nothing_can_be_written() {
         assert!(refused.stderr.starts_with(&told), "{}", refused.stderr);
         assert_eq!((refused.stdout.as_str(), refused.stderr.lines().count()), ("", 1));
         assert_eq!(gatepost.status(&format!("user:{name}")).unwrap()["state"], "blocked");
+        assert!(wait_for(PATIENCE, || (failures() > round).then_some(())).is_some());
         // It is tried again meanwhile.
-        std::thread::sleep(std::time::Duration::from_millis(2_500));
-        assert_eq!(failures(), round + 1, "{}", gatepost.log_text());
+        throughout(LONGER_THAN_TWO_TRIES, || {
+            assert_eq!(failures(), round + 1, "{}", gatepost.log_text());
+        });
         std::fs::remove_dir(&list).unwrap();
         let recovered = |line: &serde_json::Value| line.to_string().contains("the ledger is written again");
         let all = || gatepost.log_lines().into_iter().filter(recovered).count();
@@ -137,6 +139,5 @@ fn one_notice_while_nothing_can_be_written() {
             .count()
     };
     assert!(wait_for(PATIENCE, || (notices() > 0).then_some(())).is_some());
-    std::thread::sleep(std::time::Duration::from_millis(1_000));
-    assert_eq!(notices(), 1);
+    throughout(LONGER_THAN_TWO_TRIES, || assert_eq!(notices(), 1));
 }

@@ -56,6 +56,25 @@ pub(crate) fn wait_for<T>(deadline: Duration, mut question: impl FnMut() -> Opti
     }
 }
 
+/// Longer than the longest pause between two looks at what is due to go out (`TICK` in `src/release/rounds.rs`): what has not gone by then
+/// does not go by itself.
+pub(crate) const LONGER_THAN_A_LOOK: Duration = Duration::from_secs(6);
+
+/// Longer than two pauses before what a disk did not take is written again (`DISK_AGAIN` in `src/release.rs`, `RETRY` in
+/// `src/guard/ledger/writer.rs`).
+pub(crate) const LONGER_THAN_TWO_TRIES: Duration = Duration::from_millis(2_500);
+
+/// Makes sure that something stays so: `asserted` is asked all the time for `duration`, and at its end once more; it fails as soon as it does.
+pub(crate) fn throughout(duration: Duration, mut asserted: impl FnMut()) {
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        asserted();
+        // A poll's pace, as above.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    asserted();
+}
+
 /// Octets as a person would write them: `\r`, `\n`, `\x00`.
 pub(crate) fn shown(octets: &[u8]) -> String {
     octets.escape_ascii().to_string()
