@@ -18,7 +18,7 @@
 //! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`encoded_word`], [`id`], [`fail`], [`history`], [`units`], [`visible`] | std; [`smtp`] the other words, [`id`] and [`history`] the clock, [`clock`] the fail points |
 //! | 1 decisions, pure | [`guard`]'s classify, window, detector, cause, mimicry; [`quarantine`]'s envelope, schedule; [`sender`]'s rules | layer 0; cause and detector the window, the envelope the schedule |
 //! | | [`session`] | layer 0, mimicry, [`sender`]'s rules |
-//! | | [`replay`], apart | layer 0, [`guard`]'s classify, window, detector, cause |
+//! | | [`replay`], apart | layer 0, [`guard`]'s classify, window, detector, cause, [`quarantine`]'s schedule |
 //! | 1 settings, no sockets | [`config`] | layer 0; the settings that [`auth`], [`guard`] with its ledger, [`notify`], [`quarantine`], [`sender`], [`upstream`] define |
 //! | 2 parts | [`durable`], [`rested`], [`roster`] | layer 0 |
 //! | | [`net`] | layer 0, [`durable`] |

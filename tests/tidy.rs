@@ -63,7 +63,11 @@ const HOUSE: &[Unit] = &[
     unit("guard", &[], NO_WORLD),
     unit("quarantine::envelope", &["quarantine::schedule"], NO_WORLD),
     unit("quarantine::schedule", &[], NO_WORLD),
-    unit("replay", &["guard::cause", "guard::classify", "guard::detector", "guard::window"], NO_WORLD),
+    unit(
+        "replay",
+        &["guard::cause", "guard::classify", "guard::detector", "guard::window", "quarantine::schedule"],
+        NO_WORLD,
+    ),
     unit(
         "config",
         &["auth", "guard", "guard::classify", "guard::ledger", "notify", "quarantine", "sender", "upstream"],

@@ -1,7 +1,6 @@
 //! `[detection]` and `[[account]]`: detection beside the limit, and exceptions for some accounts.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -12,14 +11,7 @@ use crate::account::Account;
 use crate::guard::ledger::{AccountRule, Detection, Match, OnAlarm};
 use crate::units::{DAY, SECOND};
 
-/// The defaults.
-pub(super) const DEFAULT: Detection = Detection {
-    on_alarm: OnAlarm::Probation,
-    delay: Duration::from_secs(30 * 60),
-    usual_share: 0.05,
-    thief_share: 0.30,
-    threshold: 12.0,
-};
+const DEFAULT: Detection = Detection::DEFAULT;
 
 /// Below, a single typing error would raise an alarm; above, nothing ever would.
 const SHARES: std::ops::RangeInclusive<f64> = 0.001..=0.999;

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::auth::{GuessLimits, Mechanism};
 use crate::guard::Rules;
-use crate::guard::ledger::{Count, MAX_LIMIT, Policy};
+use crate::guard::ledger::{Count, Detection, MAX_LIMIT, Policy};
+use crate::guard::window::Rule;
 use crate::quarantine::spool::Limits;
 use crate::sender::Policy as SenderPolicy;
 use crate::units::{DAY, HOUR, MINUTE, SECOND};
@@ -265,16 +266,16 @@ fn auth(section: &mut Section<'_>, hosts_meant: bool) -> Auth {
 
 fn limit(section: &mut Section<'_>) -> (Policy, Action, Option<Duration>) {
     let policy = Policy {
-        invalid_recipients: section.whole("invalid_recipients", 100, LIMITS),
-        period: section.duration("period", HOUR, PERIODS),
+        invalid_recipients: section.whole("invalid_recipients", Rule::DEFAULT.limit, LIMITS),
+        period: section.duration("period", Rule::DEFAULT.period, PERIODS),
         count: section.choice(
             "count",
-            Count::Distinct,
+            Rule::DEFAULT.count,
             &[("distinct", Count::Distinct), ("attempts", Count::Attempts)],
         ),
         observe: section.flag("observe", false),
         exempt: section.list("exempt", Vec::new(), value::account),
-        detection: detection::DEFAULT,
+        detection: Detection::DEFAULT,
         rules: Vec::new(),
     };
     let action =

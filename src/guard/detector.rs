@@ -34,6 +34,13 @@ pub const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// set against typing errors.
 pub const FORGIVEN: Duration = Duration::from_secs(4 * 60 * 60);
 
+/// The default of `[detection] usual_share`, t0.
+pub const USUAL_SHARE: f64 = 0.05;
+/// The default of `[detection] thief_share`, t1.
+pub const THIEF_SHARE: f64 = 0.30;
+/// The default of `[detection] threshold`, h.
+pub const THRESHOLD: f64 = 12.0;
+
 /// `[detection]`: the two hypotheses, and how much evidence is enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Test {
@@ -279,7 +286,7 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     fn test() -> Test {
-        Test::new(0.05, 0.30, 12.0)
+        Test::new(USUAL_SHARE, THIEF_SHARE, THRESHOLD)
     }
 
     fn at(millis: u64) -> Timestamp {

@@ -35,6 +35,12 @@ pub struct Rule {
     pub count: Count,
 }
 
+impl Rule {
+    /// The default of `[limit]`.
+    pub const DEFAULT: Self =
+        Self { limit: 100, period: Duration::from_secs(60 * 60), count: Count::Distinct };
+}
+
 /// A hash of an address or a domain: equal ones have equal keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key([u8; 8]);

@@ -26,11 +26,6 @@ use record::Said;
 
 use crate::guard::classify::Rules;
 
-/// The default of `[limit] invalid_recipients`.
-pub const LIMIT: u32 = 100;
-/// The default of `[detection] usual_share`.
-pub const USUAL_SHARE: f64 = 0.05;
-
 /// Reads the rest of a line, after its head; `rules` are the operator's own for the meaning of refusals.
 ///
 /// # Errors

@@ -10,6 +10,8 @@ use super::attribution::LeftOut;
 use super::trial::{Curve, Grid, Run, Stop, Tally, Trial};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::guard::detector::USUAL_SHARE;
+use crate::guard::window::Rule;
 
 /// The most accounts listed individually.
 pub const MOST_ACCOUNTS: usize = 1_000;
@@ -426,8 +428,9 @@ fn recommend(
     // The limit is always on; the test may be off.
     let candidates = || rows.iter().filter(|row| !row.yours && row.setting.invalid_recipients.is_some());
     let distance = |row: &Row| {
-        let limit = f64::from(row.setting.invalid_recipients.unwrap_or(super::LIMIT).abs_diff(super::LIMIT));
-        let share = row.setting.usual_share.map_or(1.0, |share| (share - super::USUAL_SHARE).abs());
+        let default = Rule::DEFAULT.limit;
+        let limit = f64::from(row.setting.invalid_recipients.unwrap_or(default).abs_diff(default));
+        let share = row.setting.usual_share.map_or(1.0, |share| (share - USUAL_SHARE).abs());
         limit / 100.0 + share
     };
     let least = candidates().map(|row| row.cost).min_by(f64::total_cmp)?;

@@ -17,8 +17,9 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::guard::cause::{Answer, Causes, SPAN};
 use crate::guard::classify::Outcome;
-use crate::guard::detector::{Detector, Evidence, Test};
+use crate::guard::detector::{Detector, Evidence, Test, USUAL_SHARE};
 use crate::guard::window::{Added, Count, Key, Mark, Rule, Window};
+use crate::quarantine::schedule::postponed;
 
 /// The most accounts tried. Beyond that, those without an invalid recipient are dropped.
 pub const MAX_ACCOUNTS: usize = 10_000;
@@ -28,8 +29,6 @@ const LEAST_WINDOW: u32 = 500;
 const POINTS: usize = 512;
 /// For how many of an account's last invalid recipients the domain is remembered, as in the ledger.
 const RECENT: usize = 64;
-/// CONTRACT, Detection: the longest total delay of a message.
-const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: u64 = 60 * 60 * 1_000;
 
 /// The settings tried on all accounts.
@@ -69,7 +68,7 @@ impl Grid {
     /// The share of invalid recipients at which the test with the default usual share does not move: a lower share
     /// indicates an honest sender, a higher one a thief.
     pub fn neutral_share(&self) -> f64 {
-        let test = self.test(super::USUAL_SHARE);
+        let test = self.test(USUAL_SHARE);
         test.fall() / (test.rise() + test.fall())
     }
 }
@@ -262,7 +261,7 @@ impl Probation {
         let until = now.after(delay);
         self.until = Some(until);
         for (since, due, _) in &mut self.delayed {
-            *due = until.min(since.after(LONGEST_DELAY)).max(*due);
+            *due = postponed(*due, *since, until);
         }
     }
 

@@ -8,7 +8,6 @@ mod source;
 mod tables;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -19,7 +18,7 @@ use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::guard::ledger::{Detection, Leniency, OnAlarm};
-use crate::guard::window::Count;
+use crate::guard::window::Rule;
 use crate::replay::attribution::Attribution;
 use crate::replay::log::Replay;
 use crate::replay::plot;
@@ -121,23 +120,24 @@ fn network(text: &str) -> Result<IpNet, String> {
 
 /// The settings tried on all accounts, including the configured ones.
 fn grid(config: Option<&Config>) -> Grid {
-    let mut grid = Grid {
-        limits: LIMITS.to_vec(),
-        period: Duration::from_secs(60 * 60),
-        count: Count::Distinct,
-        usual_shares: USUAL_SHARES.to_vec(),
-        thief_share: 0.30,
-        threshold: 12.0,
-        delay: Duration::from_secs(30 * 60),
+    let (rule, detection) = match config {
+        Some(Config { policy, .. }) => {
+            let (limit, period, count) = (policy.invalid_recipients, policy.period, policy.count);
+            (Rule { limit, period, count }, policy.detection)
+        }
+        None => (Rule::DEFAULT, Detection::DEFAULT),
     };
-    if let Some(Config { policy, .. }) = config {
-        let Detection { delay, usual_share, thief_share, threshold, on_alarm: _ } = policy.detection;
-        (grid.period, grid.count) = (policy.period, policy.count);
-        (grid.delay, grid.thief_share, grid.threshold) = (delay, thief_share, threshold);
-        grid.limits.push(policy.invalid_recipients);
-        grid.usual_shares.push(usual_share);
-        grid.usual_shares.retain(|share| *share < thief_share);
-    }
+    let Detection { delay, usual_share, thief_share, threshold, on_alarm: _ } = detection;
+    let mut grid = Grid {
+        limits: [&LIMITS[..], &[rule.limit]].concat(),
+        period: rule.period,
+        count: rule.count,
+        usual_shares: [&USUAL_SHARES[..], &[usual_share]].concat(),
+        thief_share,
+        threshold,
+        delay,
+    };
+    grid.usual_shares.retain(|share| *share < thief_share);
     grid.limits.sort_unstable();
     grid.limits.dedup();
     grid.usual_shares.sort_by(f64::total_cmp);

@@ -3,6 +3,7 @@
 use super::super::output::{Failed, Output};
 use super::super::table::{Table, column};
 use super::super::text::{count, moment};
+use crate::guard::window::Rule;
 use crate::replay::report::{Report, Row, Suspect};
 use crate::units;
 
@@ -79,7 +80,7 @@ fn settings(report: &Report<'_>, output: &mut Output) -> Result<(), Failed> {
         "What settings would have done (invalid recipients within {period}; reached: recipients whose mail had gone out before, within a day):"
     ))?;
     let yours = report.settings.iter().find(|row| row.yours);
-    let limit = yours.and_then(|row| row.setting.invalid_recipients).unwrap_or(crate::replay::LIMIT);
+    let limit = yours.and_then(|row| row.setting.invalid_recipients).unwrap_or(Rule::DEFAULT.limit);
     let recommended = report.recommendation.as_ref().map(|recommendation| recommendation.setting);
     let shown = |row: &&Row| {
         let alone =

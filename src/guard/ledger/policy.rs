@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::account::{Account, Kind};
-use crate::guard::detector::Test;
+use crate::guard::detector::{self, Test};
 use crate::guard::window::{Count, MAX_LIMIT, Rule};
 
 /// `[limit]`, `[detection]` and `[[account]]`.
@@ -40,6 +40,17 @@ pub struct Detection {
     pub thief_share: f64,
     /// h
     pub threshold: f64,
+}
+
+impl Detection {
+    /// The default of each key.
+    pub const DEFAULT: Self = Self {
+        on_alarm: OnAlarm::Probation,
+        delay: Duration::from_secs(30 * 60),
+        usual_share: detector::USUAL_SHARE,
+        thief_share: detector::THIEF_SHARE,
+        threshold: detector::THRESHOLD,
+    };
 }
 
 /// `[detection] on_alarm`
