@@ -73,7 +73,7 @@ impl Looks {
     }
 
     fn of(tally: &Tally, neutral: f64) -> Self {
-        if tally.busiest().0 >= LEAST_OF_A_THIEF && tally.busiest_share() >= neutral {
+        if tally.busiest().invalid >= LEAST_OF_A_THIEF && tally.busiest_share() >= neutral {
             Self::Thief
         } else if tally.invalid >= LEAST_OF_A_THIEF
             && tally.days() >= STEADY_DAYS
@@ -333,8 +333,8 @@ impl<'a> Tried<'a> {
             share: tally.share(),
             first: tally.first,
             last: tally.last,
-            busiest_hour_invalid: tally.busiest().0,
-            busiest_hour_accepted: tally.busiest().1,
+            busiest_hour_invalid: tally.busiest().invalid,
+            busiest_hour_accepted: tally.busiest().accepted,
             days: tally.days(),
             stops: by_limit.chain(by_test).collect(),
             curve: &tally.curve,

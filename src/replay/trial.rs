@@ -209,17 +209,50 @@ pub struct Tally {
     /// Invalid recipients within the period, over time.
     pub curve: Curve,
     own_course: Option<Course>,
-    /// The clock hour of the last attempt: its number, invalid and accepted recipients; then the busiest hour before
-    /// it.
-    hour: (u64, u64, u64),
-    busiest_before: (u64, u64),
-    /// The day of the last invalid recipient: its number and count; then the number of earlier days that had one.
-    today: (u64, u64),
+    /// The clock hour of the last attempt; then the busiest one before it.
+    hour: Hour,
+    busiest_before: Hour,
+    /// The day of the last invalid recipient; then the number of earlier days that had one.
+    today: Day,
     days_before: u32,
-    /// Invalid recipients of the last [`SPAN`] that counted, with their domains, by time.
-    recent: VecDeque<(Timestamp, Key, Key)>,
+    /// Invalid recipients of the last [`SPAN`] that counted, by time.
+    recent: VecDeque<Invalid>,
     /// Accepted recipients of the last day, by clock hour.
-    day: VecDeque<(u64, u64)>,
+    sent: VecDeque<Sent>,
+}
+
+/// A clock hour of an account.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Hour {
+    /// How many hours there were before it since 1970.
+    number: u64,
+    /// Invalid recipients that counted.
+    pub invalid: u64,
+    /// Accepted recipients.
+    pub accepted: u64,
+}
+
+/// A day with an invalid recipient.
+#[derive(Debug, Default, Clone, Copy)]
+struct Day {
+    /// How many days there were before it since 1970.
+    number: u64,
+    invalid: u64,
+}
+
+/// An invalid recipient that counted.
+#[derive(Debug, Clone, Copy)]
+struct Invalid {
+    at: Timestamp,
+    address: Key,
+    domain: Key,
+}
+
+/// The accepted recipients of a clock hour.
+#[derive(Debug)]
+struct Sent {
+    hour: u64,
+    recipients: u64,
 }
 
 /// How many invalid recipients were within the period, at a bounded number of times.
@@ -252,16 +285,24 @@ impl Curve {
 #[derive(Debug, Default)]
 struct Probation {
     until: Option<Timestamp>,
-    /// Recipients whose mail is delayed, by the minute of its arrival: since when, until when, how many.
-    delayed: VecDeque<(Timestamp, Timestamp, u64)>,
+    /// By the minute of its arrival.
+    delayed: VecDeque<Delayed>,
+}
+
+/// Mail that is delayed.
+#[derive(Debug)]
+struct Delayed {
+    since: Timestamp,
+    due: Timestamp,
+    recipients: u64,
 }
 
 impl Probation {
     fn alarm(&mut self, now: Timestamp, delay: Duration) {
         let until = now.after(delay);
         self.until = Some(until);
-        for (since, due, _) in &mut self.delayed {
-            *due = postponed(*due, *since, until);
+        for mail in &mut self.delayed {
+            mail.due = postponed(mail.due, mail.since, until);
         }
     }
 
@@ -270,21 +311,21 @@ impl Probation {
             return;
         }
         match self.delayed.back_mut() {
-            Some((since, _, recipients)) if now.since(*since) < Duration::from_secs(60) => *recipients += 1,
-            _ => self.delayed.push_back((now, now.after(delay), 1)),
+            Some(last) if now.since(last.since) < Duration::from_secs(60) => last.recipients += 1,
+            _ => self.delayed.push_back(Delayed { since: now, due: now.after(delay), recipients: 1 }),
         }
     }
 
     /// Sends what is due at `now`.
     fn tick(&mut self, now: Timestamp) {
-        while self.delayed.front().is_some_and(|(_, due, _)| *due <= now) {
+        while self.delayed.front().is_some_and(|mail| mail.due <= now) {
             self.delayed.pop_front();
         }
     }
 
     /// The number of recipients whose mail has not been sent.
     fn held_back(&self) -> u64 {
-        self.delayed.iter().map(|(_, _, recipients)| recipients).sum()
+        self.delayed.iter().map(|mail| mail.recipients).sum()
     }
 }
 
@@ -305,12 +346,12 @@ impl Tally {
             alarm_blocks,
             curve: Curve::default(),
             own_course,
-            hour: (0, 0, 0),
-            busiest_before: (0, 0),
-            today: (0, 0),
+            hour: Hour::default(),
+            busiest_before: Hour::default(),
+            today: Day::default(),
             days_before: 0,
             recent: VecDeque::new(),
-            day: VecDeque::new(),
+            sent: VecDeque::new(),
         }
     }
 
@@ -326,15 +367,14 @@ impl Tally {
 
     /// The same share in the busiest hour.
     pub fn busiest_share(&self) -> f64 {
-        let (invalid, accepted) = self.busiest();
+        let Hour { invalid, accepted, .. } = self.busiest();
         share(invalid, accepted)
     }
 
-    /// Invalid and accepted recipients of the clock hour with the most invalid ones.
-    pub fn busiest(&self) -> (u64, u64) {
-        let (_, invalid, accepted) = self.hour;
-        if invalid > 0 && invalid >= self.busiest_before.0 {
-            (invalid, accepted)
+    /// The clock hour with the most invalid recipients.
+    pub fn busiest(&self) -> Hour {
+        if self.hour.invalid > 0 && self.hour.invalid >= self.busiest_before.invalid {
+            self.hour
         } else {
             self.busiest_before
         }
@@ -342,7 +382,7 @@ impl Tally {
 
     /// The number of days with an invalid recipient.
     pub fn days(&self) -> u32 {
-        self.days_before + u32::from(self.today.1 > 0)
+        self.days_before + u32::from(self.today.invalid > 0)
     }
 
     fn put(&mut self, attempt: &Attempt, course: &Course) {
@@ -358,12 +398,12 @@ impl Tally {
         self.accepted += 1;
         self.in_the_hour(attempt.at, 0, 1);
         let hour = attempt.at.as_millis() / HOUR;
-        match self.day.back_mut() {
-            Some((last, recipients)) if *last == hour => *recipients += 1,
-            _ => self.day.push_back((hour, 1)),
+        match self.sent.back_mut() {
+            Some(last) if last.hour == hour => last.recipients += 1,
+            _ => self.sent.push_back(Sent { hour, recipients: 1 }),
         }
-        while self.day.front().is_some_and(|(first, _)| first + 24 < hour) {
-            self.day.pop_front();
+        while self.sent.front().is_some_and(|first| first.hour + 24 < hour) {
+            self.sent.pop_front();
         }
         self.tried.accept(attempt, course);
         if let (Some(own), Some(course)) = (&mut self.own, &self.own_course) {
@@ -378,11 +418,11 @@ impl Tally {
             self.invalid += 1;
             self.in_the_hour(attempt.at, 1, 0);
             self.curve.push(attempt.at, count);
-            let day = attempt.at.as_millis() / (24 * HOUR);
-            if self.today.0 != day {
-                (self.days_before, self.today) = (self.days(), (day, 0));
+            let number = attempt.at.as_millis() / (24 * HOUR);
+            if self.today.number != number {
+                (self.days_before, self.today) = (self.days(), Day { number, invalid: 0 });
             }
-            self.today.1 += 1;
+            self.today.invalid += 1;
             self.remember(attempt);
             self.tried.refuse(attempt, course, count, stop);
         }
@@ -396,12 +436,12 @@ impl Tally {
 
     fn remember(&mut self, attempt: &Attempt) {
         while self.recent.len() >= RECENT
-            || self.recent.front().is_some_and(|(at, ..)| attempt.at.since(*at) >= SPAN)
+            || self.recent.front().is_some_and(|first| attempt.at.since(first.at) >= SPAN)
         {
             self.recent.pop_front();
         }
         if let Some(domain) = attempt.domain {
-            self.recent.push_back((attempt.at, attempt.key, domain));
+            self.recent.push_back(Invalid { at: attempt.at, address: attempt.key, domain });
         }
     }
 
@@ -409,22 +449,21 @@ impl Tally {
     /// that were.
     fn take_back(&mut self, domain: Key, now: Timestamp, course: &Course) -> u64 {
         let since = now.before(SPAN);
-        let counted = |(at, _, of): &(Timestamp, Key, Key)| *of == domain && *at >= since;
-        let taken: Vec<(Timestamp, Key)> =
-            self.recent.iter().filter(|recent| counted(recent)).map(|(at, key, _)| (*at, *key)).collect();
-        let Some((first, _)) = taken.first().copied() else { return 0 };
-        self.recent.retain(|recent| !counted(recent));
-        let addresses: Vec<Key> = taken.iter().map(|(_, key)| *key).collect();
+        let counted = |one: &Invalid| one.domain == domain && one.at >= since;
+        let taken: Vec<Invalid> = self.recent.iter().filter(|one| counted(one)).copied().collect();
+        let Some(first) = taken.first().map(|one| one.at) else { return 0 };
+        self.recent.retain(|one| !counted(one));
+        let addresses: Vec<Key> = taken.iter().map(|one| one.address).collect();
         self.tried.take_back(&addresses, since, course);
         if let (Some(own), Some(course)) = (&mut self.own, &self.own_course) {
             own.take_back(&addresses, since, course);
         }
         let of_number = |span: u64, number: u64| {
-            taken.iter().filter(|(at, _)| at.as_millis() / span == number).count() as u64
+            taken.iter().filter(|one| one.at.as_millis() / span == number).count() as u64
         };
         self.invalid -= taken.len() as u64;
-        self.hour.1 -= of_number(HOUR, self.hour.0).min(self.hour.1);
-        self.today.1 -= of_number(24 * HOUR, self.today.0).min(self.today.1);
+        self.hour.invalid -= of_number(HOUR, self.hour.number).min(self.hour.invalid);
+        self.today.invalid -= of_number(24 * HOUR, self.today.number).min(self.today.invalid);
         self.curve.lower(first, now, self.tried.window.count(now, course.rule.period));
         taken.len() as u64
     }
@@ -433,16 +472,16 @@ impl Tally {
     /// the thief.
     fn reached(&self, now: Timestamp) -> u64 {
         let hour = now.as_millis() / HOUR;
-        self.day.iter().filter(|(then, _)| then + 24 >= hour).map(|(_, recipients)| recipients).sum()
+        self.sent.iter().filter(|then| then.hour + 24 >= hour).map(|then| then.recipients).sum()
     }
 
     fn in_the_hour(&mut self, at: Timestamp, invalid: u64, accepted: u64) {
-        let hour = at.as_millis() / HOUR;
-        if self.hour.0 != hour {
-            (self.busiest_before, self.hour) = (self.busiest(), (hour, 0, 0));
+        let number = at.as_millis() / HOUR;
+        if self.hour.number != number {
+            (self.busiest_before, self.hour) = (self.busiest(), Hour { number, ..Hour::default() });
         }
-        self.hour.1 += invalid;
-        self.hour.2 += accepted;
+        self.hour.invalid += invalid;
+        self.hour.accepted += accepted;
     }
 }
 
@@ -637,7 +676,7 @@ mod tests {
         // The limit of 5 comes before the alarm; at 10 the recipient accepted during probation has not been reached
         // yet.
         assert_eq!(tally.tried.both, [[Some(5)], [Some(5)]]);
-        assert_eq!((tally.busiest(), tally.days()), ((12, 6), 1));
+        assert_eq!((tally.busiest().invalid, tally.busiest().accepted, tally.days()), (12, 6, 1));
         assert_eq!(tally.curve.points().len(), 12);
     }
 
@@ -680,7 +719,7 @@ mod tests {
         for (account, tally) in trial.tallies() {
             let own = tally.own.as_ref().unwrap();
             assert!(!tally.is_suspicious(), "{account}");
-            assert_eq!((tally.invalid, tally.busiest().0, tally.days()), (1, 1, 1));
+            assert_eq!((tally.invalid, tally.busiest().invalid, tally.days()), (1, 1, 1));
             let period = Duration::from_secs(3_600);
             assert_eq!(
                 (tally.tried.window.count(tally.last, period), own.window.count(tally.last, period)),
