@@ -94,6 +94,13 @@ struct Probing {
     detailed: bool,
 }
 
+/// Where a record stands.
+#[derive(Debug, Clone, Copy)]
+struct Line<'a> {
+    at: Timestamp,
+    host: &'a str,
+}
+
 /// Keeps what later lines need.
 #[derive(Debug)]
 pub struct Attribution {
@@ -122,106 +129,171 @@ impl Attribution {
     }
 
     /// Takes a record that was written at `at` on `host`, and calls `attempt` for each attempt that becomes known.
-    pub fn take(&mut self, at: Timestamp, host: &str, record: Record<'_>, mut attempt: impl FnMut(Attempt)) {
+    pub fn take(&mut self, at: Timestamp, host: &str, record: Record<'_>, attempt: impl FnMut(Attempt)) {
+        let line = Line { at, host };
         match record {
             Record::Connected { process } => self.sessions.insert((host, process), Session::default()),
             Record::Disconnected { process, authenticated } => {
-                let session = self.sessions.remove((host, process)).unwrap_or_default();
-                for Waiting { at, key, domain, outcome, client } in session.waiting {
-                    match client {
-                        // A relay host that did not authenticate.
-                        Owner::Account(account) if !authenticated => {
-                            attempt(Attempt { at, account, key, domain, outcome });
-                        }
-                        _ if authenticated => self.left_out.unnamed += 1,
-                        client => self.leave_out(&client),
-                    }
-                }
+                self.disconnected(line, process, authenticated, attempt);
             }
             Record::Begun { id, process, sender, before } => {
-                let earlier = before.and_then(|before| self.messages.entry((host, before)));
-                let earlier = earlier.map(|message| message.owner.clone());
-                let owner = earlier.unwrap_or_else(|| self.owner(sender));
-                if let (Owner::Account(account), Some(process)) = (&owner, process) {
-                    self.session_of(host, process, account, &mut attempt);
-                }
-                if let Some(id) = id {
-                    self.messages.insert((host, id), Message { owner, at });
-                }
+                self.begun(line, id, process, sender, before, attempt);
             }
             Record::Refused { id, process, sender, recipient, outcome } => {
-                let known =
-                    id.and_then(|id| self.messages.entry((host, id))).map(|message| message.owner.clone());
-                let client = self.owner(sender);
-                let (key, domain) = keys(recipient);
-                let session = process.and_then(|process| self.sessions.entry((host, process)));
-                let owner = match (known, sender, session) {
-                    (Some(owner), ..) => owner,
-                    // Who authenticated may become known later.
-                    (None, Sender::Host(_) | Sender::Untold, Some(session)) => {
-                        match session.account.clone() {
-                            Some(account) => Owner::Account(account),
-                            None if session.waiting.len() < WAITING => {
-                                session.waiting.push(Waiting { at, key, domain, outcome, client });
-                                return;
-                            }
-                            None => Owner::Unnamed,
-                        }
-                    }
-                    _ => client,
-                };
-                match owner {
-                    Owner::Account(account) => attempt(Attempt { at, account, key, domain, outcome }),
-                    owner => self.leave_out(&owner),
-                }
+                self.refused(line, id, process, sender, recipient, outcome).into_iter().for_each(attempt);
             }
             Record::Settled { id, recipient, outcome, passed_on } => {
-                let Some(message) = self.messages.entry((host, id)) else {
-                    self.left_out.unknown_message += 1;
-                    return;
-                };
-                let (owner, at) = (message.owner.clone(), message.at);
-                if let Some(next) = passed_on.and_then(|next| self.messages.entry((host, next))) {
-                    // A filter returned the message under another id, under which its recipients are settled.
-                    *next = Message { owner, at };
-                    return;
-                }
-                let Owner::Account(account) = owner else { return self.leave_out(&owner) };
-                let (key, domain) = keys(recipient);
-                attempt(Attempt { at, account, key, domain, outcome });
+                self.settled(line, id, recipient, outcome, passed_on).into_iter().for_each(attempt);
             }
             Record::Gone { id } => drop(self.messages.remove((host, id))),
             Record::Probed { session, account, recipient, outcome } => {
-                let Some(account) = self.named(&account) else { return };
-                let (key, domain) = keys(&recipient);
-                let probing = self.probing.entry_or_default(&*session);
-                probing.last = Some((key, outcome == Outcome::NoSuchRecipient));
-                probing.detailed |= outcome == Outcome::Accepted;
-                attempt(Attempt { at, account, key, domain, outcome });
+                self.probed(line, &session, &account, &recipient, outcome).into_iter().for_each(attempt);
             }
             Record::Counted { session, account, recipient } => {
-                let Some(account) = self.named(&account) else { return };
-                let (key, domain) = keys(&recipient);
-                if self.probing.entry_or_default(&*session).last != Some((key, true)) {
-                    attempt(Attempt { at, account, key, domain, outcome: Outcome::NoSuchRecipient });
-                }
+                self.counted(line, &session, &account, &recipient).into_iter().for_each(attempt);
             }
             Record::Transferred { session, account, accepted } => {
-                let Some(account) = self.named(&account) else { return };
-                if self.probing.entry_or_default(&*session).detailed {
-                    return;
-                }
-                for recipient in accepted.split(',').filter(|recipient| !recipient.is_empty()) {
-                    let (key, domain) = keys(recipient);
-                    attempt(Attempt {
-                        at,
-                        account: account.clone(),
-                        key,
-                        domain,
-                        outcome: Outcome::Accepted,
-                    });
-                }
+                self.transferred(line, &session, &account, &accepted, attempt);
             }
+        }
+    }
+
+    fn disconnected(
+        &mut self,
+        line: Line<'_>,
+        process: u32,
+        authenticated: bool,
+        mut attempt: impl FnMut(Attempt),
+    ) {
+        let session = self.sessions.remove((line.host, process)).unwrap_or_default();
+        for Waiting { at, key, domain, outcome, client } in session.waiting {
+            match client {
+                // A relay host that did not authenticate.
+                Owner::Account(account) if !authenticated => {
+                    attempt(Attempt { at, account, key, domain, outcome });
+                }
+                _ if authenticated => self.left_out.unnamed += 1,
+                client => self.leave_out(&client),
+            }
+        }
+    }
+
+    fn begun(
+        &mut self,
+        line: Line<'_>,
+        id: Option<&str>,
+        process: Option<u32>,
+        sender: Sender<'_>,
+        before: Option<&str>,
+        mut attempt: impl FnMut(Attempt),
+    ) {
+        let Line { at, host } = line;
+        let earlier = before.and_then(|before| self.messages.entry((host, before)));
+        let earlier = earlier.map(|message| message.owner.clone());
+        let owner = earlier.unwrap_or_else(|| self.owner(sender));
+        if let (Owner::Account(account), Some(process)) = (&owner, process) {
+            self.session_of(host, process, account, &mut attempt);
+        }
+        if let Some(id) = id {
+            self.messages.insert((host, id), Message { owner, at });
+        }
+    }
+
+    fn refused(
+        &mut self,
+        line: Line<'_>,
+        id: Option<&str>,
+        process: Option<u32>,
+        sender: Sender<'_>,
+        recipient: &str,
+        outcome: Outcome,
+    ) -> Option<Attempt> {
+        let Line { at, host } = line;
+        let known = id.and_then(|id| self.messages.entry((host, id))).map(|message| message.owner.clone());
+        let client = self.owner(sender);
+        let (key, domain) = keys(recipient);
+        let session = process.and_then(|process| self.sessions.entry((host, process)));
+        let owner = match (known, sender, session) {
+            (Some(owner), ..) => owner,
+            // Who authenticated may become known later.
+            (None, Sender::Host(_) | Sender::Untold, Some(session)) => match session.account.clone() {
+                Some(account) => Owner::Account(account),
+                None if session.waiting.len() < WAITING => {
+                    session.waiting.push(Waiting { at, key, domain, outcome, client });
+                    return None;
+                }
+                None => Owner::Unnamed,
+            },
+            _ => client,
+        };
+        let account = self.account_of(owner)?;
+        Some(Attempt { at, account, key, domain, outcome })
+    }
+
+    fn settled(
+        &mut self,
+        line: Line<'_>,
+        id: &str,
+        recipient: &str,
+        outcome: Outcome,
+        passed_on: Option<&str>,
+    ) -> Option<Attempt> {
+        let Some(message) = self.messages.entry((line.host, id)) else {
+            self.left_out.unknown_message += 1;
+            return None;
+        };
+        let (owner, at) = (message.owner.clone(), message.at);
+        if let Some(next) = passed_on.and_then(|next| self.messages.entry((line.host, next))) {
+            // A filter returned the message under another id, under which its recipients are settled.
+            *next = Message { owner, at };
+            return None;
+        }
+        let account = self.account_of(owner)?;
+        let (key, domain) = keys(recipient);
+        Some(Attempt { at, account, key, domain, outcome })
+    }
+
+    fn probed(
+        &mut self,
+        line: Line<'_>,
+        session: &str,
+        account: &str,
+        recipient: &str,
+        outcome: Outcome,
+    ) -> Option<Attempt> {
+        let account = self.named(account)?;
+        let (key, domain) = keys(recipient);
+        let probing = self.probing.entry_or_default(session);
+        probing.last = Some((key, outcome == Outcome::NoSuchRecipient));
+        probing.detailed |= outcome == Outcome::Accepted;
+        Some(Attempt { at: line.at, account, key, domain, outcome })
+    }
+
+    fn counted(&mut self, line: Line<'_>, session: &str, account: &str, recipient: &str) -> Option<Attempt> {
+        let account = self.named(account)?;
+        let (key, domain) = keys(recipient);
+        if self.probing.entry_or_default(session).last == Some((key, true)) {
+            return None;
+        }
+        Some(Attempt { at: line.at, account, key, domain, outcome: Outcome::NoSuchRecipient })
+    }
+
+    fn transferred(
+        &mut self,
+        line: Line<'_>,
+        session: &str,
+        account: &str,
+        accepted: &str,
+        mut attempt: impl FnMut(Attempt),
+    ) {
+        let Some(account) = self.named(account) else { return };
+        if self.probing.entry_or_default(session).detailed {
+            return;
+        }
+        for recipient in accepted.split(',').filter(|recipient| !recipient.is_empty()) {
+            let (key, domain) = keys(recipient);
+            let (at, account) = (line.at, account.clone());
+            attempt(Attempt { at, account, key, domain, outcome: Outcome::Accepted });
         }
     }
 
@@ -256,6 +328,15 @@ impl Attribution {
         let account = account.to_ascii_lowercase().parse().ok();
         self.left_out.unnamed += u64::from(account.is_none());
         account
+    }
+
+    /// The account that owns it; `None` if there is none, which is counted.
+    fn account_of(&mut self, owner: Owner) -> Option<Account> {
+        self.leave_out(&owner);
+        match owner {
+            Owner::Account(account) => Some(account),
+            Owner::Elsewhere | Owner::Local | Owner::Unnamed => None,
+        }
     }
 
     fn leave_out(&mut self, owner: &Owner) {
