@@ -535,12 +535,12 @@ impl<'a> Scene<'a> {
 
 /// Loaded on demand, at most once per event.
 impl Sources for Scene<'_> {
-    fn now(&self) -> Timestamp {
+    fn time(&self) -> Timestamp {
         *self.now.get_or_init(clock::now)
     }
 
     fn probation(&self) -> bool {
-        self.delays && self.sender.is_some_and(|sender| sender.watch.probation(self.now()).is_some())
+        self.delays && self.sender.is_some_and(|sender| sender.watch.probation(self.time()).is_some())
     }
 
     fn precedents(&self) -> &Precedents {

@@ -244,7 +244,7 @@ pub struct View<'a> {
 /// What few events need, and is costly to look at.
 pub trait Sources {
     /// The time of the event.
-    fn now(&self) -> Timestamp;
+    fn time(&self) -> Timestamp;
     /// Whether the account is on probation.
     fn probation(&self) -> bool;
     /// The upstream's most recent replies.
@@ -275,7 +275,7 @@ pub struct Given<'a> {
 }
 
 impl Sources for Given<'_> {
-    fn now(&self) -> Timestamp {
+    fn time(&self) -> Timestamp {
         self.now
     }
 

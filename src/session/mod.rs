@@ -383,7 +383,7 @@ impl Session {
         if let Some(reply) = self.unacceptable_mail(&command) {
             return self.say(reply, out);
         }
-        command.parameters.forget_the_past(view.sources.now());
+        command.parameters.forget_the_past(view.sources.time());
         // Checked before the block: it must not show.
         if view.sources.sender().is_some_and(|(rules, account)| !rules.allow(account, &command.reverse_path))
         {

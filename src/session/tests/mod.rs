@@ -48,7 +48,7 @@ pub(super) struct World {
 }
 
 impl Sources for World {
-    fn now(&self) -> Timestamp {
+    fn time(&self) -> Timestamp {
         Timestamp::from_millis(1_795_536_328_123) // 2026-11-24
     }
 
