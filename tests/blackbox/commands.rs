@@ -1,6 +1,6 @@
 //! CONTRACT, Commands: status, block, unblock, kick, audit lines, exit status.
 
-use crate::support::gatepost::{PASSWORD, Setup};
+use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
 use crate::support::scripted::Scripted;
 use crate::support::smtp::message;
 use crate::support::{PATIENCE, wait_for};
@@ -298,5 +298,44 @@ fn the_notice_survives_a_kill() {
     let text = String::from_utf8_lossy(&taken[0].data).into_owned();
     for words in ["user:alice", "127.0.0.1", "nobody-"] {
         assert!(text.contains(words), "no {words} in the notice:\n{text}");
+    }
+}
+
+/// "`check`, `serve` and `status` say so loudly": over restarts, and on standard error alone.
+#[test]
+fn status_says_that_the_upstream_is_blind() {
+    const WORD: &str = "BLIND";
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).start();
+    let said = |gatepost: &Gatepost| {
+        let status = gatepost.run(&["status", "--json"]).expect(0);
+        assert!(!status.stdout.contains(WORD), "{}", status.stdout);
+        status.stderr.matches(WORD).count()
+    };
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example>", 250);
+    for number in 0..999 {
+        client.send(format!("RCPT TO:<anybody-{number}@mta.example>\r\n").as_bytes());
+    }
+    (0..999).for_each(|_| drop(client.expect_reply(250)));
+    assert_eq!(said(&gatepost), 0, "of 999");
+    client.expect("RCPT TO:<anybody@mta.example>", 250);
+    assert_eq!(said(&gatepost), 1, "of 1,000");
+    gatepost.expect_log("that it is blind", |line| line.to_string().contains(WORD));
+    client.quit();
+    gatepost.terminate();
+    assert_eq!(said(&gatepost), 1, "while `serve` is down");
+    gatepost.start();
+    assert_eq!(said(&gatepost), 1, "after a restart");
+}
+
+/// `action = "refuse"`: what is said of a block is what happens.
+#[test]
+fn a_block_says_whether_mail_is_parked_or_refused() {
+    let upstream = Scripted::start();
+    for (action, word) in [("park", "parked"), ("refuse", "refused")] {
+        let gatepost = Setup::new(upstream.address).set("limit.action", action).start();
+        let said = gatepost.run(&["block", "alice"]).expect(0).stdout;
+        assert!(said.contains(word), "{said}");
     }
 }

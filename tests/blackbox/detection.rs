@@ -316,3 +316,30 @@ fn a_wave_of_stolen_accounts_is_no_common_cause() {
         assert!(wait_for(PATIENCE, blocked).is_some(), "{account}");
     }
 }
+
+/// `exempt` accounts are counted, shown and logged: the abuse desk hears of those alone who would be blocked.
+#[test]
+fn the_exempt_send_no_notice() {
+    for observe in [false, true] {
+        let upstream = Scripted::start();
+        let gatepost = Setup::new(upstream.address)
+            .limit(3)
+            .set("limit.exempt", vec!["alice"])
+            .set("limit.observe", observe)
+            .notify("abuse@mta.example")
+            .start();
+        for user in ["alice", "bob"] {
+            let mut client = gatepost.login(user);
+            client.expect("MAIL FROM:<alice@mta.example>", 250);
+            client.harvest(3, "mta.example");
+        }
+        gatepost.expect_log("that alice would have been blocked", |line| {
+            line["account"] == "user:alice"
+                && line["message"].as_str().unwrap().contains("would have been blocked")
+        });
+        // Written in the order in which they come about, and sent in that order.
+        let notices = upstream.expect_taken(1);
+        let first = String::from_utf8_lossy(&notices[0].data).into_owned();
+        assert!(first.contains("user:bob") && !first.contains("user:alice"), "observe {observe}: {first}");
+    }
+}

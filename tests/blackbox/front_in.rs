@@ -813,3 +813,19 @@ fn other_protocols_end_the_connection() {
         });
     }
 }
+
+/// RCPT beyond `max_recipients`: what is refused is no recipient, however many RCPTs come at once.
+#[test]
+fn refused_recipients_take_no_place() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).set("session.max_recipients", 3).start();
+    let mut client = gatepost.login("alice");
+    let recipients = ["nobody-1", "a", "nobody-2", "b", "nobody-3", "c", "d", "nobody-4"];
+    let batch: String = recipients.iter().map(|name| format!("RCPT TO:<{name}@mta.example>\r\n")).collect();
+    client.send(format!("MAIL FROM:<alice@mta.example>\r\n{batch}").as_bytes());
+    client.expect_reply(250);
+    let replies: Vec<u16> = recipients.iter().map(|_| client.reply().code).collect();
+    assert_eq!(replies, [550, 250, 550, 250, 550, 250, 452, 452]);
+    client.data(&message("three"), 250);
+    assert_eq!(upstream.expect_taken(1)[0].recipients.len(), 3);
+}

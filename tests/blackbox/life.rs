@@ -650,3 +650,16 @@ fn the_service_brings_its_sockets_and_its_user() {
     let users = std::fs::read_to_string(root.path().join("etc/passwd")).unwrap();
     assert!(users.starts_with("gatepost:"), "{users}");
 }
+
+/// Exit status 1: one line says why, and what to do.
+#[test]
+fn what_keeps_it_from_starting_says_what_to_do() {
+    let upstream = Scripted::start();
+    for (remove, cure) in [("users", "gatepost user add"), ("server.pem", "path"), ("server.key", "path")] {
+        let gatepost = Setup::new(upstream.address).write();
+        std::fs::remove_file(gatepost.folder().join(remove)).unwrap();
+        let serve = gatepost.run(&["serve"]).expect(1);
+        let lines: Vec<_> = serve.stderr.lines().collect();
+        assert!(lines.len() == 1 && lines[0].contains(remove) && lines[0].contains(cure), "{lines:?}");
+    }
+}

@@ -37,7 +37,6 @@ mod probation;
 mod quarantine;
 mod recovery;
 mod replay;
-mod review;
 mod seed;
 mod smuggling;
 mod testers;

@@ -650,3 +650,30 @@ fn trace_headers_are_made_once() {
     );
     assert!(released.contains("X-Authenticated-As: bob\r\n"), "{released}");
 }
+
+/// Issue 3, Logs: a line for each relayed message says account, client, Message-ID and the upstream's reply; a release relays too.
+#[test]
+fn a_release_is_one_line_of_the_log() {
+    let upstream = Scripted::start();
+    let gatepost = Setup::new(upstream.address).start();
+    gatepost.run(&["block", "alice"]).expect(0);
+    let own = message("own");
+    let without = b"Subject: without\r\n\r\nHello.\r\n";
+    for content in [&own[..], without] {
+        gatepost.login("alice").submit("alice@mta.example", &["bob@mta.example"], content);
+    }
+    gatepost.run(&["quarantine", "release", "--all"]).expect(0);
+    let parked = |line: &Value| line["message"] == "message parked";
+    let ids: Vec<_> = gatepost.log_lines().into_iter().filter(parked).collect();
+    assert_eq!(ids.len(), 2);
+    for parked in ids {
+        let released = gatepost.expect_log("what became of it", |line| {
+            line["quarantine_id"] == parked["quarantine_id"] && line["outcome"] == "released"
+        });
+        for key in ["session", "client", "account", "sender", "message_id"] {
+            assert!(released[key].is_string(), "no {key} in {released}");
+            assert_eq!(released[key], parked[key], "{key}");
+        }
+        assert!(released["delivered"].as_str().unwrap().contains("queued as"), "{released}");
+    }
+}
