@@ -6,8 +6,6 @@
 //! other people's guesses do not lock it out; nor do they lock out a stranger who gets the password right within the
 //! first [`TRIES`] tries. Pure except for its lock; memory is bounded.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::bounded::BoundedMap;
 use super::verifier::{Key, mac};
 use crate::account::Account;
 
@@ -32,6 +31,38 @@ pub struct GuessLimits {
 impl GuessLimits {
     /// No limits.
     pub const NONE: Self = Self { per_address: 0, per_account: 0, period: Duration::from_secs(3_600) };
+
+    fn pace(self, guesses: usize) -> Leave {
+        let most = self.per_address;
+        if most == 0 {
+            return Leave::Now;
+        }
+        if guesses >= most {
+            return Leave::Later;
+        }
+        let slowed = guesses.saturating_sub(most * UNSLOWED.0 / UNSLOWED.1);
+        match u32::try_from(slowed).unwrap_or(u32::MAX) {
+            0 => Leave::Now,
+            slowed => Leave::After(STEP.saturating_mul(slowed).min(SLOWEST)),
+        }
+    }
+
+    fn note(self, guesses: &mut Vec<Guess>, guess: Guess) -> bool {
+        guesses.retain(|before| self.counts(before, guess.at));
+        let new = guesses.iter().all(|before| before.mark != guess.mark);
+        if new && guesses.len() < self.per_address.max(MANY) {
+            guesses.push(guess);
+        }
+        new
+    }
+
+    fn count(self, guesses: &[Guess], now: Duration) -> usize {
+        guesses.iter().filter(|guess| self.counts(guess, now)).count()
+    }
+
+    fn counts(self, guess: &Guess, now: Duration) -> bool {
+        now < guess.at + self.period
+    }
 }
 
 /// A login that succeeded after many wrong passwords.
@@ -88,7 +119,6 @@ pub(super) struct Attempt {
 
 /// The recent attempts.
 pub(super) struct Guesses {
-    limits: Mutex<GuessLimits>,
     /// Random for each process, so that a mark does not reveal what was tried.
     key: Zeroizing<Key>,
     began: Instant,
@@ -96,9 +126,10 @@ pub(super) struct Guesses {
 }
 
 struct State {
-    addresses: Recent<Account, Vec<Guess>>,
-    accounts: Recent<u64, Siege>,
-    known: Recent<(u64, Account), Known>,
+    limits: GuessLimits,
+    addresses: BoundedMap<Account, Vec<Guess>>,
+    accounts: BoundedMap<u64, Siege>,
+    known: BoundedMap<(u64, Account), Known>,
 }
 
 /// A wrong password.
@@ -126,20 +157,17 @@ struct Known {
 impl Guesses {
     pub(super) fn new(limits: GuessLimits, key: Key, began: Instant) -> Self {
         let state = State {
-            addresses: Recent::new(REMEMBERED),
-            accounts: Recent::new(REMEMBERED),
-            known: Recent::new(REMEMBERED_KNOWN),
+            limits,
+            addresses: BoundedMap::new(REMEMBERED),
+            accounts: BoundedMap::new(REMEMBERED),
+            known: BoundedMap::new(REMEMBERED_KNOWN),
         };
-        Self { limits: Mutex::new(limits), key: Zeroizing::new(key), began, state: Mutex::new(state) }
+        Self { key: Zeroizing::new(key), began, state: Mutex::new(state) }
     }
 
     /// Changes the limits; recent attempts stay remembered.
     pub(super) fn adopt(&self, limits: GuessLimits) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
-    }
-
-    fn limits(&self) -> GuessLimits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().limits = limits;
     }
 
     /// `name` must be the same for all spellings of a name; `secret` is what the client sent.
@@ -153,17 +181,18 @@ impl Guesses {
     pub(super) fn leave(&self, attempt: &Attempt, now: Instant) -> Leave {
         let now = now.saturating_duration_since(self.began);
         let state = self.lock();
+        let limits = state.limits;
         if let Some(known) = state.known(attempt, now) {
-            return self.pace(self.count(&known.missed, now));
+            return limits.pace(limits.count(&known.missed, now));
         }
         let tried = state.addresses.get(&attempt.origin).map_or(&[][..], Vec::as_slice);
-        if self.besieged(&state, attempt, now) {
+        if state.besieged(attempt, now) {
             let own: Vec<_> = tried.iter().filter(|guess| guess.name == attempt.name).copied().collect();
-            if self.count(&own, now) >= TRIES {
+            if limits.count(&own, now) >= TRIES {
                 return Leave::Later;
             }
         }
-        self.pace(self.count(tried, now))
+        limits.pace(limits.count(tried, now))
     }
 
     /// Notes a wrong password; returns whether it counts as a guess.
@@ -171,19 +200,20 @@ impl Guesses {
         let now = now.saturating_duration_since(self.began);
         let guess = Guess { at: now, name: attempt.name, mark: attempt.mark };
         let mut state = self.lock();
+        let limits = state.limits;
         if state.known(attempt, now).is_some() {
             let known = state.known.entry((attempt.name, attempt.origin.clone()));
-            return self.note(&mut known.missed, guess);
+            return limits.note(&mut known.missed, guess);
         }
         let siege = state.accounts.entry(attempt.name);
-        siege.guesses.retain(|(guess, _)| self.counts(guess, now));
+        siege.guesses.retain(|(guess, _)| limits.counts(guess, now));
         if siege.guesses.iter().all(|(before, _)| before.mark != guess.mark)
-            && siege.guesses.len() < self.limits().per_account.max(MANY)
+            && siege.guesses.len() < limits.per_account.max(MANY)
         {
             siege.guesses.push((guess, attempt.origin.clone()));
         }
         let tried = state.addresses.entry(attempt.origin.clone());
-        self.note(tried, guess)
+        limits.note(tried, guess)
     }
 
     /// Notes a right password; returns the guesses that preceded it if the abuse desk should be told.
@@ -191,7 +221,7 @@ impl Guesses {
         let now = now.saturating_duration_since(self.began);
         let mut state = self.lock();
         let stranger = state.known(attempt, now).is_none();
-        let guessed = stranger.then(|| self.guessed(&mut state, attempt, now)).flatten();
+        let guessed = stranger.then(|| state.guessed(attempt, now)).flatten();
         if stranger {
             // The wrong tries before a stranger's success are forgiven.
             if let Some(tried) = state.addresses.get_mut(&attempt.origin) {
@@ -206,9 +236,29 @@ impl Guesses {
         guessed
     }
 
-    fn guessed(&self, state: &mut State, attempt: &Attempt, now: Duration) -> Option<Guessed> {
-        let siege = state.accounts.get_mut(&attempt.name)?;
-        let lately: Vec<_> = siege.guesses.iter().filter(|(guess, _)| self.counts(guess, now)).collect();
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn known(&self, attempt: &Attempt, now: Duration) -> Option<&Known> {
+        let known = self.known.get(&(attempt.name, attempt.origin.clone()))?;
+        (now < known.at + KNOWN).then_some(known)
+    }
+
+    fn besieged(&self, attempt: &Attempt, now: Duration) -> bool {
+        let limits = self.limits;
+        let siege = self.accounts.get(&attempt.name);
+        let guesses = siege
+            .map_or(0, |siege| siege.guesses.iter().filter(|(guess, _)| limits.counts(guess, now)).count());
+        limits.per_account > 0 && guesses >= limits.per_account
+    }
+
+    fn guessed(&mut self, attempt: &Attempt, now: Duration) -> Option<Guessed> {
+        let limits = self.limits;
+        let siege = self.accounts.get_mut(&attempt.name)?;
+        let lately: Vec<_> = siege.guesses.iter().filter(|(guess, _)| limits.counts(guess, now)).collect();
         let own = lately.iter().filter(|(_, origin)| *origin == attempt.origin).count();
         let told = siege.told.is_some_and(|told| now < told + TOLD_AGAIN);
         if told || (lately.len() < MANY && own < MANY_OF_ONE) {
@@ -221,96 +271,11 @@ impl Guesses {
         siege.told = Some(now);
         Some(guessed)
     }
-
-    fn besieged(&self, state: &State, attempt: &Attempt, now: Duration) -> bool {
-        let siege = state.accounts.get(&attempt.name);
-        let guesses = siege
-            .map_or(0, |siege| siege.guesses.iter().filter(|(guess, _)| self.counts(guess, now)).count());
-        self.limits().per_account > 0 && guesses >= self.limits().per_account
-    }
-
-    fn pace(&self, guesses: usize) -> Leave {
-        let most = self.limits().per_address;
-        if most == 0 {
-            return Leave::Now;
-        }
-        if guesses >= most {
-            return Leave::Later;
-        }
-        let slowed = guesses.saturating_sub(most * UNSLOWED.0 / UNSLOWED.1);
-        match u32::try_from(slowed).unwrap_or(u32::MAX) {
-            0 => Leave::Now,
-            slowed => Leave::After(STEP.saturating_mul(slowed).min(SLOWEST)),
-        }
-    }
-
-    fn note(&self, guesses: &mut Vec<Guess>, guess: Guess) -> bool {
-        guesses.retain(|before| self.counts(before, guess.at));
-        let new = guesses.iter().all(|before| before.mark != guess.mark);
-        if new && guesses.len() < self.limits().per_address.max(MANY) {
-            guesses.push(guess);
-        }
-        new
-    }
-
-    fn count(&self, guesses: &[Guess], now: Duration) -> usize {
-        guesses.iter().filter(|guess| self.counts(guess, now)).count()
-    }
-
-    fn counts(&self, guess: &Guess, now: Duration) -> bool {
-        now < guess.at + self.limits().period
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn known(&self, attempt: &Attempt, now: Duration) -> Option<&Known> {
-        let known = self.known.get(&(attempt.name, attempt.origin.clone()))?;
-        (now < known.at + KNOWN).then_some(known)
-    }
 }
 
 fn first(digest: Key) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = digest;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// A map of bounded size: when it is full, the half that was not changed for longest is dropped.
-struct Recent<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
-    half: usize,
-}
-
-impl<K: Eq + Hash, V: Default> Recent<K, V> {
-    fn new(most: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), half: most / 2 }
-    }
-
-    fn get(&self, key: &K) -> Option<&V> {
-        self.young.get(key).or_else(|| self.old.get(key))
-    }
-
-    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.young.get_mut(key).or_else(|| self.old.get_mut(key))
-    }
-
-    /// The entry of a key, created if missing, to be changed.
-    fn entry(&mut self, key: K) -> &mut V {
-        // First, since it may be among those that are dropped.
-        let before = self.old.remove(&key);
-        if self.young.len() >= self.half && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        let value = self.young.entry(key).or_default();
-        if let Some(before) = before {
-            *value = before;
-        }
-        value
-    }
 }
 
 #[cfg(test)]
@@ -476,17 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_forgets_the_oldest() {
-        let mut recent = Recent::new(8);
-        for key in 0..1_000 {
-            *recent.entry(key) = key;
-            *recent.entry(0) = 1;
-            assert!(recent.young.len() + recent.old.len() <= 8);
-        }
-        assert_eq!(recent.get(&0), Some(&1));
-        assert_eq!(recent.get(&999), Some(&999));
-        assert_eq!(recent.get(&500), None);
-        // The guesses of one address, and those at one account.
+    fn the_guesses_of_one_address_and_at_one_account_are_bounded() {
         let scene = Scene::new();
         for name in 0..1_000 {
             let attempt = scene.attempt(HERE, &name.to_string(), "x");
@@ -498,26 +453,7 @@ mod tests {
             scene.guesses.missed(&attempt, scene.now);
         }
         let state = scene.guesses.lock();
-        assert!(
-            state.addresses.old.values().chain(state.addresses.young.values()).all(|all| all.len() <= 50)
-        );
-        assert!(
-            state
-                .accounts
-                .old
-                .values()
-                .chain(state.accounts.young.values())
-                .all(|one| one.guesses.len() <= 100)
-        );
-    }
-
-    #[test]
-    fn what_is_changed_outlives_the_half_it_was_in() {
-        let mut recent = Recent::new(8);
-        for key in 0..8 {
-            *recent.entry(key) = key;
-        }
-        assert_eq!(*recent.entry(1), 1);
-        assert_eq!(recent.get(&0), None, "not changed for longest");
+        assert!(state.addresses.values().all(|all| all.len() <= 50));
+        assert!(state.accounts.values().all(|one| one.guesses.len() <= 100));
     }
 }

@@ -4,6 +4,7 @@
 //! same steps and the same work. Passwords are checked on blocking threads, a limited number at once, never on an async
 //! worker; one that was right lately needs no check.
 
+mod bounded;
 mod check;
 mod decoy;
 pub mod edit;
