@@ -9,7 +9,6 @@
 //! Without `[notify] to`, or with `digest = "off"`, there are no digests, and expiry does not wait for them.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,10 +41,14 @@ pub struct Digests {
 
 struct Shared {
     path: PathBuf,
-    times: Mutex<Times>,
-    record: Mutex<Record>,
+    state: Mutex<State>,
+}
+
+struct State {
+    times: Times,
+    record: Record,
     /// Whether the file is not what the record is.
-    unwritten: AtomicBool,
+    unwritten: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +64,21 @@ impl Times {
             every: config.notify.digest.filter(|_| !config.notify.to.is_empty()),
             expire_after: config.quarantine.expire_after,
         }
+    }
+
+    /// Messages parked before this expire within [`HORIZON`]; a digest sent now announces them.
+    fn horizon(self, now: Timestamp) -> Option<Timestamp> {
+        self.expire_after.map(|age| now.after(HORIZON).before(age).min(now))
+    }
+
+    /// How long a digest must precede the first expiry by it: an interval, but at most a day.
+    fn notice(self) -> Duration {
+        self.every.unwrap_or_default().min(LONGEST_NOTICE)
+    }
+
+    /// How far the clock of a caller who asks what may expire can lag behind.
+    fn lag(self) -> Duration {
+        self.expire_after.map_or(Duration::ZERO, Settled::wait) + LOOK
     }
 }
 
@@ -99,9 +117,9 @@ impl Digests {
                 (None, Some(format!("{}: {why}; nothing expires before the next digest", path.display())))
             }
         };
-        let record = Mutex::new(record.unwrap_or(Record { version: VERSION, digests: Vec::new() }));
-        let (times, unwritten) = (Mutex::new(Times::of(config)), AtomicBool::new(false));
-        let digests = Self { shared: Arc::new(Shared { path, times, record, unwritten }) };
+        let record = record.unwrap_or(Record { version: VERSION, digests: Vec::new() });
+        let state = Mutex::new(State { times: Times::of(config), record, unwritten: false });
+        let digests = Self { shared: Arc::new(Shared { path, state }) };
         digests.forget(now);
         (digests, trouble)
     }
@@ -109,12 +127,10 @@ impl Digests {
     /// Forgets the digests that would count as having announced a message that comes at `now`: the clock is behind, and
     /// what is parked now was in none of them. Call it each second.
     pub fn forget(&self, now: Timestamp) {
-        let mut record = self.record();
-        let before = record.digests.len();
-        record.digests.retain(|sent| !sent.would_announce(now));
-        if record.digests.len() != before {
-            self.shared.unwritten.store(true, Ordering::Relaxed);
-        }
+        let mut state = self.state();
+        let before = state.record.digests.len();
+        state.record.digests.retain(|sent| !sent.would_announce(now));
+        state.unwritten |= state.record.digests.len() != before;
     }
 
     /// Writes what changed, durably.
@@ -122,30 +138,30 @@ impl Digests {
     /// # Errors
     /// It could not be written: it holds until the next start, and the next call writes it.
     pub async fn write(&self) -> Result<(), String> {
-        if !self.shared.unwritten.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let content = serde_json::to_vec(&*self.record()).unwrap_or_default();
+        let content = {
+            let mut state = self.state();
+            if !std::mem::take(&mut state.unwritten) {
+                return Ok(());
+            }
+            serde_json::to_vec(&state.record).unwrap_or_default()
+        };
         let shared = Arc::clone(&self.shared);
         let written = spawn_blocking(move || durable::write(&shared.path, &content)).await;
         let written = written.map_err(|error| error.to_string());
         let written = written.and_then(|written| written.map_err(|error| error.to_string()));
-        written.inspect_err(|_| self.shared.unwritten.store(true, Ordering::Relaxed))
+        written.inspect_err(|_| self.state().unwritten = true)
     }
 
     /// Adopts the intervals of a new configuration.
     pub fn adopt(&self, config: &Config) {
-        *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner) = Times::of(config);
-    }
-
-    fn times(&self) -> Times {
-        *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().times = Times::of(config);
     }
 
     /// Whether a digest is due, given since when the oldest message has been waiting.
     pub fn is_due(&self, oldest: Timestamp, now: Timestamp) -> bool {
-        let Some(every) = self.times().every else { return false };
-        let last = self.record().digests.last().map(|sent| sent.at);
+        let state = self.state();
+        let Some(every) = state.times.every else { return false };
+        let last = state.record.digests.last().map(|sent| sent.at);
         // A clock that was set back must not silence the digests, so one from the future does not count.
         let rested = last.is_none_or(|last| last > now || now.since(last) >= every);
         rested && now.since(oldest) >= every
@@ -153,20 +169,16 @@ impl Digests {
 
     /// Returns a digest of `now`, as it is to be noted once it is in the outbox.
     pub fn digest(&self, now: Timestamp) -> Sent {
-        Sent { at: now, announced: self.horizon(now) }
-    }
-
-    /// Messages parked before this expire within [`HORIZON`]; a digest sent now announces them.
-    fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
-        self.times().expire_after.map(|age| now.after(HORIZON).before(age).min(now))
+        Sent { at: now, announced: self.state().times.horizon(now) }
     }
 
     /// Notes that a digest is durable in the outbox; [`Self::write`] makes that durable. Not before, so that a restart in
     /// between sends it twice; but a disk that takes no note does not have it sent again and again.
     pub fn sent(&self, digest: Sent) {
         let now = digest.at;
-        let (notice, lag) = (self.notice(), self.lag());
-        let mut record = self.record();
+        let mut state = self.state();
+        let State { times, record, unwritten } = &mut *state;
+        let (notice, lag) = (times.notice(), times.lag());
         record.digests.retain(|sent| sent.at <= now);
         record.digests.push(digest);
         thin(&mut record.digests, lag / NEAR);
@@ -174,33 +186,23 @@ impl Digests {
         let old = notice + lag;
         let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= old).count();
         record.digests.drain(..settled.saturating_sub(1));
-        self.shared.unwritten.store(true, Ordering::Relaxed);
+        *unwritten = true;
     }
 
     /// Messages parked before this may expire as far as digests are concerned; `None`: none may.
     pub fn released(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.times().every.is_none() {
+        let state = self.state();
+        if state.times.every.is_none() {
             return Some(now);
         }
-        let notice = self.notice();
-        let record = self.record();
-        let settled = record.digests.iter().filter(|sent| now.since(sent.at) >= notice);
+        let notice = state.times.notice();
+        let settled = state.record.digests.iter().filter(|sent| now.since(sent.at) >= notice);
         settled.filter_map(|sent| sent.announced).max()
     }
 
-    /// How long a digest must precede the first expiry by it: an interval, but at most a day.
-    fn notice(&self) -> Duration {
-        self.times().every.unwrap_or_default().min(LONGEST_NOTICE)
-    }
-
-    /// How far the clock of a caller who asks what may expire can lag behind.
-    fn lag(&self) -> Duration {
-        self.times().expire_after.map_or(Duration::ZERO, Settled::wait) + LOOK
-    }
-
-    fn record(&self) -> MutexGuard<'_, Record> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // No code can leave the record half changed while holding the lock.
-        self.shared.record.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -303,7 +305,7 @@ mod tests {
         assert_eq!(digests.released(at(1_048)), Some(announced(1_024)));
         // What is kept for less than three days is announced as soon as it is there.
         let (digests, _) = open(folder.path(), "[quarantine]\nexpire_after = \"1d\"");
-        assert_eq!(digests.horizon(at(1_100)), Some(at(1_100)));
+        assert_eq!(digests.state().times.horizon(at(1_100)), Some(at(1_100)));
         let (digests, _) = open(folder.path(), "digest = \"off\"");
         assert_eq!(digests.released(at(5)), Some(at(5)));
     }
@@ -363,16 +365,19 @@ mod tests {
             for number in 0..400 {
                 let now = begin.after(number * every);
                 send(&digests, now).await;
-                let kept = digests.record().digests.len();
+                let kept = digests.state().record.digests.len();
                 assert!(kept <= 20, "{settings}: {kept} digests");
                 let then = now.before(lag);
                 let released = digests.released(then);
                 // What was announced an interval and a lag earlier, give or take the distance within which digests are
                 // dropped.
                 let announced = then.before(every + every + lag / NEAR);
-                let expected = digests.horizon(announced).filter(|_| announced > begin);
+                let expected = digests.state().times.horizon(announced).filter(|_| announced > begin);
                 assert!(released >= expected, "{settings}, {number}: {released:?} for {expected:?}");
-                assert!(released <= digests.horizon(then.before(every)).max(latest), "{settings}, {number}");
+                assert!(
+                    released <= digests.state().times.horizon(then.before(every)).max(latest),
+                    "{settings}, {number}"
+                );
                 latest = released;
             }
             std::fs::remove_file(folder.path().join(NAME)).unwrap();
@@ -386,7 +391,7 @@ mod tests {
         for hour in 0..100 {
             send(&digests, at(hour)).await;
         }
-        assert!(digests.record().digests.len() <= 4, "{:?}", digests.record().digests);
+        assert!(digests.state().record.digests.len() <= 4, "{:?}", digests.state().record.digests);
         for content in ["{", "{\"version\":2,\"digests\":[]}", "{\"version\":1,\"digests\":[],\"more\":1}"] {
             std::fs::write(folder.path().join(NAME), content).unwrap();
             let (digests, trouble) = open(folder.path(), "");

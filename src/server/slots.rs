@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -45,17 +45,46 @@ pub(super) struct Slots {
 }
 
 struct Inner {
-    most: Mutex<Most>,
-    per_address: Mutex<HashMap<Account, usize>>,
-    arrivals: Mutex<Arrivals>,
+    state: Mutex<State>,
     open: watch::Sender<usize>,
     evicted: watch::Sender<bool>,
+}
+
+struct State {
+    most: Most,
+    /// The open connections of each address that has any.
+    per_address: HashMap<Account, usize>,
+    arrivals: Arrivals,
 }
 
 /// The arrivals within this minute.
 struct Arrivals {
     since: Instant,
     per_address: HashMap<Account, usize>,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Arrivals {
+    /// Whether another connection may come from there within this minute. Those turned away count as well.
+    fn may_come(&mut self, origin: &Account, most: usize, now: Instant) -> bool {
+        if most == 0 {
+            return true;
+        }
+        if now.saturating_duration_since(self.since) >= MINUTE {
+            *self = Self { since: now, per_address: HashMap::new() };
+        }
+        if self.per_address.len() >= COUNTED && !self.per_address.contains_key(origin) {
+            return true;
+        }
+        let count = self.per_address.entry(origin.clone()).or_default();
+        *count += 1;
+        *count <= most
+    }
 }
 
 /// One connection's place; dropping it frees it.
@@ -67,10 +96,13 @@ pub(super) struct Slot {
 impl Slots {
     /// Creates slots of which none is taken.
     pub(super) fn new(most: Most, now: Instant) -> Self {
+        let state = State {
+            most,
+            per_address: HashMap::new(),
+            arrivals: Arrivals { since: now, per_address: HashMap::new() },
+        };
         let inner = Inner {
-            most: Mutex::new(most),
-            per_address: Mutex::default(),
-            arrivals: Mutex::new(Arrivals { since: now, per_address: HashMap::new() }),
+            state: Mutex::new(state),
             open: watch::Sender::new(0),
             evicted: watch::Sender::new(false),
         };
@@ -80,46 +112,22 @@ impl Slots {
     /// Takes a place for a connection from `address`; `None` if that exceeds a limit.
     pub(super) fn take(&self, address: IpAddr, now: Instant) -> Option<Slot> {
         let origin = Account::host(address);
-        if !self.may_come(&origin, now) {
-            return None;
-        }
-        let mut per_address = self.inner.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = self.most();
-        if *self.inner.open.borrow() >= most.open
-            || per_address.get(&origin).is_some_and(|open| *open >= most.open_per_address)
+        let mut state = self.inner.lock();
+        let most = state.most;
+        if !state.arrivals.may_come(&origin, most.new_per_address, now)
+            || *self.inner.open.borrow() >= most.open
+            || state.per_address.get(&origin).is_some_and(|open| *open >= most.open_per_address)
         {
             return None;
         }
-        *per_address.entry(origin.clone()).or_default() += 1;
+        *state.per_address.entry(origin.clone()).or_default() += 1;
         self.inner.open.send_modify(|open| *open += 1);
         Some(Slot { inner: Arc::clone(&self.inner), origin })
     }
 
     /// Applies new limits from now on; whoever is connected already may stay.
     pub(super) fn adopt(&self, most: Most) {
-        *self.inner.most.lock().unwrap_or_else(PoisonError::into_inner) = most;
-    }
-
-    fn most(&self) -> Most {
-        *self.inner.most.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether another connection may come from there within this minute. Those turned away count as well.
-    fn may_come(&self, origin: &Account, now: Instant) -> bool {
-        let most = self.most().new_per_address;
-        if most == 0 {
-            return true;
-        }
-        let mut arrivals = self.inner.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(arrivals.since) >= MINUTE {
-            *arrivals = Arrivals { since: now, per_address: HashMap::new() };
-        }
-        if arrivals.per_address.len() >= COUNTED && !arrivals.per_address.contains_key(origin) {
-            return true;
-        }
-        let count = arrivals.per_address.entry(origin.clone()).or_default();
-        *count += 1;
-        *count <= most
+        self.inner.lock().most = most;
     }
 
     /// Waits until nobody is connected any more.
@@ -149,11 +157,11 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut per_address = self.inner.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = per_address.get_mut(&self.origin) {
+        let mut state = self.inner.lock();
+        if let Some(open) = state.per_address.get_mut(&self.origin) {
             *open -= 1;
             if *open == 0 {
-                per_address.remove(&self.origin);
+                state.per_address.remove(&self.origin);
             }
         }
         self.inner.open.send_modify(|open| *open -= 1);
