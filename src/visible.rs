@@ -1,4 +1,5 @@
-//! Which characters of text from outside are unsafe to show to people, in the log, on a terminal or in mail.
+//! Text from outside, shown to people in the log, on a terminal or in mail: which characters are unsafe, and how a word
+//! is quoted in a command that people copy.
 
 /// Whether a character could move the cursor, end the line, change the direction of writing or be invisible: control
 /// characters, line and paragraph separators, directional and joining controls, zero-width spaces, soft hyphens, tags
@@ -10,9 +11,49 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Quotes text as one word of a POSIX shell's command line, since people copy it. If a character is [unsafe](is_unsafe),
+/// it is written as octets (`$'\342\200\256'`, POSIX.1-2024), so that the word can be both seen and copied.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    if !text.contains(is_unsafe) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let mut word = "$'".to_owned();
+    for c in text.chars() {
+        if is_unsafe(c) {
+            // Always three digits, so that a digit behind it is not taken for part of it.
+            word.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|octet| format!("\\{octet:03o}")));
+        } else {
+            if matches!(c, '\'' | '\\') {
+                word.push('\\');
+            }
+            word.push(c);
+        }
+    }
+    word.push('\'');
+    word
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_copied_into_a_shell_is_one_word() {
+        for (text, expected) in [
+            ("user:anna@example.org", "user:anna@example.org"),
+            ("host:2001:db8::", "host:2001:db8::"),
+            ("user:$(reboot)", "'user:$(reboot)'"),
+            ("user:a'b", r"'user:a'\''b'"),
+            ("user:a\u{202e}1'\\", r"$'user:a\342\200\2561\'\\'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(text), expected);
+        }
+    }
 
     #[test]
     fn what_can_be_seen_is_shown() {

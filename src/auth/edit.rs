@@ -19,6 +19,7 @@ use super::users::{self, Entry, Users};
 use super::verifier::Verifier;
 use crate::account::Account;
 use crate::durable::{DurableError, Folder};
+use crate::visible::shell_word;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum EditError {
     #[error("the password {0}")]
     Password(&'static str),
     /// `add` of a name that exists, perhaps in another case.
-    #[error("`{0}` is there already; `gatepost user passwd {0}` changes the password")]
+    #[error("`{0}` is there already; `gatepost user passwd {word}` changes the password", word = shell_word(.0))]
     Exists(String),
     /// `passwd` or `remove` of a name that does not exist.
     #[error("there is no user `{}`; `gatepost user list` shows all", .0.escape_debug())]
@@ -274,11 +275,12 @@ mod tests {
 
     #[test]
     fn what_is_refused_changes_nothing() {
-        let text = format!("Anna:{CRYPT}\n");
+        let text = format!("Anna:{CRYPT}\nb$b:{CRYPT}\n");
         let (folder, path) = file(&text);
         let long = "x".repeat(MAX_PASSWORD + 1);
         for (result, part) in [
             (add(&path, "anna", "x"), "`Anna` is there already"),
+            (add(&path, "b$b", "x"), "`gatepost user passwd 'b$b'`"),
             (add(&path, "bob", ""), "is empty"),
             (add(&path, "bob", &long), "1024"),
             (add(&path, "bob", "a\n"), "control character"),

@@ -3,12 +3,13 @@
 use super::Format;
 use super::account::as_filed;
 use super::gate::{Gate, Need};
-use super::output::{Failed, Output};
+use super::output::Failed;
 use super::release::{self, Tally};
 use super::text::{count, moment};
 use crate::account::Account;
 use crate::config::{Action, Config};
 use crate::control::api::{AccountState, Answer, Changed, Deed, Request};
+use crate::visible::shell_word;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BlockArguments {
@@ -64,7 +65,11 @@ pub(super) async fn change(
     while let Some(answer) = replies.next().await {
         match answer {
             Answer::Changed(changed) if output.is_json() => done = Some(changed),
-            Answer::Changed(changed) => tell(&mut output, &changed, config.action, releases)?,
+            Answer::Changed(changed) => {
+                for line in told(&changed, config.action, releases) {
+                    output.line(&line)?;
+                }
+            }
             Answer::Released(released) => {
                 tally.add(&released);
                 if !output.is_json() {
@@ -98,9 +103,10 @@ struct Report {
     failed: u64,
 }
 
-/// Prints a change for people; if it `releases` parked messages, those lines follow.
-fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) -> Result<(), Failed> {
+/// Describes a change for people, one line each; if it `releases` parked messages, those lines follow.
+fn told(changed: &Changed, action: Action, releases: bool) -> Vec<String> {
     let account = &changed.account;
+    let word = shell_word(account.as_str());
     let sessions = u64::try_from(changed.sessions).unwrap_or(u64::MAX);
     let what = match (changed.done, changed.changed) {
         (Deed::Blocked, true) => {
@@ -129,28 +135,61 @@ fn tell(output: &mut Output, changed: &Changed, action: Action, releases: bool) 
         (number, true) => {
             format!("{} of {whose} end at their next command.", count(number, "open session"))
         }
-        (1, false) => format!("It has 1 open session; `gatepost kick {account}` ends it."),
+        (1, false) => format!("It has 1 open session; `gatepost kick {word}` ends it."),
         (number, false) => {
-            format!("It has {number} open sessions; `gatepost kick {account}` ends them.")
+            format!("It has {number} open sessions; `gatepost kick {word}` ends them.")
         }
     };
-    output.line(format!("{what} {sessions}").trim_start())?;
+    let mut lines = vec![format!("{what} {sessions}").trim_start().to_owned()];
     if changed.parked > 0 && changed.done != Deed::Kicked && !releases {
         let verb = if changed.parked == 1 { "is" } else { "are" };
-        output.line(&format!(
-            "{} of its messages {verb} in the quarantine: gatepost quarantine list --account {account}",
+        lines.push(format!(
+            "{} of its messages {verb} in the quarantine: gatepost quarantine list --account {word}",
             changed.parked
-        ))?;
+        ));
         if let Some(last) = changed.last_due.filter(|_| changed.done == Deed::Unblocked) {
             let awaited = match changed.awaited {
                 all if all == changed.parked => "These go out by themselves".to_owned(),
                 some => format!("Of these {some} go out by themselves"),
             };
-            output.line(&format!(
-                "{awaited}, the last at {}; at once: gatepost quarantine release --account {account}",
+            lines.push(format!(
+                "{awaited}, the last at {}; at once: gatepost quarantine release --account {word}",
                 moment(last)
-            ))?;
+            ));
         }
     }
-    Ok(())
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn commands_to_copy_name_the_account_as_one_word() {
+        let changed = Changed {
+            account: "$(reboot)".parse().unwrap(),
+            done: Deed::Unblocked,
+            changed: true,
+            sessions: 1,
+            kicked: false,
+            parked: 2,
+            was: None,
+            awaited: 2,
+            last_due: Some(Timestamp::from_millis(1_795_536_328_123)),
+        };
+        let lines = told(&changed, Action::Park, false);
+        let commands = [
+            "`gatepost kick 'user:$(reboot)'`",
+            "gatepost quarantine list --account 'user:$(reboot)'",
+            "gatepost quarantine release --account 'user:$(reboot)'",
+        ];
+        assert_eq!(lines.len(), commands.len());
+        for (line, command) in lines.iter().zip(commands) {
+            assert!(line.contains(command), "{line}");
+        }
+        let many = told(&Changed { sessions: 2, ..changed }, Action::Park, false);
+        assert!(many[0].contains("2 open sessions; `gatepost kick 'user:$(reboot)'` ends them"), "{many:?}");
+    }
 }

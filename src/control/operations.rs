@@ -27,6 +27,7 @@ use crate::id::QuarantineId;
 use crate::quarantine::spool::{self, Filter, SpoolError, Usage};
 use crate::quarantine::{Awaited, Spool};
 use crate::roster::{Ending, Roster};
+use crate::visible::shell_word;
 
 /// How many accounts or messages are in memory at once.
 const PAGE: usize = 200;
@@ -333,7 +334,8 @@ impl Command<'_> {
         {
             let why = format!(
                 "{account} stays blocked: what fell due meanwhile cannot be held back, and would go out by itself: {why}; \
-                 to release all of it: gatepost unblock {account} --release"
+                 to release all of it: gatepost unblock {} --release",
+                shell_word(account.as_str())
             );
             self.audit("unblock", account.as_str(), &format!("failed: {why}"));
             return self.fail(why).await;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::letter::{duration, moment, shell_word, shown};
+use super::letter::{duration, moment, shown};
 use crate::account::Account;
 use crate::clock::Timestamp;
+use crate::visible::shell_word;
 
 /// The state of the quarantine.
 #[derive(Debug, Clone)]

@@ -91,15 +91,6 @@ pub(super) fn shown(text: &str) -> String {
     out
 }
 
-/// Quotes text as one word of a POSIX shell's command line, since people copy it.
-pub(super) fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 /// `2026-11-24 16:05:28 UTC`
 pub(super) fn moment(at: Timestamp) -> String {
     let text = at.to_string();
@@ -133,19 +124,6 @@ mod tests {
             assert_eq!(shown(text), expected);
         }
         assert_eq!(shown(&"x".repeat(9_999)).chars().count(), MAX_SHOWN + 1);
-    }
-
-    #[test]
-    fn what_is_copied_into_a_shell_is_one_word() {
-        for (text, expected) in [
-            ("user:anna@example.org", "user:anna@example.org"),
-            ("host:2001:db8::", "host:2001:db8::"),
-            ("user:$(reboot)", "'user:$(reboot)'"),
-            ("user:a'b", r"'user:a'\''b'"),
-            ("", "''"),
-        ] {
-            assert_eq!(shell_word(text), expected);
-        }
     }
 
     #[test]

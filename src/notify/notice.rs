@@ -13,12 +13,13 @@ use lettre::message::{Body, SinglePart};
 use super::digest::Digest;
 pub use super::incident::Incident;
 use super::incident::{clients, facts, relayed, relayed_lines, sample_lines, samples, time};
-use super::letter::{AutoSubmitted, Head, duration, moment, shell_word, shown};
+use super::letter::{AutoSubmitted, Head, duration, moment, shown};
 use super::suspicion::{self, Delay, Spared};
 use super::template::{Field, Template};
 use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
 use crate::id::OutboxId;
+use crate::visible::shell_word;
 
 /// Sender and recipients of notices.
 #[derive(Debug, Clone)]

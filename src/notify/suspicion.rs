@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use super::incident::{Incident, facts, relayed, samples};
-use super::letter::{duration, moment, shell_word, shown};
+use super::letter::{duration, moment, shown};
 use crate::account::Kind;
 use crate::clock::Timestamp;
+use crate::visible::shell_word;
 
 /// How an account's messages are delayed.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,7 @@ use rustix::process::{Pid, test_kill_process};
 use super::ServerError;
 use crate::control::{Actor, audit, socket};
 use crate::durable::{self, TEMP_PREFIX};
+use crate::visible::shell_word;
 
 /// The file locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
@@ -172,9 +173,9 @@ impl DataDir {
                 // If the folder itself belongs to another user, we may be the wrong one.
                 None if found == path => format!(
                     "run Gatepost as `{owner}`, or, if nothing else uses this folder: chown -R {we} {}",
-                    path.display()
+                    shell_word(&path.display().to_string())
                 ),
-                None => format!("chown -R {we} {}", path.display()),
+                None => format!("chown -R {we} {}", shell_word(&path.display().to_string())),
             };
             Some(format!(
                 "{}: {} for `{we}`, since it is `{owner}`'s; {cure}",

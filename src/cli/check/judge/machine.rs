@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::super::folder::Foreign;
 use super::super::local::{Certificate, Facts, UsersFile};
-use super::{Finding, error, warning};
+use super::{Finding, error, path_word, warning};
 use crate::config::{Action, Config, ListenTls};
 use crate::guard::ledger::OnAlarm;
 use crate::net::tls::Expiring;
 use crate::units;
+use crate::visible::shell_word;
 
 /// The longest wait for a digest once one has announced a message.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -74,7 +75,7 @@ fn data_dir(facts: &Facts, config: &Config) -> Vec<Finding> {
             "{} is `{owner}`'s, and data_dir is `{expected}`'s: `serve` could not use it as that user",
             path.display()
         );
-        let cure = format!("Run: chown -R {expected} {}", config.data_dir.display());
+        let cure = format!("Run: chown -R {expected} {}", path_word(&config.data_dir));
         findings.push(warning("data_dir", finding, cure));
     }
     for path in &facts.exposed {
@@ -82,7 +83,7 @@ fn data_dir(facts: &Facts, config: &Config) -> Vec<Finding> {
             "{} can be read by other users, and parked mail is nobody else's business",
             path.display()
         );
-        findings.push(warning("data_dir", finding, format!("Run: chmod go= {}", path.display())));
+        findings.push(warning("data_dir", finding, format!("Run: chmod go= {}", path_word(path))));
     }
     findings
 }
@@ -233,15 +234,17 @@ fn users(facts: &Facts, config: &Config) -> Vec<Finding> {
                 findings.push(warning("users", finding, cure));
             }
             for (name, why) in shut_out {
-                let cure = format!("Run: gatepost user passwd {name}");
+                let cure = format!("Run: gatepost user passwd {}", shell_word(name));
                 findings.push(warning("users", format!("user {name} cannot log in: {why}"), cure));
             }
             for (mechanism, name) in barred {
                 let finding = format!(
                     "{mechanism} is not offered, since user {name} (the first such) could not use it"
                 );
-                let cure =
-                    format!("Run: gatepost user passwd {name}; or take {mechanism} out of [auth] mechanisms");
+                let cure = format!(
+                    "Run: gatepost user passwd {}; or take {mechanism} out of [auth] mechanisms",
+                    shell_word(name)
+                );
                 findings.push(warning("users", finding, cure));
             }
             if *offered == 0 && !relay_hosts {
@@ -421,6 +424,22 @@ mod tests {
             let found = findings(&facts, &config(text));
             let found: Vec<_> = found.iter().map(|finding| (finding.severity, finding.about)).collect();
             assert_eq!(found, expected, "{text}");
+        }
+    }
+    #[test]
+    fn cures_to_copy_hold_each_name_as_one_word() {
+        let name = "an'na$(reboot)".to_owned();
+        let users =
+            usable(vec![(name.clone(), "no hash".to_owned())], vec![("SCRAM-SHA-256", name.clone())], 1);
+        let exposed = vec!["/srv/our mail".into()];
+        let found = findings(&Facts { users, exposed, ..well() }, &config(""));
+        let cures: Vec<_> = found.iter().map(|finding| finding.cure.as_str()).collect();
+        for expected in [
+            r"Run: gatepost user passwd 'an'\''na$(reboot)'",
+            r"Run: gatepost user passwd 'an'\''na$(reboot)'; or take SCRAM-SHA-256 out",
+            "Run: chmod go= '/srv/our mail'",
+        ] {
+            assert!(cures.iter().any(|cure| cure.starts_with(expected)), "{expected}: {cures:?}");
         }
     }
 }

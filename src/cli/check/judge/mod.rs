@@ -7,9 +7,12 @@ mod machine;
 mod secrets;
 mod upstream;
 
+use std::path::Path;
+
 use super::{Finding, Severity, local};
 use crate::config::Config;
 use crate::upstream::Address;
+use crate::visible::shell_word;
 
 fn error(about: &'static str, finding: impl Into<String>, cure: impl Into<String>) -> Finding {
     Finding { severity: Severity::Error, about, finding: finding.into(), cure: cure.into() }
@@ -17,6 +20,11 @@ fn error(about: &'static str, finding: impl Into<String>, cure: impl Into<String
 
 fn warning(about: &'static str, finding: impl Into<String>, cure: impl Into<String>) -> Finding {
     Finding { severity: Severity::Warning, about, finding: finding.into(), cure: cure.into() }
+}
+
+/// A path as one word of a command to copy.
+fn path_word(path: &Path) -> String {
+    shell_word(&path.display().to_string())
 }
 
 /// All findings, the worst first.

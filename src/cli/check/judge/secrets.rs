@@ -4,7 +4,7 @@
 
 use super::super::local::{self, Certificate, OpenSecret, Owner, UsersFile};
 use super::super::upstream;
-use super::{Finding, warning};
+use super::{Finding, path_word, warning};
 use crate::upstream::Address;
 
 /// Findings about the open ones of the files that are used here and to reach the upstreams.
@@ -30,7 +30,7 @@ fn finding(OpenSecret { owner, path, mode }: &OpenSecret) -> Finding {
         Owner::Upstream => "upstream",
         Owner::Webhook => "webhook",
     };
-    let path = path.display();
+    let (path, word) = (path.display(), path_word(path));
     let may = match (mode & 0o004 != 0, mode & 0o002 != 0) {
         (true, true) => "read and change",
         (false, true) => "change",
@@ -39,7 +39,7 @@ fn finding(OpenSecret { owner, path, mode }: &OpenSecret) -> Finding {
     let finding = format!(
         "{path} has mode {mode:04o}, which lets everybody on this machine {may} it, and it holds a secret"
     );
-    warning(about, finding, format!("Run: chmod 600 {path} (640 where Gatepost reads it by its group)"))
+    warning(about, finding, format!("Run: chmod 600 {word} (640 where Gatepost reads it by its group)"))
 }
 
 #[cfg(test)]
