@@ -28,7 +28,7 @@ use crate::quarantine::Envelope;
 use crate::quarantine::spool::Swept;
 use crate::release::Report;
 use crate::smtp::Reply;
-use crate::visible::is_unsafe;
+use crate::visible::masked;
 
 /// How often [`left_out`] is to be called.
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ pub fn clean(text: &str) -> String {
     if is_clean_ascii(text) {
         return text.to_owned();
     }
-    text.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect()
+    text.chars().map(masked).collect()
 }
 
 /// A reply of the upstream, which may quote a stranger.

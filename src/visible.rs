@@ -1,5 +1,5 @@
 //! Text from outside, shown to people in the log, on a terminal or in mail: which characters are unsafe, and how a word
-//! is quoted in a command that people copy.
+//! is quoted in a command that people copy. The only place that judges characters by that.
 
 /// Whether a character could move the cursor, end the line, change the direction of writing or be invisible: control
 /// characters, line and paragraph separators, directional and joining controls, zero-width spaces, soft hyphens, tags
@@ -9,6 +9,22 @@ pub fn is_unsafe(c: char) -> bool {
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The character, or `?` in place of an [unsafe](is_unsafe) one.
+pub fn masked(c: char) -> char {
+    if is_unsafe(c) { '?' } else { c }
+}
+
+/// Whether a character ends a line or could act on a terminal: less than [`is_unsafe`], for what is read by programs and
+/// must stay as it is otherwise. An SMTPUTF8 address may need joining controls.
+pub fn breaks_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Replaces each character that [breaks the line](breaks_line) by `?`.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if breaks_line(c) { '?' } else { c }).collect()
 }
 
 /// Quotes text as one word of a POSIX shell's command line, since people copy it. If a character is [unsafe](is_unsafe),
@@ -70,5 +86,12 @@ mod tests {
         ] {
             assert!(text.chars().all(|c| is_unsafe(c) == expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_keeps_what_it_needs() {
+        let text = "a\u{200d}b\u{202e}\r\n\u{2028}c";
+        assert_eq!(one_line(text), "a\u{200d}b\u{202e}???c");
+        assert_eq!(text.chars().map(masked).collect::<String>(), "a?b????c");
     }
 }

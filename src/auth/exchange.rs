@@ -19,6 +19,7 @@ use super::scram::{Flaw, Variant};
 use super::users::User;
 use super::{Directory, Mechanism, SaslStep, Shared, check, scram};
 use crate::account::{Account, MAX_NAME};
+use crate::visible::masked;
 
 /// Why a login was denied, as the log says it.
 const UNKNOWN: &str = "unknown user";
@@ -332,8 +333,8 @@ impl Exchange {
     }
 }
 
-/// The name goes to the log and to counters, so it is stripped of control characters and cut to the length of a user's
-/// name.
+/// The name goes to the log and to counters, so what is unsafe to show is masked, and it is cut to the length of a
+/// user's name.
 fn denied(name: &str, why: &'static str, counted: bool) -> SaslStep {
     SaslStep::Denied { name: shown(name), why, counted }
 }
@@ -347,7 +348,7 @@ fn shown(name: &str) -> Option<String> {
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    let clean: String = name[..end].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let clean: String = name[..end].chars().map(masked).collect();
     Some(clean).filter(|name| !name.is_empty())
 }
 
@@ -428,7 +429,8 @@ mod tests {
             ("\0carl\0correct horse", "535 carl: unknown user"),
             ("carl\0carl\0correct horse", "535 carl: unknown user"),
             ("\0\0correct horse", "535 -: unknown user"),
-            ("\0c\u{1b}[31m\0x", "535 c\u{fffd}[31m: unknown user"),
+            ("\0c\u{1b}[31m\0x", "535 c?[31m: unknown user"),
+            ("\0c\u{202e}lrac\0x", "535 c?lrac: unknown user"),
             ("\0out\0x", "535 out: the user's hash cannot be used"),
             ("", "501"),
             ("bob", "501"),

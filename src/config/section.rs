@@ -16,6 +16,7 @@ use super::named::NamedFile;
 use super::problem::Problem;
 use super::value;
 use crate::units;
+use crate::visible::is_unsafe;
 
 /// The most characters of a value that a problem quotes.
 const SHOWN: usize = 60;
@@ -495,10 +496,10 @@ fn is_tables(value: &DeValue<'_>) -> bool {
     }
 }
 
-/// The first line of `written`, at most [`SHOWN`] characters, with control characters replaced by blanks.
+/// The first line of `written`, at most [`SHOWN`] characters, with blanks for what is unsafe to show.
 pub(super) fn excerpt(written: &str) -> String {
     let line = written.lines().next().unwrap_or_default();
-    let mut shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown: String = line.chars().take(SHOWN).map(|c| if is_unsafe(c) { ' ' } else { c }).collect();
     if shown.len() < written.len() {
         shown.push_str("...");
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::durable::Folder;
 use crate::id::AuditId;
-use crate::visible::is_unsafe;
+use crate::visible::masked;
 
 /// The prefix of the files in the data folder whose lines wait for the next start.
 pub const PENDING: &str = "audit-pending-";
@@ -74,8 +74,7 @@ impl AuditLine {
 }
 
 fn clean(text: &str) -> String {
-    let printable = |c: char| if is_unsafe(c) { '?' } else { c };
-    let mut cleaned: String = text.chars().take(SHOWN).map(printable).collect();
+    let mut cleaned: String = text.chars().take(SHOWN).map(masked).collect();
     if text.chars().nth(SHOWN).is_some() {
         cleaned.push_str("...");
     }

@@ -27,7 +27,7 @@ use crate::id::QuarantineId;
 use crate::quarantine::spool::{self, Filter, SpoolError, Usage};
 use crate::quarantine::{Awaited, Spool};
 use crate::roster::{Ending, Roster};
-use crate::visible::shell_word;
+use crate::visible::{is_unsafe, masked, shell_word};
 
 /// How many accounts or messages are in memory at once.
 const PAGE: usize = 200;
@@ -306,8 +306,7 @@ impl Command<'_> {
     }
 
     async fn block(&self, account: Account, reason: Option<String>) -> Result<(), Gone> {
-        let reason = reason.map(|text| text.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
-        let reason: Option<String> = reason.filter(|text: &String| !text.is_empty());
+        let reason = reason.and_then(|text| kept(&text));
         let was = self.operations.state(&account).await;
         let made = self.operations.ledger.block(&account, reason.as_deref(), clock::now()).await;
         self.operations.host.blocked(&account);
@@ -652,9 +651,16 @@ fn blind(blindness: Blindness) -> String {
     )
 }
 
+/// The reason of a block as it is kept: it is shown in many places, `DATA_DIR/blocked` among them, which people read as
+/// it is. `None`: there is nothing to be seen in it.
+fn kept(reason: &str) -> Option<String> {
+    let seen = reason.chars().any(|c| !is_unsafe(c));
+    seen.then(|| reason.chars().take(MAX_REASON).map(masked).collect())
+}
+
 /// Makes what an operator wrote as an id fit for a message.
 fn shown(id: &str) -> String {
-    id.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
+    id.chars().take(64).map(masked).collect()
 }
 
 /// Describes a filter in the words of the command line.
@@ -673,4 +679,23 @@ fn describe(filter: &Filter) -> String {
         words.push(format!("--since {since}"));
     }
     if words.is_empty() { "all".to_owned() } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_wrote_reverses_no_line() {
+        for (reason, expected) in [
+            ("stolen", Some("stolen")),
+            ("looks \u{202e}ddo\u{1b}[2J\r\n", Some("looks ?ddo?[2J??")),
+            ("\u{1b}\u{202e}", None),
+            ("", None),
+        ] {
+            assert_eq!(kept(reason).as_deref(), expected, "{reason:?}");
+        }
+        assert_eq!(kept(&"x".repeat(MAX_REASON + 1)).map(|reason| reason.len()), Some(MAX_REASON));
+        assert_eq!(shown("abc\u{202e}\u{200b}\u{7}"), "abc???");
+    }
 }

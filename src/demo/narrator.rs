@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::visible::is_unsafe;
+use crate::visible::masked;
 
 /// The widest line of a paragraph.
 const WIDTH: usize = 88;
@@ -102,7 +102,7 @@ fn fit(line: &str) -> Vec<String> {
 
 /// Replaces characters that would affect a terminal.
 fn clean(text: &str) -> String {
-    text.trim_end().chars().map(|c| if is_unsafe(c) && c != '\t' { '?' } else { c }).collect()
+    text.trim_end().chars().map(|c| if c == '\t' { c } else { masked(c) }).collect()
 }
 
 fn fill(text: &str, most: usize) -> Vec<String> {

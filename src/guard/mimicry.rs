@@ -11,6 +11,7 @@ use memchr::{memchr, memchr2};
 use serde::{Deserialize, Serialize};
 
 use crate::smtp::{Enhanced, Reply};
+use crate::visible::one_line;
 
 /// What a reply answers in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,9 +144,8 @@ impl Precedents {
         // What was replaced, by what, and whether in angle brackets. A word that stands twice is replaced alike.
         let mut ids: Vec<(&str, String, bool)> = Vec::new();
         let (sender, recipients) = about.envelope.unwrap_or_default();
-        let put = |text: &mut String, name: &str| {
-            text.extend(name.chars().map(|c| if c.is_control() { '?' } else { c }));
-        };
+        // As `Reply::parse` cleans what an upstream says.
+        let put = |text: &mut String, name: &str| text.push_str(&one_line(name));
         for piece in Pieces::of(place, &precedent.reply.text, About::address(&precedent.address)) {
             match piece {
                 Piece::Address => put(&mut text, about.address),
@@ -472,6 +472,14 @@ mod tests {
     fn the_address_is_exchanged() {
         use Place::{Mail, Rcpt};
         for (place, old, wire, new, expected, software) in [
+            (
+                Rcpt,
+                "old@example.org",
+                "250 <old@example.org> ok\r\n",
+                "n\u{2028}w@example.com",
+                "<n?w@example.com> ok",
+                "Reply::parse does so",
+            ),
             (Rcpt, "old@example.org", "250 2.1.5 Ok\r\n", "new@example.com", "2.1.5 Ok", "Postfix"),
             (Rcpt, "old@example.org", "250 Accepted\r\n", "new@example.com", "Accepted", "Exim"),
             (

@@ -7,10 +7,11 @@
 use lettre::message::header::{ContentTransferEncoding, ContentType, ContentTypeErr};
 use lettre::message::{Body, MultiPart, SinglePart};
 
-use super::letter::{AutoSubmitted, Head, moment, shown, without_controls};
+use super::letter::{AutoSubmitted, Head, moment, shown};
 use crate::clock::Timestamp;
 use crate::id::OutboxId;
 use crate::smtp::{Enhanced, Reply, xtext};
+use crate::visible::one_line;
 
 /// The facts of a DSN.
 #[derive(Debug, Clone)]
@@ -242,7 +243,7 @@ struct Fields {
 
 impl Fields {
     fn add(&mut self, name: &str, value: &str) {
-        let value = without_controls(value);
+        let value = one_line(value);
         let value: String =
             value.chars().map(|c| if c.is_ascii() || self.global { c } else { '?' }).collect();
         let mut rest = format!("{name}: {value}");

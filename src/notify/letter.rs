@@ -10,7 +10,7 @@ use lettre::message::header::{Date, HeaderName, HeaderValue, Headers, MIME_VERSI
 
 use crate::clock::Timestamp;
 use crate::id::OutboxId;
-use crate::visible::is_unsafe;
+use crate::visible::{is_unsafe, one_line};
 
 /// Why a mail was written (RFC 3834 5).
 #[derive(Debug, Clone, Copy)]
@@ -55,19 +55,12 @@ impl Head<'_> {
 
 /// A field with one address per line.
 fn addresses(name: &'static str, addresses: &[&str]) -> HeaderValue {
-    raw(name, addresses.iter().map(|address| without_controls(address)).collect::<Vec<_>>().join(",\r\n "))
+    raw(name, addresses.iter().map(|address| one_line(address)).collect::<Vec<_>>().join(",\r\n "))
 }
 
 /// A field whose value is already safe and folded.
 fn raw(name: &'static str, value: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), value.clone(), value)
-}
-
-/// Replaces each control character and line separator by `?`, so that the text is one line.
-pub(super) fn without_controls(text: &str) -> String {
-    // Only these: an SMTPUTF8 address may need joining controls.
-    let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().map(|c| if breaks_line(c) { '?' } else { c }).collect()
 }
 
 /// The longest text from outside that is shown, in characters.

@@ -13,6 +13,7 @@ use super::{Block, BlockedBy};
 use crate::account::Account;
 use crate::clock::Timestamp;
 use crate::durable;
+use crate::visible::is_unsafe;
 
 /// The file's name in the data directory.
 pub(super) const NAME: &str = "blocked";
@@ -117,7 +118,7 @@ fn text(blocks: &Blocks, change: u64, now: Timestamp) -> String {
             BlockedBy::Detection => "detection",
         };
         let told = if *told { "told" } else { "untold" };
-        let reason = block.reason.as_deref().unwrap_or_default().replace(char::is_control, " ");
+        let reason = block.reason.as_deref().unwrap_or_default().replace(is_unsafe, " ");
         let _ = writeln!(text, "{}", format!("{account} {} {by} {told} {reason}", block.at).trim_end());
     }
     text

@@ -30,6 +30,7 @@ use super::file::Meta;
 use crate::net::address::{Address, Endpoint, Protection};
 use crate::net::trust::KeyPair;
 use crate::net::{password, pem};
+use crate::visible::breaks_line;
 
 /// The parts of `[upstream]` that our own mail needs.
 #[derive(Debug, Clone)]
@@ -285,11 +286,10 @@ fn envelope(from: Option<&str>, to: &str) -> Result<Envelope, String> {
 fn address(text: &str) -> Result<lettre::Address, String> {
     let wrong = || format!("`{}` is no address", text.escape_debug());
     let (local_part, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
-    let unsafe_here = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     let ends_path = |c: char| matches!(c, ' ' | '<' | '>');
     // RFC 5321 4.1.2: within a Quoted-string blanks and brackets are harmless.
     let quoted = local_part.len() >= 2 && local_part.starts_with('"') && local_part.ends_with('"');
-    let safe = !text.contains(unsafe_here)
+    let safe = !text.contains(breaks_line)
         && !domain.contains(ends_path)
         && (quoted || !local_part.contains(ends_path));
     if local_part.is_empty() || domain.is_empty() || !safe {
