@@ -34,14 +34,16 @@ pub(super) enum Scheme {
     Sha256Crypt,
 }
 
-/// Each scheme with Dovecot's name and the prefixes of its crypt string.
-const SCHEMES: [(Scheme, &str, &[&str]); 5] = [
-    (Scheme::ScramSha256, "SCRAM-SHA-256", &[]),
-    (Scheme::Argon2id, "ARGON2ID", &["$argon2id$"]),
-    (Scheme::BlfCrypt, "BLF-CRYPT", &["$2y$", "$2b$", "$2a$"]),
-    (Scheme::Sha512Crypt, "SHA512-CRYPT", &["$6$"]),
-    (Scheme::Sha256Crypt, "SHA256-CRYPT", &["$5$"]),
-];
+const SCHEMES: [Scheme; 5] =
+    [Scheme::ScramSha256, Scheme::Argon2id, Scheme::BlfCrypt, Scheme::Sha512Crypt, Scheme::Sha256Crypt];
+
+/// What is known of a scheme.
+struct About {
+    /// Dovecot's name.
+    name: &'static str,
+    /// The beginnings of its crypt string.
+    begins: &'static [&'static str],
+}
 
 /// Dovecot's name for any bare form that crypt(3) knows.
 const CRYPT: &str = "CRYPT";
@@ -81,16 +83,15 @@ impl Secret {
         let (scheme, rest) = if let Some(rest) = text.strip_prefix('{') {
             let (name, rest) =
                 rest.split_once('}').ok_or("a `{` without its `}`; a hash begins with {SCHEME}")?;
-            match SCHEMES.iter().find(|(_, known, _)| known.eq_ignore_ascii_case(name)) {
-                Some((scheme, ..)) => (*scheme, rest),
+            match SCHEMES.into_iter().find(|scheme| scheme.about().name.eq_ignore_ascii_case(name)) {
+                Some(scheme) => (scheme, rest),
                 // What `doveadm pw` writes by itself: a hash of crypt(3), whose beginning says which.
                 None if name.eq_ignore_ascii_case(CRYPT) => match Scheme::of_bare(rest) {
                     Ok(scheme) => (scheme, rest),
                     // The oldest kind of crypt, DES, has no dollar signs.
-                    Err("") => return Ok(Self::unknown(CRYPT)),
-                    Err(name) => return Ok(Self::unknown(name)),
+                    Err(name) => return Ok(Self::unknown(Some(name.unwrap_or(CRYPT)))),
                 },
-                None => return Ok(Self::unknown(name)),
+                None => return Ok(Self::unknown(Some(name))),
             }
         } else {
             match Scheme::of_bare(text) {
@@ -102,20 +103,22 @@ impl Secret {
             Scheme::ScramSha256 => scram(rest)?,
             Scheme::Argon2id => argon2id(rest)?,
             Scheme::BlfCrypt => bcrypt(rest)?,
-            Scheme::Sha512Crypt | Scheme::Sha256Crypt => sha_crypt(scheme, rest)?,
+            Scheme::Sha512Crypt => sha_crypt(scheme, rest, &SHA512)?,
+            Scheme::Sha256Crypt => sha_crypt(scheme, rest, &SHA256)?,
         };
         Ok(match excess {
             None => Self::Usable(hash),
-            Some(why) => Self::Unusable { scheme: Some(scheme.name().to_owned()), why },
+            Some(why) => Self::Unusable { scheme: Some(scheme.about().name.to_owned()), why },
         })
     }
 
-    fn unknown(name: &str) -> Self {
-        let is_name = !name.is_empty()
-            && name.len() <= 32
-            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet));
-        let scheme = if is_name { name } else { "unknown" };
-        let known: Vec<_> = SCHEMES.iter().map(|(_, name, _)| *name).collect();
+    fn unknown(name: Option<&str>) -> Self {
+        let is_name = |name: &&str| {
+            matches!(name.len(), 1..=32)
+                && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet))
+        };
+        let scheme = name.filter(is_name).unwrap_or("unknown");
+        let known = SCHEMES.map(|scheme| scheme.about().name);
         let why = format!("its scheme is not among {}", known.join(", "));
         Self::Unusable { scheme: Some(scheme.to_owned()), why }
     }
@@ -123,33 +126,37 @@ impl Secret {
     /// The scheme as Dovecot names it.
     pub(super) fn scheme(&self) -> Option<&str> {
         match self {
-            Self::Usable(hash) => Some(hash.scheme().name()),
+            Self::Usable(hash) => Some(hash.scheme().about().name),
             Self::Unusable { scheme, .. } => scheme.as_deref(),
         }
     }
 }
 
 impl Scheme {
-    fn name(self) -> &'static str {
-        SCHEMES.iter().find(|(scheme, ..)| *scheme == self).map_or("", |(_, name, _)| name)
+    const fn about(self) -> About {
+        let (name, begins): (_, &[_]) = match self {
+            Self::ScramSha256 => ("SCRAM-SHA-256", &[]),
+            Self::Argon2id => ("ARGON2ID", &["$argon2id$"]),
+            Self::BlfCrypt => ("BLF-CRYPT", &["$2y$", "$2b$", "$2a$"]),
+            Self::Sha512Crypt => ("SHA512-CRYPT", &["$6$"]),
+            Self::Sha256Crypt => ("SHA256-CRYPT", &["$5$"]),
+        };
+        About { name, begins }
     }
 
-    /// The scheme of a bare `$...$` form, or the name of one that is not known; it is empty if the text names none.
-    fn of_bare(text: &str) -> Result<Self, &str> {
+    /// The scheme of a bare `$...$` form. If it is not known: its name, or `None` if the text names none.
+    fn of_bare(text: &str) -> Result<Self, Option<&str>> {
         // `$1$salt$hash`: the scheme is named between the first two dollar signs.
-        let named =
-            || text.strip_prefix('$').and_then(|rest| rest.split_once('$')).map_or("", |(name, _)| name);
-        SCHEMES
-            .iter()
-            .find(|(scheme, ..)| scheme.begins(text))
-            .map_or_else(|| Err(named()), |(scheme, ..)| Ok(*scheme))
+        let named = || {
+            let (name, _) = text.strip_prefix('$')?.split_once('$')?;
+            Some(name).filter(|name| !name.is_empty())
+        };
+        SCHEMES.into_iter().find(|scheme| scheme.begins(text)).ok_or_else(named)
     }
 
     /// Whether the text is this scheme's `$...$` form.
     fn begins(self, text: &str) -> bool {
-        let begins =
-            SCHEMES.iter().find(|(scheme, ..)| *scheme == self).map_or(&[][..], |(.., begins)| begins);
-        begins.iter().any(|begin| text.starts_with(begin))
+        self.about().begins.iter().any(|begin| text.starts_with(begin))
     }
 }
 
@@ -229,17 +236,25 @@ fn bcrypt(text: &str) -> Read {
     Ok((Hash::Crypt(Scheme::BlfCrypt, text.into()), excess))
 }
 
+/// What the two kinds of SHA-crypt differ in.
+struct ShaForm {
+    prefix: &'static str,
+    /// The length of the digest, in characters.
+    length: usize,
+    /// The possible last characters: they hold the remaining bits, 4 and 2.
+    last: &'static str,
+}
+
+const SHA256: ShaForm = ShaForm { prefix: "$5$", length: 43, last: "./0123456789ABCD" };
+const SHA512: ShaForm = ShaForm { prefix: "$6$", length: 86, last: "./01" };
+
 /// <https://www.akkadia.org/drepper/SHA-crypt.txt>
-fn sha_crypt(scheme: Scheme, text: &str) -> Read {
-    // (prefix, length of the digest, possible last characters: they hold the remaining bits, 4 and 2)
-    let (prefix, length, last) = match scheme {
-        Scheme::Sha256Crypt => ("$5$", 43, "./0123456789ABCD"),
-        _ => ("$6$", 86, "./01"),
-    };
+fn sha_crypt(scheme: Scheme, text: &str, form: &ShaForm) -> Read {
+    let ShaForm { prefix, length, last } = *form;
+    let name = scheme.about().name;
     let wrong = || {
         format!(
-            "a hash of {} is `{prefix}SALT$HASH` or `{prefix}rounds=NUMBER$SALT$HASH`, HASH of {length} characters",
-            scheme.name()
+            "a hash of {name} is `{prefix}SALT$HASH` or `{prefix}rounds=NUMBER$SALT$HASH`, HASH of {length} characters"
         )
     };
     let mut rest = text.strip_prefix(prefix).ok_or_else(wrong)?;
@@ -247,7 +262,7 @@ fn sha_crypt(scheme: Scheme, text: &str) -> Read {
     if let Some((number, behind)) = rest.strip_prefix("rounds=").and_then(|rest| rest.split_once('$')) {
         let valid = number.bytes().all(|octet| octet.is_ascii_digit());
         let parsed = number.parse().ok().filter(|rounds| valid && sha_crypt::Params::new(*rounds).is_ok());
-        rounds = parsed.ok_or_else(|| format!("the rounds of {} are 1000 to 999999999", scheme.name()))?;
+        rounds = parsed.ok_or_else(|| format!("the rounds of {name} are 1000 to 999999999"))?;
         rest = behind;
     }
     let (salt, digest) = rest.split_once('$').ok_or_else(wrong)?;
