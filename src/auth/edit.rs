@@ -30,6 +30,9 @@ pub enum EditError {
     /// No mail program could log in with it, or everybody could.
     #[error("the password {0}")]
     Password(&'static str),
+    /// No login checks one that is longer.
+    #[error("the password has more than {MAX_PASSWORD} octets")]
+    LongPassword,
     /// `add` of a name that exists, perhaps in another case.
     #[error("`{0}` is there already; `gatepost user passwd {word}` changes the password", word = shell_word(.0))]
     Exists(String),
@@ -188,7 +191,7 @@ fn hash(password: &str) -> Result<String, EditError> {
         return Err(EditError::Password("is empty"));
     }
     if password.len() > MAX_PASSWORD {
-        return Err(EditError::Password("has more than 1024 octets"));
+        return Err(EditError::LongPassword);
     }
     if password.chars().any(char::is_control) {
         return Err(EditError::Password("holds a control character, which mail programs cannot send"));

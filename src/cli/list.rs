@@ -4,7 +4,7 @@ use super::account::as_filed;
 use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
-use super::text::{moment, size};
+use super::text::{moment, size, state_word};
 use super::{Format, time};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -90,12 +90,7 @@ fn row(entry: Entry) -> [String; 9] {
             [first, others @ ..] => format!("{first} +{}", others.len()),
         },
         size(entry.size),
-        match entry.state {
-            State::Parked => "parked".to_owned(),
-            State::Releasing => "releasing".to_owned(),
-            State::Failed => "failed".to_owned(),
-            State::Unreadable => "unreadable".to_owned(),
-        },
+        state_word(entry.state).to_owned(),
         entry.due.map(moment).unwrap_or_default(),
         subject,
     ]

@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::gate::Need;
 use super::output::{Failed, Output};
 use super::preview::{self, Preview};
-use super::text::{moment, size};
+use super::text::{moment, size, state_word};
 use crate::config::Config;
 use crate::control::api::{Answer, Entry, Part, Purpose, Request};
 use crate::control::operations::Octets;
@@ -106,14 +106,8 @@ async fn beginning(mut octets: Octets) -> Result<Vec<u8>, Failed> {
 
 fn tell_envelope(output: &mut Output, envelope: &Envelope) -> Result<(), Failed> {
     let session = &envelope.session;
-    let state = match envelope.state() {
-        State::Parked => "parked",
-        State::Releasing => "releasing",
-        State::Failed => "failed",
-        State::Unreadable => "unreadable",
-    };
     field(output, "Id", &envelope.id.to_string())?;
-    field(output, "State", state)?;
+    field(output, "State", state_word(envelope.state()))?;
     field(output, "Account", envelope.account.as_str())?;
     field(output, "Parked", &moment(envelope.parked))?;
     field(output, "Reason", &envelope.reason)?;

@@ -5,20 +5,15 @@ use super::Format;
 use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
-use super::text::moment;
+use super::text::{moment, state_word};
 use crate::config::Config;
 use crate::control::api::{AccountState, AccountStatus, Answer, Request, Stock, UpstreamStatus};
 use crate::guard::ledger::BlockedBy;
 use crate::quarantine::envelope::State;
 use crate::units;
 
-/// Each state of a message with its label.
-const STATES: [(State, &str); 4] = [
-    (State::Parked, "{state=\"parked\"}"),
-    (State::Releasing, "{state=\"releasing\"}"),
-    (State::Failed, "{state=\"failed\"}"),
-    (State::Unreadable, "{state=\"unreadable\"}"),
-];
+/// The states of a message, in the order of their numbers.
+const STATES: [State; 4] = [State::Parked, State::Releasing, State::Failed, State::Unreadable];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -121,13 +116,17 @@ impl Sums {
     fn metrics(&self, upstream: &UpstreamStatus, quarantine: &[Stock]) -> String {
         let Self { counting, probation, blocked, invalid, parked: _, awaited } = *self;
         let in_quarantine = |measure: fn(&Stock) -> u64| {
-            STATES.map(|(state, labels)| {
+            STATES.map(|state| {
                 let of_state = quarantine.iter().filter(|stock| stock.state == state);
-                (labels, of_state.map(measure).sum::<u64>())
+                (state_word(state), of_state.map(measure).sum::<u64>())
             })
         };
+        // Each line with its state, or `""`.
         let one = |name: &str, help: &str, lines: &[(&str, u64)]| {
-            let lines = lines.iter().map(|(labels, value)| format!("gatepost_{name}{labels} {value}\n"));
+            let lines = lines.iter().map(|(state, value)| match *state {
+                "" => format!("gatepost_{name} {value}\n"),
+                state => format!("gatepost_{name}{{state=\"{state}\"}} {value}\n"),
+            });
             format!(
                 "# HELP gatepost_{name} {help}\n# TYPE gatepost_{name} gauge\n{}",
                 lines.collect::<String>()
@@ -138,9 +137,9 @@ impl Sums {
                 "accounts",
                 "Accounts with an invalid recipient in the window, on probation, or blocked.",
                 &[
-                    ("{state=\"counting\"}", counting),
-                    ("{state=\"probation\"}", probation),
-                    ("{state=\"blocked\"}", blocked),
+                    (AccountState::Counting.as_str(), counting),
+                    (AccountState::Probation.as_str(), probation),
+                    (AccountState::Blocked.as_str(), blocked),
                 ],
             ),
             one("invalid_recipients", "Invalid recipients in the windows of all accounts.", &[("", invalid)]),
@@ -229,11 +228,7 @@ fn row(status: AccountStatus) -> [String; 11] {
     let period = units::show_duration(std::time::Duration::from_secs(status.period_seconds));
     [
         status.account.to_string(),
-        match status.state {
-            AccountState::Counting => "counting".to_owned(),
-            AccountState::Probation => "probation".to_owned(),
-            AccountState::Blocked => "blocked".to_owned(),
-        },
+        status.state.as_str().to_owned(),
         format!("{} of {} in {period}", status.invalid_recipients, status.limit),
         time(status.first),
         time(status.last),
@@ -251,7 +246,7 @@ mod tests {
     use super::*;
 
     fn stock(numbers: [u64; 4]) -> Vec<Stock> {
-        let of = |((state, _), messages)| Stock { state, messages, octets: 1000 * messages };
+        let of = |(state, messages)| Stock { state, messages, octets: 1000 * messages };
         STATES.into_iter().zip(numbers).map(of).collect()
     }
 

@@ -196,6 +196,17 @@ pub enum AccountState {
     Blocked,
 }
 
+impl AccountState {
+    /// The word for it, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counting => "counting",
+            Self::Probation => "probation",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
 /// One account, as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountStatus {

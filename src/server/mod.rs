@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout};
 use crate::auth::{Authenticator, UsersError};
 use crate::clock;
 use crate::config::{Config, ListenTls};
-use crate::control::socket::ControlSocket;
+use crate::control::socket::{self, ControlSocket};
 use crate::control::{Operations, audit, routes};
 use crate::desk::{Desk, Terms};
 use crate::digest::Digests;
@@ -214,11 +214,12 @@ impl Server {
         let pairs = listen.iter().zip(bound);
         let listeners =
             pairs.map(|(listen, socket)| Listener::new(listen, socket)).collect::<Result<Vec<_>, _>>()?;
-        let control = ControlSocket::bind(&workshop.parts.config.data_dir)
-            .map_err(|error| ServerError(format!(
-                "the control socket {}/control.sock cannot be made: {error}; set data_dir to a folder of ours alone",
-                workshop.parts.config.data_dir.display()
-            )))?;
+        let control = ControlSocket::bind(&workshop.parts.config.data_dir).map_err(|error| {
+            ServerError(format!(
+                "the control socket {} cannot be made: {error}; set data_dir to a folder of ours alone",
+                workshop.parts.config.data_dir.join(socket::NAME).display()
+            ))
+        })?;
         let slots = Slots::new(Most::of(&workshop.parts.config.session), Instant::now());
         Ok(Self { workshop, listeners, control, slots })
     }
