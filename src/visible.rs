@@ -1,5 +1,9 @@
 //! Text from outside, shown to people in the log, on a terminal or in mail: which characters are unsafe, and how a word
-//! is quoted in a command that people copy. The only place that judges characters by that.
+//! is quoted in a command that people copy. The only place that judges characters by that. And how they are told that a
+//! file cannot be read.
+
+use std::io;
+use std::path::Path;
 
 /// Whether a character could move the cursor, end the line, change the direction of writing or be invisible: control
 /// characters, line and paragraph separators, directional and joining controls, zero-width spaces, soft hyphens, tags
@@ -53,6 +57,17 @@ pub fn shell_word(text: &str) -> String {
     word
 }
 
+/// Says that a file which the configuration names cannot be read, and what to do. It begins with the path, so that the
+/// place in the configuration can be put in front of it.
+pub fn unreadable(path: &Path, cause: &io::Error) -> String {
+    let cure = match cause.kind() {
+        io::ErrorKind::NotFound => "; is its path in the configuration right?",
+        io::ErrorKind::PermissionDenied => "; let the user that Gatepost runs as read it",
+        _ => "",
+    };
+    format!("{}: {cause}{cure}", path.display())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +100,20 @@ mod tests {
             ("\u{e0041}", true),
         ] {
             assert!(text.chars().all(|c| is_unsafe(c) == expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_with_a_cure() {
+        for (kind, expected) in [
+            (io::ErrorKind::NotFound, "/a b: entity not found; is its path in the configuration right?"),
+            (
+                io::ErrorKind::PermissionDenied,
+                "/a b: permission denied; let the user that Gatepost runs as read it",
+            ),
+            (io::ErrorKind::IsADirectory, "/a b: is a directory"),
+        ] {
+            assert_eq!(unreadable(Path::new("/a b"), &kind.into()), expected);
         }
     }
 

@@ -27,6 +27,7 @@ use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
 use crate::account::{Account, Kind};
+use crate::visible::unreadable;
 use check::Checks;
 use decoy::Decoys;
 use guesses::Guesses;
@@ -116,7 +117,7 @@ pub enum UsersEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// The file cannot be read.
-    #[error("{path}: {cause}{}", cure(.cause))]
+    #[error("{}{}", unreadable(.path.as_ref(), .cause), maker(.cause))]
     Io {
         /// The file.
         path: String,
@@ -144,10 +145,9 @@ pub enum UsersError {
     },
 }
 
-fn cure(cause: &io::Error) -> &'static str {
+fn maker(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::NotFound => "; is [auth] users right? `gatepost user add NAME` makes the file",
-        io::ErrorKind::PermissionDenied => "; give it to the user that Gatepost runs as",
+        io::ErrorKind::NotFound => " `gatepost user add NAME` makes the file",
         _ => "",
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::visible::unreadable;
+
 /// The name with which we authenticate, and the file that holds the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -27,10 +29,8 @@ pub struct PasswordError(String);
 /// 4616 2).
 pub fn read(path: &Path) -> Result<Zeroizing<String>, PasswordError> {
     let wrong = |why: &dyn std::fmt::Display| PasswordError(format!("{}: {why}", path.display()));
-    let unreadable = |error: std::io::Error| {
-        wrong(&format!("{error}; is password_file right, and may Gatepost's user read it?"))
-    };
-    let octets = Zeroizing::new(std::fs::read(path).map_err(unreadable)?);
+    let octets = std::fs::read(path).map_err(|cause| PasswordError(unreadable(path, &cause)))?;
+    let octets = Zeroizing::new(octets);
     let text = str::from_utf8(&octets).map_err(|_| wrong(&"the password should be UTF-8"))?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {

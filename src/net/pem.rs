@@ -8,6 +8,7 @@ use std::path::Path;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::tls::TlsError;
+use crate::visible::unreadable;
 
 /// Reads the certificates of a file in their order; at least one.
 ///
@@ -52,14 +53,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|cause| {
-        let cure = match cause.kind() {
-            std::io::ErrorKind::NotFound => "; is its path in the configuration right?",
-            std::io::ErrorKind::PermissionDenied => "; let the user that Gatepost runs as read it",
-            _ => "",
-        };
-        TlsError(format!("{}: {cause}{cure}", path.display()))
-    })
+    std::fs::read(path).map_err(|cause| TlsError(unreadable(path, &cause)))
 }
 
 /// The usual mistake is a DER file in place of a PEM file.

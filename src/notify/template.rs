@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use crate::visible::unreadable;
+
 /// A name that a template can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -93,12 +95,7 @@ impl Template {
     /// # Errors
     /// The file cannot be read, or is not a template.
     pub fn read(path: &Path) -> Result<Self, TemplateError> {
-        let octets = std::fs::read(path).map_err(|error| {
-            TemplateError(format!(
-                "{}: {error}; right is a text file that Gatepost's user can read, or \"\" for the usual notice",
-                path.display()
-            ))
-        })?;
+        let octets = std::fs::read(path).map_err(|cause| TemplateError(unreadable(path, &cause)))?;
         let text = match str::from_utf8(&octets) {
             Ok(text) if octets.len() <= MAX_SIZE => Self::parse(text),
             Ok(_) => Err((None, format!("at most {} KiB", MAX_SIZE / 1024))),

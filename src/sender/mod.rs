@@ -14,13 +14,14 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::rested::{PACE, Pace, Rested};
+use crate::visible::unreadable;
 pub use rules::{Policy, Rules};
 
 /// Why the senders file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SendersError {
     /// The file cannot be read.
-    #[error("{path}: {cause}; is [sender] map right, and may Gatepost's user read it?")]
+    #[error("{}", unreadable(.path.as_ref(), .cause))]
     Io {
         /// The file.
         path: String,

@@ -14,7 +14,7 @@ use rustix::process::{Pid, test_kill_process};
 use super::ServerError;
 use crate::control::{Actor, audit, socket};
 use crate::durable::{self, TEMP_PREFIX};
-use crate::visible::shell_word;
+use crate::visible::{shell_word, unreadable};
 
 /// The file locked by the process that has the data directory.
 const LOCK: &str = "gatepost.lock";
@@ -211,9 +211,7 @@ impl DataDir {
                 durable::write(&path, &secret).map_err(ServerError::from)?;
                 Ok(secret)
             }
-            Err(error) => {
-                Err(ServerError(format!("{}: {error}; let Gatepost's user read it", path.display())))
-            }
+            Err(error) => Err(ServerError(unreadable(&path, &error))),
         }
     }
 }

@@ -184,9 +184,8 @@ fn users_unusable(error: &UsersError) -> String {
         UsersError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => {
             ". Relay hosts alone ([relay] hosts) need none"
         }
-        UsersError::Io { .. } => "; let Gatepost's user read it, or set [auth] users",
-        // These errors say it themselves.
-        UsersError::Line { .. } | UsersError::Random(_) | UsersError::Empty { .. } => "",
+        // The error says it itself.
+        _ => "",
     };
     format!("{error}{cure}")
 }
@@ -428,4 +427,25 @@ pub async fn serve(config: Config, mut ready: process::Ready) -> Result<(), Serv
         })
         .await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_file_that_cannot_be_read_has_one_cure() {
+        let told = |kind: std::io::ErrorKind| {
+            users_unusable(&UsersError::Io { path: "/users".to_owned(), cause: kind.into() })
+        };
+        assert_eq!(
+            told(std::io::ErrorKind::PermissionDenied),
+            "/users: permission denied; let the user that Gatepost runs as read it"
+        );
+        assert_eq!(
+            told(std::io::ErrorKind::NotFound),
+            "/users: entity not found; is its path in the configuration right? `gatepost user add NAME` makes the file. \
+             Relay hosts alone ([relay] hosts) need none"
+        );
+    }
 }

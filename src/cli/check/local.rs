@@ -189,7 +189,7 @@ fn users(config: &Config) -> UsersFile {
         }
         Err(error) => {
             let cure = match &error {
-                UsersError::Io { .. } => "Let the user that Gatepost runs as read it, or set [auth] users",
+                UsersError::Io { .. } => "Mend that file, or name another in [auth] users",
                 UsersError::Line { .. } | UsersError::Empty { .. } => "Mend that line",
                 UsersError::Random(_) => "Give the system's random numbers to it (/dev/urandom)",
             };

@@ -30,7 +30,7 @@ use super::file::Meta;
 use crate::net::address::{Address, Endpoint, Protection};
 use crate::net::trust::KeyPair;
 use crate::net::{password, pem};
-use crate::visible::breaks_line;
+use crate::visible::{breaks_line, unreadable};
 
 /// The parts of `[upstream]` that our own mail needs.
 #[derive(Debug, Clone)]
@@ -267,8 +267,8 @@ fn tls(route: &Route, name: &str) -> Result<TlsParameters, OutboxError> {
     }
     if let Some(KeyPair { certificate, private_key }) = &route.identity {
         let chain = pem::certificates(certificate).map_err(|error| OutboxError::Tls(error.to_string()))?;
-        let key = std::fs::read(private_key)
-            .map_err(|error| OutboxError::Tls(format!("{}: {error}", private_key.display())))?;
+        let key =
+            std::fs::read(private_key).map_err(|cause| OutboxError::Tls(unreadable(private_key, &cause)))?;
         if let Some(own) = chain.first() {
             // lettre 0.11 takes what it calls PEM here for DER, and for a single certificate.
             builder = builder.identify_with(Identity::from_pem(own, &key).map_err(wrong)?);

@@ -13,6 +13,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::durable;
+use crate::visible::unreadable;
 
 /// The prefix of a secret.
 const PREFIX: &str = "whsec_";
@@ -44,9 +45,7 @@ impl Secrets {
     /// The file cannot be read, or a line is not a secret.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let file = path.display();
-        let octets = std::fs::read(path).map_err(|error| {
-            SecretError(format!("{file}: {error}; it should be a file that Gatepost's user can read"))
-        })?;
+        let octets = std::fs::read(path).map_err(|cause| SecretError(unreadable(path, &cause)))?;
         let octets = Zeroizing::new(octets);
         let text = str::from_utf8(&octets).unwrap_or_default();
         let mut secrets = Vec::new();
