@@ -21,9 +21,9 @@ use crate::guard::ledger::{self, Blindness, BlockedBy, OnAlarm, Record};
 use crate::id::OutboxId;
 use crate::maillog;
 use crate::notify::digest::{Digest, Waiting};
-use crate::notify::dsn::{Original, Refused, Report};
+use crate::notify::dsn::{Original, Refused, Report, ReportError};
 use crate::notify::notice::{Fate, Incident, Letterhead, Notice, Withheld};
-use crate::notify::outbox::{Kind, Mail, Outbox, Route};
+use crate::notify::outbox::{Kind, Mail, Outbox, OutboxError, Route};
 use crate::notify::suspicion::{Delay, Spared};
 use crate::notify::template::Template;
 use crate::notify::webhook::{self, Messenger, SecretError, Secrets};
@@ -37,6 +37,17 @@ struct Blind {
     recipients: u64,
     /// `all` recipients, or those at `foreign` domains.
     domains: &'static str,
+}
+
+/// Why a sender cannot be sent a DSN.
+#[derive(Debug, thiserror::Error)]
+pub enum DsnError {
+    /// The report cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// The disk does not take it.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
 }
 
 /// Writes notices, DSNs and events to those they concern. Cheap to clone.
@@ -145,47 +156,50 @@ impl Desk {
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
-    pub async fn blocked(&self, record: &Record, sessions: usize) -> Result<(), String> {
-        let withheld = match self.config().action {
+    pub async fn blocked(&self, record: &Record, sessions: usize) -> Result<(), OutboxError> {
+        let config = self.config();
+        let withheld = match config.action {
             Action::Park => Withheld::Parked,
             Action::Refuse => Withheld::Refused,
         };
-        let fate = Fate { withheld, unblock_after: self.config().unblock_after };
+        let fate = Fate { withheld, unblock_after: config.unblock_after };
         let now = clock::now();
         let by_hand = record.block.as_ref().is_some_and(|block| block.by == BlockedBy::Operator);
         let notice = (!by_hand).then(|| Notice::Blocked(self.incident(record, sessions), fate));
         let mail = notice.and_then(|notice| self.mail(&notice, now));
         let since = record.block.as_ref().map_or(now, |block| block.at);
         let event = self.account_event(events::BLOCKED, since, record, sessions);
-        let all = mail.into_iter().chain(event).collect();
-        self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
+        self.put(mail.into_iter().chain(event), now).await
     }
 
     /// Reports to programs that an account was unblocked at `at`; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// As [`Self::blocked`].
-    pub async fn unblocked(&self, account: &Account, at: Timestamp, sessions: usize) -> Result<(), String> {
+    pub async fn unblocked(
+        &self,
+        account: &Account,
+        at: Timestamp,
+        sessions: usize,
+    ) -> Result<(), OutboxError> {
         // As it was then: the account may have been blocked again meanwhile.
         let rule = self.config().policy.terms(account).rule;
         let record = Record::blank(account.clone(), rule.limit, rule.period);
         let event = self.account_event(events::UNBLOCKED, at, &record, sessions);
-        let all = event.into_iter().collect();
-        self.outbox.put_all(all, clock::now()).await.map(drop).map_err(|error| error.to_string())
+        self.put(event, clock::now()).await
     }
 
     /// Reports that an account's mail is delayed; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
-    pub async fn probation(&self, record: &Record, sessions: usize) -> Result<(), String> {
+    pub async fn probation(&self, record: &Record, sessions: usize) -> Result<(), OutboxError> {
         let Some(probation) = record.probation else { return Ok(()) };
         let now = clock::now();
         let delay = Delay { each: self.config().policy.terms(&record.account).delay, until: probation.until };
         let mail = self.mail(&Notice::Delayed(self.incident(record, sessions), delay), now);
         let event = self.account_event(events::PROBATION, probation.since, record, sessions);
-        let all = mail.into_iter().chain(event).collect();
-        self.outbox.put_all(all, now).await.map(drop).map_err(|error| error.to_string())
+        self.put(mail.into_iter().chain(event), now).await
     }
 
     /// Reports that the sequential test alarmed, without consequences.
@@ -248,17 +262,16 @@ impl Desk {
     ///
     /// # Errors
     /// The notice could not be written, and is not kept.
-    pub async fn ledger_mended(&self, what: &str) -> Result<(), String> {
+    pub async fn ledger_mended(&self, what: &str) -> Result<(), OutboxError> {
         let now = clock::now();
-        let mail = self.mail(&Notice::LedgerMended { what: what.to_owned() }, now).into_iter().collect();
-        self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
+        self.put(self.mail(&Notice::LedgerMended { what: what.to_owned() }, now), now).await
     }
 
     /// Tells what waits in the quarantine; it counts as told only once this returns `Ok`.
     ///
     /// # Errors
     /// The digest could not be written, and is not kept.
-    pub async fn digest(&self, waiting: &[quarantine::Waiting], unreadable: u64) -> Result<(), String> {
+    pub async fn digest(&self, waiting: &[quarantine::Waiting], unreadable: u64) -> Result<(), OutboxError> {
         let expire_after = self.config().quarantine.expire_after;
         let part = |waiting: &quarantine::Waiting| Waiting {
             account: waiting.account.clone(),
@@ -273,8 +286,7 @@ impl Desk {
         let accounts = waiting.iter().map(part).collect();
         let notice = Notice::Digest(Digest { accounts, unreadable, expire_after, horizon: HORIZON });
         let now = clock::now();
-        let mail = self.mail(&notice, now).into_iter().collect();
-        self.outbox.put_all(mail, now).await.map(drop).map_err(|error| error.to_string())
+        self.put(self.mail(&notice, now), now).await
     }
 
     /// Reports that 80 % of the quarantine is used.
@@ -288,12 +300,12 @@ impl Desk {
     ///
     /// # Errors
     /// The DSN could not be written; the release must not be taken for done.
-    pub async fn bounce(
+    pub async fn dsn(
         &self,
         envelope: &Envelope,
         original: Original<'_>,
         refused: &[&Recipient],
-    ) -> Result<(), String> {
+    ) -> Result<(), DsnError> {
         let config = self.config();
         let report = Report {
             hostname: &config.hostname,
@@ -305,12 +317,17 @@ impl Desk {
             refused: refused.iter().filter_map(|recipient| refusal(recipient)).collect(),
         };
         let now = clock::now();
-        let message = report.write(OutboxId::new(now), now).map_err(|error| error.to_string())?;
+        let message = report.write(OutboxId::new(now), now)?;
         let to = vec![envelope.reverse_path.as_str().to_owned()];
         // RFC 8689 5: a DSN about a message is protected as the message was.
         let require_tls = envelope.parameters.require_tls;
         let mail = Mail { kind: Kind::Dsn, from: None, to, message, require_tls };
-        self.outbox.put(mail, now).await.map(|_| ()).map_err(|error| error.to_string())
+        Ok(self.put([mail], now).await?)
+    }
+
+    /// Stores mails, all or none; they are durable when this returns `Ok`.
+    async fn put(&self, mails: impl IntoIterator<Item = Mail>, now: Timestamp) -> Result<(), OutboxError> {
+        self.outbox.put_all(mails.into_iter().collect(), now).await.map(drop)
     }
 
     fn incident(&self, record: &Record, sessions: usize) -> Incident {

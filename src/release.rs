@@ -282,7 +282,8 @@ impl Releaser {
         } else {
             Original::Header(&sent)
         };
-        self.parts.desk.bounce(envelope, original, &refused).await.map_err(SpoolError::Io)
+        let written = self.parts.desk.dsn(envelope, original, &refused).await;
+        written.map_err(|error| SpoolError::Io(error.to_string()))
     }
 }
 

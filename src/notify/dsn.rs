@@ -13,6 +13,11 @@ use crate::id::OutboxId;
 use crate::smtp::{Enhanced, Reply, xtext};
 use crate::visible::one_line;
 
+/// Why a DSN cannot be written: lettre rejects a content type, which does not happen with those used here.
+#[derive(Debug, thiserror::Error)]
+#[error("the DSN: {0}")]
+pub struct ReportError(#[from] ContentTypeErr);
+
 /// The facts of a DSN.
 #[derive(Debug, Clone)]
 pub struct Report<'a> {
@@ -66,8 +71,8 @@ impl Report<'_> {
     /// Writes the whole message, to be sent from the null reverse-path to [`Report::sender`].
     ///
     /// # Errors
-    /// lettre rejects a content type, which does not happen with those used here.
-    pub fn write(&self, id: OutboxId, now: Timestamp) -> Result<Vec<u8>, ContentTypeErr> {
+    /// See [`ReportError`].
+    pub fn write(&self, id: OutboxId, now: Timestamp) -> Result<Vec<u8>, ReportError> {
         let head = Head {
             from: &format!("Mail Delivery System <MAILER-DAEMON@{}>", self.hostname),
             to: &[self.sender.to_owned()],

@@ -1,6 +1,7 @@
 //! Tasks that run beside the sessions: each watches one thing and reports when it changes.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::fail;
 use crate::guard::ledger::{BlockedBy, CauseChange, Moment, News, Record};
 use crate::maillog;
 use crate::net::tls::EXPIRY_WARNING;
+use crate::notify::outbox::OutboxError;
 use crate::parts::Parts;
 use crate::rested::{PACE, Rested};
 use crate::roster::Ending;
@@ -131,12 +133,12 @@ struct Once {
 }
 
 impl Once {
-    fn note(&mut self, outcome: &Result<(), String>, say: impl FnOnce(&str)) {
+    fn note(&mut self, outcome: &Result<(), impl Display>, say: impl FnOnce(&str)) {
         let was_failing = std::mem::replace(&mut self.failing, outcome.is_err());
         if let Err(why) = outcome
             && !was_failing
         {
-            say(why);
+            say(&why.to_string());
         }
     }
 }
@@ -152,7 +154,7 @@ pub(super) async fn recovery(parts: Parts) {
         is_sent = sent.is_ok();
         let told = match sent {
             Ok(()) => parts.ledger.told_recovery().map_err(|error| error.to_string()),
-            Err(why) => Err(why),
+            Err(error) => Err(error.to_string()),
         };
         failures.note(&told, maillog::notice_postponed);
         if told.is_ok() {
@@ -230,7 +232,7 @@ pub(super) async fn blocks(parts: Parts) {
     }
 }
 
-async fn tell(parts: &Parts, news: &News) -> Result<(), String> {
+async fn tell(parts: &Parts, news: &News) -> Result<(), OutboxError> {
     let sessions = parts.roster.count(news.account());
     match news {
         News::Unblocked { account, at } => parts.desk.unblocked(account, *at, sessions).await?,
