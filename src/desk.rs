@@ -364,8 +364,12 @@ impl Desk {
         self.event(kind, record.account.as_str(), at, &status)
     }
 
+    /// Makes an event; `None` if no program gets events.
     fn event(&self, kind: &str, about: &str, at: Timestamp, data: &impl Serialize) -> Option<Mail> {
-        self.config().notify.webhook.as_ref().map(|_| webhook::event(kind, about, at, data))
+        self.config().notify.webhook.as_ref()?;
+        let event = webhook::event(kind, about, at, data);
+        // The mail about the same must not wait for it.
+        event.inspect_err(|error| maillog::event_lost(kind, about, &error.to_string())).ok()
     }
 
     /// Makes a notice's mail; `None` if nobody gets notices.

@@ -143,13 +143,19 @@ impl Digests {
             if !std::mem::take(&mut state.unwritten) {
                 return Ok(());
             }
-            serde_json::to_vec(&state.record).unwrap_or_default()
+            serde_json::to_vec(&state.record)
         };
+        let written = match content {
+            Ok(content) => self.write_down(content).await,
+            Err(error) => Err(error.to_string()),
+        };
+        written.inspect_err(|_| self.state().unwritten = true)
+    }
+
+    async fn write_down(&self, content: Vec<u8>) -> Result<(), String> {
         let shared = Arc::clone(&self.shared);
         let written = spawn_blocking(move || durable::write(&shared.path, &content)).await;
-        let written = written.map_err(|error| error.to_string());
-        let written = written.and_then(|written| written.map_err(|error| error.to_string()));
-        written.inspect_err(|_| self.state().unwritten = true)
+        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// Adopts the intervals of a new configuration.

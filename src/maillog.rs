@@ -481,6 +481,16 @@ pub fn outbox(event: &Event) {
     }
 }
 
+/// An event could not be written as JSON.
+pub fn event_lost(kind: &str, about: &str, why: &str) {
+    error!(
+        kind,
+        about = clean(about),
+        why = clean(why),
+        "an event cannot be written as JSON, and is not sent"
+    );
+}
+
 /// The outbox sends nothing.
 pub fn outbox_failed(why: &str) {
     error!(why = clean(why), "the outbox cannot send: notices and DSNs wait");

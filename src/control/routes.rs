@@ -3,7 +3,6 @@
 //!
 //! The socket's mode decides who may connect. Who did connect is asked of the kernel, and goes into the audit line.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -20,7 +19,7 @@ use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
-use super::api::{Part, Purpose, Request};
+use super::api::{Answer, Part, Purpose, Request};
 use super::audit::Actor;
 use super::operations::{Answers, Octets, Operations};
 use super::socket::ControlSocket;
@@ -97,23 +96,26 @@ async fn message(
     }
 }
 
-/// Streams answers as they come, one JSON object a line.
+/// Streams answers as they come, one JSON object a line. One that cannot be written breaks the connection off, so that it
+/// is not missed.
 struct Lines(Answers);
 
 impl hyper::body::Body for Lines {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = serde_json::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|answer| {
-            let mut line = serde_json::to_vec(&answer?).unwrap_or_default();
-            line.push(b'\n');
-            Some(Ok(Frame::data(line.into())))
-        })
+    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
+        self.0.poll_recv(cx).map(|answer| answer.map(|answer| line(&answer).map(Frame::data)))
     }
+}
+
+fn line(answer: &Answer) -> Result<Bytes, serde_json::Error> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    Ok(line.into())
 }
 
 /// Streams a message as it is read. A read error breaks the connection off, so that a part is never taken for the

@@ -57,11 +57,11 @@ pub(super) fn id(name: &OsStr) -> Option<OutboxId> {
 }
 
 /// The content of the file.
-pub(super) fn content(meta: &Meta, message: &[u8]) -> Vec<u8> {
-    let mut content = serde_json::to_vec(meta).unwrap_or_default();
+pub(super) fn content(meta: &Meta, message: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let mut content = serde_json::to_vec(meta)?;
     content.push(b'\n');
     content.extend_from_slice(message);
-    content
+    Ok(content)
 }
 
 /// Reads a file; the error is for people.
@@ -114,13 +114,13 @@ mod tests {
         let id = OutboxId::new(meta().created);
         let path = folder.path().join(name(id));
         let message = b"A: b\r\n\r\n{\"version\":9}\n\xff".to_vec();
-        fs::write(&path, content(&meta(), &message)).unwrap();
+        fs::write(&path, content(&meta(), &message).unwrap()).unwrap();
         assert_eq!(read(&path), Ok((id, meta(), message)));
     }
 
     #[test]
     fn what_is_no_mail_is_refused_with_a_sentence() {
-        let good = String::from_utf8(content(&meta(), b"")).unwrap();
+        let good = String::from_utf8(content(&meta(), b"").unwrap()).unwrap();
         let id = name(OutboxId::new(meta().created));
         let folder = tempfile::tempdir().unwrap();
         for (name, content, expected) in [

@@ -162,6 +162,9 @@ pub enum OutboxError {
     /// A file could not be read or written.
     #[error(transparent)]
     Disk(#[from] DurableError),
+    /// What is known of a mail could not be written as JSON.
+    #[error("the first line of its file: {0}")]
+    Line(#[from] serde_json::Error),
     /// The trust anchors of `[upstream] ca` cannot be read, or TLS cannot be set up.
     #[error("{0}")]
     Tls(String),
@@ -461,11 +464,15 @@ impl Outbox {
     /// Writes a mail's new state; if the disk does not take it, it still holds in memory.
     async fn note(&self, id: OutboxId, meta: &Meta, message: &[u8], report: &mut impl FnMut(Event)) {
         self.state().mails.insert(id, meta.clone());
-        let (folder, content) = (Arc::clone(&self.shared.folder), file::content(meta, message));
-        let written = spawn_blocking(move || folder.write(file::name(id), &content)).await;
-        if let Ok(Err(error)) = written {
+        if let Err(error) = self.write_note(id, meta, message).await {
             report(Event::Trouble(error.to_string()));
         }
+    }
+
+    async fn write_note(&self, id: OutboxId, meta: &Meta, message: &[u8]) -> Result<(), OutboxError> {
+        let (folder, content) = (Arc::clone(&self.shared.folder), file::content(meta, message)?);
+        spawn_blocking(move || folder.write(file::name(id), &content)).await??;
+        Ok(())
     }
 
     async fn remove(&self, id: OutboxId, report: &mut impl FnMut(Event)) {
@@ -606,7 +613,7 @@ impl Bearer<'_> {
 }
 
 /// Writes one file per recipient; either all of them or none.
-fn write_all(folder: &Arc<Folder>, batch: &Batch) -> Result<Vec<(OutboxId, Meta)>, DurableError> {
+fn write_all(folder: &Arc<Folder>, batch: &Batch) -> Result<Vec<(OutboxId, Meta)>, OutboxError> {
     let mut written = Vec::new();
     let recipients = batch.mails.iter().flat_map(|mail| mail.to.iter().map(move |to| (mail, to)));
     let outcome = recipients
@@ -614,14 +621,14 @@ fn write_all(folder: &Arc<Folder>, batch: &Batch) -> Result<Vec<(OutboxId, Meta)
         .try_for_each(|((mail, to), id)| {
             let meta = Meta::new(mail, to, batch.created);
             let mut temporary = folder.temporary()?;
-            temporary.write(&file::content(&meta, &mail.message))?;
+            temporary.write(&file::content(&meta, &mail.message)?)?;
             // One that is there is left from an earlier try of the same batch.
             temporary.sync()?.rename(file::name(*id), Existing::Replace)?;
             fail::point("outbox.named");
             written.push((*id, meta));
             Ok(())
         })
-        .and_then(|()| folder.sync());
+        .and_then(|()| Ok(folder.sync()?));
     if let Err(error) = outcome {
         for (id, _) in written {
             let _ = folder.unlink(file::name(id));

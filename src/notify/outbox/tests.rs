@@ -761,7 +761,7 @@ async fn events_keep_their_order_and_wait_for_no_mail() {
     let began = clock::now();
     let about = |account: &str, n: u64| {
         let now = began.after(Duration::from_millis(n));
-        (webhook::event("account.blocked", account, now, &n), now)
+        (webhook::event("account.blocked", account, now, &n).unwrap(), now)
     };
     // Nobody takes mail: the upstream's port is closed.
     outbox.put(mail(&["a@example.org"]), clock::now()).await.unwrap();
@@ -833,7 +833,7 @@ async fn events_keep_their_order_though_the_clock_is_set_back() {
     let mut outbox = Outbox::open(folder.path()).unwrap();
     let now = clock::now();
     let at = |n: u32| now.before(n * Duration::from_secs(3_600));
-    let event = |n: u32| webhook::event("account.blocked", "user:anna", at(n), &n);
+    let event = |n: u32| webhook::event("account.blocked", "user:anna", at(n), &n).unwrap();
     for n in [0, 1] {
         outbox.put(event(n), at(n)).await.unwrap();
     }

@@ -33,16 +33,23 @@ pub struct Hook {
 }
 
 /// Makes an event for the outbox. Events with the same `about`, an account or the upstream, arrive in order.
-pub fn event(kind: &str, about: &str, timestamp: Timestamp, data: &impl Serialize) -> Mail {
+///
+/// # Errors
+/// `data` has no form in JSON.
+pub fn event(
+    kind: &str,
+    about: &str,
+    timestamp: Timestamp,
+    data: &impl Serialize,
+) -> Result<Mail, serde_json::Error> {
     #[derive(Serialize)]
     struct Body<'a, T> {
         r#type: &'a str,
         timestamp: Timestamp,
         data: &'a T,
     }
-    // Serialization cannot fail here: there are no maps with keys other than text.
-    let message = serde_json::to_vec(&Body { r#type: kind, timestamp, data }).unwrap_or_default();
-    Mail { kind: Kind::Event, from: None, to: vec![about.to_owned()], message, require_tls: false }
+    let message = serde_json::to_vec(&Body { r#type: kind, timestamp, data })?;
+    Ok(Mail { kind: Kind::Event, from: None, to: vec![about.to_owned()], message, require_tls: false })
 }
 
 #[cfg(test)]

@@ -127,6 +127,13 @@ async fn receive(listener: &TcpListener, answer: &str) -> String {
     String::from_utf8(request).unwrap()
 }
 
+/// A receiver that answered 200 to an empty body would have taken the event off.
+#[test]
+fn what_has_no_form_in_json_is_no_event() {
+    let data = std::collections::BTreeMap::from([(["not", "text"], 1)]);
+    assert!(event("account.blocked", "user:anna", Timestamp::default(), &data).is_err());
+}
+
 #[tokio::test]
 async fn what_is_sent_and_which_answers_take_it_off() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,7 +145,7 @@ async fn what_is_sent_and_which_answers_take_it_off() {
     let messenger = Messenger::new(Some(hook));
     let now = Timestamp::from_millis(1_795_536_328_123);
     let id = OutboxId::new(now);
-    let body = event("account.blocked", "user:anna", now, &["x"]).message;
+    let body = event("account.blocked", "user:anna", now, &["x"]).unwrap().message;
     for (answer, expected) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nthank", Ok("200 OK")),
         ("HTTP/1.1 204 No Content\r\n\r\n", Ok("204 No Content")),
