@@ -6,6 +6,7 @@
 //! Tries that happen by themselves are in `rounds`.
 
 mod asking;
+mod error;
 mod reading;
 mod rounds;
 mod turns;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use asking::{ASK_PATIENCE, answer_all, answered, ask, no_answer};
+pub use error::{EndError, ReleaseError};
 use reading::Reading;
 
 use crate::clock::{self, Span, Timestamp};
@@ -148,10 +150,8 @@ impl Releaser {
     /// Releases a message: tries at once, and returns how that went.
     ///
     /// # Errors
-    /// It is unknown, unreadable or claimed, or its decision cannot be written: then nothing was sent. Or its content
-    /// cannot be read, or the upstream's answers cannot be written; the answers are then written as soon as the disk takes
-    /// them.
-    pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, SpoolError> {
+    /// Nothing was sent; or it was, and the answers are not on disk yet: they are written as soon as the disk takes them.
+    pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, ReleaseError> {
         let claim = self.parts.spool.claim(id).await?;
         // Only `run` looks at the clock all the time: to give up is left to it.
         let mut attempt = Try::begin(claim, Decision::Operator { quiet }, None).await?;
@@ -172,7 +172,7 @@ impl Releaser {
 
     /// Sends the message to the recipients that the upstream accepts, and ensures that the answers are written down. If
     /// its content cannot be read, none is: all open recipients are asked again.
-    async fn finish(&self, attempt: Try, asked: Asked) -> Result<Report, SpoolError> {
+    async fn finish(&self, attempt: Try, asked: Asked) -> Result<Report, ReleaseError> {
         let Try { claim, mut envelope, decision, now, settled } = attempt;
         // Dropped before the claim, should this be cut short.
         let mut asked = asked;
@@ -191,21 +191,18 @@ impl Releaser {
         }
         let mut ending = Ending { claim, envelope, outcome: report.outcome, stage: Stage::Note };
         let Err(cause) = self.end(&mut ending).await else { return Ok(report) };
-        let (id, cause) = (report.id, cause.to_string());
-        maillog::release_not_noted(id, &cause);
+        maillog::release_not_noted(report.id, &cause.to_string());
+        let not_noted = ReleaseError::NotNoted { id: report.id, cause };
         if let Some(tell) = self.waits {
             tell(&format!(
-                "message {id}: the upstream has answered, and that cannot be written down: {cause}; it is tried again each second. \
-                 Do not end this command before: the next release would send the message again"
+                "{not_noted}. Do not end this command before: the next release would send the message again"
             ));
             self.see_through(ending).await;
             return Ok(report);
         }
         let releaser = self.clone();
         tokio::spawn(async move { releaser.see_through(ending).await });
-        Err(SpoolError::Io(format!(
-            "message {id}: the upstream has answered, and that cannot be written down: {cause}; it is tried again each second"
-        )))
+        Err(not_noted)
     }
 
     /// Remembers what an account sent without an operator's decision, for the abuse desk should the account turn out to
@@ -220,7 +217,7 @@ impl Releaser {
 
     /// Writes the answers down, notifies the sender, and removes the message; starts at the current stage, and stops at
     /// the first error.
-    async fn end(&self, ending: &mut Ending) -> Result<(), SpoolError> {
+    async fn end(&self, ending: &mut Ending) -> Result<(), EndError> {
         let Ending { claim, envelope, outcome, stage } = ending;
         if *stage == Stage::Note {
             // A message that goes at once would take the note with it. Besides, a full disk takes no note, but lets
@@ -261,7 +258,7 @@ impl Releaser {
     }
 
     /// Sends the sender one DSN for all recipients refused for good, if the sender wants to know.
-    async fn tell_sender(&self, claim: &Claim, envelope: &Envelope) -> Result<(), SpoolError> {
+    async fn tell_sender(&self, claim: &Claim, envelope: &Envelope) -> Result<(), EndError> {
         let refused: Vec<&Recipient> = envelope.failures_to_tell().collect();
         if refused.is_empty() {
             return Ok(());
@@ -282,8 +279,7 @@ impl Releaser {
         } else {
             Original::Header(&sent)
         };
-        let written = self.parts.desk.dsn(envelope, original, &refused).await;
-        written.map_err(|error| SpoolError::Io(error.to_string()))
+        Ok(self.parts.desk.dsn(envelope, original, &refused).await?)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::control::{Actor, AuditLine, Host, Operations, audit};
 use crate::guard::Ledger;
 use crate::id::QuarantineId;
 use crate::quarantine::Spool;
-use crate::quarantine::spool::{SWEPT_TOLD, SpoolError};
+use crate::quarantine::spool::SWEPT_TOLD;
+use crate::release::ReleaseError;
 use crate::roster::Roster;
 use crate::server::{DataDir, Workshop};
 
@@ -121,9 +122,7 @@ impl Host for RecordsHost {
         vec!["`serve` does not run: this is what it left, and no mail is taken".to_owned()]
     }
 
-    fn release(&self, id: QuarantineId, _quiet: bool) -> Pending<'_, Result<Released, SpoolError>> {
-        Box::pin(
-            async move { Err(SpoolError::Io(format!("message {id}: nothing is relayed by this command"))) },
-        )
+    fn release(&self, id: QuarantineId, _quiet: bool) -> Pending<'_, Result<Released, ReleaseError>> {
+        Box::pin(async move { Err(ReleaseError::NoUpstream(id)) })
     }
 }

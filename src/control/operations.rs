@@ -26,6 +26,7 @@ use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
 use crate::quarantine::spool::{self, Filter, SpoolError, Usage};
 use crate::quarantine::{Awaited, Spool};
+use crate::release::ReleaseError;
 use crate::roster::{Ending, Roster};
 use crate::visible::{is_unsafe, masked, shell_word};
 
@@ -69,7 +70,7 @@ pub trait Host: Send + Sync + 'static {
     fn blocked(&self, _account: &Account) {}
 
     /// Releases a message.
-    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, SpoolError>>;
+    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, ReleaseError>>;
 }
 
 /// The answers of one command. A reader that wants no more drops it.
@@ -78,7 +79,7 @@ pub type Answers = mpsc::Receiver<Answer>;
 pub type Octets = mpsc::Receiver<Result<Bytes, String>>;
 
 /// A release that has ended.
-type Attempt = (QuarantineId, Result<Released, SpoolError>);
+type Attempt = (QuarantineId, Result<Released, ReleaseError>);
 
 /// The reader of the answers is gone.
 struct Gone;
@@ -522,7 +523,7 @@ impl Command<'_> {
             }
             None => return,
         };
-        if let (Err(failure), Some(missed)) = (&outcome, missed)
+        if let (Err(ReleaseError::NotSent(failure)), Some(missed)) = (&outcome, missed)
             && missed.counts(failure)
         {
             return self.audit(command, &id.to_string(), &failure.to_string());

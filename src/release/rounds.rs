@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::{Decision, Releaser, Report, Try};
+use super::{Decision, ReleaseError, Releaser, Report, Try};
 use crate::account::Account;
 use crate::clock::{self, Settled, Span, Timestamp};
 use crate::fail;
@@ -21,7 +21,7 @@ use crate::id::QuarantineId;
 use crate::maillog;
 use crate::quarantine::envelope::State;
 use crate::quarantine::schedule::SETTLED_AGE;
-use crate::quarantine::spool::{Claim, Held, Line, SpoolError};
+use crate::quarantine::spool::{Claim, Held, Line};
 use crate::quarantine::{Envelope, Spool};
 
 /// The longest pause between looks for due messages.
@@ -44,7 +44,7 @@ const EXPIRY_TICK: Duration = Duration::from_secs(10);
 const KEPT_AT_ONCE: usize = 16;
 
 /// `None`: it was not to go after all, or a block or probation holds it back.
-type Attempt = Result<Option<Report>, SpoolError>;
+type Attempt = Result<Option<Report>, ReleaseError>;
 
 /// The tries under way.
 #[derive(Default)]
@@ -111,7 +111,8 @@ impl Rounds {
         };
         let Some((id, _)) = self.under_way.remove(&task) else { return };
         let rest = match done {
-            Ok((_, Ok(Some(_)))) => return,
+            // If its answers are not noted yet, the log says so, and it stays claimed until they are.
+            Ok((_, Ok(Some(_)) | Err(ReleaseError::NotNoted { .. }))) => return,
             Ok((_, Ok(None))) => {
                 // The last look did not know what this try found out.
                 self.looked = None;
@@ -252,7 +253,8 @@ impl Releaser {
         let asked = self.ask(&mut attempt).await;
         // The account may have been blocked meanwhile.
         if !asked.taken.is_empty() && self.is_to_be_kept(&attempt.envelope).await {
-            return attempt.keep(asked).await.map(|()| None);
+            attempt.keep(asked).await?;
+            return Ok(None);
         }
         self.finish(attempt, asked).await.map(Some)
     }
@@ -286,7 +288,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::quarantine::spool::Limits;
+    use crate::quarantine::spool::{Limits, SpoolError};
 
     fn line(name: &str, state: State, by_itself: bool) -> Line {
         Line { account: name.parse().unwrap(), state, by_itself }
@@ -323,6 +325,32 @@ mod tests {
         rounds.blocked.insert("anna".parse().unwrap());
         let places = [delayed("anna"), again("anna", true), again("anna", false), delayed("bert")];
         assert_eq!(places.map(|line| rounds.has_place(&line)), [false, false, true, true]);
+    }
+
+    /// What cannot be written down yet has been sent: that does not count as a release that did not succeed.
+    #[tokio::test]
+    async fn what_was_sent_and_not_noted_is_no_failure() {
+        let home = tempfile::tempdir().unwrap();
+        let limits = Limits { max_size: 1, max_size_per_account: 1, expire_after: None };
+        let spool = Spool::open(home.path(), limits).await.unwrap();
+        let log = home.path().join("log");
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(Arc::new(File::create(&log).unwrap())).finish();
+        let _log = tracing::subscriber::set_default(subscriber);
+        let id = QuarantineId::new(Timestamp::default());
+        let full = || SpoolError::Io("no space left".into());
+        for (error, lines) in
+            [(ReleaseError::NotNoted { id, cause: full().into() }, 0), (ReleaseError::NotSent(full()), 1)]
+        {
+            let mut rounds = Rounds::default();
+            let task = rounds.tasks.spawn(async move { Err(error) });
+            rounds.under_way.insert(task.id(), (id, line("anna", State::Releasing, false)));
+            let done = rounds.tasks.join_next_with_id().await.unwrap();
+            rounds.ended(&spool, done);
+            let log = std::fs::read_to_string(&log).unwrap();
+            assert_eq!(log.lines().count(), lines, "{log}");
+            assert!(rounds.under_way.is_empty());
+        }
     }
 
     /// Whoever mends the clock is to hear of the next time that it is behind, and not of each look meanwhile.

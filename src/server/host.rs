@@ -9,8 +9,7 @@ use crate::guard::ledger::Cause;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
-use crate::quarantine::spool::SpoolError;
-use crate::release::{Releaser, Report};
+use crate::release::{ReleaseError, Releaser, Report};
 use crate::smtp::Reply;
 
 /// Where a command's audit line goes.
@@ -62,7 +61,7 @@ impl Host for PartsHost {
         self.parts.upstream.end_account(account);
     }
 
-    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, SpoolError>> {
+    fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, ReleaseError>> {
         Box::pin(async move { self.releaser.release(id, quiet).await.map(released) })
     }
 }
