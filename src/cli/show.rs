@@ -140,7 +140,7 @@ fn tell_envelope(output: &mut Output, envelope: &Envelope) -> Result<(), Failed>
             RecipientState::Pending => "to be sent to".to_owned(),
             RecipientState::Delivered { reply, at } => format!("delivered at {}: {reply}", moment(*at)),
             RecipientState::Refused { reply, at } => format!("refused at {}: {reply}", moment(*at)),
-            RecipientState::Deferred { reply, at } => format!("put off at {}: {reply}", moment(*at)),
+            RecipientState::Deferred { reply, at, .. } => format!("put off at {}: {reply}", moment(*at)),
         };
         let upstream = recipient.upstream.as_ref().map_or("not asked".to_owned(), ToString::to_string);
         field(output, "To", &format!("{}  [{state}]  upstream: {upstream}", recipient.forward_path))?;

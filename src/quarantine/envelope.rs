@@ -21,6 +21,8 @@ const KEPT: &str = "account on probation, and blocked since: it waits for an ope
 const WAS_KEPT: &str = "account on probation when it came, and blocked since";
 /// The reason of a message that was delayed, once its release has begun.
 const WAS_DELAYED: &str = "account on probation when it came";
+/// The reply by which envelopes written before `asked` say that no try has come to a recipient.
+const UNASKED: &str = "not asked yet: the upstream was silent, or put off others, for too long, or went away";
 /// The longest text that is written or read, in octets: 1,000 recipients, each with the longest reply
 /// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is accepted from an upstream.
 pub const MAX_TEXT: usize = 64 * 1024 * 1024;
@@ -166,6 +168,9 @@ pub enum RecipientState {
         reply: Reply,
         /// When.
         at: Timestamp,
+        /// Whether a try has come to it; omitted if so.
+        #[serde(skip_serializing_if = "Clone::clone")]
+        asked: bool,
     },
 }
 
@@ -177,6 +182,7 @@ struct StateText {
     state: StateWord,
     reply: Option<Reply>,
     at: Option<Timestamp>,
+    asked: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -193,12 +199,18 @@ impl TryFrom<StateText> for RecipientState {
     type Error = &'static str;
 
     fn try_from(text: StateText) -> Result<Self, Self::Error> {
+        if text.asked.is_some() && !matches!(text.state, StateWord::Deferred) {
+            return Err("`asked` belongs to no such state");
+        }
         match (text.state, text.reply, text.at) {
             (StateWord::Rejected, None, None) => Ok(Self::Rejected),
             (StateWord::Pending, None, None) => Ok(Self::Pending),
             (StateWord::Delivered, Some(reply), Some(at)) => Ok(Self::Delivered { reply, at }),
             (StateWord::Refused, Some(reply), Some(at)) => Ok(Self::Refused { reply, at }),
-            (StateWord::Deferred, Some(reply), Some(at)) => Ok(Self::Deferred { reply, at }),
+            (StateWord::Deferred, Some(reply), Some(at)) => {
+                let asked = text.asked.unwrap_or(reply.text != UNASKED);
+                Ok(Self::Deferred { reply, at, asked })
+            }
             (StateWord::Rejected | StateWord::Pending, _, _) => {
                 Err("`reply` and `at` belong to no such state")
             }
@@ -394,6 +406,7 @@ mod tests {
             (swap(pending, r#""state": "pending", "at": "2026-11-24T16:05:28Z""#), "belong to no such state"),
             (swap(pending, r#""state": "delivered""#), "needs both `reply` and `at`"),
             (swap(pending, r#""state": "pending", "since": 1"#), "unknown field `since`"),
+            (swap(pending, r#""state": "pending", "asked": true"#), "`asked` belongs to no such state"),
             (swap(pending, r#""state": "pending", "state": "pending""#), "duplicate field `state`"),
             (swap("\"user:anna\"", "\"user: \""), "no blanks"),
             (format!("{text}x"), "trailing characters"),
@@ -417,6 +430,31 @@ mod tests {
         let end = begin + text[begin..].find("},\n").unwrap() + 3;
         let before = format!("{}{}", &text[..begin], &text[end..]);
         assert_eq!(Envelope::decode(&before), Envelope::decode(&text));
+    }
+
+    #[test]
+    fn whether_a_recipient_was_asked() {
+        let read = |text: &str, asked: &str| {
+            let reply = format!(r#"{{"code": 451, "enhanced": null, "text": "{text}"}}"#);
+            let state =
+                format!(r#"{{"state":"deferred","reply":{reply},"at":"2026-11-24T16:05:28Z"{asked}}}"#);
+            serde_json::from_str::<RecipientState>(&state).unwrap()
+        };
+        for (text, asked, expected) in [
+            ("come back later", "", true),
+            ("come back later", r#","asked":true"#, true),
+            ("come back later", r#","asked":false"#, false),
+            // Before there was `asked`.
+            (UNASKED, "", false),
+            // `asked` has the last word.
+            (UNASKED, r#","asked":true"#, true),
+        ] {
+            let state = read(text, asked);
+            assert!(
+                matches!(state, RecipientState::Deferred { asked, .. } if asked == expected),
+                "{state:?} {asked}"
+            );
+        }
     }
 
     #[test]
@@ -517,12 +555,12 @@ mod tests {
     }
 
     fn states() -> impl Strategy<Value = RecipientState> {
-        (0..5, replies(), times()).prop_map(|(state, reply, at)| match state {
+        (0..6, replies(), times()).prop_map(|(state, reply, at)| match state {
             0 => RecipientState::Rejected,
             1 => RecipientState::Pending,
             2 => RecipientState::Delivered { reply, at },
             3 => RecipientState::Refused { reply, at },
-            _ => RecipientState::Deferred { reply, at },
+            _ => RecipientState::Deferred { reply, at, asked: state == 4 },
         })
     }
 

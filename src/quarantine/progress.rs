@@ -130,7 +130,7 @@ mod tests {
             RecipientState::Pending,
             RecipientState::Delivered { reply: reply.clone(), at },
             RecipientState::Refused { reply: reply.clone(), at },
-            RecipientState::Deferred { reply: reply.clone(), at },
+            RecipientState::Deferred { reply: reply.clone(), at, asked: true },
         ];
         let mut envelope = envelope(id(1), b"");
         let recipient = envelope.recipients[0].clone();

@@ -27,24 +27,44 @@ pub(super) async fn ask(
     certain: Option<Timestamp>,
     patience: Duration,
 ) -> Vec<usize> {
-    let mut turns = Turns::of(envelope, |recipient| last_asked(recipient, now));
+    let turns = Turns::of(envelope, |recipient| last_asked(recipient, now));
     if turns.is_empty() {
         return Vec::new(); // a crash came between the last answer and the removal
     }
+    if let Err(refusal) = open(upstream, envelope, now, certain).await {
+        answer_all(envelope, &refusal, now);
+        return Vec::new();
+    }
+    ask_each(upstream, envelope, turns, now, patience).await
+}
+
+/// Asks MAIL, unless the time of BY= is over. The error is a reply for all recipients: the upstream's, or ours.
+async fn open(
+    upstream: &mut Transaction,
+    envelope: &Envelope,
+    now: Timestamp,
+    certain: Option<Timestamp>,
+) -> Result<(), Reply> {
     let left = |by: Timestamp| envelope.parameters.after(by.since(envelope.parked).as_secs());
     let Some(mut parameters) = left(now) else {
         let is_certain = certain.is_some_and(|certain| left(certain).is_none());
-        answer_all(envelope, &if is_certain { too_late() } else { perhaps_too_late() }, now);
-        return Vec::new();
+        return Err(if is_certain { too_late() } else { perhaps_too_late() });
     };
     parameters.forget_the_past(now);
     let mail = MailCommand { reverse_path: envelope.reverse_path.clone(), parameters: Box::new(parameters) };
     upstream.ask(Question::Mail(mail));
-    let opened = reply_to(upstream.answer().await);
-    if !opened.is_completion() {
-        answer_all(envelope, &opened, now);
-        return Vec::new();
-    }
+    let reply = reply_to(upstream.answer().await);
+    if reply.is_completion() { Ok(()) } else { Err(reply) }
+}
+
+/// Asks RCPT in the order of `turns`.
+async fn ask_each(
+    upstream: &mut Transaction,
+    envelope: &mut Envelope,
+    mut turns: Turns,
+    now: Timestamp,
+    patience: Duration,
+) -> Vec<usize> {
     let (mut taken, mut waited, mut is_gone) = (Vec::new(), Duration::ZERO, false);
     while !turns.is_empty() && waited < patience && !is_gone {
         let some = turns.next();
@@ -92,7 +112,7 @@ pub(super) async fn ask(
 /// have been in the future, by a clock that was ahead.
 fn last_asked(recipient: &Recipient, now: Timestamp) -> Option<Timestamp> {
     match &recipient.state {
-        RecipientState::Deferred { reply, at } if *reply != not_asked() && *at <= now => Some(*at),
+        RecipientState::Deferred { at, asked: true, .. } if *at <= now => Some(*at),
         _ => None,
     }
 }
@@ -100,7 +120,7 @@ fn last_asked(recipient: &Recipient, now: Timestamp) -> Option<Timestamp> {
 /// Leaves a recipient to the next try. One that was asked before keeps that answer, and its time.
 fn leave(recipient: &mut Recipient, now: Timestamp) {
     if recipient.state == RecipientState::Pending {
-        recipient.state = answered(&not_asked(), now);
+        recipient.state = not_asked(now);
     }
 }
 
@@ -109,9 +129,7 @@ fn leave(recipient: &mut Recipient, now: Timestamp) {
 pub(super) fn answer_all(envelope: &mut Envelope, reply: &Reply, now: Timestamp) {
     for recipient in envelope.recipients.iter_mut().filter(|recipient| recipient.is_open()) {
         let at = match &recipient.state {
-            RecipientState::Deferred { reply: before, .. } if !settles(reply) && *before == not_asked() => {
-                continue;
-            }
+            RecipientState::Deferred { asked: false, .. } if !settles(reply) => continue,
             RecipientState::Deferred { at, .. } if !settles(reply) => *at,
             _ => now,
         };
@@ -160,13 +178,14 @@ pub(super) fn no_answer(fault: &Fault) -> Reply {
     }
 }
 
-/// Returns the reply recorded for a recipient that no try has come to yet; it defers it.
-fn not_asked() -> Reply {
-    Reply {
+/// Returns the state of a recipient that no try has come to by `at`.
+fn not_asked(at: Timestamp) -> RecipientState {
+    let reply = Reply {
         code: 451,
         enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
         text: "not asked yet: the upstream was silent, or put off others, for too long, or went away".into(),
-    }
+    };
+    RecipientState::Deferred { reply, at, asked: false }
 }
 
 pub(super) fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
@@ -176,7 +195,7 @@ pub(super) fn answered(reply: &Reply, at: Timestamp) -> RecipientState {
     } else if reply.is_permanent() {
         RecipientState::Refused { reply, at }
     } else {
-        RecipientState::Deferred { reply, at }
+        RecipientState::Deferred { reply, at, asked: true }
     }
 }
 
@@ -308,7 +327,7 @@ mod tests {
             assert_eq!(taken.len(), usize::from(n == 1));
             asked.remove("good0");
             assert_eq!(asked, [format!("gone{n}")].into(), "the next one");
-            let left = envelope.recipients.iter().filter(|one| one.state == answered(&not_asked(), at(1)));
+            let left = envelope.recipients.iter().filter(|one| one.state == not_asked(at(1)));
             assert_eq!(left.count(), 11 - usize::try_from(n).unwrap());
         }
     }
@@ -352,17 +371,19 @@ mod tests {
     fn who_was_asked_when_outlives_tries_that_ask_nobody() {
         let mut envelope = deferred(4);
         envelope.recipients[0].state = answered(&later(), at(2));
-        envelope.recipients[1].state = answered(&not_asked(), at(2));
+        envelope.recipients[1].state = not_asked(at(2));
         envelope.recipients[2].state = RecipientState::Pending;
         let busy = Reply { text: "busy".into(), ..later() };
         answer_all(&mut envelope, &busy, at(3));
         let states: Vec<_> = envelope.recipients.iter().map(|one| one.state.clone()).collect();
-        let not_asked = answered(&not_asked(), at(2));
         let [busy_2, busy_3, busy_0] = [2, 3, 0].map(|hour| answered(&busy, at(hour)));
-        assert_eq!(states, [busy_2, not_asked, busy_3, busy_0]);
+        assert_eq!(states, [busy_2, not_asked(at(2)), busy_3, busy_0]);
         let order = [Some(at(2)), None, Some(at(3)), Some(at(0))];
         assert_eq!(envelope.recipients.iter().map(|one| last_asked(one, at(3))).collect::<Vec<_>>(), order);
         assert_eq!(last_asked(&envelope.recipients[2], at(2)), None, "the clock was ahead");
+        let RecipientState::Deferred { reply, .. } = not_asked(at(2)) else { panic!("deferred") };
+        let repeated = Recipient { state: answered(&reply, at(2)), ..envelope.recipients[0].clone() };
+        assert_eq!(last_asked(&repeated, at(3)), Some(at(2)), "whatever the upstream says");
         let refused = answered(&Reply { code: 550, ..busy }, at(4));
         answer_all(&mut envelope, &Reply { code: 550, text: "busy".into(), ..later() }, at(4));
         assert!(envelope.recipients.iter().all(|one| one.state == refused));
