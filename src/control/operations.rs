@@ -4,6 +4,7 @@
 //! Answers are sent as they come, through a bounded channel: a list of 100,000 is never in memory as a whole. Each
 //! operation leaves an audit line. Whatever else it needs from the program around it is in [`Host`].
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -185,12 +186,7 @@ impl Operations {
     }
 
     fn resolve(&self, id: &str) -> Result<QuarantineId, String> {
-        self.spool.resolve(id).ok_or_else(|| {
-            format!(
-                "no message {} is in the quarantine; `gatepost quarantine list` shows those that are",
-                if id.is_empty() { "with an empty id".to_owned() } else { shown(id) }
-            )
-        })
+        self.spool.resolve(id).ok_or_else(|| unknown(id))
     }
 
     fn audit(&self, actor: &Actor, command: &str, object: &str, outcome: &str) {
@@ -592,15 +588,15 @@ impl Command<'_> {
             }
             Selection::Ids(names) => names,
         };
-        let mut ids = Vec::new();
-        for name in names {
-            match self.operations.resolve(&name) {
-                // The same message, by its id and by its queue id.
-                Ok(id) if ids.contains(&id) => {}
-                Ok(id) => ids.push(id),
-                Err(failure) => {
-                    self.audit(command, &name, "unknown");
-                    let _ = self.fail(failure).await;
+        let known = self.operations.spool.resolve_all(names.iter().map(String::as_str));
+        let (mut ids, mut chosen) = (Vec::new(), HashSet::new());
+        for name in &names {
+            match known.get(name.as_str()) {
+                // It may be named twice, by its id and by its queue id.
+                Some(id) => ids.extend(chosen.insert(*id).then_some(*id)),
+                None => {
+                    self.audit(command, name, "unknown");
+                    let _ = self.fail(unknown(name)).await;
                 }
             }
         }
@@ -657,6 +653,13 @@ fn blind(blindness: Blindness) -> String {
 fn kept(reason: &str) -> Option<String> {
     let seen = reason.chars().any(|c| !is_unsafe(c));
     seen.then(|| reason.chars().take(MAX_REASON).map(masked).collect())
+}
+
+fn unknown(id: &str) -> String {
+    format!(
+        "no message {} is in the quarantine; `gatepost quarantine list` shows those that are",
+        if id.is_empty() { "with an empty id".to_owned() } else { shown(id) }
+    )
 }
 
 /// Makes what an operator wrote as an id fit for a message.

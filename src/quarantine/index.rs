@@ -5,7 +5,8 @@
 //! reserved, so that concurrent messages cannot exceed a limit together. Whenever a record comes, changes or goes, `enter` and
 //! `leave` keep what is counted by state and sorted by time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter;
 use std::ops::Bound;
 
 use super::envelope::State;
@@ -273,15 +274,21 @@ impl Index {
         self.records.get(&id).map(|record| record.size)
     }
 
-    /// Returns the newest message for which a client was told `queue_id`, alone or among others. Of several, a short one
-    /// says too little: many messages have the same five digits.
-    pub(super) fn told(&self, queue_id: &str) -> Option<QuarantineId> {
-        let told = |told: &str| {
-            told == queue_id
-                || queue_id.len() >= SHORTEST_TOLD && told.split(' ').any(|word| word == queue_id)
-        };
-        let mut newest_first = self.records.iter().rev();
-        newest_first.find(|(_, record)| record.told.as_deref().is_some_and(told)).map(|(id, _)| *id)
+    /// Returns, for each of these queue ids that a client was told, alone or among others, the newest message. Of several, a
+    /// short one says too little: many messages have the same five digits. Looks at each message once.
+    pub(super) fn told<'a>(&self, queue_ids: &HashSet<&'a str>) -> HashMap<&'a str, QuarantineId> {
+        let mut found = HashMap::new();
+        for (id, record) in self.records.iter().rev() {
+            if found.len() == queue_ids.len() {
+                break;
+            }
+            let Some(told) = record.told.as_deref() else { continue };
+            let words = told.split(' ').filter(|word| word.len() >= SHORTEST_TOLD);
+            for queue_id in iter::once(told).chain(words).filter_map(|word| queue_ids.get(word)) {
+                found.entry(*queue_id).or_insert(*id);
+            }
+        }
+        found
     }
 
     /// Returns the first `count` ids after `after`, restricted to `account` and to messages parked at or after `since`
@@ -471,8 +478,6 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::iter;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -837,11 +842,15 @@ mod tests {
         let (one, two) = (id(1), id(2));
         index.put(one, record("anna", 1));
         index.put(two, record("anna", 1));
-        assert_eq!(index.told("4F2A91B0C3"), Some(two));
-        assert_eq!(index.told("4F2A91B0C"), None);
+        let told = |index: &Index, queue_id| index.told(&[queue_id].into()).remove(queue_id);
+        assert_eq!(told(&index, "4F2A91B0C3"), Some(two));
+        assert_eq!(told(&index, "4F2A91B0C"), None);
         index.put(one, Record { told: Some("1349174460 d9443c-29ab 13230".into()), ..record("anna", 1) });
-        assert_eq!(index.told("d9443c-29ab"), Some(one), "one of several");
-        assert_eq!(index.told("13230"), None, "too short to be the only one");
+        assert_eq!(told(&index, "d9443c-29ab"), Some(one), "one of several");
+        assert_eq!(told(&index, "13230"), None, "too short to be the only one");
+        let all = ["4F2A91B0C3", "1349174460", "d9443c-29ab", "13230", "1349174460 d9443c-29ab 13230", ""];
+        let found = index.told(&all.into());
+        assert_eq!(found, [(all[0], two), (all[1], one), (all[2], one), (all[4], one)].into());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! takes the envelope first. An index in memory (account, size, state, due time, told queue id) answers sizes, listings
 //! and due times. Only one process at a time has the folder open. Files not named like a parked message are left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -158,9 +158,26 @@ impl Spool {
     /// Resolves what an operator wrote: an id, or the exact queue id that a client was told. If several messages have
     /// that queue id, the newest is meant.
     pub fn resolve(&self, text: &str) -> Option<QuarantineId> {
-        let index = self.shared.index();
-        let id = text.parse().ok().filter(|id| index.state(*id).is_some());
-        id.or_else(|| index.told(text))
+        self.resolve_all([text]).remove(text)
+    }
+
+    /// Does so for all that an operator wrote in one command, with one look at all messages; what is in neither way known is
+    /// not in the result. Sessions wait for no more than that look.
+    pub fn resolve_all<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> HashMap<&'a str, QuarantineId> {
+        let (mut found, mut others) = (HashMap::new(), HashSet::new());
+        for text in texts {
+            match text.parse().ok().filter(|id| self.shared.index().state(*id).is_some()) {
+                Some(id) => drop(found.insert(text, id)),
+                None => drop(others.insert(text)),
+            }
+        }
+        if !others.is_empty() {
+            found.extend(self.shared.index().told(&others));
+        }
+        found
     }
 
     /// Returns a page of messages after `after`, oldest first. Reads only as many envelopes as it needs to fill

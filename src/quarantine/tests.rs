@@ -619,6 +619,9 @@ async fn filters() {
     assert_eq!(spool.resolve("4F2A91B0C3"), ids.last().copied());
     assert_eq!(spool.resolve("4f2a91b0c3"), None);
     assert_eq!(spool.resolve(&sample::id(1).to_string()), None);
+    let (known, unknown) = (ids[0].to_string(), sample::id(1).to_string());
+    let found = spool.resolve_all([known.as_str(), &unknown, "4F2A91B0C3", "", &known]);
+    assert_eq!(found, [(known.as_str(), ids[0]), ("4F2A91B0C3", ids[2])].into());
     assert_eq!(spool.ids(Some(&anna())), [ids[0], ids[2]]);
 }
 
