@@ -463,7 +463,7 @@ pub fn outbox(event: &Event) {
         Event::Deferred { id, kind: MailKind::Event, to, reply, next } => {
             warn!(outbox_id = %id, about = clean(to), reply = clean(reply), %next, "event put off");
         }
-        Event::Refused { id, kind: MailKind::Event, to, reply } => {
+        Event::GivenUp { id, kind: MailKind::Event, to, reply } => {
             error!(outbox_id = %id, about = clean(to), reply = clean(reply),
                 "event given up after five days; it is kept, and `gatepost status` shows it");
         }
@@ -473,9 +473,9 @@ pub fn outbox(event: &Event) {
         Event::Deferred { id, kind, to, reply, next } => {
             warn!(outbox_id = %id, kind = kind.as_str(), to = clean(to), reply = clean(reply), %next, "mail of ours put off");
         }
-        Event::Refused { id, kind, to, reply } => {
+        Event::GivenUp { id, kind, to, reply } => {
             error!(outbox_id = %id, kind = kind.as_str(), to = clean(to), reply = clean(reply),
-                "mail of ours refused for good; it is kept, and `gatepost status` shows it");
+                "mail of ours given up, refused for good or after five days; it is kept, and `gatepost status` shows it");
         }
         Event::Trouble(why) => error!(why = clean(why), "the outbox is in trouble"),
     }

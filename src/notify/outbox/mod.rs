@@ -142,7 +142,7 @@ pub enum Event {
         next: Timestamp,
     },
     /// It is given up: it was permanently refused, or five days have passed.
-    Refused {
+    GivenUp {
         /// Its id.
         id: OutboxId,
         /// Its kind.
@@ -192,7 +192,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Waiting and refused mail, oldest first.
+    /// Mail that waits or was given up, oldest first.
     mails: BTreeMap<OutboxId, Meta>,
     /// The greatest id so far. The next one is greater, whatever the clock says: what is sent first goes by the ids.
     last: Option<OutboxId>,
@@ -301,18 +301,16 @@ impl Outbox {
         self.shared.wake_notices.notify_one();
     }
 
-    /// Mail that was given up (see [`Event::Refused`]), and files that are not mail, for as long as the files exist.
+    /// Mail that was given up (see [`Event::GivenUp`]), and files that are not mail, for as long as the files exist.
     pub fn stuck(&self) -> Vec<Stuck> {
-        let state = self.state();
-        let refused = state.mails.iter().filter(|(_, meta)| meta.next.is_none()).map(|(id, meta)| Stuck {
-            path: self.path(*id),
-            why: format!(
-                "{} was refused for good: {}",
-                meta.describe(),
-                meta.last.as_deref().unwrap_or("no reply")
-            ),
-        });
-        refused.chain(state.broken.iter().cloned()).filter(|stuck| stuck.path.exists()).collect()
+        let mut stuck: Vec<Stuck> = {
+            let state = self.state();
+            let given_up = state.mails.iter().filter(|(_, meta)| meta.next.is_none());
+            let given_up = given_up.map(|(id, meta)| Stuck { path: self.path(*id), why: meta.given_up() });
+            given_up.chain(state.broken.iter().cloned()).collect()
+        };
+        stuck.retain(|stuck| stuck.path.exists());
+        stuck
     }
 
     /// The number of mails that wait to be sent.
@@ -442,7 +440,7 @@ impl Outbox {
                     Some(next) => Event::Deferred { id, kind, to, reply, next },
                     None => {
                         self.note(id, &meta, &message, report).await;
-                        Event::Refused { id, kind, to, reply }
+                        Event::GivenUp { id, kind, to, reply }
                     }
                 }
             }
@@ -453,7 +451,7 @@ impl Outbox {
                 self.note(id, &meta, &message, report).await;
                 match meta.next {
                     Some(next) => Event::Deferred { id, kind, to, reply, next },
-                    None => Event::Refused { id, kind, to, reply },
+                    None => Event::GivenUp { id, kind, to, reply },
                 }
             }
         };
@@ -668,6 +666,15 @@ impl Meta {
     fn is_over(&self, said: Option<Span>) -> bool {
         let tries = self.tries.saturating_add(worth(self.unreached, ANYBODY_THERE));
         is_over(self.created, tries, said)
+    }
+
+    /// Says that it was given up, what came of the last try, and how to be rid of it.
+    fn given_up(&self) -> String {
+        format!(
+            "{} was given up; the last try: {}; it is not tried again, and this line goes when the file is removed",
+            self.describe(),
+            self.last.as_deref().unwrap_or("no reply")
+        )
     }
 
     fn describe(&self) -> String {

@@ -362,13 +362,18 @@ async fn what_is_refused_for_good_stays_to_be_seen() {
         let (port, _sight) = upstream(Script::from(script), None).await;
         let (mut events, task) = run(&outbox, route(port));
         let reply = script[0].1.to_owned();
-        let expected = Event::Refused { id: ids[0], kind: Kind::Notice, to: "a@example.org".into(), reply };
+        let expected = Event::GivenUp { id: ids[0], kind: Kind::Notice, to: "a@example.org".into(), reply };
         assert_eq!(soon(events.recv()).await, Some(expected));
         task.abort();
 
         let reopened = Outbox::open(folder.path()).unwrap();
         let [stuck] = &reopened.stuck()[..] else { panic!("{script:?}") };
-        assert_eq!(stuck.why, format!("a notice for a@example.org was refused for good: {}", script[0].1));
+        let said = format!("a notice for a@example.org was given up; the last try: {}; ", script[0].1);
+        assert!(
+            stuck.why.starts_with(&said) && stuck.why.ends_with("when the file is removed"),
+            "{}",
+            stuck.why
+        );
         assert_eq!(reopened.waiting(), 0);
         std::fs::remove_file(&stuck.path).unwrap();
         assert_eq!(reopened.stuck(), []);
@@ -412,8 +417,12 @@ async fn a_clock_that_was_behind_gives_nothing_up() {
         let said = Some(Span { earliest: now, latest: now });
         let mut events = Vec::new();
         soon(outbox.send_due(&bearer, now, said, &mut |event| events.push(event))).await;
-        let refused = matches!(events[..], [Event::Refused { .. }]);
-        assert!(events.len() == 1 && refused == gone, "{tries} {unreached}: {events:?}");
+        let given_up = matches!(events[..], [Event::GivenUp { .. }]);
+        assert!(events.len() == 1 && given_up == gone, "{tries} {unreached}: {events:?}");
+        let stuck = outbox.stuck();
+        assert!(
+            stuck.len() == usize::from(gone) && !stuck.iter().any(|one| one.why.contains("refused for good"))
+        );
     }
 }
 
@@ -495,7 +504,7 @@ async fn an_address_that_is_none_is_refused_and_never_sent() {
     outbox.put(mail(&["a@b.c>\r\nRCPT TO:<d@e.f"]), clock::now()).await.unwrap();
     let (port, mut sight) = upstream(Script::new(), None).await;
     let (mut events, task) = run(&outbox, route(port));
-    assert!(matches!(soon(events.recv()).await, Some(Event::Refused { .. })));
+    assert!(matches!(soon(events.recv()).await, Some(Event::GivenUp { .. })));
     outbox.put(mail(&["a@b.c"]), clock::now()).await.unwrap();
     assert!(soon(sight.recv()).await.unwrap().commands.contains(&"RCPT TO:<a@b.c>".to_owned()));
     task.abort();
