@@ -79,6 +79,9 @@ pub(super) struct Index {
     total: Holding,
     stock: Stock,
     queue: Queue,
+    /// Those that wait for an operator and were parked, as the clock said, before their id was born: it was wrong at one of the
+    /// two. All others are no older than their ids, which sort them.
+    misdated: BTreeSet<(Timestamp, QuarantineId)>,
     noticed: bool,
 }
 
@@ -218,6 +221,9 @@ impl Index {
         if let (Some(time), Some(line)) = (record.goes_from(), record.line()) {
             self.queue.insert(time, id, line);
         }
+        if record.waits() && record.parked < id.born() {
+            self.misdated.insert((record.parked, id));
+        }
     }
 
     /// Takes a message out from there. Nothing that it is counted or sorted by may change before that.
@@ -232,6 +238,7 @@ impl Index {
         if let Some(time) = record.goes_from() {
             self.queue.remove(time, id);
         }
+        self.misdated.remove(&(record.parked, id));
     }
 
     /// Claims a message.
@@ -390,9 +397,16 @@ impl Index {
 
     /// Returns when the oldest message that waits for an operator was parked.
     pub(super) fn oldest_waiting(&self) -> Option<Timestamp> {
-        let mut waiting =
-            self.records.values().filter(|record| matches!(record.state, State::Parked | State::Failed));
-        waiting.next().map(|record| record.parked)
+        let mut oldest = self.misdated.first().map(|(parked, _)| *parked);
+        for (id, record) in &self.records {
+            if oldest.is_some_and(|oldest| oldest <= id.born()) {
+                break;
+            }
+            if record.waits() {
+                oldest = oldest.into_iter().chain([record.parked]).min();
+            }
+        }
+        oldest
     }
 
     /// Summarizes the messages of `account` that go out, or are tried again, without an operator's decision.
@@ -543,6 +557,8 @@ mod tests {
         }
         let kept = index.accounts.iter().map(|(account, holding)| (account.clone(), holding.usage()));
         assert_eq!((index.stock().by_state(), kept.collect(), index.usage(None)), (stock, accounts, total));
+        let waiting = index.waiting(None);
+        assert_eq!(index.oldest_waiting(), waiting.iter().map(|waiting| waiting.oldest).min());
     }
 
     #[derive(Debug, Clone)]
@@ -561,8 +577,10 @@ mod tests {
         let states = vec![State::Parked, State::Releasing, State::Failed];
         let readable =
             (prop::sample::select(vec!["anna", "bert"]), 0..99_usize, prop::sample::select(states));
-        let readable = (readable, any::<bool>()).prop_map(|((name, size, state), is_due)| Record {
+        let readable = (readable, any::<bool>(), 0..9_u64);
+        let readable = readable.prop_map(|((name, size, state), is_due, parked)| Record {
             state,
+            parked: at(parked),
             due: is_due.then_some(at(50)),
             ..record(name, size)
         });
@@ -823,6 +841,22 @@ mod tests {
             index.put(ids[3], Record { parked: at(4), due: Some(at(due)), ..record("anna", 1) });
             assert_eq!(expire(&index, 6, held), expected, "due at {due}, {held:?} blocked");
         }
+    }
+
+    /// What comes after it has earlier ids, and may always be gone within a day: the digest must not wait for that.
+    #[test]
+    fn the_oldest_may_have_come_while_the_clock_was_ahead() {
+        let mut index = Index::default();
+        let put = |index: &mut Index, born, parked| {
+            index.put(id(born), Record { parked: at(parked), ..record("anna", 1) });
+        };
+        // It takes longer to arrive than the one after it.
+        put(&mut index, 500, 520);
+        put(&mut index, 510, 515);
+        assert_eq!(index.oldest_waiting(), Some(at(515)));
+        index.put(id(1_000), Record { parked: at(1_000), due: Some(at(1_030)), ..record("anna", 1) });
+        index.bring_back(at(100));
+        assert_eq!(index.oldest_waiting(), Some(at(100)));
     }
 
     #[test]

@@ -77,6 +77,11 @@ impl Record {
         }
     }
 
+    /// Whether it stays until an operator decides, it is due, or it expires.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.state, State::Parked | State::Failed)
+    }
+
     pub(super) fn weight(&self) -> Weight {
         Weight::of_content(self.size).plus(Weight::of_envelope(self.envelope))
     }
