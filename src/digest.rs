@@ -2,7 +2,7 @@
 //! unannounced.
 //!
 //! A parked message is removed only if its time is over *and* a digest that announced it has been durable in the outbox
-//! for at least [`Digests::notice`], so that somebody had time to read it. `DATA_DIR/digests` records when digests were
+//! for at least [`Times::notice`], so that somebody had time to read it. `DATA_DIR/digests` records when digests were
 //! sent and what they announced. It is written after the outbox: a crash in between sends the same digest twice, but
 //! never lets anything expire unannounced. If it cannot be read, nothing counts as announced. What a digest announced is
 //! one moment, before which everything was parked: so a digest is forgotten if the clock falls behind that moment.

@@ -32,7 +32,8 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// Quotes text as one word of a POSIX shell's command line, since people copy it. If a character is [unsafe](is_unsafe),
-/// it is written as octets (`$'\342\200\256'`, POSIX.1-2024), so that the word can be both seen and copied.
+/// it is written as octets (`$'\342\200\256'`, POSIX.1-2024), so that the word can be both seen and copied. So are quotes
+/// and backslashes then: for a shell that does not know `$'` (dash) it is another word, but still one.
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -43,13 +44,10 @@ pub fn shell_word(text: &str) -> String {
     }
     let mut word = "$'".to_owned();
     for c in text.chars() {
-        if is_unsafe(c) {
+        if is_unsafe(c) || matches!(c, '\'' | '\\') {
             // Always three digits, so that a digit behind it is not taken for part of it.
             word.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|octet| format!("\\{octet:03o}")));
         } else {
-            if matches!(c, '\'' | '\\') {
-                word.push('\\');
-            }
             word.push(c);
         }
     }
@@ -63,7 +61,7 @@ pub fn unreadable(path: &Path, cause: &io::Error) -> String {
     let cure = match cause.kind() {
         io::ErrorKind::NotFound => "; is its path in the configuration right?",
         io::ErrorKind::PermissionDenied => "; let the user that Gatepost runs as read it",
-        _ => "",
+        _ => "; is it a file, on a disk that works?",
     };
     format!("{}: {cause}{cure}", path.display())
 }
@@ -79,7 +77,8 @@ mod tests {
             ("host:2001:db8::", "host:2001:db8::"),
             ("user:$(reboot)", "'user:$(reboot)'"),
             ("user:a'b", r"'user:a'\''b'"),
-            ("user:a\u{202e}1'\\", r"$'user:a\342\200\2561\'\\'"),
+            ("user:a\u{202e}1'\\", r"$'user:a\342\200\2561\047\134'"),
+            ("\u{202e}';touch${IFS}x;#", r"$'\342\200\256\047;touch${IFS}x;#'"), // one word in dash, too
             ("", "''"),
         ] {
             assert_eq!(shell_word(text), expected);
@@ -111,7 +110,7 @@ mod tests {
                 io::ErrorKind::PermissionDenied,
                 "/a b: permission denied; let the user that Gatepost runs as read it",
             ),
-            (io::ErrorKind::IsADirectory, "/a b: is a directory"),
+            (io::ErrorKind::IsADirectory, "/a b: is a directory; is it a file, on a disk that works?"),
         ] {
             assert_eq!(unreadable(Path::new("/a b"), &kind.into()), expected);
         }

@@ -11,8 +11,6 @@ use crate::account::Account;
 use crate::guard::ledger::{AccountRule, Detection, Match, OnAlarm};
 use crate::units::{DAY, SECOND};
 
-const DEFAULT: Detection = Detection::DEFAULT;
-
 /// Below, a single typing error would raise an alarm; above, nothing ever would.
 const SHARES: std::ops::RangeInclusive<f64> = 0.001..=0.999;
 /// Below, two invalid recipients would raise an alarm; e^100 is more recipients than there will ever be.
@@ -23,7 +21,7 @@ pub(super) fn detection(section: &mut Section<'_>) -> Detection {
     let detection = Detection {
         on_alarm: section.choice(
             "on_alarm",
-            DEFAULT.on_alarm,
+            Detection::DEFAULT.on_alarm,
             &[
                 ("probation", OnAlarm::Probation),
                 ("block", OnAlarm::Block),
@@ -31,10 +29,10 @@ pub(super) fn detection(section: &mut Section<'_>) -> Detection {
                 ("off", OnAlarm::Off),
             ],
         ),
-        delay: section.duration("delay", DEFAULT.delay, SECOND..=DAY),
-        usual_share: section.number("usual_share", DEFAULT.usual_share, SHARES),
-        thief_share: section.number("thief_share", DEFAULT.thief_share, SHARES),
-        threshold: section.number("threshold", DEFAULT.threshold, THRESHOLDS),
+        delay: section.duration("delay", Detection::DEFAULT.delay, SECOND..=DAY),
+        usual_share: section.number("usual_share", Detection::DEFAULT.usual_share, SHARES),
+        thief_share: section.number("thief_share", Detection::DEFAULT.thief_share, SHARES),
+        threshold: section.number("threshold", Detection::DEFAULT.threshold, THRESHOLDS),
     };
     if detection.usual_share >= detection.thief_share && section.sound(&["usual_share", "thief_share"]) {
         // Reports the key that is written.
@@ -65,7 +63,7 @@ pub(super) fn account(
         }),
         period: optional(section, "period", |section, name| section.duration(name, SECOND, PERIODS)),
         usual_share: optional(section, "usual_share", |section, name| {
-            section.number(name, DEFAULT.usual_share, SHARES)
+            section.number(name, Detection::DEFAULT.usual_share, SHARES)
         }),
         observe: optional(section, "observe", |section, name| section.flag(name, false)),
         exempt: optional(section, "exempt", |section, name| section.flag(name, false)),

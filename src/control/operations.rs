@@ -651,8 +651,8 @@ fn blind(blindness: Blindness) -> String {
 /// The reason of a block as it is kept: it is shown in many places, `DATA_DIR/blocked` among them, which people read as
 /// it is. `None`: there is nothing to be seen in it.
 fn kept(reason: &str) -> Option<String> {
-    let seen = reason.chars().any(|c| !is_unsafe(c));
-    seen.then(|| reason.chars().take(MAX_REASON).map(masked).collect())
+    let kept = reason.chars().take(MAX_REASON);
+    kept.clone().any(|c| !is_unsafe(c)).then(|| kept.map(masked).collect())
 }
 
 fn unknown(id: &str) -> String {

@@ -168,8 +168,7 @@ pub enum RecipientState {
         reply: Reply,
         /// When.
         at: Timestamp,
-        /// Whether a try has come to it; omitted if so.
-        #[serde(skip_serializing_if = "Clone::clone")]
+        /// Whether a try has come to it.
         asked: bool,
     },
 }

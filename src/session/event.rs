@@ -260,7 +260,7 @@ pub trait Sources {
 /// [`Sources`] with values known in advance.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
-    /// [`Sources::now`]
+    /// [`Sources::time`]
     pub now: Timestamp,
     /// [`Sources::probation`]
     pub probation: bool,

@@ -364,6 +364,8 @@ impl Client {
     /// what is read afterwards is taken for its handshake.
     pub(super) async fn discard_cleartext(&mut self) {
         for _ in 0..DISCARDED_READS {
+            // It may hold a password.
+            self.inbound.as_mut().zeroize();
             self.inbound = BytesMut::new();
             if !matches!(self.read_ready().await, Ok(true)) {
                 return;

@@ -243,6 +243,9 @@ impl Pool {
             // What carried XCLIENT is of no use to others: its place goes to someone who waits, unless enough others
             // are closing.
             let waiting = state.waiting.iter().filter(|waiting| !waiting.is_closed()).count();
+            if outdated.is_some() && state.leaving < waiting {
+                state.leaving += 1;
+            }
             if state.leaving < waiting {
                 state.leaving += 1;
                 drop(state);

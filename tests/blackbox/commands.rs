@@ -1,5 +1,7 @@
 //! CONTRACT, Commands: status, block, unblock, kick, audit lines, exit status.
 
+use serde_json::Value;
+
 use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
 use crate::support::scripted::Scripted;
 use crate::support::smtp::message;
@@ -110,6 +112,12 @@ fn kick_ends_the_sessions_of_that_account_alone() {
     let said = gatepost.run(&["block", "bob"]).expect(0).stdout;
     assert!(said.contains("It has 1 open session; `gatepost kick user:bob` ends it."), "{said}");
     gatepost.run(&["unblock", "bob", "--kick"]).expect(0);
+    // First the sessions, so that none sends anything in between.
+    let audited = |line: &Value| {
+        (line["object"] == "user:bob").then(|| line["command"].as_str().unwrap_or_default().to_owned())
+    };
+    let order: Vec<String> = gatepost.log_lines().iter().filter_map(audited).collect();
+    assert_eq!(order, ["block", "kick", "unblock"]);
     drop(bob.try_send(b"NOOP\r\n"));
     assert!(bob.reply().text().starts_with("421 4.7.0"));
 }

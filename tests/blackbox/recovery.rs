@@ -141,3 +141,20 @@ fn one_notice_while_nothing_can_be_written() {
     assert!(wait_for(PATIENCE, || (notices() > 0).then_some(())).is_some());
     throughout(LONGER_THAN_TWO_TRIES, || assert_eq!(notices(), 1));
 }
+
+/// A machine whose clock starts in the past: a block counts from a time that is certainly over, and what led to it stays to
+/// be seen (decision 24).
+#[test]
+fn a_block_is_dated_by_the_floor() {
+    let upstream = Scripted::start();
+    let mut gatepost = Setup::new(upstream.address).limit(3).start();
+    gatepost.terminate();
+    std::fs::write(gatepost.data_dir().join("quarantine/floor"), "2100-01-01T00:00:00.000Z\n").unwrap();
+    gatepost.start();
+    let mut alice = gatepost.login("alice");
+    alice.expect("MAIL FROM:<alice@mta.example>", 250);
+    alice.harvest(3, "mta.example");
+    let status = gatepost.status("user:alice").unwrap();
+    assert!(status["blocked_at"].as_str().unwrap().starts_with("2100-01-01T00:00:00"), "{status}");
+    assert_eq!(status["invalid_recipients"], 3, "{status}");
+}

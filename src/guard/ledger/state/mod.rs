@@ -472,8 +472,12 @@ impl State {
     pub(super) fn record(&self, now: Timestamp, terms: &Terms) -> Record {
         let (period, limit) = (terms.rule.period, terms.rule.limit);
         let probation = self.probation.filter(|probation| is_notable(probation, now));
-        // Nothing counts during a block: an operator who looks a day later sees what led to it.
-        let now = self.block().map_or(now, |block| block.at.min(now));
+        // Nothing counts during a block: an operator who looks a day later sees what led to it. One of our own was made by
+        // the newest attempt, and may be dated later ([`Moment`]).
+        let newest = self.window.marks().next_back().map(|mark| mark.at());
+        let now = self.block().map_or(now, |block| {
+            newest.filter(|_| block.by != BlockedBy::Operator).unwrap_or(block.at).min(now)
+        });
         let first = self.window.first(now, period);
         let in_window = |sample: &&Sample| first.is_some_and(|first| sample.at >= first);
         Record {

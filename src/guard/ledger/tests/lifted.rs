@@ -72,6 +72,8 @@ async fn a_block_is_no_older_than_the_time_that_has_passed() {
     };
     assert_eq!(block("a@x", at(1)).await, floor, "not in 1970");
     let right = floor.after(5 * DAY);
+    let record = ledger.record(&anna, right).await.unwrap();
+    assert_eq!((record.invalid_recipients, record.samples.len()), (2, 2), "what led to it stays to be seen");
     let (minute, begun) = (Duration::from_secs(60), Instant::now());
     let lapse_after = async |passed, at| lapse_at(&ledger, Moment { at, instant: begun + passed }).await;
     assert_eq!(lapse_after(minute, right).await, [""; 0], "the clock was put right a minute later");
