@@ -21,4 +21,6 @@ pub mod sender;
 pub mod session;
 #[path = "../../src/smtp/mod.rs"]
 pub mod smtp;
+#[path = "../../src/visible.rs"]
+pub mod visible;
 pub mod work;

@@ -215,12 +215,7 @@ fn session() -> Work {
             sender: Some((&rules, &account)),
             room: true,
         };
-        let view = View {
-            blocked: false,
-            interruption: None,
-            mechanisms: "PLAIN LOGIN",
-            sources: &given,
-        };
+        let view = View { blocked: false, interruption: None, mechanisms: "PLAIN LOGIN", sources: &given };
         out.clear();
         session.handle(event, &view, &mut out)
     };
