@@ -2,6 +2,8 @@
 //!
 //! Decides nothing about mail. An error at the start is one sentence that names the cause and the cure.
 
+mod commanded;
+mod contacts;
 mod data_dir;
 mod handing;
 mod host;
@@ -13,12 +15,13 @@ mod sockets;
 mod systemd;
 mod watchers;
 
-use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use commanded::Commanded;
+use contacts::Contacts;
 pub use data_dir::{CHECK_MARK, DataDir};
 pub use host::PartsHost;
 use listener::Listener;
@@ -32,7 +35,7 @@ use crate::auth::{Authenticator, UsersError};
 use crate::clock;
 use crate::config::{Config, ListenTls};
 use crate::control::socket::{self, ControlSocket};
-use crate::control::{Operations, audit, routes};
+use crate::control::{Operations, audit};
 use crate::desk::{Desk, Terms};
 use crate::digest::Digests;
 use crate::guard::Ledger;
@@ -46,19 +49,9 @@ use crate::release::Releaser;
 use crate::roster::Roster;
 use crate::sender::Senders;
 use crate::submission::Buffers;
-use crate::upstream::{Contact, Fault, Upstream};
+use crate::upstream::Upstream;
 
-/// How long the start waits to learn what the upstream offers, before clients are let in.
-const FIRST_CONTACT: Duration = Duration::from_secs(3);
-/// How often the upstream is asked again what it offers.
-const CONTACT_EVERY: Duration = Duration::from_secs(60);
-/// How much longer than `connect_timeout` that may take, since it must first get a free connection.
-const CONTACT_SLACK: Duration = Duration::from_secs(15);
-/// How often until it first answers: until then clients are offered fewer extensions.
-const CONTACT_ANEW: Duration = Duration::from_secs(2);
-/// How long clients may still read answers and messages once no command is under way.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// How long the rest may then take to end.
+/// How long the rest may take to end once `shutdown_timeout` is over.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why the service did not start, or stopped.
@@ -237,9 +230,7 @@ impl Server {
     pub async fn run(self, until: impl Future<Output = ()>) {
         let Self { workshop, listeners, control, slots } = self;
         let parts = workshop.parts.clone();
-        let mut contacts = Contacts::default();
-        contacts.refresh(&parts, FIRST_CONTACT).await;
-        let mut beside = watch_over(&parts, contacts);
+        let mut beside = watch_over(&parts, Contacts::begun(&parts).await);
         let mut finishing = JoinSet::new();
         let releaser = Releaser::new(parts.clone());
         finishing.spawn(async move { releaser.run().await });
@@ -248,49 +239,9 @@ impl Server {
             maillog::audit_lines_left(&error.to_string());
         }
         watchers::shut_out(&parts);
-        let swept = parts.spool.swept();
-        swept.iter().take(SWEPT_TOLD).for_each(maillog::quarantine_swept);
-        if let Some(more) = swept.len().checked_sub(SWEPT_TOLD).filter(|more| *more > 0) {
-            maillog::quarantine_swept_more(more);
-        }
-        let (floor, now) = (parts.spool.floor(), clock::now());
-        parts.ledger.raise_floor(floor);
-        if floor > now {
-            maillog::clock_behind(floor, now, &parts.spool.floor_file());
-        }
-        let unreadable = parts.spool.unreadable();
-        if unreadable > 0 {
-            maillog::quarantine_unreadable(unreadable);
-        }
-        // Commands are accepted until the last session and the last release have ended.
-        let (drained, is_drained) = watch::channel(false);
-        let mut commanded = JoinSet::new();
-        let commands = operations.clone();
-        let (finished, mut ended) = (operations.clone(), is_drained.clone());
-        let (answered, all_answered) = tokio::sync::oneshot::channel();
-        // A task of its own: commands that nobody waits for any more are finished as well.
-        commanded.spawn(async move {
-            let _ = ended.wait_for(|drained| *drained).await;
-            finished.finish().await;
-            let _ = answered.send(());
-        });
-        let mut ended = is_drained;
-        commanded.spawn(async move {
-            let end = async move {
-                let _ = ended.wait_for(|drained| *drained).await;
-            };
-            // A reader that does not read must not hold up the end.
-            let cut = async move {
-                let _ = all_answered.await;
-                tokio::time::sleep(LAST_ANSWERS).await;
-            };
-            tokio::select! {
-                served = routes::serve(control, operations, end) => if let Err(error) = served {
-                    maillog::control_failed(&error.to_string());
-                },
-                () = cut => {}
-            }
-        });
+        parts.ledger.raise_floor(parts.spool.floor());
+        tell_what_was_found(&parts);
+        let mut commanded = Commanded::start(control, operations);
         for listener in listeners {
             let tls = match listener.tls {
                 ListenTls::StartTls => "starttls",
@@ -309,8 +260,7 @@ impl Server {
         let _ = timeout(patience, async {
             slots.emptied().await;
             while finishing.join_next().await.is_some() {}
-            drained.send_replace(true);
-            while commanded.join_next().await.is_some() {}
+            commanded.drain().await;
         })
         .await;
         let left = slots.open();
@@ -318,13 +268,10 @@ impl Server {
         slots.evict();
         let _ = timeout(GOODBYE, slots.emptied()).await;
         // Finishes commands that came while sessions used up the time.
-        drained.send_replace(true);
-        let _ = timeout(GOODBYE, async { while commanded.join_next().await.is_some() {} }).await;
+        let _ = timeout(GOODBYE, commanded.drain()).await;
         // No release may go on once the next process can take the data directory.
         finishing.shutdown().await;
-        commanded.shutdown().await;
-        // Nor may a command that came as the last one ended.
-        let _ = timeout(Duration::ZERO, commands.finish()).await;
+        commanded.cut().await;
         let _ = timeout(GOODBYE, parts.desk.finish()).await;
         beside.shutdown().await;
         workshop.close().await;
@@ -332,8 +279,25 @@ impl Server {
     }
 }
 
+/// Logs what is not as it should be in the quarantine that an earlier process has left.
+fn tell_what_was_found(parts: &Parts) {
+    let swept = parts.spool.swept();
+    swept.iter().take(SWEPT_TOLD).for_each(maillog::quarantine_swept);
+    if let Some(more) = swept.len().checked_sub(SWEPT_TOLD).filter(|more| *more > 0) {
+        maillog::quarantine_swept_more(more);
+    }
+    let (floor, now) = (parts.spool.floor(), clock::now());
+    if floor > now {
+        maillog::clock_behind(floor, now, &parts.spool.floor_file());
+    }
+    let unreadable = parts.spool.unreadable();
+    if unreadable > 0 {
+        maillog::quarantine_unreadable(unreadable);
+    }
+}
+
 /// The tasks that run beside the sessions.
-fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
+fn watch_over(parts: &Parts, contacts: Contacts) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(watchers::log());
     beside.spawn(systemd::watchdog());
@@ -353,56 +317,8 @@ fn watch_over(parts: &Parts, mut contacts: Contacts) -> JoinSet<()> {
     beside.spawn(watchers::expiry(parts.clone()));
     let desk = parts.desk.clone();
     beside.spawn(async move { desk.run().await });
-    let parts = parts.clone();
-    beside.spawn(async move {
-        loop {
-            let known = parts.upstream.offers().is_some();
-            tokio::time::sleep(if known { CONTACT_EVERY } else { CONTACT_ANEW }).await;
-            contacts.refresh(&parts, parts.config.upstream.settings.connect_timeout + CONTACT_SLACK).await;
-        }
-    });
+    beside.spawn(contacts.keep(parts.clone()));
     beside
-}
-
-/// Learns what each upstream offers, and logs what is amiss: once, until it changes.
-#[derive(Default)]
-struct Contacts {
-    silent: HashSet<String>,
-}
-
-impl Contacts {
-    async fn refresh(&mut self, parts: &Parts, patience: Duration) {
-        let knew = parts.upstream.offers().is_some();
-        let contacts = parts.upstream.contact(patience).await;
-        // Our own want of a place or a descriptor says nothing of an upstream.
-        let is_silent =
-            |contact: &Contact| !matches!(contact.offers, Ok(_) | Err(Fault::Busy(_) | Fault::Starved(_)));
-        let anybody = !contacts.iter().all(is_silent);
-        for Contact { address, offers } in contacts {
-            let address = address.to_string();
-            match offers {
-                Ok(offers) => {
-                    if self.silent.remove(&address) {
-                        maillog::upstream_answers(&address);
-                    }
-                    if !knew && parts.config.upstream.settings.names_clients() && offers.xclient.is_empty() {
-                        maillog::no_xclient(&address);
-                    }
-                }
-                Err(Fault::Busy(_) | Fault::Starved(_)) => {}
-                Err(fault) => {
-                    if !self.silent.insert(address.clone()) {
-                        continue;
-                    }
-                    if anybody {
-                        maillog::upstream_left_out(&address, &fault.to_string());
-                    } else {
-                        maillog::upstream_unreachable(&address, &fault.to_string());
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Runs `gatepost serve` until SIGTERM or SIGINT. SIGHUP reloads the configuration; certificates and users file are watched
