@@ -46,7 +46,7 @@ impl Talk {
 
     fn happens(&mut self, event: Event) -> Step {
         let given = Given {
-            now: Timestamp::default(),
+            time: Timestamp::default(),
             probation: false,
             precedents: &self.precedents,
             upstream: Some(&self.upstream),

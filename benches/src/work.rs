@@ -208,7 +208,7 @@ fn session() -> Work {
     let mut out = Vec::with_capacity(4096);
     let mut handle = move |event| {
         let given = Given {
-            now: WHEN,
+            time: WHEN,
             probation: false,
             precedents: &precedents,
             upstream: Some(&upstream),

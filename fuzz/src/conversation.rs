@@ -121,9 +121,9 @@ impl Driver<'_> {
     fn handle(&mut self, event: Event) -> Step {
         let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
             &self.world;
-        let now = Timestamp::from_millis(1_795_536_328_123);
+        let time = Timestamp::from_millis(1_795_536_328_123);
         let upstream = upstream.as_ref();
-        let given = Given { now, probation: *probation, precedents, upstream, sender: None, room: *room };
+        let given = Given { time, probation: *probation, precedents, upstream, sender: None, room: *room };
         let view = View { blocked: *blocked, interruption: *interruption, mechanisms, sources: &given };
         let step = self.session.handle(event, &view, &mut self.out);
         self.closed |= step == Step::Close;
@@ -133,9 +133,9 @@ impl Driver<'_> {
     fn destination(&mut self) -> Destination {
         let World { blocked, probation, room, interruption, precedents, upstream, mechanisms, .. } =
             &self.world;
-        let now = Timestamp::from_millis(1_795_536_328_123);
+        let time = Timestamp::from_millis(1_795_536_328_123);
         let upstream = upstream.as_ref();
-        let given = Given { now, probation: *probation, precedents, upstream, sender: None, room: *room };
+        let given = Given { time, probation: *probation, precedents, upstream, sender: None, room: *room };
         let view = View { blocked: *blocked, interruption: *interruption, mechanisms, sources: &given };
         self.session.destination(|| "<1@example.org>".to_owned(), &view)
     }

@@ -4,7 +4,7 @@ use super::account::as_filed;
 use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
-use super::text::{moment, size, state_word};
+use super::text::{moment, size};
 use super::{Format, time};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -90,7 +90,7 @@ fn row(entry: Entry) -> [String; 9] {
             [first, others @ ..] => format!("{first} +{}", others.len()),
         },
         size(entry.size),
-        state_word(entry.state).to_owned(),
+        entry.state.as_str().to_owned(),
         entry.due.map(moment).unwrap_or_default(),
         subject,
     ]

@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::gate::Need;
 use super::output::{Failed, Output};
 use super::preview::{self, Preview};
-use super::text::{moment, size, state_word};
+use super::text::{moment, size};
 use crate::config::Config;
 use crate::control::api::{Answer, Entry, Part, Purpose, Request};
 use crate::control::operations::Octets;
@@ -107,7 +107,7 @@ async fn beginning(mut octets: Octets) -> Result<Vec<u8>, Failed> {
 fn tell_envelope(output: &mut Output, envelope: &Envelope) -> Result<(), Failed> {
     let session = &envelope.session;
     field(output, "Id", &envelope.id.to_string())?;
-    field(output, "State", state_word(envelope.state()))?;
+    field(output, "State", envelope.state().as_str())?;
     field(output, "Account", envelope.account.as_str())?;
     field(output, "Parked", &moment(envelope.parked))?;
     field(output, "Reason", &envelope.reason)?;

@@ -5,7 +5,7 @@ use super::Format;
 use super::gate::Gate;
 use super::output::Failed;
 use super::table::{Table, column};
-use super::text::{moment, state_word};
+use super::text::moment;
 use crate::config::Config;
 use crate::control::api::{AccountState, AccountStatus, Answer, Request, Stock, UpstreamStatus};
 use crate::guard::ledger::BlockedBy;
@@ -118,7 +118,7 @@ impl Sums {
         let in_quarantine = |measure: fn(&Stock) -> u64| {
             STATES.map(|state| {
                 let of_state = quarantine.iter().filter(|stock| stock.state == state);
-                (state_word(state), of_state.map(measure).sum::<u64>())
+                (state.as_str(), of_state.map(measure).sum::<u64>())
             })
         };
         // Each line with its state, or `""`.

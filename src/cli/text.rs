@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::clock::Timestamp;
-use crate::quarantine::envelope::State;
 use crate::visible::is_unsafe;
 
 /// Replaces a character that is not shown.
@@ -43,16 +42,6 @@ pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
-}
-
-/// The word for the state of a message, as in JSON.
-pub(super) fn state_word(state: State) -> &'static str {
-    match state {
-        State::Parked => "parked",
-        State::Releasing => "releasing",
-        State::Failed => "failed",
-        State::Unreadable => "unreadable",
-    }
 }
 
 /// The terminal cells that a character takes: two for East Asian characters and pictographs (UAX 11, by blocks), none
@@ -128,11 +117,12 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 mod tests {
     use super::*;
     use crate::control::api::AccountState;
+    use crate::quarantine::envelope::State;
 
     #[test]
     fn states_have_the_words_that_they_have_in_json() {
         for state in [State::Parked, State::Releasing, State::Failed, State::Unreadable] {
-            assert_eq!(serde_json::to_value(state).unwrap(), state_word(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
         for state in [AccountState::Counting, AccountState::Probation, AccountState::Blocked] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());

@@ -21,8 +21,6 @@ const KEPT: &str = "account on probation, and blocked since: it waits for an ope
 const WAS_KEPT: &str = "account on probation when it came, and blocked since";
 /// The reason of a message that was delayed, once its release has begun.
 const WAS_DELAYED: &str = "account on probation when it came";
-/// The reply by which envelopes written before `asked` say that no try has come to a recipient.
-const UNASKED: &str = "not asked yet: the upstream was silent, or put off others, for too long, or went away";
 /// The longest text that is written or read, in octets: 1,000 recipients, each with the longest reply
 /// ([`MAX_REPLY`](crate::smtp::reply::MAX_REPLY)) that is accepted from an upstream.
 pub const MAX_TEXT: usize = 64 * 1024 * 1024;
@@ -207,8 +205,8 @@ impl TryFrom<StateText> for RecipientState {
             (StateWord::Delivered, Some(reply), Some(at)) => Ok(Self::Delivered { reply, at }),
             (StateWord::Refused, Some(reply), Some(at)) => Ok(Self::Refused { reply, at }),
             (StateWord::Deferred, Some(reply), Some(at)) => {
-                let asked = text.asked.unwrap_or(reply.text != UNASKED);
-                Ok(Self::Deferred { reply, at, asked })
+                // Earlier envelopes do not say it, and it decides no more than who is asked first.
+                Ok(Self::Deferred { reply, at, asked: text.asked.unwrap_or(true) })
             }
             (StateWord::Rejected | StateWord::Pending, _, _) => {
                 Err("`reply` and `at` belong to no such state")
@@ -249,6 +247,18 @@ pub enum State {
     Failed,
     /// Its envelope does not parse or cannot be read.
     Unreadable,
+}
+
+impl State {
+    /// The word for it, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Parked => "parked",
+            Self::Releasing => "releasing",
+            Self::Failed => "failed",
+            Self::Unreadable => "unreadable",
+        }
+    }
 }
 
 /// Why a text is not an envelope.
@@ -433,22 +443,11 @@ mod tests {
 
     #[test]
     fn whether_a_recipient_was_asked() {
-        let read = |text: &str, asked: &str| {
-            let reply = format!(r#"{{"code": 451, "enhanced": null, "text": "{text}"}}"#);
+        for (asked, expected) in [("", true), (r#","asked":true"#, true), (r#","asked":false"#, false)] {
+            let reply = r#"{"code": 451, "enhanced": null, "text": "come back later"}"#;
             let state =
                 format!(r#"{{"state":"deferred","reply":{reply},"at":"2026-11-24T16:05:28Z"{asked}}}"#);
-            serde_json::from_str::<RecipientState>(&state).unwrap()
-        };
-        for (text, asked, expected) in [
-            ("come back later", "", true),
-            ("come back later", r#","asked":true"#, true),
-            ("come back later", r#","asked":false"#, false),
-            // Before there was `asked`.
-            (UNASKED, "", false),
-            // `asked` has the last word.
-            (UNASKED, r#","asked":true"#, true),
-        ] {
-            let state = read(text, asked);
+            let state = serde_json::from_str::<RecipientState>(&state).unwrap();
             assert!(
                 matches!(state, RecipientState::Deferred { asked, .. } if asked == expected),
                 "{state:?} {asked}"

@@ -261,7 +261,7 @@ pub trait Sources {
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// [`Sources::time`]
-    pub now: Timestamp,
+    pub time: Timestamp,
     /// [`Sources::probation`]
     pub probation: bool,
     /// [`Sources::precedents`]
@@ -276,7 +276,7 @@ pub struct Given<'a> {
 
 impl Sources for Given<'_> {
     fn time(&self) -> Timestamp {
-        self.now
+        self.time
     }
 
     fn probation(&self) -> bool {
