@@ -4,6 +4,7 @@
 //! only in fields, never in the message, and is cleaned of control characters by the formatter (JSON) or here (text).
 //! [`replay`](crate::replay) parses some of the lines; a test of its own fails if their wording changes.
 
+pub mod batches;
 mod bounds;
 pub mod json;
 mod session;
@@ -161,6 +162,11 @@ pub fn lapsed(account: &Account, blocked_at: Timestamp, parked: u64) {
 /// A parked message expired.
 pub fn expired(id: QuarantineId) {
     info!(quarantine_id = %id, "parked message expired and was removed");
+}
+
+/// The log's lines cannot be written together.
+pub fn not_batched(why: &std::io::Error) {
+    warn!(%why, "each line of the log is written by itself, which takes more processor time");
 }
 
 /// The service has started.

@@ -1,21 +1,23 @@
 //! `gatepost serve`: the proxy, in the foreground.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Stderr, stderr};
 
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Failed;
 use crate::config::{Config, Log, LogFormat, LogLevel};
+use crate::maillog::batches::Batches;
 use crate::maillog::{self, json::JsonLines};
 use crate::server::process;
 
 /// Runs on the main thread while it is the only one; the runtime is created after what requires that.
 pub(super) fn run(config: Config) -> Result<(), Failed> {
-    start_log(&config.log);
+    let log = start_log(&config.log);
     log_panics();
     let ready = process::ready(&config).map_err(|error| Failed::because(error.to_string()))?;
     let runtime = runtime()?;
+    let _batching = log.batch().inspect_err(maillog::not_batched).ok();
     let done = runtime.block_on(crate::server::serve(config, ready));
     // Pending disk operations must not keep the process from ending.
     runtime.shutdown_background();
@@ -28,10 +30,11 @@ pub(super) fn runtime() -> Result<Runtime, Failed> {
 }
 
 /// Starts the log on standard error. A line that cannot be written is lost; reporting that there, too, would end the process.
-fn start_log(log: &Log) {
+fn start_log(log: &Log) -> Batches<Stderr> {
     let terminal = stderr().is_terminal();
+    let lines = Batches::new(stderr());
     let builder = tracing_subscriber::fmt()
-        .with_writer(stderr)
+        .with_writer(lines.clone())
         .log_internal_errors(false)
         .with_env_filter(EnvFilter::new(format!("{},{}=info", filter(log.level), maillog::AUDIT)))
         .with_target(false);
@@ -40,6 +43,7 @@ fn start_log(log: &Log) {
         LogFormat::Text => builder.with_ansi(terminal).init(),
         LogFormat::Auto | LogFormat::Json => builder.event_format(JsonLines).init(),
     }
+    lines
 }
 
 /// Sends panics to the log, in the same form as everything else.
