@@ -47,7 +47,7 @@ pub fn clean(text: &str) -> String {
 
 /// A reply of the upstream, which may quote a stranger.
 fn said(reply: &Reply) -> String {
-    let text = reply.to_string();
+    let text = reply.one_line();
     if is_clean_ascii(&text) { text } else { clean(&text) }
 }
 

@@ -157,7 +157,7 @@ pub fn serve(
     let is_client = matches!(peer, Peer::Client(_));
     let peer = SocketAddr::new(peer.address().ip().to_canonical(), peer.address().port());
     let log = SessionLog::new(id, peer);
-    let witness = Witness(log);
+    let witness = Witness(log.clone());
     let relay_host = is_client && parts.config.relay_hosts.iter().any(|network| network.contains(&peer.ip()));
     log.connected(stream.tls().is_some(), relay_host);
     let terms = Terms {
@@ -366,7 +366,7 @@ impl Conversation {
         let deadline = self.command_deadline().min(Instant::now() + self.parts.config.session.tls_timeout);
         self.client.start_tls(&self.parts.tls, Some(deadline)).await?;
         if let Some(tls) = self.client.stream().and_then(Stream::tls) {
-            self.log.encrypted(tls.version, &tls.cipher);
+            self.log.encrypted(tls.version, tls.cipher);
         }
         self.certificate = self.client.stream().map(Stream::client_names).unwrap_or_default();
         Ok(self.handle(Event::TlsEstablished))

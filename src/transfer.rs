@@ -152,9 +152,7 @@ impl Transfer {
         let Framing::Dots(stuffer) = self.framing else {
             return Ok(upstream.finish_chunks(&self.buffer).await?);
         };
-        let mut terminator = Vec::new();
-        stuffer.finish(&mut terminator);
-        Ok(upstream.finish_data(&terminator).await?)
+        Ok(upstream.finish_data(stuffer.terminator()).await?)
     }
 
     async fn write(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {

@@ -52,7 +52,7 @@ pub fn mail_data(data: &[u8]) {
         let mut out = Vec::new();
         let mut stuffer = DotStuffer::new();
         stuffer.stuff(&scanned.content, &mut out);
-        stuffer.finish(&mut out);
+        out.extend_from_slice(stuffer.terminator());
         assert_eq!(lenient_end(&out), Some(out.len()), "{}", out.escape_ascii());
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn mended(data: &[u8], size: usize) -> Option<(usize, bool)> {
             stuffer.stuff(&mended, &mut out);
             content.extend(mended);
         }
-        stuffer.finish(&mut out);
+        out.extend_from_slice(stuffer.terminator());
         assert_eq!(lenient_end(&out), Some(out.len()), "{}", out.escape_ascii());
         // Taken in by the next one it is as it was when it left.
         assert_eq!(scan(&out, 0).content, content);
@@ -109,7 +109,7 @@ pub fn stuffing(data: &[u8]) {
     let stuffed = |size| {
         let (mut stuffer, mut out) = (DotStuffer::new(), Vec::new());
         pieces(content, size).for_each(|piece| stuffer.stuff(piece, &mut out));
-        stuffer.finish(&mut out);
+        out.extend_from_slice(stuffer.terminator());
         out
     };
     let checked = |size| {

@@ -160,7 +160,7 @@ impl Client {
         let mut wire = Vec::new();
         let mut stuffer = DotStuffer::new();
         stuffer.stuff(content.as_bytes(), &mut wire);
-        stuffer.finish(&mut wire);
+        wire.extend_from_slice(stuffer.terminator());
         self.converse("at the end of data", &wire).await
     }
 

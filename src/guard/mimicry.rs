@@ -200,8 +200,16 @@ impl Precedents {
             return false;
         }
         let differs = known.is_none_or(|known| {
+            if known.reply.enhanced != reply.enhanced {
+                return true;
+            }
+            // A Message-ID has an `@`, too.
+            let no_address = !named && reply.text.is_ascii() && names_nobody(&known.reply.text);
+            if no_address && place == Place::EndOfData {
+                return !same_but_for_ids(known.reply.text.as_bytes(), reply.text.as_bytes());
+            }
             let old = Pieces::of(place, &known.reply.text, About::address(&known.address));
-            known.reply.enhanced != reply.enhanced || !as_sent(place, about, reply, |new| old.same_form(new))
+            !as_sent(place, about, reply, |new| old.same_form(new))
         });
         // At the end of data it may be a Message-ID that the upstream made.
         let is_about_one = named && place != Place::EndOfData;
@@ -278,6 +286,29 @@ fn has_at(text: &str) -> bool {
 /// Whether a reply may name somebody. If not, it need not be searched for addresses.
 pub fn names_somebody(reply: &Reply) -> bool {
     memchr2(b'@', b'<', reply.text.as_bytes()).is_some()
+}
+
+/// Whether neither an address nor what stands for one is in the text of a precedent.
+fn names_nobody(text: &str) -> bool {
+    let names = |octet: u8| matches!(char::from(octet), '@' | '<' | SENDER | RECIPIENT);
+    text.bytes().fold(true, |nobody, octet| nobody & !names(octet))
+}
+
+/// What [`Pieces::same_form`] says of two texts that name nobody; most differ in one word.
+fn same_but_for_ids(mut one: &[u8], mut another: &[u8]) -> bool {
+    loop {
+        let same = one.iter().zip(another).take_while(|(one, another)| one == another).count();
+        if same == one.len() && same == another.len() {
+            return true;
+        }
+        let word_ends = |text: &[u8], at| text[at..].iter().take_while(|octet| is_word(**octet)).count() + at;
+        let begins = same - one[..same].iter().rev().take_while(|octet| is_word(**octet)).count();
+        let (ends, another_ends) = (word_ends(one, same), word_ends(another, same));
+        if !is_id(&one[begins..ends]) || !is_id(&another[begins..another_ends]) {
+            return false;
+        }
+        (one, another) = (&one[ends..], &another[another_ends..]);
+    }
 }
 
 /// Whether a text is built like a Message-ID (RFC 5322 3.6.4). Clients write what they like there: a mere word must not be
@@ -426,7 +457,7 @@ impl<'a> Iterator for Pieces<'a> {
         let length = if word > 0 { word } else { rest.chars().next()?.len_utf8() };
         self.at += length;
         let piece = rest.get(..length)?;
-        Some(if is_id(piece) { Piece::Id(piece) } else { Piece::Text(piece) })
+        Some(if is_id(piece.as_bytes()) { Piece::Id(piece) } else { Piece::Text(piece) })
     }
 }
 
@@ -435,8 +466,8 @@ fn is_word(octet: u8) -> bool {
 }
 
 /// CONTRACT: a word with a digit in it and at least six characters, or five digits.
-fn is_id(word: &str) -> bool {
-    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+fn is_id(word: &[u8]) -> bool {
+    let digits = word.iter().filter(|octet| octet.is_ascii_digit()).count();
     digits >= 1 && word.len() >= 6 || digits == 5
 }
 
@@ -775,6 +806,19 @@ mod tests {
             let (parsed, length) = Reply::parse(&wire).unwrap().unwrap();
             prop_assert_eq!(length, wire.len());
             prop_assert_eq!(parsed.lines().count(), text.split('\n').count());
+        }
+
+        #[test]
+        fn the_short_comparison_says_what_the_long_one_does(
+            one in "([a-zA-F0-9]{0,7}[ .\\-\n]?){0,5}", another in "([a-zA-F0-9]{0,7}[ .\\-\n]?){0,5}", at in 0_usize..40, id in "[A-F0-9]{4,8}"
+        ) {
+            let mut changed = one.clone();
+            changed.insert_str(at.min(one.len()), &id);
+            for (one, another) in [(&one, &another), (&one, &changed), (&changed, &one), (&one, &one)] {
+                let pieces = |text| Pieces::of(Place::EndOfData, text, About::address("a@b.c"));
+                let said = pieces(one).same_form(pieces(another));
+                prop_assert_eq!(same_but_for_ids(one.as_bytes(), another.as_bytes()), said, "{} {}", one, another);
+            }
         }
 
         #[test]

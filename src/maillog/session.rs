@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tracing::{debug, error, info, warn};
 
@@ -10,37 +11,28 @@ use super::{BOUNDS, clean, list, said};
 use crate::account::Account;
 use crate::auth::Guessed;
 use crate::clock::Timestamp;
-use crate::decimal::{Digits, push_ipv4};
 use crate::guard::ledger::Block;
 use crate::id::{QuarantineId, SessionId};
 use crate::session::ParkReason;
 use crate::smtp::Reply;
 
 /// The lines of one session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SessionLog {
     id: SessionId,
-    client: Client,
+    client: Arc<Client>,
 }
 
-/// A client's address.
-#[derive(Debug, Clone, Copy)]
-struct Client(SocketAddr);
-
-impl Client {
-    fn ip(self) -> IpAddr {
-        self.0.ip()
-    }
+/// A client's address, and the text that nearly every line has of it.
+#[derive(Debug)]
+struct Client {
+    ip: IpAddr,
+    text: String,
 }
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SocketAddr::V4(address) = self.0 else { return self.0.fmt(f) };
-        let mut text = String::with_capacity("255.255.255.255:65535".len());
-        push_ipv4(&mut text, *address.ip());
-        text.push(':');
-        text.push_str(Digits::of(address.port().into()).as_str());
-        f.write_str(&text)
+        f.write_str(&self.text)
     }
 }
 
@@ -73,7 +65,7 @@ pub enum Alarm {
 impl SessionLog {
     /// Creates the log of one session.
     pub fn new(id: SessionId, client: SocketAddr) -> Self {
-        Self { id, client: Client(client) }
+        Self { id, client: Arc::new(Client { ip: client.ip(), text: client.to_string() }) }
     }
 
     /// A client connected.
@@ -88,7 +80,7 @@ impl SessionLog {
 
     /// The client sent credentials in cleartext.
     pub fn credentials_exposed(&self) {
-        if !BOUNDS.admit(Kind::CredentialsExposed, self.client.ip()) {
+        if !BOUNDS.admit(Kind::CredentialsExposed, self.client.ip) {
             return;
         }
         warn!(session = %self.id, client = %self.client,
@@ -102,7 +94,7 @@ impl SessionLog {
 
     /// A user exceeded the limit on sessions.
     pub fn too_many_sessions(&self, account: &Account) {
-        if !BOUNDS.admit(Kind::AccountCrowded, self.client.ip()) {
+        if !BOUNDS.admit(Kind::AccountCrowded, self.client.ip) {
             return;
         }
         warn!(session = %self.id, client = %self.client, %account, "too many sessions of one account: client turned away");
@@ -112,7 +104,7 @@ impl SessionLog {
     ///
     /// What the client chose comes last: `contrib/fail2ban` parses this line from its beginning.
     pub fn authentication_failed(&self, mechanism: &str, name: Option<&str>, why: &str, counted: bool) {
-        if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
+        if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip) {
             return;
         }
         let user = name.map(clean);
@@ -122,7 +114,7 @@ impl SessionLog {
     /// A login was not tried. Parsed in the same way as [`Self::authentication_failed`].
     /// A crowd is nobody's guess, so that line has a beginning of its own.
     pub fn authentication_put_off(&self, mechanism: &str, name: Option<&str>, crowded: bool) {
-        if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip()) {
+        if !BOUNDS.admit(Kind::AuthenticationFailed, self.client.ip) {
             return;
         }
         let user = name.map(clean);
@@ -272,7 +264,7 @@ impl SessionLog {
 
     /// The client did not speak SMTP.
     pub fn other_protocol(&self, what: &str) {
-        if !BOUNDS.admit(Kind::OtherProtocol, self.client.ip()) {
+        if !BOUNDS.admit(Kind::OtherProtocol, self.client.ip) {
             return;
         }
         info!(session = %self.id, client = %self.client, protocol = what,

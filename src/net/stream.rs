@@ -24,12 +24,12 @@ pub enum Stream {
 }
 
 /// Version and cipher suite of a TLS session, as logs and headers name them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TlsSession {
     /// `TLSv1.3`
     pub version: &'static str,
     /// `TLS_AES_256_GCM_SHA384`
-    pub cipher: String,
+    pub cipher: &'static str,
 }
 
 impl Stream {
@@ -49,10 +49,13 @@ impl Stream {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         };
-        let cipher = suite.map_or_else(String::new, |suite| {
+        let cipher = match suite.and_then(|suite| suite.suite().as_str()).unwrap_or_default() {
             // The IANA names; rustls gives those of TLS 1.3 another prefix.
-            format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
-        });
+            "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
+            "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
+            "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
+            suite => suite,
+        };
         Some(TlsSession { version, cipher })
     }
 

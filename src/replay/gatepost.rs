@@ -164,10 +164,10 @@ mod tests {
                 .with_target(false);
             if json {
                 tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), || {
-                    log(session);
+                    log(session.clone());
                 });
             } else {
-                tracing::subscriber::with_default(builder.with_ansi(false).finish(), || log(session));
+                tracing::subscriber::with_default(builder.with_ansi(false).finish(), || log(session.clone()));
             }
             let octets = out.0.lock().unwrap().clone();
             String::from_utf8(octets).unwrap()

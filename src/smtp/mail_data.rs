@@ -231,7 +231,7 @@ impl ContentChecker {
     }
 }
 
-/// Dot-stuffs content for DATA, however it is split, and writes the terminator.
+/// Dot-stuffs content for DATA, however it is split, and knows how to end it.
 #[derive(Debug)]
 pub struct DotStuffer {
     position: Position,
@@ -285,12 +285,9 @@ impl DotStuffer {
         };
     }
 
-    /// Appends the terminator: `.CRLF` if the content is empty or ended with CRLF, else `CRLF.CRLF`.
-    pub fn finish(self, out: &mut Vec<u8>) {
-        if self.position != Position::Start {
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b".\r\n");
+    /// Returns the terminator: `.CRLF` if the content is empty or ended with CRLF, else `CRLF.CRLF`.
+    pub fn terminator(self) -> &'static [u8] {
+        if self.position == Position::Start { b".\r\n" } else { b"\r\n.\r\n" }
     }
 }
 
@@ -343,7 +340,7 @@ mod tests {
         for piece in pieces {
             stuffer.stuff(piece, &mut out);
         }
-        stuffer.finish(&mut out);
+        out.extend_from_slice(stuffer.terminator());
         out
     }
 

@@ -4,7 +4,7 @@
 //! nothing in it can become a second reply.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 use memchr::memchr;
@@ -326,41 +326,56 @@ fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// One line, for logs and envelopes: `550 5.1.1 text / second line`.
-impl fmt::Display for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Digits::padded(self.code.into(), 3).as_str())?;
+impl Reply {
+    /// One line, for logs and envelopes: `550 5.1.1 text / second line`.
+    pub fn one_line(&self) -> String {
+        let mut out = String::with_capacity("250 2.000.000 ".len() + self.text.len());
+        out.push_str(Digits::padded(self.code.into(), 3).as_str());
         if let Some(enhanced) = self.enhanced {
-            f.write_char(' ')?;
-            fmt::Display::fmt(&enhanced, f)?;
+            out.push(' ');
+            enhanced.push(&mut out);
         }
         if memchr(b'\n', self.text.as_bytes()).is_none() {
             if !self.text.is_empty() {
-                f.write_char(' ')?;
-                f.write_str(&self.text)?;
+                out.push(' ');
+                out.push_str(&self.text);
             }
-            return Ok(());
+            return out;
         }
         for (index, line) in self.lines().enumerate() {
             match index {
                 0 if line.is_empty() => continue,
-                0 => f.write_char(' ')?,
-                _ => f.write_str(" / ")?,
+                0 => out.push(' '),
+                _ => out.push_str(" / "),
             }
-            f.write_str(line)?;
+            out.push_str(line);
         }
-        Ok(())
+        out
+    }
+}
+
+/// See [`Reply::one_line`].
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.one_line())
+    }
+}
+
+impl Enhanced {
+    fn push(self, out: &mut String) {
+        out.push_str(Digits::of(self.class.into()).as_str());
+        for number in [self.subject, self.detail] {
+            out.push('.');
+            out.push_str(Digits::of(number.into()).as_str());
+        }
     }
 }
 
 impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Digits::of(self.class.into()).as_str())?;
-        for number in [self.subject, self.detail] {
-            f.write_char('.')?;
-            f.write_str(Digits::of(number.into()).as_str())?;
-        }
-        Ok(())
+        let mut text = String::with_capacity("2.000.000".len());
+        self.push(&mut text);
+        f.write_str(&text)
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn session(
         login: login(session),
         tls: stream
             .and_then(Stream::tls)
-            .map(|tls| TlsFacts { version: tls.version.to_owned(), cipher: tls.cipher }),
+            .map(|tls| TlsFacts { version: tls.version.to_owned(), cipher: tls.cipher.to_owned() }),
     }
 }
 
@@ -124,7 +124,7 @@ pub(super) fn trace(
             authenticated: session.user().is_some(),
             smtputf8: transaction.is_some_and(|transaction| transaction.mail.parameters.smtputf8),
         },
-        tls: tls.as_ref().map(|tls| (tls.version, tls.cipher.as_str())),
+        tls: tls.as_ref().map(|tls| (tls.version, tls.cipher)),
         session: *id,
         only_recipient,
         when: now,

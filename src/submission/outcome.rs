@@ -99,7 +99,7 @@ impl Conversation {
         };
         self.parts.ledger.learn(Place::EndOfData, about, reply);
         if reply.is_completion() {
-            let reply = reply.to_string();
+            let reply = reply.one_line();
             let message_id = message.message_id.clone();
             sender.watch.relayed(Relayed { at: clock::now(), reply, message_id });
         }
