@@ -195,9 +195,10 @@ impl Client {
         found
     }
 
-    /// An upper bound for the number of buffered commands.
-    pub(super) fn lines_at_most(&self) -> usize {
-        memchr_iter(b'\n', &self.inbound).count()
+    /// An upper bound for the number of buffered RCPT commands.
+    pub(super) fn rcpts_at_most(&self) -> usize {
+        let begins = |at: usize| self.inbound.get(at).is_some_and(|octet| octet.eq_ignore_ascii_case(&b'r'));
+        usize::from(begins(0)) + memchr_iter(b'\n', &self.inbound).filter(|end| begins(end + 1)).count()
     }
 
     /// Returns unconsumed mail data, or the beginning of it. A record decrypted by TLS is not copied for this.

@@ -167,7 +167,7 @@ impl Conversation {
         };
         if *unused_leave == 0 {
             leave.release_some(std::mem::take(answered_leave));
-            let wanted = 1 + self.client.lines_at_most();
+            let wanted = 1 + self.client.rcpts_at_most();
             *unused_leave = watch.try_extend(leave, wanted, clock::now()).unwrap_or_default();
         }
         if *unused_leave > 0 && watch.standing() == Standing::Open {
@@ -190,7 +190,7 @@ impl Conversation {
             return Ok(Leave::Over);
         }
         self.client.flush().await?;
-        let wanted = 1 + self.client.lines_at_most();
+        let wanted = 1 + self.client.rcpts_at_most();
         let Some(Sender { watch, leave, unused_leave, .. }) = &mut self.sender else {
             return Ok(Leave::Blocked(step));
         };
