@@ -334,7 +334,7 @@ impl Connection {
     }
 
     /// Checks, as far as possible, that no more than `awaited` replies have arrived. One that arrives in time for the
-    /// next command is taken for the reply to it. A 421 may come at any time.
+    /// next command is taken for the reply to it, but for DATA that went ahead: no 2xx answers that. A 421 may come at any time.
     pub(super) fn check_awaiting(&mut self, awaited: usize) -> Result<(), Loss> {
         let awaited = awaited + usize::from(self.data_ahead);
         if awaited == 0 {
@@ -344,16 +344,19 @@ impl Connection {
             return Ok(());
         }
         let mut rest = self.inbox.as_slice();
+        let mut last = None;
         for _ in 0..awaited {
             match Reply::measure(rest) {
                 Ok(Some((code, length))) if code != CLOSING => {
                     rest = rest.get(length..).unwrap_or_default();
+                    last = Some(code);
                 }
                 // An incomplete or malformed reply is found out when its turn comes.
                 _ => return Ok(()),
             }
         }
-        if rest.is_empty() || is_closing(rest) { Ok(()) } else { Err(Loss::OutOfStep) }
+        let answers_no_data = self.data_ahead && last.is_some_and(|code| code / 100 == 2);
+        if !answers_no_data && (rest.is_empty() || is_closing(rest)) { Ok(()) } else { Err(Loss::OutOfStep) }
     }
 
     /// Attempts one read into the inbox; 0 is the end of the stream.
