@@ -203,9 +203,9 @@ impl Precedents {
             if known.reply.enhanced != reply.enhanced {
                 return true;
             }
-            // A Message-ID has an `@`, too.
-            let no_address = !named && reply.text.is_ascii() && names_nobody(&known.reply.text);
-            if no_address && place == Place::EndOfData {
+            // Here an address has an `@` wherever it comes from, so that there are only words to compare.
+            let at_the_end = place == Place::EndOfData && !named && reply.text.is_ascii();
+            if at_the_end && names_nobody(&known.reply.text) {
                 return !same_but_for_ids(known.reply.text.as_bytes(), reply.text.as_bytes());
             }
             let old = Pieces::of(place, &known.reply.text, About::address(&known.address));

@@ -74,7 +74,7 @@ enum Writer {
 }
 
 impl<W: Write + Send + 'static> Batches<W> {
-    /// Lines for `out`; they are written one by one until [`batch`](Self::batch) is called.
+    /// Lines for `out`, which is not flushed; they are written one by one until [`batch`](Self::batch) is called.
     pub fn new(out: W) -> Self {
         let out = Mutex::new(Out { writer: out, spare: Vec::new() });
         Self { shared: Arc::new(Shared { out, waiting: Mutex::default(), stirred: Condvar::new() }) }

@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::CipherSuite;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -49,14 +50,7 @@ impl Stream {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         };
-        let cipher = match suite.and_then(|suite| suite.suite().as_str()).unwrap_or_default() {
-            // The IANA names; rustls gives those of TLS 1.3 another prefix.
-            "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
-            "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
-            "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
-            suite => suite,
-        };
-        Some(TlsSession { version, cipher })
+        Some(TlsSession { version, cipher: suite.map_or("", |suite| name_of(suite.suite())) })
     }
 
     /// Whether [`Self::channel_binding`] returns a value: only as the server of a TLS 1.3 session. RFC 9266 4.2 also
@@ -136,6 +130,16 @@ impl Stream {
     }
 }
 
+/// The IANA name; rustls gives those of TLS 1.3 another prefix.
+fn name_of(suite: CipherSuite) -> &'static str {
+    match suite.as_str().unwrap_or_default() {
+        "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
+        "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
+        "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
+        name => name,
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -190,5 +194,18 @@ impl AsyncWrite for Stream {
             Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_has_its_name() {
+        let suites = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+        let names: Vec<&str> = suites.iter().map(|suite| name_of(suite.suite())).collect();
+        assert!(names.iter().all(|name| name.starts_with("TLS_")), "{names:?}");
+        assert!(names.contains(&"TLS_AES_256_GCM_SHA384"), "{names:?}");
     }
 }

@@ -433,6 +433,23 @@ mod tests {
     use crate::net::self_signed::generate;
     use crate::net::tls::server_config;
 
+    /// DATA behind them would take the leave of one that another session could ask about.
+    #[tokio::test]
+    async fn only_recipients_want_leave() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+        for (lines, expected) in [
+            ("", 0),
+            ("RCPT TO:<a@b.c>\r\nrcpt TO:<b@b.c>\r\nDATA\r\n", 2),
+            ("DATA\r\n", 0),
+            ("NOOP\r\nRCPT TO:<a@b.c>\r\nRC", 2), // half a line may become one
+        ] {
+            client.inbound = lines.as_bytes().into();
+            assert_eq!(client.rcpts_at_most(), expected, "{lines}");
+        }
+    }
+
     /// A client that does not read is gone: a partly sent reply is not repeated, and nothing is said after it, whether
     /// the time for the flush or the caller's patience is over.
     #[tokio::test]
