@@ -447,11 +447,10 @@ impl Conversation {
         {
             incoming.abort(self.upstream.as_deref_mut());
         }
-        if self.asked.is_empty()
-            && !self.session.needs_upstream()
-            && let Some(upstream) = self.upstream.take()
-        {
-            upstream.abandon();
+        if self.asked.is_empty() && !self.session.needs_upstream() && self.upstream.is_some() {
+            // Before it is gone: then nobody learns that its answers are in doubt.
+            self.rest_upstream();
+            self.upstream = None;
             // A block that comes after this check closes idle connections itself (`Upstream::end_account`).
             if self.sender.as_ref().is_some_and(|sender| sender.watch.standing() == Standing::Blocked) {
                 self.connections.close();

@@ -21,8 +21,8 @@ const RESERVED_AND_SENDER: &[&str] = &[trace::AUTHENTICATED_AS, trace::RELAYED_F
 /// How many octets are framed before they are written.
 const WRITE_AT_ONCE: usize = 64 * 1_024;
 
-/// Room for the body of most messages, in octets.
-const TYPICAL_BODY: usize = 4 * 1_024;
+/// Room for the body of most messages, and what ends it, in octets.
+const TYPICAL_BODY: usize = 4 * 1_024 + 64;
 
 /// How long content may wait before it is written, however little there is: a slow client must not look to the upstream
 /// like a silent one (Postfix gives up after 300 s).
@@ -157,7 +157,7 @@ impl Transfer {
 
     async fn write(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {
         let written = match self.framing {
-            Framing::Dots(_) => upstream.write_data(&self.buffer).await,
+            Framing::Dots(_) => upstream.write_data(&mut self.buffer).await,
             Framing::Chunks => upstream.write_chunk(&self.buffer).await,
         };
         self.buffer.clear();

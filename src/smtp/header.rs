@@ -10,8 +10,11 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
+/// The end of a line and an empty one.
+const EMPTY: &[u8] = b"\r\n\r\n";
+
 /// Built once: building it costs as much as a search.
-static EMPTY_LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+static EMPTY_LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(EMPTY));
 
 /// Collects content up to the empty line that ends the header section.
 #[derive(Debug)]
@@ -56,14 +59,15 @@ impl HeaderCollector {
             State::Complete => return Collected::Complete { taken: 0 },
             State::TooLong => return Collected::TooLong,
         }
-        let before = self.octets.len();
-        let room = self.limit - before;
-        self.octets.extend_from_slice(&content[..content.len().min(room)]);
-        if let Some(end) = self.end_from(before) {
-            self.octets.truncate(end);
+        // Only the header section is copied: the body may be much larger.
+        let room = self.limit - self.octets.len();
+        let front = &content[..content.len().min(room)];
+        if let Some(taken) = self.end_in(front) {
+            self.octets.extend_from_slice(&front[..taken]);
             self.state = State::Complete;
-            return Collected::Complete { taken: end - before };
+            return Collected::Complete { taken };
         }
+        self.octets.extend_from_slice(front);
         if content.len() > room {
             self.state = State::TooLong;
             return Collected::TooLong;
@@ -81,14 +85,18 @@ impl HeaderCollector {
         self.octets.is_empty()
     }
 
-    /// The length including the empty line, if that ends after the first `seen` octets.
-    fn end_from(&self, seen: usize) -> Option<usize> {
-        if self.octets.starts_with(b"\r\n") {
-            return Some(2);
-        }
-        // Up to three octets of CRLF CRLF may have come before.
-        let from = seen.saturating_sub(3);
-        EMPTY_LINE.find(&self.octets[from..]).map(|at| from + at + 4)
+    /// How many octets of what comes next belong to the header section, if its empty line ends there.
+    fn end_in(&self, next: &[u8]) -> Option<usize> {
+        // The first line of all may be empty; later ones follow another CRLF, and all but the last octet may be here.
+        let begins = |before: &[u8], rest: &[u8]| self.octets == before && next.starts_with(rest);
+        let first = if begins(b"\r", b"\n") { Some(1) } else { begins(b"", b"\r\n").then_some(2) };
+        let across = || {
+            (1..EMPTY.len()).find(|taken| {
+                let (before, rest) = EMPTY.split_at(EMPTY.len() - taken);
+                self.octets.ends_with(before) && next.starts_with(rest)
+            })
+        };
+        first.or_else(across).or_else(|| EMPTY_LINE.find(next).map(|at| at + EMPTY.len()))
     }
 
     /// Ends the header section: at the empty line, or at the end of a message without one.
@@ -118,6 +126,11 @@ impl Header {
     /// As [`Self::value`], for every field with this name in order.
     pub fn values(&self, name: &str) -> impl Iterator<Item = String> {
         self.fields().filter(move |field| field.is_named(name)).map(Field::unfolded)
+    }
+
+    /// Whether a field has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields().any(|field| field.is_named(name))
     }
 
     /// How many fields have this name.
@@ -275,6 +288,7 @@ mod tests {
         ] {
             assert_eq!(header.value(name).as_deref(), value, "{name}");
             assert_eq!(header.count(name), count, "{name}");
+            assert_eq!(header.has(name), count > 0, "{name}");
         }
         let latin = collect(&[b"Subject: gr\xfcn\r\n\r\n"], 100).0.finish();
         assert_eq!(latin.value("subject").as_deref(), Some("gr\u{fffd}n"));

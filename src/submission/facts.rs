@@ -132,10 +132,10 @@ pub(super) fn trace(
     if let Some(account) = parked {
         fields.push_str(&trace::origin(account));
     }
-    if header.count("Date") == 0 {
+    if !header.has("Date") {
         fields.push_str(&trace::date(now));
     }
-    if header.count("Message-ID") == 0 {
+    if !header.has("Message-ID") {
         fields.push_str(&trace::message_id(*id, *messages, &config.hostname));
     }
     fields.extend(sender.map(trace::sender));

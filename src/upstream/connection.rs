@@ -383,7 +383,10 @@ impl Connection {
                 _ => return false,
             }
         }
-        self.inbox.is_empty() && self.poll_read(&mut no_waiting()).is_pending()
+        // Whatever comes is not looked at.
+        let mut octet = [0];
+        let polled = pin!(self.stream.read(&mut octet)).poll(&mut no_waiting());
+        self.inbox.is_empty() && polled.is_pending()
     }
 
     /// Whether another transaction may use it. No DATA may have gone out ahead: see [`Self::take_data_back`].

@@ -5,6 +5,7 @@
 //! 4.5.3.2.5.
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -45,10 +46,16 @@ pub(super) enum Ending {
 }
 
 impl Connection {
-    /// Sends mail data, or gathers it for a moment. Gives up after `limit` without progress.
-    pub(super) async fn put(&mut self, wire: &[u8], limit: Duration) -> Result<(), Stopped> {
+    /// Sends mail data, or gathers it for a moment. Gives up after `limit` without progress. What is left in `wire` is of no
+    /// more use.
+    pub(super) async fn put(&mut self, wire: &mut Vec<u8>, limit: Duration) -> Result<(), Stopped> {
         if self.outbox.len() + wire.len() <= GATHER && self.written_at.elapsed() < GATHER_TIME {
-            self.outbox.extend_from_slice(wire);
+            // Most messages come in one piece, which need not be copied.
+            if self.outbox.is_empty() {
+                mem::swap(&mut self.outbox, wire);
+            } else {
+                self.outbox.extend_from_slice(wire);
+            }
             return Ok(());
         }
         match self.push(wire, usize::MAX, limit).await {
@@ -94,7 +101,7 @@ impl Connection {
     /// than `content` octets of the outbox are out.
     async fn push(&mut self, mut wire: &[u8], content: usize, limit: Duration) -> Result<(), Loss> {
         loop {
-            let mut time_limit = std::mem::take(&mut self.time_limit);
+            let mut time_limit = mem::take(&mut self.time_limit);
             let step = std::future::poll_fn(|cx| self.poll_push(cx, &mut wire, content));
             let step = time_limit.within(limit, step).await;
             self.time_limit = time_limit;

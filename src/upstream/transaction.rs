@@ -21,6 +21,9 @@ use super::slot::Slot;
 use super::{Answer, ClientIdentity, Fault, Question};
 use crate::smtp::{Body, MailCommand, RcptCommand, Reply};
 
+/// Room for a MAIL or RCPT, in octets; a longer one takes more.
+const TYPICAL_LINE: usize = 64;
+
 /// How far the transaction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -303,6 +306,7 @@ impl Transaction {
         } else {
             MAX_BATCH
         };
+        connection.outbox.reserve(window.min(self.questions.len()) * TYPICAL_LINE);
         for question in self.questions.iter().take(window) {
             let extensions = &connection.extensions;
             let missing = match question {

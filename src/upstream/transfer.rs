@@ -80,13 +80,13 @@ impl Transaction {
         }
     }
 
-    /// Sends mail data in wire form (dot-stuffed), without the terminator.
+    /// Sends mail data in wire form (dot-stuffed), without the terminator. What is left in `wire` is of no more use.
     ///
     /// Not cancel-safe: if the future is dropped before it completes, drop the transaction too.
     ///
     /// # Errors
     /// The connection is gone: [`Stopped::Refused`] if the upstream said why.
-    pub async fn write_data(&mut self, wire: &[u8]) -> Result<(), Stopped> {
+    pub async fn write_data(&mut self, wire: &mut Vec<u8>) -> Result<(), Stopped> {
         let limit = self.upstream.settings().timeouts.block;
         // The connection stays out of `self` meanwhile: dropping the future closes it.
         let mut connection = self.connection_in_data()?;

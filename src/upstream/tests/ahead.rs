@@ -34,7 +34,7 @@ async fn deliver(transaction: &mut Transaction) -> String {
     if let Err(stop) = timeout(DEADLINE, transaction.begin_data()).await.unwrap() {
         return format!("{stop:?}");
     }
-    transaction.write_data(b"x\r\n").await.unwrap();
+    transaction.write_data(&mut b"x\r\n".to_vec()).await.unwrap();
     timeout(DEADLINE, transaction.finish_data(b".\r\n")).await.unwrap().unwrap().to_string()
 }
 

@@ -14,8 +14,8 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
     // The age of the connection does not matter.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     transaction.begin_data().await.unwrap();
-    transaction.write_data(b"Received: by us\r\n").await.unwrap();
-    transaction.write_data(b"Subject: x\r\n\r\n..dot\r\n").await.unwrap();
+    transaction.write_data(&mut b"Received: by us\r\n".to_vec()).await.unwrap();
+    transaction.write_data(&mut b"Subject: x\r\n\r\n..dot\r\n".to_vec()).await.unwrap();
     assert_eq!(transaction.finish_data(b".\r\n").await.unwrap().to_string(), "250 2.0.0 queued as 1");
     drop(transaction);
     upstream.close();
@@ -32,7 +32,7 @@ async fn a_long_message_arrives_octet_for_octet() {
     let mut sent = String::new();
     for number in 0..3000 {
         let piece = format!("{number} {}\r\n", "x".repeat(number * 7 % 20_000));
-        transaction.write_data(piece.as_bytes()).await.unwrap();
+        transaction.write_data(&mut piece.as_bytes().to_vec()).await.unwrap();
         sent.push_str(&piece);
     }
     // the script never answers
@@ -74,7 +74,9 @@ async fn data_refused() {
 async fn write_on(transaction: &mut Transaction) -> Stopped {
     let piece = "x".repeat(64 * 1024 - 2) + "\r\n";
     for _ in 0..2000 {
-        if let Err(stop) = timeout(DEADLINE, transaction.write_data(piece.as_bytes())).await.unwrap() {
+        if let Err(stop) =
+            timeout(DEADLINE, transaction.write_data(&mut piece.as_bytes().to_vec())).await.unwrap()
+        {
             return stop;
         }
     }
@@ -111,7 +113,7 @@ async fn a_promise_before_the_end_is_not_believed() {
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
     transaction.begin_data().await.unwrap();
-    let outcome = match transaction.write_data(b"x\r\n").await {
+    let outcome = match transaction.write_data(&mut b"x\r\n".to_vec()).await {
         Ok(()) => transaction.finish_data(b".\r\n").await.map_err(Stopped::from),
         Err(stop) => Err(stop),
     };
@@ -131,7 +133,7 @@ async fn an_end_without_reply_is_ambiguous() {
             Upstream::open(impatient(scripted.address, DEADLINE, Duration::from_millis(300))).unwrap();
         let mut transaction = ready_for_data(&upstream).await;
         transaction.begin_data().await.unwrap();
-        transaction.write_data(b"x\r\n").await.unwrap();
+        transaction.write_data(&mut b"x\r\n".to_vec()).await.unwrap();
         let outcome = transaction.finish_data(b".\r\n").await;
         assert!(matches!(outcome, Err(Fault::Ambiguous(_))), "{end}: {outcome:?}");
         drop(transaction);
@@ -165,8 +167,8 @@ async fn what_is_aborted_is_never_a_message() {
         transaction.begin_data().await.unwrap();
         if how != "drop before anything" {
             let big = "y".repeat(100_000) + "\r\n";
-            transaction.write_data(big.as_bytes()).await.unwrap();
-            transaction.write_data(b"last line\r\n").await.unwrap();
+            transaction.write_data(&mut big.as_bytes().to_vec()).await.unwrap();
+            transaction.write_data(&mut b"last line\r\n".to_vec()).await.unwrap();
         }
         match how {
             "abort" => {
