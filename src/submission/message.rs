@@ -296,7 +296,7 @@ impl Incoming {
         let transfer = Transfer::new(self.form(), treatment, trace, header);
         self.raw = Vec::new();
         match std::mem::replace(&mut self.route, Route::Upstream(transfer)) {
-            Route::Stranded(stranded) => self.forward_stranded(*stranded, upstream).await,
+            Route::Stranded(stranded) => Box::pin(self.forward_stranded(*stranded, upstream)).await,
             _ => {
                 let held = std::mem::take(&mut self.held);
                 if !held.is_empty() {

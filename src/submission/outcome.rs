@@ -41,7 +41,7 @@ impl Conversation {
                     }
                     break self.finish_upstream(transfer, &message).await;
                 }
-                Route::Quarantine(parked) => match self.finish_quarantine(*parked, &message).await {
+                Route::Quarantine(parked) => match Box::pin(self.finish_quarantine(parked, &message)).await {
                     Ok(delivery) => break delivery,
                     Err(Unparked { error, content }) => {
                         incoming.strand(&error, content);
@@ -109,7 +109,7 @@ impl Conversation {
     /// Makes a message durable in the quarantine; returns one that was to be delayed if that fails.
     async fn finish_quarantine(
         &mut self,
-        parked: Parked,
+        parked: Box<Parked>,
         message: &facts::Message,
     ) -> Result<Delivery, Unparked> {
         let (Some(sender), Some(transaction)) = (&self.sender, self.session.transaction()) else {
@@ -118,7 +118,7 @@ impl Conversation {
         let delayed = parked.is_delayed();
         let now = clock::now();
         let due = self.due(parked.order.reason, now);
-        let Parked { parking, order, trace, treatment } = parked;
+        let Parked { parking, order, trace, treatment } = *parked;
         let (size, sha256) = parking.digest();
         let envelope = crate::quarantine::Envelope {
             version: crate::quarantine::envelope::VERSION,

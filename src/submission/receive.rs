@@ -192,7 +192,7 @@ impl Conversation {
             (Destination::Park(order), upstream, Some(sender)) => {
                 incoming.abort(upstream.as_deref_mut());
                 let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
-                incoming.park(begun, order, treatment, trace).await;
+                Box::pin(incoming.park(begun, order, treatment, trace)).await;
             }
             (Destination::Park(_) | Destination::Refuse, upstream, _) => {
                 incoming.abort(upstream.as_deref_mut());

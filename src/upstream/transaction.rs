@@ -255,7 +255,8 @@ impl Transaction {
                 old.quit();
                 slot
             }
-            None => old.leave().await,
+            // On the heap, since it is rare and large: all that waits would be as large.
+            None => Box::pin(old.leave()).await,
         });
     }
 

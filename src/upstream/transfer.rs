@@ -51,7 +51,7 @@ impl Transaction {
             return Err(Fault::out_of_step());
         }
         if self.connection.is_none() && self.not_repeated.is_none() {
-            self.connect().await?;
+            Box::pin(self.connect()).await?;
         }
         match &self.not_repeated {
             Some(Repetition::MailRefused(why) | Repetition::RecipientRefused(why)) => {
