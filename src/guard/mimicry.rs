@@ -84,7 +84,6 @@ pub struct Imitation {
     /// What the client is told.
     pub reply: Reply,
     /// The made-up queue ids in it, for the envelope and the log: the words that were replaced, with a blank between two.
-    /// Those in angle brackets (a Message-ID, which Exchange repeats) are taken only if there is no other.
     pub queue_id: Option<String>,
 }
 
@@ -141,8 +140,8 @@ impl Precedents {
     pub fn imitate(&self, place: Place, about: About<'_>, shuffle: &mut Shuffle) -> Imitation {
         let Some(precedent) = self.at(place) else { return default_reply(place, shuffle) };
         let mut text = String::with_capacity(precedent.reply.text.len() + about.address.len());
-        // What was replaced, by what, and whether in angle brackets. A word that stands twice is replaced alike.
-        let mut ids: Vec<(&str, String, bool)> = Vec::new();
+        // What was replaced, and by what. A word that stands twice is replaced alike.
+        let mut ids: Vec<(&str, String)> = Vec::new();
         let (sender, recipients) = about.envelope.unwrap_or_default();
         // As `Reply::parse` cleans what an upstream says.
         let put = |text: &mut String, name: &str| text.push_str(&one_line(name));
@@ -153,11 +152,11 @@ impl Precedents {
                 Piece::Recipient => put(&mut text, recipients.first().copied().unwrap_or_default()),
                 Piece::Text(same) => text.push_str(same),
                 Piece::Id(word) => {
-                    let made_up = match ids.iter().find(|(known, ..)| *known == word) {
-                        Some((_, made_up, _)) => made_up.clone(),
+                    let made_up = match ids.iter().find(|(known, _)| *known == word) {
+                        Some((_, made_up)) => made_up.clone(),
                         None => {
                             let made_up = shuffle.shape(word);
-                            ids.push((word, made_up.clone(), text.rfind('<') > text.rfind('>')));
+                            ids.push((word, made_up.clone()));
                             made_up
                         }
                     };
@@ -166,12 +165,7 @@ impl Precedents {
             }
         }
         let reply = Reply { text: Cow::Owned(text), ..precedent.reply.clone() };
-        let all_within = ids.iter().all(|(.., within)| *within);
-        let told: Vec<String> = ids
-            .into_iter()
-            .filter(|(.., within)| *within == all_within)
-            .map(|(_, made_up, _)| made_up)
-            .collect();
+        let told: Vec<String> = ids.into_iter().map(|(_, made_up)| made_up).collect();
         Imitation { reply, queue_id: (!told.is_empty()).then(|| told.join(" ")) }
     }
 
@@ -576,8 +570,8 @@ mod tests {
             ("250 ABC123456 queued as ABC123456\r\n", "ABC123456", "the same word twice"),
             (
                 "250 2.6.0 <0f1e2d3c@mx.example.org> [InternalId=4398046511106, Hostname=x] Queued mail for delivery\r\n",
-                "4398046511106",
-                "Exchange, which repeats the Message-ID",
+                "0f1e2d3c 4398046511106",
+                "Exchange, which says a Message-ID as well",
             ),
             ("250 2.6.0 <0f1e2d3c@mx.example.org> Queued mail for delivery\r\n", "0f1e2d3c", "an older one"),
             ("250 2.0.0: 1a2b3c4d Message accepted for delivery\r\n", "1a2b3c4d", "OpenSMTPD"),

@@ -169,7 +169,9 @@ impl Spool {
     ) -> HashMap<&'a str, QuarantineId> {
         let (mut found, mut others) = (HashMap::new(), HashSet::new());
         for text in texts {
-            match text.parse().ok().filter(|id| self.shared.index().state(*id).is_some()) {
+            // In whatever case it was copied by ear.
+            let id = text.to_ascii_uppercase().parse().ok();
+            match id.filter(|id| self.shared.index().state(*id).is_some()) {
                 Some(id) => drop(found.insert(text, id)),
                 None => drop(others.insert(text)),
             }

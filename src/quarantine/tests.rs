@@ -616,6 +616,7 @@ async fn filters() {
         assert!(found.eq(expected.iter().map(|place| ids[*place])), "{filter:?}");
     }
     assert_eq!(spool.resolve(&ids[1].to_string()), Some(ids[1]));
+    assert_eq!(spool.resolve(&ids[1].to_string().to_lowercase()), Some(ids[1]));
     assert_eq!(spool.resolve("4F2A91B0C3"), ids.last().copied());
     assert_eq!(spool.resolve("4f2a91b0c3"), None);
     assert_eq!(spool.resolve(&sample::id(1).to_string()), None);
