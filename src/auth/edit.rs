@@ -73,6 +73,8 @@ pub fn add(path: &Path, name: &str, password: &str) -> Result<Edited, EditError>
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let gap = if text.is_empty() || text.ends_with('\n') { "" } else { end };
         let version = if text.is_empty() { format!("{}\n", users::version_line()) } else { String::new() };
+        let is_other = |line: &&str| line.trim_end() != users::EMPTIED;
+        let text: String = text.split_inclusive('\n').filter(is_other).collect();
         Ok((name.to_owned(), format!("{version}{text}{gap}{name}:{hash}{end}")))
     })
 }
@@ -89,14 +91,16 @@ pub fn passwd(path: &Path, name: &str, password: &str) -> Result<Edited, EditErr
     })
 }
 
-/// Removes a user's line.
+/// Removes a user's line. Where it was the last one, a comment takes its place: `serve` refuses a file that is empty by accident.
 ///
 /// # Errors
 /// See [`EditError`]; nothing was changed.
 pub fn remove(path: &Path, name: &str) -> Result<Edited, EditError> {
     edit(path, Missing::Fails, |text, users| {
         let (name, entry) = find(text, users, name)?;
-        Ok((name, format!("{}{}", &text[..entry.whole.start], &text[entry.whole.end..])))
+        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+        let emptied = if users.len() == 1 { format!("{}{end}", users::EMPTIED) } else { String::new() };
+        Ok((name, format!("{}{emptied}{}", &text[..entry.whole.start], &text[entry.whole.end..])))
     })
 }
 
@@ -251,7 +255,9 @@ mod tests {
             ("z:\n", add, "z:\nbob:NEW\n", 2),
             ("z:!\nanna:HASH:1\n# end\n", remove, "z:!\n# end\n", 1),
             ("z:!\nanna:HASH", remove, "z:!\n", 1),
-            ("anna:HASH\n", remove, "", 0),
+            ("anna:HASH\n", remove, "# gatepost: no users, the last one was removed\n", 0),
+            ("# us\r\nanna:HASH", remove, "# us\r\n# gatepost: no users, the last one was removed\r\n", 0),
+            ("# us\r\n# gatepost: no users, the last one was removed\r\n", add, "# us\r\nbob:NEW\r\n", 1),
         ] {
             let (_folder, path) = file(&before.replace("HASH", CRYPT));
             let edited = edit(&path).unwrap();

@@ -360,9 +360,9 @@ impl Directory {
         (version, read)
     }
 
-    /// Returns itself, or an error if it has no users.
+    /// Returns itself, or an error if it has no users for no stated reason.
     fn with_users(self, path: &Path) -> Result<Self, UsersError> {
-        if self.users.is_empty() {
+        if self.users.is_empty() && !self.users.is_meant_to_be_empty() {
             Err(UsersError::Empty { path: path.display().to_string() })
         } else {
             Ok(self)

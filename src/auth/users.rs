@@ -15,6 +15,8 @@ use crate::account::Account;
 
 /// The beginning of the comment line that states the file's version; a file without one has version 1.
 const VERSION_MARK: &str = "# gatepost users ";
+/// Stands in a file whose last user was removed.
+pub(super) const EMPTIED: &str = "# gatepost: no users, the last one was removed";
 /// The version that this Gatepost writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
@@ -28,6 +30,8 @@ pub struct Users {
     /// For each cost that a check can have, the index of one user and the cumulative number of usable users; sorted by
     /// cost, so that one user more or less shifts the bounds only little.
     costs: Vec<(usize, u64)>,
+    /// [`EMPTIED`] stands in the file.
+    is_emptied: bool,
 }
 
 /// One line of the users file.
@@ -79,6 +83,7 @@ impl Users {
             lines.push(entry.line);
         }
         users.costs = users.tally();
+        users.is_emptied = text.lines().any(|line| line == EMPTIED);
         Ok(users)
     }
 
@@ -109,6 +114,11 @@ impl Users {
     /// Whether there are no users.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
+    }
+
+    /// Whether the file says that nobody is to be in it. One that is empty for another reason is an accident.
+    pub(super) fn is_meant_to_be_empty(&self) -> bool {
+        self.is_emptied && self.users.is_empty()
     }
 
     /// The configured mechanisms that every user who can log in can use; none if nobody can log in.

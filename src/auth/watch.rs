@@ -1,6 +1,7 @@
 //! Keeps the users in step with their file, which is read again once it has not changed for a second.
 //!
-//! A broken, empty or missing version is reported once, and the users in force stay.
+//! A broken, empty or missing version is reported once, and the users in force stay; unless it is empty since `user remove` took
+//! the last one out.
 
 use std::future::pending;
 use std::path::Path;
@@ -81,7 +82,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::timeout;
 
-    use super::super::Mechanism;
+    use super::super::{Mechanism, edit};
     use super::*;
 
     const CRYPT: &str = "$5$rounds=1000$8g3bLFkL5Aut2SOi$GLcj/dD3LUBe6HsKOb/.Md/0lurit91j96ihy0vhx/2";
@@ -134,6 +135,10 @@ mod tests {
         assert_eq!(&*authenticator.offered(false), "PLAIN");
         std::fs::write(&path, format!("anna:{OTHER}\n")).unwrap();
         assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "1 bob");
+        // Empty, but on purpose.
+        edit::remove(&path, "anna").unwrap();
+        assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "0 anna");
+        assert_eq!(&*authenticator.offered(false), "");
         watch.abort();
     }
 

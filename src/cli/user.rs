@@ -152,15 +152,7 @@ async fn tell(
     }
     output.flush()?;
     if users == 0 {
-        let file = config.auth.users.display();
-        let then = if config.relay_hosts.is_empty() {
-            "would not start again"
-        } else {
-            "forgets them when it is started anew"
-        };
-        output::warn(&format!(
-            "{file} has no user any more; `serve` goes on with those that it knows, and {then}: `gatepost block` stops what they send"
-        ));
+        output::warn(&format!("{} has no user any more: nobody can log in", config.auth.users.display()));
     }
     Ok(())
 }
