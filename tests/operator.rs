@@ -681,6 +681,11 @@ fn messages_that_cannot_be_read() {
     assert_eq!(fs::read(evidence.join(format!("{broken}.envelope"))).unwrap(), b"{\"version\": 1, \"acc");
     assert_eq!(fs::read_to_string(evidence.join("SHA256SUMS")).unwrap().lines().count(), 2);
     assert!(site.fails(&format!("quarantine show {led_away} --raw")).contains("symbolic links"));
+    assert_eq!(
+        site.run(&format!("quarantine show {broken} --raw")).stdout,
+        MESSAGE.as_bytes(),
+        "what there is"
+    );
     let output = site.run(&format!("quarantine export {led_away} --output evidence"));
     assert_eq!(output.status.code(), Some(1));
     assert!(!evidence.join(format!("{led_away}.eml")).exists());
@@ -692,6 +697,45 @@ fn messages_that_cannot_be_read() {
         "{warned}"
     );
     assert!(warned.contains("2 messages in the quarantine cannot be read"), "{warned}");
+}
+
+/// A disk that alters a message, or somebody who does: what is told and released is what arrived, or nothing.
+#[test]
+fn a_message_that_is_not_what_arrived() {
+    let site = Site::new("");
+    a_thief_was_here(&site);
+    let id = site.objects("quarantine list")[0]["id"].as_str().unwrap().to_owned();
+    let file = site.path().join(format!("data/quarantine/{id}.message"));
+    let altered = MESSAGE.replace("Hello", "Jello");
+    for (content, how) in [(altered.as_str(), "altered"), (&MESSAGE[..MESSAGE.len() - 9], "cut short")] {
+        fs::write(&file, content).unwrap();
+        for serves in [false, true] {
+            let serve = serves.then(|| Serve::start(&site));
+            for command in [
+                "quarantine release",
+                "quarantine show",
+                "quarantine show --raw",
+                "quarantine export --output evidence",
+            ] {
+                let output = site.run(&format!("{command} {id}"));
+                let told = String::from_utf8(output.stderr).unwrap();
+                assert_eq!(output.status.code(), Some(1), "{how}, {command}: {told}");
+                assert!(
+                    told.contains("is not what arrived") || told.contains("should have 142"),
+                    "{how}, {command}: {told}"
+                );
+                if command.contains("--raw") {
+                    assert_eq!(output.stdout, content.as_bytes(), "{how}: all that there is");
+                }
+            }
+            assert_eq!(site.practice.letters().count(|letter| letter.is_to("anna@example.org")), 0, "{how}");
+            assert_eq!(site.objects("quarantine list").len(), 1, "{how}");
+            serve.map(Serve::stop);
+        }
+    }
+    fs::write(&file, MESSAGE).unwrap();
+    site.done(&format!("quarantine release {id}"));
+    assert_eq!(site.practice.letters().count(|letter| letter.is_to("anna@example.org")), 1);
 }
 
 /// Strangers do not fill the log.

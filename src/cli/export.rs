@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::Format;
 use super::gate::Gate;
@@ -24,6 +23,7 @@ use crate::control::api::{Entry, Part, Purpose};
 use crate::durable::{self, Existing, Folder};
 use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
+use crate::quarantine::checksum::{Altered, Checksum};
 
 /// The file name of the manifest.
 const MANIFEST: &str = "SHA256SUMS";
@@ -109,17 +109,14 @@ async fn export_message(
 ) -> Result<Exported, Failed> {
     let id = envelope.id;
     let (message, text) = (format!("{id}.eml"), format!("{id}.json"));
-    let (file, sha256) = receive(gate, id, Part::Message, folder).await?;
-    if sha256 != envelope.sha256 {
-        return Err(Failed::because(format!(
-            "message {id} is not what arrived: its SHA-256 is {sha256}, and was {}; see the disk",
-            envelope.sha256
-        )));
-    }
+    let (file, checksum) = receive(gate, id, Part::Message, folder).await?;
+    Altered::check(id, &checksum, &envelope.sha256)
+        .map_err(|altered| Failed::because(altered.to_string()))?;
+    let sha256 = checksum.to_string();
     keep(file, folder, &message, &sha256)?;
     let mut json = serde_json::to_vec_pretty(envelope).map_err(|error| Failed::because(error.to_string()))?;
     json.push(b'\n');
-    let of_envelope = hexadecimal(&Sha256::digest(&json));
+    let of_envelope = Checksum::of(&json).to_string();
     let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
     file.write(&json).map_err(|error| Failed::because(error.to_string()))?;
     keep(file, folder, &text, &of_envelope)?;
@@ -141,7 +138,8 @@ async fn export_as_it_is(gate: &mut Gate, entry: &Entry, folder: &Arc<Folder>) -
     let mut written = Vec::new();
     for (part, name) in [(Part::Message, format!("{id}.eml")), (Part::Envelope, format!("{id}.envelope"))] {
         match receive(gate, id, part, folder).await {
-            Ok((file, sha256)) => {
+            Ok((file, checksum)) => {
+                let sha256 = checksum.to_string();
                 keep(file, folder, &name, &sha256)?;
                 written.push((name, sha256));
             }
@@ -174,16 +172,16 @@ async fn receive(
     id: QuarantineId,
     part: Part,
     folder: &Arc<Folder>,
-) -> Result<(durable::Temporary, String), Failed> {
+) -> Result<(durable::Temporary, Checksum), Failed> {
     let mut octets = gate.message(&id.to_string(), part, Purpose::Export).await?;
     let mut file = folder.temporary().map_err(|error| Failed::because(error.to_string()))?;
-    let mut hash = Sha256::new();
+    let mut checksum = Checksum::default();
     while let Some(piece) = octets.recv().await {
         let piece = piece.map_err(Failed::because)?;
-        hash.update(&piece);
+        checksum.update(&piece);
         file.write(&piece).map_err(|error| Failed::because(error.to_string()))?;
     }
-    Ok((file, hexadecimal(&hash.finalize())))
+    Ok((file, checksum))
 }
 
 /// Moves a file to its name, unless a file with other content has it.
@@ -238,18 +236,14 @@ fn manifest(before: &str, sums: impl IntoIterator<Item = (String, String)>) -> S
 
 fn hash_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
+    let mut checksum = Checksum::default();
     let mut piece = vec![0; 64 * 1024];
     loop {
         match file.read(&mut piece)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            length => hash.update(piece.get(..length).unwrap_or_default()),
+            0 => return Ok(checksum.to_string()),
+            length => checksum.update(piece.get(..length).unwrap_or_default()),
         }
     }
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -265,7 +259,7 @@ mod tests {
     fn put(folder: &Arc<Folder>, content: &[u8]) -> Result<(), Failed> {
         let mut file = folder.temporary().unwrap();
         file.write(content).unwrap();
-        keep(file, folder, "a.eml", &hexadecimal(&Sha256::digest(content)))
+        keep(file, folder, "a.eml", &Checksum::of(content).to_string())
     }
 
     #[test]

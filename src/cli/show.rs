@@ -11,7 +11,9 @@ use super::text::{moment, size};
 use crate::config::Config;
 use crate::control::api::{Answer, Entry, Part, Purpose, Request};
 use crate::control::operations::Octets;
+use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
+use crate::quarantine::checksum::{Altered, Checksum};
 use crate::quarantine::envelope::{RecipientState, State};
 
 /// How many octets of a message are examined for the preview; `--raw` shows all of them.
@@ -41,18 +43,20 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let mut output = arguments.format.output();
     let mut gate = Gate::open(config, Need::Records).await?;
     if arguments.raw {
-        let octets = gate.message(&arguments.id, Part::Message, Purpose::Raw).await?;
+        let found = find(&mut gate, &arguments.id, Purpose::Raw).await?;
+        let octets = gate.message(&found.id().to_string(), Part::Message, Purpose::Raw).await?;
         let _running = gate.let_go().await;
-        return raw(octets, &mut output).await;
+        return raw(octets, &found, &mut output).await;
     }
     let envelope = match find(&mut gate, &arguments.id, Purpose::Show).await? {
         Found::Envelope(envelope) => envelope,
         Found::Unreadable(entry) => {
-            return Err(Failed::because(format!("message {}: {}", entry.id, entry.reason)));
+            return Err(unreadable(&entry));
         }
     };
     let octets = gate.message(&envelope.id.to_string(), Part::Message, Purpose::Show).await?;
-    let preview = preview::preview(&beginning(octets).await?);
+    let (message, checksum) = beginning(octets).await?;
+    let preview = preview::preview(&message);
     gate.close().await;
     if output.is_json() {
         let entry = Entry::from((*envelope).clone());
@@ -61,21 +65,48 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         tell_envelope(&mut output, &envelope)?;
         tell_preview(&mut output, &preview)?;
     }
-    output.flush()
+    output.flush()?;
+    checksum.map_or(Ok(()), |checksum| compare(&checksum, &envelope))
 }
 
-async fn raw(mut octets: Octets, output: &mut Output) -> Result<(), Failed> {
+/// Shows all that is there, whether or not it is what arrived.
+async fn raw(mut octets: Octets, found: &Found, output: &mut Output) -> Result<(), Failed> {
+    let mut checksum = Checksum::default();
     while let Some(piece) = octets.recv().await {
-        output.octets(&piece.map_err(Failed::because)?)?;
+        let piece = piece.map_err(Failed::because)?;
+        checksum.update(&piece);
+        output.octets(&piece)?;
     }
-    output.flush()
+    output.flush()?;
+    match found {
+        Found::Envelope(envelope) => compare(&checksum, envelope),
+        Found::Unreadable(entry) => Err(unreadable(entry)),
+    }
+}
+
+fn unreadable(entry: &Entry) -> Failed {
+    Failed::because(format!("message {}: {}", entry.id, entry.reason))
+}
+
+fn compare(checksum: &Checksum, envelope: &Envelope) -> Result<(), Failed> {
+    Altered::check(envelope.id, checksum, &envelope.sha256)
+        .map_err(|altered| Failed::because(altered.to_string()))
 }
 
 /// What is known about a message.
 pub(super) enum Found {
     Envelope(Box<Envelope>),
-    /// Only if it is to be exported; otherwise that is a failure.
+    /// Only if its octets are wanted; otherwise that is a failure.
     Unreadable(Box<Entry>),
+}
+
+impl Found {
+    fn id(&self) -> QuarantineId {
+        match self {
+            Self::Envelope(envelope) => envelope.id,
+            Self::Unreadable(entry) => entry.id,
+        }
+    }
 }
 
 /// Finds the envelope of one message.
@@ -93,15 +124,17 @@ pub(super) async fn find(gate: &mut Gate, id: &str, purpose: Purpose) -> Result<
     found.ok_or_else(|| Failed::because("`serve` did not answer; see its log, then try again"))
 }
 
-async fn beginning(mut octets: Octets) -> Result<Vec<u8>, Failed> {
+/// Returns what the preview is made of, and the checksum if that is the whole message.
+async fn beginning(mut octets: Octets) -> Result<(Vec<u8>, Option<Checksum>), Failed> {
     let mut message = Vec::new();
     while let Some(piece) = octets.recv().await {
         message.extend_from_slice(&piece.map_err(Failed::because)?);
         if message.len() >= PREVIEWED {
-            break;
+            return Ok((message, None));
         }
     }
-    Ok(message)
+    let checksum = Checksum::of(&message);
+    Ok((message, Some(checksum)))
 }
 
 fn tell_envelope(output: &mut Output, envelope: &Envelope) -> Result<(), Failed> {

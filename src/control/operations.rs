@@ -459,14 +459,12 @@ impl Command<'_> {
         }
     }
 
-    /// Returns the envelope; when exporting an unreadable one, what is known about it.
+    /// Returns the envelope; if it is unreadable and the octets are wanted, what is known about the message.
     async fn find(&self, id: QuarantineId, purpose: Purpose) -> Result<Answer, String> {
         let spool = &self.operations.spool;
         match spool.envelope(id).await {
             Ok(envelope) => Ok(Answer::Envelope(Box::new(envelope))),
-            Err(SpoolError::Unreadable { cause, .. } | SpoolError::Io(cause))
-                if purpose == Purpose::Export =>
-            {
+            Err(SpoolError::Unreadable { cause, .. } | SpoolError::Io(cause)) if purpose != Purpose::Show => {
                 let size = spool.message_size(id);
                 Ok(Answer::Entry(spool::Entry::Unreadable { id, size, cause }.into()))
             }

@@ -3,6 +3,7 @@
 //! [`envelope`] is pure, versioned text. [`progress`] and [`schedule`] hold what a release derives from it. [`spool`]
 //! does files, fsync and rename, with a pure index in memory.
 
+pub mod checksum;
 mod claim;
 pub mod envelope;
 mod files;

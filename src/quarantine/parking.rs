@@ -8,8 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
+use super::checksum::Checksum;
 use super::envelope::{Envelope, VERSION};
 use super::files;
 use super::record::Record;
@@ -40,7 +39,7 @@ pub struct Parking {
     buffer: Vec<u8>,
     /// Octets of all writes that succeeded.
     size: u64,
-    hasher: Sha256,
+    checksum: Checksum,
     /// The first error, which every later write or commit returns.
     failed: Option<ParkError>,
 }
@@ -104,7 +103,7 @@ impl Parking {
             written: 0,
             buffer: Vec::new(),
             size: 0,
-            hasher: Sha256::new(),
+            checksum: Checksum::default(),
             failed: None,
         })
     }
@@ -133,7 +132,7 @@ impl Parking {
         let octets = content.len() as u64;
         self.reservation.grow(Weight::of_content(octets))?;
         self.booking.cover(octets.saturating_add(self.buffer.len() as u64))?;
-        self.hasher.update(content);
+        self.checksum.update(content);
         while !content.is_empty() {
             let (now, later) = content.split_at(content.len().min(BUFFER - self.buffer.len()));
             grow(&mut self.buffer, now.len());
@@ -197,8 +196,7 @@ impl Parking {
 
     /// Returns the number of octets so far and their SHA-256 in hexadecimal.
     pub fn digest(&self) -> (u64, String) {
-        let hash = self.hasher.clone().finalize();
-        (self.size, hash.iter().map(|octet| format!("{octet:02x}")).collect())
+        (self.size, self.checksum.to_string())
     }
 
     /// Makes message and envelope durable. Only after this may the client be told 250. Once begun, it is completed even

@@ -3,8 +3,7 @@
 
 use std::borrow::Cow;
 
-use sha2::{Digest, Sha256};
-
+use super::checksum::Checksum;
 use super::envelope::{Envelope, Recipient, RecipientState, SessionFacts, TlsFacts, VERSION};
 use crate::clock::Timestamp;
 use crate::id::{QuarantineId, SessionId};
@@ -59,5 +58,5 @@ pub(crate) fn envelope(id: QuarantineId, content: &[u8]) -> Envelope {
 }
 
 pub(crate) fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|octet| format!("{octet:02x}")).collect()
+    Checksum::of(content).to_string()
 }

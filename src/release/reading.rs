@@ -1,11 +1,12 @@
 //! A parked message as a release reads it: piece by piece, with newlines normalized if that was decided on arrival.
 //!
-//! A file shorter or longer than what arrived is an error: part of a message is never sent as if it were the whole.
+//! A file that is not what arrived is an error: neither part of a message nor an altered one is ever sent as if it were the whole.
 
 use tokio::io::AsyncReadExt;
 
 use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
+use crate::quarantine::checksum::{Altered, Checksum};
 use crate::quarantine::spool::{MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
@@ -22,6 +23,9 @@ pub(super) struct Reading {
     size: u64,
     /// How many there must be in all.
     arrived: u64,
+    checksum: Checksum,
+    /// What that must be in the end.
+    sha256: String,
     buffer: Vec<u8>,
     mended: Vec<u8>,
 }
@@ -35,6 +39,8 @@ impl Reading {
             normalizer,
             size: 0,
             arrived: envelope.size,
+            checksum: Checksum::default(),
+            sha256: envelope.sha256.clone(),
             buffer: vec![0; READ_AT_ONCE],
             mended: Vec::new(),
         }
@@ -52,6 +58,11 @@ impl Reading {
             )));
         }
         let read = self.buffer.get(..octets).unwrap_or_default();
+        self.checksum.update(read);
+        if octets == 0 {
+            Altered::check(self.id, &self.checksum, &self.sha256)
+                .map_err(|altered| SpoolError::Io(format!("{altered}; it was not sent")))?;
+        }
         let Some(normalizer) = &mut self.normalizer else { return Ok(read) };
         self.mended.clear();
         normalizer.push(read, &mut self.mended);
