@@ -113,19 +113,24 @@ impl Shuffle {
         alphabet.get(index).copied().map_or('0', char::from)
     }
 
-    /// Returns a random word of the same shape: digits, capitals and small letters stay such, and a hexadecimal word stays
-    /// hexadecimal.
+    /// Returns a random word of the same shape, see [`same_shape`].
     fn shape(&mut self, word: &str) -> String {
-        let hexadecimal = word.bytes().all(|octet| octet == b'-' || octet.is_ascii_hexdigit());
-        let letters = if hexadecimal { ..6 } else { ..26 };
-        word.chars()
-            .map(|c| match c {
-                '0'..='9' => self.one_of(b"0123456789"),
-                'A'..='Z' => self.one_of(&CAPITALS[letters]),
-                'a'..='z' => self.one_of(&SMALL_LETTERS[letters]),
-                other => other,
-            })
-            .collect()
+        let letters = if is_hexadecimal(word.as_bytes()) { ..6 } else { ..26 };
+        loop {
+            let made_up: String = word
+                .chars()
+                .map(|c| match c {
+                    '0'..='9' => self.one_of(b"0123456789"),
+                    'A'..='Z' => self.one_of(&CAPITALS[letters]),
+                    'a'..='z' => self.one_of(&SMALL_LETTERS[letters]),
+                    other => other,
+                })
+                .collect();
+            // By chance a word of few letters may be hexadecimal although its model is not.
+            if same_shape(made_up.as_bytes(), word.as_bytes()) {
+                return made_up;
+            }
+        }
     }
 }
 
@@ -169,7 +174,8 @@ impl Precedents {
         Imitation { reply, queue_id: (!told.is_empty()).then(|| told.join(" ")) }
     }
 
-    /// Whether a reply differs from the last one at its place in more than the words that [`Self::imitate`] replaces anyway.
+    /// Whether a reply differs from the last one at its place in more than the words that [`Self::imitate`] replaces anyway, or
+    /// these have another shape.
     /// Replies other than 250 never do, nor do those to MAIL and RCPT that name a stranger: they are no precedents. Allocates
     /// only if the reply names somebody or is not ASCII.
     pub fn is_news(&self, place: Place, about: About<'_>, reply: &Reply) -> bool {
@@ -298,7 +304,8 @@ fn same_but_for_ids(mut one: &[u8], mut another: &[u8]) -> bool {
         let word_ends = |text: &[u8], at| text[at..].iter().take_while(|octet| is_word(**octet)).count() + at;
         let begins = same - one[..same].iter().rev().take_while(|octet| is_word(**octet)).count();
         let (ends, another_ends) = (word_ends(one, same), word_ends(another, same));
-        if !is_id(&one[begins..ends]) || !is_id(&another[begins..another_ends]) {
+        let (id, other) = (&one[begins..ends], &another[begins..another_ends]);
+        if !is_id(id) || !same_shape(id, other) {
             return false;
         }
         (one, another) = (&one[ends..], &another[another_ends..]);
@@ -405,7 +412,8 @@ impl<'a> Pieces<'a> {
         loop {
             match (self.next(), other.next()) {
                 (None, None) => return true,
-                (Some(Piece::Id(_)), Some(Piece::Id(_))) => {}
+                (Some(Piece::Id(one)), Some(Piece::Id(another)))
+                    if same_shape(one.as_bytes(), another.as_bytes()) => {}
                 (one, another) if one == another => {}
                 _ => return false,
             }
@@ -457,6 +465,24 @@ impl<'a> Iterator for Pieces<'a> {
 
 fn is_word(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || octet == b'-'
+}
+
+/// Whether two words have the same shape: digits, capitals, small letters and hyphens at the same places, and both are
+/// hexadecimal or neither is.
+fn same_shape(one: &[u8], another: &[u8]) -> bool {
+    let kind = |octet: u8| match octet {
+        b'0'..=b'9' => b'0',
+        b'A'..=b'Z' => b'A',
+        b'a'..=b'z' => b'a',
+        other => other,
+    };
+    one.len() == another.len()
+        && one.iter().zip(another).all(|(one, another)| kind(*one) == kind(*another))
+        && is_hexadecimal(one) == is_hexadecimal(another)
+}
+
+fn is_hexadecimal(word: &[u8]) -> bool {
+    word.iter().all(|octet| *octet == b'-' || octet.is_ascii_hexdigit())
 }
 
 /// CONTRACT: a word with a digit in it and at least six characters, or five digits.
@@ -758,7 +784,12 @@ mod tests {
             ("x@y.z", "250 2.1.0 <x@y.z>... Recipient OK\r\n", true, "another enhanced code"),
             ("x@y.z", "250 <x@y.z>... Recipient OK\r\n", true, "none"),
             ("x@y.z", "250 queued 4D489100508D\r\n", true, "another text"),
-            ("x@y.z", "250 queued 123456\r\n", false, "another queue id"),
+            ("x@y.z", "250 queued 9CA34561112F\r\n", true, "another shape"),
+            ("x@y.z", "250 queued 4D489100508D\r\n", true, "the first shape again"),
+            ("x@y.z", "250 queued 1C234567890A\r\n", false, "another queue id"),
+            ("x@y.z", "250 queued 1C234567890Z\r\n", true, "not hexadecimal"),
+            ("x@y.z", "250 queued 123456\r\n", true, "another length"),
+            ("x@y.z", "250 queued 654321\r\n", false, "another queue id"),
             ("x@y.z", "250 queued ü 1234567\r\n", true, "another text"),
             ("x@y.z", "250 queued ü 1234567\r\n", false, "the same, outside ASCII"),
             ("x@y.z", "251 will forward\r\n", false, "not 250"),
