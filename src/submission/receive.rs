@@ -13,11 +13,15 @@ use crate::clock;
 use crate::guard::Standing;
 use crate::session::{Delivery, Destination, Event, Step, UpstreamFault};
 
+/// Octets of the line that ends a header section.
+const EMPTY_LINE: usize = 2;
+
 impl Conversation {
     fn bounds(&self) -> Bounds {
         Bounds {
             size: self.session.max_message_size(),
-            header: self.parts.config.session.max_header_size,
+            // The empty line behind it is not part of it (RFC 5322 2.1).
+            header: self.parts.config.session.max_header_size.saturating_add(EMPTY_LINE),
             newlines: self.newlines(),
             loan: self.parts.buffers.loan(),
             pace: self.pace(),
