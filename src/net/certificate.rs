@@ -1,9 +1,10 @@
 //! The facts of a certificate that we need: when it expires, which names it is for, and whom it identifies.
 //!
-//! `x509-parser` only parses and verifies nothing. It is given only certificates that rustls has accepted already: the
-//! operator's own, and those of clients that one of the operator's authorities has signed.
+//! `x509-parser` only parses and verifies nothing. It is given only certificates that are trusted already: the operator's own,
+//! those that the operator has named, and those of clients that one of the operator's authorities has signed.
 
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use rustls::pki_types::UnixTime;
+use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
 use crate::clock::Timestamp;
 
@@ -50,6 +51,13 @@ impl Facts {
     pub fn identities(&self) -> impl Iterator<Item = &str> {
         self.mailboxes.iter().chain(&self.common_names).map(String::as_str)
     }
+}
+
+/// Whether a DER certificate is valid at this time (RFC 5280 4.1.2.5).
+pub fn is_in_time(der: &[u8], now: UnixTime) -> bool {
+    let now = i64::try_from(now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
+    let certificate = X509Certificate::from_der(der).ok();
+    certificate.zip(now).is_some_and(|((_, certificate), now)| certificate.validity().is_valid_at(now))
 }
 
 /// Rejects names that could pass for another: a NUL ends a string in other software.

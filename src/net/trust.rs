@@ -1,14 +1,20 @@
 //! Whom we trust as a TLS client, the system's anchors and those that the operator adds, and how we identify ourselves.
 //!
-//! Certificates are always verified, names included (RFC 6125); there is no switch to turn that off.
+//! Certificates are always verified, names included (RFC 6125); there is no switch to turn that off. A server's certificate that
+//! the operator has named himself needs no other to vouch for it, even if it is an authority's: `openssl req -x509` makes such
+//! ones, and OpenSSL's clients take them. webpki does not (RFC 5280 4.2.1.9 leaves it open).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::pem;
 use super::tls::TlsError;
+use super::{certificate, pem};
 
 /// The certificate with which a client or server identifies itself, and its key; both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +34,10 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
     let mut anchors = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     anchors.add_parsable_certificates(system.certs);
+    let mut named = Vec::new();
     if let Some(path) = ca {
         anchors.roots.extend(anchors_of(path)?.roots);
+        named = pem::certificates(path)?;
     }
     if anchors.is_empty() {
         let why = system.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
@@ -38,10 +46,15 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
         )));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let unusable = |error: &dyn std::fmt::Display| TlsError(format!("TLS cannot be set up: {error}"));
+    let by_anchors = WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(&provider))
+        .build()
+        .map_err(|error| unusable(&error))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(anchors);
+        .map_err(|error| unusable(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { by_anchors, named }));
     let config = match identity {
         None => config.with_no_client_auth(),
         Some(KeyPair { certificate, private_key }) => {
@@ -67,6 +80,59 @@ pub(super) fn anchors_of(path: &Path) -> Result<RootCertStore, TlsError> {
         })?;
     }
     Ok(anchors)
+}
+
+/// Verifies a server's certificate by the trust anchors; one that is itself in the operator's file, by its name and time.
+#[derive(Debug)]
+struct Verifier {
+    by_anchors: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let by_anchors = self.by_anchors.verify_server_cert(server, intermediates, name, ocsp_response, now);
+        match by_anchors {
+            // Of no kind of its own: that it is an authority's, among others.
+            Err(Error::InvalidCertificate(CertificateError::Other(_))) if self.named.contains(server) => {
+                verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
+                match certificate::is_in_time(server, now) {
+                    true => Ok(ServerCertVerified::assertion()),
+                    false => Err(CertificateError::Expired.into()),
+                }
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_anchors.verify_tls12_signature(message, server, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_anchors.verify_tls13_signature(message, server, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_anchors.supported_verify_schemes()
+    }
 }
 
 #[cfg(test)]

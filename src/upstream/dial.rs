@@ -315,9 +315,11 @@ fn offers(offered: &[String], attribute: &str) -> bool {
 fn untrusted(error: &io::Error) -> String {
     let text = error.to_string();
     match text.contains("CaUsedAsEndEntity") {
-        true => "its certificate is an authority's (CA:TRUE), which no server can use, whatever `ca` has; \
-                 make one with `openssl req -addext basicConstraints=critical,CA:FALSE`, or have it issued by that authority"
-            .to_owned(),
+        true => {
+            "its certificate is an authority's (CA:TRUE), and not in the file that `ca` names; add it there, \
+                 or make one with `openssl req -addext basicConstraints=critical,CA:FALSE`"
+                .to_owned()
+        }
         false => text,
     }
 }

@@ -41,26 +41,47 @@ async fn starttls_and_implicit() {
     assert_eq!(told, "Unavailable");
 }
 
-/// What `openssl req -x509` makes: the first thing that anyone with a certificate of his own runs into.
+/// What `openssl req -x509` makes: the first thing that anyone with a certificate of his own runs into. It is trusted if the
+/// operator's file has that very certificate, and only for its names and its time.
 #[tokio::test]
-async fn an_authority_is_no_server() {
+async fn an_authority_is_a_server_if_the_operator_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
-    let mut parameters = rcgen::CertificateParams::new(["mail.example.org".to_owned()]).unwrap();
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let signing_key = rcgen::KeyPair::generate().unwrap();
-    std::fs::write(&certificate, parameters.self_signed(&signing_key).unwrap().pem()).unwrap();
-    std::fs::write(&key, signing_key.serialize_pem()).unwrap();
-    let scripted = Scripted::start_with_tls(&["tls"], Some(server_config(&certificate, &key).unwrap())).await;
-    let settings = Settings {
-        protection: Protection::Implicit,
-        ca: Some(certificate.clone()),
-        ..settings(scripted.address)
+    let path = |name: &str| folder.path().join(name);
+    let make = |name: &str, last_year: i32| {
+        let mut parameters = rcgen::CertificateParams::new(["mail.example.org".to_owned()]).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+        let signing_key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(path(name), parameters.self_signed(&signing_key).unwrap().pem()).unwrap();
+        std::fs::write(path("key"), signing_key.serialize_pem()).unwrap();
     };
-    let mut transaction = Upstream::open(settings).unwrap().transaction(identity("alice"));
-    transaction.ask(question(MAIL));
-    let Answer::None(fault) = transaction.answer().await else { panic!("it is trusted") };
-    assert!(fault.to_string().contains("CA:FALSE"), "{fault}");
+    make("other", 2999);
+    for (last_year, name, ca, expected) in [
+        (2999, "mail.example.org", "own", "250 2.1.0 ok"),
+        (2999, "mail.example.net", "own", "not valid for name"),
+        (2999, "mail.example.org", "other", "CA:FALSE"),
+        (2021, "mail.example.org", "own", "expired"),
+    ] {
+        make("own", last_year);
+        let server = server_config(&path("own"), &path("key")).unwrap();
+        let script = format!("tls\n{READY}< {MAIL}\n> 250 2.1.0 ok\n");
+        let scripted = Scripted::start_with_tls(&[&script], Some(server)).await;
+        let endpoints = vec![Endpoint { tls_name: name.to_owned(), ..endpoint(scripted.address) }];
+        let settings = Settings {
+            endpoints,
+            protection: Protection::Implicit,
+            ca: Some(path(ca)),
+            ..settings(scripted.address)
+        };
+        let mut transaction = Upstream::open(settings).unwrap().transaction(identity("alice"));
+        transaction.ask(question(MAIL));
+        let told = match transaction.answer().await {
+            Answer::Replied(reply) => reply.to_string(),
+            Answer::None(fault) => fault.to_string(),
+        };
+        assert!(told.contains(expected), "{last_year} {name} {ca}: {told}");
+    }
 }
 
 #[tokio::test]
