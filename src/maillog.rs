@@ -96,6 +96,12 @@ pub fn kept_by_block(envelope: &Envelope) {
         "a message that was about to go out by itself waits for an operator: its account was blocked meanwhile");
 }
 
+/// A message that was about to go out is not what arrived.
+pub fn altered(envelope: &Envelope, why: &str) {
+    error!(quarantine_id = %envelope.id, account = %envelope.account, why = clean(why),
+        "a parked message was altered on its disk: it is not sent, and waits for an operator");
+}
+
 /// The upstream's reply to a release could not be written to disk.
 pub fn release_not_noted(id: QuarantineId, why: &str) {
     error!(quarantine_id = %id, why = clean(why),

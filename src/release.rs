@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use asking::{ASK_PATIENCE, answer_all, answered, ask, no_answer};
 pub use error::{EndError, ReleaseError};
-use reading::Reading;
+use reading::{Reading, verify};
 
 use crate::clock::{self, Span, Timestamp};
 use crate::fail;
@@ -153,6 +153,7 @@ impl Releaser {
     /// Nothing was sent; or it was, and the answers are not on disk yet: they are written as soon as the disk takes them.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, ReleaseError> {
         let claim = self.parts.spool.claim(id).await?;
+        verify(&claim).await?;
         // Only `run` looks at the clock all the time: to give up is left to it.
         let mut attempt = Try::begin(claim, Decision::Operator { quiet }, None).await?;
         let asked = self.ask(&mut attempt).await;
@@ -263,22 +264,12 @@ impl Releaser {
         if refused.is_empty() {
             return Ok(());
         }
-        let mut message = Reading::of(claim.message().await?, envelope);
-        let (header, body) = message.header().await?;
-        let mut sent = as_sent(&envelope.trace, envelope.treatment, &header);
-        let original = if returns_whole(envelope) {
-            sent.extend(body);
-            loop {
-                let content = message.next().await?;
-                if content.is_empty() {
-                    break;
-                }
-                sent.extend_from_slice(content);
-            }
-            Original::Whole(&sent)
-        } else {
-            Original::Header(&sent)
+        let (sent, is_whole) = match returned(claim, envelope).await {
+            // The sender hears of it all the same.
+            Err(SpoolError::Altered(_)) => (envelope.trace.clone().into_bytes(), false),
+            returned => returned?,
         };
+        let original = if is_whole { Original::Whole(&sent) } else { Original::Header(&sent) };
         Ok(self.parts.desk.dsn(envelope, original, &refused).await?)
     }
 }
@@ -370,6 +361,25 @@ async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) 
         pushed = transfer.push(upstream, content).await;
     }
     Ok(transfer.finish(upstream).await.map_or_else(Sent::from, Sent::Content))
+}
+
+/// Returns what a DSN returns of the message, and whether that is all of it.
+async fn returned(claim: &Claim, envelope: &Envelope) -> Result<(Vec<u8>, bool), SpoolError> {
+    let mut message = Reading::of(claim.message().await?, envelope);
+    let (header, body) = message.header().await?;
+    let mut sent = as_sent(&envelope.trace, envelope.treatment, &header);
+    let is_whole = returns_whole(envelope);
+    if is_whole {
+        sent.extend(body);
+        loop {
+            let content = message.next().await?;
+            if content.is_empty() {
+                break;
+            }
+            sent.extend_from_slice(content);
+        }
+    }
+    Ok((sent, is_whole))
 }
 
 /// Returns whether a DSN returns the whole message: if that was asked for (RFC 3461 4.3), unless it requires TLS (RFC

@@ -199,6 +199,8 @@ pub fn serve(
         if let Some(sender) = &mut conversation.sender {
             sender.leave.release();
         }
+        // As long as somebody can be told that its answers are in doubt.
+        conversation.rest_upstream();
         drop((conversation.upstream, conversation.connections));
         Box::pin(conversation.client.close()).await;
         drop(witness);

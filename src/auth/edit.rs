@@ -55,7 +55,7 @@ pub enum EditError {
 pub struct Edited {
     /// The user whose line changed, as the file spells the name.
     pub name: String,
-    /// How many users there are now. A running Gatepost refuses a file without any.
+    /// How many users there are now.
     pub users: usize,
 }
 
@@ -70,12 +70,11 @@ pub fn add(path: &Path, name: &str, password: &str) -> Result<Edited, EditError>
         if let Some(user) = users.get(name) {
             return Err(EditError::Exists(user.name().to_owned()));
         }
-        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { end };
+        let end = line_ending(text);
         let version = if text.is_empty() { format!("{}\n", users::version_line()) } else { String::new() };
         let is_other = |line: &&str| line.trim_end() != users::EMPTIED;
         let text: String = text.split_inclusive('\n').filter(is_other).collect();
-        Ok((name.to_owned(), format!("{version}{text}{gap}{name}:{hash}{end}")))
+        Ok((name.to_owned(), format!("{version}{text}{}{name}:{hash}{end}", gap(&text, end))))
     })
 }
 
@@ -98,10 +97,24 @@ pub fn passwd(path: &Path, name: &str, password: &str) -> Result<Edited, EditErr
 pub fn remove(path: &Path, name: &str) -> Result<Edited, EditError> {
     edit(path, Missing::Fails, |text, users| {
         let (name, entry) = find(text, users, name)?;
-        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-        let emptied = if users.len() == 1 { format!("{}{end}", users::EMPTIED) } else { String::new() };
-        Ok((name, format!("{}{emptied}{}", &text[..entry.whole.start], &text[entry.whole.end..])))
+        let left = format!("{}{}", &text[..entry.whole.start], &text[entry.whole.end..]);
+        let end = line_ending(text);
+        let emptied = match users.len() {
+            1 => format!("{}{}{end}", gap(&left, end), users::EMPTIED),
+            _ => String::new(),
+        };
+        Ok((name, left + &emptied))
     })
+}
+
+/// The line ending of a file.
+fn line_ending(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
+}
+
+/// What is missing in front of a further line.
+fn gap<'a>(text: &str, end: &'a str) -> &'a str {
+    if text.is_empty() || text.ends_with('\n') { "" } else { end }
 }
 
 /// How a missing file is treated.
@@ -257,6 +270,8 @@ mod tests {
             ("z:!\nanna:HASH", remove, "z:!\n", 1),
             ("anna:HASH\n", remove, "# gatepost: no users, the last one was removed\n", 0),
             ("# us\r\nanna:HASH", remove, "# us\r\n# gatepost: no users, the last one was removed\r\n", 0),
+            ("anna:HASH\n# end", remove, "# end\n# gatepost: no users, the last one was removed\n", 0),
+            ("# gatepost: no users, the last one was removed", add, "bob:NEW\n", 1),
             ("# us\r\n# gatepost: no users, the last one was removed\r\n", add, "# us\r\nbob:NEW\r\n", 1),
         ] {
             let (_folder, path) = file(&before.replace("HASH", CRYPT));

@@ -83,7 +83,8 @@ impl Users {
             lines.push(entry.line);
         }
         users.costs = users.tally();
-        users.is_emptied = text.lines().any(|line| line == EMPTIED);
+        // Nothing follows it: a file that was cut off, or whose users were taken out otherwise, is no such file.
+        users.is_emptied = text.trim_end().lines().next_back() == Some(EMPTIED);
         Ok(users)
     }
 

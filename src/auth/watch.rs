@@ -139,6 +139,10 @@ mod tests {
         edit::remove(&path, "anna").unwrap();
         assert_eq!(next(&mut events, DEADLINE).await.unwrap(), "0 anna");
         assert_eq!(&*authenticator.offered(false), "");
+        // What follows that comment makes it an accident again.
+        std::fs::write(&path, format!("{}# anna:{OTHER}\n", std::fs::read_to_string(&path).unwrap()))
+            .unwrap();
+        assert!(next(&mut events, DEADLINE).await.unwrap().contains("users: no user in it"));
         watch.abort();
     }
 

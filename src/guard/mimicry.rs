@@ -623,6 +623,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_made_up_has_the_same_shape() {
+        for seed in 0..200 {
+            for word in
+                ["12345G", "4D489100508D", "1tFabc-000000001Ab-2cD3", "d9443c01a7336-29ab", "12345", "a2z4y6"]
+            {
+                let made_up = Shuffle::new(seed).shape(word);
+                assert!(same_shape(word.as_bytes(), made_up.as_bytes()), "{word} {made_up}");
+            }
+        }
+    }
+
     /// A client must not choose which words of the upstream's reply are exchanged.
     #[test]
     fn a_word_is_no_message_id() {

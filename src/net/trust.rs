@@ -36,8 +36,8 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
     anchors.add_parsable_certificates(system.certs);
     let mut named = Vec::new();
     if let Some(path) = ca {
-        anchors.roots.extend(anchors_of(path)?.roots);
         named = pem::certificates(path)?;
+        anchors.roots.extend(anchors_from(path, &named)?.roots);
     }
     if anchors.is_empty() {
         let why = system.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
@@ -73,13 +73,22 @@ pub fn client_config(ca: Option<&Path>, identity: Option<&KeyPair>) -> Result<Ar
 /// # Errors
 /// The file is missing, or holds no certificate or one that cannot be an anchor.
 pub(super) fn anchors_of(path: &Path) -> Result<RootCertStore, TlsError> {
+    anchors_from(path, &pem::certificates(path)?)
+}
+
+fn anchors_from(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut anchors = RootCertStore::empty();
-    for certificate in pem::certificates(path)? {
-        anchors.add(certificate).map_err(|error| {
+    for certificate in certificates {
+        anchors.add(certificate.clone()).map_err(|error| {
             TlsError(format!("{}: a certificate that cannot be a trust anchor: {error}", path.display()))
         })?;
     }
     Ok(anchors)
+}
+
+/// Whether a certificate was not trusted since it is an authority's. rustls has no error of its own for that.
+pub fn is_an_authoritys(error: &impl std::fmt::Display) -> bool {
+    error.to_string().contains("CaUsedAsEndEntity")
 }
 
 /// Verifies a server's certificate by the trust anchors; one that is itself in the operator's file, by its name and time.
@@ -100,8 +109,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let by_anchors = self.by_anchors.verify_server_cert(server, intermediates, name, ocsp_response, now);
         match by_anchors {
-            // Of no kind of its own: that it is an authority's, among others.
-            Err(Error::InvalidCertificate(CertificateError::Other(_))) if self.named.contains(server) => {
+            Err(error) if is_an_authoritys(&error) && self.named.contains(server) => {
                 verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
                 match certificate::is_in_time(server, now) {
                     true => Ok(ServerCertVerified::assertion()),

@@ -318,9 +318,14 @@ impl Envelope {
     /// Makes the message wait for an operator, for those recipients that have no answer yet: its account was blocked
     /// before it could go out by itself.
     pub fn keep(&mut self) {
+        self.set_aside(KEPT.to_owned());
+    }
+
+    /// Makes the message wait for an operator, for those recipients that have no answer yet, and says why.
+    pub fn set_aside(&mut self, reason: String) {
         self.due = None;
         self.release = None;
-        KEPT.clone_into(&mut self.reason);
+        self.reason = reason;
     }
 
     /// Encodes it as text.

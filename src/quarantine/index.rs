@@ -281,21 +281,28 @@ impl Index {
         self.records.get(&id).map(|record| record.size)
     }
 
-    /// Returns, for each of these queue ids that a client was told, alone or among others, the newest message. A short one
-    /// among others says too little if several messages have it. Looks at each message once.
+    /// Returns, for each of these queue ids that a client was told, alone or among others, the newest message. Of several, a
+    /// short one says too little: many messages have the same five digits. Looks at each message once.
     pub(super) fn told<'a>(&self, queue_ids: &HashSet<&'a str>) -> HashMap<&'a str, QuarantineId> {
-        let (mut found, mut common) = (HashMap::new(), HashSet::new());
+        let mut found = HashMap::new();
         for (id, record) in self.records.iter().rev() {
+            if found.len() == queue_ids.len() {
+                break;
+            }
             let Some(told) = record.told.as_deref() else { continue };
-            for queue_id in iter::once(told).chain(told.split(' ')).filter_map(|word| queue_ids.get(word)) {
-                let newest = *found.entry(*queue_id).or_insert(*id);
-                if newest != *id && queue_id.len() < SHORTEST_TOLD && *queue_id != told {
-                    common.insert(*queue_id);
-                }
+            let words = told.split(' ').filter(|word| word.len() >= SHORTEST_TOLD);
+            for queue_id in iter::once(told).chain(words).filter_map(|word| queue_ids.get(word)) {
+                found.entry(*queue_id).or_insert(*id);
             }
         }
-        found.retain(|queue_id, _| !common.contains(queue_id));
         found
+    }
+
+    /// Returns the only message that has this queue id among others, however short.
+    pub(super) fn told_among_others(&self, queue_id: &str) -> Option<QuarantineId> {
+        let has = |told: &str| told.split(' ').any(|word| word == queue_id);
+        let mut found = self.records.iter().filter(|(_, record)| record.told.as_deref().is_some_and(has));
+        found.next().map(|(id, _)| *id).filter(|_| found.next().is_none())
     }
 
     /// Returns the first `count` ids after `after`, restricted to `account` and to messages parked at or after `since`
@@ -881,14 +888,10 @@ mod tests {
         assert_eq!(told(&index, "4F2A91B0C"), None);
         index.put(one, Record { told: Some("1349174460 d9443c-29ab 13230".into()), ..record("anna", 1) });
         assert_eq!(told(&index, "d9443c-29ab"), Some(one), "one of several");
-        assert_eq!(told(&index, "13230"), Some(one), "one of several, and of one message");
+        assert_eq!(told(&index, "13230"), None, "too short to be the only one");
+        assert_eq!(index.told_among_others("13230"), Some(one));
         index.put(id(3), Record { told: Some("1349174461 13230".into()), ..record("anna", 1) });
-        let newest = id(5);
-        for id in [id(4), newest] {
-            index.put(id, Record { told: Some("23758".into()), ..record("anna", 1) });
-        }
-        assert_eq!(told(&index, "13230"), None, "one of several, and of two messages");
-        assert_eq!(told(&index, "23758"), Some(newest), "all that was told");
+        assert_eq!(index.told_among_others("13230"), None, "two have it");
         let all = ["4F2A91B0C3", "1349174460", "d9443c-29ab", "13230", "1349174460 d9443c-29ab 13230", ""];
         let found = index.told(&all.into());
         assert_eq!(found, [(all[0], two), (all[1], one), (all[2], one), (all[4], one)].into());

@@ -155,14 +155,16 @@ impl Spool {
         MessageReader::open(&self.shared, id, name).await
     }
 
-    /// Resolves what an operator wrote: an id, or the exact queue id that a client was told. If several messages have
-    /// that queue id, the newest is meant.
+    /// Resolves what an operator wrote who wants to look at a message: an id, or a queue id that a client was told. If several
+    /// messages have that queue id, the newest is meant; a short one among others only finds the message that alone has it.
     pub fn resolve(&self, text: &str) -> Option<QuarantineId> {
-        self.resolve_all([text]).remove(text)
+        let found = self.resolve_all([text]).remove(text);
+        found.or_else(|| self.shared.index().told_among_others(text))
     }
 
     /// Does so for all that an operator wrote in one command, with one look at all messages; what is in neither way known is
-    /// not in the result. Sessions wait for no more than that look.
+    /// not in the result, nor is a short queue id among others: a mistyped one could release or delete somebody else's mail.
+    /// Sessions wait for no more than that look.
     pub fn resolve_all<'a>(
         &self,
         texts: impl IntoIterator<Item = &'a str>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checksum::Altered;
 use super::envelope::{Envelope, State};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -50,6 +51,9 @@ pub enum SpoolError {
         /// Why.
         cause: String,
     },
+    /// Its content is not what arrived.
+    #[error("{0}; it was not sent")]
+    Altered(#[from] Altered),
     /// A file could not be read, written or removed.
     #[error("{0}")]
     Io(String),

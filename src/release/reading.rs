@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
 use crate::quarantine::checksum::{Altered, Checksum};
-use crate::quarantine::spool::{MessageReader, SpoolError};
+use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
 
@@ -19,10 +19,7 @@ pub(super) struct Reading {
     message: MessageReader,
     id: QuarantineId,
     normalizer: Option<Normalizer>,
-    /// Octets read so far, as they arrived.
-    size: u64,
-    /// How many there must be in all.
-    arrived: u64,
+    /// That of the octets read so far, as they arrived.
     checksum: Checksum,
     /// What that must be in the end.
     sha256: String,
@@ -37,8 +34,6 @@ impl Reading {
             message,
             id: envelope.id,
             normalizer,
-            size: 0,
-            arrived: envelope.size,
             checksum: Checksum::default(),
             sha256: envelope.sha256.clone(),
             buffer: vec![0; READ_AT_ONCE],
@@ -50,18 +45,10 @@ impl Reading {
     pub(super) async fn next(&mut self) -> Result<&[u8], SpoolError> {
         let octets = self.message.read(&mut self.buffer).await;
         let octets = octets.map_err(|error| unreadable(self.id, &error))?;
-        self.size += octets as u64;
-        if octets == 0 && self.size != self.arrived {
-            let (id, size, arrived) = (self.id, self.size, self.arrived);
-            return Err(SpoolError::Io(format!(
-                "message {id}: {size} octets are there, and {arrived} arrived; it was not sent"
-            )));
-        }
         let read = self.buffer.get(..octets).unwrap_or_default();
         self.checksum.update(read);
         if octets == 0 {
-            Altered::check(self.id, &self.checksum, &self.sha256)
-                .map_err(|altered| SpoolError::Io(format!("{altered}; it was not sent")))?;
+            Altered::check(self.id, &self.checksum, &self.sha256)?;
         }
         let Some(normalizer) = &mut self.normalizer else { return Ok(read) };
         self.mended.clear();
@@ -82,6 +69,16 @@ impl Reading {
             }
         }
     }
+}
+
+/// Reads the message once, to know before anybody is asked whether it is what arrived.
+///
+/// # Errors
+/// [`SpoolError::Altered`] if it is not; or it cannot be read.
+pub(super) async fn verify(claim: &Claim) -> Result<(), SpoolError> {
+    let mut message = Reading::of(claim.message().await?, claim.envelope());
+    while !message.next().await?.is_empty() {}
+    Ok(())
 }
 
 fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {

@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::slot::Slot;
 use super::{Address, ClientIdentity, Endpoint, Endpoints, Fault, Login, Protection, Settings, xclient};
 use crate::net::Stream;
+use crate::net::trust::is_an_authoritys;
 use crate::smtp::{Extensions, Reply};
 
 /// The service is ready (RFC 5321 4.2.3).
@@ -313,14 +314,13 @@ fn offers(offered: &[String], attribute: &str) -> bool {
 
 /// Why there is no TLS. `openssl req -x509` makes an authority's certificate unless told otherwise.
 fn untrusted(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.contains("CaUsedAsEndEntity") {
+    match is_an_authoritys(error) {
         true => {
             "its certificate is an authority's (CA:TRUE), and not in the file that `ca` names; add it there, \
                  or make one with `openssl req -addext basicConstraints=critical,CA:FALSE`"
                 .to_owned()
         }
-        false => text,
+        false => error.to_string(),
     }
 }
 

@@ -72,6 +72,30 @@ fn only(gatepost: &Gatepost) -> Value {
     parked.remove(0)
 }
 
+/// One that is no longer what arrived is not tried again and again: an operator hears of it, and finds it.
+#[test]
+fn what_was_altered_waits_for_an_operator() {
+    let upstream = Scripted::start();
+    let gatepost = setup(&upstream, "3s").start();
+    let mut client = gatepost.login("alice");
+    alarm(&mut client, 0);
+    send(&mut client, "altered");
+    let id = only(&gatepost)["id"].as_str().unwrap().to_owned();
+    let file = gatepost.data_dir().join(format!("quarantine/{id}.message"));
+    let sound = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, sound.replace("altered", "ALTERED")).unwrap();
+    gatepost.expect_log("that it is set aside", |line| {
+        line["level"] == "ERROR" && line["quarantine_id"] == id.as_str()
+    });
+    let entry = wait_for(PATIENCE, || Some(only(&gatepost)).filter(|entry| entry["due"].is_null())).unwrap();
+    assert_eq!(entry["state"], "parked", "{entry}");
+    assert!(entry["reason"].as_str().unwrap().contains("is not what arrived"), "{entry}");
+    throughout(LONGER_THAN_A_LOOK, || assert!(upstream.taken().is_empty()));
+    std::fs::write(&file, sound).unwrap();
+    gatepost.run(&["quarantine", "release", &id]).expect(0);
+    assert_eq!(went_out(&upstream.expect_taken(1)), ["altered"]);
+}
+
 /// RCPTs are probed and answered as ever; the message in which the alarm came waits too, and goes out by itself.
 #[test]
 fn it_waits_and_goes_out_by_itself() {

@@ -318,7 +318,7 @@ impl Shared {
     }
 
     pub(super) fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
-        // Nearly always the reply is like the one before; then nothing is copied.
+        // To MAIL and RCPT the reply is nearly always like the one before; then nothing is copied.
         if !self.precedents.load().is_news(place, about, reply) {
             return;
         }
