@@ -400,6 +400,14 @@ pub struct Released {
     pub deferred: Vec<Answered>,
 }
 
+impl Released {
+    /// The release of a message that somebody else is releasing just now.
+    pub fn by_another(id: QuarantineId) -> Self {
+        let (delivered, refused, deferred) = (Vec::new(), Vec::new(), Vec::new());
+        Self { id, outcome: ReleaseOutcome::Releasing, delivered, refused, deferred }
+    }
+}
+
 /// One recipient and the upstream's reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {

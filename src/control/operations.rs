@@ -522,6 +522,10 @@ impl Command<'_> {
         {
             return self.audit(command, &id.to_string(), &failure.to_string());
         }
+        if let Err(ReleaseError::NotSent(SpoolError::Claimed(_))) = &outcome {
+            // What becomes of it is told to whoever has it.
+            let _ = self.say(Answer::Released(Released::by_another(id))).await;
+        }
         let outcome = outcome.map_err(|failure| failure.to_string());
         let word = match &outcome {
             Ok(released) => released.outcome.as_str(),

@@ -1,6 +1,7 @@
 //! CONTRACT, Commands and Release: the quarantine and the way out of it.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::obstacle::{self, Trap, trapped};
 use crate::support::gatepost::{Gatepost, Setup};
-use crate::support::scripted::{Answer, Scripted, Transaction};
+use crate::support::scripted::{Answer, EXTENSIONS, Scripted, Transaction};
 use crate::support::smtp::message;
 use crate::support::{LONGER_THAN_TWO_TRIES, PATIENCE, contains, throughout, wait_for};
 
@@ -478,6 +479,38 @@ fn two_releases_at_once_send_it_once() {
     });
     assert!(wait_for(PATIENCE, || Some(()).filter(|()| gatepost.parked().is_empty())).is_some());
     assert_eq!(upstream.taken().len(), 10);
+}
+
+/// CONTRACT, --json: `quarantine release`: per message `id`, `outcome`: also of one that another command has in hand.
+#[test]
+fn a_release_of_what_is_being_released_says_so() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let held = Arc::clone(&holds);
+    let upstream = Scripted::offering(EXTENSIONS.to_vec(), move |asked| {
+        while asked.line.starts_with("RCPT") && held.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    });
+    let gatepost = blocked(&upstream);
+    let id = park(&gatepost, "once", &["bob@mta.example"]);
+    holds.store(true, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gatepost.run(&["quarantine", "release", &id, "--json"]));
+        let is_in_hand = || (gatepost.parked().first()?["state"] == "releasing").then_some(());
+        wait_for(PATIENCE, is_in_hand).unwrap();
+        let second = gatepost.run(&["quarantine", "release", &id, "--json"]);
+        holds.store(false, Ordering::Relaxed);
+        let told = second.expect(1).json_lines();
+        assert_eq!(
+            (&told[0]["id"], &told[0]["outcome"]),
+            (&id.as_str().into(), &"releasing".into()),
+            "{told:?}"
+        );
+        assert_eq!(told[0]["delivered"], json!([]));
+        assert_eq!(first.join().unwrap().expect(0).json_lines()[0]["outcome"], "released");
+    });
+    upstream.expect_taken(1);
 }
 
 /// CONTRACT, Release: a release goes upstream with the XCLIENT of the session that brought it.
