@@ -3,7 +3,7 @@
 //! The client's 250 is the upstream's 250, or that of a message which is durable in the quarantine; nothing else.
 
 use super::client::Lost;
-use super::message::{Parked, Route, stopped};
+use super::message::{Incoming, Parked, Route, stopped};
 use super::{Conversation, Sender, facts, message};
 use crate::clock::{self, Timestamp};
 use crate::guard::Standing;
@@ -27,10 +27,16 @@ impl Conversation {
         if incoming.is_undecided() {
             self.choose_route().await;
         }
-        let Some(incoming) = &self.incoming else { return Ok(Step::Read) };
-        let message = facts::Message::of(self, incoming);
-        let delivery = loop {
-            let Some(mut incoming) = self.incoming.take() else { return Ok(Step::Read) };
+        let Some(delivery) = self.complete().await else { return Ok(Step::Read) };
+        self.messages += 1;
+        Ok(self.handle(Event::Delivered(delivery)))
+    }
+
+    /// Completes the message where it goes; `None` if there is none.
+    async fn complete(&mut self) -> Option<Delivery> {
+        let message = facts::Message::of(self, self.incoming.as_ref()?);
+        loop {
+            let mut incoming = self.incoming.take()?;
             if matches!(incoming.route, Route::Nowhere(_)) {
                 incoming.abort(self.upstream.as_deref_mut());
             }
@@ -39,28 +45,41 @@ impl Conversation {
                     if incoming.at_once {
                         self.report_hurry(incoming.trouble.as_deref());
                     }
-                    break self.finish_upstream(transfer, &message).await;
+                    return Some(self.finish_upstream(transfer, &message).await);
                 }
-                Route::Quarantine(parked) => match Box::pin(self.finish_quarantine(parked, &message)).await {
-                    Ok(delivery) => break delivery,
-                    Err(Unparked { error, content }) => {
-                        incoming.strand(&error, content);
-                        self.incoming = Some(incoming);
-                        self.choose_route().await;
+                Route::Quarantine(parked) => {
+                    if let Some(delivery) = Box::pin(self.finish_parked(incoming, parked, &message)).await {
+                        return Some(delivery);
                     }
-                },
+                }
                 Route::Nowhere(delivery) => {
                     self.report_failure(&delivery, incoming.trouble.as_deref(), &message);
-                    break delivery;
+                    return Some(delivery);
                 }
                 Route::Undecided | Route::Stranded(_) => {
                     self.report_failure(&Delivery::NoRoute, None, &message);
-                    break Delivery::NoRoute;
+                    return Some(Delivery::NoRoute);
                 }
             }
-        };
-        self.messages += 1;
-        Ok(self.handle(Event::Delivered(delivery)))
+        }
+    }
+
+    /// Completes a message in the quarantine; `None` if it was to be delayed and that failed, so that it has a new route.
+    async fn finish_parked(
+        &mut self,
+        mut incoming: Box<Incoming>,
+        parked: Box<Parked>,
+        message: &facts::Message,
+    ) -> Option<Delivery> {
+        match self.finish_quarantine(parked, message).await {
+            Ok(delivery) => Some(delivery),
+            Err(Unparked { error, content }) => {
+                incoming.strand(&error, content);
+                self.incoming = Some(incoming);
+                self.choose_route().await;
+                None
+            }
+        }
     }
 
     async fn finish_upstream(&mut self, mut transfer: Transfer, message: &facts::Message) -> Delivery {

@@ -161,7 +161,7 @@ impl Conversation {
         self.take_route().await;
         let delayed = |incoming: &Incoming| incoming.at_once && incoming.is_undecided();
         if self.incoming.as_deref().is_some_and(delayed) {
-            self.take_route().await;
+            Box::pin(self.take_route()).await;
         }
     }
 
