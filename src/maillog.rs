@@ -96,10 +96,10 @@ pub fn kept_by_block(envelope: &Envelope) {
         "a message that was about to go out by itself waits for an operator: its account was blocked meanwhile");
 }
 
-/// A message that was about to go out is not what arrived.
+/// A message that was to be released is not what arrived.
 pub fn altered(envelope: &Envelope, why: &str) {
     error!(quarantine_id = %envelope.id, account = %envelope.account, why = clean(why),
-        "a parked message was altered on its disk: it is not sent, and waits for an operator");
+        "a parked message was altered on its disk: it is not sent");
 }
 
 /// The upstream's reply to a release could not be written to disk.

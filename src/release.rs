@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use asking::{ASK_PATIENCE, answer_all, answered, ask, no_answer};
+use asking::{ASK_PATIENCE, answer_all, answered, ask, no_answer, not_sent};
 pub use error::{EndError, ReleaseError};
 use reading::{Reading, verify};
 
@@ -153,7 +153,6 @@ impl Releaser {
     /// Nothing was sent; or it was, and the answers are not on disk yet: they are written as soon as the disk takes them.
     pub async fn release(&self, id: QuarantineId, quiet: bool) -> Result<Report, ReleaseError> {
         let claim = self.parts.spool.claim(id).await?;
-        verify(&claim).await?;
         // Only `run` looks at the clock all the time: to give up is left to it.
         let mut attempt = Try::begin(claim, Decision::Operator { quiet }, None).await?;
         let asked = self.ask(&mut attempt).await;
@@ -338,8 +337,27 @@ async fn send(
     Ok(tried)
 }
 
-/// Streams the whole message upstream.
+/// Streams the whole message upstream. One that is not what arrived is refused for good, by ourselves: an operator hears of it
+/// as of any other message that nobody takes.
 async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) -> Result<Sent, SpoolError> {
+    let sent = match verify(claim, envelope).await {
+        Ok(()) => stream_whole(claim, envelope, upstream).await,
+        Err(altered) => Err(altered),
+    };
+    match sent {
+        Err(SpoolError::Altered(altered)) => {
+            maillog::altered(envelope, &altered.to_string());
+            Ok(Sent::Content(not_sent(&altered)))
+        }
+        sent => sent,
+    }
+}
+
+async fn stream_whole(
+    claim: &Claim,
+    envelope: &Envelope,
+    upstream: &mut Transaction,
+) -> Result<Sent, SpoolError> {
     let mut message = Reading::of(claim.message().await?, envelope);
     let (header, body) = message.header().await?;
     let form = Form::of(&envelope.parameters);

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::guard::ledger::{BlockedBy, Record};
 use crate::id::QuarantineId;
 use crate::quarantine::envelope::{RecipientState, State};
-use crate::quarantine::progress::ReleaseOutcome;
+use crate::quarantine::progress::{self, ReleaseOutcome};
 use crate::quarantine::spool::{self, Filter};
 use crate::quarantine::{Awaited, Envelope, Recipient};
 
@@ -401,10 +401,18 @@ pub struct Released {
 }
 
 impl Released {
-    /// The release of a message that somebody else is releasing just now.
-    pub fn by_another(id: QuarantineId) -> Self {
-        let (delivered, refused, deferred) = (Vec::new(), Vec::new(), Vec::new());
-        Self { id, outcome: ReleaseOutcome::Releasing, delivered, refused, deferred }
+    /// What is known of a release that is under way.
+    pub fn so_far(envelope: &Envelope) -> Self {
+        let shown = |answers: Vec<progress::Answer<'_>>| {
+            let shown = |answer: progress::Answer<'_>| Answered {
+                recipient: answer.recipient.as_str().to_owned(),
+                reply: answer.reply.to_string(),
+            };
+            answers.into_iter().map(shown).collect()
+        };
+        let progress::Answers { delivered, refused, deferred } = envelope.answers();
+        let (delivered, refused, deferred) = (shown(delivered), shown(refused), shown(deferred));
+        Self { id: envelope.id, outcome: ReleaseOutcome::Releasing, delivered, refused, deferred }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::clock;
 use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, LedgerError, Record, Tallies};
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
+use crate::quarantine::envelope::State;
 use crate::quarantine::spool::{self, Filter, SpoolError, Usage};
 use crate::quarantine::{Awaited, Spool};
 use crate::release::ReleaseError;
@@ -522,9 +523,12 @@ impl Command<'_> {
         {
             return self.audit(command, &id.to_string(), &failure.to_string());
         }
-        if let Err(ReleaseError::NotSent(SpoolError::Claimed(_))) = &outcome {
+        if let Err(ReleaseError::NotSent(SpoolError::Claimed(_))) = &outcome
+            && let Ok(envelope) = self.operations.spool.envelope(id).await
+            && envelope.state() == State::Releasing
+        {
             // What becomes of it is told to whoever has it.
-            let _ = self.say(Answer::Released(Released::by_another(id))).await;
+            let _ = self.say(Answer::Released(Released::so_far(&envelope))).await;
         }
         let outcome = outcome.map_err(|failure| failure.to_string());
         let word = match &outcome {
@@ -598,7 +602,9 @@ impl Command<'_> {
                 Some(id) => ids.extend(chosen.insert(*id).then_some(*id)),
                 None => {
                     self.audit(command, name, "unknown");
-                    let _ = self.fail(unknown(name)).await;
+                    let looked_at = self.operations.spool.resolve(name);
+                    let why = looked_at.map_or_else(|| unknown(name), |id| too_short(name, id));
+                    let _ = self.fail(why).await;
                 }
             }
         }
@@ -661,6 +667,14 @@ fn unknown(id: &str) -> String {
     format!(
         "no message {} is in the quarantine; `gatepost quarantine list` shows those that are",
         if id.is_empty() { "with an empty id".to_owned() } else { shown(id) }
+    )
+}
+
+/// Says that a queue id is enough to look at a message only.
+fn too_short(queue_id: &str, id: QuarantineId) -> String {
+    format!(
+        "the queue id {} is too short for that, since many messages may have it; the only one now is {id}, which `gatepost quarantine show {id}` shows",
+        shown(queue_id)
     )
 }
 

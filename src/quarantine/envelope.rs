@@ -318,14 +318,9 @@ impl Envelope {
     /// Makes the message wait for an operator, for those recipients that have no answer yet: its account was blocked
     /// before it could go out by itself.
     pub fn keep(&mut self) {
-        self.set_aside(KEPT.to_owned());
-    }
-
-    /// Makes the message wait for an operator, for those recipients that have no answer yet, and says why.
-    pub fn set_aside(&mut self, reason: String) {
         self.due = None;
         self.release = None;
-        self.reason = reason;
+        KEPT.clone_into(&mut self.reason);
     }
 
     /// Encodes it as text.

@@ -52,7 +52,7 @@ pub enum SpoolError {
         cause: String,
     },
     /// Its content is not what arrived.
-    #[error("{0}; it was not sent")]
+    #[error("{0}")]
     Altered(#[from] Altered),
     /// A file could not be read, written or removed.
     #[error("{0}")]

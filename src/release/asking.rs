@@ -8,6 +8,7 @@ use super::turns::Turns;
 use crate::clock::Timestamp;
 use crate::maillog;
 use crate::quarantine::Envelope;
+use crate::quarantine::checksum::Altered;
 use crate::quarantine::envelope::{Recipient, RecipientState};
 use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Fault, Question, Transaction};
@@ -175,6 +176,15 @@ pub(super) fn no_answer(fault: &Fault) -> Reply {
         code: 451,
         enhanced: Some(Enhanced { class: 4, subject: 4, detail: 1 }),
         text: maillog::clean(&fault.to_string()).into(),
+    }
+}
+
+/// Returns our own refusal of a message that is not what arrived.
+pub(super) fn not_sent(altered: &Altered) -> Reply {
+    Reply {
+        code: 554,
+        enhanced: Some(Enhanced { class: 5, subject: 3, detail: 0 }),
+        text: altered.to_string().into(),
     }
 }
 

@@ -71,12 +71,12 @@ impl Reading {
     }
 }
 
-/// Reads the message once, to know before anybody is asked whether it is what arrived.
+/// Reads the message once, to know before any of it is sent whether it is what arrived.
 ///
 /// # Errors
 /// [`SpoolError::Altered`] if it is not; or it cannot be read.
-pub(super) async fn verify(claim: &Claim) -> Result<(), SpoolError> {
-    let mut message = Reading::of(claim.message().await?, claim.envelope());
+pub(super) async fn verify(claim: &Claim, envelope: &Envelope) -> Result<(), SpoolError> {
+    let mut message = Reading::of(claim.message().await?, envelope);
     while !message.next().await?.is_empty() {}
     Ok(())
 }

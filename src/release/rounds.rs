@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::reading::verify;
 use super::{Decision, ReleaseError, Releaser, Report, Try};
 use crate::account::Account;
 use crate::clock::{self, Settled, Span, Timestamp};
@@ -20,10 +19,9 @@ use crate::fail;
 use crate::guard::Standing;
 use crate::id::QuarantineId;
 use crate::maillog;
-use crate::quarantine::checksum::Altered;
 use crate::quarantine::envelope::State;
 use crate::quarantine::schedule::SETTLED_AGE;
-use crate::quarantine::spool::{Claim, Held, Line, SpoolError};
+use crate::quarantine::spool::{Claim, Held, Line};
 use crate::quarantine::{Envelope, Spool};
 
 /// The longest pause between looks for due messages.
@@ -248,15 +246,6 @@ impl Releaser {
         if self.is_to_be_kept(envelope).await {
             return Ok(None);
         }
-        match verify(&claim).await {
-            // Each further try would find the same.
-            Err(SpoolError::Altered(altered)) => {
-                maillog::altered(envelope, &altered.to_string());
-                set_aside(claim, &altered).await?;
-                return Ok(None);
-            }
-            verified => verified?,
-        }
         if decision == Decision::Due {
             maillog::delay_over(envelope);
         }
@@ -293,20 +282,13 @@ impl Releaser {
     }
 }
 
-/// Leaves a message to an operator that is not what arrived.
-async fn set_aside(mut claim: Claim, altered: &Altered) -> Result<(), SpoolError> {
-    let mut envelope = claim.envelope().clone();
-    envelope.set_aside(altered.to_string());
-    claim.update(envelope).await
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::sync::Arc;
 
     use super::*;
-    use crate::quarantine::spool::Limits;
+    use crate::quarantine::spool::{Limits, SpoolError};
 
     fn line(name: &str, state: State, by_itself: bool) -> Line {
         Line { account: name.parse().unwrap(), state, by_itself }

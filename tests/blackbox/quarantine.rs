@@ -192,6 +192,40 @@ fn release_with_refused_recipients_tells_the_sender_once() {
     assert_eq!(upstream.expect_taken(4).len(), 4, "mixed, its DSN, quiet, last");
 }
 
+/// What is no longer what arrived goes to nobody else, and the sender hears of that, without it.
+#[test]
+fn what_was_altered_between_two_tries_is_bounced() {
+    let defers = Arc::new(AtomicBool::new(true));
+    let deferred = Arc::clone(&defers);
+    let upstream = Scripted::offering(EXTENSIONS.to_vec(), move |asked| {
+        (asked.line.contains("carol") && deferred.load(Ordering::Relaxed))
+            .then(|| Answer::Reply("450 4.2.0 later".to_owned()))
+    });
+    let gatepost = blocked(&upstream);
+    let mut client = gatepost.login("alice");
+    client.expect("MAIL FROM:<alice@mta.example> RET=FULL", 250);
+    for name in ["bob", "carol"] {
+        client.expect(&format!("RCPT TO:<{name}@mta.example>"), 250);
+    }
+    client.data(&message("sound"), 250);
+    let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+    gatepost.run(&["quarantine", "release", &id]).expect(1);
+    upstream.expect_taken(1);
+    let file = gatepost.data_dir().join(format!("quarantine/{id}.message"));
+    let sound = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, sound.replace("sound", "wrong")).unwrap();
+    defers.store(false, Ordering::Relaxed);
+    let release = gatepost.run(&["quarantine", "release", &id, "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(release["delivered"][0]["recipient"], "bob@mta.example", "{release}");
+    assert!(release["refused"][0]["reply"].as_str().unwrap().starts_with("554 5.3.0"), "{release}");
+    let dsn = upstream.expect_taken(2).remove(1);
+    assert!(dsn.mail.starts_with("MAIL FROM:<>"), "{}", dsn.mail);
+    for (words, is_there) in [("carol@mta.example", true), ("is not what arrived", true), ("wrong", false)] {
+        assert_eq!(contains(&dsn.message(), words.as_bytes()), is_there, "{words}");
+    }
+    assert!(gone(&gatepost, &id));
+}
+
 /// RFC 3461 4.3: with RET=FULL the DSN has the whole message as it was sent; else, and of a big one, the header alone.
 #[test]
 fn what_a_dsn_returns() {
@@ -487,9 +521,8 @@ fn a_release_of_what_is_being_released_says_so() {
     let holds = Arc::new(AtomicBool::new(false));
     let held = Arc::clone(&holds);
     let upstream = Scripted::offering(EXTENSIONS.to_vec(), move |asked| {
-        while asked.line.starts_with("RCPT") && held.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let is_held = || asked.line.starts_with("RCPT") && held.load(Ordering::Relaxed);
+        wait_for(PATIENCE, || (!is_held()).then_some(()))?;
         None
     });
     let gatepost = blocked(&upstream);
@@ -516,7 +549,7 @@ fn a_release_of_what_is_being_released_says_so() {
 /// CONTRACT, Release: a release goes upstream with the XCLIENT of the session that brought it.
 #[test]
 fn a_release_carries_the_senders_xclient() {
-    let mut extensions = crate::support::scripted::EXTENSIONS.to_vec();
+    let mut extensions = EXTENSIONS.to_vec();
     extensions.push("XCLIENT NAME ADDR PORT PROTO HELO LOGIN");
     let upstream = Scripted::offering(extensions, |_| None);
     let gatepost = blocked(&upstream);
