@@ -89,7 +89,7 @@ impl Tally {
         }
         if self.failed > 0 {
             unfinished.push(format!(
-                "{} refused by the upstream for good, and kept; see the replies above, then release again or delete",
+                "{} refused for good, and kept; see the replies above, then release again or delete",
                 count(self.failed, "message")
             ));
         }

@@ -602,8 +602,8 @@ impl Command<'_> {
                 Some(id) => ids.extend(chosen.insert(*id).then_some(*id)),
                 None => {
                     self.audit(command, name, "unknown");
-                    let looked_at = self.operations.spool.resolve(name);
-                    let why = looked_at.map_or_else(|| unknown(name), |id| too_short(name, id));
+                    let short = self.operations.spool.resolve_short(name);
+                    let why = short.map_or_else(|| unknown(name), |id| too_short(name, id));
                     let _ = self.fail(why).await;
                 }
             }

@@ -298,8 +298,11 @@ impl Index {
         found
     }
 
-    /// Returns the only message that has this queue id among others, however short.
+    /// Returns the only message that has this queue id among others, which is too short for [`Self::told`].
     pub(super) fn told_among_others(&self, queue_id: &str) -> Option<QuarantineId> {
+        if queue_id.len() >= SHORTEST_TOLD {
+            return None;
+        }
         let has = |told: &str| told.split(' ').any(|word| word == queue_id);
         let mut found = self.records.iter().filter(|(_, record)| record.told.as_deref().is_some_and(has));
         found.next().map(|(id, _)| *id).filter(|_| found.next().is_none())

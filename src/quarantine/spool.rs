@@ -158,8 +158,12 @@ impl Spool {
     /// Resolves what an operator wrote who wants to look at a message: an id, or a queue id that a client was told. If several
     /// messages have that queue id, the newest is meant; a short one among others only finds the message that alone has it.
     pub fn resolve(&self, text: &str) -> Option<QuarantineId> {
-        let found = self.resolve_all([text]).remove(text);
-        found.or_else(|| self.shared.index().told_among_others(text))
+        self.resolve_all([text]).remove(text).or_else(|| self.resolve_short(text))
+    }
+
+    /// Resolves a queue id that is too short for [`Self::resolve_all`].
+    pub fn resolve_short(&self, text: &str) -> Option<QuarantineId> {
+        self.shared.index().told_among_others(text)
     }
 
     /// Does so for all that an operator wrote in one command, with one look at all messages; what is in neither way known is

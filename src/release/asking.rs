@@ -8,7 +8,6 @@ use super::turns::Turns;
 use crate::clock::Timestamp;
 use crate::maillog;
 use crate::quarantine::Envelope;
-use crate::quarantine::checksum::Altered;
 use crate::quarantine::envelope::{Recipient, RecipientState};
 use crate::smtp::{Enhanced, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Fault, Question, Transaction};
@@ -179,12 +178,12 @@ pub(super) fn no_answer(fault: &Fault) -> Reply {
     }
 }
 
-/// Returns our own refusal of a message that is not what arrived.
-pub(super) fn not_sent(altered: &Altered) -> Reply {
+/// Returns our own refusal of a message that is not what arrived. Its sender may read it.
+pub(super) fn not_sent() -> Reply {
     Reply {
         code: 554,
         enhanced: Some(Enhanced { class: 5, subject: 3, detail: 0 }),
-        text: altered.to_string().into(),
+        text: "what was kept of the message is not what arrived, and was not sent".into(),
     }
 }
 
