@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use asking::{ASK_PATIENCE, answer_all, answered, ask, no_answer, not_sent};
 pub use error::{EndError, ReleaseError};
-use reading::{Reading, verify};
+use reading::{Reading, Unfit};
 
 use crate::clock::{self, Span, Timestamp};
 use crate::fail;
@@ -57,6 +57,27 @@ pub struct Report {
     pub deferred: Vec<(String, Reply)>,
     /// The Message-ID, with brackets.
     pub message_id: Option<String>,
+}
+
+impl Report {
+    /// What the envelope has of the answers so far.
+    pub fn of(envelope: &Envelope, outcome: ReleaseOutcome) -> Self {
+        let so_far = envelope.answers();
+        let owned = |answers: Vec<Answered<'_>>| {
+            answers
+                .into_iter()
+                .map(|answer| (answer.recipient.as_str().to_owned(), answer.reply.clone()))
+                .collect()
+        };
+        Self {
+            id: envelope.id,
+            outcome,
+            delivered: owned(so_far.delivered),
+            refused: owned(so_far.refused),
+            deferred: owned(so_far.deferred),
+            message_id: None,
+        }
+    }
 }
 
 /// Whose decision a try is.
@@ -180,8 +201,9 @@ impl Releaser {
             [] => Ok(Tried::Answered),
             taken => send(&claim, &mut envelope, &mut asked.upstream, taken, now).await,
         };
+        let is_in_doubt = asked.upstream.is_in_doubt();
         asked.end(&mut envelope, now);
-        let tried = tried?;
+        let tried = if is_in_doubt { tried.map(|_| Tried::Answered) } else { tried }?;
         fail::point("release.answered");
         let mut report = settle(&mut envelope, tried, now, settled);
         report.message_id = message_id(&claim, &envelope).await;
@@ -264,9 +286,10 @@ impl Releaser {
             return Ok(());
         }
         let (sent, is_whole) = match returned(claim, envelope).await {
+            Ok(returned) => returned,
             // The sender hears of it all the same.
-            Err(SpoolError::Altered(_)) => (envelope.trace.clone().into_bytes(), false),
-            returned => returned?,
+            Err(Unfit::Altered(_)) => (envelope.trace.clone().into_bytes(), false),
+            Err(Unfit::Unreadable(error)) => return Err(error.into()),
         };
         let original = if is_whole { Original::Whole(&sent) } else { Original::Header(&sent) };
         Ok(self.parts.desk.dsn(envelope, original, &refused).await?)
@@ -340,26 +363,17 @@ async fn send(
 /// Streams the whole message upstream. One that is not what arrived is refused for good, by ourselves: an operator hears of it
 /// as of any other message that nobody takes.
 async fn stream(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) -> Result<Sent, SpoolError> {
-    // If its answers are in doubt, nothing is sent anyway.
-    let verified = if upstream.is_in_doubt() { Ok(()) } else { verify(claim, envelope).await };
-    let sent = match verified {
-        Ok(()) => stream_whole(claim, envelope, upstream).await,
-        Err(altered) => Err(altered),
-    };
-    match sent {
-        Err(SpoolError::Altered(altered)) => {
+    match stream_whole(claim, envelope, upstream).await {
+        Ok(sent) => Ok(sent),
+        Err(Unfit::Altered(altered)) => {
             maillog::altered(envelope, &altered.to_string());
             Ok(Sent::Content(not_sent()))
         }
-        sent => sent,
+        Err(Unfit::Unreadable(error)) => Err(error),
     }
 }
 
-async fn stream_whole(
-    claim: &Claim,
-    envelope: &Envelope,
-    upstream: &mut Transaction,
-) -> Result<Sent, SpoolError> {
+async fn stream_whole(claim: &Claim, envelope: &Envelope, upstream: &mut Transaction) -> Result<Sent, Unfit> {
     let mut message = Reading::of(claim.message().await?, envelope);
     let (header, body) = message.header().await?;
     let form = Form::of(&envelope.parameters);
@@ -384,23 +398,23 @@ async fn stream_whole(
 }
 
 /// Returns what a DSN returns of the message, and whether that is all of it.
-async fn returned(claim: &Claim, envelope: &Envelope) -> Result<(Vec<u8>, bool), SpoolError> {
-    verify(claim, envelope).await?;
+async fn returned(claim: &Claim, envelope: &Envelope) -> Result<(Vec<u8>, bool), Unfit> {
     let mut message = Reading::of(claim.message().await?, envelope);
     let (header, body) = message.header().await?;
     let mut sent = as_sent(&envelope.trace, envelope.treatment, &header);
     let is_whole = returns_whole(envelope);
     if is_whole {
         sent.extend(body);
-        loop {
-            let content = message.next().await?;
-            if content.is_empty() {
-                break;
-            }
+    }
+    loop {
+        let content = message.next().await?;
+        if content.is_empty() {
+            return Ok((sent, is_whole));
+        }
+        if is_whole {
             sent.extend_from_slice(content);
         }
     }
-    Ok((sent, is_whole))
 }
 
 /// Returns whether a DSN returns the whole message: if that was asked for (RFC 3461 4.3), unless it requires TLS (RFC
@@ -491,7 +505,7 @@ fn settle(envelope: &mut Envelope, tried: Tried, now: Timestamp, settled: Option
             ReleaseOutcome::Failed => None,
         };
     }
-    report(envelope, outcome)
+    Report::of(envelope, outcome)
 }
 
 /// Records deferred recipients as refused, since the five days are over by a clock that has settled.
@@ -500,24 +514,6 @@ fn give_up(envelope: &mut Envelope, now: Timestamp) {
         if let RecipientState::Deferred { reply, .. } = &recipient.state {
             recipient.state = RecipientState::Refused { reply: reply.clone(), at: now };
         }
-    }
-}
-
-fn report(envelope: &Envelope, outcome: ReleaseOutcome) -> Report {
-    let so_far = envelope.answers();
-    let owned = |answers: Vec<Answered<'_>>| {
-        answers
-            .into_iter()
-            .map(|answer| (answer.recipient.as_str().to_owned(), answer.reply.clone()))
-            .collect()
-    };
-    Report {
-        id: envelope.id,
-        outcome,
-        delivered: owned(so_far.delivered),
-        refused: owned(so_far.refused),
-        deferred: owned(so_far.deferred),
-        message_id: None,
     }
 }
 

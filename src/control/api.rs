@@ -10,9 +10,11 @@ use crate::clock::Timestamp;
 use crate::guard::ledger::{BlockedBy, Record};
 use crate::id::QuarantineId;
 use crate::quarantine::envelope::{RecipientState, State};
-use crate::quarantine::progress::{self, ReleaseOutcome};
+use crate::quarantine::progress::ReleaseOutcome;
 use crate::quarantine::spool::{self, Filter};
 use crate::quarantine::{Awaited, Envelope, Recipient};
+use crate::release::Report;
+use crate::smtp::Reply;
 
 /// One command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -400,19 +402,20 @@ pub struct Released {
     pub deferred: Vec<Answered>,
 }
 
-impl Released {
-    /// What is known of a release that is under way.
-    pub fn so_far(envelope: &Envelope) -> Self {
-        let shown = |answers: Vec<progress::Answer<'_>>| {
-            let shown = |answer: progress::Answer<'_>| Answered {
-                recipient: answer.recipient.as_str().to_owned(),
-                reply: answer.reply.to_string(),
-            };
-            answers.into_iter().map(shown).collect()
+impl From<Report> for Released {
+    fn from(report: Report) -> Self {
+        let answered = |list: Vec<(String, Reply)>| {
+            list.into_iter()
+                .map(|(recipient, reply)| Answered { recipient, reply: reply.to_string() })
+                .collect()
         };
-        let progress::Answers { delivered, refused, deferred } = envelope.answers();
-        let (delivered, refused, deferred) = (shown(delivered), shown(refused), shown(deferred));
-        Self { id: envelope.id, outcome: ReleaseOutcome::Releasing, delivered, refused, deferred }
+        Self {
+            id: report.id,
+            outcome: report.outcome,
+            delivered: answered(report.delivered),
+            refused: answered(report.refused),
+            deferred: answered(report.deferred),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ impl Missed {
         match failure {
             SpoolError::Claimed(_) => self.claimed += 1,
             SpoolError::Unknown(_) => self.gone += 1,
-            SpoolError::Unreadable { .. } | SpoolError::Altered(_) | SpoolError::Io(_) => return false,
+            SpoolError::Unreadable { .. } | SpoolError::Io(_) => return false,
         }
         true
     }

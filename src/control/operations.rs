@@ -26,9 +26,10 @@ use crate::guard::ledger::{BLIND_AFTER, Blindness, Change, LedgerError, Record, 
 use crate::guard::{Ledger, Standing};
 use crate::id::QuarantineId;
 use crate::quarantine::envelope::State;
+use crate::quarantine::progress::ReleaseOutcome;
 use crate::quarantine::spool::{self, Filter, SpoolError, Usage};
 use crate::quarantine::{Awaited, Spool};
-use crate::release::ReleaseError;
+use crate::release::{ReleaseError, Report};
 use crate::roster::{Ending, Roster};
 use crate::visible::{is_unsafe, masked, shell_word};
 
@@ -528,7 +529,8 @@ impl Command<'_> {
             && envelope.state() == State::Releasing
         {
             // What becomes of it is told to whoever has it.
-            let _ = self.say(Answer::Released(Released::so_far(&envelope))).await;
+            let so_far = Report::of(&envelope, ReleaseOutcome::Releasing);
+            let _ = self.say(Answer::Released(so_far.into())).await;
         }
         let outcome = outcome.map_err(|failure| failure.to_string());
         let word = match &outcome {

@@ -75,6 +75,6 @@ fn entry(shared: &Shared, id: QuarantineId, contents: &Contents) -> Option<Entry
         Ok(envelope) => contents.match_envelope(&envelope).then(|| Entry::Message(Box::new(envelope))),
         Err(_) if shared.is_going(id) => None,
         Err(SpoolError::Unreadable { cause, .. } | SpoolError::Io(cause)) => unreadable(cause),
-        Err(SpoolError::Unknown(_) | SpoolError::Claimed(_) | SpoolError::Altered(_)) => None,
+        Err(SpoolError::Unknown(_) | SpoolError::Claimed(_)) => None,
     }
 }

@@ -161,11 +161,6 @@ impl Spool {
         self.resolve_all([text]).remove(text).or_else(|| self.resolve_short(text))
     }
 
-    /// Resolves a queue id that is too short for [`Self::resolve_all`].
-    pub fn resolve_short(&self, text: &str) -> Option<QuarantineId> {
-        self.shared.index().told_among_others(text)
-    }
-
     /// Does so for all that an operator wrote in one command, with one look at all messages; what is in neither way known is
     /// not in the result, nor is a short queue id among others: a mistyped one could release or delete somebody else's mail.
     /// Sessions wait for no more than that look.
@@ -186,6 +181,11 @@ impl Spool {
             found.extend(self.shared.index().told(&others));
         }
         found
+    }
+
+    /// Resolves a queue id that is too short for [`Self::resolve_all`].
+    pub fn resolve_short(&self, text: &str) -> Option<QuarantineId> {
+        self.shared.index().told_among_others(text)
     }
 
     /// Returns a page of messages after `after`, oldest first. Reads only as many envelopes as it needs to fill

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::checksum::Altered;
 use super::envelope::{Envelope, State};
 use crate::account::Account;
 use crate::clock::Timestamp;
@@ -51,9 +50,6 @@ pub enum SpoolError {
         /// Why.
         cause: String,
     },
-    /// Its content is not what arrived.
-    #[error("{0}")]
-    Altered(#[from] Altered),
     /// A file could not be read, written or removed.
     #[error("{0}")]
     Io(String),

@@ -7,12 +7,23 @@ use tokio::io::AsyncReadExt;
 use crate::id::QuarantineId;
 use crate::quarantine::Envelope;
 use crate::quarantine::checksum::{Altered, Checksum};
-use crate::quarantine::spool::{Claim, MessageReader, SpoolError};
+use crate::quarantine::spool::{MessageReader, SpoolError};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::newline::Normalizer;
 
 /// How many octets of a message are read at once.
 const READ_AT_ONCE: usize = 64 * 1_024;
+
+/// Why a message cannot be sent, or returned to its sender.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    /// It is not what arrived.
+    #[error(transparent)]
+    Altered(#[from] Altered),
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] SpoolError),
+}
 
 /// A reader of a parked message, which normalizes newlines if that was decided on arrival.
 pub(super) struct Reading {
@@ -41,8 +52,8 @@ impl Reading {
         }
     }
 
-    /// Returns the next octets; none at the end.
-    pub(super) async fn next(&mut self) -> Result<&[u8], SpoolError> {
+    /// Returns the next octets; none at the end. Only there it is known whether they are what arrived.
+    pub(super) async fn next(&mut self) -> Result<&[u8], Unfit> {
         let octets = self.message.read(&mut self.buffer).await;
         let octets = octets.map_err(|error| unreadable(self.id, &error))?;
         let read = self.buffer.get(..octets).unwrap_or_default();
@@ -57,7 +68,7 @@ impl Reading {
     }
 
     /// Reads the header section, and returns it with the part of the body that was read with it.
-    pub(super) async fn header(&mut self) -> Result<(Header, Vec<u8>), SpoolError> {
+    pub(super) async fn header(&mut self) -> Result<(Header, Vec<u8>), Unfit> {
         let mut header = HeaderCollector::new(usize::MAX);
         loop {
             let content = self.next().await?;
@@ -69,16 +80,6 @@ impl Reading {
             }
         }
     }
-}
-
-/// Reads the message once, to know before any of it is sent whether it is what arrived.
-///
-/// # Errors
-/// [`SpoolError::Altered`] if it is not; or it cannot be read.
-pub(super) async fn verify(claim: &Claim, envelope: &Envelope) -> Result<(), SpoolError> {
-    let mut message = Reading::of(claim.message().await?, envelope);
-    while !message.next().await?.is_empty() {}
-    Ok(())
 }
 
 fn unreadable(id: QuarantineId, error: &std::io::Error) -> SpoolError {

@@ -2,15 +2,14 @@
 
 use crate::account::Account;
 use crate::clock;
-use crate::control::api::{Answered, Released};
+use crate::control::api::Released;
 use crate::control::operations::Pending;
 use crate::control::{AuditLine, Host};
 use crate::guard::ledger::Cause;
 use crate::id::QuarantineId;
 use crate::maillog;
 use crate::parts::Parts;
-use crate::release::{ReleaseError, Releaser, Report};
-use crate::smtp::Reply;
+use crate::release::{ReleaseError, Releaser};
 
 /// Where a command's audit line goes.
 pub(super) type Audit = Box<dyn Fn(&AuditLine) + Send + Sync>;
@@ -62,19 +61,6 @@ impl Host for PartsHost {
     }
 
     fn release(&self, id: QuarantineId, quiet: bool) -> Pending<'_, Result<Released, ReleaseError>> {
-        Box::pin(async move { self.releaser.release(id, quiet).await.map(released) })
-    }
-}
-
-fn released(report: Report) -> Released {
-    let answered = |list: Vec<(String, Reply)>| {
-        list.into_iter().map(|(recipient, reply)| Answered { recipient, reply: reply.to_string() }).collect()
-    };
-    Released {
-        id: report.id,
-        outcome: report.outcome,
-        delivered: answered(report.delivered),
-        refused: answered(report.refused),
-        deferred: answered(report.deferred),
+        Box::pin(async move { self.releaser.release(id, quiet).await.map(Released::from) })
     }
 }

@@ -89,7 +89,6 @@ fn what_was_altered_fails() {
     });
     wait_for(PATIENCE, || (only(&gatepost)["state"] == "failed").then_some(())).expect("it has failed");
     throughout(LONGER_THAN_A_LOOK, || assert!(upstream.taken().is_empty()));
-    assert!(upstream.lines("DATA").is_empty(), "nothing of it is sent");
     std::fs::write(&file, sound).unwrap();
     gatepost.run(&["quarantine", "release", &id]).expect(0);
     assert_eq!(went_out(&upstream.expect_taken(1)), ["altered"]);

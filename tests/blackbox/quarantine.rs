@@ -192,6 +192,29 @@ fn release_with_refused_recipients_tells_the_sender_once() {
     assert_eq!(upstream.expect_taken(4).len(), 4, "mixed, its DSN, quiet, last");
 }
 
+/// CONTRACT, Commands: ID may also be the queue id that the client was told. Many messages may have one of five digits: a mistyped
+/// one must not hit another message.
+#[test]
+fn a_short_queue_id_is_enough_to_look_at_a_message() {
+    let upstream = Scripted::offering(EXTENSIONS.to_vec(), |asked| {
+        (asked.verb == ".").then(|| Answer::Reply("250 ok 1796067774 qp 12345".to_owned()))
+    });
+    let gatepost = Setup::new(upstream.address).start();
+    let mut client = gatepost.login("alice");
+    client.submit("alice@mta.example", &["bob@mta.example"], &message("relayed"));
+    gatepost.run(&["block", "alice"]).expect(0);
+    let told = client.submit("alice@mta.example", &["bob@mta.example"], &message("parked")).text();
+    let short = told.rsplit(' ').next().unwrap();
+    let id = gatepost.parked()[0]["id"].as_str().unwrap().to_owned();
+    let shown = gatepost.run(&["quarantine", "show", short, "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(shown["id"], id.as_str(), "{told}");
+    for command in ["release", "delete"] {
+        let refused = gatepost.run(&["quarantine", command, short]).expect(1);
+        assert!(refused.stderr.contains("too short") && refused.stderr.contains(&id), "{}", refused.stderr);
+    }
+    assert_eq!(gatepost.parked().len(), 1);
+}
+
 /// What is no longer what arrived goes to nobody else, and the sender hears of that, without it.
 #[test]
 fn what_was_altered_between_two_tries_is_bounced() {
