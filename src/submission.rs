@@ -411,7 +411,22 @@ impl Conversation {
             }
             self.admission = None;
         }
-        Ok(self.handle(Event::Authenticated(ended.outcome)))
+        let step = self.handle(Event::Authenticated(ended.outcome));
+        self.prepare_upstream();
+        Ok(step)
+    }
+
+    /// Has an upstream connection made ready while a client that has just logged in reads that it has.
+    fn prepare_upstream(&mut self) {
+        let Some(Sender { watch, ticket, .. }) = &self.sender else { return };
+        let may_send = || watch.standing() == Standing::Open && ticket.ending().is_none();
+        if self.session.user().is_some() && may_send() {
+            self.connections.prepare(&facts::identity(&self.session, self.id, self.peer));
+            // A block meanwhile has not seen it (`Upstream::end_account`).
+            if !may_send() {
+                self.connections.close();
+            }
+        }
     }
 
     /// Whether the account, including this session, has too many sessions.

@@ -70,7 +70,7 @@ impl Conversation {
 
     fn open(&mut self, command: MailCommand) {
         let identity = facts::identity(&self.session, self.id, self.peer);
-        let mut upstream = self.parts.upstream.transaction(identity);
+        let mut upstream = self.connections.transaction(identity);
         self.asked.push_back(Asked::Mail { address: command.reverse_path.as_str().to_owned() });
         upstream.ask(Question::Mail(command));
         self.upstream = Some(Box::new(upstream));
@@ -114,7 +114,7 @@ impl Conversation {
             return Ok(Err(Asked::Failed(UpstreamFault::Unavailable)));
         };
         let identity = facts::identity(&self.session, self.id, self.peer);
-        let mut upstream = self.parts.upstream.transaction(identity);
+        let mut upstream = self.connections.transaction(identity);
         upstream.ask(Question::Mail(transaction.mail.clone()));
         Ok(match upstream.answer().await {
             Answer::Replied(reply) if reply.is_completion() => {

@@ -150,7 +150,7 @@ impl Connection {
         self.rested
     }
 
-    /// Notes that the connection has just answered: if it ends now, idleness was not the cause.
+    /// Notes that the connection has just answered, or has not been used yet: if it ends now, idleness was not the cause.
     pub(super) fn wake(&mut self) {
         self.rested = false;
     }
@@ -158,6 +158,11 @@ impl Connection {
     /// Whether no transaction has used it and no client has been named on it.
     pub(super) fn is_unused(&self) -> bool {
         self.transactions == 0 && self.identity.is_none()
+    }
+
+    /// Whether a client has been named on it, but no transaction has used it.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.transactions == 0 && self.identity.is_some()
     }
 
     /// Queues octets; they go out with the next wait for a reply.

@@ -27,6 +27,7 @@ mod dial;
 mod endpoints;
 mod login;
 mod pool;
+mod preparation;
 mod repetition;
 mod shared;
 mod slot;
@@ -47,6 +48,7 @@ use shared::{Shared, offer_of};
 pub use crate::net::address::{Address, Endpoint, Protection};
 pub use crate::net::password::Credentials;
 pub use crate::net::trust::KeyPair;
+pub use preparation::SessionConnections;
 pub use transaction::Transaction;
 
 /// The part of `[upstream]` that this module needs.
@@ -226,26 +228,6 @@ pub struct Upstream {
     shared: Arc<Shared>,
 }
 
-/// The connections of one session, closed on drop, however the session ends. Drop it after the session's transactions.
-#[must_use]
-pub struct SessionConnections {
-    upstream: Upstream,
-    session: SessionId,
-}
-
-impl SessionConnections {
-    /// Closes the session's connections that no transaction uses.
-    pub fn close(&self) {
-        self.upstream.end_session(self.session);
-    }
-}
-
-impl Drop for SessionConnections {
-    fn drop(&mut self) {
-        self.upstream.end_session(self.session);
-    }
-}
-
 impl Upstream {
     /// Reads the files named in the settings; does not connect yet.
     ///
@@ -293,12 +275,12 @@ impl Upstream {
 
     /// Begins a transaction on behalf of a client. Takes no connection before its first answer.
     pub fn transaction(&self, identity: Arc<ClientIdentity>) -> Transaction {
-        Transaction::new(Arc::clone(&self.shared), identity)
+        Transaction::new(Arc::clone(&self.shared), identity, None)
     }
 
     /// Returns a handle that closes the session's connections when dropped.
     pub fn session(&self, session: SessionId) -> SessionConnections {
-        SessionConnections { upstream: self.clone(), session }
+        SessionConnections::new(self.clone(), session)
     }
 
     /// Closes the connections of a session that is over. Its transactions must have been dropped.
@@ -306,12 +288,10 @@ impl Upstream {
         self.shared.pool.end_session(session);
     }
 
-    /// Closes the idle connections of an account that has been blocked. Those in use are closed by their sessions'
-    /// [`SessionConnections::close`] once given back.
+    /// Closes the idle connections of an account that has been blocked, and those being made. Those in use are closed by their
+    /// sessions' [`SessionConnections::close`] once given back.
     pub fn end_account(&self, account: &Account) {
-        self.shared
-            .pool
-            .close_idle(|idle| idle.identity.as_ref().is_some_and(|named| named.account() == *account));
+        self.shared.pool.end(|client| client.account() == *account);
     }
 
     /// Closes all idle connections with QUIT, and those in use as soon as their transactions are over.

@@ -4,7 +4,8 @@
 //! a fitting connection nor a place for a new one waits: for each of them one unsuitable connection is closed, and
 //! places are handed out in order of arrival. Several upstreams take turns with each transaction: an idle connection to
 //! the one whose turn it is, else a new one to it. Where every session needs a connection of its own, a few are greeted
-//! ahead as long as sessions are frequent. The lock is never held across an await, nor while a connection is closed.
+//! ahead as long as sessions are frequent, and a session gets its own before its first transaction. The lock is never held
+//! across an await, nor while a connection is closed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -28,7 +29,10 @@ pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How many greeted connections are kept ready for future sessions.
 pub(super) const AHEAD: usize = 4;
-/// How long none is greeted ahead after one failed, or died before it was used: an upstream that is down or short of
+/// How many connections may be made or idle for sessions that have not begun a transaction: those that log in and then stay
+/// silent must not have many.
+const PREPARED: usize = 16;
+/// How long none is made ahead after one failed, or died before it was used: an upstream that is down or short of
 /// connections or time (Postfix under stress: `smtpd_timeout` of 10 s) is left in peace.
 const AHEAD_PAUSE: Duration = Duration::from_secs(60);
 
@@ -65,12 +69,11 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Lease>>,
     /// Connections that are being closed for those who wait.
     leaving: usize,
-    /// One channel for each connection being greeted ahead; dropping it asks for the place. The channels of finished
-    /// ones are closed.
-    greeting: Vec<oneshot::Sender<Infallible>>,
+    /// The connections that are being made ahead of need. The channels of finished ones are closed.
+    making: Vec<Making>,
     /// When a session last needed a connection of its own.
     needed: Option<Instant>,
-    /// Until when none is greeted ahead.
+    /// Until when none is made ahead.
     pause: Option<Instant>,
     /// Whether a task watches over `idle`.
     watched: bool,
@@ -78,10 +81,68 @@ struct State {
     closing: bool,
 }
 
+/// A connection that is being made ahead of need.
+struct Making {
+    /// The client for which it is made; `None`: for a session to come.
+    client: Option<Arc<ClientIdentity>>,
+    /// Dropping it asks for the place.
+    wanted_back: oneshot::Sender<Infallible>,
+}
+
 impl State {
     /// Counts the idle connections that may serve anybody.
     fn ready(&self) -> usize {
         self.idle.iter().filter(|idle| idle.identity.is_none()).count()
+    }
+
+    /// Counts the connections that sessions to come will find, greeted or about to be.
+    fn ahead(&self) -> usize {
+        self.ready() + self.making.iter().filter(|making| making.client.is_none()).count()
+    }
+
+    /// Counts the connections made, or being made, for sessions that have not begun a transaction.
+    fn prepared(&self) -> usize {
+        let made = self.idle.iter().filter(|idle| idle.is_prepared()).count();
+        made + self.making.iter().filter(|making| making.client.is_some()).count()
+    }
+
+    /// Whether upstreams are left in peace: nothing is made ahead of need.
+    fn is_pausing(&self, now: Instant) -> bool {
+        self.pause.is_some_and(|end| end > now)
+    }
+
+    /// Forgets those that are not being made any more.
+    fn purge_making(&mut self) {
+        self.making.retain(|making| !making.wanted_back.is_closed());
+    }
+
+    /// Gives up one of the connections that are being made ahead of need, for somebody who waits: the youngest for a session
+    /// to come, or else for one that has logged in.
+    fn give_one_up(&mut self) {
+        self.purge_making();
+        let youngest = self.making.iter().rposition(|making| making.client.is_none());
+        if let Some(last) = youngest.or(self.making.len().checked_sub(1)) {
+            self.making.remove(last);
+        }
+    }
+
+    /// Takes the connection that is being made for this client off the list.
+    fn no_longer_made(&mut self, client: &Arc<ClientIdentity>) -> Option<oneshot::Sender<Infallible>> {
+        let is_its_own = |named: &Arc<ClientIdentity>| Arc::ptr_eq(named, client);
+        let making = self.making.iter().position(|making| making.client.as_ref().is_some_and(is_its_own))?;
+        Some(self.making.swap_remove(making).wanted_back)
+    }
+
+    /// Whether somebody waits for a place or connection.
+    fn is_short(&self) -> bool {
+        self.waiting.iter().any(|waiting| !waiting.is_closed())
+    }
+
+    /// Notes that a connection is being made; what is returned ends when it is to be given up.
+    fn begin(&mut self, client: Option<Arc<ClientIdentity>>) -> oneshot::Receiver<Infallible> {
+        let (wanted_back, given_up) = oneshot::channel();
+        self.making.push(Making { client, wanted_back });
+        given_up
     }
 
     /// Takes the connection used last, the one most likely to be alive.
@@ -192,7 +253,7 @@ impl Pool {
                 drop(state);
                 oldest.quit();
             }
-            None => state.greeting.clear(),
+            None => state.give_one_up(),
         }
         Err(receiver)
     }
@@ -207,20 +268,41 @@ impl Pool {
     /// if sessions are rare (it would grow too old), enough are ready, or somebody waits for the place.
     pub(super) fn place_ahead(&self, now: Instant) -> Option<AheadPlace> {
         let mut state = self.lock();
-        state.greeting.retain(|greeting| !greeting.is_closed());
-        let is_busy = state.needed.replace(now).is_some_and(|last| last + self.idle_limit > now)
-            && state.pause.is_none_or(|end| end <= now);
-        let is_wanted = is_busy && state.ready() + state.greeting.len() < AHEAD && !state.closing;
-        if !is_wanted || state.open >= self.max || state.waiting.iter().any(|waiting| !waiting.is_closed()) {
+        state.purge_making();
+        let is_busy = state.needed.replace(now).is_some_and(|last| last + self.idle_limit > now);
+        let is_wanted = is_busy && !state.is_pausing(now) && state.ahead() < AHEAD && !state.closing;
+        if !is_wanted || state.open >= self.max || state.is_short() {
             return None;
         }
         state.open += 1;
-        let (sender, wanted_back) = oneshot::channel();
-        state.greeting.push(sender);
-        Some(AheadPlace { slot: self.slot(), wanted_back })
+        Some(AheadPlace { slot: self.slot(), wanted_back: state.begin(None) })
     }
 
-    /// Notes that greeting ahead has failed.
+    /// Returns a connection greeted ahead, or the right to make one, for a session that may soon need it, with a channel that
+    /// ends when it is to be given up. `None` if there is no place to spare.
+    pub(super) fn place_for(
+        &self,
+        client: &Arc<ClientIdentity>,
+        now: Instant,
+    ) -> Option<(Lease, oneshot::Receiver<Infallible>)> {
+        let mut state = self.lock();
+        state.purge_making();
+        let is_welcome = !state.is_pausing(now) && state.prepared() < PREPARED && !state.closing;
+        if !is_welcome || state.is_short() {
+            return None;
+        }
+        let lease = match state.take_idle(Connection::is_unused) {
+            Some(greeted) => Lease::Connection(greeted),
+            None if state.open >= self.max => return None,
+            None => {
+                state.open += 1;
+                Lease::Slot(self.slot())
+            }
+        };
+        Some((lease, state.begin(Some(Arc::clone(client)))))
+    }
+
+    /// Notes that a connection made ahead of need has failed.
     pub(super) fn pause_ahead(&self, now: Instant) {
         self.lock().pause = Some(now + AHEAD_PAUSE);
     }
@@ -228,7 +310,26 @@ impl Pool {
     /// Hands the connection to whoever waits, else keeps it idle.
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         connection.rest();
+        self.put_into(self.lock(), connection);
+    }
+
+    /// The same with a connection made for a client, unless it has been claimed or given up meanwhile: then it is returned.
+    /// Whoever claimed it still holds the channel.
+    pub(super) fn put_made(
+        &self,
+        mut connection: Box<Connection>,
+        client: &Arc<ClientIdentity>,
+    ) -> Option<Box<Connection>> {
         let mut state = self.lock();
+        if state.no_longer_made(client).is_none() {
+            return Some(connection);
+        }
+        connection.rest();
+        self.put_into(state, connection);
+        None
+    }
+
+    fn put_into<'a>(&'a self, mut state: MutexGuard<'a, State>, mut connection: Box<Connection>) {
         if !connection.is_reusable(Instant::now()) || state.closing {
             drop(state);
             connection.quit();
@@ -279,16 +380,28 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections that named a client of this session.
+    /// Takes over the connection that is being made for this client: it is given up if what is returned is dropped, and not for
+    /// those who wait.
+    pub(super) fn claim(&self, client: &Arc<ClientIdentity>) -> Option<oneshot::Sender<Infallible>> {
+        self.lock().no_longer_made(client)
+    }
+
+    /// Closes the idle connections that named a client of this session, and gives up what is being made for it.
     pub(super) fn end_session(&self, session: SessionId) {
-        self.close_idle(|idle| idle.identity.as_ref().is_some_and(|identity| identity.session == session));
+        self.end(|client| client.session == session);
+    }
+
+    /// Closes the idle connections that named such a client, and gives up those that are being made for one.
+    pub(super) fn end(&self, is_over: impl Fn(&ClientIdentity) -> bool) {
+        self.lock().making.retain(|making| !making.client.as_deref().is_some_and(&is_over));
+        self.close_idle(|idle| idle.identity.as_deref().is_some_and(&is_over));
     }
 
     /// Closes idle connections, and from now on each one as it becomes idle.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closing = true;
-        state.greeting.clear();
+        state.making.clear();
         drop(state);
         self.close_idle(|_| true);
     }
@@ -363,12 +476,25 @@ async fn watch(pool: Weak<Pool>) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::tests::identity;
     use super::*;
 
     impl Pool {
         /// Counts the idle connections that may serve anybody.
         pub(in crate::upstream) fn ready(&self) -> usize {
             self.lock().ready()
+        }
+
+        /// Counts the idle connections that serve one session.
+        pub(in crate::upstream) fn idle_for_sessions(&self) -> usize {
+            self.lock().idle.iter().filter(|idle| idle.identity.is_some()).count()
+        }
+
+        /// Counts the connections that are being made for a session that has not begun a transaction.
+        pub(in crate::upstream) fn being_made(&self) -> usize {
+            let mut state = self.lock();
+            state.purge_making();
+            state.making.iter().filter(|making| making.client.is_some()).count()
         }
     }
 
@@ -402,12 +528,38 @@ pub(super) mod tests {
         places.pop();
         let _held = [pool.place().await.ok(), pool.place().await.ok(), pool.place().await.ok()];
         assert_eq!(place(&mut places, end), AHEAD - 1);
-        // whoever waits wants them back
+        // whoever waits wants one of them back
         assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() == EMPTY));
         let waiting = pool.take(&[]).err().unwrap();
-        assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() != EMPTY));
-        places.pop();
+        let youngest = places.pop().map(|mut place| place.wanted_back.try_recv());
+        assert!(youngest.is_some_and(|wanted_back| wanted_back != EMPTY));
+        assert!(places.iter_mut().all(|place| place.wanted_back.try_recv() == EMPTY));
         assert!(matches!(pool.wait(waiting).await, Ok(Lease::Slot(_))));
+    }
+
+    #[tokio::test]
+    async fn how_many_are_made_for_sessions() {
+        let pool = Pool::new(PREPARED + 1, PATIENCE, IDLE_LIMIT);
+        let (client, now) = (identity("alice"), Instant::now());
+        let mut made: Vec<_> = (0..PREPARED + 1).filter_map(|_| pool.place_for(&client, now)).collect();
+        assert_eq!(made.len(), PREPARED);
+        // one is done; somebody else needs the last two places, and a third one
+        made.pop();
+        let _held = (pool.place().await.ok(), pool.place().await.ok());
+        assert!(pool.place_for(&client, now).is_none());
+        let waiting = pool.take(&[]).err().unwrap();
+        let given_up: Vec<_> = made.iter_mut().map(|(_, given_up)| given_up.try_recv() != EMPTY).collect();
+        assert_eq!(given_up.iter().filter(|given_up| **given_up).count(), 1);
+        assert!(given_up.last().unwrap());
+        drop(waiting);
+        // nor during a pause, nor while all is being closed
+        made.clear();
+        pool.pause_ahead(now);
+        assert!(pool.place_for(&client, now).is_none());
+        let later = now + AHEAD_PAUSE;
+        assert!(pool.place_for(&client, later).is_some());
+        pool.close();
+        assert!(pool.place_for(&client, later).is_none());
     }
 
     const EMPTY: Result<Infallible, oneshot::error::TryRecvError> = Err(oneshot::error::TryRecvError::Empty);

@@ -4,10 +4,10 @@
 //! come in the same segment as what was heard before, `pause 100` waits that many milliseconds, `close` hangs up, `tls`
 //! takes over as the TLS server, `drip` sends what follows octet by octet. A script at its end reads until the client
 //! hangs up. Every wait has a deadline, and all octets heard are kept.
-//! up. Every wait has a deadline, and all octets heard are kept.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,7 @@ type Heard = Result<Vec<u8>, String>;
 pub(super) struct Scripted {
     pub(super) address: SocketAddr,
     playing: JoinHandle<Vec<JoinHandle<Heard>>>,
+    accepted: Arc<AtomicUsize>,
 }
 
 impl Scripted {
@@ -38,6 +39,8 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scripts: Vec<String> = scripts.iter().map(|&script| script.to_owned()).collect();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&accepted);
         let playing = tokio::spawn(async move {
             let mut playing = Vec::new();
             for script in scripts {
@@ -45,6 +48,7 @@ impl Scripted {
                     break;
                 };
                 stream.set_nodelay(true).unwrap();
+                counter.fetch_add(1, Ordering::Relaxed);
                 let tls = tls.clone();
                 playing.push(tokio::spawn(async move {
                     let mut player = Player {
@@ -59,7 +63,12 @@ impl Scripted {
             }
             playing
         });
-        Self { address, playing }
+        Self { address, playing, accepted }
+    }
+
+    /// Counts the connections so far.
+    pub(super) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Returns what each connection heard. Panics if a script was not played to its end.

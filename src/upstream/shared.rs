@@ -53,23 +53,38 @@ impl Shared {
         self: &Arc<Self>,
         identity: &Arc<ClientIdentity>,
     ) -> Result<Box<Connection>, Fault> {
-        let next = || self.endpoints().candidates(Instant::now());
         let (lease, turn) = match self.pool.take_own(identity) {
             Some(own) => (Lease::Connection(own), None),
             None => {
-                let turn = next();
+                let turn = self.endpoints().candidates(Instant::now());
                 (self.pool.acquire(&turn).await?, Some(turn))
             }
         };
+        Box::pin(self.make_ready(lease, turn, identity)).await
+    }
+
+    /// Makes what the pool has given into a connection for this client. `turn` lists the upstreams that may be asked, in
+    /// order; `None`: those whose turn it is then.
+    pub(super) async fn make_ready(
+        self: &Arc<Self>,
+        lease: Lease,
+        turn: Option<Vec<usize>>,
+        identity: &Arc<ClientIdentity>,
+    ) -> Result<Box<Connection>, Fault> {
+        let next = || self.endpoints().candidates(Instant::now());
         let connection = match lease {
             Lease::Slot(slot) => {
                 let turn = turn.unwrap_or_else(next);
                 self.dialer.dial_until(slot, Some(identity), &turn, self.dialer.deadline()).await?
             }
             Lease::Connection(mut idle) => {
-                let (is_its_own, was_ahead) = (idle.identity.is_some(), idle.is_unused());
+                let is_its_own = idle.identity.is_some();
+                let was_ahead = idle.is_unused() || idle.is_prepared();
                 let is_alive = idle.is_alive().await;
                 if is_alive && is_its_own {
+                    if idle.is_prepared() {
+                        idle.wake();
+                    }
                     return Ok(idle);
                 }
                 let deadline = self.dialer.deadline();

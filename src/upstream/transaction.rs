@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 pub use super::connection::MAX_REFUSALS;
 use super::connection::{Connection, Loss, MAX_BATCH, WORN_PATIENCE};
+use super::preparation::Preparation;
 use super::repetition::{Repetition, repeat};
 use super::shared::Shared;
 use super::slot::Slot;
@@ -47,6 +48,8 @@ pub(super) enum Verb {
 pub struct Transaction {
     pub(super) upstream: Arc<Shared>,
     identity: Arc<ClientIdentity>,
+    /// Of its first connection, which may be under way.
+    preparation: Option<Preparation>,
     pub(super) stage: Stage,
     pub(super) connection: Option<Box<Connection>>,
     /// The place of a lost connection, for its replacement.
@@ -76,10 +79,15 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(super) fn new(upstream: Arc<Shared>, identity: Arc<ClientIdentity>) -> Self {
+    pub(super) fn new(
+        upstream: Arc<Shared>,
+        identity: Arc<ClientIdentity>,
+        preparation: Option<Preparation>,
+    ) -> Self {
         Self {
             upstream,
             identity,
+            preparation,
             stage: Stage::Envelope,
             connection: None,
             spare: None,
@@ -265,7 +273,10 @@ impl Transaction {
         self.answered = 0;
         let mut connection = match self.spare.take() {
             Some(slot) => Box::pin(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?,
-            None => Box::pin(self.upstream.connection(&self.identity)).await?,
+            None => match self.prepared().await? {
+                Some(connection) => connection,
+                None => Box::pin(self.upstream.connection(&self.identity)).await?,
+            },
         };
         if let Some(mail) = &self.mail {
             let limits = &self.upstream.settings().timeouts;
@@ -291,6 +302,14 @@ impl Transaction {
         }
         self.connection = Some(connection);
         Ok(())
+    }
+
+    /// Returns the connection that was being made ready when the transaction began, unless it is in the pool.
+    async fn prepared(&mut self) -> Result<Option<Box<Connection>>, Fault> {
+        let Some(preparation) = &mut self.preparation else { return Ok(None) };
+        let finished = preparation.finished(&self.upstream.pool).await;
+        self.preparation = None;
+        finished
     }
 
     /// Queues as many questions as may be in flight; returns the extension that the first one lacks.

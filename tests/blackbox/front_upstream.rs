@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::support::gatepost::{Gatepost, PASSWORD, Setup};
+use crate::support::gatepost::{Gatepost, PASSWORD, Setup, user_line};
 use crate::support::mta::Mta;
 use crate::support::scripted::{Answer, EXTENSIONS, Scripted};
 use crate::support::smtp::{Smtp, message};
@@ -381,29 +381,69 @@ fn sessions_that_come_often_find_a_connection_greeted() {
     assert!(wait_for(PATIENCE, || (!is_ready()).then_some(())).is_some(), "left without QUIT");
 }
 
-/// What that is worth: from the first MAIL of a session to its reply, with a connection greeted ahead and (there is place for one
-/// alone) without. `cargo test --test blackbox greeted_ahead -- --ignored --nocapture` shows the figures.
+/// A user's own connection is ready before the first MAIL. Nobody else gets one: not with a wrong password, nor blocked.
+#[test]
+fn a_login_has_a_connection_made_ready() {
+    let upstream = Scripted::offering(with_xclient(), |_| None);
+    let gatepost = Setup::new(upstream.address).user_line(&user_line("carol", PASSWORD)).start();
+    Smtp::secured(gatepost.starttls).auth_plain("alice", "wrong", 535);
+    gatepost.run(&["block", "bob"]).expect(0);
+    let _blocked = gatepost.login("bob");
+    let of = |name: &str, what: &str| {
+        let speaks_for = |octets: &Vec<u8>| contains(octets, format!("LOGIN={name}").as_bytes());
+        upstream
+            .octets()
+            .iter()
+            .find(|octets| speaks_for(octets))
+            .is_some_and(|octets| contains(octets, what.as_bytes()))
+    };
+    let expect = |name: &str, what: &str| {
+        assert!(wait_for(PATIENCE, || of(name, what).then_some(())).is_some(), "{name}: {what}");
+    };
+    let mut alice = gatepost.login("alice");
+    expect("alice", "XCLIENT");
+    assert!(!of("alice", "MAIL"));
+    submit(&mut alice, "goes by way of it");
+    assert!(!of("alice", "QUIT"));
+    alice.quit();
+    expect("alice", "QUIT");
+    // blocked before she has sent anything
+    let _carol = gatepost.login("carol");
+    expect("carol", "XCLIENT");
+    gatepost.run(&["block", "carol"]).expect(0);
+    expect("carol", "QUIT");
+    assert_eq!(upstream.lines("XCLIENT").len(), 2);
+}
+
+/// What both are worth: from the first MAIL of a session to its reply, with a connection greeted ahead and (there is place for one
+/// alone) without; and 20 ms after a login. `cargo test --test blackbox greeted_ahead -- --ignored --nocapture` shows the figures.
 #[test]
 #[ignore = "needs tests/install: Postfix"]
 fn a_connection_greeted_ahead_saves_the_client_time() {
     let mta = Mta::postfix();
-    let times = |tls: &str, max_connections: i64| {
+    let times = |tls: &str, max_connections: i64, open: fn(&Gatepost) -> Smtp| {
         let setup = Setup::new(mta.address).set("upstream.max_connections", max_connections).relay();
         let setup = setup.set("upstream.tls", tls).set("upstream.ca", "ca.pem");
         let gatepost = setup.set("upstream.tls_name", "localhost").start();
-        let mut times: Vec<Duration> = (0..100).map(|_| first_reply(&gatepost)).collect();
+        let mut times: Vec<Duration> = (0..100).map(|_| first_reply(open(&gatepost))).collect();
         times.sort();
         println!("{tls}, {max_connections} connections: median {:?}, 90 % {:?}", times[50], times[90]);
         times[50]
     };
-    times("off", 1);
-    times("off", 90);
-    let (without, with) = (times("starttls", 1), times("starttls", 90));
-    assert!(with < without, "{with:?} with, {without:?} without");
+    let after_login: fn(&Gatepost) -> Smtp = |gatepost| {
+        let client = gatepost.login("alice");
+        thread::sleep(Duration::from_millis(20));
+        client
+    };
+    for tls in ["off", "starttls"] {
+        let (without, with) = (times(tls, 1, Gatepost::relay), times(tls, 90, Gatepost::relay));
+        let login = times(tls, 90, after_login);
+        let saves = with < without && login < without;
+        assert!(tls == "off" || saves, "{without:?}, {with:?} with, {login:?} after a login");
+    }
 }
 
-fn first_reply(gatepost: &Gatepost) -> Duration {
-    let mut client = gatepost.relay();
+fn first_reply(mut client: Smtp) -> Duration {
     let began = Instant::now();
     client.expect("MAIL FROM:<alice@mta.example>", 250);
     let time = began.elapsed();

@@ -102,7 +102,7 @@ async fn nothing_is_said_behind_it() {
             let upstream = upstream(scripted.address);
             let mut transaction = upstream.transaction(identity("alice"));
             ask_with_data(&mut transaction, &["r1"]).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
             match how {
                 "rest" => transaction.rest(),
                 "abandoned" => {}
@@ -181,7 +181,7 @@ async fn it_is_refused() {
         let upstream = upstream(scripted.address);
         let mut transaction = upstream.transaction(identity("alice"));
         ask_with_data(&mut transaction, &["r1"]).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
         let refusal = transaction.begin_data().await.unwrap_err();
         assert!(
             matches!(&refusal, Stopped::Refused(reply) if reply.to_string() == "550 5.7.1 no"),
@@ -207,7 +207,7 @@ async fn the_connection_is_lost() {
         let mut transaction = upstream.transaction(identity("alice"));
         assert_eq!(ask_with_data(&mut transaction, &["r1"]).await, ["250 2.1.0 ok", "250 2.1.5 ok"], "{end}");
         // The client takes its time.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
         assert_eq!(deliver(&mut transaction).await, "250 2.0.0 queued", "{end}");
         drop(transaction);
         upstream.close();
@@ -261,7 +261,7 @@ async fn a_reply_too_many_at_rest() {
         let upstream = upstream(scripted.address);
         let mut transaction = upstream.transaction(identity("alice"));
         assert_eq!(ask_with_data(&mut transaction, &["r1"]).await, ["250 2.1.0 ok", "250 2.1.5 ok"]);
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        sleep(Duration::from_millis(150)).await;
         transaction.rest();
         assert!(transaction.is_in_doubt(), "{replies}");
         assert!(deliver(&mut transaction).await.starts_with("Fault("));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn ready_with_xclient(login: &str) -> String {
+pub(super) fn ready_with_xclient(login: &str) -> String {
     format!(
         "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250-PIPELINING\n> 250 XCLIENT ADDR LOGIN\n\
          < XCLIENT ADDR=192.0.2.7 LOGIN={login}\n> 220 mail ESMTP\n\
@@ -11,11 +11,11 @@ fn ready_with_xclient(login: &str) -> String {
 }
 
 /// Script: MAIL is heard and accepted.
-fn mail() -> String {
+pub(super) fn mail() -> String {
     format!("< {MAIL}\n> 250 2.1.0 ok\n")
 }
 
-async fn use_once(upstream: &Upstream, identity: &Arc<ClientIdentity>) {
+pub(super) async fn use_once(upstream: &Upstream, identity: &Arc<ClientIdentity>) {
     let mut transaction = upstream.transaction(Arc::clone(identity));
     assert_eq!(ask_one(&mut transaction, MAIL).await, "250 2.1.0 ok");
 }
@@ -105,7 +105,7 @@ async fn a_place_is_free_once_the_upstream_has_closed_as_well() {
         begun.elapsed()
     };
     let given_back = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
         drop(bob);
     };
     let (elapsed, ()) = tokio::join!(carl, given_back);

@@ -12,7 +12,7 @@ async fn a_short_message_goes_out_with_its_end_in_one_segment() {
     let upstream = upstream(scripted.address);
     let mut transaction = ready_for_data(&upstream).await;
     // The age of the connection does not matter.
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    sleep(Duration::from_millis(1_100)).await;
     transaction.begin_data().await.unwrap();
     transaction.write_data(&mut b"Received: by us\r\n".to_vec()).await.unwrap();
     transaction.write_data(&mut b"Subject: x\r\n\r\n..dot\r\n".to_vec()).await.unwrap();

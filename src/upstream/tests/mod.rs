@@ -5,6 +5,7 @@ mod chunks;
 mod connections;
 mod content;
 mod login;
+mod preparation;
 mod questions;
 mod replacement;
 mod several;
@@ -13,7 +14,7 @@ mod tls;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::scripted::{DEADLINE, Scripted};
 use super::*;
@@ -55,7 +56,7 @@ fn upstream(address: SocketAddr) -> Upstream {
     Upstream::open(settings(address)).unwrap()
 }
 
-fn identity(login: &str) -> Arc<ClientIdentity> {
+pub(super) fn identity(login: &str) -> Arc<ClientIdentity> {
     Arc::new(ClientIdentity {
         session: SessionId::new(Timestamp::default()),
         name: None,
