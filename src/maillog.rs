@@ -7,6 +7,7 @@
 pub mod batches;
 mod bounds;
 pub mod json;
+pub mod patient;
 mod session;
 
 use std::net::SocketAddr;
@@ -170,14 +171,19 @@ pub fn expired(id: QuarantineId) {
     info!(quarantine_id = %id, "parked message expired and was removed");
 }
 
+/// Nobody read the log for a while.
+pub fn lines_lost(count: u64) {
+    warn!(count, "lines of the log were lost, since its reader did not read for too long, or writing failed");
+}
+
 /// The log's lines cannot be written together.
 pub fn not_batched(why: &std::io::Error) {
     warn!(%why, "each line of the log is written by itself, which takes more processor time");
 }
 
 /// The service has started.
-pub fn serving(version: &str, hostname: &str) {
-    info!(version, hostname, "gatepost is serving");
+pub fn serving(version: &str, hostname: &str, config: &Path) {
+    info!(version, hostname, config = %config.display(), "gatepost is serving");
 }
 
 /// A socket was bound.

@@ -7,8 +7,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::Failed;
 use crate::config::{Config, Log, LogFormat, LogLevel};
+use crate::maillog;
 use crate::maillog::batches::Batches;
-use crate::maillog::{self, json::JsonLines};
+use crate::maillog::json::JsonLines;
+use crate::maillog::patient::Patient;
 use crate::server::process;
 
 /// Runs on the main thread while it is the only one; the runtime is created after what requires that.
@@ -30,9 +32,9 @@ pub(super) fn runtime() -> Result<Runtime, Failed> {
 }
 
 /// Starts the log on standard error. A line that cannot be written is lost; reporting that there, too, would end the process.
-fn start_log(log: &Log) -> Batches<Stderr> {
+fn start_log(log: &Log) -> Batches<Patient<Stderr>> {
     let terminal = stderr().is_terminal();
-    let lines = Batches::new(stderr());
+    let lines = Batches::new(Patient::new(stderr()));
     let builder = tracing_subscriber::fmt()
         .with_writer(lines.clone())
         .log_internal_errors(false)

@@ -1,7 +1,7 @@
 //! Where the log's lines go: a line of a quiet log is written at once, those of a busy one together.
 //!
-//! A write to a file takes as long as the rest of the line, and one to a pipe that nobody reads would hold up the session that
-//! logs. So the first line is written by whoever logs it, and those of the next [`BATCH`] by a thread, in one write. Warnings,
+//! A write to a file takes as long as the rest of the line, and one to a pipe that is full holds up the session that logs. So
+//! the first line is written by whoever logs it, and those of the next [`BATCH`] by a thread, in one write. Warnings,
 //! errors and audit lines, and all lines while there is no such thread, are written before the call returns, after all earlier
 //! ones.
 
@@ -51,6 +51,8 @@ struct Shared<W> {
 #[derive(Debug)]
 struct Out<W> {
     writer: W,
+    /// How many lines could not be written since the last that could.
+    lost: u64,
     /// The memory for the next lines.
     spare: Vec<u8>,
 }
@@ -76,7 +78,7 @@ enum Writer {
 impl<W: Write + Send + 'static> Batches<W> {
     /// Lines for `out`, which is not flushed; they are written one by one until [`batch`](Self::batch) is called.
     pub fn new(out: W) -> Self {
-        let out = Mutex::new(Out { writer: out, spare: Vec::new() });
+        let out = Mutex::new(Out { writer: out, lost: 0, spare: Vec::new() });
         Self { shared: Arc::new(Shared { out, waiting: Mutex::default(), stirred: Condvar::new() }) }
     }
 
@@ -138,14 +140,23 @@ impl<W: Write> Shared<W> {
     /// Writes what waits.
     fn write_all(&self) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let Out { writer, spare } = &mut *out;
+        let Out { writer, lost, spare } = &mut *out;
         let mut lines = mem::replace(&mut self.waiting().lines, mem::take(spare));
+        let mut told = 0;
         if !lines.is_empty() {
-            write_lines(writer, &lines);
+            let (now_lost, is_written) = write_lines(writer, &lines);
+            *lost += now_lost;
+            if is_written {
+                told = mem::take(lost);
+            }
             lines.clear();
             lines.shrink_to(KEPT);
         }
         *spare = lines;
+        drop(out);
+        if told > 0 {
+            super::lines_lost(told);
+        }
     }
 
     /// The thread.
@@ -171,14 +182,20 @@ impl<W: Write> Shared<W> {
 }
 
 /// A line that cannot be written is lost, or its rest is: a log that fails must not end the service. It costs no other line.
-fn write_lines(out: &mut impl Write, lines: &[u8]) {
-    let mut rest = lines;
+/// Returns how many were lost, and whether the last write succeeded.
+fn write_lines(out: &mut impl Write, lines: &[u8]) -> (u64, bool) {
+    let (mut rest, mut lost_lines, mut is_written) = (lines, 0, false);
     while !rest.is_empty() {
         match out.write(rest) {
-            Ok(0) => return,
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Ok(0) => return (lost_lines, false),
+            Ok(written) => {
+                is_written = true;
+                rest = rest.get(written..).unwrap_or_default();
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => {
+                is_written = false;
+                lost_lines += 1;
                 let before = lines.len() - rest.len();
                 let is_torn = lines[..before].last().is_some_and(|octet| *octet != b'\n');
                 let end = memchr(b'\n', rest).unwrap_or(rest.len());
@@ -187,6 +204,7 @@ fn write_lines(out: &mut impl Write, lines: &[u8]) {
             }
         }
     }
+    (lost_lines, is_written)
 }
 
 /// Writes one line.
@@ -388,18 +406,35 @@ mod tests {
 
     #[test]
     fn a_failed_write_costs_one_line() {
-        for (outcomes, taken) in [
-            (vec![None], "two\nthree\n"),
-            (vec![Some(4), None], "one\nthree\n"),
-            (vec![Some(5), None], "one\nt\nthree\n"),
-            (vec![Some(5), None, None], "one\ntthree\n"),
-            (vec![Some(7), None], "one\ntwothree\n"),
-            (vec![None, None, None], ""),
-            (vec![None, None, None, None], ""),
+        for (outcomes, taken, lost) in [
+            (vec![None], "two\nthree\n", (1, true)),
+            (vec![Some(4), None], "one\nthree\n", (1, true)),
+            (vec![Some(5), None], "one\nt\nthree\n", (1, true)),
+            (vec![Some(5), None, None], "one\ntthree\n", (2, true)),
+            (vec![Some(7), None], "one\ntwothree\n", (1, true)),
+            (vec![None, None, None], "", (3, false)),
+            (vec![None, None, None, None], "", (3, false)),
         ] {
             let mut out = Failing { taken: Vec::new(), outcomes };
-            write_lines(&mut out, b"one\ntwo\nthree\n");
+            assert_eq!(write_lines(&mut out, b"one\ntwo\nthree\n"), lost, "{taken}");
             assert_eq!(String::from_utf8(out.taken).unwrap(), taken);
         }
+    }
+
+    /// The number of lost lines is told as soon as a line can be written.
+    #[test]
+    fn lost_lines_are_told() {
+        let log = Batches::new(Failing { taken: Vec::new(), outcomes: vec![None, None, Some(6)] });
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).without_time().with_ansi(false);
+        subscriber::with_default(subscriber.finish(), || {
+            for line in ["one\n", "two\n", "three\n"] {
+                log.shared.take(line.as_bytes(), true);
+            }
+        });
+        let taken = String::from_utf8(log.shared.out.lock().unwrap().writer.taken.clone()).unwrap();
+        assert!(
+            taken.starts_with("three\n") && taken.contains("WARN") && taken.contains("count=2"),
+            "{taken}"
+        );
     }
 }

@@ -250,7 +250,8 @@ impl Server {
             maillog::listening(listener.address, tls);
             tokio::spawn(listener.run(parts.clone(), slots.clone()));
         }
-        maillog::serving(env!("CARGO_PKG_VERSION"), &parts.config.hostname);
+        let config = &parts.config;
+        maillog::serving(env!("CARGO_PKG_VERSION"), &config.hostname, &config.files.file);
         systemd::ready();
         until.await;
         systemd::stopping();
