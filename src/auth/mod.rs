@@ -284,6 +284,11 @@ impl Authenticator {
         directory.users.iter().filter_map(shut_out).collect()
     }
 
+    /// Whether there are no users.
+    pub fn has_nobody(&self) -> bool {
+        self.shared.current.load().users.is_empty()
+    }
+
     /// The users as they are now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { shared: Arc::clone(&self.shared), directory: self.shared.current.load_full() }

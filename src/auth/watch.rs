@@ -55,6 +55,15 @@ impl Authenticator {
         if version == old { Ok(None) } else { read.map(NewUsers).map(Some) }
     }
 
+    /// The same where nobody can log in so far, and relay hosts are no longer there to make up for it.
+    ///
+    /// # Errors
+    /// The file cannot be used, is missing, or has no users.
+    pub fn read_first(&self) -> Result<Option<NewUsers>, super::UsersError> {
+        let Some(path) = &self.shared.file else { return Ok(None) };
+        self.read(path).1.map(NewUsers).map(Some)
+    }
+
     /// Puts users in force that were read anew.
     pub fn adopt_users(&self, users: NewUsers) -> UsersEvent {
         self.replace(users.0)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::signal::unix::Signal;
 
 use super::slots::{Most, Slots};
-use super::{systemd, watchers};
+use super::{systemd, users_unusable, watchers};
 use crate::config::Config;
 use crate::desk::Terms;
 use crate::maillog;
@@ -54,7 +54,13 @@ fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
     let config = Arc::new(config);
     // Everything that may fail comes first; the certificates last, since reading them puts them in force.
     let terms = Terms::read(Arc::clone(&config))?;
-    let users = parts.auth.read_anew().map_err(|error| config.files.located(&error))?;
+    // As at the start, one source of senders is enough.
+    let needs_users = config.relay_hosts.is_empty() && !parts.config.relay_hosts.is_empty();
+    let users = match needs_users && parts.auth.has_nobody() {
+        true => parts.auth.read_first(),
+        false => parts.auth.read_anew(),
+    };
+    let users = users.map_err(|error| config.files.located(&users_unusable(&error)))?;
     let reloaded = parts.tls.served().reload_all();
     reloaded.map_err(|error| Refused::Certificate(config.files.located(&error)))?;
 

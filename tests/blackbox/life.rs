@@ -85,6 +85,26 @@ fn sighup_reads_the_configuration_anew() {
     assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["limit"], 2);
 }
 
+/// As at the start: without relay hosts there must be users.
+#[test]
+fn sighup_does_not_shut_everybody_out() {
+    let upstream = refusing();
+    let mut gatepost = Setup::new(upstream.address).relay().write();
+    std::fs::remove_file(gatepost.folder().join("users")).unwrap();
+    gatepost.start();
+    rewrite(&gatepost, |table| table["relay"]["hosts"] = toml::Value::Array(Vec::new()));
+    hang_up(&gatepost);
+    let line = gatepost.expect_log("refused", |line| says(line, "refused as a whole"));
+    assert!(line["why"].as_str().unwrap().contains("users"), "{line}");
+    gatepost.relay().expect("MAIL FROM:<alice@mta.example>", 250);
+    // with a user it is
+    gatepost.write_users(&user_line("alice", PASSWORD));
+    hang_up(&gatepost);
+    gatepost.expect_log("read anew", |line| says(line, "configuration and certificates read anew"));
+    gatepost.relay().expect("MAIL FROM:<alice@mta.example>", 530);
+    gatepost.login("alice").expect("MAIL FROM:<alice@mta.example>", 250);
+}
+
 /// All of what may change does: what counts, the abuse desk's text and program, what may be parked, users, places; and a template that
 /// is none is as good as a wrong key: nothing of the rest comes into force.
 #[test]
