@@ -365,25 +365,36 @@ impl Temporary {
     /// Takes over owner, group and mode of a file that this one will replace.
     ///
     /// # Errors
-    /// Only root may change the owner.
+    /// Only root may change the owner; others may change the group to one of theirs. Without need for the group, which no
+    /// right depends on, that is no error.
     pub fn take_after(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
         let failed = |cause| DurableError::new("keep owner and mode of a file in", self.place(), cause);
         self.own_as(other)?;
+        let own = self.file.metadata().map_err(failed)?;
+        if own.gid() != other.gid() && other.mode() & Mode::RWXG.as_raw_mode() != 0 {
+            return Err(DurableError::new("keep the group of a file in", self.place(), Errno::PERM));
+        }
         // After the owner, so that nobody else ever has the rights meant for that owner.
         self.file.set_permissions(other.permissions()).map_err(failed)
     }
 
-    /// Takes over owner and group of `other`, by file descriptor, since a name may refer to another file by then.
+    /// Takes over the owner of `other`, and its group if we may: so far, the group has no rights. By file descriptor, since a
+    /// name may refer to another file by then.
     ///
     /// # Errors
     /// Only root may change the owner.
     pub fn own_as(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
         let failed = |cause| DurableError::new("keep the owner of a file in", self.place(), cause);
         let own = self.file.metadata().map_err(failed)?;
-        if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
-            fchown(&self.file, Some(other.uid()), Some(other.gid())).map_err(failed)?;
+        if (own.uid(), own.gid()) == (other.uid(), other.gid()) {
+            return Ok(());
         }
-        Ok(())
+        match fchown(&self.file, Some(other.uid()), Some(other.gid())) {
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied && own.uid() == other.uid() => {
+                Ok(())
+            }
+            done => done.map_err(failed),
+        }
     }
 
     /// Writes the content to disk, after which the file may be renamed.

@@ -45,6 +45,14 @@ pub enum EditError {
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] DurableError),
+    /// Its replacement would not belong to whom it belongs to.
+    #[error("{}: {cause}; do this as root, or give the file to a user and a group that you are (`chown`)", path.display())]
+    Owner {
+        /// The users file.
+        path: PathBuf,
+        /// What cannot be kept.
+        cause: DurableError,
+    },
     /// The system provides no random octets.
     #[error("no random octets for a salt: {0}")]
     Random(#[from] getrandom::Error),
@@ -154,7 +162,7 @@ fn edit(
     let folder = Arc::new(Folder::open(parent)?);
     let mut file = folder.temporary()?;
     if let Some(metadata) = metadata {
-        file.take_after(&metadata)?;
+        file.take_after(&metadata).map_err(|cause| EditError::Owner { path: path.clone(), cause })?;
     }
     file.write(text.as_bytes())?;
     file.commit(path.file_name().unwrap_or_default())?;

@@ -72,8 +72,11 @@ pub(super) fn clients(incident: &Incident) -> String {
 }
 
 pub(super) fn samples(incident: &Incident) -> String {
-    let count = incident.samples.len();
-    format!("THE LATEST {count} RECIPIENTS THAT DO NOT EXIST\n\n{}", sample_lines(incident))
+    let what = match incident.samples.len() {
+        1 => "RECIPIENT THAT DOES NOT EXIST".to_owned(),
+        count => format!("{count} RECIPIENTS THAT DO NOT EXIST"),
+    };
+    format!("THE LATEST {what}\n\n{}", sample_lines(incident))
 }
 
 pub(super) fn sample_lines(incident: &Incident) -> String {
@@ -92,11 +95,15 @@ pub(super) fn relayed(incident: &Incident) -> String {
                 log has it all.\n"
             .to_owned();
     }
-    format!(
-        "\nTHE LATEST {} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue\n\n{}",
-        incident.relayed.len(),
-        relayed_lines(incident)
-    )
+    let what = match incident.relayed.len() {
+        1 => "MESSAGE THAT THE MAIL SERVER STILL TOOK, with its reply; it may wait in its queue".to_owned(),
+        count => {
+            format!(
+                "{count} MESSAGES THAT THE MAIL SERVER STILL TOOK, with its reply; they may wait in its queue"
+            )
+        }
+    };
+    format!("\nTHE LATEST {what}\n\n{}", relayed_lines(incident))
 }
 
 pub(super) fn relayed_lines(incident: &Incident) -> String {

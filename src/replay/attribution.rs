@@ -17,6 +17,9 @@ use crate::clock::Timestamp;
 use crate::guard::classify::Outcome;
 use crate::guard::window::Key;
 
+/// How the local parts of recipients begin that `gatepost check` asks about, which cannot exist.
+pub const NOBODY: &str = "gatepost-check-";
+
 /// The most messages under way at the same time.
 const MESSAGES: usize = 100_000;
 /// The most sessions at the same time, over all machines.
@@ -131,6 +134,11 @@ impl Attribution {
     /// Takes a record that was written at `at` on `host`, and calls `attempt` for each attempt that becomes known.
     pub fn take(&mut self, at: Timestamp, host: &str, record: Record<'_>, attempt: impl FnMut(Attempt)) {
         let line = Line { at, host };
+        if let Record::Refused { recipient, .. } | Record::Settled { recipient, .. } = &record
+            && recipient.starts_with(NOBODY)
+        {
+            return;
+        }
         match record {
             Record::Connected { process } => self.sessions.insert((host, process), Session::default()),
             Record::Disconnected { process, authenticated } => {

@@ -87,6 +87,19 @@ fn by_queue_id() {
     assert_eq!(attributed(&two, &[]).0, Vec::<String>::new());
 }
 
+/// They are nobody's attempts.
+#[test]
+fn what_check_asked_about_is_left_out() {
+    let nobody = format!("gatepost-check-{}@x.example", "0f".repeat(16));
+    let log = postfix(&format!(
+        "smtpd[1]: NOQUEUE: reject: RCPT from h[192.168.7.20]: 550 5.1.1 <{nobody}>: Recipient address rejected: User unknown in \
+         local recipient table; from=<> to=<{nobody}> proto=ESMTP helo=<c>
+         smtpd[1]: NOQUEUE: reject: RCPT from h[192.168.7.20]: 550 5.1.1 <a@x.example>: Recipient address rejected: User unknown \
+         in local recipient table; from=<> to=<a@x.example> proto=ESMTP helo=<c>"
+    ));
+    assert_eq!(attributed(&log, &["192.168.0.0/16"]).0, ["host:192.168.7.20: a-"]);
+}
+
 #[test]
 fn by_session() {
     let refused = |recipient: char, id: &str| {

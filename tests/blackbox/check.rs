@@ -93,7 +93,7 @@ fn findings_that_would_keep_it_from_working() {
     // It refuses XCLIENT though it offers it.
     let mut extensions = EXTENSIONS.to_vec();
     extensions.push("XCLIENT NAME ADDR PORT PROTO HELO LOGIN");
-    let refusing = Scripted::offering(extensions, |asked| {
+    let refusing = Scripted::offering(extensions.clone(), |asked| {
         if asked.verb == "XCLIENT" { Answer::reply("550 5.7.0 not you") } else { None }
     });
     expect(&Setup::new(refusing.address).write(), 1, &["xclient"]);
@@ -104,6 +104,30 @@ fn findings_that_would_keep_it_from_working() {
         _ => None,
     });
     expect(&Setup::new(denying.address).write(), 1, &["relay"]);
+
+    // It denies relaying only where it has verified the recipient, as an Exim may.
+    let verifying = Scripted::with(|asked| match (asked.verb, asked.path()) {
+        ("RCPT", path) if path.starts_with("gatepost-check-") => Answer::reply("550 5.1.1 Unknown"),
+        ("RCPT", "postmaster@foreign.example") => Answer::reply("550 relay not permitted"),
+        _ => None,
+    });
+    let setup = Setup::new(verifying.address).set("upstream.canary", vec!["foreign.example"]);
+    expect(&setup.write(), 1, &["mail to foreign domains: 550 relay not permitted"]);
+
+    // It refuses one of the networks.
+    let one = Scripted::offering(extensions, |asked| {
+        let is_refused = asked.verb == "XCLIENT" && asked.line.contains("198.51.100.1");
+        is_refused.then(|| Answer::Reply("550 5.7.0 not you".to_owned()))
+    });
+    let setup = Setup::new(one.address).set("relay.hosts", vec!["192.0.2.0/24", "198.51.100.0/24"]);
+    expect(&setup.write(), 1, &["xclient", "198.51.100.1"]);
+
+    // It wants a login.
+    let wants = Scripted::with(|asked| match asked.verb {
+        "MAIL" => Answer::reply("530 5.7.0 Authentication required"),
+        _ => None,
+    });
+    expect(&Setup::new(wants.address).write(), 1, &["[upstream] username and password_file"]);
 
     // It puts all mail off: that is inconclusive, as it is of a recipient.
     let busy =

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Format;
 use super::output::Failed;
+use super::text::clean;
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let here = local::look(config);
     let there = upstream::ask_all(config).await;
     let findings = judge::all(&here, &there, config);
+    let file = config.files.file.display().to_string();
+    let file = clean(&file);
     for finding in &findings {
         if output.is_json() {
             output.object(finding)?;
@@ -61,15 +64,19 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
         output.line(&format!("{word}: {}{stop} {}", finding.finding, finding.cure))?;
     }
     if findings.is_empty() && !output.is_json() {
-        output.line("All is well: the upstream takes our mail, and refuses recipients that do not exist.")?;
+        output.line(&format!(
+            "All is well with {file}: the upstream takes our mail, and refuses recipients that do not exist."
+        ))?;
     }
     let written = output.end();
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     match errors {
         0 => written,
-        1 => Err(Failed::because("one of the findings would keep Gatepost from working; cure that first")),
+        1 => Err(Failed::because(format!(
+            "one of these findings about {file} would keep Gatepost from working; cure that first"
+        ))),
         more => Err(Failed::because(format!(
-            "{more} of the findings would keep Gatepost from working; cure those first"
+            "{more} of these findings about {file} would keep Gatepost from working; cure those first"
         ))),
     }
 }

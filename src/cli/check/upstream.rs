@@ -7,11 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::auth::users::Users;
 use crate::clock;
 use crate::config::Config;
 use crate::guard::{Outcome, Rules, classify};
 use crate::id::SessionId;
+use crate::replay::attribution::NOBODY;
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::{MailCommand, MailParameters, RcptCommand, RcptParameters, Reply};
 use crate::upstream::{
@@ -157,8 +160,7 @@ async fn notices(upstream: &Upstream, config: &Config) -> Result<Vec<Unwelcome>,
     let reply = open(&mut transaction, &from).await?;
     if reply.is_completion() {
         for to in &config.notify.to {
-            let Ok(forward_path) = to.parse::<ForwardPath>() else { continue };
-            let reply = ask_about(&mut transaction, forward_path, &config.classify).await?;
+            let reply = ask_about(&mut transaction, to.clone(), &config.classify).await?;
             if !reply.is_completion() {
                 unwelcome.push(Unwelcome::To(to.clone(), reply));
             }
@@ -181,9 +183,8 @@ fn senders(config: &Config, by_xclient: bool) -> Vec<Sender> {
         let name = users.iter().next().map_or("gatepost-check", |user| user.name());
         senders.push(Sender::Login(name.to_owned()));
     }
-    if let Some(network) = config.relay_hosts.first() {
-        senders.push(Sender::RelayHost(network.hosts().next().unwrap_or(network.addr())));
-    }
+    let one_of = |network: &IpNet| network.hosts().next().unwrap_or(network.addr());
+    senders.extend(config.relay_hosts.iter().map(|network| Sender::RelayHost(one_of(network))));
     senders
 }
 
@@ -247,9 +248,18 @@ fn replied(answer: Answer) -> Result<Reply, Fault> {
 async fn recipients(transaction: &mut Transaction, config: &Config) -> Said {
     let mut asked = Vec::new();
     for (domain, place) in domains(config) {
-        match nobody_at(transaction, domain, &config.classify).await {
-            Ok(reply) => asked.push(Asked { domain: domain.to_owned(), place, reply }),
-            Err(fault) => return Said::BrokeOff(fault.to_string()),
+        let mut ask = async |recipient: String, place| {
+            let reply = ask_about(transaction, recipient, &config.classify).await?;
+            asked.push(Asked { domain: domain.to_owned(), place, reply });
+            Ok::<_, Fault>(())
+        };
+        let mut answered = ask(nobody_at(domain), place).await;
+        if place == Place::Canary && answered.is_ok() {
+            // An MTA may refuse nobody first, and relaying only then; every domain has this one (RFC 5321 4.5.1).
+            answered = ask(format!("postmaster@{domain}"), Place::Foreign).await;
+        }
+        if let Err(fault) = answered {
+            return Said::BrokeOff(fault.to_string());
         }
     }
     Said::Recipients(asked)
@@ -262,24 +272,19 @@ fn domains(config: &Config) -> Vec<(&str, Place)> {
     own.chain(canary).chain(foreign).collect()
 }
 
-/// Asks about a nonexistent recipient.
-async fn nobody_at(transaction: &mut Transaction, domain: &str, rules: &Rules) -> Result<Reply, Fault> {
+/// Makes up a nonexistent recipient.
+fn nobody_at(domain: &str) -> String {
     let mut octets = [0; 16];
     // Without random octets, the local-part is still one that nobody has.
     let _ = getrandom::fill(&mut octets);
     let random: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-    let recipient = format!("gatepost-check-{random}@{domain}");
-    let forward_path: ForwardPath =
-        recipient.parse().map_err(|error| Fault::Protocol(format!("{recipient}: {error}")))?;
-    ask_about(transaction, forward_path, rules).await
+    format!("{NOBODY}{random}@{domain}")
 }
 
 /// Asks about a recipient; repeatedly if the answer is deferred.
-async fn ask_about(
-    transaction: &mut Transaction,
-    forward_path: ForwardPath,
-    rules: &Rules,
-) -> Result<Reply, Fault> {
+async fn ask_about(transaction: &mut Transaction, recipient: String, rules: &Rules) -> Result<Reply, Fault> {
+    let forward_path: ForwardPath =
+        recipient.parse().map_err(|error| Fault::Protocol(format!("{recipient}: {error}")))?;
     let rcpt = RcptCommand { forward_path, parameters: RcptParameters::default() };
     let mut repeats = 0;
     loop {

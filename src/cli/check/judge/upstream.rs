@@ -8,6 +8,9 @@ use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::smtp::Reply;
 use crate::upstream::Address;
 
+/// Authentication required (RFC 4954 6).
+const WANTS_LOGIN: u16 = 530;
+
 /// Findings about all upstreams.
 pub(super) fn findings(all: &[(Address, Facts)], config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -35,7 +38,11 @@ fn upstream(address: &Address, facts: &Facts, config: &Config) -> Vec<Finding> {
         }
         Facts::Unreachable(why) => {
             let finding = format!("the upstream {address} cannot be used: {why}");
-            return vec![error("upstream", finding, "Start it, or correct [upstream] address and tls")];
+            return vec![error(
+                "upstream",
+                finding,
+                "Start it, or correct [upstream]: address, tls, tls_name and ca, username and password_file",
+            )];
         }
         Facts::Answers { offers_xclient, talks, notices } => (*offers_xclient, talks, notices),
     };
@@ -83,9 +90,18 @@ fn judge_notice(unwelcome: &Unwelcome, config: &Config) -> Finding {
                 "the upstream {} mail to {to}, so that notices do not arrive there: {reply}",
                 refuses(reply)
             ),
-            "Correct [notify] to, or let the upstream take mail for it from Gatepost's address",
+            match is_about_sender(reply) {
+                true => "Set [notify] from to a sender that it accepts from Gatepost's address",
+                false => "Correct [notify] to, or let the upstream take mail for it from Gatepost's address",
+            },
         ),
     }
+}
+
+/// Whether a reply to RCPT is about the address given with MAIL: bad syntax or system (RFC 3463 3.2), which Postfix says
+/// only at RCPT.
+fn is_about_sender(reply: &Reply) -> bool {
+    reply.enhanced.is_some_and(|code| code.subject == 1 && matches!(code.detail, 7 | 8))
 }
 
 fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
@@ -108,7 +124,10 @@ fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
         Said::MailRefused(reply) => findings.push(error(
             "upstream",
             format!("the upstream refuses MAIL from {sender}: {reply}"),
-            permit(&talk.sender),
+            match reply.code {
+                WANTS_LOGIN => "It wants a login of Gatepost's own: set [upstream] username and password_file",
+                _ => permit(&talk.sender),
+            },
         )),
         Said::BrokeOff(why) => findings.push(error(
             "upstream",
@@ -134,7 +153,8 @@ fn permit(sender: &Sender) -> &'static str {
             "Let the upstream take mail from the networks of [relay] hosts too; in Postfix: the same ones in mynetworks"
         }
         Sender::Gatepost => {
-            "Let the upstream take mail from Gatepost's address; in Postfix: put it in mynetworks"
+            "Let the upstream take mail from Gatepost's address; in Postfix: put it in mynetworks, in Exim: in the list that the \
+             ACL for RCPT lets relay (relay_from_hosts)"
         }
     }
 }
@@ -157,7 +177,9 @@ fn judge_recipient(asked: &Asked, sender: &Sender, who: &str, rules: &Rules) -> 
             format!(
                 "the upstream takes a recipient at {domain} that cannot exist: Gatepost is blind to foreign recipients"
             ),
-            "Let the upstream verify foreign recipients; in Postfix: reject_unverified_recipient, in Exim: verify = recipient/callout",
+            "Let the upstream verify foreign recipients; in Postfix: reject_unverified_recipient, in Exim: verify = \
+             recipient/callout. If it does, and hands mail to a smart host, the README's \"smart host\" says how it asks the \
+             recipients' own servers all the same",
         )),
         (Place::Own, Outcome::OtherRefusal) if denies => Some(warning(
             "domains",
@@ -290,6 +312,7 @@ mod tests {
         for (said, expected) in [
             (Said::XclientRefused(refused()), (Error, "xclient")),
             (Said::MailRefused(reply("550 5.7.0 no")), (Error, "upstream")),
+            (Said::MailRefused(reply("530 5.7.0 Authentication required")), (Error, "upstream")),
             (Said::MailRefused(reply("451 4.3.0 later")), (Warning, "inconclusive")),
             (Said::BrokeOff("closed".to_owned()), (Error, "upstream")),
         ] {
@@ -323,11 +346,18 @@ mod tests {
                 "puts off mail to abuse@example.org",
             ),
             (Unwelcome::From(reply("550 5.7.1 no")), "refuses mail from gatepost@mail.example.org"),
+            // Postfix says this at RCPT, about the sender.
+            (
+                Unwelcome::To("abuse@example.org".to_owned(), reply("450 4.1.8 Sender address rejected")),
+                "puts off mail to abuse@example.org",
+            ),
         ] {
             let facts = Facts::Answers { offers_xclient: true, talks: Vec::new(), notices: vec![unwelcome] };
             let found = upstream(&address(25), &facts, &config(text));
             assert_eq!((found.len(), found[0].severity, found[0].about), (1, Severity::Warning, "notify"));
             assert!(found[0].finding.contains(part), "{}", found[0].finding);
+            let names_sender = found[0].cure.contains("[notify] from");
+            assert_eq!(names_sender, part.contains("from") || found[0].finding.contains("Sender"));
         }
     }
 
