@@ -44,6 +44,20 @@ pub(super) fn system_resolver() -> Resolver {
     })
 }
 
+/// Why a connection does not speak for a client.
+pub(super) enum Unintroduced {
+    /// The upstream refused XCLIENT, or it cannot be sent.
+    Refused(Fault),
+    /// The upstream did not answer properly.
+    Lost(Fault),
+}
+
+impl From<Fault> for Unintroduced {
+    fn from(fault: Fault) -> Self {
+        Self::Lost(fault)
+    }
+}
+
 /// Everything needed to reach the upstreams.
 pub(super) struct Dialer {
     pub(super) settings: Settings,
@@ -62,12 +76,29 @@ impl Dialer {
         turn: &[usize],
         deadline: Instant,
     ) -> Result<Box<Connection>, Fault> {
-        let mut connection = self.reach_any(turn, deadline).await?;
-        if let Some(identity) = identity {
-            self.introduce_until(&mut connection, identity, deadline).await?;
+        let mut turn = turn.to_vec();
+        loop {
+            let mut connection = self.reach_any(&turn, deadline).await?;
+            let index = connection.endpoint;
+            turn.retain(|other| *other != index);
+            if let Some(identity) = identity {
+                let limit = share(deadline, 1 + turn.len());
+                match self.introduce_until(&mut connection, identity, limit).await {
+                    Ok(()) => {}
+                    Err(Unintroduced::Refused(fault)) => return Err(fault),
+                    Err(Unintroduced::Lost(fault)) => {
+                        // As at MAIL, this one client may be the cause.
+                        self.endpoints.hung_up(index, identity.account(), Instant::now());
+                        if turn.is_empty() {
+                            return Err(fault);
+                        }
+                        continue;
+                    }
+                }
+            }
+            connection.occupy(slot);
+            return Ok(connection);
         }
-        connection.occupy(slot);
-        Ok(connection)
     }
 
     /// Connects to one particular upstream, ready for MAIL.
@@ -177,7 +208,7 @@ impl Dialer {
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unintroduced> {
         self.introduce_until(connection, identity, share(deadline, 2)).await
     }
 
@@ -187,12 +218,12 @@ impl Dialer {
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unintroduced> {
         if !self.settings.names_clients() {
             return Ok(());
         }
         let speaking = Box::pin(self.speak_for(connection, identity));
-        timeout_at(deadline, speaking).await.unwrap_or_else(|_| Err(self.late()))
+        timeout_at(deadline, speaking).await.unwrap_or_else(|_| Err(self.late().into()))
     }
 
     /// Sends XCLIENT where it is offered, and EHLO again.
@@ -200,10 +231,11 @@ impl Dialer {
         &self,
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unintroduced> {
         let address = identity.address.ip().to_canonical();
         let offered = connection.extensions.xclient.clone();
-        let Some(line) = xclient::command(identity, Some(address), &offered)? else {
+        let command = |address| xclient::command(identity, address, &offered).map_err(Unintroduced::Refused);
+        let Some(line) = command(Some(address))? else {
             return Ok(());
         };
         connection.identity = Some(Arc::clone(identity));
@@ -214,12 +246,12 @@ impl Dialer {
             && address.is_ipv6()
             && identity.login.is_some()
             && offers(&offered, "LOGIN")
-            && let Some(line) = xclient::command(identity, None, &offered)?
+            && let Some(line) = command(None)?
         {
             reply = self.say_for_whom(connection, &line).await?;
         }
         if reply.code != READY {
-            return Err(refused("XCLIENT", &reply));
+            return Err(Unintroduced::Refused(refused("XCLIENT", &reply)));
         }
         self.hello(connection).await?;
         connection.wake();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use super::connections::{mail, ready_with_xclient};
 use super::*;
 
 fn several(addresses: &[SocketAddr]) -> Settings {
@@ -35,6 +36,32 @@ async fn they_take_turns() {
     }
     one.finish(2).await;
     other.finish(1).await;
+}
+
+/// At XCLIENT as at MAIL: the client goes on to another upstream, and a second client's end leaves it out.
+#[tokio::test]
+async fn one_that_fails_at_xclient_turns_that_client_away() {
+    for end in ["close", "> 421 4.3.2 no\nclose", ""] {
+        let greets = "> 220 mail ESMTP\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR LOGIN\n";
+        let fails = |login: &str| format!("{greets}< XCLIENT ADDR=192.0.2.7 LOGIN={login}\n{end}");
+        let takes = |login: &str| format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient(login), mail());
+        let one = Scripted::start(&[&fails("alice"), &fails("carol")]).await;
+        let clients = ["alice", "bob", "carol", "dave"];
+        let scripts = clients.map(takes);
+        let other = Scripted::start(&scripts.each_ref().map(String::as_str)).await;
+        // None is greeted ahead.
+        let brief = Duration::from_secs(1);
+        let settings =
+            Settings { max_connections: 1, connect_timeout: brief, ..several(&[one.address, other.address]) };
+        let upstream = Upstream::open(settings).unwrap();
+        for client in clients {
+            let client = identity(client);
+            connections::use_once(&upstream, &client).await;
+            upstream.end_session(client.session);
+        }
+        one.finish(2).await;
+        other.finish(4).await;
+    }
 }
 
 /// Script: this many transactions on one connection, each given up.
