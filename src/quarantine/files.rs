@@ -161,8 +161,8 @@ pub(super) fn lock(folder: &Folder, wait: Duration) -> Result<File, String> {
 /// Checks that we know the folder's version; writes ours if it has none.
 fn known(folder: &Folder) -> Result<(), String> {
     let path = folder.path().join(VERSION_FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
+    let text = match std::fs::read(&path) {
+        Ok(octets) => String::from_utf8_lossy(&octets).into_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // It has the first version. If that cannot be written, for example on a full disk, accepting mail matters
             // more.

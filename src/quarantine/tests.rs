@@ -925,15 +925,16 @@ async fn a_newer_quarantine_is_refused_and_left_alone() {
     let path = home.path().join("quarantine/version");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
     for (text, part) in [
-        ("2\n", "version: the quarantine has version 2; this Gatepost knows up to 1"),
-        ("4294967295", "has version 4294967295;"),
-        ("", "no version in it"),
-        ("-1", "no version in it"),
+        (&b"2\n"[..], "version: the quarantine has version 2; this Gatepost knows up to 1"),
+        (b"4294967295", "has version 4294967295;"),
+        (b"", "no version in it"),
+        (b"-1", "no version in it"),
+        (b"\xff", "no version in it"),
     ] {
         std::fs::write(&path, text).unwrap();
         let Err(error) = Spool::open(home.path(), limits()).await else { panic!("{text:?} is opened") };
         assert!(error.to_string().contains(part), "{text:?}: {error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(std::fs::read(&path).unwrap(), text);
     }
     std::fs::write(&path, "1").unwrap();
     drop(open(home.path()).await);

@@ -166,6 +166,14 @@ impl DataDir {
             let search = if metadata.is_dir() { Access::EXEC_OK } else { Access::empty() };
             let error = rustix::fs::access(&found, Access::READ_OK | Access::WRITE_OK | search).err()?;
             let (owner, we) = (Actor::from_uid(metadata.uid()).user, Actor::current().user);
+            let shown = shell_word(&found.display().to_string());
+            if owner == we {
+                let error = io::Error::from(error);
+                return Some(format!(
+                    "{}: {error} for `{we}`, whose it is; chmod u+rwX {shown}",
+                    found.display()
+                ));
+            }
             let cure = match Self::stranger_in(path) {
                 Some(name) => {
                     format!("it holds `{name}`, so it is not Gatepost's; set data_dir to a folder of its own")

@@ -116,7 +116,9 @@ fn step(shared: &Shared, after: Option<&Account>) -> Result<(Accounts, Option<Ac
     let mut end =
         (entries.len() == STEP).then(|| entries.last().map(|entry| entry.account.clone())).flatten();
     let mut cursor = after.cloned();
-    for looked in 1.. {
+    // While the database cannot be opened, the accounts in memory are all there is.
+    let on_disk = if shared.store.is_open() { STEP } else { 0 };
+    for looked in 1..=on_disk {
         let Some(account) = next_account(&shared.store, Tree::Attempts, cursor.as_ref())? else { break };
         if end.as_ref().is_some_and(|end| account > *end) {
             break;

@@ -227,6 +227,11 @@ impl Store {
         })
     }
 
+    /// Whether it is open: not closed, nor waiting for a disk on which it can be opened again.
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Runs `work`, turning panics into errors: sled panics if a file is not as it expects.
     fn with<T>(&self, work: impl FnOnce(&Opened) -> sled::Result<T>) -> Result<T, String> {
         let guard: RwLockReadGuard<'_, _> = self.opened.read().unwrap_or_else(PoisonError::into_inner);

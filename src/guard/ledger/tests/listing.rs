@@ -57,6 +57,19 @@ async fn pages_over_disk_and_memory_in_order() {
     assert_eq!(ledger.shared().accounts.page(None, 2000).len(), 100, "the blocked ones alone are in memory");
 }
 
+/// A disk that takes nothing keeps the database closed: what is in memory is in force, and shown.
+#[tokio::test]
+async fn without_the_database_those_in_memory_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(5));
+    let watches = [ledger.watch(&account("anna"), at(0)).await, ledger.watch(&account("bob"), at(0)).await];
+    for watch in &watches {
+        count(watch, "a@x", at(0)).await;
+    }
+    ledger.handle.shared.store.close();
+    assert_eq!(names(&ledger, 1, at(1)).await, ["user:anna", "user:bob"]);
+}
+
 /// Accounts come and go: expired ones leave the disk.
 #[tokio::test]
 async fn the_disk_stays_bounded() {
