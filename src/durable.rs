@@ -365,13 +365,14 @@ impl Temporary {
     /// Takes over owner, group and mode of a file that this one will replace.
     ///
     /// # Errors
-    /// Only root may change the owner; others may change the group to one of theirs. Without need for the group, which no
-    /// right depends on, that is no error.
+    /// Only root may change the owner; others may change the group to one of theirs. If the group has the rights that everybody
+    /// has, that it stays ours is no error.
     pub fn take_after(&self, other: &std::fs::Metadata) -> Result<(), DurableError> {
         let failed = |cause| DurableError::new("keep owner and mode of a file in", self.place(), cause);
         self.own_as(other)?;
         let own = self.file.metadata().map_err(failed)?;
-        if own.gid() != other.gid() && other.mode() & Mode::RWXG.as_raw_mode() != 0 {
+        let differ = (other.mode() >> 3 ^ other.mode()) & Mode::RWXO.as_raw_mode() != 0;
+        if own.gid() != other.gid() && differ {
             return Err(DurableError::new("keep the group of a file in", self.place(), Errno::PERM));
         }
         // After the owner, so that nobody else ever has the rights meant for that owner.

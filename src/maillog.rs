@@ -171,9 +171,12 @@ pub fn expired(id: QuarantineId) {
     info!(quarantine_id = %id, "parked message expired and was removed");
 }
 
-/// Nobody read the log for a while.
+/// So many lines of the log are lost, since the start.
 pub fn lines_lost(count: u64) {
-    warn!(count, "lines of the log were lost, since its reader did not read for too long, or writing failed");
+    error!(
+        count,
+        "lines of the log were lost so far: its reader did not read for too long, or writing failed"
+    );
 }
 
 /// The log's lines cannot be written together.

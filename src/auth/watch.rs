@@ -58,7 +58,7 @@ impl Authenticator {
     /// The same where nobody can log in so far, and relay hosts are no longer there to make up for it.
     ///
     /// # Errors
-    /// The file cannot be used, is missing, or has no users.
+    /// The file cannot be used, is missing, or is empty (unless by `user remove` of the last user).
     pub fn read_first(&self) -> Result<Option<NewUsers>, super::UsersError> {
         let Some(path) = &self.shared.file else { return Ok(None) };
         self.read(path).1.map(NewUsers).map(Some)

@@ -3,7 +3,7 @@
 //! A write to a file takes as long as the rest of the line, and one to a pipe that is full holds up the session that logs. So
 //! the first line is written by whoever logs it, and those of the next [`BATCH`] by a thread, in one write. Warnings,
 //! errors and audit lines, and all lines while there is no such thread, are written before the call returns, after all earlier
-//! ones.
+//! ones. What cannot be written is lost, whatever it is, and an error tells how much that was.
 
 use std::io::{self, Write};
 use std::mem;
@@ -51,10 +51,28 @@ struct Shared<W> {
 #[derive(Debug)]
 struct Out<W> {
     writer: W,
-    /// How many lines could not be written since the last that could.
+    /// How far the last line has come.
+    last: Last,
+    /// How many lines could not be written so far.
     lost: u64,
+    /// How many of those the log has told of.
+    told: u64,
+    /// Whether it is telling of them.
+    tells: bool,
     /// The memory for the next lines.
     spare: Vec<u8>,
+}
+
+/// How far the last line has come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// It is whole.
+    #[default]
+    Whole,
+    /// The next octets continue it.
+    Begun,
+    /// The rest of it was lost: its end comes before the next line.
+    Torn,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +96,14 @@ enum Writer {
 impl<W: Write + Send + 'static> Batches<W> {
     /// Lines for `out`, which is not flushed; they are written one by one until [`batch`](Self::batch) is called.
     pub fn new(out: W) -> Self {
-        let out = Mutex::new(Out { writer: out, lost: 0, spare: Vec::new() });
+        let out = Mutex::new(Out {
+            writer: out,
+            last: Last::Whole,
+            lost: 0,
+            told: 0,
+            tells: false,
+            spare: Vec::new(),
+        });
         Self { shared: Arc::new(Shared { out, waiting: Mutex::default(), stirred: Condvar::new() }) }
     }
 
@@ -139,24 +164,26 @@ impl<W: Write> Shared<W> {
 
     /// Writes what waits.
     fn write_all(&self) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let Out { writer, lost, spare } = &mut *out;
-        let mut lines = mem::replace(&mut self.waiting().lines, mem::take(spare));
-        let mut told = 0;
-        if !lines.is_empty() {
-            let (now_lost, is_written) = write_lines(writer, &lines);
-            *lost += now_lost;
-            if is_written {
-                told = mem::take(lost);
-            }
-            lines.clear();
-            lines.shrink_to(KEPT);
+        let mut out = self.out();
+        let spare = mem::take(&mut out.spare);
+        let mut lines = mem::replace(&mut self.waiting().lines, spare);
+        let is_written = out.write_lines(&lines);
+        lines.clear();
+        lines.shrink_to(KEPT);
+        out.spare = lines;
+        // If telling is lost as well, it is one more to tell of.
+        let tells = is_written && out.lost > out.told && !out.tells;
+        if tells {
+            (out.told, out.tells) = (out.lost, true);
+            let lost = out.lost;
+            drop(out);
+            super::lines_lost(lost);
+            self.out().tells = false;
         }
-        *spare = lines;
-        drop(out);
-        if told > 0 {
-            super::lines_lost(told);
-        }
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out<W>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread.
@@ -181,30 +208,36 @@ impl<W: Write> Shared<W> {
     }
 }
 
-/// A line that cannot be written is lost, or its rest is: a log that fails must not end the service. It costs no other line.
-/// Returns how many were lost, and whether the last write succeeded.
-fn write_lines(out: &mut impl Write, lines: &[u8]) -> (u64, bool) {
-    let (mut rest, mut lost_lines, mut is_written) = (lines, 0, false);
-    while !rest.is_empty() {
-        match out.write(rest) {
-            Ok(0) => return (lost_lines, false),
-            Ok(written) => {
-                is_written = true;
-                rest = rest.get(written..).unwrap_or_default();
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => {
-                is_written = false;
-                lost_lines += 1;
-                let before = lines.len() - rest.len();
-                let is_torn = lines[..before].last().is_some_and(|octet| *octet != b'\n');
-                let end = memchr(b'\n', rest).unwrap_or(rest.len());
-                let lost = if is_torn { end.max(1) } else { end + 1 };
-                rest = rest.get(lost..).unwrap_or_default();
+impl<W: Write> Out<W> {
+    /// A line that cannot be written is lost, or its rest is: a log that fails must not end the service. It costs no other
+    /// line. Returns whether the last write succeeded.
+    fn write_lines(&mut self, lines: &[u8]) -> bool {
+        let (mut rest, mut is_written) = (lines, false);
+        while !rest.is_empty() {
+            let is_due = self.last == Last::Torn;
+            match self.writer.write(if is_due { b"\n" } else { rest }) {
+                Ok(1..) if is_due => self.last = Last::Whole,
+                Ok(octets @ 1..) => {
+                    is_written = true;
+                    let (written, left) = rest.split_at_checked(octets).unwrap_or((rest, &[]));
+                    self.last = if written.ends_with(b"\n") { Last::Whole } else { Last::Begun };
+                    rest = left;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    is_written = false;
+                    let end = memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+                    // All but the end of a line may be there.
+                    self.lost += u64::from(self.last != Last::Begun || end > 1);
+                    if self.last == Last::Begun {
+                        self.last = Last::Torn;
+                    }
+                    rest = rest.get(end..).unwrap_or_default();
+                }
             }
         }
+        is_written
     }
-    (lost_lines, is_written)
 }
 
 /// Writes one line.
@@ -407,34 +440,47 @@ mod tests {
     #[test]
     fn a_failed_write_costs_one_line() {
         for (outcomes, taken, lost) in [
-            (vec![None], "two\nthree\n", (1, true)),
-            (vec![Some(4), None], "one\nthree\n", (1, true)),
-            (vec![Some(5), None], "one\nt\nthree\n", (1, true)),
-            (vec![Some(5), None, None], "one\ntthree\n", (2, true)),
-            (vec![Some(7), None], "one\ntwothree\n", (1, true)),
-            (vec![None, None, None], "", (3, false)),
-            (vec![None, None, None, None], "", (3, false)),
+            (vec![None], "two\nthree\n", 1),
+            (vec![Some(4), None], "one\nthree\n", 1),
+            (vec![Some(5), None], "one\nt\nthree\n", 1),
+            (vec![Some(5), None, None], "one\nt", 2),
+            (vec![Some(7), None], "one\ntwo\nthree\n", 0),
+            (vec![Some(7), None, None], "one\ntwo", 1),
+            (vec![None, None, None], "", 3),
+            (vec![None, Some(0), None], "", 3),
         ] {
-            let mut out = Failing { taken: Vec::new(), outcomes };
-            assert_eq!(write_lines(&mut out, b"one\ntwo\nthree\n"), lost, "{taken}");
-            assert_eq!(String::from_utf8(out.taken).unwrap(), taken);
+            let batches = Batches::new(Failing { taken: Vec::new(), outcomes });
+            let mut out = batches.shared.out();
+            out.write_lines(b"one\ntwo\nthree\n");
+            assert_eq!((String::from_utf8_lossy(&out.writer.taken).as_ref(), out.lost), (taken, lost));
+            // whatever was torn is ended before the next
+            out.write_lines(b"four\n");
+            let (torn, last) = (!taken.is_empty() && !taken.ends_with('\n'), "four\n");
+            let expected = format!("{taken}{}{last}", if torn { "\n" } else { "" });
+            assert_eq!(String::from_utf8_lossy(&out.writer.taken), expected);
         }
     }
 
-    /// The number of lost lines is told as soon as a line can be written.
+    /// The number of lost lines is told as soon as a line can be written, and again if that is lost too.
     #[test]
     fn lost_lines_are_told() {
-        let log = Batches::new(Failing { taken: Vec::new(), outcomes: vec![None, None, Some(6)] });
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).without_time().with_ansi(false);
-        subscriber::with_default(subscriber.finish(), || {
-            for line in ["one\n", "two\n", "three\n"] {
-                log.shared.take(line.as_bytes(), true);
-            }
-        });
-        let taken = String::from_utf8(log.shared.out.lock().unwrap().writer.taken.clone()).unwrap();
-        assert!(
-            taken.starts_with("three\n") && taken.contains("WARN") && taken.contains("count=2"),
-            "{taken}"
-        );
+        for (outcomes, told) in [
+            (vec![None, None], &["count=2"][..]),
+            (vec![None, None, Some(99), None], &["count=3"]),
+            (vec![None, Some(99), Some(999), None], &["count=1", "count=2"]),
+        ] {
+            let log = Batches::new(Failing { taken: Vec::new(), outcomes });
+            let subscriber =
+                tracing_subscriber::fmt().with_writer(log.clone()).without_time().with_ansi(false);
+            subscriber::with_default(subscriber.finish(), || {
+                for line in ["one\n", "two\n", "three\n", "four\n"] {
+                    log.shared.take(line.as_bytes(), true);
+                }
+            });
+            let taken = String::from_utf8_lossy(&log.shared.out().writer.taken).into_owned();
+            let counts: Vec<_> = taken.split_whitespace().filter(|word| word.starts_with("count=")).collect();
+            assert_eq!(counts, told, "{taken}");
+            assert!(taken.contains("ERROR") && taken.contains("\nfour\n"), "{taken}");
+        }
     }
 }

@@ -1,40 +1,60 @@
 //! Standard error, whose reader may not read: it is waited for, but not for ever.
 //!
-//! A pipe or socket that is full holds up whoever writes to it: in the end every session, and the shutdown as well. So a write
-//! waits for room as long as [`PATIENCE`]; after that, lines are lost until there is room again. A file always has room.
+//! A pipe or socket that is full holds up whoever writes to it: in the end every session, and the shutdown as well. So writes
+//! wait for room, for [`PATIENCE`] in all; after that, a line for which there is no room is lost, until there has been room for
+//! [`CALM`]. A file always has room. A terminal may say that it has room, and hold a line up all the same: whoever watches it
+//! sees that.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use memchr::memrchr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 
-/// How long the reader may take nothing at all: longer than journald takes to be restarted.
+/// How long all writes together wait for room: longer than journald takes to be restarted.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How much is written at once: for so much a pipe that says it has room does have room (`PIPE_BUF`, pipe(7)).
+/// How long there must have been room before writes wait again.
+const CALM: Duration = Duration::from_secs(60);
+/// How much is written at once: for so much a pipe that says it has room does have room, and takes it whole (`PIPE_BUF`,
+/// pipe(7)).
 const AT_ONCE: usize = 4_096;
 
-/// A writer that fails with `WouldBlock` if nobody reads.
+/// A writer that fails with `WouldBlock` if nobody reads. It takes whole lines, unless a line is longer than [`AT_ONCE`].
 #[derive(Debug)]
 pub struct Patient<W> {
     out: W,
-    /// `None`: it always has room.
-    patience: Option<Duration>,
-    /// Nobody has read for that long.
-    is_stuck: bool,
+    always_has_room: bool,
+    /// How long writes may still wait.
+    patience: Duration,
+    /// When there last was no room.
+    full: Option<Instant>,
 }
 
 impl<W: Write + AsFd> Patient<W> {
     /// Writes to `out`, which is not buffered.
     pub fn new(out: W) -> Self {
-        let is_file = fstat(&out).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-        Self { out, patience: (!is_file).then_some(PATIENCE), is_stuck: false }
+        let always_has_room = fstat(&out).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+        Self { out, always_has_room, patience: PATIENCE, full: None }
     }
 
-    /// Whether there is room within this time.
-    fn has_room(&self, patience: Duration) -> bool {
-        let end = Instant::now() + patience;
+    /// Whether there is room, perhaps after a wait.
+    fn has_room(&mut self) -> bool {
+        if self.always_has_room || self.is_writable(Duration::ZERO) {
+            return true;
+        }
+        let now = Instant::now();
+        if self.full.replace(now).is_some_and(|last| now - last > CALM) {
+            self.patience = PATIENCE;
+        }
+        let is_writable = self.is_writable(self.patience);
+        self.patience = self.patience.saturating_sub(now.elapsed());
+        is_writable
+    }
+
+    fn is_writable(&self, within: Duration) -> bool {
+        let end = Instant::now() + within;
         loop {
             let mut fds = [PollFd::new(&self.out, PollFlags::OUT)];
             let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).ok();
@@ -50,13 +70,16 @@ impl<W: Write + AsFd> Patient<W> {
 
 impl<W: Write + AsFd> Write for Patient<W> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let Some(patience) = self.patience else { return self.out.write(octets) };
-        let patience = if self.is_stuck { Duration::ZERO } else { patience };
-        self.is_stuck = !self.has_room(patience);
-        if self.is_stuck {
+        if !self.has_room() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.out.write(octets.get(..AT_ONCE).unwrap_or(octets))
+        match octets.get(..AT_ONCE) {
+            Some(front) if !self.always_has_room => {
+                let lines = memrchr(b'\n', front).map_or(front.len(), |end| end + 1);
+                self.out.write(&front[..lines])
+            }
+            _ => self.out.write(octets),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -74,28 +97,34 @@ mod tests {
     fn who_does_not_read_is_waited_for_once() {
         let (mut reader, writer) = io::pipe().unwrap();
         let patience = Duration::from_millis(200);
-        let mut log = Patient { patience: Some(patience), ..Patient::new(writer) };
-        let mut written = 0;
+        let mut log = Patient { patience, ..Patient::new(writer) };
+        let line = [&[b'x'; 999][..], b"\n"].concat();
         let began = Instant::now();
+        let mut written = 0;
         let full = loop {
-            match log.write(&[b'x'; 100_000]) {
+            match log.write(&line.repeat(10)) {
                 Ok(octets) => written += octets,
                 Err(error) => break error,
             }
         };
-        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!((full.kind(), written % line.len()), (io::ErrorKind::WouldBlock, 0), "whole lines");
         assert!(began.elapsed() >= patience);
+        // nor again after it has read a little
         let began = Instant::now();
-        for _ in 0..100 {
-            assert!(log.write(b"lost\n").is_err());
+        for _ in 0..3 {
+            reader.read_exact(&mut vec![0; 8_192]).unwrap();
+            while log.write(&line).is_ok() {}
         }
         assert!(began.elapsed() < patience, "{:?}", began.elapsed());
-        // until there is room again
-        reader.read_exact(&mut vec![0; written]).unwrap();
-        assert_eq!(log.write(b"here\n").unwrap(), 5);
+        // until there has been room for a while
+        reader.read_exact(&mut vec![0; 8_192]).unwrap();
+        assert!(log.write(&line).is_ok());
+        log.full = Instant::now().checked_sub(CALM + patience);
+        while log.write(&line).is_ok() {}
+        assert!(log.patience < PATIENCE && began.elapsed() >= PATIENCE);
         // a reader that is gone is an error like any other
         drop(reader);
-        assert_eq!(log.write(b"nobody\n").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(log.write(&line).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

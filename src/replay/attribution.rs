@@ -135,7 +135,7 @@ impl Attribution {
     pub fn take(&mut self, at: Timestamp, host: &str, record: Record<'_>, attempt: impl FnMut(Attempt)) {
         let line = Line { at, host };
         if let Record::Refused { recipient, .. } | Record::Settled { recipient, .. } = &record
-            && recipient.starts_with(NOBODY)
+            && is_nobody(recipient)
         {
             return;
         }
@@ -355,6 +355,14 @@ impl Attribution {
             Owner::Unnamed => self.left_out.unnamed += 1,
         }
     }
+}
+
+/// Whether `gatepost check` made this recipient up: the prefix is followed by 32 hexadecimal digits.
+fn is_nobody(recipient: &str) -> bool {
+    let random = recipient.strip_prefix(NOBODY).and_then(|rest| rest.split_once('@'));
+    random.is_some_and(|(digits, _)| {
+        digits.len() == 32 && digits.bytes().all(|octet| octet.is_ascii_hexdigit())
+    })
 }
 
 /// An address and its domain, for comparison ignoring case.

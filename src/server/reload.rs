@@ -56,6 +56,10 @@ fn reload(parts: &Parts, slots: &Slots) -> Result<Vec<&'static str>, Refused> {
     let terms = Terms::read(Arc::clone(&config))?;
     // As at the start, one source of senders is enough.
     let needs_users = config.relay_hosts.is_empty() && !parts.config.relay_hosts.is_empty();
+    if needs_users && config.auth.mechanisms.is_empty() {
+        let why = "[relay] hosts = [] and, until a restart, [auth] mechanisms = []: nobody could send";
+        return Err(Refused::Other(format!("{}: {why}", file.display())));
+    }
     let users = match needs_users && parts.auth.has_nobody() {
         true => parts.auth.read_first(),
         false => parts.auth.read_anew(),

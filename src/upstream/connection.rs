@@ -150,7 +150,7 @@ impl Connection {
         self.rested
     }
 
-    /// Notes that the connection has just answered, or has not been used yet: if it ends now, idleness was not the cause.
+    /// Notes that the connection has just answered: if it ends now, idleness was not the cause.
     pub(super) fn wake(&mut self) {
         self.rested = false;
     }

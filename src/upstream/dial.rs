@@ -44,15 +44,15 @@ pub(super) fn system_resolver() -> Resolver {
     })
 }
 
-/// Why a connection does not speak for a client.
-pub(super) enum Unintroduced {
-    /// The upstream refused XCLIENT, or it cannot be sent.
+/// Why a connection is not ready for a client's MAIL.
+pub(super) enum Unready {
+    /// The upstream refused XCLIENT, or it cannot be sent: another upstream would do no better.
     Refused(Fault),
-    /// The upstream did not answer properly.
+    /// The upstream cannot be reached, refused us, or did not answer properly.
     Lost(Fault),
 }
 
-impl From<Fault> for Unintroduced {
+impl From<Fault> for Unready {
     fn from(fault: Fault) -> Self {
         Self::Lost(fault)
     }
@@ -76,29 +76,40 @@ impl Dialer {
         turn: &[usize],
         deadline: Instant,
     ) -> Result<Box<Connection>, Fault> {
-        let mut turn = turn.to_vec();
-        loop {
-            let mut connection = self.reach_any(&turn, deadline).await?;
-            let index = connection.endpoint;
-            turn.retain(|other| *other != index);
-            if let Some(identity) = identity {
-                let limit = share(deadline, 1 + turn.len());
-                match self.introduce_until(&mut connection, identity, limit).await {
-                    Ok(()) => {}
-                    Err(Unintroduced::Refused(fault)) => return Err(fault),
-                    Err(Unintroduced::Lost(fault)) => {
-                        // As at MAIL, this one client may be the cause.
-                        self.endpoints.hung_up(index, identity.account(), Instant::now());
-                        if turn.is_empty() {
-                            return Err(fault);
-                        }
-                        continue;
-                    }
+        let mut whys = Vec::new();
+        for (tried, index) in turn.iter().enumerate() {
+            match self.attempt(*index, identity, share(deadline, turn.len() - tried)).await {
+                Ok(mut connection) => {
+                    connection.occupy(slot);
+                    return Ok(connection);
+                }
+                Err(Unready::Lost(fault @ Fault::Starved(_)) | Unready::Refused(fault)) => return Err(fault),
+                Err(Unready::Lost(fault)) if turn.len() == 1 => return Err(fault),
+                Err(Unready::Lost(fault)) => {
+                    let address = self.endpoints.get(*index).map(|endpoint| endpoint.address.to_string());
+                    whys.push(format!("{}: {fault}", address.unwrap_or_default()));
                 }
             }
-            connection.occupy(slot);
-            return Ok(connection);
         }
+        Err(Fault::Unavailable(whys.join("; ")))
+    }
+
+    async fn attempt(
+        &self,
+        index: usize,
+        identity: Option<&Arc<ClientIdentity>>,
+        deadline: Instant,
+    ) -> Result<Box<Connection>, Unready> {
+        let mut connection = self.reach(index, deadline).await?;
+        if let Some(identity) = identity {
+            let introduced = self.introduce_until(&mut connection, identity, deadline).await;
+            if matches!(introduced, Err(Unready::Lost(_))) {
+                // As at MAIL, this one client may be the cause.
+                self.endpoints.hung_up(index, identity.account(), Instant::now());
+            }
+            introduced?;
+        }
+        Ok(connection)
     }
 
     /// Connects to one particular upstream, ready for MAIL.
@@ -116,23 +127,6 @@ impl Dialer {
     fn late(&self) -> Fault {
         let limit = self.settings.connect_timeout;
         Fault::Unavailable(format!("the upstream was not ready for mail within {limit:?}"))
-    }
-
-    /// Connects to the first candidate that answers properly.
-    async fn reach_any(&self, candidates: &[usize], deadline: Instant) -> Result<Box<Connection>, Fault> {
-        let mut whys = Vec::new();
-        for (tried, index) in candidates.iter().enumerate() {
-            match self.reach(*index, share(deadline, candidates.len() - tried)).await {
-                Ok(connection) => return Ok(connection),
-                Err(fault @ Fault::Starved(_)) => return Err(fault),
-                Err(fault) if candidates.len() == 1 => return Err(fault),
-                Err(fault) => {
-                    let address = self.endpoints.get(*index).map(|endpoint| endpoint.address.to_string());
-                    whys.push(format!("{}: {fault}", address.unwrap_or_default()));
-                }
-            }
-        }
-        Err(Fault::Unavailable(whys.join("; ")))
     }
 
     /// Connects to one upstream, and records the outcome for its turn and for what clients are offered.
@@ -208,7 +202,7 @@ impl Dialer {
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
         deadline: Instant,
-    ) -> Result<(), Unintroduced> {
+    ) -> Result<(), Unready> {
         self.introduce_until(connection, identity, share(deadline, 2)).await
     }
 
@@ -218,7 +212,7 @@ impl Dialer {
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
         deadline: Instant,
-    ) -> Result<(), Unintroduced> {
+    ) -> Result<(), Unready> {
         if !self.settings.names_clients() {
             return Ok(());
         }
@@ -231,10 +225,10 @@ impl Dialer {
         &self,
         connection: &mut Connection,
         identity: &Arc<ClientIdentity>,
-    ) -> Result<(), Unintroduced> {
+    ) -> Result<(), Unready> {
         let address = identity.address.ip().to_canonical();
         let offered = connection.extensions.xclient.clone();
-        let command = |address| xclient::command(identity, address, &offered).map_err(Unintroduced::Refused);
+        let command = |address| xclient::command(identity, address, &offered).map_err(Unready::Refused);
         let Some(line) = command(Some(address))? else {
             return Ok(());
         };
@@ -251,7 +245,7 @@ impl Dialer {
             reply = self.say_for_whom(connection, &line).await?;
         }
         if reply.code != READY {
-            return Err(Unintroduced::Refused(refused("XCLIENT", &reply)));
+            return Err(Unready::Refused(refused("XCLIENT", &reply)));
         }
         self.hello(connection).await?;
         connection.wake();

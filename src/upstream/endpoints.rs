@@ -1,7 +1,7 @@
 //! Decides which upstream is asked next, and what all of them offer together.
 //!
 //! They take turns; one that failed is left out for [`LEFT_OUT`], unless all of them did. Knows no connections, only
-//! how the attempts to connect, and the first MAIL on each connection, went.
+//! how the attempts to connect, XCLIENT, and the first MAIL on each connection, went.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::account::Account;
 use crate::net::address::Endpoint;
 use crate::smtp::Extensions;
 
-/// How long an upstream is left out that could not be reached, was silent at MAIL or DATA, or hung up at MAIL of
-/// several clients (CONTRACT).
+/// How long an upstream is left out that could not be reached, was silent at MAIL or DATA, or hung up at XCLIENT or MAIL
+/// of several clients (CONTRACT).
 pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Endpoints {
@@ -38,7 +38,7 @@ struct Known {
     offers: Option<Extensions>,
     /// When it failed, unless it has answered since.
     failed: Option<Instant>,
-    /// The account at whose MAIL it last hung up, and when; cleared by any reply to MAIL.
+    /// The account at whose XCLIENT or MAIL it last hung up, and when; cleared by any reply to MAIL.
     hung_up: Option<(Account, Instant)>,
 }
 
@@ -103,7 +103,7 @@ impl Endpoints {
         state.known.iter().enumerate().any(|(index, known)| known.is_in(now) && !beside.contains(&index))
     }
 
-    /// Notes that it hung up at this client's MAIL. The sender may be the cause; a second client without a reply to any
+    /// Notes that it hung up at this client's XCLIENT or MAIL. The sender may be the cause; a second client without a reply to any
     /// MAIL in between means that it is the upstream.
     pub(super) fn hung_up(&self, index: usize, client: Account, now: Instant) {
         let mut state = self.lock();

@@ -16,6 +16,9 @@ use crate::smtp::Extensions;
 /// sooner than a fresh connection would be.
 const AHEAD_GRACE: Duration = Duration::from_secs(1);
 
+/// How long a connection may wait for its first MAIL and still count as fresh.
+const BRIEF: Duration = Duration::from_secs(2);
+
 pub(super) struct Shared {
     pub(super) dialer: Dialer,
     pub(super) pool: Arc<Pool>,
@@ -82,7 +85,7 @@ impl Shared {
                 let was_ahead = idle.is_unused() || idle.is_prepared();
                 let is_alive = idle.is_alive().await;
                 if is_alive && is_its_own {
-                    if idle.is_prepared() {
+                    if idle.is_prepared() && idle.idle_since.elapsed() < BRIEF {
                         idle.wake();
                     }
                     return Ok(idle);

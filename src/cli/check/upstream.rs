@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::auth::users::Users;
 use crate::clock;
 use crate::config::Config;
-use crate::guard::{Outcome, Rules, classify};
+use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::id::SessionId;
 use crate::replay::attribution::NOBODY;
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -250,15 +250,16 @@ async fn recipients(transaction: &mut Transaction, config: &Config) -> Said {
     for (domain, place) in domains(config) {
         let mut ask = async |recipient: String, place| {
             let reply = ask_about(transaction, recipient, &config.classify).await?;
+            let denies = denies_relaying(&reply);
             asked.push(Asked { domain: domain.to_owned(), place, reply });
-            Ok::<_, Fault>(())
+            Ok::<_, Fault>(denies)
         };
-        let mut answered = ask(nobody_at(domain), place).await;
-        if place == Place::Canary && answered.is_ok() {
+        let mut denies = ask(nobody_at(domain), place).await;
+        if place == Place::Canary && denies == Ok(false) {
             // An MTA may refuse nobody first, and relaying only then; every domain has this one (RFC 5321 4.5.1).
-            answered = ask(format!("postmaster@{domain}"), Place::Foreign).await;
+            denies = ask(format!("postmaster@{domain}"), Place::Foreign).await;
         }
-        if let Err(fault) = answered {
+        if let Err(fault) = denies {
             return Said::BrokeOff(fault.to_string());
         }
     }

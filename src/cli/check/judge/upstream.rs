@@ -8,8 +8,8 @@ use crate::guard::{Outcome, Rules, classify, denies_relaying};
 use crate::smtp::Reply;
 use crate::upstream::Address;
 
-/// Authentication required (RFC 4954 6).
-const WANTS_LOGIN: u16 = 530;
+/// A login or, before it, TLS is wanted (RFC 4954 6, RFC 3207 4).
+const UNAUTHENTICATED: u16 = 530;
 
 /// Findings about all upstreams.
 pub(super) fn findings(all: &[(Address, Facts)], config: &Config) -> Vec<Finding> {
@@ -98,10 +98,11 @@ fn judge_notice(unwelcome: &Unwelcome, config: &Config) -> Finding {
     }
 }
 
-/// Whether a reply to RCPT is about the address given with MAIL: bad syntax or system (RFC 3463 3.2), which Postfix says
-/// only at RCPT.
+/// Whether a reply to RCPT is about the address given with MAIL: bad syntax or system (RFC 3463 3.2), or in Postfix' words;
+/// Postfix says it only at RCPT.
 fn is_about_sender(reply: &Reply) -> bool {
     reply.enhanced.is_some_and(|code| code.subject == 1 && matches!(code.detail, 7 | 8))
+        || reply.text.contains("Sender address rejected")
 }
 
 fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
@@ -124,8 +125,13 @@ fn judge_talk(talk: &Talk, rules: &Rules, findings: &mut Vec<Finding>) {
         Said::MailRefused(reply) => findings.push(error(
             "upstream",
             format!("the upstream refuses MAIL from {sender}: {reply}"),
-            match reply.code {
-                WANTS_LOGIN => "It wants a login of Gatepost's own: set [upstream] username and password_file",
+            match (reply.code, &talk.sender) {
+                (UNAUTHENTICATED, _) if reply.text.contains("STARTTLS") => {
+                    "It wants an encrypted connection: set [upstream] tls to \"starttls\""
+                }
+                (UNAUTHENTICATED, Sender::Gatepost) => {
+                    "It wants a login of Gatepost's own: set [upstream] username and password_file"
+                }
                 _ => permit(&talk.sender),
             },
         )),
@@ -312,13 +318,27 @@ mod tests {
         for (said, expected) in [
             (Said::XclientRefused(refused()), (Error, "xclient")),
             (Said::MailRefused(reply("550 5.7.0 no")), (Error, "upstream")),
-            (Said::MailRefused(reply("530 5.7.0 Authentication required")), (Error, "upstream")),
             (Said::MailRefused(reply("451 4.3.0 later")), (Warning, "inconclusive")),
             (Said::BrokeOff("closed".to_owned()), (Error, "upstream")),
         ] {
             assert_eq!(summary(vec![talk(said)], "[upstream]\ncanary = [\"example.net\"]\n"), [expected]);
         }
         assert_eq!(summary(Vec::new(), ""), [(Warning, "canary")]);
+    }
+
+    #[test]
+    fn who_is_to_log_in_or_to_encrypt() {
+        let login = "530 5.7.0 Authentication required";
+        for (sender, text, cure) in [
+            (Sender::Gatepost, login, "[upstream] username"),
+            (Sender::Gatepost, "530 5.7.0 Must issue a STARTTLS command first", "[upstream] tls"),
+            (Sender::Login("anna".to_owned()), login, "permit_sasl_authenticated"),
+        ] {
+            let talk = Talk { sender, said: Said::MailRefused(reply(text)) };
+            let facts = Facts::Answers { offers_xclient: true, talks: vec![talk], notices: Vec::new() };
+            let found = upstream(&address(25), &facts, &config("[upstream]\ncanary = [\"example.net\"]\n"));
+            assert!(found.len() == 1 && found[0].cure.contains(cure), "{text}: {}", found[0].cure);
+        }
     }
 
     #[test]
@@ -350,6 +370,13 @@ mod tests {
             (
                 Unwelcome::To("abuse@example.org".to_owned(), reply("450 4.1.8 Sender address rejected")),
                 "puts off mail to abuse@example.org",
+            ),
+            (
+                Unwelcome::To(
+                    "abuse@example.org".to_owned(),
+                    reply("550 5.1.0 <x>: Sender address rejected"),
+                ),
+                "refuses mail to abuse@example.org",
             ),
         ] {
             let facts = Facts::Answers { offers_xclient: true, talks: Vec::new(), notices: vec![unwelcome] };
