@@ -1,10 +1,13 @@
 //! The life of the process: started by root or by a service manager, told to read its configuration anew, alone with its data.
 
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -14,7 +17,7 @@ use crate::support::program::run;
 use crate::support::receiver::{Receiver, SECRET};
 use crate::support::scripted::{Answer, Scripted};
 use crate::support::smtp::{Heard, RELAY_HOST, Smtp, message, stuffed};
-use crate::support::{PATIENCE, contains, wait_for};
+use crate::support::{PATIENCE, contains, free_address, wait_for};
 
 fn refusing() -> Scripted {
     Scripted::with(|asked| {
@@ -37,6 +40,53 @@ fn rewrite(gatepost: &Gatepost, change: impl FnOnce(&mut toml::Table)) {
 
 fn says(line: &Value, text: &str) -> bool {
     line["message"].as_str().is_some_and(|message| message.contains(text))
+}
+
+/// A hung reader of the log holds up nobody for long: neither mail nor commands nor the end. What it gets later are whole lines,
+/// and how many are missing.
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    let upstream = refusing();
+    let address = free_address();
+    let listen = toml::toml! { address = "" tls = "starttls" };
+    let mut listen = toml::Value::Table(listen);
+    listen["address"] = address.to_string().into();
+    let gatepost = Setup::new(upstream.address).limit(1).relay().set("listen", vec![listen]).write();
+    let mut serve = gatepost.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = serve.stderr.take().unwrap();
+    assert!(wait_for(PATIENCE, || TcpStream::connect(address).ok()).is_some());
+    let mut alice = Smtp::login(address, "alice", PASSWORD);
+    let mut submit = |subject: &str| {
+        alice.submit("alice@mta.example", &["bob@mta.example"], &message(subject));
+    };
+    // A pipe holds 64 KiB.
+    (0..300).for_each(|number| submit(&format!("message {number}")));
+    // Here the log waits: a warning is written before anything else happens.
+    let mut relay = Smtp::relay(address);
+    relay.expect("MAIL FROM:<alice@mta.example>", 250);
+    relay.expect("RCPT TO:<no-1@mta.example>", 250);
+    let began = Instant::now();
+    assert_eq!(gatepost.status("host:127.0.0.2").unwrap()["state"], "blocked");
+    (0..50).for_each(|number| submit(&format!("later message {number}")));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+
+    let reading = thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).map(|_| text)
+    });
+    // Lines are written again, and that some are missing.
+    (0..50).for_each(|number| submit(&format!("last message {number}")));
+    thread::sleep(Duration::from_millis(100));
+    submit("the very last");
+    kill_process(Pid::from_child(&serve), Signal::TERM).unwrap();
+    assert!(serve.wait().unwrap().success());
+    let text = reading.join().unwrap().unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let told = lines.iter().rfind(|line| says(line, "lines of the log were lost")).expect("an error");
+    let relayed = lines.iter().filter(|line| says(line, "message relayed")).count();
+    // Each line that is missing is one of these, a session's or a command's.
+    let missing = told["count"].as_u64().unwrap();
+    assert!(missing >= 401 - relayed as u64 && missing < 450, "{missing} missing, {relayed} relayed");
 }
 
 /// SIGHUP: a new limit is in force at once, also for sessions that are open; what needs a restart is named; a configuration that is
@@ -156,7 +206,7 @@ fn sighup_takes_every_table() {
     // More than [quarantine] max_size now is.
     client.data(&[message("long"), b"x\r\n".repeat(1_000)].concat(), 452);
     let _second = gatepost.login("carol");
-    let mut third = std::net::TcpStream::connect(gatepost.starttls).unwrap();
+    let mut third = TcpStream::connect(gatepost.starttls).unwrap();
     third.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut greeting = [0; 3];
     std::io::Read::read_exact(&mut third, &mut greeting).unwrap();
