@@ -166,13 +166,14 @@ impl DataDir {
             let search = if metadata.is_dir() { Access::EXEC_OK } else { Access::empty() };
             let error = rustix::fs::access(&found, Access::READ_OK | Access::WRITE_OK | search).err()?;
             let (owner, we) = (Actor::from_uid(metadata.uid()).user, Actor::current().user);
-            let shown = shell_word(&found.display().to_string());
+            let (shown, why) = (found.display(), io::Error::from(error));
+            if error == Errno::ROFS {
+                let cure = "mount it writable (under systemd: ReadWritePaths=), or set another data_dir";
+                return Some(format!("{shown}: {why}; {cure}"));
+            }
             if owner == we {
-                let error = io::Error::from(error);
-                return Some(format!(
-                    "{}: {error} for `{we}`, whose it is; chmod u+rwX {shown}",
-                    found.display()
-                ));
+                let path = shell_word(&shown.to_string());
+                return Some(format!("{shown}: {why} for `{we}`, whose it is; chmod u+rwX {path}"));
             }
             let cure = match Self::stranger_in(path) {
                 Some(name) => {
@@ -185,11 +186,7 @@ impl DataDir {
                 ),
                 None => format!("chown -R {we} {}", shell_word(&path.display().to_string())),
             };
-            Some(format!(
-                "{}: {} for `{we}`, since it is `{owner}`'s; {cure}",
-                found.display(),
-                io::Error::from(error)
-            ))
+            Some(format!("{shown}: {why} for `{we}`, since it is `{owner}`'s; {cure}"))
         })
     }
 

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::connection::Connection;
+use super::connection::{Connection, Loss};
 use super::slot::Slot;
 use super::{Address, ClientIdentity, Endpoint, Endpoints, Fault, Login, Protection, Settings, xclient};
 use crate::net::Stream;
@@ -50,6 +50,12 @@ pub(super) enum Unready {
     Refused(Fault),
     /// The upstream cannot be reached, refused us, or did not answer properly.
     Lost(Fault),
+}
+
+impl From<Loss> for Unready {
+    fn from(loss: Loss) -> Self {
+        Self::Lost(loss.into())
+    }
 }
 
 impl From<Fault> for Unready {
@@ -247,7 +253,9 @@ impl Dialer {
         if reply.code != READY {
             return Err(Unready::Refused(refused("XCLIENT", &reply)));
         }
-        self.hello(connection).await?;
+        if let Some(refusal) = self.greeted(connection).await? {
+            return Err(Unready::Refused(refusal));
+        }
         connection.wake();
         Ok(())
     }
@@ -288,26 +296,31 @@ impl Dialer {
         Ok(connection)
     }
 
-    /// Sends EHLO, or HELO where EHLO is unknown (RFC 5321 3.2).
     async fn hello(&self, connection: &mut Connection) -> Result<(), Fault> {
+        self.greeted(connection).await?.map_or(Ok(()), Err)
+    }
+
+    /// Sends EHLO, or HELO where EHLO is unknown (RFC 5321 3.2). Returns the upstream's refusal, if it took neither.
+    async fn greeted(&self, connection: &mut Connection) -> Result<Option<Fault>, Loss> {
         let Settings { hostname, connect_timeout: limit, .. } = &self.settings;
         let mut reply = connection.command(format!("EHLO {hostname}\r\n").as_bytes(), *limit).await?;
         if reply.is_completion() {
             connection.extensions = Extensions::from_ehlo(&reply);
             // RFC 8689 2: REQUIRETLS means something only over TLS; ours always verifies.
             connection.extensions.further.require_tls &= matches!(connection.stream, Stream::Client(_));
-            return Ok(());
+            return Ok(None);
         }
         if reply.is_permanent() {
             let helo = connection.command(format!("HELO {hostname}\r\n").as_bytes(), *limit).await?;
             let ehlo = std::mem::replace(&mut reply, helo);
             if reply.is_completion() {
                 connection.extensions = Extensions::default();
-                return Ok(());
+                return Ok(None);
             }
-            return Err(Fault::Unavailable(format!("the upstream refused EHLO: {ehlo}; and HELO: {reply}")));
+            let refusal = format!("the upstream refused EHLO: {ehlo}; and HELO: {reply}");
+            return Ok(Some(Fault::Unavailable(refusal)));
         }
-        Err(refused("EHLO", &reply))
+        Ok(Some(refused("EHLO", &reply)))
     }
 }
 

@@ -103,8 +103,8 @@ impl Endpoints {
         state.known.iter().enumerate().any(|(index, known)| known.is_in(now) && !beside.contains(&index))
     }
 
-    /// Notes that it hung up at this client's XCLIENT or MAIL. The sender may be the cause; a second client without a reply to any
-    /// MAIL in between means that it is the upstream.
+    /// Notes that it hung up at this client's XCLIENT or MAIL. The sender may be the cause; a second client without a reply
+    /// to any MAIL in between means that it is the upstream.
     pub(super) fn hung_up(&self, index: usize, client: Account, now: Instant) {
         let mut state = self.lock();
         let Some(known) = state.known.get_mut(index) else { return };

@@ -98,7 +98,11 @@ impl Shared {
                     if was_ahead {
                         self.pool.pause_ahead(Instant::now());
                     }
-                    let turn = turn.unwrap_or_else(next);
+                    let mut turn = turn.unwrap_or_else(next);
+                    if is_alive {
+                        // Whatever it was, another upstream is more likely to do better.
+                        turn.sort_by_key(|index| *index == idle.endpoint);
+                    }
                     self.dialer.dial_until(idle.discard(), Some(identity), &turn, deadline).await?
                 }
             }
