@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use bounds::{Bounds, Kind, LeftOut};
@@ -185,8 +186,9 @@ pub fn not_batched(why: &std::io::Error) {
 }
 
 /// The service has started.
-pub fn serving(version: &str, hostname: &str, config: &Path) {
-    info!(version, hostname, config = %config.display(), "gatepost is serving");
+pub fn serving(version: &str, hostname: &str, config: Option<&Path>) {
+    let config = config.map(|file| display(file.display()));
+    info!(version, hostname, config, "gatepost is serving");
 }
 
 /// A socket was bound.

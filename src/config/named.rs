@@ -20,7 +20,7 @@ pub(super) struct NamedFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedFiles {
     /// The configuration file.
-    pub file: PathBuf,
+    pub(super) file: PathBuf,
     pub(super) list: Vec<NamedFile>,
 }
 

@@ -64,10 +64,9 @@ struct Out<W> {
 }
 
 /// How far the last line has come.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last {
     /// It is whole.
-    #[default]
     Whole,
     /// The next octets continue it.
     Begun,

@@ -1,9 +1,9 @@
 //! Standard error, whose reader may not read: it is waited for, but not for ever.
 //!
 //! A pipe or socket that is full holds up whoever writes to it: in the end every session, and the shutdown as well. So writes
-//! wait for room, for [`PATIENCE`] in all; after that, a line for which there is no room is lost. The patience comes back within
-//! [`CALM`]: whoever reads slowly costs a twelfth of the time at most. A file always has room. A terminal may say that it has room, and hold a line up all the same: whoever watches it
-//! sees that.
+//! wait for room for [`PATIENCE`]; after that, a line for which there is no room is lost. The patience comes back within
+//! [`CALM`]: whoever reads slowly costs a twelfth of the time at most. A file always has room. A terminal may say that it has
+//! room, and hold a line up all the same: whoever watches it sees that.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use memchr::memrchr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 
-/// How long all writes together wait for room: longer than journald takes to be restarted.
+/// How long writes wait for room until some of it has come back: longer than journald takes to be restarted.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The time in which all of it comes back.
 const CALM: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub struct Patient<W> {
     always_has_room: bool,
     /// How long writes could wait at `as_of`.
     patience: Duration,
+    /// The end of the last wait.
     as_of: Instant,
 }
 
@@ -114,8 +115,8 @@ mod tests {
             while log.write(&line).is_ok() {}
             assert!(log.patience.is_zero());
         }
-        // for as long after a twelfth of a minute as before, twelve times as long ago
-        log.as_of = Instant::now().checked_sub(6 * Duration::from_secs(1)).unwrap();
+        // a twelfth of the time that has passed comes back
+        log.as_of = Instant::now().checked_sub(12 * patience).unwrap();
         let began = Instant::now();
         assert!(log.write(&line).is_err());
         assert!((patience..PATIENCE).contains(&began.elapsed()), "{:?}", began.elapsed());

@@ -48,14 +48,10 @@ pub(super) fn other<'a>(text: &'a str, rules: &Rules) -> Said<'a> {
     }
 }
 
-/// Reads `ehlo=2 starttls=1 auth=1 mail=1 rcpt=0/5 quit=1`, written since 3.0: successful commands, of all of them. A
-/// login may also have come through XCLIENT.
+/// Reads `ehlo=2 starttls=1 auth=1 mail=1 rcpt=0/5 quit=1`, written since 3.0: successful commands, of all of them. XCLIENT
+/// says nothing: with or without a login it is written as `xclient=0/1`.
 fn has_authenticated(text: &str) -> bool {
-    let succeeded = |word: &str| {
-        word.strip_prefix("auth=")
-            .or_else(|| word.strip_prefix("xclient="))
-            .is_some_and(|n| !n.starts_with('0'))
-    };
+    let succeeded = |word: &str| word.strip_prefix("auth=").is_some_and(|n| !n.starts_with('0'));
     text.split(' ').any(succeeded)
 }
 
@@ -430,7 +426,7 @@ mod tests {
             ("ehlo=1 quit=1", false),
             ("ehlo=2 auth=1 rcpt=0/1", true),
             ("ehlo=2 auth=0/3", false),
-            ("xclient=1", true),
+            ("ehlo=2 xclient=0/1 mail=1 rcpt=0/2", false),
         ] {
             let expected = Record::Disconnected { process: 7, authenticated };
             assert_eq!(

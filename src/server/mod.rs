@@ -251,7 +251,7 @@ impl Server {
             tokio::spawn(listener.run(parts.clone(), slots.clone()));
         }
         let config = &parts.config;
-        maillog::serving(env!("CARGO_PKG_VERSION"), &config.hostname, &config.files.file);
+        maillog::serving(env!("CARGO_PKG_VERSION"), &config.hostname, config.file.as_deref());
         systemd::ready();
         until.await;
         systemd::stopping();

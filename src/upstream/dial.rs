@@ -46,10 +46,17 @@ pub(super) fn system_resolver() -> Resolver {
 
 /// Why a connection is not ready for a client's MAIL.
 pub(super) enum Unready {
-    /// The upstream refused XCLIENT, or it cannot be sent: another upstream would do no better.
+    /// The upstream refused XCLIENT or the EHLO behind it, or XCLIENT cannot be sent: that is the answer to this client.
     Refused(Fault),
     /// The upstream cannot be reached, refused us, or did not answer properly.
     Lost(Fault),
+}
+
+impl From<Unready> for Fault {
+    fn from(unready: Unready) -> Self {
+        let (Unready::Refused(fault) | Unready::Lost(fault)) = unready;
+        fault
+    }
 }
 
 impl From<Loss> for Unready {
@@ -81,7 +88,7 @@ impl Dialer {
         identity: Option<&Arc<ClientIdentity>>,
         turn: &[usize],
         deadline: Instant,
-    ) -> Result<Box<Connection>, Fault> {
+    ) -> Result<Box<Connection>, Unready> {
         let mut whys = Vec::new();
         for (tried, index) in turn.iter().enumerate() {
             match self.attempt(*index, identity, share(deadline, turn.len() - tried)).await {
@@ -89,17 +96,17 @@ impl Dialer {
                     connection.occupy(slot);
                     return Ok(connection);
                 }
-                Err(Unready::Lost(fault @ Fault::Starved(_)) | Unready::Refused(fault)) => return Err(fault),
-                Err(Unready::Lost(fault)) if turn.len() == 1 => return Err(fault),
-                Err(Unready::Lost(fault)) => {
+                Err(Unready::Lost(fault)) if turn.len() > 1 && !matches!(fault, Fault::Starved(_)) => {
                     let address = self.endpoints.get(*index).map(|endpoint| endpoint.address.to_string());
                     whys.push(format!("{}: {fault}", address.unwrap_or_default()));
                 }
+                Err(unready) => return Err(unready),
             }
         }
-        Err(Fault::Unavailable(whys.join("; ")))
+        Err(Unready::Lost(Fault::Unavailable(whys.join("; "))))
     }
 
+    /// Makes one upstream ready for MAIL.
     async fn attempt(
         &self,
         index: usize,
@@ -132,7 +139,9 @@ impl Dialer {
 
     fn late(&self) -> Fault {
         let limit = self.settings.connect_timeout;
-        Fault::Unavailable(format!("the upstream was not ready for mail within {limit:?}"))
+        Fault::Unavailable(format!(
+            "the upstream was not ready for mail in time (connect_timeout: {limit:?})"
+        ))
     }
 
     /// Connects to one upstream, and records the outcome for its turn and for what clients are offered.
@@ -253,7 +262,7 @@ impl Dialer {
         if reply.code != READY {
             return Err(Unready::Refused(refused("XCLIENT", &reply)));
         }
-        if let Some(refusal) = self.greeted(connection).await? {
+        if let Some(refusal) = self.say_hello(connection).await? {
             return Err(Unready::Refused(refusal));
         }
         connection.wake();
@@ -262,8 +271,8 @@ impl Dialer {
 
     /// XCLIENT_README: the server answers with a greeting and forgets everything before it. Postfix hangs up if
     /// anything was pipelined after the command.
-    async fn say_for_whom(&self, connection: &mut Connection, line: &[u8]) -> Result<Reply, Fault> {
-        Ok(connection.command(line, self.settings.connect_timeout).await?)
+    async fn say_for_whom(&self, connection: &mut Connection, line: &[u8]) -> Result<Reply, Loss> {
+        connection.command(line, self.settings.connect_timeout).await
     }
 
     async fn secure(&self, stream: Stream, name: &str) -> Result<Stream, Fault> {
@@ -296,12 +305,13 @@ impl Dialer {
         Ok(connection)
     }
 
+    /// As [`Self::say_hello`]; a refusal is an error.
     async fn hello(&self, connection: &mut Connection) -> Result<(), Fault> {
-        self.greeted(connection).await?.map_or(Ok(()), Err)
+        self.say_hello(connection).await?.map_or(Ok(()), Err)
     }
 
-    /// Sends EHLO, or HELO where EHLO is unknown (RFC 5321 3.2). Returns the upstream's refusal, if it took neither.
-    async fn greeted(&self, connection: &mut Connection) -> Result<Option<Fault>, Loss> {
+    /// Sends EHLO, or HELO where EHLO is unknown (RFC 5321 3.2). Returns the upstream's refusal, if it refused.
+    async fn say_hello(&self, connection: &mut Connection) -> Result<Option<Fault>, Loss> {
         let Settings { hostname, connect_timeout: limit, .. } = &self.settings;
         let mut reply = connection.command(format!("EHLO {hostname}\r\n").as_bytes(), *limit).await?;
         if reply.is_completion() {

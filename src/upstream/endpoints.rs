@@ -13,8 +13,8 @@ use crate::account::Account;
 use crate::net::address::Endpoint;
 use crate::smtp::Extensions;
 
-/// How long an upstream is left out that could not be reached, was silent at MAIL or DATA, or hung up at XCLIENT or MAIL
-/// of several clients (CONTRACT).
+/// How long an upstream is left out that could not be reached, was silent at MAIL or DATA, or hung up at MAIL, or
+/// failed at XCLIENT, of several clients (CONTRACT).
 pub(super) const LEFT_OUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Endpoints {
@@ -38,7 +38,7 @@ struct Known {
     offers: Option<Extensions>,
     /// When it failed, unless it has answered since.
     failed: Option<Instant>,
-    /// The account at whose XCLIENT or MAIL it last hung up, and when; cleared by any reply to MAIL.
+    /// The account at whose MAIL it last hung up, or at whose XCLIENT it failed, and when; cleared by any reply to MAIL.
     hung_up: Option<(Account, Instant)>,
 }
 
@@ -103,8 +103,8 @@ impl Endpoints {
         state.known.iter().enumerate().any(|(index, known)| known.is_in(now) && !beside.contains(&index))
     }
 
-    /// Notes that it hung up at this client's XCLIENT or MAIL. The sender may be the cause; a second client without a reply
-    /// to any MAIL in between means that it is the upstream.
+    /// Notes that it hung up at this client's MAIL, or did not answer its XCLIENT properly. The client may be the cause; a
+    /// second one without a reply to any MAIL in between means that it is the upstream.
     pub(super) fn hung_up(&self, index: usize, client: Account, now: Instant) {
         let mut state = self.lock();
         let Some(known) = state.known.get_mut(index) else { return };

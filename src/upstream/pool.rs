@@ -36,7 +36,7 @@ const PREPARED: usize = 16;
 /// connections or time (Postfix under stress: `smtpd_timeout` of 10 s) is left in peace.
 const AHEAD_PAUSE: Duration = Duration::from_secs(60);
 
-/// What a transaction gets from the pool.
+/// What the pool gives to whoever needs a connection.
 pub(super) enum Lease {
     /// The right to open a connection.
     Slot(Slot),
@@ -483,6 +483,11 @@ pub(super) mod tests {
         /// Counts the idle connections that may serve anybody.
         pub(in crate::upstream) fn ready(&self) -> usize {
             self.lock().ready()
+        }
+
+        /// Whether nothing is made ahead of need for now.
+        pub(in crate::upstream) fn is_pausing(&self) -> bool {
+            self.lock().is_pausing(Instant::now())
         }
 
         /// Counts the idle connections that serve one session.

@@ -10,6 +10,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::dial::Unready;
 use super::pool::Pool;
 use super::shared::Shared;
 use super::{ClientIdentity, Fault, Transaction, Upstream};
@@ -95,10 +96,10 @@ impl Shared {
                 made = Box::pin(shared.make_ready(lease, None, &client)) => made,
                 _ = &mut given_up => return,
             };
-            if made.is_err() {
+            if matches!(made, Err(Unready::Lost(_))) {
                 shared.pool.pause_ahead(Instant::now());
             }
-            let made = made.map(|connection| shared.pool.put_made(connection, &client));
+            let made = made.map(|connection| shared.pool.put_made(connection, &client)).map_err(Fault::from);
             let is_claimed = given_up.try_recv() == Err(TryRecvError::Empty);
             match made {
                 Ok(Some(unneeded)) if !is_claimed => unneeded.quit(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::connection::Connection;
-use super::dial::{Dialer, system_resolver};
+use super::dial::{Dialer, Unready, system_resolver};
 use super::pool::{AheadPlace, Lease, Pool};
 use super::slot::Slot;
 use super::{ClientIdentity, Endpoints, Fault, Login, OpenError, Protection, Settings, tls};
@@ -57,23 +57,42 @@ impl Shared {
         identity: &Arc<ClientIdentity>,
     ) -> Result<Box<Connection>, Fault> {
         let (lease, turn) = match self.pool.take_own(identity) {
-            Some(own) => (Lease::Connection(own), None),
+            Some(own) if own.identity.is_some() => match self.still_alive(own).await {
+                Ok(own) => return Ok(own),
+                Err(slot) => (Lease::Slot(slot), None),
+            },
+            Some(ahead) => (Lease::Connection(ahead), None),
             None => {
                 let turn = self.endpoints().candidates(Instant::now());
                 (self.pool.acquire(&turn).await?, Some(turn))
             }
         };
-        Box::pin(self.make_ready(lease, turn, identity)).await
+        Ok(self.make_ready(lease, turn, identity).await?)
     }
 
-    /// Makes what the pool has given into a connection for this client. `turn` lists the upstreams that may be asked, in
-    /// order; `None`: those whose turn it is then.
+    /// Returns a session's own connection if it has not died while idle, else its place.
+    async fn still_alive(&self, mut own: Box<Connection>) -> Result<Box<Connection>, Slot> {
+        let is_prepared = own.is_prepared();
+        if own.is_alive().await {
+            if is_prepared && own.idle_since.elapsed() < BRIEF {
+                own.wake();
+            }
+            return Ok(own);
+        }
+        if is_prepared {
+            self.pool.pause_ahead(Instant::now());
+        }
+        Err(own.discard())
+    }
+
+    /// Makes a place, or a connection on which no client has been named, into a connection for this client. `turn` lists the
+    /// upstreams that may be asked, in order; `None`: those whose turn it is then.
     pub(super) async fn make_ready(
         self: &Arc<Self>,
         lease: Lease,
         turn: Option<Vec<usize>>,
         identity: &Arc<ClientIdentity>,
-    ) -> Result<Box<Connection>, Fault> {
+    ) -> Result<Box<Connection>, Unready> {
         let next = || self.endpoints().candidates(Instant::now());
         let connection = match lease {
             Lease::Slot(slot) => {
@@ -81,29 +100,29 @@ impl Shared {
                 self.dialer.dial_until(slot, Some(identity), &turn, self.dialer.deadline()).await?
             }
             Lease::Connection(mut idle) => {
-                let is_its_own = idle.identity.is_some();
-                let was_ahead = idle.is_unused() || idle.is_prepared();
+                let (was_ahead, deadline) = (idle.is_unused(), self.dialer.deadline());
                 let is_alive = idle.is_alive().await;
-                if is_alive && is_its_own {
-                    if idle.is_prepared() && idle.idle_since.elapsed() < BRIEF {
-                        idle.wake();
+                let introduced = match is_alive {
+                    true => self.dialer.introduce(&mut idle, identity, deadline).await.map(|()| true),
+                    false => Ok(false),
+                };
+                match introduced {
+                    Ok(true) => idle,
+                    Err(refused @ Unready::Refused(_)) => {
+                        idle.quit();
+                        return Err(refused);
                     }
-                    return Ok(idle);
-                }
-                let deadline = self.dialer.deadline();
-                if is_alive && self.dialer.introduce(&mut idle, identity, deadline).await.is_ok() {
-                    idle
-                } else {
-                    // It died while idle; if this was a refusal, the fresh connection meets it again.
-                    if was_ahead {
-                        self.pool.pause_ahead(Instant::now());
+                    Ok(false) | Err(Unready::Lost(_)) => {
+                        if was_ahead {
+                            self.pool.pause_ahead(Instant::now());
+                        }
+                        let mut turn = turn.unwrap_or_else(next);
+                        if is_alive {
+                            // It was not idleness: another upstream is more likely to do better.
+                            turn.sort_by_key(|index| *index == idle.endpoint);
+                        }
+                        self.dialer.dial_until(idle.discard(), Some(identity), &turn, deadline).await?
                     }
-                    let mut turn = turn.unwrap_or_else(next);
-                    if is_alive {
-                        // Whatever it was, another upstream is more likely to do better.
-                        turn.sort_by_key(|index| *index == idle.endpoint);
-                    }
-                    self.dialer.dial_until(idle.discard(), Some(identity), &turn, deadline).await?
                 }
             }
         };
@@ -150,7 +169,7 @@ impl Shared {
     ) -> Result<Box<Connection>, Fault> {
         let mut turn = self.endpoints().candidates(Instant::now());
         turn.sort_by_key(|index| last.contains(index));
-        self.dialer.dial_until(slot, identity, &turn, self.dialer.deadline()).await
+        Ok(self.dialer.dial_until(slot, identity, &turn, self.dialer.deadline()).await?)
     }
 
     /// Connects to this upstream and returns what it offers.

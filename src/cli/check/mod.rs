@@ -8,6 +8,8 @@ mod judge;
 mod local;
 mod upstream;
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::Format;
@@ -49,7 +51,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<(), Fa
     let here = local::look(config);
     let there = upstream::ask_all(config).await;
     let findings = judge::all(&here, &there, config);
-    let file = config.files.file.display().to_string();
+    let file = config.file.as_deref().unwrap_or(Path::new("the configuration")).display().to_string();
     let file = clean(&file);
     for finding in &findings {
         if output.is_json() {

@@ -410,6 +410,26 @@ async fn one_greeted_ahead_that_died_costs_nothing() {
     }
 }
 
+/// A refusal is the answer to this client, and no reason to leave the upstream in peace: others find one greeted ahead as before.
+#[tokio::test]
+async fn one_greeted_ahead_that_refuses_a_client_is_believed() {
+    let served = |login: &str| format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient(login), mail());
+    let (greeting, _) = before_and_after_xclient("");
+    let refuses = format!("{greeting}< XCLIENT ADDR=192.0.2.7 LOGIN=carol\n> 550 5.7.0 no\n< QUIT");
+    let scripted = Scripted::start(&[&served("alice"), &served("bob"), &refuses]).await;
+    let upstream = Upstream::open(Settings { max_connections: 3, ..settings(scripted.address) }).unwrap();
+    for name in ["alice", "bob"] {
+        use_once(&upstream, &identity(name)).await;
+    }
+    greeted_ahead(&upstream, 1).await;
+    let mut carol = upstream.transaction(identity("carol"));
+    assert_eq!(ask_one(&mut carol, MAIL).await, "Unavailable");
+    assert!(!upstream.shared.pool.is_pausing());
+    drop(carol);
+    upstream.close();
+    scripted.finish(3).await;
+}
+
 /// The connection that carried this session's XCLIENT, even if one greeted later would do as well.
 #[tokio::test]
 async fn a_session_takes_its_own_before_one_greeted_ahead() {

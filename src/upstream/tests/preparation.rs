@@ -34,6 +34,17 @@ async fn until_ready(upstream: &Upstream) {
     until("a connection made ready", || upstream.shared.pool.idle_for_sessions() == 1).await;
 }
 
+/// Begins to make a connection ready once the only place is free.
+async fn prepared_in_place_of_first(upstream: &Upstream, client: &Arc<ClientIdentity>) -> SessionConnections {
+    let mut connections = upstream.session(client.session);
+    until("the place of the first", || {
+        connections.prepare(client);
+        upstream.shared.pool.being_made() == 1
+    })
+    .await;
+    connections
+}
+
 async fn ask_mail(connections: &mut SessionConnections, identity: &Arc<ClientIdentity>) -> String {
     ask_one(&mut connections.transaction(Arc::clone(identity)), MAIL).await
 }
@@ -179,12 +190,7 @@ async fn whoever_waits_gets_its_place() {
     for (script, is_ready) in [(SILENT, false), (&*format!("{bob}< QUIT"), true)] {
         let scripted = Scripted::start(&[&first(), script, &carol]).await;
         let (upstream, bob) = (known(&scripted, 1).await, identity("bob"));
-        let mut connections = upstream.session(bob.session);
-        until("the place of the first", || {
-            connections.prepare(&bob);
-            upstream.shared.pool.being_made() == 1
-        })
-        .await;
+        let _connections = prepared_in_place_of_first(&upstream, &bob).await;
         until("a connection", || scripted.accepted() >= 2).await;
         if is_ready {
             until_ready(&upstream).await;
@@ -204,12 +210,7 @@ async fn whoever_waits_for_it_keeps_its_place() {
     let carol = ready_with_xclient("carol") + &mail();
     let scripted = Scripted::start(&[&first(), &bob, &carol]).await;
     let (upstream, bob) = (known(&scripted, 1).await, identity("bob"));
-    let mut connections = upstream.session(bob.session);
-    until("the place of the first", || {
-        connections.prepare(&bob);
-        upstream.shared.pool.being_made() == 1
-    })
-    .await;
+    let mut connections = prepared_in_place_of_first(&upstream, &bob).await;
     let later = async {
         sleep(Duration::from_millis(50)).await;
         use_once(&upstream, &identity("carol")).await;
