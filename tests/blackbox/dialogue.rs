@@ -510,11 +510,12 @@ fn shutting_down_finishes_what_is_under_way() {
 #[test]
 fn shutting_down_does_not_wait_for_the_idle() {
     let upstream = Scripted::start();
-    let mut gatepost = Setup::new(upstream.address).set("session.shutdown_timeout", "3s").relay().start();
-    let began = Instant::now();
+    let mut gatepost = Setup::new(upstream.address).set("session.shutdown_timeout", "20s").relay().start();
     let mut idle = gatepost.relay();
+    let began = Instant::now();
     assert!(gatepost.terminate().success());
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // a third of it is for those who are silent in mid-transaction
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert!(idle.reply().text().starts_with("421 4.3.2"));
 
     gatepost.start();
@@ -522,7 +523,7 @@ fn shutting_down_does_not_wait_for_the_idle() {
     lingering.expect("MAIL FROM:<alice@mta.example>", 250);
     let began = Instant::now();
     gatepost.terminate();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(19), "{:?}", began.elapsed());
 }
 
 /// The same: who is silent in mid-transaction, before its message, gets no more than a part of it; a message between two chunks

@@ -111,10 +111,28 @@ fn socket_file(path: &Path, server: SocketAddr) {
         for outside in listener.incoming().map_while(Result::ok) {
             let Ok(inside) = TcpStream::connect(server) else { continue };
             let (back, forth) = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
-            thread::spawn(move || pass(outside, inside));
-            thread::spawn(move || pass(forth, back));
+            thread::spawn(move || pass(outside, inside, Duration::ZERO));
+            thread::spawn(move || pass(forth, back, Duration::ZERO));
         }
     });
+}
+
+/// As far from `server` as `round_trip` says; to connect takes no time.
+fn far_from(server: SocketAddr, round_trip: Duration) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect(server) else { continue };
+            for side in [&near, &far] {
+                side.set_nodelay(true).unwrap();
+            }
+            let (back, forth) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            thread::spawn(move || pass(near, far, round_trip / 2));
+            thread::spawn(move || pass(forth, back, round_trip / 2));
+        }
+    });
+    address
 }
 
 trait Side: std::io::Read + std::io::Write + Send + 'static {
@@ -133,8 +151,16 @@ impl Side for UnixStream {
     }
 }
 
-fn pass(mut from: impl Side, mut to: impl Side) {
-    drop(std::io::copy(&mut from, &mut to));
+fn pass(mut from: impl Side, mut to: impl Side, delay: Duration) {
+    let mut buffer = [0; 4096];
+    while let Ok(count) = from.read(&mut buffer)
+        && count > 0
+    {
+        thread::sleep(delay);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
     from.end();
     to.end();
 }
@@ -415,31 +441,42 @@ fn a_login_has_a_connection_made_ready() {
     assert_eq!(upstream.lines("XCLIENT").len(), 2);
 }
 
-/// What both are worth: from the first MAIL of a session to its reply, with a connection greeted ahead and (there is place for one
-/// alone) without; and 20 ms after a login. `cargo test --test blackbox greeted_ahead -- --ignored --nocapture` shows the figures.
+/// What both are worth in front of a Postfix at a distance: round trips from the first MAIL of a session to its reply, with a
+/// connection greeted ahead and (there is place for one alone) without; and some time after a login.
+/// `cargo test --test blackbox greeted_ahead -- --ignored --nocapture` shows the figures.
 #[test]
 #[ignore = "needs tests/install: Postfix"]
-fn a_connection_greeted_ahead_saves_the_client_time() {
+fn a_connection_greeted_ahead_saves_the_client_round_trips() {
+    const ROUND_TRIP: Duration = Duration::from_millis(60);
     let mta = Mta::postfix();
-    let times = |tls: &str, max_connections: i64, open: fn(&Gatepost) -> Smtp| {
-        let setup = Setup::new(mta.address).set("upstream.max_connections", max_connections).relay();
+    let far = far_from(mta.address, ROUND_TRIP);
+    let trips = |tls: &str, max_connections: i64, open: fn(&Gatepost) -> Smtp| {
+        let setup = Setup::new(far).set("upstream.max_connections", max_connections).relay();
         let setup = setup.set("upstream.tls", tls).set("upstream.ca", "ca.pem");
         let gatepost = setup.set("upstream.tls_name", "localhost").start();
-        let mut times: Vec<Duration> = (0..100).map(|_| first_reply(open(&gatepost))).collect();
-        times.sort();
-        println!("{tls}, {max_connections} connections: median {:?}, 90 % {:?}", times[50], times[90]);
-        times[50]
+        let one = || {
+            let client = open(&gatepost);
+            thread::sleep(12 * ROUND_TRIP);
+            first_reply(client).div_duration_f64(ROUND_TRIP)
+        };
+        // The first one of all finds nothing greeted.
+        one();
+        let mut trips: Vec<f64> = (0..5).map(|_| one()).collect();
+        trips.sort_by(f64::total_cmp);
+        println!("{tls}, {max_connections} connections: {trips:.1?} round trips");
+        trips
     };
-    let after_login: fn(&Gatepost) -> Smtp = |gatepost| {
-        let client = gatepost.login("alice");
-        thread::sleep(Duration::from_millis(20));
-        client
-    };
-    for tls in ["off", "starttls"] {
-        let (without, with) = (times(tls, 1, Gatepost::relay), times(tls, 90, Gatepost::relay));
-        let login = times(tls, 90, after_login);
-        let saves = with < without && login < without;
-        assert!(tls == "off" || saves, "{without:?}, {with:?} with, {login:?} after a login");
+    for (tls, fresh) in [("off", 4.5), ("starttls", 7.5)] {
+        let without = trips(tls, 1, Gatepost::relay);
+        assert!(
+            without[0] >= fresh,
+            "greeting, EHLO, XCLIENT, EHLO, MAIL (and STARTTLS, TLS, EHLO): {without:?}"
+        );
+        // One that is slow for a reason of the machine's is none of ours, so that the one in the middle counts.
+        let greeted = trips(tls, 90, Gatepost::relay)[2];
+        assert!((3.0..fresh).contains(&greeted), "XCLIENT, EHLO, MAIL: {greeted}");
+        let prepared = trips(tls, 90, |gatepost| gatepost.login("alice"))[2];
+        assert!((1.0..3.0).contains(&prepared), "MAIL alone: {prepared}");
     }
 }
 
