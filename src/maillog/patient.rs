@@ -13,9 +13,9 @@ use memchr::memrchr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 
-/// How long writes wait for room until some of it has come back: longer than journald takes to be restarted.
+/// How long writes may wait for room, all of them together: longer than journald takes to be restarted.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The time in which all of it comes back.
+/// The time in which all the patience that was used up comes back.
 const CALM: Duration = Duration::from_secs(60);
 /// How much is written at once: for so much a pipe that says it has room does have room, and takes it whole (`PIPE_BUF`,
 /// pipe(7)).

@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,45 +85,48 @@ impl Dialer {
     /// Connects to the first upstream of `turn` that is ready for MAIL; with `identity`, on that client's behalf.
     pub(super) async fn dial_until(
         &self,
-        slot: Slot,
+        mut slot: Slot,
         identity: Option<&Arc<ClientIdentity>>,
         turn: &[usize],
         deadline: Instant,
     ) -> Result<Box<Connection>, Unready> {
         let mut whys = Vec::new();
         for (tried, index) in turn.iter().enumerate() {
-            match self.attempt(*index, identity, share(deadline, turn.len() - tried)).await {
-                Ok(mut connection) => {
-                    connection.occupy(slot);
-                    return Ok(connection);
-                }
+            match self.attempt(*index, &mut slot, identity, share(deadline, turn.len() - tried)).await {
                 Err(Unready::Lost(fault)) if turn.len() > 1 && !matches!(fault, Fault::Starved(_)) => {
                     let address = self.endpoints.get(*index).map(|endpoint| endpoint.address.to_string());
                     whys.push(format!("{}: {fault}", address.unwrap_or_default()));
                 }
-                Err(unready) => return Err(unready),
+                outcome => return outcome,
             }
         }
         Err(Unready::Lost(Fault::Unavailable(whys.join("; "))))
     }
 
-    /// Makes one upstream ready for MAIL.
+    /// Makes one upstream ready for MAIL. If it is lost, `slot` is still there for another one.
     async fn attempt(
         &self,
         index: usize,
+        slot: &mut Slot,
         identity: Option<&Arc<ClientIdentity>>,
         deadline: Instant,
     ) -> Result<Box<Connection>, Unready> {
         let mut connection = self.reach(index, deadline).await?;
-        if let Some(identity) = identity {
-            let introduced = self.introduce_until(&mut connection, identity, deadline).await;
-            if matches!(introduced, Err(Unready::Lost(_))) {
+        connection.occupy(mem::replace(slot, Slot::nowhere()));
+        let Some(identity) = identity else { return Ok(connection) };
+        match self.introduce_until(&mut connection, identity, deadline).await {
+            Ok(()) => Ok(connection),
+            Err(refused @ Unready::Refused(_)) => {
+                connection.quit();
+                Err(refused)
+            }
+            Err(lost @ Unready::Lost(_)) => {
                 // As at MAIL, this one client may be the cause.
                 self.endpoints.hung_up(index, identity.account(), Instant::now());
+                *slot = connection.discard();
+                Err(lost)
             }
-            introduced?;
         }
-        Ok(connection)
     }
 
     /// Connects to one particular upstream, ready for MAIL.

@@ -110,6 +110,9 @@ impl Shared {
                     Ok(true) => idle,
                     Err(refused @ Unready::Refused(_)) => {
                         idle.quit();
+                        if was_ahead {
+                            self.greet_ahead();
+                        }
                         return Err(refused);
                     }
                     Ok(false) | Err(Unready::Lost(_)) => {

@@ -447,7 +447,7 @@ fn a_login_has_a_connection_made_ready() {
 #[test]
 #[ignore = "needs tests/install: Postfix"]
 fn a_connection_greeted_ahead_saves_the_client_round_trips() {
-    const ROUND_TRIP: Duration = Duration::from_millis(60);
+    const ROUND_TRIP: Duration = Duration::from_millis(80);
     let mta = Mta::postfix();
     let far = far_from(mta.address, ROUND_TRIP);
     let trips = |tls: &str, max_connections: i64, open: fn(&Gatepost) -> Smtp| {
@@ -456,10 +456,11 @@ fn a_connection_greeted_ahead_saves_the_client_round_trips() {
         let gatepost = setup.set("upstream.tls_name", "localhost").start();
         let one = || {
             let client = open(&gatepost);
-            thread::sleep(12 * ROUND_TRIP);
+            thread::sleep(10 * ROUND_TRIP);
             first_reply(client).div_duration_f64(ROUND_TRIP)
         };
-        // The first one of all finds nothing greeted.
+        // The first two find nothing greeted: one session alone is not often.
+        one();
         one();
         let mut trips: Vec<f64> = (0..5).map(|_| one()).collect();
         trips.sort_by(f64::total_cmp);

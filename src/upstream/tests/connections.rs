@@ -416,8 +416,8 @@ async fn one_greeted_ahead_that_refuses_a_client_is_believed() {
     let served = |login: &str| format!("{}{}< RSET\n> 250 ok\n< QUIT", ready_with_xclient(login), mail());
     let (greeting, _) = before_and_after_xclient("");
     let refuses = format!("{greeting}< XCLIENT ADDR=192.0.2.7 LOGIN=carol\n> 550 5.7.0 no\n< QUIT");
-    let scripted = Scripted::start(&[&served("alice"), &served("bob"), &refuses]).await;
-    let upstream = Upstream::open(Settings { max_connections: 3, ..settings(scripted.address) }).unwrap();
+    let scripted = Scripted::start(&[&served("alice"), &served("bob"), &refuses, &greeting]).await;
+    let upstream = Upstream::open(Settings { max_connections: 4, ..settings(scripted.address) }).unwrap();
     for name in ["alice", "bob"] {
         use_once(&upstream, &identity(name)).await;
     }
@@ -425,9 +425,10 @@ async fn one_greeted_ahead_that_refuses_a_client_is_believed() {
     let mut carol = upstream.transaction(identity("carol"));
     assert_eq!(ask_one(&mut carol, MAIL).await, "Unavailable");
     assert!(!upstream.shared.pool.is_pausing());
+    greeted_ahead(&upstream, 1).await;
     drop(carol);
     upstream.close();
-    scripted.finish(3).await;
+    scripted.finish(4).await;
 }
 
 /// The connection that carried this session's XCLIENT, even if one greeted later would do as well.

@@ -88,6 +88,22 @@ async fn one_that_fails_is_the_answer_to_a_mail_that_waits_for_it() {
     }
 }
 
+/// A refusal of this one client is no reason to make none for others.
+#[tokio::test]
+async fn one_that_is_refused_stops_no_other() {
+    let refuses = format!("{GREETS}< XCLIENT ADDR=192.0.2.7 LOGIN=alice\n> 550 5.7.0 no\n< QUIT");
+    let scripted = Scripted::start(&[&first(), &refuses, &ready_with_xclient("bob")]).await;
+    let (upstream, alice, bob) = (known(&scripted, 10).await, identity("alice"), identity("bob"));
+    let mut connections = upstream.session(alice.session);
+    connections.prepare(&alice);
+    until("a refusal", || upstream.shared.pool.being_made() == 0).await;
+    let mut connections = upstream.session(bob.session);
+    connections.prepare(&bob);
+    until_ready(&upstream).await;
+    upstream.close();
+    scripted.finish(3).await;
+}
+
 /// Another EHLO behind the login names the client otherwise.
 #[tokio::test]
 async fn one_that_named_the_client_otherwise_is_of_no_use() {

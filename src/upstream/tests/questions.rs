@@ -74,12 +74,12 @@ async fn what_refuses_us_is_told_in_its_own_words_and_never_as_an_answer() {
         ("> 220 mail\n< EHLO gatepost.test\n> 450 4.7.1 slow\n", "450 4.7.1 slow"),
         // XCLIENT
         (
-            "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR\n< XCLIENT ADDR=192.0.2.7\n> 550 5.7.0 insufficient authorization\n",
+            "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR\n< XCLIENT ADDR=192.0.2.7\n> 550 5.7.0 insufficient authorization\n< QUIT",
             "550 5.7.0 insufficient authorization",
         ),
         // what it thinks of the client's address
         (
-            "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR\n< XCLIENT ADDR=192.0.2.7\n> 554 5.7.1 listed\n",
+            "> 220 mail\n< EHLO gatepost.test\n> 250-mail\n> 250 XCLIENT ADDR\n< XCLIENT ADDR=192.0.2.7\n> 554 5.7.1 listed\n< QUIT",
             "554 5.7.1 listed",
         ),
     ];
