@@ -326,7 +326,7 @@ impl Dialer {
         }
         if reply.is_permanent() {
             let helo = connection.command(format!("HELO {hostname}\r\n").as_bytes(), *limit).await?;
-            let ehlo = std::mem::replace(&mut reply, helo);
+            let ehlo = mem::replace(&mut reply, helo);
             if reply.is_completion() {
                 connection.extensions = Extensions::default();
                 return Ok(None);
