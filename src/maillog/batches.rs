@@ -1,15 +1,16 @@
 //! Where the log's lines go: a line of a quiet log is written at once, those of a busy one together.
 //!
 //! A write to a file takes as long as the rest of the line, and one to a pipe that is full holds up the session that logs. So
-//! the first line is written by whoever logs it, and those of the next [`BATCH`] by a thread, in one write. Warnings,
-//! errors and audit lines, and all lines while there is no such thread, are written before the call returns, after all earlier
-//! ones. What cannot be written is lost, whatever it is, and an error tells how much that was.
+//! whoever logs a line writes it only if none has come for [`BATCH`], and nobody else is writing. Else a thread is woken, which
+//! from then on writes every [`BATCH`] what has come, until nothing has: to wake it takes longer than a write, and so has to be
+//! rare. Warnings, errors and audit lines, and all lines while there is no such thread, are written before the call returns,
+//! after all earlier ones. What cannot be written is lost, whatever it is, and an error tells how much that was.
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memchr::memchr;
 use tracing::{Level, Metadata};
@@ -19,7 +20,7 @@ use super::AUDIT;
 
 /// How long a line waits for others, at most. A process that is killed loses what waits, which is more if the log's reader is
 /// slow.
-const BATCH: Duration = Duration::from_millis(5);
+const BATCH: Duration = Duration::from_millis(50);
 /// How many octets wait, at most, beside as many that are being written. Whoever logs more waits for the reader of the log.
 const LIMIT: usize = 1024 * 1024;
 
@@ -38,7 +39,7 @@ impl<W> Clone for Batches<W> {
     }
 }
 
-/// Both locks are taken in this order.
+/// Nobody who holds `waiting` waits for `out`.
 #[derive(Debug)]
 struct Shared<W> {
     /// Held while lines are written: so they stay in order.
@@ -78,6 +79,8 @@ enum Last {
 struct Waiting {
     lines: Vec<u8>,
     writer: Writer,
+    /// When a line that was not urgent last came while the thread was idle.
+    last: Option<Instant>,
 }
 
 /// What the thread does.
@@ -86,7 +89,7 @@ enum Writer {
     /// There is none, or it ends.
     #[default]
     Gone,
-    /// Nothing was logged lately; it waits until something is.
+    /// Little was logged lately; it waits until two lines come within [`BATCH`].
     Idle,
     /// It writes what waits, every [`BATCH`].
     Busy,
@@ -150,14 +153,31 @@ impl<W: Write> Shared<W> {
     fn take(&self, line: &[u8], urgent: bool) {
         let mut waiting = self.waiting();
         waiting.lines.extend_from_slice(line);
-        let write = urgent || waiting.writer != Writer::Busy || waiting.lines.len() > LIMIT;
-        if waiting.writer == Writer::Idle {
+        let waits = !urgent && waiting.lines.len() <= LIMIT && self.may_wait(&mut waiting);
+        let stirs = waits && waiting.writer == Writer::Idle;
+        if stirs {
             waiting.writer = Writer::Busy;
-            self.stirred.notify_one();
         }
         drop(waiting);
-        if write {
+        if stirs {
+            self.stirred.notify_one();
+        }
+        if !waits {
             self.write_all();
+        }
+    }
+
+    /// Whether the thread may write the line that has come.
+    fn may_wait(&self, waiting: &mut Waiting) -> bool {
+        match waiting.writer {
+            Writer::Gone => false,
+            Writer::Busy => true,
+            Writer::Idle => {
+                let now = Instant::now();
+                let follows = waiting.last.replace(now).is_some_and(|last| now < last + BATCH);
+                // Whoever is writing may be held up.
+                follows || matches!(self.out.try_lock(), Err(TryLockError::WouldBlock))
+            }
         }
     }
 
@@ -311,10 +331,48 @@ mod tests {
         for line in ["first\n", "second\n", "third\n"] {
             say(&log, line, false);
             assert_eq!(writes.try_recv().unwrap(), line);
-            while log.shared.waiting().writer == Writer::Busy {
-                thread::sleep(BATCH);
-            }
+            assert_eq!(log.shared.waiting().writer, Writer::Idle, "and no thread is woken for it");
+            thread::sleep(BATCH);
         }
+    }
+
+    #[test]
+    fn lines_that_follow_each_other_slowly_are_written_together() {
+        let (log, writes) = batches();
+        let batching = log.batch().unwrap();
+        let begun = Instant::now();
+        for number in 0..40 {
+            say(&log, &format!("{number}\n"), false);
+            thread::sleep(BATCH / 10);
+        }
+        // The thread waits BATCH before each of its writes, and between two of ours BATCH passes as well.
+        let most = 2 + 2 * begun.elapsed().div_duration_f64(BATCH) as usize;
+        drop(batching);
+        let count = writes.try_iter().count();
+        assert!(count <= most, "{count} writes");
+    }
+
+    #[test]
+    fn a_write_that_is_held_up_holds_up_no_other_line() {
+        let (log, writes) = batches();
+        let batching = log.batch().unwrap();
+        let stuck = log.shared.out();
+        let logger = thread::spawn({
+            let log = log.clone();
+            move || {
+                for _ in 0..3 {
+                    say(&log, "a line\n", false);
+                    thread::sleep(2 * BATCH);
+                }
+            }
+        });
+        let ends = (0..1_000).any(|_| {
+            thread::sleep(BATCH);
+            logger.is_finished()
+        });
+        assert!(ends);
+        drop((stuck, batching));
+        assert_eq!(writes.try_iter().collect::<String>(), "a line\n".repeat(3));
     }
 
     #[test]
@@ -408,7 +466,7 @@ mod tests {
             thread::sleep(2 * BATCH);
             waiting() >= LIMIT
         });
-        thread::sleep(20 * BATCH);
+        thread::sleep(4 * BATCH);
         assert!(full && waiting() <= LIMIT + 3 * line.len(), "{}", waiting());
         drop((stuck, writes, test));
         for logger in loggers {
