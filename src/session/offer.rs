@@ -7,7 +7,7 @@ use crate::smtp::{Extensions, Limits, MailParameters, further};
 /// Returns the part of the upstream's offer that a client gets: an extension that depends on another counts only with
 /// it.
 pub(super) fn offered(upstream: Option<&Extensions>, encrypted: bool) -> Extensions {
-    let mut offered = upstream.cloned().unwrap_or_default();
+    let mut offered = upstream.map(Extensions::for_mail).unwrap_or_default();
     // RFC 3030 3: binary content is sent by BDAT, on both sides.
     offered.binary_mime &= offered.chunking;
     // RFC 8689 2: both hops must be encrypted.

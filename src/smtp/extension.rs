@@ -37,6 +37,11 @@ pub struct Extensions {
 const MAX_NAMES: usize = 32;
 
 impl Extensions {
+    /// Returns a copy without what matters to a connection, and not to the mail on it: the names of AUTH and XCLIENT.
+    pub fn for_mail(&self) -> Self {
+        Self { auth: Vec::new(), xclient: Vec::new(), further: self.further.clone(), ..*self }
+    }
+
     /// Parses the reply to EHLO. A refusal offers nothing.
     pub fn from_ehlo(reply: &Reply) -> Self {
         let mut offered = Self::default();
@@ -171,6 +176,8 @@ mod tests {
                 further: Further::default(),
             }
         );
+        let for_mail = offered.for_mail();
+        assert_eq!(for_mail, Extensions { auth: Vec::new(), xclient: Vec::new(), ..offered });
     }
 
     #[test]

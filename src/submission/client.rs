@@ -24,6 +24,8 @@ use crate::smtp::{Command, CommandError};
 
 /// The longest command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for at least 512).
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
+/// How much memory for replies a client that is silent keeps, in octets: enough for those to one message.
+const KEPT_OUTBOUND: usize = 128;
 /// The longest AUTH command or SASL response with its CRLF, in octets: 12,288 without the CRLF in RFC 4954 4.
 pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
 /// Octets per read while commands are expected; under TLS it is whole records.
@@ -355,7 +357,7 @@ impl Client {
         self.time_limit.within(limit, send).await.ok_or(Lost::TimedOut)??;
         self.stream = Some(stream);
         self.outbound.clear();
-        if self.outbound.capacity() > MAX_COMMAND_LINE {
+        if self.outbound.capacity() > KEPT_OUTBOUND {
             self.outbound = Vec::new();
         }
         Ok(())
@@ -447,6 +449,18 @@ mod tests {
         ] {
             client.inbound = lines.as_bytes().into();
             assert_eq!(client.rcpts_at_most(), expected, "{lines}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_keeps_little_memory_for_replies() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+        for (length, kept) in [(KEPT_OUTBOUND, KEPT_OUTBOUND), (KEPT_OUTBOUND + 1, 0)] {
+            client.outbound = vec![b'x'; length];
+            client.flush().await.unwrap();
+            assert_eq!(client.outbound.capacity(), kept);
         }
     }
 
