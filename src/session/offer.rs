@@ -4,8 +4,8 @@
 
 use crate::smtp::{Extensions, Limits, MailParameters, further};
 
-/// Returns the part of the upstream's offer that a client gets: an extension that depends on another counts only with
-/// it.
+/// Returns the part of the upstream's offer that a client gets, without the names of AUTH and XCLIENT: an extension that
+/// depends on another counts only with it.
 pub(super) fn offered(upstream: Option<&Extensions>, encrypted: bool) -> Extensions {
     let mut offered = upstream.map(Extensions::for_mail).unwrap_or_default();
     // RFC 3030 3: binary content is sent by BDAT, on both sides.
@@ -53,4 +53,21 @@ pub(super) fn beyond(parameters: &MailParameters, offered: &Extensions) -> Optio
     }
     let Some(until) = further::moment(parameters.hold_until.as_ref()?) else { return Some("HOLDUNTIL") };
     further::moment(&bounds.max_date_time).is_some_and(|latest| until > latest).then_some("HOLDUNTIL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::further::Further;
+
+    #[test]
+    fn what_a_session_keeps_of_the_offer() {
+        let names = || vec!["PLAIN".to_owned(), "LOGIN".to_owned()];
+        let further =
+            Further { deliver_by: Some(60), mt_priority: Some("MIXER".to_owned()), ..Further::default() };
+        let mail =
+            Extensions { dsn: true, chunking: true, binary_mime: true, further, ..Extensions::default() };
+        let upstream = Extensions { auth: names(), xclient: names(), ..mail.clone() };
+        assert_eq!(offered(Some(&upstream), true), mail);
+    }
 }

@@ -37,7 +37,7 @@ pub struct Extensions {
 const MAX_NAMES: usize = 32;
 
 impl Extensions {
-    /// Returns a copy without what matters to a connection, and not to the mail on it: the names of AUTH and XCLIENT.
+    /// Returns a copy without the names of AUTH and XCLIENT, which only whoever holds the connection needs.
     pub fn for_mail(&self) -> Self {
         Self { auth: Vec::new(), xclient: Vec::new(), further: self.further.clone(), ..*self }
     }

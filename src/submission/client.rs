@@ -24,8 +24,8 @@ use crate::smtp::{Command, CommandError};
 
 /// The longest command line with its CRLF, in octets (CONTRACT; RFC 5321 4.5.3.1.4 asks for at least 512).
 pub(super) const MAX_COMMAND_LINE: usize = 4_096;
-/// How much memory for replies a client that is silent keeps, in octets: enough for those to one message.
-const KEPT_OUTBOUND: usize = 128;
+/// How much memory for replies a client that is silent keeps, in octets: enough for those to a message with five recipients.
+const KEPT_OUTBOUND: usize = 256;
 /// The longest AUTH command or SASL response with its CRLF, in octets: 12,288 without the CRLF in RFC 4954 4.
 pub(super) const MAX_SASL_LINE: usize = 12_288 + 2;
 /// Octets per read while commands are expected; under TLS it is whole records.
