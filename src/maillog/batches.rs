@@ -89,8 +89,7 @@ enum Writer {
     /// There is none, or it ends.
     #[default]
     Gone,
-    /// Little was logged lately; it waits until two lines come within [`BATCH`], or one while
-    /// another is being written.
+    /// Little was logged lately; it waits until two lines come within [`BATCH`], or one while another is being written.
     Idle,
     /// It writes what waits, every [`BATCH`].
     Busy,

@@ -435,12 +435,17 @@ mod tests {
     use crate::net::self_signed::generate;
     use crate::net::tls::server_config;
 
+    /// A client in cleartext, and its own end.
+    async fn connected() -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Client::new(Stream::Plain(listener.accept().await.unwrap().0)), end)
+    }
+
     /// DATA behind them would take the leave of one that another session could ask about.
     #[tokio::test]
     async fn only_recipients_want_leave() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+        let (mut client, _other) = connected().await;
         for (lines, expected) in [
             ("", 0),
             ("RCPT TO:<a@b.c>\r\nrcpt TO:<b@b.c>\r\nDATA\r\n", 2),
@@ -454,9 +459,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_client_keeps_little_memory_for_replies() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+        let (mut client, _other) = connected().await;
         for (length, kept) in [(KEPT_OUTBOUND, KEPT_OUTBOUND), (KEPT_OUTBOUND + 1, 0)] {
             client.outbound = vec![b'x'; length];
             client.flush().await.unwrap();
@@ -469,9 +472,7 @@ mod tests {
     #[tokio::test]
     async fn half_a_reply_is_the_last() {
         for is_dropped in [false, true] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut client = Client::new(Stream::Plain(listener.accept().await.unwrap().0));
+            let (mut client, mut reader) = connected().await;
             client.outbound = vec![b'x'; 64 << 20];
             let limit = Duration::from_millis(50);
             if is_dropped {

@@ -110,9 +110,7 @@ fn socket_file(path: &Path, server: SocketAddr) {
     thread::spawn(move || {
         for outside in listener.incoming().map_while(Result::ok) {
             let Ok(inside) = TcpStream::connect(server) else { continue };
-            let (back, forth) = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
-            thread::spawn(move || pass(outside, inside, Duration::ZERO));
-            thread::spawn(move || pass(forth, back, Duration::ZERO));
+            join(outside, inside, Duration::ZERO);
         }
     });
 }
@@ -127,28 +125,42 @@ fn far_from(server: SocketAddr, round_trip: Duration) -> SocketAddr {
             for side in [&near, &far] {
                 side.set_nodelay(true).unwrap();
             }
-            let (back, forth) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-            thread::spawn(move || pass(near, far, round_trip / 2));
-            thread::spawn(move || pass(forth, back, round_trip / 2));
+            join(near, far, round_trip / 2);
         }
     });
     address
 }
 
-trait Side: std::io::Read + std::io::Write + Send + 'static {
+trait Side: std::io::Read + std::io::Write + Send + Sized + 'static {
+    fn twin(&self) -> Self;
     fn end(&self);
 }
 
 impl Side for TcpStream {
+    fn twin(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
     fn end(&self) {
         drop(self.shutdown(std::net::Shutdown::Both));
     }
 }
 
 impl Side for UnixStream {
+    fn twin(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
     fn end(&self) {
         drop(self.shutdown(std::net::Shutdown::Both));
     }
+}
+
+/// Passes on what each of them sends, after the delay.
+fn join(one: impl Side, other: impl Side, delay: Duration) {
+    let (back, forth) = (one.twin(), other.twin());
+    thread::spawn(move || pass(one, other, delay));
+    thread::spawn(move || pass(forth, back, delay));
 }
 
 fn pass(mut from: impl Side, mut to: impl Side, delay: Duration) {
