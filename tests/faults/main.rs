@@ -57,7 +57,7 @@ fn nothing_is_lost_whatever_breaks() {
     println!("GATEPOST_SEED={seed}");
     let mut world = World::new(disk::can_mount());
     let mut random = Random::new(seed);
-    let mut plans = Plan::first(&mut random);
+    let mut plans = Plan::first(&mut random, disk::can_mount());
     let began = Instant::now();
     let mut round = 0;
     while round < rounds && began.elapsed() < budget {

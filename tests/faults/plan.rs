@@ -26,6 +26,8 @@ pub(crate) enum Full {
     Both,
 }
 
+const FULL: [Full; 3] = [Full::Database, Full::Spool, Full::Both];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// SIGKILL at the Nth time that it comes to the step.
@@ -51,13 +53,16 @@ pub(crate) enum Plan {
 }
 
 impl Plan {
-    /// Each step once; the last comes first.
-    pub(crate) fn first(random: &mut Random) -> Vec<Self> {
+    /// Each step once, and kills right after a full disk; the last comes first.
+    pub(crate) fn first(random: &mut Random, mounts: bool) -> Vec<Self> {
         let mut plans: Vec<_> =
             STEPS.iter().map(|step| Self::KillAt { step, times: 1 + random.below(2) }).collect();
         for at in (1..plans.len()).rev() {
             plans.swap(at, usize::try_from(random.below(at as u64 + 1)).unwrap());
         }
+        let full = if mounts { &FULL[..] } else { &[] };
+        let early = |random: &mut Random| Self::KillAfter(100 + random.below(200));
+        plans.extend(full.iter().flat_map(|full| [early(random), Self::Disk(*full)]));
         plans
     }
 
@@ -70,7 +75,7 @@ impl Plan {
                 whim: random.one_of(&WHIMS),
                 one_in: 1 + random.below(3),
             },
-            11..=12 if mounts => Self::Disk(random.one_of(&[Full::Database, Full::Spool, Full::Both])),
+            11..=12 if mounts => Self::Disk(random.one_of(&FULL)),
             11..=13 => Self::Unreadable,
             14 => Self::Clock((1 + i64::try_from(random.below(48)).unwrap()) * random.one_of(&[3600, -3600])),
             _ => Self::Descriptors(random.below(6)),

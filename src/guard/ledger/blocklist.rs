@@ -58,9 +58,14 @@ impl BlockList {
         Self { path: dir.join(NAME), blocks, change: stored + u64::from(dirty), stored, dirty }
     }
 
+    /// Whether this is what is known of an account's block.
+    pub(super) fn has(&self, account: &Account, block: Option<&KeptBlock>) -> bool {
+        self.blocks.get(account) == block
+    }
+
     /// Notes an account's block, or that it has none.
     pub(super) fn note(&mut self, account: &Account, block: Option<&KeptBlock>) {
-        if self.blocks.get(account) == block {
+        if self.has(account, block) {
             return;
         }
         match block {

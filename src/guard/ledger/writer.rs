@@ -2,7 +2,8 @@
 //!
 //! Changes that come in during a commit make up the next one, so a slow disk makes groups larger, not queues longer. A block is
 //! in the database and in the list before anybody is told. If a commit fails, those who wait are told, the changes stay in
-//! memory, and every second the database is reopened and the commit repeated; until it succeeds nobody else waits.
+//! memory, and every second the database is reopened and the commit repeated; until it succeeds nobody else waits, except for
+//! a block: it is tried at once, since at least one of both may take it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -214,6 +215,7 @@ impl Writer {
         if let Some((why, at)) = &self.failing
             && now < *at
             && !work.closing
+            && !self.is_block_new(&work.waiting)
         {
             tell(work.waiting, &Err(why.clone()));
             return;
@@ -232,6 +234,11 @@ impl Writer {
         let rows = *written.as_ref().unwrap_or(&0);
         tell(work.waiting, &written.map(drop));
         self.sweep(rows);
+    }
+
+    /// Whether somebody waits for a change to a block that has not been tried yet.
+    fn is_block_new(&self, waiting: &[Waiter]) -> bool {
+        waiting.iter().any(|Waiter { entry, .. }| !self.list.has(&entry.account, entry.lock().kept_block()))
     }
 
     /// Makes all changes of `entries` durable; returns how many rows that took.

@@ -94,3 +94,25 @@ async fn while_it_cannot_be_written_memory_holds_and_then_it_catches_up() {
     assert_eq!(lines(dir.path()).len(), 2);
     soon(ledger.close()).await;
 }
+
+/// Right after a failure a count waits for the next try, a second later; a block does not, since a crash would forget it.
+#[tokio::test]
+async fn a_block_does_not_wait_until_writing_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path(), policy(2));
+    let ben = ledger.watch(&account("ben"), at(0)).await;
+    soon(ledger.block(&account("anna"), None, at(0))).await.unwrap();
+    std::fs::remove_file(dir.path().join("blocked")).unwrap();
+    std::fs::create_dir(dir.path().join("blocked")).unwrap();
+    assert!(soon(ledger.unblock(&account("anna"), at(1))).await.is_err());
+    assert_eq!(word(&count(&ben, "1@x", at(2)).await), "1");
+    assert!(ledger.trouble().borrow().is_some());
+    std::fs::remove_dir(dir.path().join("blocked")).unwrap();
+    assert_eq!(word(&count(&ben, "2@x", at(3)).await), "crossed 2");
+    assert_eq!(
+        lines(dir.path()),
+        [format!("user:ben {} limit untold 2 invalid recipients within 1h", at(3))]
+    );
+    assert!(ledger.trouble().borrow().is_none());
+    soon(ledger.close()).await;
+}

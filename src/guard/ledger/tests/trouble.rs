@@ -62,6 +62,9 @@ async fn child_with_a_full_disk() {
     let ben = account("ben");
     assert!(matches!(soon(ledger.block(&ben, None, at(3))).await, Err(LedgerError::Write(_))));
     assert_eq!(ledger.watch(&ben, at(3)).await.standing(), Standing::Blocked);
+    // The list still fits: a crash now would not forget who is blocked.
+    let listed = std::fs::read_to_string(dir.join("blocked")).unwrap();
+    assert!(["user:anna ", "user:ben "].iter().all(|user| listed.contains(user)), "{listed}");
     let carl = ledger.watch(&account("carl"), at(3)).await;
     assert_eq!(word(&count(&carl, "a@x", at(3)).await), "1");
     assert!(trouble.borrow().is_some());
