@@ -92,11 +92,17 @@ impl Said {
     ) -> T {
         let second = moment.0 / 1_000;
         let known = self.0.take().filter(|(known, _)| *known == second);
-        let said = known.unwrap_or_else(|| (second, form(moment.calendar())));
+        let said = known.unwrap_or_else(|| anew(second, moment, form));
         let outcome = then(&said.1);
         self.0.set(Some(said));
         outcome
     }
+}
+
+/// Once in a second.
+#[cold]
+fn anew(second: u64, moment: Timestamp, form: impl FnOnce(jiff::Timestamp) -> String) -> (u64, String) {
+    (second, form(moment.calendar()))
 }
 
 impl fmt::Debug for Timestamp {
@@ -125,6 +131,7 @@ pub fn of(time: SystemTime) -> Option<Timestamp> {
 }
 
 /// The current time. A clock before 1970 counts as the epoch.
+#[inline(never)] // see "The code of a message" in docs/performance.md
 pub fn now() -> Timestamp {
     let now = of(SystemTime::now()).unwrap_or_default();
     #[cfg(feature = "fail-points")]

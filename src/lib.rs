@@ -15,7 +15,7 @@
 //!
 //! | layer | modules | may use |
 //! | --- | --- | --- |
-//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`encoded_word`], [`id`], [`fail`], [`history`], [`units`], [`visible`] | std; [`smtp`] [`account`], [`clock`], [`decimal`] and [`id`], [`id`] and [`history`] the clock, [`clock`] the fail points |
+//! | 0 words | [`smtp`], [`account`], [`clock`], [`decimal`], [`encoded_word`], [`id`], [`fail`], [`history`], [`rare`], [`units`], [`visible`] | std; [`smtp`] [`account`], [`clock`], [`decimal`], [`id`] and [`visible`], [`id`] and [`history`] the clock, [`clock`] the fail points |
 //! | 1 decisions, pure | [`guard`]'s classify, window, detector, cause, mimicry; [`quarantine`]'s envelope, schedule; [`sender`]'s rules | layer 0; cause and detector the window, the envelope the schedule |
 //! | | [`session`] | layer 0, mimicry, [`sender`]'s rules |
 //! | | [`replay`], apart | layer 0, [`guard`]'s classify, window, detector, cause, [`quarantine`]'s schedule |
@@ -51,6 +51,7 @@ pub mod net;
 pub mod notify;
 pub mod parts;
 pub mod quarantine;
+pub mod rare;
 pub mod release;
 pub mod replay;
 pub mod rested;

@@ -31,7 +31,7 @@ use crate::quarantine::Envelope;
 use crate::quarantine::spool::Swept;
 use crate::release::Report;
 use crate::smtp::Reply;
-use crate::visible::masked;
+use crate::visible::{is_printable_ascii, masked};
 
 /// How often [`left_out`] is to be called.
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ static BOUNDS: Bounds = Bounds::new();
 
 /// Text from outside for a log line: characters that are unsafe to show become `?`.
 pub fn clean(text: &str) -> String {
-    if is_clean_ascii(text) {
+    if is_printable_ascii(text.as_bytes()) {
         return text.to_owned();
     }
     text.chars().map(masked).collect()
@@ -50,12 +50,7 @@ pub fn clean(text: &str) -> String {
 /// A reply of the upstream, which may quote a stranger.
 fn said(reply: &Reply) -> String {
     let text = reply.one_line();
-    if is_clean_ascii(&text) { text } else { clean(&text) }
-}
-
-/// Nearly all text is.
-fn is_clean_ascii(text: &str) -> bool {
-    text.bytes().fold(true, |clean, octet| clean & matches!(octet, b' '..=b'~'))
+    if is_printable_ascii(text.as_bytes()) { text } else { clean(&text) }
 }
 
 fn list(addresses: &[&str]) -> String {
@@ -64,7 +59,7 @@ fn list(addresses: &[&str]) -> String {
         if !list.is_empty() {
             list.push(',');
         }
-        if is_clean_ascii(address) {
+        if is_printable_ascii(address.as_bytes()) {
             list.push_str(address);
         } else {
             list.push_str(&clean(address));

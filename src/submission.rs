@@ -42,6 +42,7 @@ use crate::maillog::SessionLog;
 use crate::net::Stream;
 use crate::parts::Parts;
 use crate::quarantine::spool::ParkError;
+use crate::rare::rare;
 use crate::roster::{Ending, Ticket};
 use crate::sender::Rules;
 use crate::session::{
@@ -191,7 +192,7 @@ pub fn serve(
     };
     async move {
         if relay_host {
-            Box::pin(conversation.becomes(Account::host(conversation.peer.ip()))).await;
+            rare(conversation.becomes(Account::host(conversation.peer.ip()))).await;
         }
         let ended = conversation.run().await;
         let why = ended.err().map_or_else(|| "closed".to_owned(), |lost| lost.to_string());
@@ -202,7 +203,7 @@ pub fn serve(
         // As long as somebody can be told that its answers are in doubt.
         conversation.rest_upstream();
         drop((conversation.upstream, conversation.connections));
-        Box::pin(conversation.client.close()).await;
+        rare(conversation.client.close()).await;
         drop(witness);
     }
 }
@@ -220,16 +221,16 @@ impl Conversation {
                     self.give_back_leave();
                     return self.client.flush().await;
                 }
-                Step::StartTls => Box::pin(self.start_tls()).await?,
+                Step::StartTls => rare(self.start_tls()).await?,
                 Step::Authenticate { mechanism, initial } => {
                     let initial = initial.map(Zeroizing::new);
                     let initial = initial.as_ref().map(|text| text.as_str());
-                    Box::pin(self.authenticate(&mechanism, initial)).await?
+                    rare(self.authenticate(&mechanism, initial)).await?
                 }
                 Step::Ask(ask) => self.ask(ask).await?,
                 Step::ReceiveData => Box::pin(self.receive_data()).await?,
-                Step::ReceiveChunk { size, last } => Box::pin(self.receive_chunk(size, last)).await?,
-                Step::DiscardChunk(size) => Box::pin(self.discard_chunk(size)).await?,
+                Step::ReceiveChunk { size, last } => rare(self.receive_chunk(size, last)).await?,
+                Step::DiscardChunk(size) => rare(self.discard_chunk(size)).await?,
             };
         }
     }
@@ -242,7 +243,7 @@ impl Conversation {
         let mut rest = self.upstream.is_some().then(|| self.last_answer + UPSTREAM_REST);
         loop {
             if let Some(lost) = self.client.take_loss() {
-                return Err(Box::pin(self.last_answers(lost)).await);
+                return Err(rare(self.last_answers(lost)).await);
             }
             // A flood of commands does not outlast it either.
             if self.admission.is_some_and(|admission| admission <= Instant::now()) {
@@ -272,7 +273,7 @@ impl Conversation {
                     // The rest of a batch may already be here.
                     Ok(true) => continue,
                     Ok(false) => return Ok(self.settle().await),
-                    Err(lost) => return Err(Box::pin(self.last_answers(lost)).await),
+                    Err(lost) => return Err(rare(self.last_answers(lost)).await),
                 }
             }
             self.give_back_leave();
@@ -302,7 +303,7 @@ impl Conversation {
                     self.rest_upstream();
                 }
                 Err(Lost::TimedOut) => return Ok(self.handle(Event::TimedOut)),
-                Err(Lost::Interrupted) => return Box::pin(self.interrupted()).await,
+                Err(Lost::Interrupted) => return rare(self.interrupted()).await,
                 Err(lost) => return Err(lost),
             }
         }
@@ -441,6 +442,7 @@ impl Conversation {
     }
 
     /// Returns the mechanisms that the client is offered.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     fn mechanisms(&self) -> Arc<str> {
         let offered = self.parts.auth.offered(self.binds());
         if self.certificate.is_empty() || !self.parts.auth.knows(&self.certificate) {
@@ -511,7 +513,7 @@ struct Scene<'a> {
     now: OnceCell<Timestamp>,
     /// Whether a message could be parked, if that decided the reply.
     room: OnceCell<Result<(), ParkError>>,
-    precedents: OnceCell<Guard<Arc<Precedents>>>,
+    precedents: OnceCell<Precedents>,
     upstream: OnceCell<Guard<Option<Arc<Extensions>>>>,
     rules: OnceCell<Guard<Arc<Rules>>>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::quarantine::envelope::Treatment;
+use crate::rare::rare;
 use crate::smtp::header::Header;
 use crate::smtp::mail_data::DotStuffer;
 use crate::smtp::{Body, MailParameters, Reply, trace};
@@ -50,7 +51,7 @@ impl Form {
     pub async fn begin(self, upstream: &mut Transaction) -> Result<(), Stopped> {
         match self {
             Self::Lines => upstream.begin_data().await,
-            Self::Binary => upstream.begin_chunks().await,
+            Self::Binary => rare(upstream.begin_chunks()).await,
         }
     }
 }
@@ -150,7 +151,7 @@ impl Transfer {
     /// See [`Stopped`].
     pub async fn end(self, upstream: &mut Transaction) -> Result<Reply, Stopped> {
         let Framing::Dots(stuffer) = self.framing else {
-            return Ok(upstream.finish_chunks(&self.buffer).await?);
+            return Ok(rare(upstream.finish_chunks(&self.buffer)).await?);
         };
         Ok(upstream.finish_data(stuffer.terminator()).await?)
     }
@@ -158,7 +159,7 @@ impl Transfer {
     async fn write(&mut self, upstream: &mut Transaction) -> Result<(), Stopped> {
         let written = match self.framing {
             Framing::Dots(_) => upstream.write_data(&mut self.buffer).await,
-            Framing::Chunks => upstream.write_chunk(&self.buffer).await,
+            Framing::Chunks => rare(upstream.write_chunk(&self.buffer)).await,
         };
         self.buffer.clear();
         self.written = Instant::now();

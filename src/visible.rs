@@ -15,6 +15,13 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Whether all octets are printable ASCII. Nearly all text is, and then needs no look at each character.
+#[inline(never)] // see "The code of a message" in docs/performance.md
+pub fn is_printable_ascii(text: &[u8]) -> bool {
+    // Without an early exit, which is quicker.
+    text.iter().fold(true, |printable, octet| printable & matches!(octet, b' '..=b'~'))
+}
+
 /// The character, or `?` in place of an [unsafe](is_unsafe) one.
 pub fn masked(c: char) -> char {
     if is_unsafe(c) { '?' } else { c }

@@ -33,6 +33,44 @@ pub struct Precedent {
     pub address: String,
 }
 
+impl Precedent {
+    /// Makes it the precedent of a reply. Many upstreams name a queue id of another shape each time, so its memory is kept.
+    fn become_like(&mut self, place: Place, about: About<'_>, reply: &Reply) {
+        let mut text = std::mem::take(&mut self.reply.text).into_owned();
+        text.clear();
+        self.address.clear();
+        self.address.push_str(&ascii(about.address));
+        if names_somebody(reply) {
+            push_pieces(&mut text, place, about, reply);
+        } else {
+            text.push_str(&ascii(&reply.text));
+        }
+        self.reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text) };
+    }
+}
+
+/// Appends the text of a reply that names somebody, as a precedent has it.
+#[inline(never)] // see "The code of a message" in docs/performance.md
+fn push_pieces(text: &mut String, place: Place, about: About<'_>, reply: &Reply) {
+    let address = ascii(about.address);
+    as_sent(place, about, reply, |pieces| {
+        pieces.for_each(|piece| match piece {
+            Piece::Address => text.push_str(&address),
+            Piece::Sender => text.push(SENDER),
+            Piece::Recipient => text.push(RECIPIENT),
+            Piece::Id(same) | Piece::Text(same) => text.push_str(same),
+        });
+    });
+}
+
+impl Default for Precedent {
+    /// None yet: it has to become like a reply.
+    fn default() -> Self {
+        let reply = Reply { code: 250, enhanced: None, text: Cow::Borrowed("") };
+        Self { reply, address: String::new() }
+    }
+}
+
 /// Stands for the reverse-path in the text of a precedent at the end of data.
 const SENDER: char = '\u{1}';
 /// Stands for a recipient, whichever it was.
@@ -208,49 +246,29 @@ impl Precedents {
             if at_the_end && names_nobody(&known.reply.text) {
                 return !same_but_for_ids(known.reply.text.as_bytes(), reply.text.as_bytes());
             }
-            let old = Pieces::of(place, &known.reply.text, About::address(&known.address));
-            !as_sent(place, about, reply, |new| old.same_form(new))
+            differs_in_form(known, place, about, reply)
         });
         // At the end of data it may be a Message-ID that the upstream made.
         let is_about_one = named && place != Place::EndOfData;
         differs && !(is_about_one && as_sent(place, about, reply, |new| new.name_a_stranger()))
     }
 
-    /// Returns these with a reply in its place, of which [`Self::is_news`] is true.
-    #[must_use]
-    pub fn with(&self, place: Place, about: About<'_>, reply: &Reply) -> Self {
-        let address = ascii(about.address).into_owned();
-        let text = if names_somebody(reply) {
-            as_sent(place, about, reply, |pieces| {
-                pieces.fold(String::with_capacity(reply.text.len()), |mut text, piece| {
-                    match piece {
-                        Piece::Address => text.push_str(&address),
-                        Piece::Sender => text.push(SENDER),
-                        Piece::Recipient => text.push(RECIPIENT),
-                        Piece::Id(same) | Piece::Text(same) => text.push_str(same),
-                    }
-                    text
-                })
-            })
-        } else {
-            ascii(&reply.text).into_owned()
-        };
-        let reply = Reply { code: 250, enhanced: reply.enhanced, text: Cow::Owned(text) };
-        let precedent = Some(Arc::new(Precedent { reply, address }));
-        match place {
-            Place::Mail => Self { mail: precedent, ..self.clone() },
-            Place::Rcpt => Self { rcpt: precedent, ..self.clone() },
-            Place::EndOfData => Self { end_of_data: precedent, ..self.clone() },
-        }
-    }
-
     /// Takes a reply if [`Self::is_news`] is true of it, and returns whether it is.
     pub fn learn(&mut self, place: Place, about: About<'_>, reply: &Reply) -> bool {
         let is_news = self.is_news(place, about, reply);
         if is_news {
-            *self = self.with(place, about, reply);
+            self.take(place, about, reply);
         }
         is_news
+    }
+
+    fn take(&mut self, place: Place, about: About<'_>, reply: &Reply) {
+        let known = match place {
+            Place::Mail => &mut self.mail,
+            Place::Rcpt => &mut self.rcpt,
+            Place::EndOfData => &mut self.end_of_data,
+        };
+        Arc::make_mut(known.get_or_insert_default()).become_like(place, about, reply);
     }
 
     fn at(&self, place: Place) -> Option<&Precedent> {
@@ -292,6 +310,13 @@ pub fn names_somebody(reply: &Reply) -> bool {
 fn names_nobody(text: &str) -> bool {
     let names = |octet: u8| matches!(char::from(octet), '@' | '<' | SENDER | RECIPIENT);
     text.bytes().fold(true, |nobody, octet| nobody & !names(octet))
+}
+
+/// Whether a reply differs from the precedent in more than what is replaced anyway.
+#[inline(never)] // see "The code of a message" in docs/performance.md
+fn differs_in_form(known: &Precedent, place: Place, about: About<'_>, reply: &Reply) -> bool {
+    let old = Pieces::of(place, &known.reply.text, About::address(&known.address));
+    !as_sent(place, about, reply, |new| old.same_form(new))
 }
 
 /// What [`Pieces::same_form`] says of two texts that name nobody; most differ in one word.
@@ -578,7 +603,8 @@ mod tests {
             ),
             (Rcpt, "ü@b.c", "250 <ü@b.c> ok ü\r\n", "ö@b.c", "<ö@b.c> ok ?", "RFC 6531; sent as ?@b.c"),
         ] {
-            let precedents = Precedents::default().with(place, About::address(old), &read(wire));
+            let mut precedents = Precedents::default();
+            precedents.take(place, About::address(old), &read(wire));
             let imitation = precedents.imitate(place, About::address(new), &mut Shuffle::new(1));
             assert_eq!(imitation.reply.to_string(), format!("250 {expected}"), "{software}");
         }
@@ -833,7 +859,8 @@ mod tests {
         #[test]
         fn the_form_is_kept(text in text(), seed in any::<u64>()) {
             let reply = Reply { code: 250, enhanced: None, text: Cow::Owned(text.clone()) };
-            let mut precedents = Precedents::default().with(Place::Rcpt, About::address("a@b.c"), &reply);
+            let mut precedents = Precedents::default();
+            precedents.take(Place::Rcpt, About::address("a@b.c"), &reply);
             let imitation = precedents.imitate(Place::Rcpt, About::address("x@y.z"), &mut Shuffle::new(seed));
             prop_assert_eq!(shape(&imitation.reply.text).to_lowercase(), shape(&ascii(&text)).to_lowercase());
             prop_assert!(!precedents.learn(Place::Rcpt, About::address("x@y.z"), &imitation.reply), "its own imitation is no news");

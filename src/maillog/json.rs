@@ -48,7 +48,8 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn put(&mut self, field: &Field, value: impl FnOnce(&mut dyn Write) -> fmt::Result) {
+    #[inline(never)] // see "The code of a message" in docs/performance.md
+    fn put(&mut self, field: &Field, value: &dyn Fn(&mut dyn Write) -> fmt::Result) {
         let named = |out: &mut dyn Write| {
             out.write_str(",\"")?;
             // The field's name in the source, where `type` has to be written `r#type`.
@@ -63,7 +64,7 @@ impl Fields<'_> {
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, |out| {
+        self.put(field, &|out| {
             out.write_char('"')?;
             write!(Escaped(out), "{value:?}")?;
             out.write_char('"')
@@ -71,7 +72,7 @@ impl Visit for Fields<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, |out| {
+        self.put(field, &|out| {
             out.write_char('"')?;
             Escaped(out).write_str(value)?;
             out.write_char('"')
@@ -79,28 +80,30 @@ impl Visit for Fields<'_> {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, &|out| write!(out, "{value}"));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, |out| out.write_str(Digits::of(value).as_str()));
+        self.put(field, &|out| out.write_str(Digits::of(value).as_str()));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, &|out| write!(out, "{value}"));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, &|out| write!(out, "{value}"));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, &|out| write!(out, "{value}"));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has neither infinity nor NaN.
-        self.put(field, |out| if value.is_finite() { write!(out, "{value}") } else { out.write_str("null") });
+        self.put(field, &|out| {
+            if value.is_finite() { write!(out, "{value}") } else { out.write_str("null") }
+        });
     }
 }
 

@@ -133,6 +133,7 @@ impl SessionLog {
     }
 
     /// The upstream answered a RCPT.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     pub fn probed(&self, account: &Account, recipient: &str, reply: &Reply) {
         if reply.is_completion() {
             debug!(session = %self.id, %account, recipient = clean(recipient), reply = %said(reply), "recipient accepted");
@@ -272,6 +273,7 @@ impl SessionLog {
     }
 
     /// MAIL had a sender address that the account may not use.
+    #[cold]
     pub fn foreign_sender(&self, account: &Account, sender: &str) {
         info!(session = %self.id, client = %self.client, %account, sender = clean(sender), "sender address refused");
     }

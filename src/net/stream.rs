@@ -79,6 +79,7 @@ impl Stream {
 
     /// The unread rest of the first record that TLS has decrypted, in place and without a copy; always empty unless we
     /// are the TLS server.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     pub fn decrypted(&mut self) -> &[u8] {
         match self {
             Self::Server(stream) => stream.get_mut().1.reader().into_first_chunk().unwrap_or_default(),

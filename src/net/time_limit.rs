@@ -59,23 +59,31 @@ impl<F: Future> Future for Limited<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(came) = this.waiting.poll(cx) {
-            return Poll::Ready(Some(came));
+        match this.waiting.poll(cx) {
+            Poll::Ready(came) => Poll::Ready(Some(came)),
+            Poll::Pending => this.end.poll(this.timer, cx).map(|()| None),
         }
-        let deadline = match *this.end {
-            End::At(deadline) => deadline,
-            End::After(limit) => Instant::now() + limit,
+    }
+}
+
+impl End {
+    /// Waits for it with `timer`.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
+    fn poll(&mut self, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = match *self {
+            Self::At(deadline) => deadline,
+            Self::After(limit) => Instant::now() + limit,
         };
-        *this.end = End::At(deadline);
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        *self = Self::At(deadline);
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }
         loop {
-            // `unconstrained`: the timer fires even if `waiting` has used up the task's budget.
+            // `unconstrained`: the timer fires even if the wait itself has used up the task's budget.
             ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             if timer.deadline() >= deadline {
-                return Poll::Ready(None);
+                return Poll::Ready(());
             }
             timer.as_mut().reset(deadline);
         }

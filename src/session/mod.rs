@@ -654,12 +654,14 @@ impl Session {
     }
 
     /// Gives a reply of our own, counting it if it is an error.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     fn say(&mut self, reply: Reply, out: &mut Vec<u8>) -> Step {
         let reply = self.reckon(reply);
         self.say_uncounted(reply, out)
     }
 
     /// Counts the reply if it is an error; at the limit a 421 takes its place.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     fn reckon(&mut self, reply: Reply) -> Reply {
         if reply.is_permanent() {
             self.errors += 1;

@@ -128,6 +128,7 @@ fn is_visible_non_ascii(c: char) -> bool {
 }
 
 /// Returns the length of the `Quoted-string` at the front of `text`, quotes included.
+#[cold]
 fn quoted_string(text: &str) -> Option<usize> {
     let mut chars = text.char_indices().skip(1);
     while let Some((offset, c)) = chars.next() {
@@ -173,6 +174,7 @@ pub(super) fn is_domain(text: &str) -> bool {
     length > 0 && last != b'-'
 }
 
+#[cold]
 fn is_label(label: &str) -> bool {
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
     // The length of a U-label is that of its A-label, which only IDNA could tell.
@@ -187,6 +189,7 @@ fn is_label(label: &str) -> bool {
 }
 
 /// The content of the brackets of `address-literal` (RFC 5321 4.1.3).
+#[cold]
 fn is_literal(text: &str) -> bool {
     match text.split_once(':') {
         None => is_ipv4(text),

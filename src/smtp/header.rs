@@ -157,17 +157,26 @@ impl Header {
     }
 
     /// The fields, without gaps: what is between them is returned as if it were a field.
-    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        let mut rest = &self.octets[..];
-        std::iter::from_fn(move || {
-            let mut length = line_length(rest);
-            while matches!(rest.get(length), Some(b' ' | b'\t')) {
-                length += line_length(&rest[length..]);
-            }
-            let (field, after) = rest.split_at(length);
-            rest = after;
-            (!field.is_empty()).then_some(Field(field))
-        })
+    fn fields(&self) -> Fields<'_> {
+        Fields(&self.octets)
+    }
+}
+
+/// The fields that are left.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    #[inline(never)] // see "The code of a message" in docs/performance.md
+    fn next(&mut self) -> Option<Field<'a>> {
+        let mut length = line_length(self.0);
+        while matches!(self.0.get(length), Some(b' ' | b'\t')) {
+            length += line_length(&self.0[length..]);
+        }
+        let (field, after) = self.0.split_at(length);
+        self.0 = after;
+        (!field.is_empty()).then_some(Field(field))
     }
 }
 
@@ -187,7 +196,13 @@ impl<'a> Field<'a> {
     }
 
     fn is_named(self, name: &str) -> bool {
-        // Nearly all fields have another name, which shows without looking for the colon.
+        // Nearly all fields begin with another letter.
+        let first = self.0.first().zip(name.as_bytes().first());
+        first.is_some_and(|(front, letter)| front.eq_ignore_ascii_case(letter)) && self.has_name(name)
+    }
+
+    #[inline(never)] // see "The code of a message" in docs/performance.md
+    fn has_name(self, name: &str) -> bool {
         let Some((front, rest)) = self.0.split_at_checked(name.len()) else { return false };
         front.eq_ignore_ascii_case(name.as_bytes())
             && rest.iter().find(|octet| !octet.is_ascii_whitespace()) == Some(&b':')

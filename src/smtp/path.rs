@@ -156,6 +156,7 @@ impl ReversePath {
     }
 
     /// Whether it can be sent without SMTPUTF8.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
@@ -182,6 +183,7 @@ impl ForwardPath {
     }
 
     /// Whether it can be sent without SMTPUTF8.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }

@@ -11,6 +11,7 @@ use memchr::memchr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::decimal::Digits;
+use crate::visible::is_printable_ascii;
 
 /// An enhanced status code (RFC 3463): class.subject.detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,6 +161,7 @@ impl Reply {
 
     /// Appends the reply in the form for a client: every line with code and enhanced code (`X.0.0` if there is none,
     /// for 2yz, 4yz and 5yz), at most 512 octets a line, printable ASCII.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     pub fn encode(&self, out: &mut Vec<u8>) {
         let class = match self.code {
             200..300 => Some(2),
@@ -274,12 +276,6 @@ fn push_clean(out: &mut String, text: &[u8]) {
     }
 }
 
-/// True for nearly all replies, which then need no look at each character.
-fn is_printable_ascii(text: &[u8]) -> bool {
-    // Without an early exit, which is quicker.
-    text.iter().fold(true, |printable, octet| printable & matches!(octet, b' '..=b'~'))
-}
-
 /// The last digit of a number, in ASCII.
 fn digit(number: u16) -> u8 {
     b'0' + (number % 10) as u8
@@ -287,9 +283,6 @@ fn digit(number: u16) -> u8 {
 
 /// Appends a number.
 fn push_number(out: &mut Vec<u8>, number: u16) {
-    if number < 10 {
-        return out.push(digit(number));
-    }
     out.extend_from_slice(Digits::of(number.into()).as_bytes());
 }
 
@@ -313,6 +306,11 @@ impl Enhanced {
             let [class, subject, detail] = [class.into(), subject, detail].map(digit);
             return out.extend_from_slice(&[class, b'.', subject, b'.', detail]);
         }
+        self.encode_long(out);
+    }
+
+    #[cold]
+    fn encode_long(self, out: &mut Vec<u8>) {
         push_number(out, self.class.into());
         out.push(b'.');
         push_number(out, self.subject);

@@ -9,6 +9,7 @@ use crate::account::{Account, Kind};
 use crate::clock::Timestamp;
 use crate::decimal::push_ipv4;
 use crate::id::SessionId;
+use crate::visible::is_printable_ascii;
 
 /// The most Received fields; one more is taken for a loop (RFC 5321 6.3: at least 100).
 pub const MAX_RECEIVED: usize = 100;
@@ -82,11 +83,11 @@ pub fn received(received: &Received<'_>) -> String {
             Some(helo) => push_clean(&mut out, helo, HOST),
             None => out += &literal,
         }
-        push_all(&mut out, [" (", &literal, ")\r\n\t"]);
+        push_all(&mut out, &[" (", &literal, ")\r\n\t"]);
     }
     out += "by ";
     push_clean(&mut out, received.hostname, HOST);
-    push_all(&mut out, [" with ", received.protocol.name()]);
+    push_all(&mut out, &[" with ", received.protocol.name()]);
     if let Some((version, cipher)) = received.tls {
         out += "\r\n\t(";
         push_clean(&mut out, version, ATOM);
@@ -94,21 +95,22 @@ pub fn received(received: &Received<'_>) -> String {
         push_clean(&mut out, cipher, ATOM);
         out += ")";
     }
-    push_all(&mut out, ["\r\n\tid ", &received.session.to_string()]);
+    push_all(&mut out, &["\r\n\tid ", &received.session.to_string()]);
     let printable = |recipient: &&str| {
         recipient.len() <= MAX_PATH
-            && !recipient.contains(char::is_control)
-            && (recipient.is_ascii() || received.protocol.smtputf8)
+            && (is_printable_ascii(recipient.as_bytes())
+                || received.protocol.smtputf8 && !recipient.contains(char::is_control))
     };
     if let Some(recipient) = received.only_recipient.filter(printable) {
-        push_all(&mut out, ["\r\n\tfor <", recipient, ">"]);
+        push_all(&mut out, &["\r\n\tfor <", recipient, ">"]);
     }
-    push_all(&mut out, [";\r\n\t", &received.when.to_rfc5322(), "\r\n"]);
+    push_all(&mut out, &[";\r\n\t", &received.when.to_rfc5322(), "\r\n"]);
     out
 }
 
-fn push_all<const N: usize>(out: &mut String, parts: [&str; N]) {
-    parts.into_iter().for_each(|part| out.push_str(part));
+#[inline(never)] // see "The code of a message" in docs/performance.md
+fn push_all(out: &mut String, parts: &[&str]) {
+    parts.iter().for_each(|part| out.push_str(part));
 }
 
 /// Returns `Date: ...` CRLF.

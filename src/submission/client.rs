@@ -239,6 +239,7 @@ impl Client {
         match shutdown {
             None => read.await.map(drop),
             Some(shutdown) => tokio::select! {
+                biased;
                 read = read => read.map(drop),
                 _ = shutdown.wait_for(|down| *down) => Err(Lost::Interrupted),
             },

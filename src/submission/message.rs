@@ -10,6 +10,7 @@ use super::buffers::Loan;
 use super::pace::Pace;
 use crate::quarantine::envelope::Treatment;
 use crate::quarantine::spool::{ParkError, Parking, Salvaged};
+use crate::rare::rare;
 use crate::session::{Delivery, ParkOrder, ParkReason, UpstreamFault};
 use crate::smtp::header::{Collected, Header, HeaderCollector};
 use crate::smtp::mail_data::{ContentChecker, DotScanner, Fault as NewlineFault};
@@ -296,7 +297,7 @@ impl Incoming {
         let transfer = Transfer::new(self.form(), treatment, trace, header);
         self.raw = Vec::new();
         match std::mem::replace(&mut self.route, Route::Upstream(transfer)) {
-            Route::Stranded(stranded) => Box::pin(self.forward_stranded(*stranded, upstream)).await,
+            Route::Stranded(stranded) => rare(self.forward_stranded(*stranded, upstream)).await,
             _ => {
                 let held = std::mem::take(&mut self.held);
                 if !held.is_empty() {

@@ -11,6 +11,7 @@ use crate::guard::ledger::Relayed;
 use crate::guard::mimicry::{About, Place, names_somebody};
 use crate::maillog::{MessageFacts, SessionLog};
 use crate::quarantine::spool::Unparked;
+use crate::rare::rare;
 use crate::session::{Delivery, Event, ParkReason, Step, Transaction, UpstreamFault};
 use crate::smtp::{MailParameters, Reply};
 use crate::transfer::Transfer;
@@ -48,7 +49,7 @@ impl Conversation {
                     return Some(self.finish_upstream(transfer, &message).await);
                 }
                 Route::Quarantine(parked) => {
-                    if let Some(delivery) = Box::pin(self.finish_parked(incoming, parked, &message)).await {
+                    if let Some(delivery) = rare(self.finish_parked(incoming, parked, &message)).await {
                         return Some(delivery);
                     }
                 }

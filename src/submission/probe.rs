@@ -19,6 +19,7 @@ use crate::guard::mimicry::{About, Place};
 use crate::guard::window::Rule;
 use crate::guard::{Outcome, Standing, classify};
 use crate::maillog::Alarm;
+use crate::rare::rare;
 use crate::session::{Answered, Ask, Event, Step, UpstreamFault};
 use crate::smtp::{ForwardPath, MailCommand, RcptCommand, Reply};
 use crate::upstream::{Answer, Fault, Question, Transaction};
@@ -64,7 +65,7 @@ impl Conversation {
                 Ok(Step::Read)
             }
             Ask::Rcpt(command) => self.ask_rcpt(command).await,
-            Ask::BrokenPath(octets) => Box::pin(self.ask_broken_path(&octets)).await,
+            Ask::BrokenPath(octets) => rare(self.ask_broken_path(&octets)).await,
         }
     }
 
@@ -86,7 +87,7 @@ impl Conversation {
             Leave::Over => return Ok(Step::Close),
         };
         if self.upstream.is_none()
-            && let Err(unasked) = Box::pin(self.reopen()).await?
+            && let Err(unasked) = rare(self.reopen()).await?
         {
             self.asked.push_back(unasked);
             self.free_leave();
@@ -174,7 +175,7 @@ impl Conversation {
             *unused_leave -= 1;
             return Ok(Leave::Given(Step::Read));
         }
-        Box::pin(self.wait_for_leave()).await
+        rare(self.wait_for_leave()).await
     }
 
     pub(super) fn give_back_leave(&mut self) {
@@ -312,7 +313,7 @@ impl Conversation {
         let blindness = self.parts.ledger.tally(foreign, !reply.is_completion(), now);
         if let Some(blindness) = blindness {
             self.give_back_leave();
-            Box::pin(self.parts.desk.blind(blindness)).await;
+            rare(self.parts.desk.blind(blindness)).await;
         }
         match (classify(reply, &self.parts.config.classify), &self.sender) {
             (Outcome::Accepted, Some(sender)) => {
@@ -328,7 +329,7 @@ impl Conversation {
                     .filter(|host| !path.domain().is_some_and(|domain| domain.eq_ignore_ascii_case(host)))
                     .map(|host| format!("{host} (on the way, and not found)"));
                 let cause = missing.as_deref().or(path.domain());
-                Box::pin(self.count(path.as_str(), path.comparison_key().as_bytes(), cause)).await;
+                rare(self.count(path.as_str(), path.comparison_key().as_bytes(), cause)).await;
             }
             (Outcome::OtherRefusal, Some(sender)) if reply.is_permanent() => {
                 if let Some(domain) = path.domain() {

@@ -11,6 +11,7 @@ use super::pace::Pace;
 use super::{Conversation, Scene, UPSTREAM_REST, facts};
 use crate::clock;
 use crate::guard::Standing;
+use crate::rare::rare;
 use crate::session::{Delivery, Destination, Event, Step, UpstreamFault};
 
 /// Octets of the line that ends a header section.
@@ -195,8 +196,8 @@ impl Conversation {
             }
             (Destination::Park(order), upstream, Some(sender)) => {
                 incoming.abort(upstream.as_deref_mut());
-                let begun = self.parts.spool.begin(&sender.account, clock::now()).await;
-                Box::pin(incoming.park(begun, order, treatment, trace)).await;
+                let begun = rare(self.parts.spool.begin(&sender.account, clock::now())).await;
+                rare(incoming.park(begun, order, treatment, trace)).await;
             }
             (Destination::Park(_) | Destination::Refuse, upstream, _) => {
                 incoming.abort(upstream.as_deref_mut());

@@ -62,6 +62,7 @@ impl Conversation {
     }
 
     /// The address for Sender: to name the user; `None` if From: is an address of the user's, or the user has none.
+    #[inline(never)] // see "The code of a message" in docs/performance.md
     fn own_sender(&self, user: &Account, header: &Header) -> Option<Mailbox> {
         let own = own_addresses(user, &self.parts.config.upstream.domains);
         if header.count("From") == 1

@@ -67,6 +67,7 @@ pub(super) fn premature(reply: &Reply) -> Loss {
 }
 
 impl From<Loss> for Fault {
+    #[cold]
     fn from(loss: Loss) -> Self {
         match loss {
             Loss::Closed(why) => Self::Unavailable(why),
@@ -78,6 +79,7 @@ impl From<Loss> for Fault {
 }
 
 impl From<Loss> for Stopped {
+    #[cold]
     fn from(loss: Loss) -> Self {
         Self::Fault(loss.into())
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Stopped;
 use super::connection::{Connection, Loss, premature};
+use crate::rare::rare;
 use crate::smtp::Reply;
 
 /// The most octets that are gathered before they are written.
@@ -60,7 +61,7 @@ impl Connection {
         }
         match self.push(wire, usize::MAX, limit).await {
             Ok(()) => Ok(()),
-            Err(loss) => Err(match Box::pin(self.early_reply(loss)).await {
+            Err(loss) => Err(match rare(self.early_reply(loss)).await {
                 Interruption::Refused(reply) => Stopped::Refused(reply),
                 Interruption::Accepted(reply) => premature(&reply).into(),
                 Interruption::Lost(loss) => loss.into(),
@@ -79,7 +80,7 @@ impl Connection {
         self.outbox.extend_from_slice(terminator);
         if let Err(loss) = self.push(&[], content, limit).await {
             let (begun, whole) = (self.sent > content, self.sent == self.outbox.len());
-            return match Box::pin(self.early_reply(loss)).await {
+            return match rare(self.early_reply(loss)).await {
                 Interruption::Refused(reply) => Err(Ending::Refused(reply)),
                 Interruption::Accepted(reply) if whole && reply.is_completion() => Ok(reply),
                 Interruption::Accepted(reply) if begun => Err(Ending::Ambiguous(premature(&reply))),

@@ -20,6 +20,7 @@ use super::repetition::{Repetition, repeat};
 use super::shared::Shared;
 use super::slot::Slot;
 use super::{Answer, ClientIdentity, Fault, Question};
+use crate::rare::rare;
 use crate::smtp::{Body, MailCommand, RcptCommand, Reply};
 
 /// Room for a MAIL or RCPT, in octets; a longer one takes more.
@@ -263,8 +264,7 @@ impl Transaction {
                 old.quit();
                 slot
             }
-            // On the heap, since it is rare and large: all that waits would be as large.
-            None => Box::pin(old.leave()).await,
+            None => rare(old.leave()).await,
         });
     }
 
@@ -272,7 +272,7 @@ impl Transaction {
     pub(super) async fn connect(&mut self) -> Result<(), Fault> {
         self.answered = 0;
         let mut connection = match self.spare.take() {
-            Some(slot) => Box::pin(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?,
+            Some(slot) => rare(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?,
             None => match self.prepared().await? {
                 Some(connection) => connection,
                 None => Box::pin(self.upstream.connection(&self.identity)).await?,
@@ -286,8 +286,7 @@ impl Transaction {
             let mut outcome = repeat(&mut connection, mail, recipients, limits).await;
             if matches!(outcome, Err(Loss::Closed(_))) && connection.has_rested() {
                 let slot = connection.discard();
-                connection =
-                    Box::pin(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?;
+                connection = rare(self.upstream.dial(slot, Some(&self.identity), &self.turned_away)).await?;
                 outcome = repeat(&mut connection, mail, recipients, limits).await;
             }
             match outcome? {
@@ -307,7 +306,7 @@ impl Transaction {
     /// Returns the connection that was being made ready when the transaction began, unless it is in the pool.
     async fn prepared(&mut self) -> Result<Option<Box<Connection>>, Fault> {
         let Some(preparation) = &mut self.preparation else { return Ok(None) };
-        let finished = preparation.finished(&self.upstream.pool).await;
+        let finished = rare(preparation.finished(&self.upstream.pool)).await;
         self.preparation = None;
         finished
     }
@@ -370,7 +369,7 @@ impl Transaction {
                 // The upstream gets slower from here on: the rest goes over a fresh connection.
                 self.in_flight = 0;
                 if let Some(worn) = self.connection.take() {
-                    Box::pin(self.replace(worn)).await;
+                    rare(self.replace(worn)).await;
                 }
                 return None;
             }

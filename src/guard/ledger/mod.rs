@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::Guard;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -263,8 +262,8 @@ impl Ledger {
     }
 
     /// Returns the upstream's last replies.
-    pub fn precedents(&self) -> Guard<Arc<Precedents>> {
-        self.shared().precedents.load()
+    pub fn precedents(&self) -> Precedents {
+        self.shared().precedents().clone()
     }
 
     /// Notes an upstream's reply to MAIL, RCPT or the end of data; written within seconds, without waiting.

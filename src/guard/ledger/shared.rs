@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) accounts: Accounts,
     pub(super) policy: ArcSwap<Policy>,
-    pub(super) precedents: ArcSwap<Precedents>,
+    precedents: Mutex<Precedents>,
     pub(super) precedents_changed: AtomicBool,
     day: Mutex<Day>,
     pub(super) day_changed: AtomicBool,
@@ -79,7 +79,7 @@ impl Shared {
             queue: Queue::default(),
             accounts,
             policy: ArcSwap::from_pointee(policy),
-            precedents: ArcSwap::from_pointee(precedents),
+            precedents: Mutex::new(precedents),
             precedents_changed: AtomicBool::new(false),
             day: Mutex::new(day),
             day_changed: AtomicBool::new(false),
@@ -318,13 +318,13 @@ impl Shared {
     }
 
     pub(super) fn learn(&self, place: Place, about: About<'_>, reply: &Reply) {
-        // To MAIL and RCPT the reply is nearly always like the one before; then nothing is copied.
-        if !self.precedents.load().is_news(place, about, reply) {
-            return;
+        if self.precedents().learn(place, about, reply) {
+            self.nudge(&self.precedents_changed);
         }
-        // Retried if another thread learned meanwhile, so that neither change is lost.
-        self.precedents.rcu(|known| known.with(place, about, reply));
-        self.nudge(&self.precedents_changed);
+    }
+
+    pub(super) fn precedents(&self) -> MutexGuard<'_, Precedents> {
+        lock(&self.precedents)
     }
 
     pub(super) fn tally(&self, foreign: bool, refused: bool, now: Timestamp) -> Option<Blindness> {
@@ -338,7 +338,7 @@ impl Shared {
     }
 
     pub(super) fn day(&self) -> MutexGuard<'_, Day> {
-        self.day.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.day)
     }
 
     fn nudge(&self, changed: &AtomicBool) {

@@ -309,7 +309,7 @@ impl Writer {
     fn lazily(&self, all: bool) -> Vec<Edit> {
         let mut changes = Vec::new();
         if self.shared.precedents_changed.swap(false, Ordering::AcqRel) || all {
-            let value = Some(rows::encode(&**self.shared.precedents.load()));
+            let value = Some(rows::encode(&*self.shared.precedents()));
             changes.push(Edit { tree: Tree::Meta, key: PRECEDENTS.into(), value });
         }
         if self.shared.day_changed.swap(false, Ordering::AcqRel) || all {

@@ -52,7 +52,7 @@ async fn precedents_and_the_day_are_on_the_disk_soon() {
     soon(written).await;
     let precedents = ledger.precedents();
     drop(ledger);
-    assert_eq!(open(dir.path(), policy(10)).precedents().as_ref(), precedents.as_ref());
+    assert_eq!(open(dir.path(), policy(10)).precedents(), precedents);
 }
 
 #[tokio::test]
