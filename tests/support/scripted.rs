@@ -394,9 +394,13 @@ impl Conversation<'_> {
             None => default_answer(&asked),
             Some(answer) => answer,
         };
-        if let (true, Answer::Reply(text) | Answer::Dripped(text)) = (ends_message(verb, line), &answer) {
-            // Before the other side can know of it.
-            self.finish(text);
+        if ends_message(verb, line) {
+            match answer {
+                Answer::Reply(text) => return self.end(text),
+                // Before the other side can know of it.
+                Answer::Dripped(ref text) => self.finish(text),
+                _ => {}
+            }
         }
         let mut stream = &self.reader.get_ref().stream;
         match answer {
@@ -465,6 +469,18 @@ impl Conversation<'_> {
         if let (Some(index), false) = (self.transaction, self.shared.forgets_data) {
             self.shared.record.lock().unwrap().transactions[index].data.extend_from_slice(octets);
         }
+    }
+
+    /// Sends the reply to a message, and notes what became of it. Nobody looks in between, or hangs up: a message counts as
+    /// taken if the other side can know of it.
+    fn end(&mut self, reply: String) -> Result<String, Over> {
+        let mut record = self.shared.record.lock().unwrap();
+        let mut stream = &self.reader.get_ref().stream;
+        stream.write_all(format!("{reply}\r\n").as_bytes()).map_err(|_| Over)?;
+        if let Some(index) = self.transaction.take() {
+            record.transactions[index].taken = reply.starts_with("250");
+        }
+        Ok(reply)
     }
 
     fn finish(&mut self, reply: &str) {
